@@ -1,0 +1,1 @@
+"""Bytes -> Stars, one module per format; nothing downstream knows a file format."""

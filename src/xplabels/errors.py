@@ -1,0 +1,27 @@
+"""The one kind of error a user can mend: it says what, where and what to do."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    Parameters
+    ----------
+    what
+        What is wrong, in one sentence without a full stop.
+    where
+        File, row, source_id, column: whatever locates it.
+    remedy
+        What the user can do about it.
+
+    Examples
+    --------
+    >>> print(InputError("column 'teff' is absent", where="stars.fits", remedy="add it"))
+    stars.fits: column 'teff' is absent; add it
+    """
+
+    def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        text = what if where is None else f"{where}: {what}"
+        super().__init__(text if remedy is None else f"{text}; {remedy}")

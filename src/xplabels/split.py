@@ -1,0 +1,45 @@
+"""The one rule that decides which stars train, which choose and which only report.
+
+u = first 8 hexadecimal digits of sha256(str(source_id)) / 2^32. With test fraction t: u < t is the
+test part, t <= u < t + 0.1 the validation part, the rest trains. A star's side depends on its
+source_id alone, so no star stands on two sides, in any table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+VALIDATION_FRACTION = 0.1
+
+Part = Literal["train", "validation", "test"]
+
+
+def uniform(source_id: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The hash of each source_id as a number in [0, 1)."""
+    digests = (hashlib.sha256(str(int(i)).encode()).hexdigest()[:8] for i in source_id)
+    return np.fromiter((int(d, 16) / 2**32 for d in digests), np.float64, len(source_id))
+
+
+def part_mask(
+    source_id: NDArray[np.int64], part: Part, test_fraction: float
+) -> NDArray[np.bool_]:
+    """Which stars [N] belong to ``part``.
+
+    Examples
+    --------
+    >>> ids = np.arange(1000)
+    >>> {part: int(part_mask(ids, part, 0.1).sum()) for part in ("train", "validation", "test")}
+    {'train': 796, 'validation': 97, 'test': 107}
+    """
+    if not 0.0 <= test_fraction <= 0.8:
+        raise ValueError(f"test_fraction {test_fraction} should lie between 0 and 0.8")
+    u = uniform(source_id)
+    if part == "test":
+        return u < test_fraction
+    if part == "validation":
+        return (u >= test_fraction) & (u < test_fraction + VALIDATION_FRACTION)
+    return u >= test_fraction + VALIDATION_FRACTION
