@@ -1,0 +1,47 @@
+# `make demo` and `make test` need Python >= 3.11 and nothing else: each builds .venv when it must.
+# The Python that constraints.txt was made with comes first.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    train on real APOGEE stars, predict unseen ones, write demo/report.html"
+	@echo "make test    run every test and every documented example"
+	@echo "make lint    style (ruff) and types (mypy)"
+	@echo "make format  put the code into ruff's format"
+	@echo "make clean   remove .venv and caches"
+
+demo: .venv/.installed
+	$(BIN)/xplabels demo --output demo
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build src/xplabels.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: Python >= 3.11 is needed (make PYTHON=/path/to/python3.11)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# The stamps let a second run skip pip; they age when what is to be installed changes.
+.venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[library]'
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[library,dev]'
+	@touch $@ .venv/.installed
