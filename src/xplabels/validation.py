@@ -1,0 +1,402 @@
+"""Predictions against known labels: accuracy, and whether the error bars are right (METHOD 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.errors import InputError
+from xplabels.flags import Flag
+from xplabels.labels import LABELS, Labels
+from xplabels.prediction import Prediction
+from xplabels.predictive import LEVEL_68, LEVEL_95
+from xplabels.scores import SCORES, Array, Bin, Group, Sample, Scores, bin_statistics, score
+
+BIN_WIDTHS: dict[str, float] = {
+    "g_mag": 0.5,
+    "bp_rp": 0.25,
+    "teff": 250.0,
+    "logg": 0.5,
+    "fe_h": 0.25,
+    "c_fe": 0.1,
+    "n_fe": 0.1,
+    "alpha_m": 0.05,
+}
+"""Width of the bins along each axis, in its unit (mag, or the label's)."""
+
+PREDICTED = "_predicted"
+"""Ending of an axis that bins by the predicted label instead of the known one."""
+
+COVERAGE_MARGIN = 0.025
+ROBUST_STD_Z_RANGE = (0.95, 1.05)
+GATED_AXES = ("g_mag", "logg", "fe_h")
+
+METAL_POOR = -1.0
+"""Stars below this [Fe/H] are scored by themselves."""
+
+TABLE_WIDE = Flag.NO_CORRELATIONS
+"""Flags that tell of a whole table, not of a star: they do not make a star "flagged" here."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What :func:`validate` found.
+
+    Attributes
+    ----------
+    names
+        The labels compared.
+    groups
+        Scores by group: ``all``, ``unflagged``, ``metal_poor`` ([Fe/H] < -1, as known).
+    bins
+        ``bins[axis][label]``: bins along G, BP-RP, each known label and each predicted one
+        (ending ``_predicted``). Along a known label, even right errors over- and undercover
+        somewhere, because predictions tend to the mean; along a predicted one they must not.
+    samples
+        By label, the stars compared: residuals, z, PIT and so on.
+    axes
+        The values [N] that the bins are along.
+    flags
+        How many of the stars compared carry each flag.
+    selection
+        Which stars were compared, in words.
+    resamples, seed
+        Of the bootstrap.
+    """
+
+    names: tuple[str, ...]
+    groups: Mapping[str, Group]
+    bins: Mapping[str, Mapping[str, tuple[Bin, ...]]]
+    samples: Mapping[str, Sample]
+    axes: Mapping[str, Array] = field(repr=False)
+    flags: Mapping[str, int]
+    selection: str
+    resamples: int
+    seed: int
+
+    @property
+    def n(self) -> int:
+        """Stars with at least one label compared."""
+        return self.groups["all"].n
+
+    @property
+    def labels(self) -> Mapping[str, Scores]:
+        """Scores of each label over all stars compared."""
+        return self.groups["all"].labels
+
+    def to_metrics(self, provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The content of ``metrics.json``: plain numbers, None where a number is not defined."""
+        violations = calibration_gate(self)
+        metrics: dict[str, Any] = self.groups["all"].to_metrics()
+        metrics |= {key: g.to_metrics() for key, g in self.groups.items() if key != "all"}
+        metrics["bins"] = {
+            axis: {name: [one.to_metrics() for one in row] for name, row in by_label.items()}
+            for axis, by_label in self.bins.items()
+        }
+        metrics["calibration"] = {"passed": not violations, "violations": violations}
+        metrics["flags"] = dict(self.flags)
+        metrics["settings"] = {
+            "selection": self.selection,
+            "bootstrap_resamples": self.resamples,
+            "bootstrap_seed": self.seed,
+            "nominal_coverage_68": LEVEL_68,
+            "nominal_coverage_95": LEVEL_95,
+        }
+        metrics["provenance"] = dict(provenance or {})
+        plain: dict[str, Any] = as_json(metrics)
+        return plain
+
+    def to_text(self, group: str = "all") -> str:
+        """The scores of one group as an aligned table for the terminal."""
+        chosen = self.groups[group]
+        header = [chosen.title, *(with_unit(name) for name in self.names)]
+        rows = [["N", *(str(chosen.labels[name].n) for name in self.names)]]
+        rows += [
+            [key, *(format_score(chosen.labels[name], key) for name in self.names)]
+            for key in SCORES
+        ]
+        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in [header, ["-" * width for width in widths], *rows]
+        ]
+        return "\n".join(lines)
+
+
+def validate(
+    prediction: Prediction,
+    labels: Labels,
+    *,
+    g_mag: Array | None = None,
+    bp_rp: Array | None = None,
+    selection: NDArray[np.bool_] | None = None,
+    selection_text: str = "all stars given",
+    resamples: int = 200,
+    seed: int = 0,
+) -> Validation:
+    """Score a prediction against known labels (METHOD 8; FS24, sections 3.2 and 4).
+
+    Parameters
+    ----------
+    prediction
+        Of N stars.
+    labels
+        Known labels of the same N stars in the same order, NaN where unknown. Only labels that
+        both have are compared.
+    g_mag, bp_rp
+        G magnitude and BP-RP colour [N] in mag, for bins; left out: no bins along them.
+    selection
+        Which stars [N] to compare; left out: all. ``selection_text`` says it in words.
+    resamples, seed
+        Bootstrap resamples (over stars) behind the error of each score, and their seed.
+
+    Returns
+    -------
+    Validation
+
+    Raises
+    ------
+    InputError
+        If the rows do not match, no label or star is in both, or an error is not positive.
+
+    Examples
+    --------
+    A thousand simulated stars whose stated errors are right:
+
+    >>> rng = np.random.default_rng(1)
+    >>> truth, ones = rng.normal(4.0, 1.0, (1000, 1)), np.ones((1000, 1))
+    >>> prediction = Prediction(
+    ...     source_id=np.arange(1000), names=("logg",),
+    ...     values=truth + rng.normal(0, 0.1, (1000, 1)), errors=0.1 * ones,
+    ...     errors_model=0.06 * ones, errors_input=0.08 * ones, errors_excess=0 * ones,
+    ...     errors_95=0.2 * ones,
+    ...     domain_distance=np.ones(1000), flags=np.zeros(1000, np.uint32))
+    >>> validation = validate(prediction, Labels(("logg",), truth, 0.001 * ones))
+    >>> validation.n, round(validation.labels["logg"]["coverage_68"], 2)
+    (1000, 0.67)
+    >>> calibration_gate(validation)
+    []
+    """
+    names = _common_names(prediction, labels)
+    n = len(prediction)
+    chosen = np.ones(n, bool) if selection is None else np.asarray(selection, bool)
+    _check_lengths(n, labels=len(labels), selection=len(chosen), g_mag=g_mag, bp_rp=bp_rp)
+    samples = {name: _sample(name, prediction, labels, chosen) for name in names}
+    compared = _union(samples, n)
+    if not compared.any():
+        raise InputError(
+            "no star has both a prediction and a known label",
+            where=",".join(names),
+            remedy="check that the labels belong to the predicted stars",
+        )
+    axes = _axes(names, prediction, labels, g_mag, bp_rp)
+    flags = prediction.flags
+    groups = {"all": ("all", compared)}
+    groups["unflagged"] = ("unflagged", compared & ((flags & ~np.uint32(TABLE_WIDE)) == 0))
+    if "fe_h" in axes:
+        groups["metal_poor"] = ("[Fe/H] < -1", compared & (axes["fe_h"] < METAL_POOR))
+    return Validation(
+        names=names,
+        groups={
+            key: _group(*group, samples, resamples=resamples, seed=seed)
+            for key, group in groups.items()
+        },
+        bins={
+            axis: {
+                name: _bins(axis, values, samples[name], resamples=resamples, seed=seed)
+                for name in names
+            }
+            for axis, values in axes.items()
+        },
+        samples=samples,
+        axes=axes,
+        flags={str(f.name): int(((flags & np.uint32(f)) > 0)[compared].sum()) for f in Flag},
+        selection=selection_text,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def calibration_gate(
+    validation: Validation, margin: float = 1.0, axes: Sequence[str] = GATED_AXES
+) -> list[str]:
+    """Where the stated errors are not right, one line each; empty if they are.
+
+    Coverages must lie within 2.5 points of 68.3 and 95.4 %, the robust std of z within
+    0.95-1.05, and in every bin of at least 200 stars along ``axes`` the 68.3 % coverage within
+    the larger of 6 points and 3.5 binomial sigma. ``margin`` multiplies every tolerance (2 for
+    predictions without photometry).
+    """
+    found = []
+    for name, scores in validation.labels.items():
+        if scores.n == 0:
+            continue
+        for key, level in (("coverage_68", LEVEL_68), ("coverage_95", LEVEL_95)):
+            if abs(scores[key] - level) > margin * COVERAGE_MARGIN:
+                found.append(
+                    f"{name}: {key} {scores[key]:.4f}, allowed {level:.4f} "
+                    f"+- {margin * COVERAGE_MARGIN:.4f}"
+                )
+        low, high = (1 + margin * (edge - 1) for edge in ROBUST_STD_Z_RANGE)
+        if not low <= scores["robust_std_z"] <= high:
+            found.append(
+                f"{name}: robust_std_z {scores['robust_std_z']:.3f}, allowed {low:.3f}-{high:.3f}"
+            )
+    for axis in axes:
+        for name, row in validation.bins.get(axis, {}).items():
+            found += [
+                f"{name}: coverage_68 {one.scores['coverage_68']:.3f} of {one.scores.n} stars at "
+                f"{axis} {one.low:g} to {one.high:g}, allowed {LEVEL_68:.3f} "
+                f"+- {one.tolerance(margin):.3f}"
+                for one in row
+                if one.within(margin) is False
+            ]
+    return found
+
+
+def format_score(scores: Scores, key: str) -> str:
+    """``value +- error`` of a score, rounded to two digits of its error."""
+    value, error = scores.value[key], scores.error[key]
+    if not np.isfinite(value):
+        return "-"
+    if not np.isfinite(error) or error <= 0:
+        return f"{value:.4g}"
+    digits = min(max(0, 1 - int(np.floor(np.log10(error)))), 6)
+    return f"{value:.{digits}f} +- {error:.{digits}f}"
+
+
+def with_unit(name: str) -> str:
+    """``teff [K]``."""
+    return f"{name} [{LABELS[name].unit}]"
+
+
+def as_json(value: Any) -> Any:
+    """``value`` as JSON can hold it: None for numbers that are not finite, text for the rest."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [as_json(item) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return None if value is None else str(value)
+
+
+def _common_names(prediction: Prediction, labels: Labels) -> tuple[str, ...]:
+    names = tuple(name for name in prediction.names if name in labels.names)
+    if not names:
+        raise InputError(
+            "no label is both predicted and known",
+            where=f"predicted {','.join(prediction.names)}; known {','.join(labels.names)}",
+            remedy="add a known label among the predicted ones",
+        )
+    return names
+
+
+def _check_lengths(n: int, labels: int, selection: int, **columns: Array | None) -> None:
+    lengths = {"labels": labels, "selection": selection}
+    lengths |= {name: len(values) for name, values in columns.items() if values is not None}
+    for name, length in lengths.items():
+        if length != n:
+            raise InputError(
+                f"{n} stars are predicted but there are {length} rows of {name}",
+                remedy="give them for the same stars in the same order",
+            )
+
+
+def _sample(name: str, prediction: Prediction, labels: Labels, chosen: NDArray[np.bool_]) -> Sample:
+    """The stars of ``chosen`` with finite truth and prediction; their errors checked."""
+    k, j = prediction.names.index(name), labels.names.index(name)
+    truth, label_error = labels.values[:, j], labels.errors[:, j]
+    predicted = prediction.values[:, k]
+    error, error_95 = prediction.errors[:, k], prediction.errors_95[:, k]
+    rows = np.flatnonzero(chosen & np.isfinite(truth) & np.isfinite(predicted))
+    checks = (
+        (f"{name}_error", error, error > 0),
+        (f"{name}_error_95", error_95, error_95 >= error),
+        # a label known exactly (a synthetic star's) may have the error 0
+        (f"{name}_err", label_error, label_error >= 0),
+    )
+    for column, values, good in checks:
+        bad = rows[~(good & np.isfinite(values))[rows]]
+        if len(bad):
+            raise InputError(
+                f"error {values[bad[0]]} of a finite value is not usable ({len(bad)} stars)",
+                where=f"source_id {prediction.source_id[bad[0]]}, column {column}",
+                remedy="give a positive error, the 95.4 % one not below the 68.3 % one, "
+                "or leave the value out (NaN)",
+            )
+    return Sample(
+        rows, truth[rows], predicted[rows], error[rows], error_95[rows], label_error[rows]
+    )
+
+
+def _union(samples: Mapping[str, Sample], n: int) -> NDArray[np.bool_]:
+    compared = np.zeros(n, bool)
+    for sample in samples.values():
+        compared[sample.rows] = True
+    return compared
+
+
+def _axes(
+    names: Sequence[str],
+    prediction: Prediction,
+    labels: Labels,
+    g_mag: Array | None,
+    bp_rp: Array | None,
+) -> dict[str, Array]:
+    axes = {
+        name: np.asarray(values, np.float64)
+        for name, values in (("g_mag", g_mag), ("bp_rp", bp_rp))
+        if values is not None
+    }
+    axes |= {name: labels.values[:, labels.names.index(name)] for name in labels.names}
+    for k, name in enumerate(prediction.names):
+        if name in names:
+            axes[name + PREDICTED] = prediction.values[:, k]
+    return axes
+
+
+def _group(
+    title: str,
+    mask: NDArray[np.bool_],
+    samples: Mapping[str, Sample],
+    *,
+    resamples: int,
+    seed: int,
+) -> Group:
+    return Group(
+        title,
+        int(mask.sum()),
+        {
+            name: score(sample[mask[sample.rows]], resamples=resamples, seed=seed)
+            for name, sample in samples.items()
+        },
+    )
+
+
+def _bins(
+    axis: str, values: Array, sample: Sample, *, resamples: int, seed: int
+) -> tuple[Bin, ...]:
+    """The populated bins, with edges at multiples of the width."""
+    width = BIN_WIDTHS[axis.removesuffix(PREDICTED)]
+    known = np.flatnonzero(np.isfinite(values[sample.rows]))
+    numbers = np.floor(values[sample.rows][known] / width).astype(np.int64)
+    return tuple(
+        Bin(
+            float(number * width),
+            float((number + 1) * width),
+            score(sample[known[numbers == number]], bin_statistics, resamples=resamples, seed=seed),
+        )
+        for number in np.unique(numbers)
+    )

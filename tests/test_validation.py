@@ -1,0 +1,356 @@
+"""Validation: closed forms against integrals and scipy, scores against known truth, the gate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from simulated_predictions import NAMES, PROVENANCE, Simulated, simulate
+from xplabels import predictive, scores
+from xplabels.errors import InputError
+from xplabels.flags import Flag
+from xplabels.labels import Labels
+from xplabels.predictive import LEVEL_68, LEVEL_95
+from xplabels.validation import Validation, calibration_gate, validate
+
+
+def run(simulated: Simulated, **options: object) -> Validation:
+    given = {"g_mag": simulated.g_mag, "bp_rp": simulated.bp_rp, "resamples": 20, **options}
+    return validate(simulated.prediction, simulated.labels, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Simulated:
+    return simulate()
+
+
+@pytest.fixture(scope="module")
+def validated(simulated: Simulated) -> Validation:
+    return run(simulated)
+
+
+# --- the predictive distribution ------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(1.2, 300.0), st.floats(1e-3, 1e3))
+def test_matched_t_recovers_the_distribution_it_was_made_from(dof: float, scale: float) -> None:
+    inner, outer = (scale * stats.t(dof).ppf((1 + level) / 2) for level in (LEVEL_68, LEVEL_95))
+    found, width = predictive.matched_t(np.array([inner]), np.array([outer]))
+    assert 1 / found[0] == pytest.approx(1 / dof, abs=1e-5)
+    assert width[0] == pytest.approx(scale, rel=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [1.2, 2.0])
+def test_light_tails_become_a_gaussian(ratio: float) -> None:
+    dof, scale = predictive.matched_t(np.array([3.0]), np.array([3.0 * ratio]))
+    assert scale[0] == pytest.approx(3.0, rel=1e-5)
+    x = np.linspace(-12, 12, 31)
+    assert predictive.cdf(x, dof, scale) == pytest.approx(stats.norm(0, 3).cdf(x), abs=1e-6)
+    assert predictive.density(x, dof, scale) == pytest.approx(stats.norm(0, 3).pdf(x), rel=1e-4)
+
+
+def test_tails_beyond_the_table_keep_the_inner_half_width() -> None:
+    dof, scale = predictive.matched_t(np.array([1.0]), np.array([50.0]))
+    assert dof[0] == pytest.approx(predictive.SMALLEST_DOF)
+    assert predictive.cdf(np.array([1.0]), dof, scale)[0] == pytest.approx((1 + LEVEL_68) / 2)
+
+
+@pytest.mark.parametrize("dof", [1.5, 4.0, 30.0, 1e6])
+@pytest.mark.parametrize("x", [-7.0, 0.0, 0.4, 3.0])
+def test_crps_is_its_integral(dof: float, x: float) -> None:
+    # (F - [t >= x])^2 over t, split at x where it jumps
+    below = integrate.quad(lambda t: stats.t.cdf(t / 2, dof) ** 2, -np.inf, x)[0]
+    above = integrate.quad(lambda t: stats.t.sf(t / 2, dof) ** 2, x, np.inf)[0]
+    found = predictive.crps(np.array([x]), np.array([dof]), np.array([2.0]))[0]
+    assert found == pytest.approx(below + above, rel=1e-5)
+
+
+def test_density_is_scipys() -> None:
+    x = np.linspace(-5, 5, 21)
+    expected = stats.t(3.3, scale=0.7).pdf(x)
+    assert predictive.density(x, np.array(3.3), np.array(0.7)) == pytest.approx(expected)
+
+
+# --- scores with known truth ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dof", [3.0, 6.0, np.inf])
+def test_right_errors_cover_within_binomial_bounds(dof: float) -> None:
+    simulated = simulate(4000, dof=dof, seed=3)
+    found = run(simulated, resamples=0)
+    for scored in found.labels.values():
+        for key, level in (("coverage_68", LEVEL_68), ("coverage_95", LEVEL_95)):
+            sigma = np.sqrt(level * (1 - level) / scored.n)
+            # a t plus the label's Gaussian is no exact t: half a point on top of 4 sigma
+            assert abs(scored[key] - level) < 4 * sigma + 0.005
+        assert scored["pit_distance"] < 1.95 / np.sqrt(scored.n) + 0.005
+
+
+def test_a_gaussian_gives_unit_z_and_the_gate_passes() -> None:
+    found = run(simulate(8000, dof=np.inf, seed=5), resamples=0)
+    for scored in found.labels.values():
+        assert scored["std_z"] == pytest.approx(1, abs=4 / np.sqrt(2 * 8000))
+        assert scored["robust_std_z"] == pytest.approx(1, abs=0.05)
+        assert scored["std_z_without_label_error"] > scored["std_z"]
+    assert calibration_gate(found) == []
+
+
+def test_heavy_tails_pass_the_gate_and_widen_std_z() -> None:
+    found = run(simulate(8000, dof=4.0, seed=6), resamples=0)
+    assert calibration_gate(found) == []
+    assert all(scored["std_z"] > 1.15 for scored in found.labels.values())
+
+
+@pytest.mark.parametrize("shrink", [0.85, 1.2])
+def test_the_gate_catches_wrong_errors(shrink: float) -> None:
+    found = run(simulate(shrink=shrink), resamples=0)
+    lines = calibration_gate(found)
+    for name in NAMES:
+        assert any(
+            line.startswith(f"{name}: coverage_68") and "stars" not in line for line in lines
+        )
+        assert any(line.startswith(f"{name}: robust_std_z") for line in lines)
+    assert any("stars at g_mag" in line for line in lines)
+    assert found.to_metrics()["calibration"]["passed"] is False
+    assert len(calibration_gate(found, margin=2)) < len(lines)
+    assert calibration_gate(found, margin=20) == []
+
+
+def test_the_gate_sees_a_bin_that_is_wrong_where_the_whole_is_right() -> None:
+    simulated = simulate(8000, dof=np.inf, seed=5)
+    bright = simulated.g_mag < 11
+    factor = np.where(bright, 0.7, 1.0)[:, None]
+    wrong = replace(simulated.prediction, errors=simulated.prediction.errors * factor)
+    found = run(replace(simulated, prediction=wrong), resamples=0)
+    lines = [line for line in calibration_gate(found, axes=["g_mag"]) if "stars at g_mag" in line]
+    assert lines
+    assert all(float(line.split("g_mag ")[1].split()[0]) < 11 for line in lines)
+
+
+def test_scores_by_hand(simulated: Simulated, validated: Validation) -> None:
+    """A slow twin, star by star, in plain Python."""
+    p, k = simulated.prediction, 1
+    truth, error = simulated.labels.values[:, k], p.errors[:, k]
+    residual = [float(a - b) for a, b in zip(p.values[:, k], truth, strict=True)]
+    scored = validated.labels["logg"]
+    median = float(np.median(residual))
+    mad = float(np.median([abs(r - median) for r in residual]))
+    both = [(float(e) ** 2 + 0.04**2) ** 0.5 for e in error]
+    z = [-r / b for r, b in zip(residual, both, strict=True)]
+    mean_z = sum(z) / len(z)
+    assert scored.n == len(residual)
+    assert scored["bias"] == pytest.approx(median)
+    assert scored["rmse"] == pytest.approx((sum(r**2 for r in residual) / len(residual)) ** 0.5)
+    assert scored["robust"] == pytest.approx(1.4826 * mad)
+    assert scored["slope"] == pytest.approx(np.polyfit(truth, p.values[:, k], 1)[0])
+    assert scored["std_z"] == pytest.approx((sum((v - mean_z) ** 2 for v in z) / len(z)) ** 0.5)
+    assert scored["coverage_68"] == pytest.approx(sum(abs(v) <= 1 for v in z) / len(z))
+    assert scored["sharpness"] == pytest.approx(np.median(error))
+    uniform = stats.kstest(validated.samples["logg"].pit, "uniform").statistic
+    assert scored["pit_distance"] == pytest.approx(uniform)
+
+
+def test_bias_is_prediction_minus_truth(simulated: Simulated) -> None:
+    shift = np.array([100.0, -1.0, 0.5, 0.1])
+    moved = replace(simulated.prediction, values=simulated.prediction.values + shift)
+    before, after = (
+        run(simulated, resamples=0),
+        run(replace(simulated, prediction=moved), resamples=0),
+    )
+    for k, name in enumerate(NAMES):
+        assert after.labels[name]["bias"] - before.labels[name]["bias"] == pytest.approx(shift[k])
+
+
+def test_bootstrap_errors_are_those_of_theory_and_of_the_seed(simulated: Simulated) -> None:
+    fewer = replace(simulated, labels=simulated.labels.select(["fe_h"]))
+    first, again = (run(fewer, resamples=200, seed=7) for _ in range(2))
+    other = run(fewer, resamples=200, seed=8)
+    scored = first.labels["fe_h"]
+    p = scored["coverage_68"]
+    assert scored.error["coverage_68"] == pytest.approx(np.sqrt(p * (1 - p) / 3500), rel=0.2)
+    assert first.to_metrics() == again.to_metrics()
+    assert first.labels["fe_h"].error != other.labels["fe_h"].error
+
+
+def test_chunks_of_the_bootstrap_cover_every_resample(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = run(simulate(300), resamples=0).samples["teff"]
+    whole = scores.score(sample, resamples=150)
+    monkeypatch.setattr(scores, "_ELEMENTS", 300 * 40)
+    assert scores.score(sample, resamples=150).error == pytest.approx(whole.error, rel=0.35)
+
+
+# --- groups, bins, missing values -----------------------------------------------------------
+
+
+def test_groups_and_bins_partition_the_stars(simulated: Simulated, validated: Validation) -> None:
+    flags, fe_h = simulated.prediction.flags, simulated.labels.values[:, 2]
+    assert validated.n == 3500
+    assert validated.groups["unflagged"].n == int((flags == 0).sum())
+    assert validated.flags["LOW_SNR"] == int((flags > 0).sum())
+    assert validated.groups["metal_poor"].n == int((fe_h < -1).sum())
+    for axis, by_label in validated.bins.items():
+        for row in by_label.values():
+            assert sum(one.scores.n for one in row) == 3500, axis
+    one = next(b for b in validated.bins["logg"]["teff"] if b.low == 2.0)
+    inside = (validated.axes["logg"] >= 2.0) & (validated.axes["logg"] < 2.5)
+    assert one.high == 2.5
+    assert one.scores.n == int(inside.sum())
+    sample = validated.samples["teff"]
+    assert one.scores["coverage_68"] == pytest.approx(sample.inside_68[inside].mean())
+
+
+def test_a_bin_of_few_stars_is_not_judged(validated: Validation) -> None:
+    few = [b for row in validated.bins["fe_h"].values() for b in row if b.scores.n < 200]
+    assert few
+    assert all(b.within() is None for b in few)
+    many = [b for row in validated.bins["g_mag"].values() for b in row if b.scores.n >= 200]
+    assert many
+    assert all(b.within() is True for b in many)
+
+
+def test_tolerance_of_a_bin() -> None:
+    def tolerance(n: int, margin: float) -> float:
+        return scores.Bin(0, 1, scores.Scores(n, {}, {})).tolerance(margin)
+
+    assert tolerance(5000, 1) == 0.06
+    assert tolerance(5000, 2) == 0.12
+    assert tolerance(200, 1) == pytest.approx(3.5 * np.sqrt(0.6827 * 0.3173 / 200), rel=1e-4)
+
+
+def test_missing_values_leave_only_their_label_out(simulated: Simulated) -> None:
+    values, errors = simulated.labels.values.copy(), simulated.labels.errors.copy()
+    values[:1000, 2] = errors[:1000, 2] = np.nan
+    values[:100] = np.nan
+    predicted = simulated.prediction.values.copy()
+    predicted[100:150] = np.nan
+    found = run(
+        replace(
+            simulated,
+            labels=Labels(NAMES, values, errors),
+            prediction=replace(simulated.prediction, values=predicted),
+        )
+    )
+    assert found.n == 3350
+    assert found.labels["teff"].n == 3350
+    assert found.labels["fe_h"].n == 2500
+    assert "NaN" not in json.dumps(found.to_metrics(PROVENANCE))
+
+
+def test_a_label_that_nobody_knows_gives_null(simulated: Simulated) -> None:
+    values = simulated.labels.values.copy()
+    values[:, 3] = np.nan
+    found = run(replace(simulated, labels=Labels(NAMES, values, simulated.labels.errors)))
+    metrics = json.loads(json.dumps(found.to_metrics(), allow_nan=False))
+    assert metrics["labels"]["alpha_m"]["n"] == 0
+    assert metrics["labels"]["alpha_m"]["rmse"] is None
+    assert "alpha_m" not in "".join(calibration_gate(found))
+    assert "-" in found.to_text()
+
+
+def test_labels_in_another_order_and_number(simulated: Simulated, validated: Validation) -> None:
+    fewer = simulated.labels.select(["fe_h", "teff"])
+    found = run(replace(simulated, labels=fewer))
+    assert found.names == ("teff", "fe_h")
+    assert found.labels["teff"] == validated.labels["teff"]
+
+
+def test_selection(simulated: Simulated) -> None:
+    cool = simulated.labels.values[:, 0] < 5000
+    found = run(simulated, selection=cool, selection_text="Teff < 5000 K")
+    assert found.n == int(cool.sum())
+    assert found.to_metrics()["settings"]["selection"] == "Teff < 5000 K"
+
+
+def test_a_flag_of_the_whole_table_does_not_empty_the_unflagged_group(
+    simulated: Simulated,
+) -> None:
+    flags = simulated.prediction.flags | np.uint32(Flag.NO_CORRELATIONS)
+    found = run(replace(simulated, prediction=replace(simulated.prediction, flags=flags)))
+    assert found.groups["unflagged"].n == int((simulated.prediction.flags == 0).sum())
+    assert found.flags["NO_CORRELATIONS"] == 3500
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.integers(0, 2**31))
+def test_scores_do_not_depend_on_the_order_of_stars(seed: int) -> None:
+    simulated = simulate(400, seed=1)
+    order = np.random.default_rng(seed).permutation(400)
+    shuffled = Simulated(
+        simulated.prediction[order],
+        simulated.labels[order],
+        simulated.g_mag[order],
+        simulated.bp_rp[order],
+    )
+    first, second = run(simulated, resamples=0), run(shuffled, resamples=0)
+    for name in NAMES:
+        assert second.labels[name].value == pytest.approx(first.labels[name].value, rel=1e-9)
+
+
+# --- what leaves: JSON and text -------------------------------------------------------------
+
+
+def test_metrics_have_the_documented_keys(validated: Validation) -> None:
+    metrics = json.loads(json.dumps(validated.to_metrics(PROVENANCE), allow_nan=False))
+    assert metrics["n"] == 3500
+    wanted = ["n", "bias", "rmse", "robust", "slope", "std_z", "robust_std_z"]
+    wanted += ["coverage_68", "coverage_95", "crps"]
+    for name in NAMES:
+        assert set(wanted) <= set(metrics["labels"][name])
+        errors = metrics["labels"][name]["error_of"]
+        assert all(errors[key] > 0 for key in wanted[1:])
+    assert metrics["provenance"]["version"] == "0.1.0"
+    assert {"within", "n", "coverage_68"} <= set(metrics["bins"]["g_mag"]["teff"][0])
+    assert metrics["unflagged"]["n"] < 3500
+    assert metrics["metal_poor"]["labels"]["fe_h"]["n"] == metrics["metal_poor"]["n"]
+
+
+def test_text_is_aligned_and_states_n_and_units(validated: Validation) -> None:
+    lines = validated.to_text().splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert "teff [K]" in lines[0]
+    assert "3500" in lines[2]
+    assert len(lines) == 3 + len(scores.SCORES)
+    assert validated.to_text("metal_poor").startswith("[Fe/H] < -1")
+
+
+# --- bad input ------------------------------------------------------------------------------
+
+
+def test_rows_must_match(simulated: Simulated) -> None:
+    with pytest.raises(InputError, match="3500 stars are predicted but there are 3499 rows of lab"):
+        run(replace(simulated, labels=simulated.labels[1:]))
+    with pytest.raises(InputError, match="10 rows of g_mag"):
+        run(replace(simulated, g_mag=np.zeros(10)))
+
+
+def test_nothing_in_common(simulated: Simulated) -> None:
+    other = Labels(("c_fe",), np.zeros((3500, 1)), np.ones((3500, 1)))
+    with pytest.raises(InputError, match="no label is both predicted and known"):
+        run(replace(simulated, labels=other))
+    with pytest.raises(InputError, match="no star has both"):
+        run(simulated, selection=np.zeros(3500, bool))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
+def test_an_error_that_is_not_positive_names_star_and_column(
+    simulated: Simulated, value: float
+) -> None:
+    errors = simulated.prediction.errors.copy()
+    errors[41, 1] = value
+    bad = replace(simulated.prediction, errors=errors)
+    with pytest.raises(InputError, match="source_id 42, column logg_error"):
+        run(replace(simulated, prediction=bad))
+
+
+def test_a_bad_label_error_names_star_and_column(simulated: Simulated) -> None:
+    errors = simulated.labels.errors.copy()
+    errors[6, 0] = -1
+    with pytest.raises(InputError, match="source_id 7, column teff_err:"):
+        run(replace(simulated, labels=Labels(NAMES, simulated.labels.values, errors)))
