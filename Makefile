@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constr
 .PHONY: help demo test lint format clean
 
 help:
-	@echo "make demo    train on real APOGEE stars, predict unseen ones, write demo/report.html"
+	@echo "make demo    train on real APOGEE stars, predict unseen ones, write demo/report/report.html"
 	@echo "make test    run every test and every documented example"
 	@echo "make lint    style (ruff) and types (mypy)"
 	@echo "make format  put the code into ruff's format"

@@ -46,6 +46,11 @@ def check_output(path: Path, overwrite: bool = False) -> None:
             where=path,
             remedy=f"end the name in one of {', '.join(FORMATS)}",
         )
+    check_file(path, overwrite)
+
+
+def check_file(path: Path, overwrite: bool = False) -> None:
+    """As :func:`check_output`, for a file of any ending."""
     if path.is_dir():
         raise InputError("is a folder", where=path, remedy="name a file")
     if path.exists() and not overwrite:

@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.errors import InputError
+
 VALIDATION_FRACTION = 0.1
 
 Part = Literal["train", "validation", "test"]
@@ -22,6 +24,12 @@ def uniform(source_id: NDArray[np.int64]) -> NDArray[np.float64]:
     """The hash of each source_id as a number in [0, 1)."""
     digests = (hashlib.sha256(str(int(i)).encode()).hexdigest()[:8] for i in source_id)
     return np.fromiter((int(d, 16) / 2**32 for d in digests), np.float64, len(source_id))
+
+
+def check_test_fraction(test_fraction: float) -> None:
+    """Raise :class:`InputError` unless the fraction leaves stars to train and to validate."""
+    if not 0.0 <= test_fraction <= 0.8:
+        raise InputError(f"the test fraction {test_fraction} should lie between 0 and 0.8")
 
 
 def part_mask(
@@ -35,8 +43,7 @@ def part_mask(
     >>> {part: int(part_mask(ids, part, 0.1).sum()) for part in ("train", "validation", "test")}
     {'train': 796, 'validation': 97, 'test': 107}
     """
-    if not 0.0 <= test_fraction <= 0.8:
-        raise ValueError(f"test_fraction {test_fraction} should lie between 0 and 0.8")
+    check_test_fraction(test_fraction)
     u = uniform(source_id)
     if part == "test":
         return u < test_fraction

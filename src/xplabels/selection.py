@@ -1,0 +1,134 @@
+"""Cuts on known labels: which stars train and which report, with a count of what is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.errors import InputError
+from xplabels.labels import LABELS, check_names
+from xplabels.stars import Stars
+
+
+def parse_range(text: str) -> tuple[str, tuple[float, float]]:
+    """A range in the words of the command line: ``teff=3200:7000``, either side may be left out.
+
+    Raises
+    ------
+    InputError
+        If it is not of this form, names no known label or is empty.
+
+    Examples
+    --------
+    >>> parse_range("teff=3200:7000")
+    ('teff', (3200.0, 7000.0))
+    >>> parse_range("fe_h=:-1")
+    ('fe_h', (-inf, -1.0))
+    """
+    name, equals, interval = text.partition("=")
+    lower, colon, upper = interval.partition(":")
+    remedy = "write a range as teff=3200:7000"
+    if not (equals and colon):
+        raise InputError(f"{text!r} is no range", remedy=remedy)
+    check_names([name])
+    try:
+        bounds = float(lower or -math.inf), float(upper or math.inf)
+    except ValueError as error:
+        raise InputError(f"{text!r} has a bound that is no number", remedy=remedy) from error
+    if not bounds[0] < bounds[1]:
+        raise InputError(f"the range {text!r} is empty", remedy="give the lower bound first")
+    return name, bounds
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Stars whose known labels lie inside ranges.
+
+    Attributes
+    ----------
+    ranges
+        Open intervals (lower, upper) by label, in the label's unit; a star whose label is
+        unknown lies outside.
+    complete
+        Labels that must all be known.
+    """
+
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    complete: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, ranges: Sequence[str], complete: Sequence[str] = ()) -> Selection:
+        """A selection from the command line's words (see :func:`parse_range`)."""
+        parsed: dict[str, tuple[float, float]] = {}
+        for text in ranges:
+            name, bounds = parse_range(text)
+            if name in parsed:
+                raise InputError(f"two ranges for {name}", remedy="give one range a label")
+            parsed[name] = bounds
+        return cls(parsed, tuple(complete))
+
+    @classmethod
+    def from_metadata(cls, told: Mapping[str, Any]) -> Selection:
+        """The inverse of :meth:`to_metadata`."""
+        ranges = {
+            name: (
+                -math.inf if lower is None else float(lower),
+                math.inf if upper is None else float(upper),
+            )
+            for name, (lower, upper) in told.get("ranges", {}).items()
+        }
+        return cls(ranges, tuple(told.get("complete", ())))
+
+    def to_metadata(self) -> dict[str, Any]:
+        """What a model records of it (JSON has no infinity: an open side is null)."""
+        ranges = {
+            name: [bound if math.isfinite(bound) else None for bound in bounds]
+            for name, bounds in self.ranges.items()
+        }
+        return {"ranges": ranges, "complete": list(self.complete)}
+
+    def apply(self, stars: Stars) -> tuple[Stars, list[str]]:
+        """The stars inside, and the cut flow: one line a cut with the stars that remain.
+
+        Raises
+        ------
+        InputError
+            If a label that is cut on is absent, or if no star remains.
+        """
+        keep = np.ones(len(stars), bool)
+        flow = [f"{len(stars)} stars in {stars.origin or 'the table'}"]
+        for text, inside in self._cuts(stars):
+            keep &= inside
+            flow.append(f"{int(keep.sum())} with {text}")
+        if not keep.any():
+            raise InputError(
+                f"no star is left: {'; '.join(flow)}",
+                where=stars.origin or None,
+                remedy="widen the selection",
+            )
+        return (stars if keep.all() else stars[keep]), flow
+
+    def _cuts(self, stars: Stars) -> list[tuple[str, NDArray[np.bool_]]]:
+        if not (self.ranges or self.complete):
+            return []
+        if stars.labels is None:
+            raise InputError(
+                "has no labels to select by",
+                where=stars.origin or None,
+                remedy="add columns such as teff and teff_err, or join a table of labels",
+            )
+        cuts: list[tuple[str, NDArray[np.bool_]]] = []
+        for name, (lower, upper) in self.ranges.items():
+            values = stars.labels.select([name]).values[:, 0]
+            text = f"{lower:g} < {name} < {upper:g} {LABELS[name].unit}"
+            cuts.append((text, (values > lower) & (values < upper)))
+        if self.complete:
+            values = stars.labels.select(self.complete).values
+            known = np.isfinite(values).sum(axis=1) == len(self.complete)
+            cuts.append((f"all of {', '.join(self.complete)} known", known))
+        return cuts

@@ -1,0 +1,286 @@
+"""The verbs' work: files in, the package's rooms one after the other, files out.
+
+The command line parses words and calls these; the demo chains them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xplabels import __version__
+from xplabels.catalogue import check_file, check_folder
+from xplabels.errors import InputError
+from xplabels.labels import Labels
+from xplabels.selection import Selection
+from xplabels.split import part_mask
+from xplabels.stars import Stars
+
+if TYPE_CHECKING:
+    from xplabels.archive import BadRows
+    from xplabels.model import Model
+    from xplabels.recipes import Recipe
+    from xplabels.streaming import Summary
+    from xplabels.validation import Validation
+
+Say = Callable[[str], None]
+
+DEFAULT_MODEL = "apogee-dr17-library"
+"""The shipped model that ``predict`` takes when none is named."""
+
+
+def read_stars(
+    path: Path,
+    photometry: Sequence[Path] = (),
+    label_table: Path | None = None,
+    names: Sequence[str] | None = None,
+    bad_rows: BadRows = "error",
+) -> Stars:
+    """One table of stars with photometry and labels joined by source_id."""
+    from xplabels import archive
+
+    stars = join_photometry(archive.read([path], bad_rows=bad_rows), photometry)
+    if label_table is not None:
+        from xplabels.tables import join_labels
+
+        stars = join_labels(stars, label_table, names)
+    return stars
+
+
+def join_photometry(stars: Stars, tables: Sequence[Path]) -> Stars:
+    """The stars with the photometry of ``tables``; unchanged without tables."""
+    if not tables:
+        return stars
+    from xplabels.tables import join_photometry as join
+
+    return join(stars, list(tables))
+
+
+def write_library(path: Path, overwrite: bool = False) -> int:
+    """Write the real library as a star table; the number of its stars."""
+    from xplabels.archive.parquet import write_stars
+    from xplabels.library import read_library
+
+    if path.suffix.lower() != ".parquet":
+        raise InputError("a star table is Parquet", where=path, remedy="end its name in .parquet")
+    check_file(path, overwrite)
+    stars = read_library()
+    write_stars(stars, path, overwrite=overwrite)
+    return len(stars)
+
+
+def check_new_folder(folder: Path, overwrite: bool) -> None:
+    """Raise :class:`InputError` unless ``folder`` may be made, or replaced with ``overwrite``."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError("is a file, not a folder", where=folder, remedy="name a folder")
+    if folder.exists() and not overwrite:
+        raise InputError("exists already", where=folder, remedy="name another or add --overwrite")
+    check_folder(folder.absolute().parent, folder)
+
+
+def train_model(
+    stars: Stars,
+    output: Path,
+    labels: Sequence[str],
+    recipe: Recipe,
+    *,
+    selection: Selection,
+    seed: int,
+    test_fraction: float,
+    overwrite: bool,
+    command: str,
+    say: Say = print,
+) -> Model:
+    """Select, train and save; a run that was killed goes on from ``output.partial``.
+
+    Raises
+    ------
+    InputError
+        If the output exists, or as :func:`xplabels.training.train` says.
+    """
+    from xplabels.training import train
+
+    check_new_folder(output, overwrite)
+    stars, flow = selection.apply(stars)
+    for line in flow:
+        say(line)
+    checkpoint = output.with_name(output.name + ".partial")
+    model = train(
+        stars, labels, recipe, seed=seed, test_fraction=test_fraction, checkpoint=checkpoint
+    )
+    model.metadata["selection"] = selection.to_metadata() | {"flow": flow}
+    model.metadata["command"] = command
+    model.save(output, overwrite=overwrite)
+    if checkpoint.is_dir():
+        shutil.rmtree(checkpoint)
+    else:
+        checkpoint.unlink(missing_ok=True)
+    return model
+
+
+def test_fraction_of(model: Model) -> float:
+    """The share of stars that the model's split keeps for testing."""
+    return float(model.metadata["split"]["test_fraction"])
+
+
+def reporting_stars(
+    model: Model, stars: Stars, selection: Selection | None, every: bool
+) -> tuple[Stars, Labels, list[str]]:
+    """The stars to validate on, their known labels, and the cut flow.
+
+    Parameters
+    ----------
+    model
+        Its split names the test part; its own selection holds where none is given.
+    stars
+        With known labels.
+    selection
+        Cuts on the known labels; None: those the model was trained with.
+    every
+        Take all stars, not the test part only.
+
+    Raises
+    ------
+    InputError
+        If the stars have no labels, the model kept no test part or none of it is here.
+    """
+    if selection is None:
+        told = Selection.from_metadata(model.metadata.get("selection", {}))
+        # a table with fewer labels than the training set is cut by those it has
+        here = _labels(stars).names
+        selection = Selection(
+            {name: bounds for name, bounds in told.ranges.items() if name in here},
+            tuple(name for name in told.complete if name in here),
+        )
+    chosen, flow = selection.apply(stars)
+    if every:
+        return chosen, _labels(chosen), flow
+    fraction = test_fraction_of(model)
+    test = part_mask(chosen.source_id, "test", fraction)
+    if not test.any():
+        raise InputError(
+            f"no star is in the model's test part (test fraction {fraction:g})",
+            where=stars.origin or None,
+            remedy="add --all if the model has not seen these stars",
+        )
+    chosen = chosen[test]
+    return chosen, _labels(chosen), [*flow, f"{len(chosen)} in the model's test part"]
+
+
+def _labels(stars: Stars) -> Labels:
+    if stars.labels is None:
+        raise InputError(
+            "has no known labels to compare with",
+            where=stars.origin or None,
+            remedy="add columns such as teff and teff_err, or --label-table TABLE",
+        )
+    return stars.labels
+
+
+def validate_model(
+    model: Model,
+    stars: Stars,
+    output: Path,
+    *,
+    selection: Selection | None = None,
+    every: bool = False,
+    training_labels: Labels | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    say: Say = print,
+) -> Validation:
+    """Predict, compare with the known labels and write ``metrics.json`` and ``report.html``.
+
+    ``training_labels``, where the caller has them, are drawn behind the errors.
+
+    Raises
+    ------
+    InputError
+        See :func:`reporting_stars`; if the output exists and ``overwrite`` is false.
+    """
+    from xplabels.report import write_report
+    from xplabels.validation import validate
+
+    check_new_folder(output, overwrite)
+    stars, labels, flow = reporting_stars(model, stars, selection, every)
+    for line in flow:
+        say(line)
+    prediction = model.predict(stars, progress=True)
+    g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
+    validation = validate(
+        prediction,
+        labels,
+        g_mag=g,
+        bp_rp=bp - rp,
+        selection_text="; ".join(flow),
+    )
+    write_report(
+        output,
+        validation,
+        prediction,
+        model_card=model.card,
+        provenance={
+            "command": command,
+            "version": __version__,
+            "data": stars.origin,
+            "notes": "; ".join(stars.notes),
+        },
+        training_labels=training_labels,
+        overwrite=overwrite,
+    )
+    return validation
+
+
+def model_identity(model: Model) -> dict[str, str]:
+    """Name and digest of a model, by which an interrupted run knows it again."""
+    told = json.dumps(model.metadata, sort_keys=True, default=str)
+    return {
+        "name": str(model.metadata.get("name", "")),
+        "sha256": hashlib.sha256(told.encode()).hexdigest(),
+    }
+
+
+def predict_catalogue(
+    inputs: Sequence[Path],
+    output: Path,
+    model: Model,
+    *,
+    photometry: Sequence[Path] = (),
+    bad_rows: BadRows = "error",
+    overwrite: bool = False,
+    command: str = "",
+) -> Summary:
+    """Labels of every star in ``inputs`` as one catalogue; see :mod:`xplabels.streaming`."""
+    from xplabels import archive
+    from xplabels.streaming import Settings, identity, predict_files
+
+    settings = Settings(
+        model_identity(model), [identity(path) for path in photometry], bad_rows, __version__
+    )
+    return predict_files(
+        inputs,
+        output,
+        model,
+        settings,
+        read_blocks=lambda path: archive.read_blocks(path, bad_rows),
+        join=lambda stars: join_photometry(stars, photometry),
+        command=command,
+        overwrite=overwrite,
+    )
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What a catalogue run did, for the terminal."""
+    from xplabels.flags import MEANING
+
+    lines = [f"{summary.stars} stars"]
+    if summary.resumed:
+        lines[0] += f" ({summary.resumed} input files were finished by an interrupted run)"
+    for flag, text in MEANING.items():
+        if count := summary.flags.get(flag.value, 0):
+            lines.append(f"{count:9d}  {flag.name}: {text}")
+    return lines
