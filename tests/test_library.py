@@ -37,7 +37,8 @@ def test_flux_has_the_right_units_and_agrees_with_g(stars: Stars) -> None:
     assert isinstance(spectra, SampledSpectra)
     assert spectra.wavelength[[0, -1]].tolist() == [336.0, 1020.0]
     assert spectra.flux.shape == (39_851, 343)
-    assert np.isfinite(spectra.flux).all() and (spectra.flux_error > 0).all()
+    assert np.isfinite(spectra.flux).all()
+    assert (spectra.flux_error > 0).all()
     # Vega is 2.5e-11 W m^-2 nm^-1 near 640 nm, so log10 flux + 0.4 G is near -10.6
     g, _ = stars.photometry.column("phot_g_mean_mag")
     near = np.argmin(np.abs(spectra.wavelength - 640))
@@ -47,10 +48,12 @@ def test_flux_has_the_right_units_and_agrees_with_g(stars: Stars) -> None:
 
 def test_labels_and_photometry(stars: Stars) -> None:
     labels = stars.labels
-    assert labels is not None and labels.names == ("teff", "logg", "fe_h", "alpha_m")
+    assert labels is not None
+    assert labels.names == ("teff", "logg", "fe_h", "alpha_m")
     assert np.isfinite(labels.values).all(axis=1).sum() == pytest.approx(35_300, abs=150)
     known = np.isfinite(labels.values)
-    assert (np.isfinite(labels.errors) == known).all() and (labels.errors[known] > 0).all()
+    assert (np.isfinite(labels.errors) == known).all()
+    assert (labels.errors[known] > 0).all()
     values, errors = stars.photometry.column("j_m")
     assert 0 < np.isnan(values).sum() < 100
     assert (np.isnan(errors) == np.isnan(values)).all()

@@ -300,6 +300,34 @@ def has_correlations(spectra: Spectra) -> bool:
     )
 
 
+def with_widths(stars: Stars, widths: tuple[int, int]) -> Stars:
+    """``stars`` with any band of width 0 given its number of coefficients in ``widths``, as NaN.
+
+    A file in which no star has a spectrum in a band does not say how many coefficients the band
+    would have had; other files, or a model, do. Bands that have a width keep it.
+    """
+    spectra = stars.spectra
+    if not isinstance(spectra, CoefficientSpectra) or 0 not in spectra.widths:
+        return stars
+    bands = [
+        _blank_band(band, width) if band.width == 0 else band
+        for band, width in zip((spectra.bp, spectra.rp), widths, strict=True)
+    ]
+    return replace(stars, spectra=CoefficientSpectra(*bands))
+
+
+def _blank_band(band: Band, width: int) -> Band:
+    nothing = np.full((len(band.coefficients), width), np.nan)
+    packed = width * (width - 1) // 2
+    return Band(
+        nothing,
+        nothing.copy(),
+        None
+        if band.correlations is None
+        else np.full((len(nothing), packed), np.nan, np.float32),
+    )
+
+
 def check_unique(source_id: NDArray[np.int64], where: object = None) -> None:
     """Raise :class:`InputError` naming the first source_id that occurs twice."""
     ids, counts = np.unique(source_id, return_counts=True)

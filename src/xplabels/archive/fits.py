@@ -1,0 +1,111 @@
+"""DataLink FITS: one binary table, arrays of variable or fixed length."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xplabels.archive.csv import BLOCK_ROWS
+from xplabels.archive.rows import (
+    ARRAYS,
+    DOWNLOAD_AGAIN,
+    BadRows,
+    RawBlock,
+    as_source_id,
+    assembled,
+    check_columns,
+)
+from xplabels.errors import InputError
+from xplabels.stars import Stars
+
+FitsTable = Any
+"""An astropy binary table (its ``columns`` and ``data``)."""
+
+
+def read_fits(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
+    """Blocks of stars from the first binary table that has a column ``source_id``.
+
+    Raises
+    ------
+    InputError
+        For a file that is unreadable, truncated, lacks columns or rows, or (``bad_rows="error"``)
+        holds a damaged row.
+    """
+    return assembled(_raw_blocks(path, block), path, bad_rows)
+
+
+@contextmanager
+def readable_fits(path: Path) -> Iterator[None]:
+    """Turn what astropy says of a damaged FITS file into an :class:`InputError`.
+
+    Astropy only warns of truncation and of unreadable headers; here these are errors, and other
+    warnings (odd units, say) are silenced. Not to be held open while a generator yields.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message=".*truncated.*")
+            warnings.filterwarnings("error", message=".*Error validating header.*")
+            yield
+    except InputError:
+        raise
+    except (OSError, EOFError, zlib.error, Warning, ValueError, TypeError, LookupError) as error:
+        raise InputError(
+            f"is not a whole FITS file ({str(error).splitlines()[0] if str(error) else 'empty'})",
+            where=path,
+            remedy=DOWNLOAD_AGAIN,
+        ) from error
+
+
+def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
+    from astropy.io import fits
+
+    with readable_fits(path):
+        hdus = fits.open(path)
+    try:
+        with readable_fits(path):
+            table = first_table(hdus, path)
+            names = {name.lower(): name for name in table.columns.names}
+            check_columns(names, path)
+            data = table.data
+            source_id = as_source_id(np.asarray(data[names["source_id"]]), path)
+        for start in range(0, len(source_id), block):
+            rows = slice(start, min(start + block, len(source_id)))
+            with readable_fits(path):
+                cells = {
+                    name: [
+                        np.atleast_1d(np.asarray(cell, _kind(name)))
+                        for cell in data[names[name]][rows]
+                    ]
+                    for name in ARRAYS
+                }
+            yield RawBlock(source_id[rows], cells)
+    finally:
+        hdus.close()
+
+
+def first_table(hdus: FitsTable, path: Path) -> FitsTable:
+    """The first binary table of an open file that has a column ``source_id``, in any case.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    for hdu in hdus:
+        names = hdu.columns.names if hasattr(hdu, "columns") else []
+        if any(name.lower() == "source_id" for name in names):
+            return hdu
+    raise InputError(
+        "no table in it has a column source_id", where=path, remedy="give a table of Gaia sources"
+    )
+
+
+def _kind(column: str) -> type[np.floating]:
+    return np.float64 if column.endswith("coefficients") else np.float32
