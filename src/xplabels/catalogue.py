@@ -75,9 +75,13 @@ def check_folder(folder: Path, output: Path) -> None:
 
 
 @contextmanager
-def whole_or_not(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place when the block ends well."""
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex}{path.suffix.lower()}")
+def whole_or_not(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """A temporary name that takes the place of ``path`` when the block ends well.
+
+    It lies in ``folder`` (of the same file system), or beside ``path``.
+    """
+    name = f".{path.stem}.{uuid4().hex}{path.suffix.lower()}"
+    temporary = (path.parent if folder is None else folder) / name
     try:
         yield temporary
         os.replace(temporary, path)
@@ -102,8 +106,11 @@ def write_catalogue(prediction: Prediction, path: str | Path, overwrite: bool = 
     write_table(prediction.to_table(), path)
 
 
-def write_table(table: Table, path: Path) -> None:
-    """Write a catalogue's table (as :meth:`Prediction.to_table` makes it) to ``path``."""
+def write_table(table: Table, path: Path, folder: Path | None = None) -> None:
+    """Write a catalogue's table (as :meth:`Prediction.to_table` makes it) to ``path``.
+
+    ``folder`` takes the unfinished file (see :func:`whole_or_not`).
+    """
     writers = {
         ".parquet": _write_parquet,
         ".fits": _write_fits,
@@ -111,7 +118,7 @@ def write_table(table: Table, path: Path) -> None:
         ".vot": _write_votable,
         ".csv": _write_csv,
     }
-    with whole_or_not(path) as temporary:
+    with whole_or_not(path, folder) as temporary:
         writers[path.suffix.lower()](table, temporary)
 
 

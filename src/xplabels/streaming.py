@@ -246,7 +246,7 @@ def predict_files(
     partial.open(overwrite)
     try:
         summary = _make_parts(inputs, partial, model, read_blocks, join, command, progress)
-        _assemble([partial.part(path) for path in inputs], output)
+        _assemble([partial.part(path) for path in inputs], output, partial.folder)
     except BaseException:
         partial.drop_if_empty()
         raise
@@ -318,17 +318,18 @@ def _write_part(
         seen.add(np.concatenate(ids), source)
 
 
-def _assemble(parts: Sequence[Path], output: Path) -> None:
+def _assemble(parts: Sequence[Path], output: Path, folder: Path) -> None:
     """The catalogue from its parts; Parquet without holding it in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if output.suffix.lower() != ".parquet":
-        write_table(from_arrow(pa.concat_tables([pq.read_table(part) for part in parts])), output)
+        whole = pa.concat_tables([pq.read_table(part) for part in parts])
+        write_table(from_arrow(whole), output, folder)
         return
     schema = pq.read_schema(parts[0])
     with (
-        whole_or_not(output) as temporary,
+        whole_or_not(output, folder) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for part in parts:
