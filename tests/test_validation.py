@@ -277,7 +277,7 @@ def test_a_flag_of_the_whole_table_does_not_empty_the_unflagged_group(
     assert found.flags["NO_CORRELATIONS"] == 3500
 
 
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=3)
 @given(st.integers(0, 2**31))
 def test_scores_do_not_depend_on_the_order_of_stars(seed: int) -> None:
     simulated = simulate(400, seed=1)

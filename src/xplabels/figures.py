@@ -1,0 +1,398 @@
+"""Arrays in, matplotlib figures out: the figures of FS24 that judge a prediction.
+
+No pyplot, so no global state: every function returns a :class:`matplotlib.figure.Figure` that
+the caller saves. Arrays of several labels are [N, K] in the order of ``names``; NaN is left out.
+Colours are those of Okabe & Ito, told apart by colour-blind readers and on paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels import predictive
+from xplabels.labels import LABELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+Array = NDArray[np.float64]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STYLE: dict[str, object] = {
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.0,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "xtick.direction": "out",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "mathtext.fontset": "dejavusans",
+}
+DPI = 110
+DENSITY = "viridis_r"
+TOTAL, LINE, ACCENT = "#000000", "#D55E00", "#0072B2"
+PART_COLOURS = {"model": "#D55E00", "input": "#0072B2", "excess": "#009E73"}
+"""The paper's red, blue and green, in colours that the colour-blind tell apart."""
+BACKGROUND = "#eceef1"
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+AXIS_TITLES = {"g_mag": "$G$ [mag]", "bp_rp": r"$G_\mathrm{BP} - G_\mathrm{RP}$ [mag]"}
+FEWEST = 20
+"""A running median is drawn only over at least so many stars."""
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a drawing function under :data:`STYLE`, leaving the caller's settings alone."""
+
+    @wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            return function(*args, **kwargs)
+
+    return inside
+
+
+def axis_title(name: str, prefix: str = "") -> str:
+    """Symbol and unit of a label, magnitude or colour, e.g. ``$T_eff$ [K]``."""
+    base, ending = name.removesuffix("_predicted"), ", predicted"
+    after = ending if base != name else ""
+    if base in AXIS_TITLES:
+        return prefix + AXIS_TITLES[base]
+    return f"{prefix}{LABELS[base].symbol}{after} [{LABELS[base].unit}]"
+
+
+@styled
+def comparison(names: Sequence[str], truth: Array, predicted: Array) -> Figure:
+    """Prediction against truth, with residuals below, for each label (FS24, fig. 1)."""
+    columns = min(len(names), 3 if len(names) in (3, 5, 6) else 2)
+    rows = -(-len(names) // columns)
+    figure = _figure(3.9 * columns, 4.3 * rows)
+    cells = figure.subfigures(rows, columns, squeeze=False).ravel()
+    for k, name in enumerate(names):
+        _compare_one(cells[k], name, truth[:, k], predicted[:, k])
+    return figure
+
+
+def _compare_one(cell: SubFigure, name: str, truth: Array, predicted: Array) -> None:
+    known = np.isfinite(truth) & np.isfinite(predicted)
+    x, y = truth[known], predicted[known]
+    upper, lower = cell.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+    upper.set_title(f"{LABELS[name].symbol}, N = {len(x):,}", loc="left")
+    upper.set_ylabel(axis_title(name, "predicted "))
+    lower.set_xlabel(axis_title(name, "known "))
+    lower.set_ylabel("pred. $-$ known")
+    if not len(x):
+        return
+    low, high = _limits(np.concatenate([x, y]))
+    half = max(float(np.percentile(np.abs(y - x), 99.5)), 1e-9)
+    hexes = upper.hexbin(
+        x, y, gridsize=70, bins="log", mincnt=1, cmap=DENSITY, extent=(low, high, low, high),
+        linewidths=0,
+    )  # fmt: skip
+    lower.hexbin(
+        x, y - x, gridsize=(70, 22), bins="log", mincnt=1, cmap=DENSITY,
+        extent=(low, high, -half, half), linewidths=0,
+    )  # fmt: skip
+    upper.plot([low, high], [low, high], color=LINE, linewidth=1.0)
+    lower.axhline(0, color=LINE, linewidth=1.0)
+    centres, (p16, p50, p84) = running(x, y - x, _edges(x, 24), (16, 50, 84))
+    lower.plot(centres, p50, color=TOTAL, linewidth=1.4)
+    for edge in (p16, p84):
+        lower.plot(centres, edge, color=TOTAL, linewidth=1.0, linestyle="--")
+    upper.set(xlim=(low, high), ylim=(low, high))
+    lower.set_ylim(-half, half)
+    cell.colorbar(hexes, ax=upper, label="stars per cell", pad=0.02, aspect=30)
+
+
+@styled
+def z_histograms(names: Sequence[str], z: Array, dof: Array) -> Figure:
+    """Residuals over errors with the unit Gaussian (FS24, fig. 7) and the stated distribution.
+
+    ``dof`` [N, K]: degrees of freedom of the predictive Student-t. Above on a linear, below on a
+    logarithmic scale, where the tails show.
+    """
+    figure = _figure(max(2.7 * len(names), 5.4), 4.6)
+    axes = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
+    edges = np.linspace(-6, 6, 61)
+    fine = np.linspace(-6, 6, 241)
+    for k, name in enumerate(names):
+        known = np.isfinite(z[:, k])
+        values = z[known, k]
+        gaussian = predictive.density(fine, np.full(1, predictive.GAUSSIAN_DOF), np.ones(1))
+        stated = _mean_density(fine, dof[known, k])
+        for ax in axes[:, k]:
+            if len(values):
+                ax.hist(
+                    values, edges, weights=np.full(len(values), 1 / (len(values) * 0.2)),
+                    color="#c8ccd2", label="stars",
+                )  # fmt: skip
+            ax.plot(fine, gaussian, color=LINE, linewidth=1.4, label="unit Gaussian")
+            ax.plot(fine, stated, color=ACCENT, linewidth=1.2, linestyle="--", label="as stated")
+        beyond = int((np.abs(values) > 6).sum())
+        axes[0, k].set_title(
+            f"{LABELS[name].symbol}\nN = {len(values):,}, {beyond} beyond $\\pm$6", loc="left"
+        )
+        axes[1, k].set(yscale="log", ylim=(1e-4, 0.9), xlabel="$z$ = (known $-$ pred.) / error")
+    axes[0, 0].set_ylabel("density")
+    axes[1, 0].set_ylabel("density (log)")
+    axes[0, 0].legend(loc="upper left", handlelength=1.2, fontsize=7)
+    return figure
+
+
+def _mean_density(z: Array, dof: Array) -> Array:
+    """Density of z = residual / half-width, averaged over the stars' Student-t distributions."""
+    if not len(dof):
+        return np.full(z.shape, np.nan)
+    from scipy.special import stdtrit
+
+    # 99 quantiles of the tails stand for the stars
+    typical = 1 / np.quantile(1 / dof, np.linspace(0.005, 0.995, 99))
+    scale = 1 / stdtrit(typical, (1 + predictive.LEVEL_68) / 2)
+    mean: Array = predictive.density(z[:, None], typical[None], scale[None]).mean(axis=1)
+    return mean
+
+
+@styled
+def errors_along(
+    names: Sequence[str],
+    along: str | None,
+    x: Array,
+    total: Array,
+    parts: Mapping[str, Array],
+    background: Array | None = None,
+    background_title: str = "distribution",
+) -> Figure:
+    """The stated error and its parts: median lines against G (FS24, fig. 6) or labels (fig. 5).
+
+    Parameters
+    ----------
+    along
+        ``g_mag`` or ``bp_rp``: then ``x`` is [N], shared by all panels. None: each label's own
+        prediction is the abscissa, and ``x`` is [N, K].
+    total
+        Errors [N, K], half-widths of the 68.3 % interval.
+    parts
+        ``model``, ``input`` and ``excess`` errors [N, K]; in quadrature they add to the total.
+    background
+        [M, K] (or [M] with ``along``): its histogram stands behind, e.g. the training set's.
+    """
+    columns = min(len(names), 3 if len(names) in (3, 5, 6) else 2)
+    rows = -(-len(names) // columns)
+    figure = _figure(4.3 * columns, 2.9 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for k, name in enumerate(names):
+        ax: Axes = panels[k]
+        values = x if along else x[:, k]
+        behind = None
+        if background is not None:
+            behind = background if along else background[:, k]
+        one = {part: array[:, k] for part, array in parts.items()}
+        _errors_one(ax, values, total[:, k], one, behind)
+        ax.set_xlabel(axis_title(along) if along else axis_title(name + "_predicted"))
+        ax.set_ylabel(axis_title(name, "error of "))
+        shown = np.isfinite(values) & np.isfinite(total[:, k])
+        ax.set_title(f"{LABELS[name].symbol}, N = {int(shown.sum()):,}", loc="left")
+    for ax in panels[len(names) :]:
+        ax.set_axis_off()
+    _legend_below(figure, panels[0], background_title if background is not None else None)
+    return figure
+
+
+def _errors_one(
+    ax: Axes, x: Array, total: Array, parts: Mapping[str, Array], behind: Array | None
+) -> None:
+    known = np.isfinite(x) & np.isfinite(total)
+    if not known.any():
+        return
+    edges = _edges(x[known], 22)
+    centres, (p16, p50, p84) = running(x[known], total[known], edges, (16, 50, 84))
+    ax.fill_between(centres, p16, p84, color=TOTAL, alpha=0.13, linewidth=0)
+    ax.plot(centres, p50, color=TOTAL, linewidth=1.8, label="total (band: 16-84 %)")
+    for (part, array), dashes in zip(parts.items(), ("--", "-.", ":", "-"), strict=False):
+        _, (middle,) = running(x[known], array[known], edges, (50,))
+        ax.plot(
+            centres, middle, color=PART_COLOURS.get(part, "0.5"), linewidth=1.6,
+            linestyle=dashes, label=part,
+        )  # fmt: skip
+    top = np.nanmax(p84) if np.isfinite(p84).any() else np.nanmax(total[known])
+    ax.set(ylim=(0, 1.15 * float(top)), xlim=(edges[0], edges[-1]))
+    if behind is not None and np.isfinite(behind).any():
+        twin = ax.twinx()
+        counts, steps = np.histogram(behind[np.isfinite(behind)], 45, (edges[0], edges[-1]))
+        twin.stairs(counts, steps, fill=True, color=BACKGROUND)
+        twin.set_ylim(0, 1.6 * max(float(counts.max()), 1.0))
+        twin.set_yticks([])
+        twin.spines["right"].set_visible(False)
+        ax.set_zorder(twin.get_zorder() + 1)
+        ax.patch.set_visible(False)
+
+
+@styled
+def kiel(
+    panels: Mapping[str, tuple[Array, Array, Array]], unit: str = axis_title("fe_h")
+) -> Figure:
+    """Kiel diagrams side by side: ``{title: (teff [K], logg [dex], colour [N])}``, hot at left."""
+    figure = _figure(4.4 * len(panels) + 0.6, 4.4)
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    finite = {k: np.isfinite(np.stack(v)).all(axis=0) for k, v in panels.items()}
+    colours = np.concatenate([v[2][finite[k]] for k, v in panels.items()])
+    low, high = _limits(colours, 1.0) if len(colours) else (0.0, 1.0)
+    points = None
+    for ax, (title, (teff, logg, colour)) in zip(axes, panels.items(), strict=True):
+        # metal-poor stars are few: draw them last, on top
+        order = np.flatnonzero(finite[title])
+        order = order[np.argsort(-colour[order])]
+        points = ax.scatter(
+            teff[order], logg[order], c=colour[order], s=5, cmap="viridis", vmin=low, vmax=high,
+            linewidths=0, rasterized=True,
+        )  # fmt: skip
+        ax.set_title(f"{title}, N = {len(order):,}", loc="left")
+        ax.set_xlabel(axis_title("teff"))
+    axes[0].set_ylabel(axis_title("logg"))
+    for set_limits, column in ((axes[0].set_xlim, 0), (axes[0].set_ylim, 1)):
+        values = np.concatenate([v[column][finite[k]] for k, v in panels.items()])
+        if len(values):
+            low_end, high_end = _limits(values, 0.05)
+            set_limits(high_end, low_end)
+    if points is not None:
+        figure.colorbar(points, ax=list(axes), label=unit, pad=0.02)
+    return figure
+
+
+@styled
+def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -> Figure:
+    """Observed minus stated coverage at every level, and the PIT histograms.
+
+    The grey bands hold 95 % of right predictions (binomial, for the smallest N); bars show the
+    ``margin`` allowed at 68.3 and 95.4 %.
+    """
+    figure = _figure(9.0, 4.0)
+    left, right = figure.subplots(1, 2)
+    levels = np.linspace(0.01, 0.99, 99)
+    counts = [int(np.isfinite(pit[:, k]).sum()) for k in range(len(names))]
+    least = max(min(counts, default=1), 1)
+    band = 1.96 * np.sqrt(levels * (1 - levels) / least)
+    left.fill_between(100 * levels, -100 * band, 100 * band, color="0.9", linewidth=0)
+    left.axhline(0, color="0.4", linewidth=0.8)
+    bins = np.linspace(0, 1, 21)
+    wide = 1.96 * np.sqrt(19 / least)
+    right.fill_between([0, 1], 1 - wide, 1 + wide, color="0.9", linewidth=0)
+    right.axhline(1, color="0.4", linewidth=0.8)
+    for k, name in enumerate(names):
+        values = pit[np.isfinite(pit[:, k]), k]
+        if not len(values):
+            continue
+        inside = np.searchsorted(np.sort(np.abs(2 * values - 1)), levels, side="right")
+        colour, label = CYCLE[k % 6], f"{LABELS[name].symbol}, N = {len(values):,}"
+        left.plot(100 * levels, 100 * (inside / len(values) - levels), color=colour, label=label)
+        density = np.histogram(values, bins)[0] * 20 / len(values)
+        right.stairs(density, bins, color=colour, linewidth=1.3, baseline=None)
+    for level, text in ((predictive.LEVEL_68, "68.3 %"), (predictive.LEVEL_95, "95.4 %")):
+        left.errorbar(100 * level, 0, 100 * margin, color="0.25", capsize=4, linewidth=1.2)
+        left.annotate(
+            text, (100 * level, 100 * margin), fontsize=7, color="0.35",
+            xytext=(0, 4), textcoords="offset points", ha="center", va="bottom",
+        )  # fmt: skip
+    left.set(xlabel="stated level [%]", ylabel="observed $-$ stated coverage [points]")
+    reach = max(3.2, 1.05 * float(np.abs(left.get_ylim()).max()))
+    left.set(xlim=(0, 100), ylim=(-reach, reach), title="Coverage of central intervals")
+    right.set(xlabel="PIT", ylabel="density", xlim=(0, 1), title="Probability integral transform")
+    right.set_ylim(0, max(2.0, right.get_ylim()[1]))
+    handles, titles = left.get_legend_handles_labels()
+    figure.legend(handles, titles, loc="outside lower center", ncols=max(len(handles), 1))
+    return figure
+
+
+@styled
+def coverage_by_bins(
+    names: Sequence[str],
+    bins: Mapping[str, Sequence[tuple[Array, Array, Array, Array]]],
+    level: float = predictive.LEVEL_68,
+) -> Figure:
+    """Coverage of the 68.3 % interval in bins, one panel an axis, with the tolerance behind.
+
+    ``bins[axis]`` holds per label (edges [B, 2], coverage [B], tolerance [B], stars [B]); bins
+    that are not judged should be left out by the caller.
+    """
+    columns = min(len(bins), 3)
+    rows = -(-len(bins) // columns)
+    figure = _figure(3.9 * columns, 3.1 * rows + 0.3)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for ax, (axis, by_label) in zip(panels, bins.items(), strict=False):
+        edges, _, tolerance, stars = max(by_label, key=lambda one: len(one[0]))
+        ax.bar(
+            edges.mean(axis=1), 200 * tolerance, np.diff(edges, axis=1)[:, 0],
+            bottom=100 * (level - tolerance), color="0.9", label="tolerance",
+        )  # fmt: skip
+        ax.axhline(100 * level, color="0.4", linewidth=0.8)
+        for k, (name, one) in enumerate(zip(names, by_label, strict=True)):
+            ax.plot(
+                one[0].mean(axis=1), 100 * one[1], color=CYCLE[k % 6], marker=MARKERS[k % 6],
+                markersize=4, linewidth=1.0, label=LABELS[name].symbol,
+            )  # fmt: skip
+        ax.set_xlabel(axis_title(axis))
+        ax.set_title(f"N = {int(stars.sum()):,} in {len(edges)} bins", loc="left")
+    for ax in panels[::columns]:
+        ax.set_ylabel("inside the 68.3 % interval [%]")
+    for ax in panels[len(bins) :]:
+        ax.set_axis_off()
+    _legend_below(figure, panels[0])
+    return figure
+
+
+def running(
+    x: Array, y: Array, edges: Array, percentiles: Sequence[float]
+) -> tuple[Array, list[Array]]:
+    """Percentiles of ``y`` in bins of ``x``: bin centres [B] and one array [B] a percentile.
+
+    NaN in bins of fewer than 20 stars, so that a line breaks rather than follows noise.
+    """
+    which = np.digitize(x, edges) - 1
+    found = np.full((len(percentiles), len(edges) - 1), np.nan)
+    for b in range(len(edges) - 1):
+        inside = y[which == b]
+        if len(inside) >= FEWEST:
+            found[:, b] = np.percentile(inside, percentiles)
+    return 0.5 * (edges[1:] + edges[:-1]), list(found)
+
+
+def _edges(x: Array, bins: int) -> Array:
+    low, high = _limits(x)
+    return np.linspace(low, high, bins + 1)
+
+
+def _limits(x: Array, tail: float = 0.1) -> tuple[float, float]:
+    """Percentiles ``tail`` and 100 - ``tail`` with a small margin; never equal."""
+    low, high = (float(v) for v in np.percentile(x, (tail, 100 - tail)))
+    pad = 0.02 * (high - low) or 0.5
+    return low - pad, high + pad
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _legend_below(figure: Figure, ax: Axes, background: str | None = None) -> None:
+    from matplotlib.patches import Patch
+
+    handles, titles = ax.get_legend_handles_labels()
+    if background:
+        handles.append(Patch(color=BACKGROUND))
+        titles.append(background)
+    figure.legend(handles, titles, loc="outside lower center", ncols=min(len(handles), 5))

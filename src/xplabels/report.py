@@ -1,0 +1,209 @@
+"""A validated prediction -> metrics.json, figures and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xplabels.errors import InputError
+from xplabels.labels import LABELS, Labels
+from xplabels.prediction import Prediction
+from xplabels.sections import Section, card_section, provenance_section, standard_sections
+from xplabels.validation import Validation, calibration_gate, format_score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_report(
+    folder: Path | str,
+    validation: Validation,
+    prediction: Prediction,
+    *,
+    model_card: Mapping[str, Any] | str,
+    provenance: Mapping[str, Any],
+    training_labels: Labels | None = None,
+    sections: Sequence[Section] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write ``metrics.json``, ``report.html`` and ``figures/*.png`` into a new folder.
+
+    The folder appears whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        To be created.
+    validation, prediction
+        Scores, and the prediction they were made from (the known labels are in its samples).
+    model_card
+        Markdown, or names and values.
+    provenance
+        At least ``command`` (what to run again), ``version`` and ``data``; a value that is a
+        mapping (e.g. ``training``) becomes a table of its own.
+    training_labels
+        Labels of the training set, whose distribution stands behind the errors (FS24, fig. 5);
+        left out: that of the stars compared.
+    sections
+        Further sections, before the model card.
+    overwrite
+        Replace an existing report. A folder that holds anything else is never replaced.
+
+    Returns
+    -------
+    Path
+        The page, ``folder/report.html``.
+
+    Raises
+    ------
+    InputError
+        If the folder exists (without ``overwrite``), holds other things, or cannot be written.
+    """
+    folder = Path(folder)
+    _check_output(folder, overwrite)
+    files = report_files(
+        validation,
+        prediction,
+        model_card=model_card,
+        provenance=provenance,
+        training_labels=training_labels,
+        sections=sections,
+    )
+    try:
+        _write_whole(folder, files)
+    except OSError as error:
+        raise InputError(
+            f"the report cannot be written ({error.strerror})",
+            where=folder,
+            remedy="choose a folder that can be written",
+        ) from error
+    return folder / "report.html"
+
+
+def report_files(
+    validation: Validation,
+    prediction: Prediction,
+    *,
+    model_card: Mapping[str, Any] | str,
+    provenance: Mapping[str, Any],
+    training_labels: Labels | None = None,
+    sections: Sequence[Section] = (),
+) -> dict[str, bytes]:
+    """The files of a report by relative name; arguments as in :func:`write_report`."""
+    body = [
+        *standard_sections(validation, prediction, training_labels, provenance),
+        *sections,
+        card_section(model_card),
+        provenance_section(provenance),
+    ]
+    files: dict[str, bytes] = {}
+    for section in body:
+        for picture in section.pictures:
+            files[f"figures/{picture.name}.png"] = png(picture.figure)
+    metrics = validation.to_metrics(provenance)
+    files["metrics.json"] = (json.dumps(metrics, indent=1, allow_nan=False) + "\n").encode()
+    files["report.html"] = _render(body, files, validation, prediction, provenance).encode()
+    return files
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG, the same bytes for the same figure."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _render(
+    body: Sequence[Section],
+    files: Mapping[str, bytes],
+    validation: Validation,
+    prediction: Prediction,
+    provenance: Mapping[str, Any],
+) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("xplabels", "data"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    images = {
+        name.removeprefix("figures/").removesuffix(".png"): base64.b64encode(content).decode()
+        for name, content in files.items()
+        if name.endswith(".png")
+    }
+    return environment.get_template("report.html.j2").render(
+        title=f"Validation of {prediction.meta.get('model', 'a model')}",
+        version=provenance.get("version", ""),
+        sections=body,
+        images=images,
+        n=validation.n,
+        headline=_headline(validation),
+        findings=calibration_gate(validation),
+    )
+
+
+def _headline(validation: Validation) -> list[dict[str, str]]:
+    """Four numbers a label, for the cards at the top."""
+    return [
+        {
+            "name": LABELS[name].description.split(",")[0],
+            "unit": LABELS[name].unit,
+            **{
+                key: format_score(scores, key).replace("+-", "±")
+                for key in ("rmse", "robust", "coverage_68", "coverage_95")
+            },
+            "n": f"{scores.n:,}",
+        }
+        for name, scores in validation.labels.items()
+    ]
+
+
+def _check_output(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not overwrite:
+        raise InputError(
+            "exists already",
+            where=folder,
+            remedy="choose another folder, or replace it with overwrite=True (--overwrite)",
+        )
+    if not folder.is_dir() or folder.is_symlink():
+        raise InputError("is not a folder", where=folder, remedy="choose another name")
+    ours = {"metrics.json", "report.html", "figures"}
+    foreign = sorted(
+        [p.name for p in folder.iterdir() if p.name not in ours]
+        + [p.name for p in folder.glob("figures/*") if p.suffix != ".png"]
+    )
+    if foreign:
+        raise InputError(
+            f"holds {foreign[0]!r}, which is no part of a report, so it is not replaced",
+            where=folder,
+            remedy="choose another folder",
+        )
+
+
+def _write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write beside ``folder``, then move into place; an old folder goes only after that."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        new, old = Path(beside) / "new", Path(beside) / "old"
+        for name, content in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(content)
+        if folder.exists():
+            os.replace(folder, old)
+        try:
+            os.replace(new, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise

@@ -1,0 +1,248 @@
+"""The report: whole or not at all, self-contained, and readable by a real browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from simulated_predictions import NAMES, PROVENANCE, Simulated, simulate
+from xplabels import report
+from xplabels.errors import InputError
+from xplabels.labels import Labels
+from xplabels.report import write_report
+from xplabels.sections import Section, Table
+from xplabels.validation import Validation, validate
+
+CARD = """# A simulated model
+Trained on *nothing*; `weights` <script>alert(1)</script> ![x](https://example.org/x.png)
+
+| label | RMSE |
+|---|---|
+| teff | 100 K |
+"""
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Simulated:
+    return simulate(1500, shrink=0.85)
+
+
+@pytest.fixture(scope="module")
+def validated(simulated: Simulated) -> Validation:
+    return validate(
+        simulated.prediction, simulated.labels, g_mag=simulated.g_mag, bp_rp=simulated.bp_rp,
+        selection_text="3200 K < teff < 7000 K & simulated", resamples=20,
+    )  # fmt: skip
+
+
+def write(folder: Path, v: Validation, s: Simulated, **options: object) -> Path:
+    given = {"model_card": CARD, "provenance": PROVENANCE, **options}
+    return write_report(folder, v, s.prediction, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def written(
+    simulated: Simulated, validated: Validation, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    extra = Section("extra", "One <more>", ["text & more"], [Table("t", ["a", "b"], [["1", "2"]])])
+    folder = tmp_path_factory.mktemp("report") / "run"
+    return write(folder, validated, simulated, sections=[extra])
+
+
+class Page(HTMLParser):
+    """Ids, links, sources and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.images: list[str] = []
+        self.alternatives: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        given = {key: value or "" for key, value in attrs}
+        self.ids += [given["id"]] if "id" in given else []
+        if tag == "a":
+            self.links.append(given["href"])
+        if tag == "img":
+            self.images.append(given["src"])
+            self.alternatives.append(given["alt"])
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> Page:
+    return Page(written.read_text(encoding="utf-8"))
+
+
+def test_files(written: Path, validated: Validation) -> None:
+    folder = written.parent
+    assert sorted(p.name for p in folder.iterdir()) == ["figures", "metrics.json", "report.html"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["labels"]["teff"]["rmse"] == pytest.approx(validated.labels["teff"]["rmse"])
+    assert metrics["provenance"]["command"] == PROVENANCE["command"]
+    names = {p.stem for p in (folder / "figures").iterdir()}
+    assert names == {
+        "comparison", "calibration", "z", "coverage_bins", "errors_g", "errors_labels", "kiel",
+    }  # fmt: skip
+    assert not [p for p in folder.parent.iterdir() if p != folder]  # nothing left beside it
+
+
+def test_every_image_is_inside_and_decodes(page: Page, written: Path) -> None:
+    assert len(page.images) == 7
+    for source in page.images:
+        assert source.startswith("data:image/png;base64,")
+        pixels = matplotlib.image.imread(BytesIO(base64.b64decode(source.split(",", 1)[1])))
+        assert min(pixels.shape[:2]) > 200
+        assert pixels[..., :3].std() > 0.02  # not blank
+    assert all(page.alternatives)
+    first = (written.parent / "figures" / "comparison.png").read_bytes()
+    assert any(base64.b64decode(s.split(",", 1)[1]) == first for s in page.images)
+
+
+def test_nothing_is_loaded_from_elsewhere(page: Page, written: Path) -> None:
+    text = re.sub(r"data:image/png;base64,[^\"]+", "data:", written.read_text(encoding="utf-8"))
+    assert not re.findall(r"src=\"(?!data:)|<link[^>]*href=\"(?!data:)", text)
+    assert not re.findall(r"@import|url\(", text)
+    assert not page.tags & {"script", "iframe", "object"}
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_anchors_lead_somewhere(page: Page) -> None:
+    assert len(set(page.ids)) == len(page.ids)
+    inside = {link[1:] for link in page.links if link.startswith("#")}
+    assert len(inside) > 10
+    assert inside <= set(page.ids)
+
+
+def test_what_it_says(page: Page, validated: Validation) -> None:
+    for words in (
+        "1,500 stars", "3200 K < teff < 7000 K & simulated", "31657", "not calibrated",
+        PROVENANCE["command"], "One <more>", "text & more", "<script>alert(1)</script>",
+        "(20 resamples", "simulated stars", "robust std z",
+    ):  # fmt: skip
+        assert words in page.text, words
+    shown = f"{validated.labels['teff']['rmse']:.1f} ±"
+    assert shown in page.text
+    assert "✗" in page.text
+
+
+def test_training_labels_and_a_card_of_names(
+    simulated: Simulated, validated: Validation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "png", lambda figure: b"")
+    training = Labels(NAMES, simulated.labels.values * 1.01, simulated.labels.errors)
+    files = report.report_files(
+        validated, simulated.prediction, model_card={"name": "m", "parameters": np.int64(3)},
+        provenance={"version": "1"}, training_labels=training,
+    )  # fmt: skip
+    page = Page(files["report.html"].decode())
+    assert "known labels of the training set" in page.text
+    assert "parameters" in page.text
+    assert "To make this report again" not in page.text
+
+
+def test_without_photometry_or_teff(simulated: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "png", lambda figure: b"")
+    few = validate(simulated.prediction, simulated.labels.select(["logg"]), resamples=0)
+    files = report.report_files(
+        few, simulated.prediction, model_card="", provenance={"version": "1"}
+    )
+    assert "figures/errors_g.png" not in files
+    assert "figures/kiel.png" not in files
+    assert "nan" not in Page(files["report.html"].decode()).text.lower().split()
+
+
+def test_an_existing_folder_needs_overwrite(
+    tmp_path: Path, simulated: Simulated, validated: Validation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"report.html": b"new"})
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "report.html").write_text("old")
+    with pytest.raises(InputError, match=r"run: exists already.*--overwrite"):
+        write(folder, validated, simulated)
+    assert (folder / "report.html").read_text() == "old"
+    write(folder, validated, simulated, overwrite=True)
+    assert (folder / "report.html").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_overwrite_never_removes_what_no_report_wrote(
+    tmp_path: Path, simulated: Simulated, validated: Validation
+) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        write(tmp_path, validated, simulated, overwrite=True)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="not a folder"):
+        write(tmp_path / "file", validated, simulated, overwrite=True)
+
+
+def test_a_failure_leaves_nothing_and_the_old_report_in_place(
+    tmp_path: Path, simulated: Simulated, validated: Validation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # "a/b" cannot be written where "a" is a file
+    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"a": b"1", "a/b": b"2"})
+    with pytest.raises(InputError, match="cannot be written"):
+        write(tmp_path / "new", validated, simulated)
+    assert not list(tmp_path.iterdir())
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "report.html").write_text("old")
+    with pytest.raises(InputError, match="cannot be written"):
+        write(old, validated, simulated, overwrite=True)
+    assert (old / "report.html").read_text() == "old"
+
+
+PROBE = """<script>addEventListener("load", () => {
+  for (const box of document.querySelectorAll("details")) box.open = true;
+  const images = [...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).length;
+  const anchors = [...document.querySelectorAll("a[href^='#']")].filter(
+    a => !document.getElementById(a.getAttribute("href").slice(1))).length;
+  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const tables = [...document.querySelectorAll("table")].filter(t => t.offsetHeight < 20).length;
+  const tiles = [...document.querySelectorAll(".tile")].filter(
+    t => t.scrollWidth > t.clientWidth).length;
+  document.title = `probe ${images} ${anchors} ${wide} ${tables} ${tiles}`;
+});</script>"""
+
+
+@pytest.mark.parametrize("width", [500, 900, 1400])
+def test_in_a_browser(width: int, written: Path, tmp_path: Path) -> None:
+    """No console message; images decode, anchors work, nothing is wider than the window."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    probe = tmp_path / "probe.html"
+    text = written.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>")
+    probe.write_text(text, encoding="utf-8")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--disable-background-networking", "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}/profile", f"--window-size={width},900",
+        "--virtual-time-budget=5000", "--dump-dom", probe.as_uri(),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    title = re.search(r"<title>(.*?)</title>", result.stdout)
+    assert title is not None, result.stderr[-500:]
+    assert title[1] == "probe 0 0 0 0 0"
+    assert "CONSOLE" not in result.stderr
