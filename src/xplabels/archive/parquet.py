@@ -305,7 +305,7 @@ def _plain(column: ArrowTable) -> NDArray[Any]:
     from pyarrow import float64
 
     if column.null_count:
-        column = column.cast(float64())
+        column = column.cast(float64(), safe=False)
     values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
     return values
 
