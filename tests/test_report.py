@@ -213,6 +213,27 @@ def test_a_failure_leaves_nothing_and_the_old_report_in_place(
     assert (old / "report.html").read_text() == "old"
 
 
+def test_if_the_new_folder_cannot_move_in_the_old_one_comes_back(
+    tmp_path: Path, simulated: Simulated, validated: Validation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"report.html": b"new"})
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "report.html").write_text("old")
+    move = report.os.replace
+
+    def fail_on_new(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError(28, "No space left on device")
+        move(source, target)
+
+    monkeypatch.setattr(report.os, "replace", fail_on_new)
+    with pytest.raises(InputError, match="No space left"):
+        write(old, validated, simulated, overwrite=True)
+    assert (old / "report.html").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
 PROBE = """<script>addEventListener("load", () => {
   for (const box of document.querySelectorAll("details")) box.open = true;
   const images = [...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).length;

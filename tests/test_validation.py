@@ -153,8 +153,25 @@ def test_scores_by_hand(simulated: Simulated, validated: Validation) -> None:
     assert scored["std_z"] == pytest.approx((sum((v - mean_z) ** 2 for v in z) / len(z)) ** 0.5)
     assert scored["coverage_68"] == pytest.approx(sum(abs(v) <= 1 for v in z) / len(z))
     assert scored["sharpness"] == pytest.approx(np.median(error))
+    wide = np.hypot(p.errors_95[:, k], 2 * 0.04)
+    inside = sum(abs(r) <= w for r, w in zip(residual, wide, strict=True))
+    assert scored["coverage_95"] == pytest.approx(inside / len(residual))
+    assert validated.samples["logg"].z == pytest.approx(z)
     uniform = stats.kstest(validated.samples["logg"].pit, "uniform").statistic
     assert scored["pit_distance"] == pytest.approx(uniform)
+
+
+def test_pit_is_the_probability_below_the_truth() -> None:
+    one = np.ones(3)
+    sample = scores.Sample(
+        np.arange(3), np.array([5.0, 4.0, 3.0]), 4.0 * one, 0.3 * one, 0.6 * one, 0.4 * one
+    )
+    assert sample.pit == pytest.approx(stats.norm(4, 0.5).cdf([5.0, 4.0, 3.0]), abs=1e-5)
+    heavy = scores.Sample(
+        np.arange(3), np.array([5.0, 4.0, 3.0]), 4.0 * one, 0.3 * one, 0.9 * one, 0.0 * one
+    )
+    assert 0.02 > 1 - heavy.pit[0] == pytest.approx(heavy.pit[2])
+    assert heavy.pit[2] > stats.norm(4, 0.3).cdf(3.0)
 
 
 def test_bias_is_prediction_minus_truth(simulated: Simulated) -> None:

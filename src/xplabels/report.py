@@ -141,7 +141,7 @@ def _render(
         if name.endswith(".png")
     }
     return environment.get_template("report.html.j2").render(
-        title=f"Validation of {prediction.meta.get('model', 'a model')}",
+        title=f"Validation of {_model_name(prediction)}",
         version=provenance.get("version", ""),
         sections=body,
         images=images,
@@ -149,6 +149,12 @@ def _render(
         headline=_headline(validation),
         findings=calibration_gate(validation),
     )
+
+
+def _model_name(prediction: Prediction) -> str:
+    """The model's name, by whatever case of "model" the metadata spell it."""
+    named = (value for key, value in prediction.meta.items() if key.lower() == "model" and value)
+    return str(next(named, "a model"))
 
 
 def _headline(validation: Validation) -> list[dict[str, str]]:
