@@ -238,9 +238,9 @@ def test_labels_join(ending: str, stars: Stars, tmp_path: Path) -> None:
     joined = join_labels(stars, path)
     assert joined.labels is not None
     assert joined.labels.names == ("teff", "logg")
-    expected = [[np.nan, 1], [5000, 4], [np.nan, np.nan]]
+    expected = np.array([[np.nan, 1], [5000, 4], [np.nan, np.nan]])
     assert np.array_equal(joined.labels.values, expected, equal_nan=True)
-    expected = [[np.nan, 0.2], [50, 0.1], [np.nan, np.nan]]
+    expected = np.array([[np.nan, 0.2], [50, 0.1], [np.nan, np.nan]])
     assert np.array_equal(joined.labels.errors, expected, equal_nan=True)
     assert any("1 stars have teff without an error" in note for note in joined.notes)
     chosen = join_labels(stars, path, ["logg"]).labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,25 @@ def readable_fits(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
+@contextmanager
+def open_fits(path: Path) -> Iterator[FitsTable]:
+    """The HDUs of a file, closed in the end also where astropy gives up on opening it.
+
+    Raises
+    ------
+    InputError
+        If it is not a readable FITS file.
+    """
     from astropy.io import fits
 
-    with readable_fits(path):
-        hdus = fits.open(path)
-    try:
+    with ExitStack() as stack:
+        with readable_fits(path):
+            hdus = stack.enter_context(fits.open(stack.enter_context(path.open("rb"))))
+        yield hdus
+
+
+def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
+    with open_fits(path) as hdus:
         with readable_fits(path):
             table = first_table(hdus, path)
             names = {name.lower(): name for name in table.columns.names}
@@ -86,8 +99,6 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
                     for name in ARRAYS
                 }
             yield RawBlock(source_id[rows], cells)
-    finally:
-        hdus.close()
 
 
 def first_table(hdus: FitsTable, path: Path) -> FitsTable:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.archive.csv import header_names, lines
-from xplabels.archive.fits import first_table, readable_fits
+from xplabels.archive.fits import first_table, open_fits, readable_fits
 from xplabels.archive.rows import DOWNLOAD_AGAIN, as_source_id
 from xplabels.archive.votable import first_votable, readable_votable
 from xplabels.errors import InputError
@@ -191,9 +191,7 @@ def _read_astropy(path: Path, ending: str, wanted: Collection[str] | None) -> Co
     from astropy.table import Table
 
     if ending == ".fits":
-        from astropy.io import fits
-
-        with readable_fits(path), fits.open(path) as hdus:
+        with open_fits(path) as hdus, readable_fits(path):
             hdu = first_table(hdus, path)
             chosen = _chosen(hdu.columns.names, wanted, path)
             table = Table.read(hdu, format="fits")

@@ -1,0 +1,187 @@
+"""The same star read from every format gives the same arrays; real files and made ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from archive_files import FORMATS, FakeStars, fake_stars, write
+from xplabels.archive import read, read_blocks, read_stars, write_stars
+from xplabels.flags import Flag
+from xplabels.stars import CoefficientSpectra, Stars, with_widths
+
+
+def arrays(stars: Stars) -> Iterator[tuple[str, NDArray[Any]]]:
+    assert isinstance(stars.spectra, CoefficientSpectra)
+    yield "source_id", stars.source_id
+    yield "flags", stars.flags
+    for name, band in (("bp", stars.spectra.bp), ("rp", stars.spectra.rp)):
+        assert band.correlations is not None
+        yield f"{name} coefficients", band.coefficients
+        yield f"{name} errors", band.errors
+        yield f"{name} correlations", band.correlations
+
+
+def same(one: Stars, other: Stars) -> None:
+    for (name, left), (_, right) in zip(arrays(one), arrays(other), strict=True):
+        assert left.dtype == right.dtype, name
+        assert np.array_equal(left, right, equal_nan=left.dtype.kind == "f"), name
+
+
+@pytest.mark.parametrize("stem", ["XP_CONTINUOUS_RAW", "XP_CONTINUOUS_RAW_with_missing_BP"])
+def test_real_files_agree_in_every_format(stem: str, shared_data: Path, tmp_path: Path) -> None:
+    paths = sorted((shared_data / "xp_archive").glob(f"{stem}.*"))
+    paths += sorted((shared_data / "xp_archive").glob(f"{stem}_plain.*"))
+    assert {path.suffix for path in paths} == {".csv", ".ecsv", ".fits", ".xml"}
+    first = read(paths[0])
+    for path in paths[1:]:
+        same(first, read(path))
+    write_stars(first, tmp_path / "s.parquet")
+    same(first, read_stars(tmp_path / "s.parquet"))
+    assert isinstance(first.spectra, CoefficientSpectra)
+    assert first.spectra.widths == (55, 55)
+
+
+def test_real_file_against_a_naive_parser(shared_data: Path) -> None:
+    path = shared_data / "xp_archive" / "XP_CONTINUOUS_RAW.ecsv"
+    data = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    names = data[0].split(",")
+    stars = read(path)
+    assert isinstance(stars.spectra, CoefficientSpectra)
+    for row, line in enumerate(data[1:]):
+        quoted = line.split('"')  # odd pieces are the arrays, in the order of their columns
+        found = [json.loads(text) for text in quoted[1::2]]
+        order = [name for name in names if "_coefficient" in name]
+        cells = dict(zip(order, found, strict=True))
+        assert stars.source_id[row] == int(line.split(",")[0])
+        band = stars.spectra.rp
+        assert band.coefficients[row].tolist() == cells["rp_coefficients"]
+        errors = np.array(cells["rp_coefficient_errors"], np.float32)
+        assert np.array_equal(band.errors[row], errors.astype(np.float64))
+        assert band.correlations is not None
+        # GaiaXPy's order: matrix[tril_indices(n, -1)] = packed
+        assert band.correlations[row, 2] == np.float32(cells["rp_coefficient_correlations"][2])
+
+
+def test_the_star_without_bp_is_nan_and_flagged(shared_data: Path) -> None:
+    stars = read(shared_data / "xp_archive" / "XP_CONTINUOUS_RAW_with_missing_BP.csv")
+    assert isinstance(stars.spectra, CoefficientSpectra)
+    assert stars.source_id[1] == 5405570973190252288
+    assert stars.flags.tolist() == [0, Flag.MISSING_BP, 0]
+    bp, rp = stars.spectra.bp, stars.spectra.rp
+    assert np.isnan(bp.coefficients[1]).all()
+    assert np.isnan(bp.errors[1]).all()
+    assert np.isfinite(rp.coefficients).all()
+    assert np.isfinite(bp.coefficients[[0, 2]]).all()
+
+
+def test_a_file_of_that_star_alone_takes_its_width_from_others(shared_data: Path) -> None:
+    folder = shared_data / "xp_archive"
+    alone = read(folder / "XP_CONTINUOUS_RAW_with_missing_BP.csv")[1:2]
+    assert isinstance(alone.spectra, CoefficientSpectra)
+    lines = (folder / "XP_CONTINUOUS_RAW_with_missing_BP.csv").read_text().splitlines()
+    both = read_lines([lines[0], lines[2]], folder / "XP_CONTINUOUS_RAW.csv")
+    same(both[:1], alone)
+
+
+def read_lines(lines: list[str], other: Path) -> Stars:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "one.csv"
+        path.write_text("\n".join(lines) + "\n")
+        alone = read(path)
+        assert isinstance(alone.spectra, CoefficientSpectra)
+        assert alone.spectra.widths == (0, 55)
+        widened = with_widths(alone, (51, 55))
+        assert isinstance(widened.spectra, CoefficientSpectra)
+        assert widened.spectra.widths == (51, 55)
+        assert widened.flags.tolist() == [Flag.MISSING_BP]
+        return read([path, other])
+
+
+@pytest.mark.parametrize("widths", [(55, 55), (51, 55), (2, 3)])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_made_stars_come_back(widths: tuple[int, int], ending: str, tmp_path: Path) -> None:
+    made = fake_stars(4, widths, without_bp=[2], without_rp=[3])
+    stars = read(write(made, tmp_path / f"made.{ending}"))
+    assert isinstance(stars.spectra, CoefficientSpectra)
+    assert stars.spectra.widths == widths
+    assert stars.flags.tolist() == [0, 0, Flag.MISSING_BP, Flag.MISSING_RP]
+    assert stars.source_id.tolist() == made.source_id
+    for name, band in (("bp", stars.spectra.bp), ("rp", stars.spectra.rp)):
+        assert band.correlations is not None
+        found: tuple[NDArray[Any], ...] = (band.coefficients, band.errors, band.correlations)
+        for part, values in zip(
+            ("coefficients", "coefficient_errors", "coefficient_correlations"), found, strict=True
+        ):
+            for row, cell in enumerate(made.cells[f"{name}_{part}"]):
+                if len(cell):
+                    assert np.array_equal(values[row], cell), (part, row)
+                else:
+                    assert np.isnan(values[row]).all(), (part, row)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_blocks_are_bounded_and_in_order(ending: str, tmp_path: Path) -> None:
+    made = fake_stars(7, (3, 4))
+    path = write(made, tmp_path / f"made.{ending}")
+    blocks = list(read_blocks(path, block=3))
+    assert [len(block) for block in blocks] == [3, 3, 1]
+    assert [star for block in blocks for star in block.source_id.tolist()] == made.source_id
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_column_case_does_not_matter(ending: str, tmp_path: Path) -> None:
+    made = fake_stars(2, (3, 4))
+    path = write(made, tmp_path / f"upper.{ending}", upper=True)
+    same(read(path), read(write(made, tmp_path / f"lower.{ending}")))
+
+
+def test_bulk_and_datalink_texts_mean_the_same(tmp_path: Path) -> None:
+    made = fake_stars(3, (3, 4), without_bp=[1])
+    bulk = write(made, tmp_path / "bulk.csv.gz")  # '#' header, "[a,b]", null
+    assert gzip.decompress(bulk.read_bytes()).startswith(b"# ")
+    same(read(bulk), read(write(made, tmp_path / "datalink.csv")))
+
+
+def test_space_delimited_ecsv(tmp_path: Path) -> None:
+    made = fake_stars(3, (3, 4), without_bp=[1])
+    comma = write(made, tmp_path / "comma.ecsv")
+    lines = comma.read_text().splitlines()
+    head = [line for line in lines if line.startswith("#") and "delimiter" not in line]
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=" ", lineterminator="\n")
+    for row in csv.reader(line for line in lines if not line.startswith("#")):
+        writer.writerow(row)
+    space = tmp_path / "space.ecsv"
+    space.write_text("\n".join(head) + "\n" + text.getvalue())
+    same(read(comma), read(space))
+
+
+def test_several_files_are_stacked(tmp_path: Path) -> None:
+    first, second = fake_stars(3, (3, 4)), fake_stars(2, (3, 4), start=50)
+    stars = read([write(first, tmp_path / "a.fits"), str(write(second, tmp_path / "b.csv"))])
+    assert stars.source_id.tolist() == first.source_id + second.source_id
+    assert "a.fits" in stars.origin
+    assert "b.csv" in stars.origin
+
+
+def test_a_thousand_rows_a_second_or_so(tmp_path: Path) -> None:
+    made: FakeStars = fake_stars(100, (55, 55))
+    path = write(made, tmp_path / "many.csv")
+    begin = time.perf_counter()
+    assert len(read(path)) == 100
+    # ten times slower than measured still passes: this only catches a parser gone quadratic
+    assert time.perf_counter() - begin < 1.0
