@@ -1,0 +1,87 @@
+"""Training states that survive a kill: tensors as safetensors, the rest as JSON.
+
+A checkpoint belongs to one manifest (data, recipe, seed). State is written whole or not at all,
+and nothing that is read back can execute code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from xplabels.errors import InputError
+
+
+class Checkpoint:
+    """A folder with one state per stage of a training run.
+
+    Parameters
+    ----------
+    folder
+        Where states lie; None: nothing is kept.
+    manifest
+        What the run is made of. A folder with another manifest is an error, not overwritten.
+
+    Raises
+    ------
+    InputError
+        If the folder belongs to another run.
+    """
+
+    def __init__(self, folder: Path | None, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot keep checkpoints: {error}", where=folder) from None
+        path = folder / "manifest.json"
+        text = json.dumps(manifest, indent=1, sort_keys=True)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise InputError(
+                "holds the checkpoints of another run (other stars, recipe, labels or seed)",
+                where=folder,
+                remedy="remove it, or give the arguments of that run to finish it",
+            )
+        _write_whole(path, text)
+
+    def load(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and facts of ``stage``, or None if it was never saved."""
+        if self.folder is None:
+            return None
+        path = self.folder / f"{stage}.safetensors"
+        if not path.exists():
+            return None
+        with safe_open(str(path), framework="pt") as state:
+            tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118
+            facts: dict[str, Any] = json.loads(state.metadata()["facts"])
+        return tensors, facts
+
+    def save(self, stage: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Replace the state of ``stage``."""
+        if self.folder is None:
+            return
+        path = self.folder / f"{stage}.safetensors"
+        partial = path.with_suffix(".partial")
+        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, str(partial), metadata={"facts": json.dumps(facts)})
+        os.replace(partial, path)
+
+    def remove(self) -> None:
+        """Delete the folder: the run is finished."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

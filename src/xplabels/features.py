@@ -1,0 +1,335 @@
+"""Stars -> the network's inputs x, and the pull-back of dy/dx to what was measured.
+
+The normalised covariance of FS24's eq. 2 is never built. A derivative with respect to the inputs
+is carried back to the archive's own coefficients, magnitudes and parallax, where errors are known:
+then shared errors (the RP coefficient that divides everything, H in two colours) are right by
+construction, and J C J^T uses the archive's own blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.errors import InputError
+from xplabels.flags import Flag
+from xplabels.projection import Projection
+from xplabels.stars import MEASUREMENTS, CoefficientSpectra, Photometry, SampledSpectra, Stars
+
+if TYPE_CHECKING:
+    import torch
+
+CovarianceRule = Literal["exact", "fs24"]
+
+AUXILIARY: Mapping[str, tuple[str, ...]] = {
+    "bp_rp": ("phot_bp_mean_mag", "phot_rp_mean_mag"),
+    "j_h": ("j_m", "h_m"),
+    "w1_w2": ("w1mpro", "w2mpro"),
+    "h_w2": ("h_m", "w2mpro"),
+    "m_pseudo": ("parallax", "phot_rp_mean_mag", "h_m", "w2mpro"),
+}
+"""The inputs beside the spectra, and what each is made of."""
+
+RJCE_SLOPE = 0.918
+RJCE_ZERO = 0.08
+"""A_Ks = 0.918 (H - W2 - 0.08): Rayleigh-Jeans colour excess, Majewski et al. 2011."""
+RP_OVER_V, KS_OVER_V = 0.589, 0.078
+"""A_RP / A_V and A_Ks / A_V of Wang & Chen 2019."""
+EXTINCTION_SLOPE = RJCE_SLOPE * RP_OVER_V / KS_OVER_V
+"""A_RP = 6.93 (H - W2 - 0.08) mag; not clipped at zero, so that its error stays symmetric."""
+
+LOW_SNR = 10.0
+"""Below this S/N of RP coefficient 0 the ratio's errors are no longer linear."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Inputs of N stars with what their errors are made of (numpy, float64 unless said).
+
+    Attributes
+    ----------
+    x
+        [N, F]: BP and RP coefficients divided by RP 0, then the auxiliary inputs; NaN if missing.
+    divisor
+        [N]: RP 0, or its error where RP 0 is zero (FS24, eq. 1).
+    is_ratio
+        Bool [N]: whether RP 0 divided.
+    errors
+        [N, nb + nr]: errors of the archive coefficients.
+    correlations
+        Packed float32 (BP [N, .], RP [N, .]), or None where they are taken as zero.
+    auxiliary_errors
+        [N, A, M]: derivative of each auxiliary input by each measurement times that
+        measurement's error; 0 where missing.
+    flags
+        Uint32 [N].
+    """
+
+    x: NDArray[np.float64]
+    divisor: NDArray[np.float64]
+    is_ratio: NDArray[np.bool_]
+    errors: NDArray[np.float64]
+    correlations: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+    auxiliary_errors: NDArray[np.float64]
+    flags: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Which inputs a network takes, and how their covariance is formed.
+
+    Attributes
+    ----------
+    widths
+        Number of BP and RP coefficients, from the data trained on.
+    auxiliary
+        Any of :data:`AUXILIARY`, in order.
+    covariance
+        ``exact``: the noise of RP 0 in everything it divides. ``fs24``: the paper's eq. 2, where
+        it stays inside RP.
+    extinction_error
+        Whether the error of A_RP enters that of the pseudo-absolute magnitude (not in the paper).
+    projection
+        For networks trained on sampled spectra; None: inputs are archive coefficients.
+    """
+
+    widths: tuple[int, int]
+    auxiliary: tuple[str, ...]
+    covariance: CovarianceRule = "exact"
+    extinction_error: bool = True
+    projection: Projection | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.auxiliary:
+            if name not in AUXILIARY:
+                raise InputError(
+                    f"unknown auxiliary input {name!r}",
+                    remedy=f"choose among {', '.join(AUXILIARY)}",
+                )
+
+    @classmethod
+    def for_stars(cls, stars: Stars, auxiliary: tuple[str, ...], **rules: Any) -> FeatureSet:
+        """The inputs that ``stars`` allow: widths, and a projection if they are sampled."""
+        if isinstance(stars.spectra, CoefficientSpectra):
+            return cls(stars.spectra.widths, auxiliary, **rules)
+        from xplabels.projection import default_projection
+
+        projection = default_projection()
+        return cls(projection.widths, auxiliary, projection=projection, **rules)
+
+    @property
+    def n_spectral(self) -> int:
+        """Number of inputs from the spectra."""
+        return sum(self.widths)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the F inputs."""
+        bp, rp = self.widths
+        spectral = [f"bp_{i}" for i in range(bp)] + [f"rp_{i}" for i in range(rp)]
+        return (*spectral, *self.auxiliary)
+
+    def compute(self, stars: Stars) -> Features:
+        """Inputs of ``stars``, with flags for what is missing or doubtful.
+
+        Raises
+        ------
+        InputError
+            If the spectra's widths or kind differ from this set's.
+        """
+        coefficients, errors, correlations = self._coefficients(stars)
+        r0 = coefficients[:, self.widths[0]]
+        r0_error = errors[:, self.widths[0]]
+        is_ratio = r0 != 0
+        divisor = np.where(is_ratio, r0, r0_error)
+        photometry = stars.photometry
+        auxiliary = np.empty((len(stars), len(self.auxiliary)))
+        auxiliary_errors = np.zeros((len(stars), len(self.auxiliary), len(MEASUREMENTS)))
+        for a, name in enumerate(self.auxiliary):
+            auxiliary[:, a], derivatives = _auxiliary(name, photometry, self.extinction_error)
+            for measurement, derivative in derivatives.items():
+                m = MEASUREMENTS.index(measurement)
+                auxiliary_errors[:, a, m] = derivative * photometry.errors[:, m]
+        missing = np.isnan(auxiliary)
+        auxiliary_errors[missing] = 0.0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            x = np.concatenate([coefficients / divisor[:, None], auxiliary], axis=1)
+            low_snr = ~(np.abs(r0) >= LOW_SNR * r0_error)
+        return Features(
+            x,
+            divisor,
+            is_ratio,
+            errors,
+            correlations,
+            np.nan_to_num(auxiliary_errors),
+            stars.flags | self._flags(is_ratio, low_snr, missing),
+        )
+
+    def _coefficients(
+        self, stars: Stars
+    ) -> tuple[
+        NDArray[np.float64],
+        NDArray[np.float64],
+        tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    ]:
+        """What stands for the coefficients, and errors and correlations of the measured ones."""
+        spectra = stars.spectra
+        if isinstance(spectra, SampledSpectra):
+            if self.projection is None:
+                raise InputError(
+                    "the stars come as sampled flux, the model was trained on archive coefficients",
+                    where=stars.origin or None,
+                    remedy="give the archive's coefficients, or a model trained on sampled spectra",
+                )
+            projection = self.projection
+            return projection.coefficients(spectra), projection.coefficient_errors(spectra), None
+        if spectra.widths != self.widths:
+            raise InputError(
+                f"the spectra have {spectra.widths[0]} BP + {spectra.widths[1]} RP coefficients, "
+                f"the model {self.widths[0]} + {self.widths[1]}",
+                where=stars.origin or None,
+                remedy="use a model trained on spectra of the same data release",
+            )
+        coefficients = np.concatenate([spectra.bp.coefficients, spectra.rp.coefficients], axis=1)
+        if self.projection is not None:
+            coefficients = coefficients @ self.projection.from_coefficients.T
+        errors = np.concatenate([spectra.bp.errors, spectra.rp.errors], axis=1)
+        if spectra.bp.correlations is None or spectra.rp.correlations is None:
+            return coefficients, errors, None
+        return coefficients, errors, (spectra.bp.correlations, spectra.rp.correlations)
+
+    def _flags(
+        self, is_ratio: NDArray[np.bool_], low_snr: NDArray[np.bool_], missing: NDArray[np.bool_]
+    ) -> NDArray[np.uint32]:
+        """Flags of the inputs themselves."""
+        flags = np.where(is_ratio, 0, Flag.ZERO_NORMALISATION) | np.where(low_snr, Flag.LOW_SNR, 0)
+        for a, name in enumerate(self.auxiliary):
+            flag = Flag.MISSING_PARALLAX if name == "m_pseudo" else Flag.MISSING_PHOTOMETRY
+            flags |= np.where(missing[:, a], flag, 0)
+        return flags.astype(np.uint32)
+
+
+def _auxiliary(
+    name: str, photometry: Photometry, extinction_error: bool
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """One auxiliary input [N] and its derivative by each measurement it is made of."""
+    if name != "m_pseudo":
+        blue, red = AUXILIARY[name]
+        colour = photometry.column(blue)[0] - photometry.column(red)[0]
+        return colour, {blue: 1.0, red: -1.0}
+    parallax, rp, h, w2 = (photometry.column(n)[0] for n in AUXILIARY[name])
+    rp0 = rp - EXTINCTION_SLOPE * (h - w2 - RJCE_ZERO)  # eq. A1
+    by_parallax = 10 ** (0.2 * rp0)
+    pseudo = parallax * by_parallax  # eq. 3, with RP dereddened
+    by_rp = 0.2 * np.log(10) * pseudo
+    derivatives = {"parallax": by_parallax, "phot_rp_mean_mag": by_rp}
+    if extinction_error:
+        derivatives |= {"h_m": -EXTINCTION_SLOPE * by_rp, "w2mpro": EXTINCTION_SLOPE * by_rp}
+    return pseudo, derivatives
+
+
+class ErrorTensors:
+    """What :func:`input_variance` needs of a block of stars, as torch tensors."""
+
+    def __init__(self, features: Features, dtype: torch.dtype, device: str = "cpu") -> None:
+        import torch
+
+        def tensor(array: NDArray[Any]) -> torch.Tensor:
+            return torch.as_tensor(np.ascontiguousarray(array)).to(device, dtype)
+
+        self.x = tensor(features.x)
+        self.divisor = tensor(features.divisor)
+        self.is_ratio = tensor(features.is_ratio)
+        self.errors = tensor(features.errors)
+        self.auxiliary_errors = tensor(features.auxiliary_errors)
+        self.correlations: tuple[torch.Tensor, ...] | None = None
+        if features.correlations is not None:
+            self.correlations = tuple(tensor(packed) for packed in features.correlations)
+
+    def take(self, rows: torch.Tensor) -> ErrorTensors:
+        """The stars ``rows``."""
+        block = object.__new__(ErrorTensors)
+        for name in ("x", "divisor", "is_ratio", "errors", "auxiliary_errors"):
+            setattr(block, name, getattr(self, name)[rows])
+        block.correlations = self.correlations and tuple(c[rows] for c in self.correlations)
+        return block
+
+
+def input_variance(
+    jacobian: torch.Tensor,
+    stars: ErrorTensors,
+    features: FeatureSet,
+    projection: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """diag(J C J^T) [N, K] of FS24's eq. 7, by pull-back of J to the measurements.
+
+    Parameters
+    ----------
+    jacobian
+        dy/dx [N, K, F] by the unscaled inputs; 0 for missing inputs.
+    stars
+        The same N stars.
+    features
+        What the inputs are.
+    projection
+        P [n, n] as a tensor of the Jacobian's type, if the features have a projection.
+    """
+    bp, _ = features.widths
+    n = features.n_spectral
+    spectral, auxiliary = jacobian[..., :n], jacobian[..., n:]
+    weighted = pull_back(spectral, stars, features, projection) * stars.errors[:, None, :]
+    variance = ((auxiliary @ stars.auxiliary_errors) ** 2).sum(-1)
+    if stars.correlations is None:
+        return variance + (weighted**2).sum(-1)
+    for part, packed in zip(
+        (weighted[..., :bp], weighted[..., bp:]), stars.correlations, strict=True
+    ):
+        variance = variance + ((part @ unpack(packed, part.shape[-1])) * part).sum(-1)
+    return variance
+
+
+def pull_back(
+    spectral: torch.Tensor,
+    stars: ErrorTensors,
+    features: FeatureSet,
+    projection: torch.Tensor | None,
+) -> torch.Tensor:
+    """dy/dc [N, K, n] by the measured coefficients from dy/dx [N, K, n] of the spectral inputs.
+
+    x_i = c_i / r0, so dy/dc_i = J_i / r0, and r0 itself feels every input it divides:
+    dy/dr0 = -(sum_i J_i x_i) / r0 over BP and RP > 0 (``fs24``: over RP > 0 alone).
+    """
+    import torch
+
+    bp, _ = features.widths
+    n = features.n_spectral
+    divided = torch.ones(n, dtype=spectral.dtype, device=spectral.device)
+    divided[bp] = 0.0
+    if features.covariance == "fs24":
+        divided[:bp] = 0.0
+    shift = -(spectral * (stars.x[:, :n] * divided)[:, None, :]).sum(-1) * stars.is_ratio[:, None]
+    # where r0 is zero its error divided, and dy/dr0 is that of any other coefficient
+    own = spectral[..., bp] * (1.0 - stars.is_ratio)[:, None] + shift
+    raw = torch.cat([spectral[..., :bp], own[..., None], spectral[..., bp + 1 :]], dim=-1)
+    raw = raw / stars.divisor[:, None, None]
+    return raw if projection is None else raw @ projection
+
+
+def unpack(packed: torch.Tensor, width: int) -> torch.Tensor:
+    """Full correlation matrices [N, n, n] from packed ones [N, n (n - 1) / 2]."""
+    import torch
+
+    rows, columns = np.tril_indices(width, -1)
+    full = torch.zeros((len(packed), width, width), dtype=packed.dtype, device=packed.device)
+    full[:, rows, columns] = packed
+    full = full + full.transpose(1, 2)
+    diagonal = torch.arange(width, device=packed.device)
+    full[:, diagonal, diagonal] = 1.0
+    return full

@@ -1,0 +1,279 @@
+"""Features, scaling, networks and provenance in one saved thing that predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xplabels.calibration import Calibration
+from xplabels.domain import Domain
+from xplabels.features import Features, FeatureSet
+from xplabels.flags import UNUSABLE, Flag
+from xplabels.network import UncertainNetwork, dropout_passes
+from xplabels.prediction import Prediction, stack
+from xplabels.propagation import Block, Propagated, Propagation
+from xplabels.recipes import Recipe
+from xplabels.scaling import Scaling
+from xplabels.stars import Stars
+
+BLOCK = 2048
+"""Stars predicted at a time: bounds memory, and results do not depend on it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes
+    ----------
+    names
+        K labels.
+    feature_set, scaling
+        What the inputs are, and their training statistics.
+    networks
+        One network, or the members of an ensemble.
+    recipe
+        How it was trained; ``recipe.scatter`` names the kind of model variance.
+    calibration, domain
+        Fitted on the validation part, and on the training part.
+    label_range
+        Float64 [K, 2]: smallest and largest label trained on.
+    metadata
+        Provenance, as it stands in ``model.json``.
+    card
+        Markdown: what the model is, what it was trained on, how well it does.
+    """
+
+    names: tuple[str, ...]
+    feature_set: FeatureSet
+    scaling: Scaling
+    networks: tuple[UncertainNetwork, ...]
+    recipe: Recipe
+    calibration: Calibration
+    domain: Domain
+    label_range: NDArray[np.float64]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    card: str = ""
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Model:
+        """The model of a folder or, if there is no such folder, of a shipped name.
+
+        Raises
+        ------
+        InputError
+            If there is no such model, or a file of it is missing, altered or inconsistent.
+
+        Examples
+        --------
+        >>> model = Model.load("apogee-dr17-library")
+        >>> model.names
+        ('teff', 'logg', 'fe_h', 'alpha_m')
+        """
+        from xplabels.storage import load_model
+
+        return load_model(name_or_path)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write ``model.json``, ``weights.safetensors`` and ``card.md``, all or none.
+
+        Raises
+        ------
+        InputError
+            If ``folder`` exists and ``overwrite`` is not given, or cannot be written.
+        """
+        from xplabels.storage import save_model
+
+        save_model(self, Path(folder), overwrite)
+
+    def predict(self, stars: Stars, progress: bool = False) -> Prediction:
+        """Labels with errors of every star; NaN and a flag where there can be none.
+
+        Parameters
+        ----------
+        stars
+            Archive coefficients of the widths trained on or, for a model trained on sampled
+            spectra, sampled flux; photometry may be missing.
+        progress
+            Whether to show a bar.
+
+        Raises
+        ------
+        InputError
+            If the spectra are of another kind or width than the model's.
+
+        Examples
+        --------
+        >>> from xplabels.synthetic import example_stars
+        >>> model = Model.load("apogee-dr17-library")
+        >>> prediction = model.predict(example_stars(3))
+        >>> prediction.values.shape
+        (3, 4)
+        """
+        from tqdm import tqdm
+
+        predictor = _Predictor(self)
+        starts = range(0, len(stars), BLOCK)
+        blocks = [
+            predictor.predict(stars[slice(start, start + BLOCK)])
+            for start in tqdm(starts, desc="predict", unit="block", disable=not progress)
+        ]
+        if not blocks:
+            return predictor.predict(stars)
+        return stack(blocks)
+
+
+class _Predictor:
+    """A model's tensors, prepared once for many blocks."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        masks = model.networks[0].architecture.masks > 0
+        self.propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)
+
+    def predict(self, stars: Stars) -> Prediction:
+        """One block of stars."""
+        model = self.model
+        features = model.feature_set.compute(stars)
+        n = model.feature_set.n_spectral
+        usable = np.isfinite(features.x[:, :n]).all(axis=1)
+        usable &= np.isfinite(features.errors).all(axis=1) & np.isfinite(features.divisor)
+        usable &= (features.flags & int(UNUSABLE)) == 0
+        shape = (len(stars), len(model.names))
+        arrays = {name: np.full(shape, np.nan) for name in ("labels", "input", "model", "excess")}
+        distance = np.full(len(stars), np.nan)
+        clamped = np.zeros(len(stars), bool)
+        if usable.any():
+            block = Block.of(
+                _rows(features, usable), model.feature_set, model.scaling, torch.float64
+            )
+            with torch.no_grad():
+                out = propagate(model.networks, self.propagation, block, model.recipe)
+                x = self.propagation.network_input(block)[:, : features.x.shape[1]]
+            for name in arrays:
+                arrays[name][usable] = getattr(out, name).numpy()
+            distance[usable] = model.domain.distance(x.numpy())
+            clamped[usable] = out.clamped.numpy()
+        return self._assemble(stars, features.flags, arrays, distance, clamped)
+
+    def _assemble(
+        self, stars: Stars, flags: NDArray[np.uint32], arrays: dict[str, NDArray[np.float64]],
+        distance: NDArray[np.float64], clamped: NDArray[np.bool_],
+    ) -> Prediction:  # fmt: skip
+        """Physical units, recalibrated errors, and flags."""
+        model = self.model
+        scale = model.scaling.y_scale
+        values = model.scaling.y_mean + scale * arrays["labels"]
+        # rounding must not turn a tiny variance into a negative one
+        variances = {part: arrays[part] for part in ("model", "input", "excess")}
+        negative = (np.stack(list(variances.values())) < 0).any(axis=(0, 2))
+        variances = {part: np.maximum(v, 0.0) for part, v in variances.items()}
+        total = np.sqrt(sum(variances.values()))
+        with np.errstate(invalid="ignore"):
+            outside = ((values < model.label_range[:, 0]) | (values > model.label_range[:, 1])).any(
+                1
+            )
+            far = distance > model.domain.threshold
+        lost = ~(np.isfinite(values) & np.isfinite(total)).all(axis=1)
+        values[lost] = np.nan
+        for bit, where in (
+            (Flag.NO_PREDICTION, lost),
+            (Flag.OUT_OF_DOMAIN, far),
+            (Flag.LABEL_OUT_OF_RANGE, outside),
+            (Flag.VARIANCE_CLAMPED, clamped | negative),
+        ):
+            flags = flags | np.where(where, bit, 0).astype(np.uint32)
+        width = model.calibration.factor * scale
+        parts = {
+            f"errors_{part}": np.where(lost[:, None], np.nan, width * np.sqrt(variance))
+            for part, variance in variances.items()
+        }
+        total[lost] = np.nan
+        return Prediction(
+            source_id=stars.source_id,
+            names=model.names,
+            values=values,
+            errors=width * total,
+            errors_95=model.calibration.factor_95 * scale * total,
+            domain_distance=distance,
+            flags=flags,
+            meta=self._meta(),
+            **parts,
+        )
+
+    def _meta(self) -> dict[str, Any]:
+        metadata = self.model.metadata
+        return {
+            "MODEL": metadata.get("name", ""),
+            "MODELSHA": metadata.get("sha256", ""),
+            "VERSION": metadata.get("versions", {}).get("xplabels", ""),
+            "SCATTER": self.model.recipe.scatter,
+        }
+
+
+def propagate(
+    networks: tuple[UncertainNetwork, ...], propagation: Propagation, block: Block, recipe: Recipe
+) -> Propagated:
+    """Labels and variances of a block from one network, its dropout passes, or an ensemble."""
+    if len(networks) > 1:
+        return _ensemble(networks, propagation, block)
+    out = propagation.run(networks[0], block)
+    if recipe.scatter != "sampling":
+        return out
+    network = networks[0]
+    x = propagation.network_input(block).to(network.out.weight.dtype)
+    centre, variance = dropout_passes(network, x, recipe.passes)
+    return out._replace(labels=centre.to(out.labels.dtype), model=variance.to(out.labels.dtype))
+
+
+def _ensemble(
+    networks: tuple[UncertainNetwork, ...], propagation: Propagation, block: Block
+) -> Propagated:
+    """Mean label, mean Jacobian and mean excess; the spread of the members is the model part."""
+    x = propagation.network_input(block)
+    outputs = [propagation.outputs(network, x, jacobian=True) for network in networks]
+    labels = torch.stack([out.labels for out in outputs])
+    jacobian = torch.stack([_present(out.jacobian) for out in outputs]).mean(dim=0)
+    return Propagated(
+        labels.mean(dim=0),
+        propagation.input_variance(jacobian, block),
+        labels.var(dim=0),
+        torch.stack([out.excess for out in outputs]).mean(dim=0),
+        torch.stack([out.clamped for out in outputs]).any(dim=0),
+    )
+
+
+def _present(jacobian: torch.Tensor | None) -> torch.Tensor:
+    if jacobian is None:
+        raise ValueError("the Jacobian was not asked for")
+    return jacobian
+
+
+def _rows(features: Features, rows: NDArray[np.bool_]) -> Features:
+    correlations = features.correlations
+    return Features(
+        features.x[rows],
+        features.divisor[rows],
+        features.is_ratio[rows],
+        features.errors[rows],
+        correlations and (correlations[0][rows], correlations[1][rows]),
+        features.auxiliary_errors[rows],
+        features.flags[rows],
+    )
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    return [path.name for path in _shipped_folders()]
+
+
+def _shipped_folders() -> Iterator[Path]:
+    root = Path(__file__).parent / "models"
+    if root.is_dir():
+        yield from sorted(path for path in root.iterdir() if (path / "model.json").is_file())

@@ -1,0 +1,95 @@
+"""A model's card: what it is, what it was trained on and how well it does, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from xplabels.labels import LABELS
+
+if TYPE_CHECKING:
+    from xplabels.model import Model
+
+SCATTER = {
+    "none": "not estimated",
+    "dropout": "dropout of the network, by the delta method",
+    "sampling": "dropout passes, median and scatter",
+    "ensemble": "spread of an ensemble",
+    "distilled": "spread of an ensemble of teachers, learnt by the network",
+}
+
+
+def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
+    """The card of ``model``; ``test`` holds the metrics of its test part, if they were taken."""
+    metadata = model.metadata
+    training, network = metadata["training"], model.networks[0].architecture
+    features = model.feature_set
+    trained_on = "archive coefficients" if features.projection is None else "sampled spectra"
+    ranges = [
+        f"| {LABELS[name].description} `{name}` | {LABELS[name].unit} | {low:.4g} | {high:.4g} |"
+        for name, (low, high) in zip(model.names, model.label_range, strict=True)
+    ]
+    lines = [
+        f"# {metadata['name']}",
+        "",
+        f"Labels from Gaia XP spectra ({features.widths[0]} BP + {features.widths[1]} RP "
+        f"coefficients), trained on {trained_on}.",
+        "",
+        "| label | unit | trained from | to |",
+        "|---|---|---|---|",
+        *ranges,
+        "",
+        f"- Training stars: {training['n_train']} ({training['origin'] or 'a user table'}); "
+        f"{training['n_validation']} more for validation; split by hash of the source_id, "
+        f"test fraction {metadata['split']['test_fraction']:g}.",
+        f"- Further inputs, each of which may be missing: "
+        f"{', '.join(features.auxiliary) or 'none'}.",
+        f"- Network: {'-'.join(map(str, (network.inputs + network.masks, *network.hidden, network.outputs)))}, "  # noqa: E501
+        f"{network.activation}, {len(model.networks)} of them; "
+        f"{network.flop_with_jacobian * len(model.networks) / 1e6:.1f} MFLOP a star with the "
+        "Jacobian.",
+        f"- Likelihood: {_likelihood(model)}. "
+        f"Model part of the error: {SCATTER[model.recipe.scatter]}.",
+        f"- Errors recalibrated on the validation part: {'yes' if model.recipe.recalibrate else 'no'}; "  # noqa: E501
+        f"factors (68.3 %) {_numbers(model.calibration.factor)}, "
+        f"(95.4 %) {_numbers(model.calibration.factor_95)}.",
+        f"- Recipe `{model.recipe.name}`, seed {metadata['seed']}, "
+        f"xplabels {metadata['versions']['xplabels']}.",
+        *(f"- {note}" for note in training["notes"]),
+    ]
+    if "validation" in metadata:
+        lines += ["", "## Validation part (the calibration was fitted on it)", ""]
+        lines += _table(model, metadata["validation"])
+    if test is not None:
+        lines += ["", "## Test part (unseen; nothing was chosen on it)", "", *_table(model, test)]
+    return "\n".join(lines) + "\n"
+
+
+def _likelihood(model: Model) -> str:
+    if model.recipe.likelihood == "gaussian":
+        return "Gaussian"
+    return f"Student t with {model.recipe.dof:g} degrees of freedom"
+
+
+def _numbers(values: Any) -> str:
+    return ", ".join(f"{value:.3f}" for value in values)
+
+
+def _table(model: Model, metrics: Mapping[str, Any]) -> list[str]:
+    """Scores as a Markdown table."""
+    columns = ("bias", "rmse", "robust", "robust_std_z", "std_z", "coverage_68", "coverage_95")
+    rows = [
+        f"| {name} | " + " | ".join(_cell(metrics["labels"][name][c]) for c in columns) + " |"
+        for name in model.names
+    ]
+    return [
+        f"{metrics['n']} stars.",
+        "",
+        "| label | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+        *rows,
+    ]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

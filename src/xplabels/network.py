@@ -1,0 +1,200 @@
+"""The uncertain network: labels, their excess variance, the Jacobian and the model's scatter.
+
+Everything is in scaled units. The Jacobian dy/dx comes from the closed chain
+W_out D_L W_L ... D_1 W_1 (D: derivatives of the activation), not from automatic differentiation;
+being made of differentiable operations it can stand inside the loss. The same chain holds dy/dh of
+every hidden unit, which gives the scatter under dropout without sampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xplabels.errors import InputError
+
+LOG_VARIANCE_RANGE = (-14.0, 6.0)
+"""Bounds of ln(variance) in scaled units: keeps likelihoods and errors finite."""
+
+ModelScatter = Literal["none", "dropout", "distilled"]
+
+
+def _silu(z: Tensor) -> tuple[Tensor, Tensor]:
+    s = torch.sigmoid(z)
+    h = z * s
+    return h, s + h * (1 - s)
+
+
+def _relu(z: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.relu(z), (z > 0).to(z.dtype)
+
+
+def _tanh(z: Tensor) -> tuple[Tensor, Tensor]:
+    h = torch.tanh(z)
+    return h, 1 - h * h
+
+
+def _gelu(z: Tensor) -> tuple[Tensor, Tensor]:
+    cdf = 0.5 * (1 + torch.erf(z * 2**-0.5))
+    return z * cdf, cdf + z * torch.exp(-0.5 * z * z) * (2 * torch.pi) ** -0.5
+
+
+def _softplus(z: Tensor) -> tuple[Tensor, Tensor]:
+    return nn.functional.softplus(z), torch.sigmoid(z)
+
+
+ACTIVATIONS = {"silu": _silu, "relu": _relu, "tanh": _tanh, "gelu": _gelu, "softplus": _softplus}
+"""Each gives the activation and its derivative."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shape of a network.
+
+    Attributes
+    ----------
+    inputs
+        Number of scaled inputs F.
+    masks
+        Number of further inputs that say which auxiliary inputs are missing (1) or not (0).
+    hidden
+        Width of each hidden layer.
+    labels
+        Number of labels K.
+    activation
+        A key of :data:`ACTIVATIONS`.
+    dropout
+        Probability that a hidden unit is dropped in training.
+    scatter
+        Where the model's part of the error comes from: ``dropout`` of this network, ``distilled``
+        (K further outputs that learnt the scatter of an ensemble), or ``none``.
+    """
+
+    inputs: int
+    masks: int
+    hidden: tuple[int, ...]
+    labels: int
+    activation: str = "silu"
+    dropout: float = 0.0
+    scatter: ModelScatter = "dropout"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                f"unknown activation {self.activation!r}",
+                remedy=f"choose among {', '.join(ACTIVATIONS)}",
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout {self.dropout} should lie in [0, 1)")
+        if not self.hidden or min(self.hidden) < 1:
+            raise InputError(f"hidden layers {list(self.hidden)} should be positive widths")
+
+    @property
+    def outputs(self) -> int:
+        """Labels, excess variances and, if distilled, the model's variances."""
+        return self.labels * (3 if self.scatter == "distilled" else 2)
+
+    @property
+    def flop_with_jacobian(self) -> int:
+        """Floating-point operations a star: forward pass and Jacobian chain."""
+        sizes = (self.inputs + self.masks, *self.hidden)
+        body = sum(a * b for a, b in pairwise(sizes))
+        return 2 * (body * (1 + self.labels) + self.hidden[-1] * self.outputs)
+
+
+class Outputs(NamedTuple):
+    """What the network says of N stars, in scaled units.
+
+    ``jacobian`` is None where it was not asked for.
+    """
+
+    labels: Tensor  # [N, K]
+    excess: Tensor  # [N, K] variance
+    model: Tensor  # [N, K] variance
+    jacobian: Tensor | None  # [N, K, F + masks]
+    clamped: Tensor  # bool [N]
+
+
+class UncertainNetwork(nn.Module):
+    """A multilayer perceptron that gives labels and their excess variance (FS24, section 3.1)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        sizes = (architecture.inputs + architecture.masks, *architecture.hidden)
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.out = nn.Linear(sizes[-1], architecture.outputs)
+
+    def forward(self, x: Tensor, *, jacobian: bool = False, drop: bool = False) -> Outputs:
+        """Outputs for scaled inputs and masks [N, F + masks].
+
+        Parameters
+        ----------
+        jacobian
+            Whether to give dy/dx and, for ``scatter = "dropout"``, the model variance.
+        drop
+            Whether to draw dropout masks (a sampled pass); derivatives are then those of the
+            thinned network.
+        """
+        p = self.architecture.dropout
+        activation = ACTIVATIONS[self.architecture.activation]
+        derivatives: list[Tensor] = []
+        units: list[Tensor] = []
+        h = x
+        for layer in self.hidden:
+            h, d = activation(layer(h))
+            if drop and p > 0:
+                keep = (torch.rand_like(h) >= p).to(h.dtype) / (1 - p)
+                h, d = h * keep, d * keep
+            units.append(h)
+            derivatives.append(d)
+        raw = self.out(h)
+        k = self.architecture.labels
+        low, high = LOG_VARIANCE_RANGE
+        bounded = raw[:, k:].clamp(low, high)
+        # a variance at its floor is no cause for alarm: the upper bound is
+        clamped = (raw[:, k:].detach() > high).any(dim=1)
+        excess = bounded[:, :k].exp()
+        model = bounded[:, k:].exp() if bounded.shape[1] > k else torch.zeros_like(excess)
+        chain = None
+        if jacobian:
+            chain, scatter = self._chain(units, derivatives)
+            if self.architecture.scatter == "dropout":
+                model = scatter
+        return Outputs(raw[:, :k], excess, model, chain, clamped)
+
+    def _chain(self, units: list[Tensor], derivatives: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """dy/dx [N, K, F + masks] and the dropout variance by the delta method [N, K].
+
+        With inverted dropout a unit h becomes h b / (1 - p), of variance h^2 p / (1 - p), so to
+        first order Var(y_k) = p / (1 - p) sum (dy_k/dh h)^2 over all hidden units.
+        """
+        k, p = self.architecture.labels, self.architecture.dropout
+        stars = len(units[0])
+        by_unit = self.out.weight[:k].expand(stars, -1, -1)
+        scatter = torch.zeros((stars, k), dtype=units[0].dtype, device=units[0].device)
+        for layer, h, d in zip(
+            reversed(self.hidden), reversed(units), reversed(derivatives), strict=True
+        ):
+            if p > 0:
+                scatter = scatter + p / (1 - p) * ((by_unit * h[:, None, :]) ** 2).sum(-1)
+            weight: Tensor = layer.weight  # type: ignore[assignment]
+            by_unit = (by_unit * d[:, None, :]) @ weight
+        return by_unit, scatter
+
+
+def dropout_passes(
+    network: UncertainNetwork, x: Tensor, passes: int, generator_seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Median and variance [N, K] of ``passes`` forward passes with dropout (FS24, 3.1.1).
+
+    The state of torch's random generator is left as it was.
+    """
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(generator_seed)
+        drawn = torch.stack([network(x, drop=True).labels for _ in range(passes)])
+    return drawn.quantile(0.5, dim=0), drawn.var(dim=0)

@@ -1,0 +1,317 @@
+"""Fitting one network: schedule, loss, history, and a state that can be resumed exactly."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from xplabels.checkpoint import Checkpoint
+from xplabels.likelihood import negative_log_likelihood
+from xplabels.network import UncertainNetwork
+from xplabels.propagation import Block, Propagated, Propagation
+from xplabels.recipes import Recipe
+
+WARMUP_SHARE = 0.1
+"""Share of a one-cycle schedule in which the learning rate rises."""
+SECONDS_BETWEEN_STATES = 20.0
+GRADIENT_LIMIT = 10.0
+"""Norm at which a gradient is clipped; reached only in the first steps of hard cases."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What teachers say of N training stars, for each of the 2^A patterns of missing inputs.
+
+    Attributes
+    ----------
+    mean, variance
+        Their mean label and scatter [N, 2^A, K].
+    unseen
+        Mean label [N, 2^A, K] of the teachers that did not train on the star.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    unseen: Tensor
+
+    def take(self, rows: Tensor) -> Lesson:
+        """The stars ``rows``."""
+        return Lesson(self.mean[rows], self.variance[rows], self.unseen[rows])
+
+    def for_patterns(self, patterns: Tensor) -> Lesson:
+        """The same [N, K], for one pattern a star."""
+        stars = torch.arange(len(patterns))
+        return Lesson(*(part[stars, patterns] for part in (self.mean, self.variance, self.unseen)))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Stars with scaled labels; ``y`` is NaN where a label is unknown.
+
+    For a distilled network ``lesson`` holds what its teachers say.
+    """
+
+    block: Block
+    y: Tensor
+    y_error: Tensor
+    lesson: Lesson | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: Tensor) -> Sample:
+        """The stars ``rows``."""
+        lesson = None if self.lesson is None else self.lesson.take(rows)
+        return Sample(self.block.take(rows), self.y[rows], self.y_error[rows], lesson)
+
+
+class Progress(Protocol):
+    """Told after every epoch; shows it to the user."""
+
+    def __call__(
+        self, stage: str, epoch: int, epochs: int, train: float, validation: float, left: float
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: which stars, which terms, which learning rate."""
+
+    epoch: int
+    rows: Tensor
+    learning_rate: float
+    input_term: bool
+
+
+def fit(
+    network: UncertainNetwork,
+    propagation: Propagation,
+    sample: Sample,
+    validation: Sample | None,
+    recipe: Recipe,
+    *,
+    stage: str,
+    seed: int,
+    epochs: int,
+    input_fraction: float,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> list[dict[str, float]]:
+    """Train ``network`` in place; returns its history, one entry an epoch.
+
+    The result is the same whether or not the run was killed and resumed in between.
+    """
+    torch.manual_seed(seed)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    optimiser = kind(
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    history: list[dict[str, float]] = []
+    done = _restore(checkpoint, stage, network, optimiser, history)
+    begun, resumed_at, saved = time.monotonic(), done, time.monotonic()
+    steps = list(_epochs(recipe, len(sample), epochs, input_fraction))
+    for epoch, count in enumerate(steps):
+        if epoch < done:
+            continue
+        total = 0.0
+        network.train()
+        for step in _steps(recipe, len(sample), epoch, epochs, input_fraction, seed):
+            for group in optimiser.param_groups:
+                group["lr"] = step.learning_rate
+            optimiser.zero_grad(set_to_none=True)
+            loss = _loss(network, propagation, sample.take(step.rows), recipe, step.input_term)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_LIMIT)
+            optimiser.step()
+            total += float(loss.detach())
+        network.eval()
+        entry = {
+            "epoch": float(epoch + 1),
+            "train": total / count,
+            "validation": _evaluate(network, propagation, validation, recipe),
+            "seconds": time.monotonic() - begun,
+        }
+        history.append(entry)
+        left = (len(steps) - epoch - 1) * entry["seconds"] / (epoch + 1 - resumed_at)
+        progress(stage, epoch + 1, len(steps), entry["train"], entry["validation"], left)
+        if time.monotonic() - saved > SECONDS_BETWEEN_STATES or epoch + 1 == len(steps):
+            _save(checkpoint, stage, network, optimiser, history)
+            saved = time.monotonic()
+    network.eval()
+    return history
+
+
+def _epochs(recipe: Recipe, stars: int, epochs: int, input_fraction: float) -> Iterator[int]:
+    """Number of steps in each epoch."""
+    for epoch in range(_number_of_epochs(recipe, stars, epochs)):
+        yield sum(1 for _ in _steps(recipe, stars, epoch, epochs, input_fraction, 0))
+
+
+def _number_of_epochs(recipe: Recipe, stars: int, epochs: int) -> int:
+    if recipe.schedule == "one_cycle":
+        return epochs
+    batches = math.ceil(stars / recipe.batch_size)
+    return batches * math.ceil(_scaled(recipe.iterations, recipe) / PAPER_REPORT)
+
+
+PAPER_REPORT = 100
+"""Steps of the paper's schedule between two entries of the history."""
+
+
+def _scaled(count: int, recipe: Recipe) -> int:
+    return max(1, round(count * recipe.scale))
+
+
+def _steps(
+    recipe: Recipe, stars: int, epoch: int, epochs: int, input_fraction: float, seed: int
+) -> Iterator[Step]:
+    """The steps of one epoch; they depend on nothing but these arguments."""
+    if recipe.schedule == "fixed_batches":
+        yield from _paper_steps(recipe, stars, epoch)
+        return
+    batches = math.ceil(stars / recipe.batch_size)
+    order = torch.randperm(stars, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
+    input_term = epoch >= round(epochs * (1 - input_fraction))
+    for number, rows in enumerate(order.split(recipe.batch_size)):
+        share = (epoch * batches + number) / (epochs * batches)
+        yield Step(epoch, rows, recipe.learning_rate * one_cycle(share), input_term)
+
+
+def _paper_steps(recipe: Recipe, stars: int, epoch: int) -> Iterator[Step]:
+    """Section 3.1: every batch, in fixed order, gets all its iterations before the next."""
+    iterations = _scaled(recipe.iterations, recipe)
+    warmup = _scaled(recipe.warmup_iterations, recipe) if recipe.warmup_iterations else 0
+    per_batch = math.ceil(iterations / PAPER_REPORT)
+    batch, part = divmod(epoch, per_batch)
+    rows = torch.arange(stars).split(recipe.batch_size)[batch]
+    for i in range(part * PAPER_REPORT, min(iterations, (part + 1) * PAPER_REPORT)):
+        yield Step(epoch, rows, recipe.learning_rate, i >= warmup)
+
+
+def one_cycle(share: float) -> float:
+    """Learning rate relative to its peak: a cosine up, then a cosine down to nothing.
+
+    Examples
+    --------
+    >>> one_cycle(WARMUP_SHARE)
+    1.0
+    """
+    if share < WARMUP_SHARE:
+        return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * share / WARMUP_SHARE))
+    return 0.5 * (1 + math.cos(math.pi * (share - WARMUP_SHARE) / (1 - WARMUP_SHARE)))
+
+
+def _loss(
+    network: UncertainNetwork, propagation: Propagation, sample: Sample, recipe: Recipe,
+    input_term: bool,
+) -> Tensor:  # fmt: skip
+    """Mean loss of one batch, auxiliary inputs hidden at random where the recipe says so."""
+    block = sample.block
+    if propagation.masks:
+        block = block.hide(torch.rand(block.missing.shape) < recipe.missing_fraction)
+    if sample.lesson is not None:
+        out = propagation.run(network, block, input_term=input_term)
+        return _distillation_loss(propagation, sample, sample.lesson, block, out, recipe)
+    # the paper keeps its dropout masks throughout; otherwise the last epochs see the network
+    # as it predicts, with the scatter under dropout as a variance instead
+    drop = not input_term or recipe.scatter == "sampling"
+    out = propagation.run(network, block, input_term=input_term, drop=drop)
+    model = torch.zeros_like(out.model) if recipe.scatter == "sampling" else out.model
+    return negative_log_likelihood(
+        sample.y - out.labels,
+        sample.y_error**2 + out.input + model + out.excess,
+        recipe.likelihood,
+        recipe.dof,
+    )
+
+
+def _distillation_loss(
+    propagation: Propagation, sample: Sample, lesson: Lesson, block: Block, out: Propagated,
+    recipe: Recipe,
+) -> Tensor:  # fmt: skip
+    """Match the teachers' mean and scatter; learn the excess from stars they never saw.
+
+    The residuals are the teachers', of stars left out of their training: those of a network on
+    its own training stars would be too small. Everything added at prediction is in their variance.
+    """
+    # teachers that were not told what is missing have one answer a star
+    told = lesson.for_patterns(propagation.pattern(block.missing) * propagation.masks)
+    likelihood = negative_log_likelihood(
+        sample.y - told.unseen,
+        sample.y_error**2 + out.variance,
+        recipe.likelihood,
+        recipe.dof,
+    )
+    # distances from the teachers count in units of the error they would cause
+    match = ((out.labels - told.mean) ** 2 / (out.variance.detach() + MATCH_FLOOR)).mean()
+    scatter = 0.5 * (torch.log(out.model) + told.variance / out.model).mean()
+    return likelihood + match + scatter
+
+
+MATCH_FLOOR = 1e-4
+"""Scaled variance below which a student need not match its teachers more closely."""
+
+
+def _evaluate(
+    network: UncertainNetwork, propagation: Propagation, sample: Sample | None, recipe: Recipe
+) -> float:
+    """Mean negative log-likelihood of the validation part, without dropout or hidden inputs."""
+    if sample is None or not len(sample):
+        return math.nan
+    total = 0.0
+    with torch.no_grad():
+        for rows in torch.arange(len(sample)).split(4096):
+            part = sample.take(rows)
+            out = propagation.run(network, part.block)
+            total += len(rows) * float(
+                negative_log_likelihood(
+                    part.y - out.labels,
+                    part.y_error**2 + out.variance,
+                    recipe.likelihood,
+                    recipe.dof,
+                )
+            )
+    return total / len(sample)
+
+
+def _save(
+    checkpoint: Checkpoint, stage: str, network: UncertainNetwork,
+    optimiser: torch.optim.Optimizer, history: list[dict[str, float]],
+) -> None:  # fmt: skip
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
+    tensors["random"] = torch.get_rng_state()
+    checkpoint.save(stage, tensors, {"history": history})
+
+
+def _restore(
+    checkpoint: Checkpoint, stage: str, network: UncertainNetwork,
+    optimiser: torch.optim.Optimizer, history: list[dict[str, float]],
+) -> int:  # fmt: skip
+    """Bring back the last state of ``stage``; returns the number of epochs done."""
+    state = checkpoint.load(stage)
+    if state is None:
+        return 0
+    tensors, facts = state
+    prefix = "network."
+    network.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    )
+    moments: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, key = name.split(".", 2)
+            moments.setdefault(int(number), {})[key] = tensor
+    whole = optimiser.state_dict()
+    whole["state"] = moments
+    optimiser.load_state_dict(whole)
+    torch.set_rng_state(tensors["random"])
+    history.extend(facts["history"])
+    return len(history)

@@ -1,0 +1,72 @@
+"""Outputs appear whole or not at all, and nothing that exists is lost without being asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from xplabels.errors import InputError
+
+
+def check_output(path: Path, overwrite: bool = False) -> None:
+    """Raise :class:`InputError` if ``path`` exists without ``overwrite``, or cannot be written."""
+    if path.exists() and not overwrite:
+        raise InputError("exists already", where=path, remedy="choose another name or --overwrite")
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise InputError("its folder does not exist", where=path, remedy=f"make {parent}")
+    if not os.access(parent, os.W_OK):
+        raise InputError("cannot be written", where=path, remedy=f"make {parent} writable")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_output`, or if the system refuses to write.
+    """
+    check_output(path, overwrite)
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", where=path) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its place when the block ends well.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_output`, or if the system refuses to write.
+    """
+    check_output(path, overwrite)
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    old = path.with_name(f".{os.getpid()}.old.{path.name}")
+    try:
+        partial.mkdir()
+        yield partial
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise InputError(f"cannot be written: {error.strerror or error}", where=path) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)

@@ -1,0 +1,241 @@
+"""Sampled flux or archive coefficients -> the coefficients a network trained on samples sees.
+
+GaiaXPy samples a spectrum with one matrix, f = D c. The samples determine only 85-90 of the 110
+directions of c, so a network that learns from sampled spectra must see, of every star, what the
+samples can tell of its coefficients under a prior:
+
+    c^ = mu + K (f - D mu),   K = S D^T (D S D^T + s^2 1)^-1
+
+for a spectrum scaled to unit mean flux, with mean mu and covariance S of real stars. Keeping the
+scale in the map makes it strictly linear, c^ = Q f with Q = K + (mu - K D mu) 1^T / L, hence
+c^ = P c with P = Q D for a star that comes with archive coefficients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.errors import InputError
+from xplabels.stars import SampledSpectra
+
+FLUX_UNIT = 1e-17
+"""W m^-2 nm^-1: keeps D of order one."""
+PRIOR_INFLATION = 4.0
+"""The prior's covariance is that of real field stars times this, to admit unusual stars."""
+FLUX_NOISE = 1e-5
+"""Assumed noise of a sample relative to the mean spectrum's peak; labels hardly depend on it."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The linear map of spectra to c^, for one pair of widths.
+
+    Attributes
+    ----------
+    wavelength
+        Float64 [L], nm.
+    design
+        D, float64 [L, n]: sampled flux (W m^-2 nm^-1) of unit coefficients, BP before RP.
+    from_flux
+        Q, float64 [n, L].
+    widths
+        Number of BP and RP coefficients; they add up to n.
+    error_template
+        Float64 [n]: typical coefficient errors of a band relative to each other.
+    """
+
+    wavelength: NDArray[np.float64]
+    design: NDArray[np.float64]
+    from_flux: NDArray[np.float64]
+    widths: tuple[int, int]
+    error_template: NDArray[np.float64]
+
+    @classmethod
+    def from_prior(
+        cls,
+        wavelength: NDArray[np.float64],
+        design: NDArray[np.float64],
+        widths: tuple[int, int],
+        mean: NDArray[np.float64],
+        covariance: NDArray[np.float64],
+        error_template: NDArray[np.float64],
+        noise: float = FLUX_NOISE,
+    ) -> Projection:
+        """Build Q from the mean [n] and covariance [n, n] of coefficients at unit mean flux.
+
+        Unit mean flux means that the samples' mean is :data:`FLUX_UNIT`.
+        """
+        samples = len(wavelength)
+        d = design / FLUX_UNIT
+        noise_variance = (noise * (d @ mean).max()) ** 2
+        gain = np.linalg.solve(
+            d @ covariance @ d.T + noise_variance * np.eye(samples), d @ covariance
+        ).T
+        q = gain + np.outer(mean - gain @ (d @ mean), np.full(samples, 1.0 / samples))
+        return cls(wavelength, design, q / FLUX_UNIT, widths, error_template)
+
+    @property
+    def from_coefficients(self) -> NDArray[np.float64]:
+        """P = Q D, float64 [n, n]."""
+        return self.from_flux @ self.design
+
+    def coefficients(self, spectra: SampledSpectra) -> NDArray[np.float64]:
+        """c^ [N, n] of sampled spectra.
+
+        Raises
+        ------
+        InputError
+            If the spectra are sampled at other wavelengths.
+        """
+        self._check_wavelength(spectra)
+        return spectra.flux @ self.from_flux.T
+
+    def coefficient_errors(self, spectra: SampledSpectra) -> NDArray[np.float64]:
+        """Approximate errors [N, n] of the archive coefficients behind sampled spectra.
+
+        A sampled spectrum does not tell its coefficients' covariance. Here they are independent
+        and proportional to the template, scaled per star and band until the flux errors they
+        imply, sqrt(diag(D C D^T)), meet the stated ones (median over the samples that one band
+        alone determines).
+        """
+        self._check_wavelength(spectra)
+        bp = self.widths[0]
+        errors = np.empty((len(spectra), len(self.error_template)))
+        only_bp = (self.design[:, bp:] == 0).all(axis=1)
+        only_rp = (self.design[:, :bp] == 0).all(axis=1)
+        for columns, rows in ((slice(0, bp), only_bp), (slice(bp, None), only_rp)):
+            template = self.error_template[columns]
+            implied = np.sqrt(self.design[rows, columns] ** 2 @ template**2)
+            scale = np.median(spectra.flux_error[:, rows] / implied, axis=1)
+            errors[:, columns] = scale[:, None] * template
+        return errors
+
+    def _check_wavelength(self, spectra: SampledSpectra) -> None:
+        same = spectra.wavelength.shape == self.wavelength.shape and np.allclose(
+            spectra.wavelength, self.wavelength, rtol=0, atol=1e-6
+        )
+        if not same:
+            raise InputError(
+                f"flux is sampled at {len(spectra.wavelength)} wavelengths "
+                f"({spectra.wavelength[0]:g}-{spectra.wavelength[-1]:g} nm), the model wants "
+                f"{len(self.wavelength)} ({self.wavelength[0]:g}-{self.wavelength[-1]:g} nm)",
+                remedy="sample with GaiaXPy's calibrate(truncation=False) and its default sampling",
+            )
+
+
+@cache
+def default_projection() -> Projection:
+    """The projection for DR3's 55 + 55 coefficients and GaiaXPy's default sampling.
+
+    D comes from GaiaXPy (extra ``library``), mu and S from the 2,000 real field stars whose mean
+    and covariance ship in ``data/field_prior.safetensors``.
+    """
+    wavelength, design = gaiaxpy_design()
+    prior = _field_prior()
+    return Projection.from_prior(
+        wavelength,
+        design,
+        (55, 55),
+        prior["mean"],
+        PRIOR_INFLATION * prior["covariance"],
+        prior["error_template"],
+    )
+
+
+def gaiaxpy_design() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """GaiaXPy's default sampling: wavelengths [L] in nm and D [L, 110] in W m^-2 nm^-1.
+
+    ``calibrate`` applied to unit coefficient vectors gives D's columns; D c then equals
+    ``calibrate`` of a real source to rounding.
+
+    Raises
+    ------
+    InputError
+        If GaiaXPy is not installed.
+    """
+    try:
+        from gaiaxpy import calibrate
+    except ImportError:
+        raise InputError(
+            "training on sampled spectra needs GaiaXPy, which is not installed",
+            remedy="pip install 'xplabels[library]'",
+        ) from None
+    # it reports on both streams, which would break into progress bars of our own
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        sampled, wavelength = calibrate(_unit_vectors(), truncation=False, save_file=False)
+    flux = np.stack(list(sampled.sort_values("source_id")["flux"]))
+    return np.asarray(wavelength, np.float64), np.ascontiguousarray(flux.T, dtype=np.float64)
+
+
+def _unit_vectors(width: int = 55) -> object:
+    """A GaiaXPy input (pandas.DataFrame) whose row i has coefficient i equal to one."""
+    import pandas as pd
+
+    band = {
+        "degrees_of_freedom": 1, "n_parameters": width, "n_measurements": 1,
+        "n_rejected_measurements": 0, "standard_deviation": 1.0, "chi_squared": 1.0,
+        "n_relevant_bases": width, "relative_shrinking": 0.0,
+    }  # fmt: skip
+    nothing = np.zeros(width * (width - 1) // 2)
+    rows = []
+    for i in range(2 * width):
+        row: dict[str, object] = {"source_id": i, "solution_id": 1}
+        for name, basis, first in (("bp", 56, 0), ("rp", 57, width)):
+            row |= {f"{name}_{key}": value for key, value in band.items()}
+            row[f"{name}_basis_function_id"] = basis
+            row[f"{name}_coefficients"] = np.eye(1, width, i - first)[0]
+            row[f"{name}_coefficient_errors"] = np.ones(width)
+            row[f"{name}_coefficient_correlations"] = nothing
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def field_prior(
+    coefficients: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    design: NDArray[np.float64],
+    widths: tuple[int, int],
+) -> dict[str, NDArray[np.float64]]:
+    """Mean, covariance and error template of real stars' coefficients at unit mean flux.
+
+    Parameters
+    ----------
+    coefficients, errors
+        Float64 [N, n], archive units, BP before RP.
+    design
+        D [L, n], W m^-2 nm^-1.
+    widths
+        Number of BP and RP coefficients.
+    """
+    mean_flux = coefficients @ (design / FLUX_UNIT).mean(axis=0)
+    scaled = coefficients / mean_flux[:, None]
+    template = np.empty(sum(widths))
+    for columns in (slice(0, widths[0]), slice(widths[0], None)):
+        band = errors[:, columns]
+        template[columns] = np.median(band / np.median(band, axis=1)[:, None], axis=0)
+    return {
+        "mean": scaled.mean(axis=0),
+        "covariance": np.cov(scaled.T),
+        "error_template": template,
+    }
+
+
+def _field_prior() -> dict[str, NDArray[np.float64]]:
+    from safetensors.numpy import load
+
+    return load(files("xplabels").joinpath("data/field_prior.safetensors").read_bytes())
+
+
+def field_prior_provenance() -> dict[str, str]:
+    """How the shipped prior was made: source, number of stars, command."""
+    return dict(
+        json.loads(files("xplabels").joinpath("data/field_prior.json").read_text(encoding="utf-8"))
+    )

@@ -1,0 +1,180 @@
+"""One network, a block of stars -> labels and the three parts of their variance (eq. 7-11).
+
+The same function serves the loss and the prediction: what is added at prediction is in the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xplabels.features import ErrorTensors, Features, FeatureSet, input_variance
+from xplabels.network import Outputs, UncertainNetwork
+from xplabels.scaling import Completion, Scaling
+
+
+@dataclass(frozen=True)
+class Block:
+    """Stars as tensors, ready for a network.
+
+    Attributes
+    ----------
+    x
+        Scaled inputs [N, F], 0 where missing.
+    missing
+        Bool [N, A] for the auxiliary inputs.
+    errors
+        What the input variance is made of.
+    """
+
+    x: Tensor
+    missing: Tensor
+    errors: ErrorTensors
+
+    @classmethod
+    def of(
+        cls, features: Features, feature_set: FeatureSet, scaling: Scaling, dtype: torch.dtype
+    ) -> Block:
+        """Scale the features of N stars."""
+        scaled = scaling.scale_x(features.x)
+        missing = np.isnan(features.x[:, feature_set.n_spectral :])
+        return cls(
+            torch.as_tensor(np.nan_to_num(scaled), dtype=dtype),
+            torch.as_tensor(missing),
+            ErrorTensors(features, dtype),
+        )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Tensor) -> Block:
+        """The stars ``rows``."""
+        return Block(self.x[rows], self.missing[rows], self.errors.take(rows))
+
+    def hide(self, hidden: Tensor) -> Block:
+        """The same stars with the auxiliary inputs ``hidden`` (bool [N, A]) missing as well."""
+        return Block(self.x, self.missing | hidden, self.errors)
+
+
+class Propagated(NamedTuple):
+    """Labels and parts of their variance [N, K], in scaled units; ``clamped`` is bool [N]."""
+
+    labels: Tensor
+    input: Tensor
+    model: Tensor
+    excess: Tensor
+    clamped: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """Total (eq. 11)."""
+        return self.input + self.model + self.excess
+
+
+class Propagation:
+    """What turns a block of stars into network inputs, and Jacobians into variances.
+
+    Parameters
+    ----------
+    feature_set, scaling
+        Of the model.
+    masks
+        Whether the network is told which auxiliary inputs are missing.
+    dtype
+        Of every tensor; float64 where one flux mode may dominate all coefficients.
+    """
+
+    def __init__(
+        self, feature_set: FeatureSet, scaling: Scaling, masks: bool, dtype: torch.dtype
+    ) -> None:
+        self.feature_set = feature_set
+        self.masks = masks
+        self.n = feature_set.n_spectral
+        self.x_scale = torch.as_tensor(scaling.x_scale, dtype=dtype)
+        completion = Completion(scaling.x_correlation, self.n)
+        self.weights, self.roots = completion.torch_rules(dtype)
+        self.projection: Tensor | None = None
+        if feature_set.projection is not None:
+            self.projection = torch.as_tensor(feature_set.projection.from_coefficients, dtype=dtype)
+        self.powers = 2 ** torch.arange(len(feature_set.auxiliary))
+
+    def network_input(self, block: Block) -> Tensor:
+        """Completed inputs and masks [N, F (+ A)]."""
+        present = torch.cat(
+            [block.x[:, : self.n], block.x[:, self.n :].masked_fill(block.missing, 0.0)], dim=1
+        )
+        gone = block.missing.any(dim=1)
+        if gone.any():
+            rules = self.weights[self.pattern(block.missing[gone])]
+            filled = torch.zeros_like(present)
+            filled[gone, self.n :] = (rules @ present[gone][:, :, None])[:, :, 0]
+            present = present + filled
+        if not self.masks:
+            return present
+        return torch.cat([present, block.missing.to(present.dtype)], dim=1)
+
+    def run(
+        self,
+        network: UncertainNetwork,
+        block: Block,
+        *,
+        input_term: bool = True,
+        drop: bool = False,
+    ) -> Propagated:
+        """Labels and variances of a block; without ``input_term`` no Jacobian is formed."""
+        outputs = self.outputs(network, self.network_input(block), input_term, drop)
+        if outputs.jacobian is None:
+            nothing = torch.zeros_like(outputs.excess)
+            return Propagated(
+                outputs.labels, nothing, outputs.model, outputs.excess, outputs.clamped
+            )
+        variance = self.input_variance(outputs.jacobian, block)
+        return Propagated(outputs.labels, variance, outputs.model, outputs.excess, outputs.clamped)
+
+    def outputs(
+        self, network: UncertainNetwork, x: Tensor, jacobian: bool, drop: bool = False
+    ) -> Outputs:
+        """The network's outputs in this propagation's type, whatever the network's own is."""
+        outputs: Outputs = network(x.to(network.out.weight.dtype), jacobian=jacobian, drop=drop)
+        chain = outputs.jacobian
+        return Outputs(
+            outputs.labels.to(x.dtype),
+            outputs.excess.to(x.dtype),
+            outputs.model.to(x.dtype),
+            None if chain is None else chain.to(x.dtype),
+            outputs.clamped,
+        )
+
+    def input_variance(self, jacobian: Tensor, block: Block) -> Tensor:
+        """J C J^T [N, K] from dy/dx of the network's inputs, missing inputs included.
+
+        A missing input moves with the inputs it is completed from, and scatters about its mean.
+        """
+        by_input = jacobian[..., : len(self.x_scale)]
+        present = torch.cat(
+            [
+                by_input[..., : self.n],
+                by_input[..., self.n :].masked_fill(block.missing[:, None, :], 0.0),
+            ],
+            dim=-1,
+        )
+        scatter: Tensor | float = 0.0
+        gone = block.missing.any(dim=1)
+        if gone.any():
+            pattern = self.pattern(block.missing[gone])
+            lost = by_input[gone][..., self.n :]
+            moved, spread = torch.zeros_like(present), torch.zeros_like(present[..., 0])
+            moved[gone] = lost @ self.weights[pattern]
+            spread[gone] = ((lost @ self.roots[pattern]) ** 2).sum(-1)
+            present, scatter = present + moved, spread
+        by_x = present / self.x_scale
+        known = input_variance(by_x, block.errors, self.feature_set, self.projection)
+        return known + scatter
+
+    def pattern(self, missing: Tensor) -> Tensor:
+        """The number [N] of each star's pattern of missing inputs: the sum of 2^a."""
+        return (missing * self.powers).sum(dim=1)

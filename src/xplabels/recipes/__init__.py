@@ -1,0 +1,226 @@
+"""Recipes: everything that decides how a network is trained, in one TOML file."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from xplabels.errors import InputError
+from xplabels.features import AUXILIARY, CovarianceRule
+
+Scatter = Literal["none", "dropout", "sampling", "ensemble", "distilled"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; every field is a key of the TOML file.
+
+    Attributes
+    ----------
+    auxiliary
+        Inputs beside the spectra, or empty: all of them that the training stars have.
+    covariance, extinction_error
+        See :class:`~xplabels.features.FeatureSet`.
+    missing_fraction
+        Share of auxiliary inputs hidden at random while training, each star anew each epoch; the
+        network is told which are missing. 0: it is not told, and missing inputs are only
+        completed.
+    hidden, activation, dropout
+        See :class:`~xplabels.network.Architecture`.
+    scatter
+        The model's part of the error: ``none``, ``dropout`` (delta method), ``sampling``
+        (``passes`` dropout passes, median and scatter), ``ensemble`` (of ``members`` networks)
+        or ``distilled`` (one network that learns an ensemble's mean and scatter).
+    members
+        Networks in an ensemble, or teachers of a distilled network.
+    folds, teacher_hidden, teacher_dropout, teacher_epochs
+        Each teacher leaves out one of ``folds`` parts of the training stars, so that residuals
+        are of unseen stars; it may be larger than the network that is kept.
+    likelihood, dof
+        See :mod:`xplabels.likelihood`.
+    schedule
+        ``one_cycle``: ``epochs`` passes in shuffled batches, learning rate up and down once.
+        ``fixed_batches``: the paper's, ``iterations`` steps on each batch in turn.
+    input_fraction
+        Share of the epochs, at the end, whose loss has the input and dropout terms and no
+        dropout masks: what is added at prediction is then in the loss.
+    recalibrate
+        Whether error bars are multiplied by one factor a label, fitted on the validation part.
+    scale
+        Multiplies epochs or iterations.
+    """
+
+    name: str = "custom"
+    auxiliary: tuple[str, ...] = ()
+    covariance: CovarianceRule = "exact"
+    extinction_error: bool = True
+    missing_fraction: float = 0.15
+    hidden: tuple[int, ...] = (512, 512, 512)
+    activation: str = "silu"
+    dropout: float = 0.1
+    scatter: Scatter = "dropout"
+    passes: int = 50
+    members: int = 1
+    folds: int = 5
+    likelihood: Literal["gaussian", "student_t"] = "student_t"
+    dof: float = 4.0
+    schedule: Literal["one_cycle", "fixed_batches"] = "one_cycle"
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    batch_size: int = 512
+    epochs: int = 60
+    input_fraction: float = 0.2
+    teacher_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    teacher_dropout: float = 0.1
+    teacher_epochs: int = 50
+    iterations: int = 20000
+    warmup_iterations: int = 2500
+    recalibrate: bool = True
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            for value in _values(getattr(self, name)):
+                if value not in choices:
+                    raise InputError(
+                        f"{name} = {value!r} is not known",
+                        where=f"recipe {self.name}",
+                        remedy=f"choose among {', '.join(map(str, choices))}",
+                    )
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(
+                    f"{name} = {value} should lie between {low:g} and {high:g}",
+                    where=f"recipe {self.name}",
+                )
+        for name in ("hidden", "teacher_hidden"):
+            if not getattr(self, name) or any(width < 1 for width in getattr(self, name)):
+                raise InputError(
+                    f"{name} = {list(getattr(self, name))} should be positive widths",
+                    where=f"recipe {self.name}",
+                )
+        if self.scatter == "distilled" and self.members < self.folds:
+            raise InputError(
+                f"{self.members} teachers leave out only as many of the {self.folds} folds",
+                where=f"recipe {self.name}",
+                remedy="give at least as many members as folds",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys, as they are saved with a model."""
+        return asdict(self)
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "auxiliary": tuple(AUXILIARY),
+    "covariance": ("exact", "fs24"),
+    "activation": ("silu", "relu", "tanh", "gelu", "softplus"),
+    "scatter": ("none", "dropout", "sampling", "ensemble", "distilled"),
+    "likelihood": ("gaussian", "student_t"),
+    "schedule": ("one_cycle", "fixed_batches"),
+    "optimizer": ("adamw", "adam"),
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "missing_fraction": (0, 0.9),
+    "dropout": (0, 0.9),
+    "teacher_dropout": (0, 0.9),
+    "passes": (2, 1e6),
+    "members": (1, 1000),
+    "folds": (2, 1000),
+    "dof": (1, 1e6),
+    "learning_rate": (1e-8, 10),
+    "weight_decay": (0, 10),
+    "batch_size": (1, 1e9),
+    "epochs": (1, 1e6),
+    "teacher_epochs": (1, 1e6),
+    "input_fraction": (0, 1),
+    "iterations": (1, 1e9),
+    "warmup_iterations": (0, 1e9),
+    "scale": (1e-6, 1e6),
+}
+
+
+def _values(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """The recipe of a shipped name or of a TOML file; an existing file beats a name.
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe, the file is no TOML, or a key is unknown (the nearest known
+        one is named), of the wrong type or out of range.
+
+    Examples
+    --------
+    >>> load_recipe("paper").hidden
+    (128, 128)
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    else:
+        shipped = files("xplabels.recipes").joinpath(f"{name_or_path}.toml")
+        if not shipped.is_file():
+            raise InputError(
+                f"no recipe {str(name_or_path)!r}",
+                remedy=f"name a TOML file or one of {', '.join(shipped_recipes())}",
+            )
+        text, where = shipped.read_text(encoding="utf-8"), f"recipe {name_or_path}"
+    try:
+        return parse_recipe(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"not a TOML file: {error}", where=where) from None
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    entries = (entry.name for entry in files("xplabels.recipes").iterdir())
+    return sorted(name.removesuffix(".toml") for name in entries if name.endswith(".toml"))
+
+
+def parse_recipe(keys: dict[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from a mapping of keys, each checked.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_recipe`.
+    """
+    known = {f.name: f for f in fields(Recipe)}
+    values: dict[str, Any] = {}
+    for key, value in keys.items():
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise InputError(
+                f"unknown key {key!r}", where=where, remedy=f"did you mean {nearest!r}?"
+            )
+        values[key] = _converted(key, value, getattr(_DEFAULT, key), where)
+    return Recipe(**values)
+
+
+def _converted(key: str, value: Any, default: Any, where: str) -> Any:
+    """``value`` as the type of ``default``; integers pass as floats, nothing else converts."""
+    if isinstance(default, tuple):
+        kind: type = int if key.endswith("hidden") else str
+        if isinstance(value, (list, tuple)) and all(type(v) is kind for v in value):
+            return tuple(value)
+    elif isinstance(default, float) and type(value) in (int, float):
+        return float(value)
+    elif type(value) is type(default):
+        return value
+    raise InputError(
+        f"{key} = {value!r} should be like {list(default) if isinstance(default, tuple) else default!r}",  # noqa: E501
+        where=where,
+    )
+
+
+_DEFAULT = Recipe()

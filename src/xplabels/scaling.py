@@ -1,0 +1,146 @@
+"""Z-scores of inputs and labels, and what stands in for a missing input.
+
+A missing input takes its mean given the inputs present, and the network's error bar takes its
+scatter about that mean, both from the training set's covariance: x_m = mu_m + B (x_p - mu_p).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+RIDGE = 1e-4
+"""Added to the diagonal of the inputs' correlation matrix before it is inverted."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Training statistics of F inputs and K labels.
+
+    Attributes
+    ----------
+    x_mean, x_scale
+        Float64 [F]; an input without scatter (RP 0 is 1 for every star) has the scale 1.
+    x_correlation
+        Float64 [F, F] of the scaled inputs.
+    y_mean, y_scale
+        Float64 [K], in the labels' units.
+    """
+
+    x_mean: NDArray[np.float64]
+    x_scale: NDArray[np.float64]
+    x_correlation: NDArray[np.float64]
+    y_mean: NDArray[np.float64]
+    y_scale: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, x: NDArray[np.float64], y: NDArray[np.float64]) -> Scaling:
+        """Statistics of the training inputs [N, F] and labels [N, K]; NaN is left out.
+
+        Raises
+        ------
+        InputError
+            If a label or input is never present.
+        """
+        for name, values in (("input", x), ("label", y)):
+            absent = np.flatnonzero(~np.isfinite(values).any(axis=0))
+            if absent.size:
+                raise InputError(
+                    f"{name} number {absent[0]} is missing for every training star",
+                    remedy=f"train without this {name}",
+                )
+        x_mean, x_scale = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
+        x_scale = np.where(x_scale > 1e-12 * (1 + np.abs(x_mean)), x_scale, 1.0)
+        scaled = (x - x_mean) / x_scale
+        # missing entries count as the mean, which shrinks their correlations: a cautious choice
+        whole = np.isfinite(scaled).all(axis=1)
+        sample = scaled[whole] if whole.sum() > 2 * x.shape[1] else np.nan_to_num(scaled)
+        correlation = sample.T @ sample / len(sample)
+        y_scale = np.nanstd(y, axis=0)
+        return cls(
+            x_mean, x_scale, correlation, np.nanmean(y, axis=0), np.where(y_scale > 0, y_scale, 1.0)
+        )
+
+    def scale_x(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Inputs [N, F] in units of the training scatter."""
+        return (x - self.x_mean) / self.x_scale
+
+    def scale_y(
+        self, values: NDArray[np.float64], errors: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Labels and errors [N, K] in units of the training scatter."""
+        return (values - self.y_mean) / self.y_scale, errors / self.y_scale
+
+    def tensors(self) -> Mapping[str, NDArray[Any]]:
+        """The arrays by name, as they are saved."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class Completion:
+    """Fills missing auxiliary inputs and charges the labels for it.
+
+    Parameters
+    ----------
+    correlation
+        [F, F] of the scaled inputs.
+    n_spectral
+        The first inputs, which are never missing.
+    """
+
+    def __init__(self, correlation: NDArray[np.float64], n_spectral: int) -> None:
+        self.correlation = correlation
+        self.n_spectral = n_spectral
+        self._rules: dict[tuple[bool, ...], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+
+    def rule(self, missing: tuple[bool, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """For one pattern of missing auxiliary inputs: B [A, F] and conditional covariance [A, A].
+
+        B has zero columns at missing inputs and zero rows at present ones.
+        """
+        if missing not in self._rules:
+            self._rules[missing] = self._solve(np.asarray(missing))
+        return self._rules[missing]
+
+    def _solve(self, missing: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        auxiliaries, inputs = len(missing), len(self.correlation)
+        gone = np.concatenate([np.zeros(self.n_spectral, bool), missing])
+        here = ~gone
+        c = self.correlation + RIDGE * np.eye(inputs)
+        weights = np.zeros((auxiliaries, inputs))
+        covariance = np.zeros((auxiliaries, auxiliaries))
+        if missing.any():
+            b = np.linalg.solve(c[np.ix_(here, here)], c[np.ix_(here, gone)]).T
+            weights[np.ix_(missing, here)] = b
+            covariance[np.ix_(missing, missing)] = c[np.ix_(gone, gone)] - b @ c[np.ix_(here, gone)]
+        return weights, covariance
+
+    def torch_rules(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """B [2^A, A, F] and the square root of the conditional covariance [2^A, A, A].
+
+        The pattern's number is the sum of 2^a over missing inputs a.
+        """
+        import torch
+
+        auxiliaries = len(self.correlation) - self.n_spectral
+        patterns = [
+            tuple(bool(number >> a & 1) for a in range(auxiliaries))
+            for number in range(2**auxiliaries)
+        ]
+        rules = [self.rule(pattern) for pattern in patterns]
+        roots = []
+        for _, covariance in rules:
+            values, vectors = np.linalg.eigh(covariance)
+            roots.append(vectors * np.sqrt(np.clip(values, 0, None)))
+        return (
+            torch.as_tensor(np.stack([b for b, _ in rules]), dtype=dtype),
+            torch.as_tensor(np.stack(roots), dtype=dtype),
+        )

@@ -1,0 +1,243 @@
+"""A model as a folder: model.json, weights.safetensors, card.md. Nothing in it can execute code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from xplabels.calibration import Calibration
+from xplabels.domain import Domain
+from xplabels.errors import InputError
+from xplabels.features import FeatureSet
+from xplabels.labels import LABELS, check_names
+from xplabels.model import Model, shipped
+from xplabels.network import Architecture, UncertainNetwork
+from xplabels.output import whole_folder
+from xplabels.projection import Projection
+from xplabels.recipes import parse_recipe
+from xplabels.scaling import Scaling
+
+FORMAT = 1
+FILES = ("weights.safetensors", "card.md")
+
+
+def save_model(model: Model, folder: Path, overwrite: bool = False) -> None:
+    """Write ``model`` as ``folder``; see :meth:`xplabels.model.Model.save`."""
+    contents = {
+        "weights.safetensors": save(_tensors(model)),
+        "card.md": model.card.encode("utf-8"),
+    }
+    description = _description(model)
+    description["files"] = {name: _sha256(data) for name, data in contents.items()}
+    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    with whole_folder(folder, overwrite) as partial:
+        for name, data in contents.items():
+            (partial / name).write_bytes(data)
+        (partial / "model.json").write_text(text, encoding="utf-8")
+
+
+def load_model(name_or_path: str | Path) -> Model:
+    """Read and check a model folder; see :meth:`xplabels.model.Model.load`."""
+    folder = find_model(name_or_path)
+    description = _read_description(folder)
+    contents = {name: _read_checked(folder, name, description) for name in FILES}
+    try:
+        tensors = load(contents["weights.safetensors"])
+        return _rebuild(description, tensors, contents["card.md"].decode("utf-8"))
+    except (KeyError, TypeError, RuntimeError, IndexError, SafetensorError) as error:
+        raise InputError(
+            f"model.json and weights.safetensors do not fit together ({error})",
+            where=folder,
+            remedy="get the model again, or train it again",
+        ) from None
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The folder of a model: an existing path beats a shipped name.
+
+    Raises
+    ------
+    InputError
+        If there is neither.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    if str(name_or_path) in shipped():
+        return Path(__file__).parent / "models" / str(name_or_path)
+    raise InputError(
+        f"no model {str(name_or_path)!r}",
+        remedy=f"give a model folder or one of: {', '.join(shipped()) or 'none is shipped'}",
+    )
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        text = (folder / "model.json").read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"is not a model: model.json cannot be read ({error.strerror})",
+            where=folder,
+            remedy="a model is a folder with model.json, weights.safetensors and card.md",
+        ) from None
+    try:
+        description = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"model.json is damaged: {error}", where=folder) from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise InputError(
+            f"model.json has not the format {FORMAT}", where=folder, remedy="update xplabels"
+        )
+    description["sha256"] = _sha256(text.encode("utf-8"))
+    return description
+
+
+def _read_checked(folder: Path, name: str, description: dict[str, Any]) -> bytes:
+    path = folder / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"a file of the model is missing ({error.strerror})", where=path,
+            remedy="get the model again, or train it again",
+        ) from None  # fmt: skip
+    if _sha256(data) != description.get("files", {}).get(name):
+        raise InputError(
+            "was altered: its SHA-256 is not the one in model.json", where=path,
+            remedy="get the model again, or train it again",
+        )  # fmt: skip
+    return data
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _tensors(model: Model) -> dict[str, torch.Tensor]:
+    arrays: dict[str, NDArray[Any]] = {
+        f"scaling.{name}": array for name, array in model.scaling.tensors().items()
+    }
+    arrays |= {
+        "calibration.factor": model.calibration.factor,
+        "calibration.factor_95": model.calibration.factor_95,
+        "domain.whitening": model.domain.whitening,
+        "label_range": model.label_range,
+    }
+    projection = model.feature_set.projection
+    if projection is not None:
+        for name in ("wavelength", "design", "from_flux", "error_template"):
+            arrays[f"projection.{name}"] = getattr(projection, name)
+    tensors = {name: torch.as_tensor(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    for number, network in enumerate(model.networks):
+        for name, tensor in network.state_dict().items():
+            tensors[f"network.{number}.{name}"] = tensor.contiguous()
+    return tensors
+
+
+def _description(model: Model) -> dict[str, Any]:
+    features, architecture = model.feature_set, model.networks[0].architecture
+    provenance = {k: v for k, v in model.metadata.items() if k not in ("files", "sha256")}
+    return provenance | {
+        "format": FORMAT,
+        "labels": [
+            {
+                "name": name,
+                "unit": LABELS[name].unit,
+                "trained_from": float(low),
+                "trained_to": float(high),
+            }
+            for name, (low, high) in zip(model.names, model.label_range, strict=True)
+        ],
+        "features": {
+            "names": list(features.names),
+            "widths": list(features.widths),
+            "auxiliary": list(features.auxiliary),
+            "covariance": features.covariance,
+            "extinction_error": features.extinction_error,
+            "trained_on": "coefficients" if features.projection is None else "sampled",
+        },
+        "network": {
+            "members": len(model.networks),
+            "inputs": architecture.inputs,
+            "masks": architecture.masks,
+            "hidden": list(architecture.hidden),
+            "activation": architecture.activation,
+            "dropout": architecture.dropout,
+            "scatter": architecture.scatter,
+            "flop_a_star_with_jacobian": architecture.flop_with_jacobian * len(model.networks),
+        },
+        "domain_threshold": model.domain.threshold,
+        "recipe": model.recipe.to_dict(),
+    }
+
+
+def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card: str) -> Model:
+    """A model from its parts; anything that does not fit raises."""
+    features, network = description["features"], description["network"]
+    arrays = {k: v.numpy() for k, v in tensors.items() if not k.startswith("network.")}
+    projection = None
+    if features["trained_on"] == "sampled":
+        projection = Projection(
+            arrays["projection.wavelength"],
+            arrays["projection.design"],
+            arrays["projection.from_flux"],
+            (features["widths"][0], features["widths"][1]),
+            arrays["projection.error_template"],
+        )
+    feature_set = FeatureSet(
+        (features["widths"][0], features["widths"][1]),
+        tuple(features["auxiliary"]),
+        features["covariance"],
+        features["extinction_error"],
+        projection,
+    )
+    names = check_names([label["name"] for label in description["labels"]])
+    architecture = Architecture(
+        network["inputs"], network["masks"], tuple(network["hidden"]), len(names),
+        network["activation"], network["dropout"], network["scatter"],
+    )  # fmt: skip
+    scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__))
+    _check_shapes(feature_set, architecture, scaling, len(names))
+    return Model(
+        names,
+        feature_set,
+        scaling,
+        tuple(_network(architecture, tensors, i) for i in range(network["members"])),
+        parse_recipe(description["recipe"], "model.json"),
+        Calibration(arrays["calibration.factor"], arrays["calibration.factor_95"]),
+        Domain(arrays["domain.whitening"], description["domain_threshold"]),
+        arrays["label_range"],
+        description,
+        card,
+    )
+
+
+def _check_shapes(
+    features: FeatureSet, architecture: Architecture, scaling: Scaling, labels: int
+) -> None:
+    inputs = len(features.names)
+    wanted = {"inputs": (architecture.inputs, inputs), "x_mean": (len(scaling.x_mean), inputs),
+              "y_mean": (len(scaling.y_mean), labels)}  # fmt: skip
+    for name, (found, expected) in wanted.items():
+        if found != expected:
+            raise RuntimeError(f"{name} has {found} entries, expected {expected}")
+
+
+def _network(
+    architecture: Architecture, tensors: dict[str, torch.Tensor], number: int
+) -> UncertainNetwork:
+    network = UncertainNetwork(architecture)
+    prefix = f"network.{number}."
+    network.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    )
+    network.eval()
+    return network

@@ -1,0 +1,169 @@
+"""Simulated stars with known truth, for tests, examples and anyone who wants to check an error bar.
+
+Nothing here is a model of real spectra: coefficients depend on the labels through smooth invented
+templates, errors and correlations have the shape of the archive's, and all of it is known exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.labels import Labels, check_names
+from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
+
+POPULATION = {
+    "teff": (4800.0, 600.0),
+    "logg": (2.8, 1.0),
+    "fe_h": (-0.3, 0.4),
+    "c_fe": (0.0, 0.1),
+    "n_fe": (0.2, 0.1),
+    "alpha_m": (0.1, 0.1),
+}
+"""Mean and scatter of the simulated Gaussian population, in the labels' units."""
+
+LABEL_ERROR = 0.02
+"""Error of a simulated label, relative to the population's scatter."""
+TEMPLATE_SEED = 1_234_567
+
+
+def simulate_stars(
+    n: int,
+    *,
+    labels: Sequence[str] = ("teff", "logg", "fe_h", "alpha_m"),
+    widths: tuple[int, int] = (55, 55),
+    noise: float | NDArray[np.float64] = 1.0,
+    curvature: float = 0.1,
+    hidden_scatter: float = 0.0,
+    seed: int = 0,
+) -> tuple[Stars, Labels]:
+    """Stars with noisy spectra, photometry and labels, and their true labels.
+
+    Parameters
+    ----------
+    n
+        Number of stars.
+    labels
+        K names.
+    widths
+        Number of BP and RP coefficients.
+    noise
+        Multiplies the coefficient errors, one number or one a star [n]; 1 is an S/N of about 600
+        in RP coefficient 0.
+    curvature
+        Strength of the quadratic dependence on the labels; 0: spectra are linear in them.
+    hidden_scatter
+        Scatter of the labels that spectra do not show, relative to the population's scatter.
+    seed
+        Everything follows from it.
+
+    Examples
+    --------
+    >>> stars, truth = simulate_stars(5, widths=(51, 55))
+    >>> stars.spectra.widths, truth.values.shape
+    ((51, 55), (5, 4))
+    """
+    names = check_names(labels)
+    random = np.random.default_rng(seed)
+    centre = np.array([POPULATION[name][0] for name in names])
+    spread = np.array([POPULATION[name][1] for name in names])
+    shown = random.standard_normal((n, len(names)))
+    true = shown + hidden_scatter * random.standard_normal(shown.shape)
+    brightness = 10 ** random.uniform(2.0, 4.0, n)
+    bands = []
+    for number, width in enumerate(widths):
+        clean = brightness[:, None] * _spectrum(shown, width, number, curvature)
+        bands.append(_observe(clean, brightness, noise, random))
+    error = np.full_like(true, LABEL_ERROR)
+    measured = true + error * random.standard_normal(true.shape)
+    stars = Stars.of(
+        # spread over the sky, so that the split by hash is what it is for real stars
+        random.choice(2**40, size=n, replace=False).astype(np.int64) << 22,
+        CoefficientSpectra(*bands),
+        _photometry(shown, brightness, random),
+        Labels(names, centre + spread * measured, spread * error),
+        origin="simulated stars",
+        notes=("these stars are simulated",),
+    )
+    return stars, Labels(names, centre + spread * true, spread * error)
+
+
+def example_stars(n: int, seed: int = 0) -> Stars:
+    """Simulated stars of the archive's DR3 layout (55 + 55 coefficients), for examples.
+
+    Examples
+    --------
+    >>> len(example_stars(3))
+    3
+    """
+    return simulate_stars(n, seed=seed)[0]
+
+
+def _spectrum(
+    scaled_labels: NDArray[np.float64], width: int, number: int, curvature: float
+) -> NDArray[np.float64]:
+    """Clean coefficients [N, width] at unit brightness."""
+    # one stream a band, so that the templates do not depend on the widths' sum
+    templates = np.random.default_rng(TEMPLATE_SEED + number)
+    index = np.arange(width)
+    mean = np.exp(-index / 4.0) * np.cos(index)
+    decay = 0.05 / (1 + index) ** 0.7
+    k = scaled_labels.shape[1]
+    linear = templates.standard_normal((width, 6))[:, :k].T * decay
+    quadratic = templates.standard_normal((width, 6))[:, :k].T * decay
+    # RP 0 carries the brightness, nothing else: the ratio to it is then known exactly
+    if number == 1:
+        linear[:, 0] = quadratic[:, 0] = 0.0
+    return mean + scaled_labels @ linear + curvature * (scaled_labels**2 - 1) @ quadratic
+
+
+def _observe(
+    clean: NDArray[np.float64],
+    brightness: NDArray[np.float64],
+    noise: float | NDArray[np.float64],
+    random: np.random.Generator,
+) -> Band:
+    """A band with errors falling along the index and correlations falling with distance."""
+    n, width = clean.shape
+    index = np.arange(width)
+    shape = 1.5e-3 * np.exp(-index / 30.0)
+    level = np.broadcast_to(np.asarray(noise, np.float64), (n,)) * brightness
+    errors = level[:, None] * shape * random.uniform(0.8, 1.25, (n, 1))
+    correlation = 0.4 ** np.abs(index[:, None] - index)
+    drawn = random.standard_normal((n, width)) @ np.linalg.cholesky(correlation).T
+    packed = correlation[np.tril_indices(width, -1)].astype(np.float32)
+    return Band(clean + errors * drawn, errors, np.tile(packed, (n, 1)))
+
+
+def _photometry(
+    scaled_labels: NDArray[np.float64],
+    brightness: NDArray[np.float64],
+    random: np.random.Generator,
+) -> Photometry:
+    """Magnitudes and parallax that follow the first label and the brightness."""
+    first, last = scaled_labels[:, 0], scaled_labels[:, -1]
+    rp = 20.0 - 2.5 * np.log10(brightness)
+    clean = {
+        "phot_g_mean_mag": rp + 0.6 - 0.1 * first,
+        "phot_bp_mean_mag": rp + 1.1 - 0.3 * first,
+        "phot_rp_mean_mag": rp,
+        "j_m": rp - 0.9 + 0.1 * first,
+        "h_m": rp - 1.4 + 0.2 * first,
+        "ks_m": rp - 1.5 + 0.22 * first,
+        "w1mpro": rp - 1.55 + 0.22 * first,
+        "w2mpro": rp - 1.5 + 0.22 * first + 0.02 * last,
+        "parallax": 10 ** (-0.2 * (rp - 10 + 0.5 * first)),
+    }
+    errors = dict.fromkeys(clean, 0.02) | {
+        "phot_g_mean_mag": 0.003, "phot_bp_mean_mag": 0.005, "phot_rp_mean_mag": 0.005,
+    }  # fmt: skip
+    n = len(brightness)
+    return Photometry.of(
+        n,
+        {
+            name: (value + errors[name] * random.standard_normal(n), np.full(n, errors[name]))
+            for name, value in clean.items()
+        },
+    )
