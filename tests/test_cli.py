@@ -57,13 +57,16 @@ class FakeModel:
         default_factory=lambda: {"name": "fake", "split": {"test_fraction": 0.3}}
     )
     card: str = "# fake"
+    feature_set: Any = field(default_factory=lambda: types.SimpleNamespace(widths=(BP, RP)))
     predicted: list[int] = field(default_factory=list)
+    photometry: list[int] = field(default_factory=list)
     stop_after: int | None = None
 
     def predict(self, stars: Stars, progress: bool = False) -> Prediction:
         if self.stop_after is not None and len(self.predicted) >= self.stop_after:
             raise KeyboardInterrupt
         self.predicted.append(len(stars))
+        self.photometry.append(int(np.isfinite(stars.photometry.column("j_m")[0]).sum()))
         assert isinstance(stars.spectra, CoefficientSpectra)
         count = len(stars)
         usable = (stars.flags & np.uint32(UNUSABLE)) == 0
@@ -221,8 +224,51 @@ def test_a_full_disk_is_told_and_leaves_no_catalogue(
 
     monkeypatch.setattr("xplabels.catalogue._write_fits", full)
     assert main(["predict", "a.parquet", "--output", "labels.fits"]) == 2
-    assert "labels.fits: No space left on device; make room" in capsys.readouterr().err
+    assert "labels.fits: cannot be written: No space left on device" in capsys.readouterr().err
     assert not (folder / "labels.fits").exists()
+
+
+def test_photometry_of_no_star_is_told_and_leaves_no_trace(
+    folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stars(make_stars(1), folder / "a.parquet")
+    for name, first in (("p.csv", 1), ("q.csv", 1000)):
+        (folder / name).write_text(f"source_id,j_m,j_msigcom\n{first},12.0,0.02\n")
+    words = ["predict", "a.parquet", "--output", "labels.csv", "--photometry"]
+    assert main([*words, "p.csv", "q.csv"]) == 2
+    assert "q.csv" in capsys.readouterr().err
+    assert not list(folder.glob("labels*"))
+    assert main([*words, "p.csv"]) == 0
+    assert model.photometry == [1, 1]  # stars with J that the model was given, in each run
+
+
+def test_a_file_without_any_bp_gives_flagged_stars(folder: Path, model: FakeModel) -> None:
+    rows = bulk_rows()
+    for row in rows:
+        row |= {name: "null" for name in row if name.startswith("bp_")}
+    (folder / "x.csv").write_text(csv_text(rows))
+    assert main(["predict", "x.csv", "--output", "labels.csv"]) == 0
+    table = Table.read(folder / "labels.csv")
+    assert np.isnan(table["teff"]).all()
+    assert all(table["flags"] & Flag.MISSING_BP)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "stars.parquet", "--output", "thesis", "--labels", "teff"],
+        ["validate", "fake", "stars.parquet", "--output", "thesis"],
+        ["demo", "--output", "thesis/chapter.tex"],
+    ],
+)
+def test_overwrite_never_takes_a_folder_of_the_user(
+    words: list[str], folder: Path, model: FakeModel
+) -> None:
+    write_stars(make_stars(1), folder / "stars.parquet")
+    (folder / "thesis").mkdir()
+    (folder / "thesis" / "chapter.tex").write_text("mine")
+    assert main([*words, "--overwrite"]) == 2
+    assert (folder / "thesis" / "chapter.tex").read_text() == "mine"
 
 
 def test_models_lists_and_prints_cards(
@@ -414,12 +460,9 @@ def test_an_unwritable_folder_is_told_before_any_work(
 ) -> None:  # fmt: skip
     (folder / "x.csv").write_bytes(GOOD)
 
-    def refuse(self: Path, *_: object, **__: object) -> None:  # root may write anywhere
-        raise PermissionError(13, os.strerror(13), str(self))
-
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write anywhere
     assert main(["predict", "x.csv", "--output", "labels.fits"]) == 2
-    assert "labels.fits: the folder . cannot be written" in capsys.readouterr().err
+    assert "labels.fits: cannot be written" in capsys.readouterr().err
     assert model.predicted == []
 
 

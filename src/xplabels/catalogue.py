@@ -8,14 +8,12 @@ CSV holds names and numbers only.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from xplabels.errors import InputError
+from xplabels.output import check_output, whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +29,7 @@ UNWRITABLE_UNITS = {"dex"}
 """Units that neither the FITS nor the VOTable standard knows."""
 
 
-def check_output(path: Path, overwrite: bool = False) -> None:
+def check_catalogue(path: Path, overwrite: bool = False) -> None:
     """Make sure, before any work, that a catalogue can be written to ``path``.
 
     Raises
@@ -46,47 +44,9 @@ def check_output(path: Path, overwrite: bool = False) -> None:
             where=path,
             remedy=f"end the name in one of {', '.join(FORMATS)}",
         )
-    check_file(path, overwrite)
-
-
-def check_file(path: Path, overwrite: bool = False) -> None:
-    """As :func:`check_output`, for a file of any ending."""
     if path.is_dir():
         raise InputError("is a folder", where=path, remedy="name a file")
-    if path.exists() and not overwrite:
-        raise InputError("exists already", where=path, remedy="name another or add --overwrite")
-    check_folder(path.parent, path)
-
-
-def check_folder(folder: Path, output: Path) -> None:
-    """Raise :class:`InputError` unless a file can be made in ``folder`` (for ``output``)."""
-    if not folder.is_dir():
-        raise InputError(f"the folder {folder} does not exist", where=output, remedy="create it")
-    probe = folder / f".{output.name}.{uuid4().hex}"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"the folder {folder} cannot be written ({error.strerror})",
-            where=output,
-            remedy="choose another folder",
-        ) from error
-
-
-@contextmanager
-def whole_or_not(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """A temporary name that takes the place of ``path`` when the block ends well.
-
-    It lies in ``folder`` (of the same file system), or beside ``path``.
-    """
-    name = f".{path.stem}.{uuid4().hex}{path.suffix.lower()}"
-    temporary = (path.parent if folder is None else folder) / name
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    check_output(path, overwrite)
 
 
 def write_catalogue(prediction: Prediction, path: str | Path, overwrite: bool = False) -> None:
@@ -97,20 +57,15 @@ def write_catalogue(prediction: Prediction, path: str | Path, overwrite: bool = 
     Raises
     ------
     InputError
-        See :func:`check_output`.
-    OSError
-        If the disk fills up or the file cannot be put in place.
+        See :func:`check_catalogue`; if the disk fills up.
     """
     path = Path(path)
-    check_output(path, overwrite)
-    write_table(prediction.to_table(), path)
+    check_catalogue(path, overwrite)
+    write_table(prediction.to_table(), path, overwrite)
 
 
-def write_table(table: Table, path: Path, folder: Path | None = None) -> None:
-    """Write a catalogue's table (as :meth:`Prediction.to_table` makes it) to ``path``.
-
-    ``folder`` takes the unfinished file (see :func:`whole_or_not`).
-    """
+def write_table(table: Table, path: Path, overwrite: bool = False) -> None:
+    """Write a catalogue's table (as :meth:`Prediction.to_table` makes it) to ``path``."""
     writers = {
         ".parquet": _write_parquet,
         ".fits": _write_fits,
@@ -118,7 +73,7 @@ def write_table(table: Table, path: Path, folder: Path | None = None) -> None:
         ".vot": _write_votable,
         ".csv": _write_csv,
     }
-    with whole_or_not(path, folder) as temporary:
+    with whole_file(path, overwrite) as temporary:
         writers[path.suffix.lower()](table, temporary)
 
 

@@ -331,13 +331,13 @@ def _train(args: argparse.Namespace) -> None:
     from xplabels.recipes import load_recipe
     from xplabels.selection import Selection
     from xplabels.split import check_test_fraction
-    from xplabels.workflow import check_new_folder, read_stars, train_model
+    from xplabels.workflow import MODEL_MARK, check_new_folder, read_stars, train_model
 
     names = check_names(args.labels)
     selection = Selection.of(args.ranges, names if args.complete else ())
     recipe = load_recipe(args.recipe)
     check_test_fraction(args.test_fraction)
-    check_new_folder(args.output, args.overwrite)
+    check_new_folder(args.output, MODEL_MARK, args.overwrite)
     stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
     train_model(
         stars,
@@ -354,11 +354,11 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from xplabels.catalogue import check_output
+    from xplabels.catalogue import check_catalogue
     from xplabels.model import Model
     from xplabels.workflow import DEFAULT_MODEL, predict_catalogue, summary_lines
 
-    check_output(args.output, args.overwrite)
+    check_catalogue(args.output, args.overwrite)
     summary = predict_catalogue(
         args.files,
         args.output,
@@ -375,9 +375,9 @@ def _predict(args: argparse.Namespace) -> None:
 def _validate(args: argparse.Namespace) -> None:
     from xplabels.model import Model
     from xplabels.selection import Selection
-    from xplabels.workflow import check_new_folder, read_stars, validate_model
+    from xplabels.workflow import REPORT_MARK, check_new_folder, read_stars, validate_model
 
-    check_new_folder(args.output, args.overwrite)
+    check_new_folder(args.output, REPORT_MARK, args.overwrite)
     model = Model.load(args.model)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None

@@ -7,7 +7,6 @@ stopped: a step whose result is there, under the same settings, is skipped.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels import __version__
-from xplabels.catalogue import check_folder, write_catalogue
+from xplabels.catalogue import write_catalogue
 from xplabels.errors import InputError
+from xplabels.output import check_output, whole_file
 from xplabels.selection import Selection
 from xplabels.split import part_mask
 from xplabels.stars import Stars
@@ -128,11 +128,10 @@ def open_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-    check_folder(folder if folder.is_dir() else folder.absolute().parent, folder)
+    check_output(folder, overwrite=True)
     folder.mkdir(exist_ok=True)
-    temporary = folder / ".demo.json"
-    temporary.write_text(wanted)
-    os.replace(temporary, manifest)
+    with whole_file(manifest, overwrite=True) as temporary:
+        temporary.write_text(wanted)
 
 
 class Steps:
@@ -167,7 +166,7 @@ class Steps:
             return
         test, _, _ = reporting_stars(model, stars, SELECTION, every=False)
         prediction = model.predict(test, progress=True)
-        meta = {**prediction.meta, "command": self.command}
+        meta = {**prediction.meta, "COMMAND": self.command}
         write_catalogue(replace(prediction, meta=meta), path)
         self.done(f"predicted {len(test)} stars it has never seen", path)
 

@@ -125,7 +125,9 @@ class Selection:
         cuts: list[tuple[str, NDArray[np.bool_]]] = []
         for name, (lower, upper) in self.ranges.items():
             values = stars.labels.select([name]).values[:, 0]
-            text = f"{lower:g} < {name} < {upper:g} {LABELS[name].unit}"
+            low = f"{lower:g} < " if math.isfinite(lower) else ""
+            high = f" < {upper:g}" if math.isfinite(upper) else ""
+            text = f"{low}{name}{high} {LABELS[name].unit}"
             cuts.append((text, (values > lower) & (values < upper)))
         if self.complete:
             values = stars.labels.select(self.complete).values

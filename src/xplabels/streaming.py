@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.catalogue import check_output, from_arrow, to_arrow, whole_or_not, write_table
+from xplabels.catalogue import check_catalogue, from_arrow, to_arrow, write_table
 from xplabels.errors import InputError
+from xplabels.output import whole_file
 from xplabels.stars import Stars, check_unique
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ class Predictor(Protocol):
 
     def predict(self, stars: Stars) -> Prediction:
         """Labels of ``stars``."""
+
+
+class Joiner(Protocol):
+    """What tables of photometry must offer here (:class:`xplabels.tables.PhotometryTables`)."""
+
+    def join(self, stars: Stars) -> Stars:
+        """``stars`` with photometry."""
+
+    def check_used(self) -> None:
+        """Complain of a table that had nothing for any star."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +218,7 @@ def predict_files(
     settings: Settings,
     *,
     read_blocks: Callable[[Path], Iterable[Stars]],
-    join: Callable[[Stars], Stars] = lambda stars: stars,
+    photometry: Joiner | None = None,
     command: str = "",
     overwrite: bool = False,
     progress: bool = True,
@@ -224,8 +235,8 @@ def predict_files(
         The model, and what identifies this run.
     read_blocks
         Yields the stars of one input file in blocks.
-    join
-        Adds photometry to a block.
+    photometry
+        Tables that are joined to every block.
     command
         Goes into the metadata.
     overwrite
@@ -239,14 +250,16 @@ def predict_files(
         If the output exists or cannot be written, an input cannot be read or a star occurs twice.
         No catalogue is written then; finished parts stay, so that the run can go on.
     """
-    check_output(output, overwrite)
+    check_catalogue(output, overwrite)
     for path in inputs:
         identity(path)
     partial = Partial(output, settings)
     partial.open(overwrite)
     try:
-        summary = _make_parts(inputs, partial, model, read_blocks, join, command, progress)
-        _assemble([partial.part(path) for path in inputs], output, partial.folder)
+        summary = _make_parts(inputs, partial, model, read_blocks, photometry, command, progress)
+        if photometry is not None and not summary.resumed:
+            _check_used(photometry, partial)
+        _assemble([partial.part(path) for path in inputs], output, overwrite)
     except BaseException:
         partial.drop_if_empty()
         raise
@@ -259,7 +272,7 @@ def _make_parts(
     partial: Partial,
     model: Predictor,
     read_blocks: Callable[[Path], Iterable[Stars]],
-    join: Callable[[Stars], Stars],
+    photometry: Joiner | None,
     command: str,
     progress: bool,
 ) -> Summary:
@@ -276,18 +289,27 @@ def _make_parts(
                 seen.add(pq.read_table(part, columns=["source_id"])["source_id"].to_numpy(), path)
                 summary.resumed += 1
             else:
-                predictions = _predictions(read_blocks(path), model, join, command)
+                predictions = _predictions(read_blocks(path), model, photometry, command)
                 _write_part(predictions, part, path, seen, bar.update)
             summary.add(pq.read_table(part, columns=["flags"])["flags"].to_numpy())
     return summary
 
 
 def _predictions(
-    blocks: Iterable[Stars], model: Predictor, join: Callable[[Stars], Stars], command: str
+    blocks: Iterable[Stars], model: Predictor, photometry: Joiner | None, command: str
 ) -> Iterator[Prediction]:
     for block in blocks:
-        prediction = model.predict(join(block))
-        yield replace(prediction, meta={**prediction.meta, "command": command})
+        prediction = model.predict(block if photometry is None else photometry.join(block))
+        yield replace(prediction, meta={**prediction.meta, "COMMAND": command})
+
+
+def _check_used(photometry: Joiner, partial: Partial) -> None:
+    """A table that met no star is a mistake: the parts were made without it."""
+    try:
+        photometry.check_used()
+    except InputError:
+        partial.remove()
+        raise
 
 
 def _write_part(
@@ -301,7 +323,7 @@ def _write_part(
     import pyarrow.parquet as pq
 
     writer, ids = None, []
-    with whole_or_not(part) as temporary:
+    with whole_file(part) as temporary:
         try:
             for prediction in predictions:
                 arrow = to_arrow(prediction.to_table())
@@ -318,18 +340,18 @@ def _write_part(
         seen.add(np.concatenate(ids), source)
 
 
-def _assemble(parts: Sequence[Path], output: Path, folder: Path) -> None:
+def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
     """The catalogue from its parts; Parquet without holding it in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if output.suffix.lower() != ".parquet":
         whole = pa.concat_tables([pq.read_table(part) for part in parts])
-        write_table(from_arrow(whole), output, folder)
+        write_table(from_arrow(whole), output, overwrite)
         return
     schema = pq.read_schema(parts[0])
     with (
-        whole_or_not(output, folder) as temporary,
+        whole_file(output, overwrite) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for part in parts:

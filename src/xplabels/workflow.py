@@ -5,17 +5,17 @@ The command line parses words and calls these; the demo chains them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels import __version__
-from xplabels.catalogue import check_file, check_folder
+from xplabels.catalogue import check_catalogue
 from xplabels.errors import InputError
 from xplabels.labels import Labels
+from xplabels.output import check_output
 from xplabels.selection import Selection
 from xplabels.split import part_mask
 from xplabels.stars import Stars
@@ -32,6 +32,9 @@ Say = Callable[[str], None]
 DEFAULT_MODEL = "apogee-dr17-library"
 """The shipped model that ``predict`` takes when none is named."""
 
+MODEL_MARK, REPORT_MARK = "model.json", "report.html"
+"""The file by which a model's and a report's folder is known."""
+
 
 def read_stars(
     path: Path,
@@ -43,21 +46,16 @@ def read_stars(
     """One table of stars with photometry and labels joined by source_id."""
     from xplabels import archive
 
-    stars = join_photometry(archive.read([path], bad_rows=bad_rows), photometry)
+    stars = archive.read([path], bad_rows=bad_rows)
+    if photometry:
+        from xplabels.tables import join_photometry
+
+        stars = join_photometry(stars, list(photometry))
     if label_table is not None:
         from xplabels.tables import join_labels
 
         stars = join_labels(stars, label_table, names)
     return stars
-
-
-def join_photometry(stars: Stars, tables: Sequence[Path]) -> Stars:
-    """The stars with the photometry of ``tables``; unchanged without tables."""
-    if not tables:
-        return stars
-    from xplabels.tables import join_photometry as join
-
-    return join(stars, list(tables))
 
 
 def write_library(path: Path, overwrite: bool = False) -> int:
@@ -67,19 +65,30 @@ def write_library(path: Path, overwrite: bool = False) -> int:
 
     if path.suffix.lower() != ".parquet":
         raise InputError("a star table is Parquet", where=path, remedy="end its name in .parquet")
-    check_file(path, overwrite)
+    check_output(path, overwrite)
     stars = read_library()
     write_stars(stars, path, overwrite=overwrite)
     return len(stars)
 
 
-def check_new_folder(folder: Path, overwrite: bool) -> None:
-    """Raise :class:`InputError` unless ``folder`` may be made, or replaced with ``overwrite``."""
+def check_new_folder(folder: Path, mark: str, overwrite: bool) -> None:
+    """Make sure, before any work, that ``folder`` may be made, or replaced with ``overwrite``.
+
+    Raises
+    ------
+    InputError
+        If it exists and ``overwrite`` is false; if it holds something, but no file ``mark``, which
+        every folder of this kind has: a user's folder is never replaced.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file, not a folder", where=folder, remedy="name a folder")
-    if folder.exists() and not overwrite:
-        raise InputError("exists already", where=folder, remedy="name another or add --overwrite")
-    check_folder(folder.absolute().parent, folder)
+    check_output(folder, overwrite)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+        raise InputError(
+            f"holds something else (there is no {mark} in it), so it is not replaced",
+            where=folder,
+            remedy="name another folder",
+        )
 
 
 def train_model(
@@ -104,21 +113,26 @@ def train_model(
     """
     from xplabels.training import train
 
-    check_new_folder(output, overwrite)
+    check_new_folder(output, MODEL_MARK, overwrite)
     stars, flow = selection.apply(stars)
     for line in flow:
         say(line)
     checkpoint = output.with_name(output.name + ".partial")
     model = train(
-        stars, labels, recipe, seed=seed, test_fraction=test_fraction, checkpoint=checkpoint
+        stars,
+        labels,
+        recipe,
+        seed=seed,
+        test_fraction=test_fraction,
+        checkpoint=checkpoint,
+        name=output.name,
     )
-    model.metadata["selection"] = selection.to_metadata() | {"flow": flow}
-    model.metadata["command"] = command
+    told = {"selection": selection.to_metadata() | {"flow": flow}, "command": command}
+    steps = "\n".join(f"- {line}" for line in flow)
+    card = f"{model.card.rstrip()}\n\n## Selection of stars\n{steps}\n"
+    model = replace(model, metadata=model.metadata | told, card=card)
     model.save(output, overwrite=overwrite)
-    if checkpoint.is_dir():
-        shutil.rmtree(checkpoint)
-    else:
-        checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
     return model
 
 
@@ -205,7 +219,7 @@ def validate_model(
     from xplabels.report import write_report
     from xplabels.validation import validate
 
-    check_new_folder(output, overwrite)
+    check_new_folder(output, REPORT_MARK, overwrite)
     stars, labels, flow = reporting_stars(model, stars, selection, every)
     for line in flow:
         say(line)
@@ -235,15 +249,6 @@ def validate_model(
     return validation
 
 
-def model_identity(model: Model) -> dict[str, str]:
-    """Name and digest of a model, by which an interrupted run knows it again."""
-    told = json.dumps(model.metadata, sort_keys=True, default=str)
-    return {
-        "name": str(model.metadata.get("name", "")),
-        "sha256": hashlib.sha256(told.encode()).hexdigest(),
-    }
-
-
 def predict_catalogue(
     inputs: Sequence[Path],
     output: Path,
@@ -256,18 +261,29 @@ def predict_catalogue(
 ) -> Summary:
     """Labels of every star in ``inputs`` as one catalogue; see :mod:`xplabels.streaming`."""
     from xplabels import archive
+    from xplabels.stars import with_widths
     from xplabels.streaming import Settings, identity, predict_files
 
-    settings = Settings(
-        model_identity(model), [identity(path) for path in photometry], bad_rows, __version__
-    )
+    def read_blocks(path: Path) -> Iterator[Stars]:
+        for block in archive.read_blocks(path, bad_rows):
+            # stars none of which has a band do not say how wide it would have been
+            yield with_widths(block, model.feature_set.widths)
+
+    told = {key: str(model.metadata.get(key, "")) for key in ("name", "sha256")}
+    settings = Settings(told, [identity(path) for path in photometry], bad_rows, __version__)
+    check_catalogue(output, overwrite)
+    tables = None
+    if photometry:
+        from xplabels.tables import PhotometryTables
+
+        tables = PhotometryTables(list(photometry))
     return predict_files(
         inputs,
         output,
         model,
         settings,
-        read_blocks=lambda path: archive.read_blocks(path, bad_rows),
-        join=lambda stars: join_photometry(stars, photometry),
+        read_blocks=read_blocks,
+        photometry=tables,
         command=command,
         overwrite=overwrite,
     )
