@@ -172,7 +172,8 @@ class _Predictor:
         values = model.scaling.y_mean + scale * arrays["labels"]
         # rounding must not turn a tiny variance into a negative one
         variances = {part: arrays[part] for part in ("model", "input", "excess")}
-        negative = (np.stack(list(variances.values())) < 0).any(axis=(0, 2))
+        below = [(variance < 0).any(axis=1) for variance in variances.values()]
+        negative = below[0] | below[1] | below[2]
         variances = {part: np.maximum(v, 0.0) for part, v in variances.items()}
         total = np.sqrt(sum(variances.values()))
         with np.errstate(invalid="ignore"):
