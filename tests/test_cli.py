@@ -54,7 +54,11 @@ class FakeModel:
 
     names: tuple[str, ...] = ("teff", "logg")
     metadata: dict[str, Any] = field(
-        default_factory=lambda: {"name": "fake", "split": {"test_fraction": 0.3}}
+        default_factory=lambda: {
+            "name": "fake",
+            "split": {"test_fraction": 0.3},
+            "training": {"stars": 7},
+        }
     )
     card: str = "# fake"
     feature_set: Any = field(default_factory=lambda: types.SimpleNamespace(widths=(BP, RP)))
@@ -296,6 +300,16 @@ def test_validate_takes_the_test_part_only(
     for name in ("test", "every"):
         assert (folder / name / "report.html").exists()
         assert (folder / name / "metrics.json").exists()
+
+
+def test_a_report_needs_no_latex_whatever_was_imported_before(
+    folder: Path, model: FakeModel
+) -> None:
+    import matplotlib as mpl
+
+    write_stars(make_stars(1, count=300), folder / "stars.parquet")
+    with mpl.rc_context({"text.usetex": True}):  # as importing gaiaxpy leaves it
+        assert main(["validate", "fake", "stars.parquet", "--output", "v"]) == 0
 
 
 def test_validate_wants_a_test_part_and_labels(

@@ -101,6 +101,8 @@ def run_demo(
             say=say,
         )
         steps.done("trained", folder / "model")
+    else:
+        steps.done("found the model", folder / "model")
     from xplabels.model import Model
 
     model = Model.load(folder / "model")

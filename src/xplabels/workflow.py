@@ -242,6 +242,7 @@ def validate_model(
             "version": __version__,
             "data": stars.origin,
             "notes": "; ".join(stars.notes),
+            "training": model.metadata["training"],
         },
         training_labels=training_labels,
         overwrite=overwrite,
