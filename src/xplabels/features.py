@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from xplabels.errors import InputError
 from xplabels.flags import Flag
 from xplabels.projection import Projection
-from xplabels.stars import MEASUREMENTS, CoefficientSpectra, Photometry, SampledSpectra, Stars
+from xplabels.stars import (
+    MEASUREMENTS,
+    CoefficientSpectra,
+    Photometry,
+    SampledSpectra,
+    Stars,
+    with_widths,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +187,8 @@ class FeatureSet:
         tuple[NDArray[np.float32], NDArray[np.float32]] | None,
     ]:
         """What stands for the coefficients, and errors and correlations of the measured ones."""
-        spectra = stars.spectra
+        # a file in which no star has a band does not know how wide that band would be
+        spectra = with_widths(stars, self.widths).spectra
         if isinstance(spectra, SampledSpectra):
             if self.projection is None:
                 raise InputError(

@@ -172,14 +172,12 @@ class _Predictor:
         values = model.scaling.y_mean + scale * arrays["labels"]
         # rounding must not turn a tiny variance into a negative one
         variances = {part: arrays[part] for part in ("model", "input", "excess")}
-        below = [(variance < 0).any(axis=1) for variance in variances.values()]
-        negative = below[0] | below[1] | below[2]
+        negative = (np.concatenate(list(variances.values()), axis=1) < 0).any(axis=1)
         variances = {part: np.maximum(v, 0.0) for part, v in variances.items()}
-        total = np.sqrt(sum(variances.values()))
+        total = np.sqrt(np.sum(list(variances.values()), axis=0))
         with np.errstate(invalid="ignore"):
-            outside = ((values < model.label_range[:, 0]) | (values > model.label_range[:, 1])).any(
-                1
-            )
+            low, high = model.label_range.T
+            outside = ((values < low) | (values > high)).any(axis=1)
             far = distance > model.domain.threshold
         lost = ~(np.isfinite(values) & np.isfinite(total)).all(axis=1)
         values[lost] = np.nan
