@@ -164,7 +164,9 @@ class FeatureSet:
             for measurement, derivative in derivatives.items():
                 m = MEASUREMENTS.index(measurement)
                 auxiliary_errors[:, a, m] = derivative * photometry.errors[:, m]
-        missing = np.isnan(auxiliary)
+        # a measurement without an error is as good as none: its variance is not zero
+        missing = np.isnan(auxiliary) | np.isnan(auxiliary_errors).any(axis=2)
+        auxiliary[missing] = np.nan
         auxiliary_errors[missing] = 0.0
         with np.errstate(invalid="ignore", divide="ignore"):
             x = np.concatenate([coefficients / divisor[:, None], auxiliary], axis=1)
@@ -175,8 +177,8 @@ class FeatureSet:
             is_ratio,
             errors,
             correlations,
-            np.nan_to_num(auxiliary_errors),
-            stars.flags | self._flags(is_ratio, low_snr, missing),
+            auxiliary_errors,
+            stars.flags | self._flags(is_ratio, low_snr, missing, photometry),
         )
 
     def _coefficients(
@@ -214,13 +216,18 @@ class FeatureSet:
         return coefficients, errors, (spectra.bp.correlations, spectra.rp.correlations)
 
     def _flags(
-        self, is_ratio: NDArray[np.bool_], low_snr: NDArray[np.bool_], missing: NDArray[np.bool_]
-    ) -> NDArray[np.uint32]:
+        self, is_ratio: NDArray[np.bool_], low_snr: NDArray[np.bool_],
+        missing: NDArray[np.bool_], photometry: Photometry,
+    ) -> NDArray[np.uint32]:  # fmt: skip
         """Flags of the inputs themselves."""
         flags = np.where(is_ratio, 0, Flag.ZERO_NORMALISATION) | np.where(low_snr, Flag.LOW_SNR, 0)
         for a, name in enumerate(self.auxiliary):
-            flag = Flag.MISSING_PARALLAX if name == "m_pseudo" else Flag.MISSING_PHOTOMETRY
-            flags |= np.where(missing[:, a], flag, 0)
+            for measurement in AUXILIARY[name]:
+                parallax = measurement == "parallax"
+                lost = np.isnan(photometry.column(measurement)).any(axis=0) & missing[:, a]
+                flags |= np.where(
+                    lost, Flag.MISSING_PARALLAX if parallax else Flag.MISSING_PHOTOMETRY, 0
+                )
         return flags.astype(np.uint32)
 
 

@@ -1,0 +1,422 @@
+"""Inputs and their covariance against the full matrices of FS24's eq. 1-2, in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twins import (
+    auxiliary_inputs,
+    auxiliary_slopes,
+    coefficient_covariance,
+    printed_covariance,
+    random_stars,
+    ratio_covariance,
+)
+from xplabels.errors import InputError
+from xplabels.features import AUXILIARY, ErrorTensors, FeatureSet, input_variance, unpack
+from xplabels.flags import Flag
+from xplabels.projection import Projection
+from xplabels.stars import (
+    MEASUREMENTS,
+    Band,
+    CoefficientSpectra,
+    Photometry,
+    SampledSpectra,
+    Stars,
+)
+
+ALL = tuple(AUXILIARY)
+LABELS = 3
+
+
+def variance(features: FeatureSet, stars: Stars, jacobian: np.ndarray, dtype=torch.float64):
+    """The code under test, as the prediction uses it."""
+    projection = None
+    if features.projection is not None:
+        projection = torch.as_tensor(features.projection.from_coefficients, dtype=dtype)
+    return input_variance(
+        torch.as_tensor(jacobian, dtype=dtype),
+        ErrorTensors(features.compute(stars), dtype),
+        features,
+        projection,
+    ).numpy()
+
+
+def explicit(features: FeatureSet, stars: Stars, jacobian: np.ndarray) -> np.ndarray:
+    """J C J^T with every matrix written out."""
+    bp, n = features.widths[0], features.n_spectral
+    p = np.eye(n) if features.projection is None else features.projection.from_coefficients
+    rule = ratio_covariance if features.covariance == "exact" else printed_covariance
+    result = np.zeros(jacobian.shape[:2])
+    for star in range(len(stars)):
+        raw = np.concatenate(
+            [stars.spectra.bp.coefficients[star], stars.spectra.rp.coefficients[star]]
+        )
+        covariance = p @ coefficient_covariance(stars.spectra, star) @ p.T
+        spectral = rule(p @ raw, covariance, bp, stars.spectra.rp.errors[star, 0])
+        measured = dict(zip(MEASUREMENTS, stars.photometry.values[star], strict=True))
+        slopes = np.zeros((len(features.auxiliary), len(MEASUREMENTS)))
+        for a, name in enumerate(features.auxiliary):
+            slopes[a] = auxiliary_slopes(measured, name)
+        if not features.extinction_error and "m_pseudo" in features.auxiliary:
+            row = slopes[features.auxiliary.index("m_pseudo")]
+            row[[MEASUREMENTS.index("h_m"), MEASUREMENTS.index("w2mpro")]] = 0
+        photometric = slopes @ np.diag(stars.photometry.errors[star] ** 2) @ slopes.T
+        for k in range(jacobian.shape[1]):
+            j = jacobian[star, k]
+            result[star, k] = j[:n] @ spectral @ j[:n] + j[n:] @ photometric @ j[n:]
+    return result
+
+
+def random_jacobian(stars: Stars, features: FeatureSet, seed: int = 1) -> np.ndarray:
+    shape = (len(stars), LABELS, len(features.names))
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@pytest.mark.parametrize("rule", ["exact", "fs24"])
+@pytest.mark.parametrize("widths", [(55, 55), (51, 55), (3, 2), (1, 1)])
+@pytest.mark.parametrize("extinction", [True, False])
+def test_variance_is_that_of_the_full_matrix(rule, widths, extinction) -> None:
+    stars = random_stars(4, widths, seed=sum(widths))
+    features = FeatureSet(widths, ALL, rule, extinction)
+    jacobian = random_jacobian(stars, features)
+    np.testing.assert_allclose(
+        variance(features, stars, jacobian), explicit(features, stars, jacobian), rtol=1e-7
+    )
+
+
+@pytest.mark.parametrize("rule", ["exact", "fs24"])
+def test_spectral_part_alone_to_the_last_digits(rule) -> None:
+    stars = random_stars(5, (7, 6), seed=3)
+    features = FeatureSet((7, 6), (), rule)
+    jacobian = random_jacobian(stars, features)
+    np.testing.assert_allclose(
+        variance(features, stars, jacobian), explicit(features, stars, jacobian), rtol=1e-12
+    )
+
+
+def some_projection(n: int, widths: tuple[int, int], samples: int = 40) -> Projection:
+    random = np.random.default_rng(8)
+    design = random.standard_normal((samples, n)) * 1e-17
+    # a few samples see one band alone, as at the ends of the real wavelength range
+    design[:10, widths[0] :] = 0
+    design[-10:, : widths[0]] = 0
+    mean = random.standard_normal(n) + 1
+    mean /= (design.mean(axis=0) / 1e-17) @ mean
+    root = random.standard_normal((n, n)) * 0.3
+    return Projection.from_prior(
+        np.linspace(336, 1020, samples), design, widths, mean, root @ root.T,
+        random.uniform(0.5, 2, n), noise=0.3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("correlated", [True, False])
+def test_variance_through_a_projection(correlated) -> None:
+    widths = (6, 5)
+    stars = random_stars(5, widths, seed=4, correlated=correlated)
+    features = FeatureSet(widths, ("j_h",), projection=some_projection(11, widths))
+    jacobian = random_jacobian(stars, features)
+    np.testing.assert_allclose(
+        variance(features, stars, jacobian), explicit(features, stars, jacobian), rtol=1e-7
+    )
+
+
+def test_sampled_spectra_take_the_variance_of_their_template_errors() -> None:
+    widths = (6, 5)
+    projection = some_projection(11, widths)
+    archive = random_stars(4, widths, seed=5)
+    raw = np.concatenate([archive.spectra.bp.coefficients, archive.spectra.rp.coefficients], axis=1)
+    flux = raw @ projection.design.T
+    flux_error = np.random.default_rng(1).uniform(1, 2, flux.shape) * 1e-17
+    spectra = SampledSpectra(projection.wavelength, flux, flux_error)
+    sampled = Stars.of(archive.source_id, spectra, archive.photometry)
+    features = FeatureSet(widths, (), projection=projection)
+    errors = projection.coefficient_errors(spectra)
+    # independent coefficients with the template's errors, seen as archive stars
+    same = Stars.of(
+        archive.source_id,
+        CoefficientSpectra(Band(raw[:, :6], errors[:, :6]), Band(raw[:, 6:], errors[:, 6:])),
+        archive.photometry,
+    )
+    jacobian = random_jacobian(sampled, features)
+    np.testing.assert_allclose(features.compute(sampled).x, features.compute(same).x, rtol=1e-9)
+    np.testing.assert_allclose(
+        variance(features, sampled, jacobian), explicit(features, same, jacobian), rtol=1e-8
+    )
+
+
+@pytest.mark.parametrize("rule", ["exact", "fs24"])
+def test_where_rp0_is_zero_its_error_divides_and_a_flag_says_so(rule) -> None:
+    stars = random_stars(4, (5, 4), seed=6)
+    stars.spectra.rp.coefficients[1:3, 0] = 0.0
+    features = FeatureSet((5, 4), (), rule)
+    jacobian = random_jacobian(stars, features)
+    np.testing.assert_allclose(
+        variance(features, stars, jacobian), explicit(features, stars, jacobian), rtol=1e-12
+    )
+    computed = features.compute(stars)
+    np.testing.assert_allclose(
+        computed.x[1, :5], stars.spectra.bp.coefficients[1] / stars.spectra.rp.errors[1, 0]
+    )
+    zero = (computed.flags & Flag.ZERO_NORMALISATION) != 0
+    assert zero.tolist() == [False, True, True, False]
+    assert ((computed.flags & Flag.LOW_SNR) != 0).tolist() == [False, True, True, False]
+
+
+def test_inputs_are_the_ratios_and_the_paper_s_colours() -> None:
+    stars = random_stars(6, (5, 4), seed=7)
+    x = FeatureSet((5, 4), ALL).compute(stars).x
+    for star in range(6):
+        r0 = stars.spectra.rp.coefficients[star, 0]
+        measured = dict(zip(MEASUREMENTS, stars.photometry.values[star], strict=True))
+        wanted = [
+            *(stars.spectra.bp.coefficients[star] / r0),
+            *(stars.spectra.rp.coefficients[star] / r0),
+            *(auxiliary_inputs(measured)[name] for name in ALL),
+        ]
+        np.testing.assert_allclose(x[star], wanted, rtol=1e-12)
+
+
+def test_a_negative_rp0_is_a_divisor_like_any_other() -> None:
+    stars = random_stars(3, (4, 4), seed=8)
+    mirrored = CoefficientSpectra(
+        *(replace(b, coefficients=-b.coefficients) for b in (stars.spectra.bp, stars.spectra.rp))
+    )
+    features = FeatureSet((4, 4), ())
+    jacobian = random_jacobian(stars, features)
+    other = replace(stars, spectra=mirrored)
+    np.testing.assert_allclose(features.compute(other).x, features.compute(stars).x)
+    np.testing.assert_allclose(
+        variance(features, other, jacobian), variance(features, stars, jacobian), rtol=1e-12
+    )
+
+
+def test_noise_added_to_coefficients_scatters_inputs_as_stated() -> None:
+    draws = 40000
+    stars = random_stars(1, (4, 3), seed=9)
+    stars.spectra.rp.coefficients[0, 0] = 15.0  # an S/N of about 100
+    random = np.random.default_rng(10)
+    covariance = coefficient_covariance(stars.spectra, 0) * 0.01
+    spectra = stars.spectra
+    spectra = CoefficientSpectra(
+        replace(spectra.bp, errors=spectra.bp.errors * 0.1),
+        replace(spectra.rp, errors=spectra.rp.errors * 0.1),
+    )
+    stars = replace(stars, spectra=spectra)
+    c = np.concatenate([spectra.bp.coefficients[0], spectra.rp.coefficients[0]])
+    noisy = c + random.multivariate_normal(np.zeros(7), covariance, draws)
+    weights = random.standard_normal((LABELS, 7))
+    seen = ((noisy / noisy[:, [4]]) @ weights.T).var(axis=0)
+    stated = variance(FeatureSet((4, 3), ()), stars, weights[None])[0]
+    # a variance from 40,000 draws is good to 0.7 %; the BP-RP terms change it by far more
+    np.testing.assert_allclose(seen, stated, rtol=0.03)
+    printed = variance(FeatureSet((4, 3), (), "fs24"), stars, weights[None])[0]
+    assert np.abs(printed / stated - 1).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_auxiliary_errors_are_finite_differences_times_errors(name) -> None:
+    stars = random_stars(5, (2, 2), seed=11)
+    stars.photometry.values[0, MEASUREMENTS.index("parallax")] = 0.0
+    stars.photometry.values[1, MEASUREMENTS.index("parallax")] = -1.3
+    got = FeatureSet((2, 2), (name,)).compute(stars).auxiliary_errors[:, 0]
+    for star in range(5):
+        measured = dict(zip(MEASUREMENTS, stars.photometry.values[star], strict=True))
+        wanted = auxiliary_slopes(measured, name) * stars.photometry.errors[star]
+        np.testing.assert_allclose(got[star], wanted, rtol=1e-6, atol=1e-6 * abs(wanted).max())
+
+
+def test_the_extinction_s_error_is_ten_percent_for_three_hundredths_of_a_magnitude() -> None:
+    """METHOD 1: d ln M = 3.19 d(H - W2)."""
+    stars = random_stars(1, (2, 2), seed=12)
+    computed = FeatureSet((2, 2), ("m_pseudo",)).compute(stars)
+    h = MEASUREMENTS.index("h_m")
+    relative = computed.auxiliary_errors[0, 0, h] / computed.x[0, -1]
+    assert abs(relative / stars.photometry.errors[0, h]) == pytest.approx(3.19, abs=0.01)
+
+
+def test_errors_shared_between_colours_cancel_or_add() -> None:
+    """H stands in J - H and in H - W2: of their sum, J - W2, it is no part."""
+    stars = random_stars(1, (2, 2), seed=13)
+    features = FeatureSet((2, 2), ("j_h", "h_w2"))
+    errors = dict(zip(MEASUREMENTS, stars.photometry.errors[0], strict=True))
+    jacobian = np.array([[[0, 0, 0, 0, 1.0, 1.0], [0, 0, 0, 0, 1.0, -1.0]]])
+    got = variance(features, stars, jacobian)[0]
+    assert got[0] == pytest.approx(errors["j_m"] ** 2 + errors["w2mpro"] ** 2)
+    assert got[1] == pytest.approx(
+        errors["j_m"] ** 2 + errors["w2mpro"] ** 2 + 4 * errors["h_m"] ** 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "bits"),
+    [
+        ("parallax", Flag.MISSING_PARALLAX),
+        ("w2mpro", Flag.MISSING_PHOTOMETRY),
+        ("j_m", Flag.MISSING_PHOTOMETRY),
+        ("phot_rp_mean_mag", Flag.MISSING_PHOTOMETRY),
+        ("ks_m", Flag(0)),
+    ],
+)
+@pytest.mark.parametrize("what", ["values", "errors"])
+def test_missing_measurements_leave_their_inputs_out_and_say_which(lost, bits, what) -> None:
+    stars = random_stars(2, (2, 2), seed=14)
+    getattr(stars.photometry, what)[1, MEASUREMENTS.index(lost)] = np.nan
+    computed = FeatureSet((2, 2), ALL).compute(stars)
+    for a, name in enumerate(ALL):
+        gone = lost in AUXILIARY[name]
+        assert np.isnan(computed.x[1, 4 + a]) == gone
+        if gone:
+            assert (computed.auxiliary_errors[1, a] == 0).all()
+    assert np.isfinite(computed.x[0]).all()
+    both = int(Flag.MISSING_PARALLAX | Flag.MISSING_PHOTOMETRY)
+    assert computed.flags[0] & both == 0
+    assert computed.flags[1] & both == int(bits)
+
+
+def one_mode(ratio: float, seed: int = 15) -> Stars:
+    """Stars whose noise is a common factor of the flux, ``ratio`` times all other noise."""
+    stars = random_stars(3, (20, 20), seed=seed)
+    bands = []
+    for band in (stars.spectra.bp, stars.spectra.rp):
+        errors, packed = [], []
+        for c in band.coefficients:
+            covariance = (ratio * 1e-3) ** 2 * np.outer(c, c) + 1e-6 * np.diag(c**2)
+            e = np.sqrt(np.diag(covariance))
+            errors.append(e)
+            packed.append((covariance / np.outer(e, e))[np.tril_indices(20, -1)])
+        bands.append(Band(band.coefficients, np.array(errors), np.array(packed, np.float32)))
+    return replace(stars, spectra=CoefficientSpectra(*bands))
+
+
+def blind_to_brightness(stars: Stars, features: FeatureSet) -> np.ndarray:
+    """A Jacobian that BP's common factor does not move; RP's cancels in the ratio."""
+    jacobian = random_jacobian(stars, features)
+    c = stars.spectra.bp.coefficients[:, None, :]
+    jacobian[..., :20] -= (
+        c * (jacobian[..., :20] * c).sum(-1, keepdims=True) / (c**2).sum(-1)[..., None]
+    )
+    return jacobian
+
+
+@pytest.mark.parametrize("ratio", [1.0, 100.0, 300.0])
+def test_one_dominant_flux_mode_does_not_spoil_float64(ratio) -> None:
+    stars = one_mode(ratio)
+    features = FeatureSet((20, 20), ())
+    jacobian = blind_to_brightness(stars, features)
+    exact = np.empty((3, LABELS), np.longdouble)
+    for star in range(3):
+        # from the float32 correlations as they are, in extended precision
+        c = coefficient_covariance(stars.spectra, star).astype(np.longdouble)
+        raw = np.concatenate(
+            [stars.spectra.bp.coefficients[star], stars.spectra.rp.coefficients[star]]
+        ).astype(np.longdouble)
+        j = jacobian[star].astype(np.longdouble)
+        back = j / raw[20]
+        back[:, 20] = -(np.delete(j, 20, 1) @ np.delete(raw, 20)) / raw[20] ** 2
+        exact[star] = ((back @ c) * back).sum(1)
+    got = variance(features, stars, jacobian)
+    np.testing.assert_allclose(got, exact.astype(float), rtol=1e-6)
+    assert (got >= 0).all()
+
+
+def test_the_trap_is_real_in_float32() -> None:
+    """METHOD 2: this is why the prediction is float64."""
+    stars = one_mode(1000.0)
+    features = FeatureSet((20, 20), ())
+    jacobian = blind_to_brightness(stars, features)
+    good = variance(features, stars, jacobian)
+    poor = variance(features, stars, jacobian, torch.float32)
+    assert np.abs(poor / good - 1).max() > 1e-3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(1e-6, 1e6), st.integers(0, 2**31))
+def test_a_star_s_brightness_changes_nothing(scale, seed) -> None:
+    stars = random_stars(2, (5, 4), seed=seed)
+    brighter = CoefficientSpectra(
+        *(
+            replace(b, coefficients=b.coefficients * scale, errors=b.errors * scale)
+            for b in (stars.spectra.bp, stars.spectra.rp)
+        )
+    )
+    features = FeatureSet((5, 4), ())
+    jacobian = random_jacobian(stars, features, seed)
+    other = replace(stars, spectra=brighter)
+    np.testing.assert_allclose(features.compute(other).x, features.compute(stars).x, rtol=1e-12)
+    np.testing.assert_allclose(
+        variance(features, other, jacobian), variance(features, stars, jacobian), rtol=1e-9
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 6), st.sampled_from(["exact", "fs24"])
+)
+def test_variances_are_not_negative_and_rows_do_not_meet(seed, bp, rp, rule) -> None:
+    stars = random_stars(7, (bp, rp), seed=seed)
+    features = FeatureSet((bp, rp), ("bp_rp", "m_pseudo"), rule)
+    jacobian = random_jacobian(stars, features, seed)
+    whole = variance(features, stars, jacobian)
+    assert (whole >= 0).all()
+    order = np.random.default_rng(seed).permutation(7)
+    np.testing.assert_allclose(
+        variance(features, stars[order], jacobian[order]), whole[order], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        variance(features, stars[2:4], jacobian[2:4]), whole[2:4], rtol=1e-12
+    )
+
+
+def test_correlations_unpack_in_the_archive_s_order() -> None:
+    packed = torch.arange(1.0, 7.0)[None] / 10
+    wanted = [[1, 0.1, 0.2, 0.4], [0.1, 1, 0.3, 0.5], [0.2, 0.3, 1, 0.6], [0.4, 0.5, 0.6, 1]]
+    np.testing.assert_allclose(unpack(packed, 4)[0].numpy(), wanted, rtol=1e-6)
+
+
+def test_other_widths_than_the_model_s_are_an_error_that_says_both() -> None:
+    stars = replace(random_stars(2, (51, 55)), origin="new.csv")
+    with pytest.raises(InputError, match=r"new\.csv.*51 BP \+ 55 RP.*55 \+ 55"):
+        FeatureSet((55, 55), ()).compute(stars)
+
+
+def test_sampled_flux_for_a_model_of_coefficients_is_an_error() -> None:
+    spectra = SampledSpectra(np.arange(3.0), np.ones((1, 3)), np.ones((1, 3)))
+    with pytest.raises(InputError, match="sampled flux"):
+        FeatureSet((2, 2), ()).compute(Stars.of(np.array([1]), spectra))
+
+
+def test_a_band_no_star_has_takes_the_model_s_width() -> None:
+    stars = random_stars(2, (0, 4), seed=1)
+    computed = FeatureSet((5, 4), ()).compute(stars)
+    assert computed.x.shape == (2, 9)
+    assert np.isnan(computed.x[:, :5]).all()
+    assert (computed.flags & Flag.MISSING_BP != 0).all()
+
+
+@pytest.mark.parametrize(("ratio", "low"), [(9.9, True), (10.1, False), (-9.9, True), (-11, False)])
+def test_low_signal_to_noise_of_rp0_is_flagged(ratio, low) -> None:
+    stars = random_stars(1, (2, 2))
+    stars.spectra.rp.coefficients[0, 0] = ratio * stars.spectra.rp.errors[0, 0]
+    flags = FeatureSet((2, 2), ()).compute(stars).flags
+    assert bool(flags[0] & Flag.LOW_SNR) == low
+
+
+def test_unknown_auxiliary_inputs_are_refused() -> None:
+    with pytest.raises(InputError, match=r"g_rp.*bp_rp"):
+        FeatureSet((2, 2), ("g_rp",))
+
+
+def test_names_follow_the_order_of_the_inputs() -> None:
+    assert FeatureSet((2, 1), ("j_h",)).names == ("bp_0", "bp_1", "rp_0", "j_h")
+
+
+def test_no_photometry_at_all_is_accepted() -> None:
+    stars = random_stars(2, (2, 2)).with_photometry(Photometry.missing(2))
+    assert np.isnan(FeatureSet((2, 2), ALL).compute(stars).x[:, 4:]).all()
