@@ -26,6 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 STYLE: dict[str, object] = {
+    "text.usetex": False,  # GaiaXPy turns LaTeX on for the whole process when it is imported
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.labelsize": 9.0,

@@ -107,7 +107,7 @@ class Completion:
         B has zero columns at missing inputs and zero rows at present ones.
         """
         if missing not in self._rules:
-            self._rules[missing] = self._solve(np.asarray(missing))
+            self._rules[missing] = self._solve(np.asarray(missing, dtype=bool))
         return self._rules[missing]
 
     def _solve(self, missing: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
