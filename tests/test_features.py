@@ -14,9 +14,8 @@ from twins import (
     auxiliary_inputs,
     auxiliary_slopes,
     coefficient_covariance,
-    printed_covariance,
+    explicit,
     random_stars,
-    ratio_covariance,
 )
 from xplabels.errors import InputError
 from xplabels.features import AUXILIARY, ErrorTensors, FeatureSet, input_variance, unpack
@@ -46,32 +45,6 @@ def variance(features: FeatureSet, stars: Stars, jacobian: np.ndarray, dtype=tor
         features,
         projection,
     ).numpy()
-
-
-def explicit(features: FeatureSet, stars: Stars, jacobian: np.ndarray) -> np.ndarray:
-    """J C J^T with every matrix written out."""
-    bp, n = features.widths[0], features.n_spectral
-    p = np.eye(n) if features.projection is None else features.projection.from_coefficients
-    rule = ratio_covariance if features.covariance == "exact" else printed_covariance
-    result = np.zeros(jacobian.shape[:2])
-    for star in range(len(stars)):
-        raw = np.concatenate(
-            [stars.spectra.bp.coefficients[star], stars.spectra.rp.coefficients[star]]
-        )
-        covariance = p @ coefficient_covariance(stars.spectra, star) @ p.T
-        spectral = rule(p @ raw, covariance, bp, stars.spectra.rp.errors[star, 0])
-        measured = dict(zip(MEASUREMENTS, stars.photometry.values[star], strict=True))
-        slopes = np.zeros((len(features.auxiliary), len(MEASUREMENTS)))
-        for a, name in enumerate(features.auxiliary):
-            slopes[a] = auxiliary_slopes(measured, name)
-        if not features.extinction_error and "m_pseudo" in features.auxiliary:
-            row = slopes[features.auxiliary.index("m_pseudo")]
-            row[[MEASUREMENTS.index("h_m"), MEASUREMENTS.index("w2mpro")]] = 0
-        photometric = slopes @ np.diag(stars.photometry.errors[star] ** 2) @ slopes.T
-        for k in range(jacobian.shape[1]):
-            j = jacobian[star, k]
-            result[star, k] = j[:n] @ spectral @ j[:n] + j[n:] @ photometric @ j[n:]
-    return result
 
 
 def random_jacobian(stars: Stars, features: FeatureSet, seed: int = 1) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Slow, obvious float64 versions of the equations, one star at a time, and random stars for them.
 
-Nothing here imports the code it judges: each function is written from FS24's equations.
+Nothing here calls the code it judges: each function is written from FS24's equations.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.features import FeatureSet
 from xplabels.stars import MEASUREMENTS, Band, CoefficientSpectra, Photometry, Stars
 
 Array = NDArray[np.float64]
@@ -97,6 +98,40 @@ def auxiliary_slopes(measured: dict[str, float], name: str) -> Array:
         down = auxiliary_inputs(measured | {measurement: measured[measurement] - step})[name]
         slopes[at] = (up - down) / (2 * step)
     return slopes
+
+
+def explicit(features: FeatureSet, stars: Stars, jacobian: np.ndarray) -> np.ndarray:
+    """J C J^T with every matrix written out."""
+    bp, n = features.widths[0], features.n_spectral
+    p = np.eye(n) if features.projection is None else features.projection.from_coefficients
+    rule = ratio_covariance if features.covariance == "exact" else printed_covariance
+    result = np.zeros(jacobian.shape[:2])
+    for star in range(len(stars)):
+        raw = np.concatenate(
+            [stars.spectra.bp.coefficients[star], stars.spectra.rp.coefficients[star]]
+        )
+        covariance = p @ coefficient_covariance(stars.spectra, star) @ p.T
+        spectral = rule(p @ raw, covariance, bp, stars.spectra.rp.errors[star, 0])
+        measured = dict(zip(MEASUREMENTS, stars.photometry.values[star], strict=True))
+        slopes = np.zeros((len(features.auxiliary), len(MEASUREMENTS)))
+        for a, name in enumerate(features.auxiliary):
+            slopes[a] = auxiliary_slopes(measured, name)
+        if not features.extinction_error and "m_pseudo" in features.auxiliary:
+            row = slopes[features.auxiliary.index("m_pseudo")]
+            row[[MEASUREMENTS.index("h_m"), MEASUREMENTS.index("w2mpro")]] = 0
+        photometric = slopes @ np.diag(stars.photometry.errors[star] ** 2) @ slopes.T
+        for k in range(jacobian.shape[1]):
+            j = jacobian[star, k]
+            result[star, k] = j[:n] @ spectral @ j[:n] + j[n:] @ photometric @ j[n:]
+    return result
+
+
+def conditional(c: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """B and the covariance of the missing given the present, from the inverse's blocks: another
+    way than the code's."""
+    precision = np.linalg.inv(c)
+    block = np.linalg.inv(precision[np.ix_(missing, missing)])
+    return -block @ precision[np.ix_(missing, ~missing)], block
 
 
 def random_correlations(random: np.random.Generator, n: int, width: int) -> NDArray[np.float32]:

@@ -129,7 +129,9 @@ class UncertainNetwork(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.out = nn.Linear(sizes[-1], architecture.outputs)
 
-    def forward(self, x: Tensor, *, jacobian: bool = False, drop: bool = False) -> Outputs:
+    def forward(
+        self, x: Tensor, *, jacobian: bool = False, drop: bool = False, shared: bool = False
+    ) -> Outputs:
         """Outputs for scaled inputs and masks [N, F + masks].
 
         Parameters
@@ -139,6 +141,8 @@ class UncertainNetwork(nn.Module):
         drop
             Whether to draw dropout masks (a sampled pass); derivatives are then those of the
             thinned network.
+        shared
+            Whether all stars get the same dropout mask, instead of one each.
         """
         p = self.architecture.dropout
         activation = ACTIVATIONS[self.architecture.activation]
@@ -148,7 +152,8 @@ class UncertainNetwork(nn.Module):
         for layer in self.hidden:
             h, d = activation(layer(h))
             if drop and p > 0:
-                keep = (torch.rand_like(h) >= p).to(h.dtype) / (1 - p)
+                drawn = torch.rand_like(h[:1] if shared else h)
+                keep = (drawn >= p).to(h.dtype) / (1 - p)
                 h, d = h * keep, d * keep
             units.append(h)
             derivatives.append(d)
@@ -192,9 +197,10 @@ def dropout_passes(
 ) -> tuple[Tensor, Tensor]:
     """Median and variance [N, K] of ``passes`` forward passes with dropout (FS24, 3.1.1).
 
-    The state of torch's random generator is left as it was.
+    Each pass is one thinned network that all stars go through: what is said of a star then does
+    not depend on the stars beside it. The state of torch's random generator is left as it was.
     """
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(generator_seed)
-        drawn = torch.stack([network(x, drop=True).labels for _ in range(passes)])
+        drawn = torch.stack([network(x, drop=True, shared=True).labels for _ in range(passes)])
     return drawn.quantile(0.5, dim=0), drawn.var(dim=0)

@@ -222,10 +222,11 @@ def _loss(
     # as it predicts, with the scatter under dropout as a variance instead
     drop = not input_term or recipe.scatter == "sampling"
     out = propagation.run(network, block, input_term=input_term, drop=drop)
-    model = torch.zeros_like(out.model) if recipe.scatter == "sampling" else out.model
+    if recipe.scatter == "sampling":
+        out = out._replace(model=torch.zeros_like(out.model))
     return negative_log_likelihood(
         sample.y - out.labels,
-        sample.y_error**2 + out.input + model + out.excess,
+        sample.y_error**2 + out.variance,
         recipe.likelihood,
         recipe.dof,
     )

@@ -71,8 +71,8 @@ class Propagated(NamedTuple):
 
     @property
     def variance(self) -> Tensor:
-        """Total (eq. 11)."""
-        return self.input + self.model + self.excess
+        """Total (eq. 11); an input variance that float32 rounded below zero counts as zero."""
+        return self.input.clamp(min=0.0) + self.model + self.excess
 
 
 class Propagation:

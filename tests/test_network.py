@@ -1,0 +1,218 @@
+"""The network's closed-form Jacobian and dropout variance against autograd and sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from xplabels.errors import InputError
+from xplabels.network import (
+    ACTIVATIONS,
+    LOG_VARIANCE_RANGE,
+    Architecture,
+    UncertainNetwork,
+    dropout_passes,
+)
+
+
+def network(dtype: torch.dtype = torch.float64, seed: int = 0, **shape: object) -> UncertainNetwork:
+    torch.manual_seed(seed)
+    whole: dict = {"inputs": 6, "masks": 0, "hidden": (9, 8), "labels": 3} | shape
+    return UncertainNetwork(Architecture(**whole)).to(dtype)
+
+
+def inputs(stars: int = 5, width: int = 6, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((stars, width), generator=generator, dtype=torch.float64)
+
+
+def jacobian_by_autograd(net: UncertainNetwork, x: Tensor) -> Tensor:
+    return torch.stack([torch.func.jacrev(lambda v: net(v[None]).labels[0])(star) for star in x])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("masks", [0, 2])
+def test_the_chain_is_autograd_s_jacobian(activation, depth, masks) -> None:
+    hidden = (9, 8, 7, 10)[:depth]
+    net = network(activation=activation, hidden=hidden, masks=masks, dropout=0.3)
+    x = inputs(width=6 + masks)
+    out = net(x, jacobian=True)
+    assert out.jacobian.shape == (5, 3, 6 + masks)
+    wanted = jacobian_by_autograd(net, x)
+    torch.testing.assert_close(out.jacobian, wanted, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_are_torch_s_and_derivatives_theirs(activation) -> None:
+    reference = {
+        "silu": torch.nn.functional.silu,
+        "relu": torch.nn.functional.relu,
+        "tanh": torch.tanh,
+        "gelu": torch.nn.functional.gelu,
+        "softplus": torch.nn.functional.softplus,
+    }[activation]
+    z = torch.linspace(-6, 6, 50, dtype=torch.float64, requires_grad=True)
+    h, d = ACTIVATIONS[activation](z)
+    torch.testing.assert_close(h, reference(z))
+    (slope,) = torch.autograd.grad(reference(z).sum(), z)
+    torch.testing.assert_close(d, slope)
+
+
+def test_the_thinned_network_s_jacobian_is_its_own() -> None:
+    net, x = network(dropout=0.4), inputs(1)
+    torch.manual_seed(5)
+    got = net(x, jacobian=True, drop=True).jacobian[0]
+    torch.manual_seed(5)
+    variable = x.clone().requires_grad_(True)
+    labels = net(variable, drop=True).labels[0]
+    rows = [torch.autograd.grad(y, variable, retain_graph=True)[0][0] for y in labels]
+    torch.testing.assert_close(got, torch.stack(rows))
+
+
+def test_gradients_pass_through_the_jacobian() -> None:
+    """The loss holds J C J^T: its gradient by every weight, against finite differences."""
+    net = network(dropout=0.2, hidden=(5, 4), inputs=4, labels=2, activation="silu")
+    x = inputs(3, 4)
+
+    def loss() -> Tensor:
+        out = net(x, jacobian=True)
+        total = (out.jacobian**2).sum(-1) + out.model + out.excess
+        return (0.5 * out.labels**2 / total + 0.5 * total.log()).mean()
+
+    net.zero_grad()
+    loss().backward()
+    for weight in net.parameters():
+        flat, gradient = weight.data.view(-1), weight.grad.view(-1)
+        for i in range(0, len(flat), 3):
+            kept = float(flat[i])
+            sides = []
+            for step in (1e-6, -1e-6):
+                flat[i] = kept + step
+                sides.append(float(loss().detach()))
+            flat[i] = kept
+            wanted = (sides[0] - sides[1]) / 2e-6
+            assert float(gradient[i]) == pytest.approx(wanted, rel=1e-5, abs=1e-8)
+
+
+def learnt(p: float) -> tuple[UncertainNetwork, Tensor]:
+    """A network trained for a moment with dropout on a smooth function, and new inputs."""
+    net = network(torch.float32, hidden=(128, 128), inputs=6, labels=2, dropout=p)
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn((2000, 6), generator=generator)
+    y = torch.stack([x[:, :3].sum(1) + 0.3 * x[:, 0] ** 2, (x[:, 3] * x[:, 4]).tanh()], dim=1)
+    optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for step in range(200):
+        rows = slice(200 * (step % 10), 200 * (step % 10 + 1))
+        loss = ((net(x[rows], drop=True).labels - y[rows]) ** 2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return net.double(), torch.randn((40, 6), generator=generator).double()
+
+
+@pytest.mark.parametrize("p", [0.1, 0.2])
+def test_dropout_variance_by_the_delta_method_is_that_of_4000_passes(p) -> None:
+    net, x = learnt(p)
+    with torch.no_grad():
+        out = net(x, jacobian=True)
+        torch.manual_seed(0)
+        # every star gets its own masks here: nothing of the code's own sampling is used
+        passes = torch.stack([net(x, drop=True).labels for _ in range(4000)])
+    ratio = (out.model.sqrt() / passes.std(dim=0)).numpy()
+    shift = ((out.labels - passes.mean(dim=0)) / out.model.sqrt()).numpy()
+    assert abs(np.median(ratio) - 1) < 0.05
+    assert np.sqrt(np.mean((ratio - 1) ** 2)) < 0.12
+    assert np.median(np.abs(shift)) < 0.1
+
+
+def test_one_layer_s_dropout_variance_is_exact() -> None:
+    """Labels are linear in the last hidden layer's units, so the delta method is no approximation:
+    the variance over all 2^4 masks, each by its probability."""
+    p = 0.3
+    net, x = network(hidden=(4,), dropout=p), inputs(2)
+    h = torch.nn.functional.silu(net.hidden[0](x))
+    weight, bias = net.out.weight[:3], net.out.bias[:3]
+    mean, square = 0.0, 0.0
+    for mask in range(16):
+        keep = torch.tensor([mask >> i & 1 for i in range(4)], dtype=torch.float64)
+        chance = float(torch.prod(torch.where(keep > 0, 1 - p, p)))
+        y = (h * keep / (1 - p)) @ weight.T + bias
+        mean, square = mean + chance * y, square + chance * y**2
+    out = net(x, jacobian=True)
+    torch.testing.assert_close(out.model, square - mean**2)
+    torch.testing.assert_close(out.labels, mean)
+
+
+def test_passes_give_median_and_scatter_and_leave_the_generator() -> None:
+    net, x = network(dropout=0.2), inputs()
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    centre, variance = dropout_passes(net, x, 50)
+    assert torch.equal(before, torch.get_rng_state())
+    again = dropout_passes(net, x, 50)
+    torch.testing.assert_close((centre, variance), tuple(again), rtol=0, atol=0)
+    many = torch.stack([net(x, drop=True).labels for _ in range(4000)])
+    truth = many.std(dim=0)
+    # 50 passes: the centre to 1.25 / sqrt(50) sigma, the scatter to 10 %; four times that
+    assert ((centre - many.median(dim=0).values).abs() < 0.71 * truth).all()
+    assert ((variance.sqrt() / truth - 1).abs() < 0.4).all()
+
+
+def test_the_median_of_an_even_number_of_passes_lies_between_the_middle_two() -> None:
+    """torch.median would take the lower one (METHOD 4)."""
+    net, x = network(dropout=0.5), inputs(1)
+    centre, variance = dropout_passes(net, x, 2)
+    single = centre + torch.tensor([[1.0], [-1.0]]).double() * (variance / 2).sqrt()
+    assert not torch.isclose(centre, single).any()
+
+
+def test_a_star_s_passes_do_not_depend_on_its_neighbours() -> None:
+    net, x = network(dropout=0.2), inputs(9)
+    order = torch.tensor([4, 8, 0, 2, 1, 3, 5, 7, 6])
+    whole = dropout_passes(net, x, 20)
+    shuffled = dropout_passes(net, x[order], 20)
+    part = dropout_passes(net, x[2:4], 20)
+    for all_of_them, other, some in zip(whole, shuffled, part, strict=True):
+        torch.testing.assert_close(other, all_of_them[order])
+        torch.testing.assert_close(some, all_of_them[2:4])
+
+
+def test_variances_are_bounded_and_the_upper_bound_is_reported() -> None:
+    net, x = network(scatter="distilled"), inputs(3)
+    assert net.out.out_features == 9
+    with torch.no_grad():
+        net.out.weight.zero_()
+        net.out.bias.copy_(torch.tensor([0.0, 0, 0, 50, -50, 1, 2, -50, 0]).double())
+        out = net(x)
+    low, high = np.exp(LOG_VARIANCE_RANGE)
+    np.testing.assert_allclose(out.excess[0].numpy(), [high, low, np.e])
+    np.testing.assert_allclose(out.model[0].numpy(), [np.e**2, low, 1])
+    assert out.clamped.all()
+    with torch.no_grad():
+        net.out.bias[3] = 0.0
+        assert not net(x).clamped.any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"activation": "sine"}, r"'sine'.*silu"),
+        ({"dropout": 1.0}, r"dropout 1\.0"),
+        ({"hidden": ()}, "hidden"),
+        ({"hidden": (4, 0)}, "hidden"),
+    ],
+)
+def test_impossible_shapes_are_refused(shape, message) -> None:
+    with pytest.raises(InputError, match=message):
+        network(**shape)
+
+
+def test_the_cost_is_counted() -> None:
+    """METHOD: a 3x512 network with its Jacobian costs about 6 MFLOP a star."""
+    cost = Architecture(112, 2, (512, 512, 512), 4).flop_with_jacobian
+    assert 5.5e6 < cost < 6.5e6
+    # one hidden layer, by hand: W1 (6x9) once and for 3 labels, out (9x6)
+    assert Architecture(6, 0, (9,), 3).flop_with_jacobian == 2 * (54 * 4 + 54)

@@ -1,0 +1,105 @@
+"""Z-scores, and the completion of missing inputs against a brute-force conditional Gaussian."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twins import conditional
+from xplabels.errors import InputError
+from xplabels.scaling import RIDGE, Completion, Scaling
+
+
+def correlated(n: int = 3000, width: int = 6, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.standard_normal((n, width)) @ random.standard_normal((width, width)) + 5
+
+
+def test_z_scores_have_unit_scatter_and_missing_entries_do_not_count() -> None:
+    x, y = correlated(), correlated(width=2, seed=1)
+    x[::7, 5] = np.nan
+    y[::3, 1] = np.nan
+    scaling = Scaling.fit(x, y)
+    scaled = scaling.scale_x(x)
+    np.testing.assert_allclose(np.nanmean(scaled, 0), 0, atol=1e-12)
+    np.testing.assert_allclose(np.nanstd(scaled, 0), 1)
+    values, errors = scaling.scale_y(y, np.full_like(y, 0.5))
+    np.testing.assert_allclose(np.nanstd(values, 0), 1)
+    np.testing.assert_allclose(errors, 0.5 / np.nanstd(y, 0) * np.ones_like(y))
+    assert np.isnan(values[::3, 1]).all()
+
+
+def test_an_input_that_never_varies_keeps_the_scale_one() -> None:
+    x = correlated()
+    x[:, 2] = 1.0
+    scaling = Scaling.fit(x, x[:, :1])
+    assert scaling.x_scale[2] == 1.0
+    assert (scaling.scale_x(x)[:, 2] == 0).all()
+    assert np.isfinite(scaling.x_correlation).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.floats(-1e5, 1e5), st.floats(1e-3, 1e3))
+def test_scaling_can_be_undone(seed, shift, stretch) -> None:
+    y = correlated(50, 3, seed) * stretch + shift
+    scaling = Scaling.fit(y, y)
+    values, errors = scaling.scale_y(y, np.ones_like(y))
+    np.testing.assert_allclose(
+        values * scaling.y_scale + scaling.y_mean, y, rtol=1e-9, atol=1e-9 * abs(shift)
+    )
+    np.testing.assert_allclose(errors * scaling.y_scale, 1)
+
+
+def test_correlations_are_numpy_s() -> None:
+    x = correlated()
+    np.testing.assert_allclose(
+        Scaling.fit(x, x).x_correlation, np.corrcoef(x.T), rtol=1e-10, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("what", ["input", "label"])
+def test_what_no_star_has_cannot_be_learnt(what) -> None:
+    x, y = correlated(100), correlated(100, 2)
+    (x if what == "input" else y)[:, 1] = np.nan
+    with pytest.raises(InputError, match=f"{what} number 1 is missing for every training star"):
+        Scaling.fit(x, y)
+
+
+def test_every_pattern_is_the_conditional_gaussian() -> None:
+    spectral, auxiliary = 4, 3
+    c = np.corrcoef(correlated(500, spectral + auxiliary).T)
+    weights, roots = Completion(c, spectral).torch_rules(torch.float64)
+    assert weights.shape == (8, auxiliary, spectral + auxiliary)
+    for number in range(8):
+        gone = np.array([bool(number & 2**a) for a in range(auxiliary)])
+        missing = np.concatenate([np.zeros(spectral, bool), gone])
+        b, covariance = np.zeros((auxiliary, 7)), np.zeros((auxiliary, auxiliary))
+        if gone.any():
+            mean_rule, block = conditional(c + RIDGE * np.eye(7), missing)
+            b[np.ix_(gone, ~missing)] = mean_rule
+            covariance[np.ix_(gone, gone)] = block
+        np.testing.assert_allclose(weights[number].numpy(), b, rtol=1e-7, atol=1e-10)
+        root = roots[number].numpy()
+        np.testing.assert_allclose(root @ root.T, covariance, rtol=1e-7, atol=1e-10)
+
+
+def test_completed_inputs_scatter_about_the_truth_as_stated() -> None:
+    x = correlated(20000, 6, seed=4)
+    scaling = Scaling.fit(x, x)
+    scaled = scaling.scale_x(x)
+    b, covariance = Completion(scaling.x_correlation, 4).rule((True, False))
+    guess = scaled @ b[0]
+    assert b[0, 4] == 0.0
+    assert np.var(scaled[:, 4] - guess) == pytest.approx(covariance[0, 0], rel=0.03, abs=3e-4)
+
+
+def test_an_input_without_scatter_does_not_break_the_completion() -> None:
+    x = correlated()
+    x[:, 1] = 1.0
+    b, covariance = Completion(Scaling.fit(x, x).x_correlation, 4).rule((True, True))
+    assert np.isfinite(b).all()
+    assert (b[:, 1] == 0).all()
+    assert (np.linalg.eigvalsh(covariance) > 0).all()
