@@ -105,6 +105,12 @@ class Recipe:
                     f"{name} = {list(getattr(self, name))} should be positive widths",
                     where=f"recipe {self.name}",
                 )
+        if self.scatter == "ensemble" and self.members < 2:
+            raise InputError(
+                f"members = {self.members}: one network alone has no scatter",
+                where=f"recipe {self.name}",
+                remedy="give at least 2 members, or another scatter",
+            )
         if self.scatter == "distilled" and self.members < self.folds:
             raise InputError(
                 f"{self.members} teachers leave out only as many of the {self.folds} folds",
@@ -166,7 +172,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """
     path = Path(name_or_path)
     if path.is_file():
-        text, where = path.read_text(encoding="utf-8"), str(path)
+        where = str(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read as text: {error}", where=where) from None
     else:
         shipped = files("xplabels.recipes").joinpath(f"{name_or_path}.toml")
         if not shipped.is_file():

@@ -1,0 +1,80 @@
+"""Recalibrated intervals cover what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from xplabels.calibration import LEVEL, LEVEL_95, Calibration
+
+
+def covered(calibration: Calibration, residuals, variance, errors) -> list[np.ndarray]:
+    sigma = np.sqrt(variance)
+    return [
+        np.nanmean(np.abs(residuals) <= np.hypot(factor * sigma, times * errors), axis=0)
+        for factor, times in ((calibration.factor, 1), (calibration.factor_95, 2))
+    ]
+
+
+@pytest.mark.parametrize(
+    "law", [stats.norm(), stats.t(4), stats.t(2.5)], ids=["norm", "t4", "t2.5"]
+)
+@pytest.mark.parametrize("wrong", [0.5, 1.0, 3.0])
+def test_fresh_stars_are_covered_as_stated(law, wrong) -> None:
+    """Residuals of a known law, stated errors wrong by a factor, and label errors on top."""
+    random = np.random.default_rng(0)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        sigma = random.uniform(0.5, 2.0, (n, 2))
+        errors = random.uniform(0.05, 0.3, (n, 2))
+        residuals = law.rvs(size=(n, 2), random_state=random) * sigma
+        return residuals + errors * random.standard_normal((n, 2)), (wrong * sigma) ** 2, errors
+
+    calibration = Calibration.fit(*draw(20000))
+    one, two = covered(calibration, *draw(20000))
+    np.testing.assert_allclose(one, LEVEL, atol=0.02)
+    np.testing.assert_allclose(two, LEVEL_95, atol=0.01)
+    np.testing.assert_allclose(calibration.factor, law.ppf(0.5 + LEVEL / 2) / wrong, rtol=0.05)
+
+
+def test_the_fitted_stars_themselves_are_covered_exactly() -> None:
+    random = np.random.default_rng(1)
+    residuals, variance = random.standard_normal((4000, 1)), random.uniform(0.5, 2, (4000, 1))
+    errors = np.full((4000, 1), 0.2)
+    one, two = covered(Calibration.fit(residuals, variance, errors), residuals, variance, errors)
+    np.testing.assert_allclose(one, LEVEL, atol=5e-4)
+    np.testing.assert_allclose(two, LEVEL_95, atol=5e-4)
+
+
+def test_factors_follow_the_stated_variance_and_unknown_labels_do_not_count() -> None:
+    random = np.random.default_rng(2)
+    residuals, variance = random.standard_normal((3000, 2)), np.ones((3000, 2))
+    errors = np.zeros((3000, 2))
+    one = Calibration.fit(residuals, variance, errors)
+    other = Calibration.fit(residuals, variance * [4.0, 0.25], errors)
+    np.testing.assert_allclose(other.factor, one.factor * [0.5, 2.0])
+    holes = residuals.copy()
+    holes[1000:, 0] = np.nan
+    partial = Calibration.fit(holes, variance, errors)
+    short = Calibration.fit(residuals[:1000], variance[:1000], errors[:1000])
+    assert partial.factor[0] == short.factor[0]
+    assert partial.factor[1] == one.factor[1]
+
+
+def test_the_outer_interval_is_never_inside_the_inner() -> None:
+    """Label errors larger than the residuals leave nothing for the 95.4 % interval to add."""
+    random = np.random.default_rng(3)
+    residuals = random.uniform(-1, 1, (500, 1))
+    calibration = Calibration.fit(residuals, np.ones((500, 1)), np.full((500, 1), 0.6))
+    assert (calibration.factor_95 >= calibration.factor).all()
+    assert (calibration.factor > 0).all()
+
+
+def test_nominal_factors_are_the_law_s_quantiles() -> None:
+    gaussian = Calibration.nominal(3, "gaussian", 4.0)
+    np.testing.assert_allclose(gaussian.factor, np.ones(3), rtol=1e-4)
+    np.testing.assert_allclose(gaussian.factor_95, 2 * np.ones(3), rtol=1e-4)
+    student = Calibration.nominal(1, "student_t", 4.0)
+    assert 2 * stats.t(4).cdf(student.factor[0]) - 1 == pytest.approx(LEVEL)
+    assert 2 * stats.t(4).cdf(student.factor_95[0]) - 1 == pytest.approx(LEVEL_95)

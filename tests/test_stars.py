@@ -1,0 +1,166 @@
+"""The nouns: what is checked when stars and labels are built, and what selections keep."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+
+from twins import random_stars
+from xplabels.errors import InputError
+from xplabels.flags import MEANING, Flag, describe
+from xplabels.labels import LABELS, Labels, check_names
+from xplabels.stars import (
+    MEASUREMENTS,
+    Band,
+    CoefficientSpectra,
+    Photometry,
+    SampledSpectra,
+    Stars,
+    concatenate,
+    with_widths,
+)
+
+
+def labelled(n: int = 4) -> Stars:
+    values = np.arange(2.0 * n).reshape(n, 2)
+    return random_stars(n, (3, 2)).with_labels(
+        Labels(("teff", "logg"), values, np.ones_like(values))
+    )
+
+
+@pytest.mark.parametrize(
+    "rows", [slice(1, 3), np.array([3, 0]), np.array([True, False, True, True])]
+)
+def test_a_selection_takes_the_same_rows_of_everything(rows) -> None:
+    stars = labelled()
+    part = stars[rows]
+    np.testing.assert_array_equal(part.source_id, stars.source_id[rows])
+    for band in ("bp", "rp"):
+        for array in ("coefficients", "errors", "correlations"):
+            np.testing.assert_array_equal(
+                getattr(getattr(part.spectra, band), array),
+                getattr(getattr(stars.spectra, band), array)[rows],
+            )
+    np.testing.assert_array_equal(part.photometry.values, stars.photometry.values[rows])
+    np.testing.assert_array_equal(part.labels.values, stars.labels.values[rows])
+    np.testing.assert_array_equal(part.flags, stars.flags[rows])
+
+
+def test_blocks_stack_to_the_whole() -> None:
+    stars = labelled()
+    whole = concatenate([stars[:1], stars[1:]])
+    np.testing.assert_array_equal(whole.source_id, stars.source_id)
+    np.testing.assert_array_equal(whole.spectra.rp.correlations, stars.spectra.rp.correlations)
+    np.testing.assert_array_equal(whole.labels.errors, stars.labels.errors)
+    assert whole.spectra.widths == (3, 2)
+
+
+def test_blocks_of_other_widths_spaces_or_labels_do_not_stack() -> None:
+    stars = replace(labelled(), origin="a.csv")
+    other = replace(random_stars(2, (4, 2)), source_id=np.array([8, 9]), origin="b.csv")
+    flux = np.ones((2, 5))
+    sampled = Stars.of(np.array([8, 9]), SampledSpectra(np.arange(5.0), flux, flux))
+    for block, message in (
+        (other, r"b\.csv.*4\+2.*a\.csv.*3\+2"),
+        (sampled, "sampled at 5 wavelengths"),
+        (replace(random_stars(2, (3, 2)), source_id=np.array([8, 9])), "labels teff,logg"),
+    ):
+        with pytest.raises(InputError, match=message):
+            concatenate([stars, block])
+    with pytest.raises(InputError, match="no stars"):
+        concatenate([])
+
+
+def test_one_star_twice_is_an_error_that_names_it() -> None:
+    stars = labelled()
+    with pytest.raises(InputError, match=r"x\.csv.*source_id 2 occurs 2 times"):
+        replace(stars, source_id=np.array([1, 2, 2, 4]), origin="x.csv")
+    with pytest.raises(InputError, match="source_id 1"):
+        concatenate([stars, stars[:1]])
+
+
+@pytest.mark.parametrize("part", ["photometry", "flags", "labels", "source_id"])
+def test_every_part_has_one_row_a_star(part) -> None:
+    stars = labelled()
+    with pytest.raises(InputError, match=r"4 source_ids but 3|3 source_ids but 4"):
+        replace(stars, **{part: getattr(stars, part)[:3]})
+
+
+def test_arrays_of_the_wrong_shape_are_refused() -> None:
+    c = np.ones((2, 4))
+    with pytest.raises(InputError, match="errors"):
+        Band(c, np.ones((2, 3)))
+    with pytest.raises(InputError, match="4 coefficients need 6 packed"):
+        Band(c, c, np.ones((2, 5), np.float32))
+    with pytest.raises(InputError, match="2 stars in BP, 1 in RP"):
+        CoefficientSpectra(Band(c, c), Band(c[:1], c[:1]))
+    with pytest.raises(InputError, match="flux"):
+        SampledSpectra(np.arange(3.0), c, c)
+    with pytest.raises(InputError, match="photometry"):
+        Photometry(c, c)
+    with pytest.raises(InputError, match="label values"):
+        Labels(("teff",), c, c)
+
+
+def test_nothing_can_be_reassigned() -> None:
+    with pytest.raises(FrozenInstanceError):
+        labelled().source_id = np.zeros(4)  # type: ignore[misc]
+
+
+def test_a_missing_band_or_correlation_is_noticed() -> None:
+    stars = random_stars(3, (3, 2))
+    spectra = stars.spectra
+    spectra.bp.coefficients[1] = np.nan
+    spectra.rp.coefficients[2] = np.nan
+    assert Stars.of(stars.source_id, spectra).flags.tolist() == [
+        0,
+        Flag.MISSING_BP,
+        Flag.MISSING_RP,
+    ]
+    bare = replace(spectra, rp=replace(spectra.rp, correlations=None))
+    flags = Stars.of(stars.source_id, bare).flags
+    assert (flags & Flag.NO_CORRELATIONS).all()
+
+
+def test_a_band_of_unknown_width_takes_the_one_given() -> None:
+    stars = with_widths(random_stars(2, (0, 2)), (7, 9))
+    assert stars.spectra.widths == (7, 2)
+    assert np.isnan(stars.spectra.bp.coefficients).all()
+    assert stars.spectra.bp.correlations.shape == (2, 21)
+
+
+def test_photometry_of_measurements_needs_value_and_error() -> None:
+    values, errors = np.array([10.0, np.nan, 12.0]), np.array([0.1, 0.1, np.nan])
+    photometry = Photometry.of(3, {"j_m": (values, errors)})
+    got = photometry.column("j_m")
+    np.testing.assert_array_equal(got[0], [10.0, np.nan, np.nan])
+    np.testing.assert_array_equal(got[1], [0.1, np.nan, np.nan])
+    others = [i for i, name in enumerate(MEASUREMENTS) if name != "j_m"]
+    assert np.isnan(photometry.values[:, others]).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["tef"], "unknown label 'tef'.*teff"), (["teff", "teff"], "twice"), ([], "no label")],
+)
+def test_label_names_are_checked(names, message) -> None:
+    with pytest.raises(InputError, match=message):
+        check_names(names)
+
+
+def test_labels_are_selected_in_the_order_asked_for() -> None:
+    labels = labelled().labels
+    np.testing.assert_array_equal(labels.select(["logg", "teff"]).values, labels.values[:, ::-1])
+    with pytest.raises(InputError, match=r"'fe_h' is absent.*teff, logg.*fe_h_err"):
+        labels.select(["fe_h"])
+
+
+def test_every_flag_and_label_is_described() -> None:
+    assert set(MEANING) == set(Flag)
+    assert len(describe().splitlines()) == len(Flag)
+    for label in LABELS.values():
+        assert label.lower < label.upper
+        assert label.unit
+        assert label.ucd
