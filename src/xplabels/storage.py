@@ -27,6 +27,9 @@ from xplabels.scaling import Scaling
 
 FORMAT = 1
 FILES = ("weights.safetensors", "card.md")
+_UNFIT = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndexError,
+          SafetensorError)  # fmt: skip
+"""What parts that do not fit together raise while a model is put together."""
 
 
 def save_model(model: Model, folder: Path, overwrite: bool = False) -> None:
@@ -52,7 +55,9 @@ def load_model(name_or_path: str | Path) -> Model:
     try:
         tensors = load(contents["weights.safetensors"])
         return _rebuild(description, tensors, contents["card.md"].decode("utf-8"))
-    except (KeyError, TypeError, RuntimeError, IndexError, SafetensorError) as error:
+    except InputError:
+        raise
+    except _UNFIT as error:
         raise InputError(
             f"model.json and weights.safetensors do not fit together ({error})",
             where=folder,
@@ -88,6 +93,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
             where=folder,
             remedy="a model is a folder with model.json, weights.safetensors and card.md",
         ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"model.json is damaged: {error}", where=folder) from None
     try:
         description = json.loads(text)
     except json.JSONDecodeError as error:
@@ -109,7 +116,8 @@ def _read_checked(folder: Path, name: str, description: dict[str, Any]) -> bytes
             f"a file of the model is missing ({error.strerror})", where=path,
             remedy="get the model again, or train it again",
         ) from None  # fmt: skip
-    if _sha256(data) != description.get("files", {}).get(name):
+    files = description.get("files")
+    if not isinstance(files, dict) or _sha256(data) != files.get(name):
         raise InputError(
             "was altered: its SHA-256 is not the one in model.json", where=path,
             remedy="get the model again, or train it again",
@@ -205,7 +213,9 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
         network["activation"], network["dropout"], network["scatter"],
     )  # fmt: skip
     scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__))
-    _check_shapes(feature_set, architecture, scaling, len(names))
+    _check_shapes(arrays, feature_set, architecture, len(names))
+    if network["members"] < 1:
+        raise ValueError("a model needs at least one network")
     return Model(
         names,
         feature_set,
@@ -221,14 +231,31 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
 
 
 def _check_shapes(
-    features: FeatureSet, architecture: Architecture, scaling: Scaling, labels: int
+    arrays: dict[str, NDArray[Any]], features: FeatureSet, architecture: Architecture, labels: int
 ) -> None:
-    inputs = len(features.names)
-    wanted = {"inputs": (architecture.inputs, inputs), "x_mean": (len(scaling.x_mean), inputs),
-              "y_mean": (len(scaling.y_mean), labels)}  # fmt: skip
-    for name, (found, expected) in wanted.items():
-        if found != expected:
-            raise RuntimeError(f"{name} has {found} entries, expected {expected}")
+    """The networks' own tensors are checked by torch when they are loaded."""
+    inputs, n = len(features.names), features.n_spectral
+    if architecture.inputs != inputs:
+        raise ValueError(f"the network takes {architecture.inputs} inputs, there are {inputs}")
+    if architecture.masks not in (0, len(features.auxiliary)):
+        raise ValueError(f"{architecture.masks} masks for {len(features.auxiliary)} inputs")
+    components = arrays["domain.whitening"].shape[1]
+    shapes: dict[str, tuple[int, ...]] = {
+        "scaling.x_mean": (inputs,), "scaling.x_scale": (inputs,),
+        "scaling.x_correlation": (inputs, inputs), "scaling.y_mean": (labels,),
+        "scaling.y_scale": (labels,), "calibration.factor": (labels,),
+        "calibration.factor_95": (labels,), "domain.whitening": (inputs, components),
+        "label_range": (labels, 2),
+    }  # fmt: skip
+    if features.projection is not None:
+        samples = len(features.projection.wavelength)
+        shapes |= {
+            "projection.wavelength": (samples,), "projection.design": (samples, n),
+            "projection.from_flux": (n, samples), "projection.error_template": (n,),
+        }  # fmt: skip
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has the shape {arrays[name].shape}, expected {shape}")
 
 
 def _network(

@@ -91,7 +91,7 @@ def train(
     table = _training_table(stars, names, recipe, test_fraction)
     manifest = {
         "recipe": recipe.to_dict(), "seed": seed, "labels": list(names),
-        "training": table.provenance(), "version": __version__,
+        "training": table.provenance(), "data": table.digest(), "version": __version__,
     }  # fmt: skip
     run = _Run(
         table, recipe, seed, Checkpoint(checkpoint, manifest), _Bar() if progress else _silent
@@ -153,6 +153,13 @@ class _Table:
             "notes": list(self.stars.notes),
         }
 
+    def digest(self) -> str:
+        """Of the inputs and labels themselves: a checkpoint must not outlive a change of them."""
+        whole = hashlib.sha256()
+        for array in (self.features.x, self.features.errors, self.y, self.y_error):
+            whole.update(np.ascontiguousarray(array).tobytes())
+        return whole.hexdigest()
+
 
 def _training_table(
     stars: Stars, names: tuple[str, ...], recipe: Recipe, test_fraction: float
@@ -176,6 +183,9 @@ def _training_table(
     features = feature_set.compute(stars)
     n = feature_set.n_spectral
     whole = np.isfinite(features.x[:, :n]).all(axis=1) & np.isfinite(features.errors).all(axis=1)
+    # divided by an error instead of RP 0, inputs have another scale: one such star would spoil
+    # the training statistics of all
+    whole &= features.is_ratio
     train = whole & part_mask(stars.source_id, "train", test_fraction)
     validation = whole & part_mask(stars.source_id, "validation", test_fraction)
     for part, rows, least in (
