@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from xplabels.labels import Labels
+    from xplabels.model import Model
+    from xplabels.prediction import Prediction
+    from xplabels.stars import Stars
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +23,77 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the real Gaia files (../shared/data) are not here")
     return path
+
+
+@pytest.fixture(scope="session")
+def small_stars() -> Stars:
+    """A thousand simulated stars of few coefficients, with three labels and photometry."""
+    from xplabels.synthetic import simulate_stars
+
+    return simulate_stars(1000, labels=("teff", "logg", "fe_h"), widths=(6, 5), noise=5.0, seed=11)[
+        0
+    ]
+
+
+@pytest.fixture(scope="session")
+def small_model(small_stars: Stars) -> Model:
+    """A model of two labels trained in a second; with dropout, masks and photometry."""
+    from xplabels.recipes import Recipe
+    from xplabels.training import train
+
+    recipe = Recipe(
+        hidden=(24, 16), epochs=12, batch_size=128, missing_fraction=0.2, learning_rate=5e-3,
+        auxiliary=("bp_rp", "j_h", "m_pseudo"),
+    )  # fmt: skip
+    return train(small_stars, ["teff", "logg"], recipe, seed=3, progress=False, name="small")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Fresh simulated stars at three noise levels, their true labels and what a model says."""
+
+    levels: np.ndarray
+    stars: Stars
+    truth: Labels
+    prediction: Prediction
+    model: Model
+
+
+def judged(curvature: float) -> Judged:
+    """Train on 8,000 stars of mixed noise, without photometry; predict 2,000 of each level."""
+    from xplabels.recipes import Recipe
+    from xplabels.stars import Photometry
+    from xplabels.synthetic import simulate_stars
+    from xplabels.training import train
+
+    levels = (1.0, 6.0, 20.0)
+
+    def draw(noise: np.ndarray, seed: int) -> tuple[Stars, Labels]:
+        stars, truth = simulate_stars(
+            len(noise), labels=("teff", "logg"), widths=(20, 18), noise=noise,
+            curvature=curvature, hidden_scatter=0.1, seed=seed,
+        )  # fmt: skip
+        return stars.with_photometry(Photometry.missing(len(stars))), truth
+
+    recipe = Recipe(
+        hidden=(32, 32), dropout=0.0, scatter="none", likelihood="gaussian", epochs=30,
+        batch_size=256, input_fraction=1.0, learning_rate=4e-3, weight_decay=0.1,
+        recalibrate=False,
+    )  # fmt: skip
+    mixed = np.random.default_rng(1).choice(levels, 8000)
+    model = train(draw(mixed, 3)[0], ["teff", "logg"], recipe, progress=False)
+    fresh = np.repeat(levels, 2000)
+    stars, truth = draw(fresh, 77)
+    return Judged(fresh, stars, truth, model.predict(stars), model)
+
+
+@pytest.fixture(scope="session")
+def curved() -> Judged:
+    """Spectra that bend with the labels."""
+    return judged(0.1)
+
+
+@pytest.fixture(scope="session")
+def straight() -> Judged:
+    """Spectra linear in the labels, whose posterior is known in closed form."""
+    return judged(0.0)
