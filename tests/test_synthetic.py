@@ -31,7 +31,7 @@ def test_everything_follows_from_the_seed() -> None:
 
 
 def test_noise_is_drawn_from_the_stated_covariance() -> None:
-    """The same seed at two noise levels differs by the noise alone, which whitens to unit scatter."""
+    """One seed at two noise levels differs by the noise alone, which whitens to unit scatter."""
     n = 1500
     loud, quiet = (
         simulate_stars(n, widths=(8, 7), noise=noise, seed=2)[0] for noise in (2.0, 1e-9)
