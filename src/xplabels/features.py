@@ -268,6 +268,13 @@ class ErrorTensors:
         if features.correlations is not None:
             self.correlations = tuple(tensor(packed) for packed in features.correlations)
 
+    def with_x(self, x: torch.Tensor) -> ErrorTensors:
+        """The same stars with other inputs and the same relative errors."""
+        block = object.__new__(ErrorTensors)
+        block.__dict__.update(self.__dict__)
+        block.x = x
+        return block
+
     def take(self, rows: torch.Tensor) -> ErrorTensors:
         """The stars ``rows``."""
         block = object.__new__(ErrorTensors)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from xplabels.errors import InputError
+from xplabels.log_flux import LogFlux
 
 LOG_VARIANCE_RANGE = (-14.0, 6.0)
 """Bounds of ln(variance) in scaled units: keeps likelihoods and errors finite."""
@@ -72,6 +73,9 @@ class Architecture:
     scatter
         Where the model's part of the error comes from: ``dropout`` of this network, ``distilled``
         (K further outputs that learnt the scatter of an ensemble), or ``none``.
+    samples, spectral
+        Number of log-flux samples made of the first ``spectral`` inputs (see
+        :mod:`xplabels.log_flux`), or 0.
     """
 
     inputs: int
@@ -81,6 +85,8 @@ class Architecture:
     activation: str = "silu"
     dropout: float = 0.0
     scatter: ModelScatter = "dropout"
+    samples: int = 0
+    spectral: int = 0
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -99,10 +105,14 @@ class Architecture:
         return self.labels * (3 if self.scatter == "distilled" else 2)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Widths of what enters the first layer and of the hidden layers."""
+        return (self.inputs + self.masks + self.samples, *self.hidden)
+
+    @property
     def flop_with_jacobian(self) -> int:
         """Floating-point operations a star: forward pass and Jacobian chain."""
-        sizes = (self.inputs + self.masks, *self.hidden)
-        body = sum(a * b for a, b in pairwise(sizes))
+        body = sum(a * b for a, b in pairwise(self.sizes)) + self.samples * self.spectral
         return 2 * (body * (1 + self.labels) + self.hidden[-1] * self.outputs)
 
 
@@ -125,9 +135,11 @@ class UncertainNetwork(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        sizes = (architecture.inputs + architecture.masks, *architecture.hidden)
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.out = nn.Linear(sizes[-1], architecture.outputs)
+        self.log_flux: LogFlux | None = None
+        if architecture.samples:
+            self.log_flux = LogFlux(architecture.samples, architecture.spectral)
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(architecture.sizes))
+        self.out = nn.Linear(architecture.hidden[-1], architecture.outputs)
 
     def forward(
         self, x: Tensor, *, jacobian: bool = False, drop: bool = False, shared: bool = False
@@ -148,7 +160,9 @@ class UncertainNetwork(nn.Module):
         activation = ACTIVATIONS[self.architecture.activation]
         derivatives: list[Tensor] = []
         units: list[Tensor] = []
-        h = x
+        h, slope = x, cast(Tensor | None, None)
+        if self.log_flux is not None:
+            h, slope = self.log_flux(x)
         for layer in self.hidden:
             h, d = activation(layer(h))
             if drop and p > 0:
@@ -168,12 +182,14 @@ class UncertainNetwork(nn.Module):
         chain = None
         if jacobian:
             chain, scatter = self._chain(units, derivatives)
+            if self.log_flux is not None and slope is not None:
+                chain = self.log_flux.pull_back(chain, slope)
             if self.architecture.scatter == "dropout":
                 model = scatter
         return Outputs(raw[:, :k], excess, model, chain, clamped)
 
     def _chain(self, units: list[Tensor], derivatives: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """dy/dx [N, K, F + masks] and the dropout variance by the delta method [N, K].
+        """dy by what enters the first layer, and the dropout variance by the delta method [N, K].
 
         With inverted dropout a unit h becomes h b / (1 - p), of variance h^2 p / (1 - p), so to
         first order Var(y_k) = p / (1 - p) sum (dy_k/dh h)^2 over all hidden units.

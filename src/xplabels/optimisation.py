@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from xplabels.checkpoint import Checkpoint
+from xplabels.dust import Dust
 from xplabels.likelihood import negative_log_likelihood
 from xplabels.network import UncertainNetwork
 from xplabels.propagation import Block, Propagated, Propagation
@@ -54,13 +55,16 @@ class Lesson:
 class Sample:
     """Stars with scaled labels; ``y`` is NaN where a label is unknown.
 
-    For a distilled network ``lesson`` holds what its teachers say.
+    For a distilled network ``lesson`` holds what its teachers say. ``dust`` reddens these stars,
+    of which ``rows`` are the numbers there.
     """
 
     block: Block
     y: Tensor
     y_error: Tensor
     lesson: Lesson | None = None
+    dust: Dust | None = None
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -68,7 +72,16 @@ class Sample:
     def take(self, rows: Tensor) -> Sample:
         """The stars ``rows``."""
         lesson = None if self.lesson is None else self.lesson.take(rows)
-        return Sample(self.block.take(rows), self.y[rows], self.y_error[rows], lesson)
+        numbers = None if self.rows is None else self.rows[rows]
+        block = self.block.take(rows)
+        return Sample(block, self.y[rows], self.y_error[rows], lesson, self.dust, numbers)
+
+    def reddened(self, scatter: float) -> Sample:
+        """The same stars, most of them behind some more or less dust."""
+        if self.dust is None or self.rows is None:
+            return self
+        a_v = self.dust.draw(len(self), scatter)
+        return replace(self, block=self.dust.redden(self.block, self.rows, a_v))
 
 
 class Progress(Protocol):
@@ -125,7 +138,8 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = step.learning_rate
             optimiser.zero_grad(set_to_none=True)
-            loss = _loss(network, propagation, sample.take(step.rows), recipe, step.input_term)
+            batch = sample.take(step.rows).reddened(recipe.reddening)
+            loss = _loss(network, propagation, batch, recipe, step.input_term)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_LIMIT)
             optimiser.step()
@@ -134,7 +148,7 @@ def fit(
         entry = {
             "epoch": float(epoch + 1),
             "train": total / count,
-            "validation": _evaluate(network, propagation, validation, recipe),
+            "validation": _evaluate(network, propagation, validation, recipe, input_fraction > 0),
             "seconds": time.monotonic() - begun,
         }
         history.append(entry)
@@ -217,7 +231,9 @@ def _loss(
         block = block.hide(torch.rand(block.missing.shape) < recipe.missing_fraction)
     if sample.lesson is not None:
         out = propagation.run(network, block, input_term=input_term)
-        return _distillation_loss(propagation, sample, sample.lesson, block, out, recipe)
+        # its match is sought under dropout, as any network's is
+        matched = propagation.run(network, block, input_term=False, drop=True).labels
+        return _distillation_loss(propagation, sample, sample.lesson, block, out, matched, recipe)
     # the paper keeps its dropout masks throughout; otherwise the last epochs see the network
     # as it predicts, with the scatter under dropout as a variance instead
     drop = not input_term or recipe.scatter == "sampling"
@@ -234,7 +250,7 @@ def _loss(
 
 def _distillation_loss(
     propagation: Propagation, sample: Sample, lesson: Lesson, block: Block, out: Propagated,
-    recipe: Recipe,
+    matched: Tensor, recipe: Recipe,
 ) -> Tensor:  # fmt: skip
     """Match the teachers' mean and scatter; learn the excess from stars they never saw.
 
@@ -250,8 +266,8 @@ def _distillation_loss(
         recipe.dof,
     )
     # distances from the teachers count in units of the error they would cause
-    match = ((out.labels - told.mean) ** 2 / (out.variance.detach() + MATCH_FLOOR)).mean()
-    scatter = 0.5 * (torch.log(out.model) + told.variance / out.model).mean()
+    match = ((matched - told.mean) ** 2 / (out.variance.detach() + MATCH_FLOOR)).mean()
+    scatter: Tensor = 0.5 * (torch.log(out.model) + told.variance / out.model).mean()
     return likelihood + match + scatter
 
 
@@ -260,8 +276,9 @@ MATCH_FLOOR = 1e-4
 
 
 def _evaluate(
-    network: UncertainNetwork, propagation: Propagation, sample: Sample | None, recipe: Recipe
-) -> float:
+    network: UncertainNetwork, propagation: Propagation, sample: Sample | None, recipe: Recipe,
+    input_term: bool,
+) -> float:  # fmt: skip
     """Mean negative log-likelihood of the validation part, without dropout or hidden inputs."""
     if sample is None or not len(sample):
         return math.nan
@@ -269,7 +286,7 @@ def _evaluate(
     with torch.no_grad():
         for rows in torch.arange(len(sample)).split(4096):
             part = sample.take(rows)
-            out = propagation.run(network, part.block)
+            out = propagation.run(network, part.block, input_term=input_term)
             total += len(rows) * float(
                 negative_log_likelihood(
                     part.y - out.labels,

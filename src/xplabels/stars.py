@@ -322,9 +322,7 @@ def _blank_band(band: Band, width: int) -> Band:
     return Band(
         nothing,
         nothing.copy(),
-        None
-        if band.correlations is None
-        else np.full((len(nothing), packed), np.nan, np.float32),
+        None if band.correlations is None else np.full((len(nothing), packed), np.nan, np.float32),
     )
 
 

@@ -180,6 +180,8 @@ def _description(model: Model) -> dict[str, Any]:
             "activation": architecture.activation,
             "dropout": architecture.dropout,
             "scatter": architecture.scatter,
+            "samples": architecture.samples,
+            "spectral": architecture.spectral,
             "flop_a_star_with_jacobian": architecture.flop_with_jacobian * len(model.networks),
         },
         "domain_threshold": model.domain.threshold,
@@ -211,6 +213,7 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
     architecture = Architecture(
         network["inputs"], network["masks"], tuple(network["hidden"]), len(names),
         network["activation"], network["dropout"], network["scatter"],
+        network["samples"], network["spectral"],
     )  # fmt: skip
     scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__))
     _check_shapes(arrays, feature_set, architecture, len(names))

@@ -25,10 +25,18 @@ class Recipe:
         Inputs beside the spectra, or empty: all of them that the training stars have.
     covariance, extinction_error
         See :class:`~xplabels.features.FeatureSet`.
+    reddening
+        Scatter, in magnitudes of A_V, of the dust added to or taken from training stars (see
+        :mod:`xplabels.dust`), or 0. Like ``flux_samples`` it needs the sampling matrix.
+    copies
+        Reddened copies of each star that teachers show to a distilled network.
     missing_fraction
         Share of auxiliary inputs hidden at random while training, each star anew each epoch; the
         network is told which are missing. 0: it is not told, and missing inputs are only
         completed.
+    flux_samples
+        Number of wavelengths whose log flux is put beside the coefficients, or 0. It needs the
+        sampling matrix, which is known for 55 + 55 coefficients.
     hidden, activation, dropout
         See :class:`~xplabels.network.Architecture`.
     scatter
@@ -58,8 +66,11 @@ class Recipe:
     auxiliary: tuple[str, ...] = ()
     covariance: CovarianceRule = "exact"
     extinction_error: bool = True
+    reddening: float = 0.3
+    copies: int = 8
     missing_fraction: float = 0.15
-    hidden: tuple[int, ...] = (512, 512, 512)
+    flux_samples: int = 86
+    hidden: tuple[int, ...] = (400, 400, 400, 400)
     activation: str = "silu"
     dropout: float = 0.1
     scatter: Scatter = "dropout"
@@ -133,7 +144,10 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "optimizer": ("adamw", "adam"),
 }
 _RANGES: dict[str, tuple[float, float]] = {
+    "reddening": (0, 5),
+    "copies": (1, 1000),
     "missing_fraction": (0, 0.9),
+    "flux_samples": (0, 343),
     "dropout": (0, 0.9),
     "teacher_dropout": (0, 0.9),
     "passes": (2, 1e6),

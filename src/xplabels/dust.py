@@ -1,0 +1,146 @@
+"""More training stars from real ones: the same star behind a little more, or less, dust.
+
+A star's labels do not depend on the dust before it, and what dust does to a spectrum and to
+magnitudes is known. Training on stars reddened at random teaches a network to tell dust from
+temperature and composition. Every such star stays on its original's side of the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xplabels.errors import InputError
+from xplabels.features import AUXILIARY, EXTINCTION_SLOPE, Features, FeatureSet
+from xplabels.projection import FLUX_UNIT, Projection, gaiaxpy_band_fluxes
+from xplabels.propagation import Block
+from xplabels.scaling import Scaling
+from xplabels.stars import SampledSpectra, Stars
+
+R_V = 3.1
+REDDENED_SHARE = 0.7
+"""Share of the stars in a batch that are reddened; the rest stay as observed."""
+CENTRAL_WAVELENGTH = {"j_m": 1.235, "h_m": 1.662, "ks_m": 2.159, "w1mpro": 3.353, "w2mpro": 4.603}
+"""Micron: 2MASS (Cohen et al. 2003) and WISE (Jarrett et al. 2011) isophotal wavelengths."""
+
+
+class Dust:
+    """Reddens training stars, in the inputs of one feature set.
+
+    Parameters
+    ----------
+    stars, features
+        N stars and their inputs.
+    feature_set, scaling
+        Of the model in training.
+    projection
+        Sampling matrix and its inverse for these widths.
+
+    Raises
+    ------
+    InputError
+        If ``dust_extinction`` is not installed.
+    """
+
+    def __init__(
+        self, stars: Stars, features: Features, feature_set: FeatureSet, scaling: Scaling,
+        projection: Projection,
+    ) -> None:  # fmt: skip
+        n = feature_set.n_spectral
+        self.n, self.r0 = n, feature_set.widths[0]
+        self.auxiliary = feature_set.auxiliary
+        coefficients = features.x[:, :n] * features.divisor[:, None]
+        if isinstance(stars.spectra, SampledSpectra):
+            flux = stars.spectra.flux
+        else:
+            flux = coefficients @ projection.design.T
+        curve, by_band = extinction(projection.wavelength)
+
+        def tensor(array: NDArray[np.float64]) -> Tensor:
+            return torch.tensor(array, dtype=torch.float32)
+
+        self.coefficients = tensor(coefficients)
+        self.flux = tensor(flux / FLUX_UNIT)
+        self.from_flux = tensor(projection.from_flux.T * FLUX_UNIT)
+        self.curve = tensor(curve)
+        self.by_band = by_band
+        self.bands = {name: tensor(band) for name, band in gaiaxpy_band_fluxes().items()}
+        self.mean, self.scale = tensor(scaling.x_mean), tensor(scaling.x_scale)
+        # where RP 0 is no good divisor there is no spectrum to redden
+        self.possible = torch.as_tensor(features.is_ratio & (features.divisor > 0))
+
+    def redden(self, block: Block, rows: Tensor, a_v: Tensor) -> Block:
+        """The block of stars ``rows`` behind ``a_v`` [N] magnitudes of further dust.
+
+        Relative errors stay as they are: the same star observed for longer.
+        """
+        a_v = torch.where(self.possible[rows], a_v, torch.zeros_like(a_v))
+        before = self.coefficients[rows]
+        transmission = torch.exp(-0.4 * np.log(10) * a_v[:, None] * self.curve)
+        after = before + ((transmission - 1) * self.flux[rows]) @ self.from_flux
+        spectral = after / after[:, self.r0 : self.r0 + 1]
+        unmoved = (a_v == 0) | (after[:, self.r0] <= 0)
+        spectral = torch.where(unmoved[:, None], block.errors.x[:, : self.n], spectral)
+        shifts = self._shifts(before, after, torch.where(unmoved, 0.0, a_v))
+        auxiliary = [
+            self._auxiliary(name, block.errors.x[:, self.n + a], shifts)
+            for a, name in enumerate(self.auxiliary)
+        ]
+        x = torch.cat([spectral, *(column[:, None] for column in auxiliary)], dim=1)
+        scaled = torch.nan_to_num((x - self.mean) / self.scale)
+        return replace(block, x=scaled, errors=block.errors.with_x(x))
+
+    def _shifts(self, before: Tensor, after: Tensor, a_v: Tensor) -> dict[str, Tensor]:
+        """Change [N] of each magnitude."""
+        shifts = {name: a_v * ratio for name, ratio in self.by_band.items()}
+        for name, band in self.bands.items():
+            ratio = (after @ band) / (before @ band)
+            change = -2.5 * torch.log10(ratio.clamp(min=1e-3))
+            shifts[name] = torch.where(a_v == 0, torch.zeros_like(a_v), change)
+        return shifts
+
+    def _auxiliary(self, name: str, value: Tensor, shifts: Mapping[str, Tensor]) -> Tensor:
+        """An auxiliary input after its magnitudes have shifted."""
+        if name != "m_pseudo":
+            blue, red = AUXILIARY[name]
+            return value + shifts[blue] - shifts[red]
+        rp0 = shifts["phot_rp_mean_mag"] - EXTINCTION_SLOPE * (shifts["h_m"] - shifts["w2mpro"])
+        return value * 10 ** (0.2 * rp0)
+
+    def draw(self, count: int, scatter: float) -> Tensor:
+        """Random additions of dust [count], mag in V, of either sign, from torch's generator."""
+        chosen = torch.rand(count) < REDDENED_SHARE
+        return torch.randn(count) * scatter * chosen
+
+
+def extinction(wavelength: NDArray[np.float64]) -> tuple[NDArray[np.float64], dict[str, float]]:
+    """A(lambda) / A_V at ``wavelength`` [L] in nm, and of 2MASS and WISE bands.
+
+    The law is that of Gordon et al. 2023 at R_V = 3.1, from ``dust_extinction``.
+
+    Raises
+    ------
+    InputError
+        If ``dust_extinction`` is not installed.
+    """
+    try:
+        from dust_extinction.parameter_averages import G23
+    except ImportError:
+        raise InputError(
+            "training on reddened stars needs dust_extinction, which is not installed",
+            remedy="pip install 'xplabels[library]', or set reddening = 0 in the recipe",
+        ) from None
+    import astropy.units as u
+
+    law = G23(Rv=R_V)
+    curve = np.asarray(law(wavelength * 1e-3 * u.micron), np.float64)
+    by_band = {
+        name: float(law(np.array([micron]) * u.micron)[0])
+        for name, micron in CENTRAL_WAVELENGTH.items()
+    }
+    return curve, by_band

@@ -1,0 +1,210 @@
+"""The networks of one training run: one, an ensemble, or one that learns from teachers."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from xplabels.checkpoint import Checkpoint
+from xplabels.dust import Dust
+from xplabels.network import Architecture, UncertainNetwork
+from xplabels.optimisation import Lesson, Progress, Sample, fit
+from xplabels.projection import FLUX_UNIT, Projection, default_projection
+from xplabels.propagation import Propagation
+from xplabels.recipes import Recipe
+from xplabels.training_table import TrainingTable
+
+History = dict[str, list[dict[str, float]]]
+
+
+class Run:
+    """Trains what a recipe asks for, on the training part of a table."""
+
+    def __init__(
+        self,
+        table: TrainingTable,
+        recipe: Recipe,
+        seed: int,
+        checkpoint: Checkpoint,
+        progress: Progress,
+    ) -> None:
+        self.table, self.recipe, self.seed = table, recipe, seed
+        self.checkpoint, self.progress = checkpoint, progress
+        self.masks = len(table.feature_set.auxiliary) if recipe.missing_fraction > 0 else 0
+        self.propagation = Propagation(
+            table.feature_set, table.scaling, self.masks > 0, torch.float32
+        )
+        self.left_out: list[str] = []
+        self.sampling = self._sampling()
+        self.training = self._dusty(table.sample(table.train))
+        self.validation = table.sample(table.validation)
+
+    def _sampling(self) -> Projection | None:
+        """The sampling matrix of these widths, if it is known here."""
+        if not (self.recipe.flux_samples or self.recipe.reddening):
+            return None
+        features = self.table.feature_set
+        if features.projection is not None:
+            return features.projection
+        if features.widths == (55, 55) and importlib.util.find_spec("gaiaxpy"):
+            return default_projection()
+        self.left_out.append(
+            "log flux and reddening: GaiaXPy is not installed or does not sample "
+            f"{features.widths[0]} + {features.widths[1]} coefficients"
+        )
+        return None
+
+    def _dusty(self, sample: Sample) -> Sample:
+        """The training stars with the means to redden them, where the recipe asks for it."""
+        if not self.recipe.reddening or self.sampling is None:
+            return sample
+        table = self.table
+        dust = Dust(table.stars, table.features, table.feature_set, table.scaling, self.sampling)
+        return replace(sample, dust=dust, rows=torch.as_tensor(np.flatnonzero(table.train)))
+
+    def networks(self) -> tuple[tuple[UncertainNetwork, ...], History]:
+        """The trained networks, and the history of every stage."""
+        recipe = self.recipe
+        if recipe.scatter == "distilled":
+            return self._distilled()
+        kind = "dropout" if recipe.scatter in ("dropout", "sampling") else "none"
+        members = recipe.members if recipe.scatter == "ensemble" else 1
+        architecture = self._architecture(recipe.hidden, recipe.dropout, kind)
+        networks, history = [], {}
+        for member in range(members):
+            stage = "network" if members == 1 else f"member-{member + 1}"
+            network, history[stage] = self._fit(
+                architecture, stage, member, self.training, recipe.epochs, recipe.input_fraction
+            )
+            networks.append(network)
+        return tuple(networks), history
+
+    def _distilled(self) -> tuple[tuple[UncertainNetwork, ...], History]:
+        """Teachers that each leave out a fold, then one network that learns from all."""
+        recipe = self.recipe
+        n = len(self.training)
+        shuffle = torch.Generator().manual_seed(7_919 * self.seed + 1)
+        fold = torch.randperm(n, generator=shuffle) % recipe.folds
+        architecture = self._architecture(recipe.teacher_hidden, recipe.teacher_dropout, "none")
+        teachers, history = [], {}
+        for member in range(recipe.members):
+            stage = f"teacher-{member + 1}"
+            seen = torch.nonzero(fold != member % recipe.folds)[:, 0]
+            teacher, history[stage] = self._fit(
+                architecture, stage, member, self.training.take(seen), recipe.teacher_epochs, 0.0
+            )
+            teachers.append(teacher)
+        student, history["student"] = self._fit(
+            self._architecture(recipe.hidden, recipe.dropout, "distilled"),
+            "student", recipe.members, self._taught(teachers, fold),
+            recipe.epochs, recipe.input_fraction,
+        )  # fmt: skip
+        return (student,), history
+
+    def _taught(self, teachers: list[UncertainNetwork], fold: torch.Tensor) -> Sample:
+        """The training stars, with reddened copies, and what the teachers say of each."""
+        recipe, n = self.recipe, len(self.training)
+        copies = recipe.copies if self.training.dust is not None else 1
+        sample = self.training.take(torch.arange(n).repeat(copies))
+        if sample.dust is not None and sample.rows is not None:
+            torch.manual_seed(1000 * self.seed + 999)
+            a_v = sample.dust.draw(len(sample), recipe.reddening)
+            a_v[:n] = 0.0  # the first copy is the star as observed
+            sample = replace(
+                sample, block=sample.dust.redden(sample.block, sample.rows, a_v), dust=None
+            )
+        told = torch.stack([self._say(teacher, sample) for teacher in teachers])
+        unseen = torch.stack([fold == member % recipe.folds for member in range(len(teachers))])
+        weight = (unseen / unseen.sum(dim=0)).repeat(1, copies)[:, :, None, None]
+        lesson = Lesson(told.mean(dim=0), told.var(dim=0), (told * weight).sum(dim=0))
+        return replace(sample, lesson=lesson)
+
+    def _say(self, teacher: UncertainNetwork, sample: Sample) -> torch.Tensor:
+        """Labels [N, patterns, K] of stars with further inputs hidden."""
+        block = sample.block
+        auxiliaries = block.missing.shape[1]
+        said = []
+        for number in range(2**auxiliaries if self.masks else 1):
+            hidden = torch.tensor(
+                [bool(number >> a & 1) for a in range(auxiliaries)], dtype=torch.bool
+            )
+            parts = []
+            with torch.no_grad():
+                for rows in torch.arange(len(sample)).split(4096):
+                    hiding = block.take(rows).hide(hidden)
+                    parts.append(teacher(self.propagation.network_input(hiding)).labels)
+            said.append(torch.cat(parts))
+        return torch.stack(said, dim=1)
+
+    def _architecture(self, hidden: tuple[int, ...], dropout: float, scatter: Any) -> Architecture:
+        table = self.table
+        return Architecture(
+            table.x.shape[1], self.masks, hidden, len(table.scaling.y_mean),
+            self.recipe.activation, dropout, scatter,
+            0 if self.sampling is None else self.recipe.flux_samples,
+            table.feature_set.n_spectral,
+        )  # fmt: skip
+
+    def _fit(
+        self, architecture: Architecture, stage: str, member: int, sample: Sample,
+        epochs: int, input_fraction: float,
+    ) -> tuple[UncertainNetwork, list[dict[str, float]]]:  # fmt: skip
+        seed = 1000 * self.seed + member
+        torch.manual_seed(seed)
+        network = UncertainNetwork(architecture)
+        self._set_log_flux(network)
+        history = fit(
+            network, self.propagation, sample, self.validation, self.recipe,
+            stage=stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
+            input_fraction=input_fraction, checkpoint=self.checkpoint, progress=self.progress,
+        )  # fmt: skip
+        return network, history
+
+    def _set_log_flux(self, network: UncertainNetwork) -> None:
+        """Wavelengths spread evenly over the sampling, statistics from the training stars."""
+        if network.log_flux is None or self.sampling is None:
+            return
+        design = self.sampling.design / FLUX_UNIT
+        chosen = np.linspace(0, len(design) - 1, self.recipe.flux_samples).round().astype(int)
+        n = self.table.feature_set.n_spectral
+        scaling = self.table.scaling
+
+        def tensor(array: Any) -> torch.Tensor:
+            return torch.as_tensor(array, dtype=torch.float32)
+
+        network.log_flux.fit(
+            tensor(design[chosen]),
+            tensor(scaling.x_mean[:n]),
+            tensor(scaling.x_scale[:n]),
+            self.training.block.x,
+        )
+
+
+class Bar:
+    """One progress line a stage: epoch, losses, time left."""
+
+    def __init__(self) -> None:
+        self.interactive = sys.stderr.isatty()
+
+    def __call__(
+        self, stage: str, epoch: int, epochs: int, train: float, validation: float, left: float
+    ) -> None:
+        line = (
+            f"{stage}: epoch {epoch}/{epochs}  loss {train:.3f}  validation {validation:.3f}  "
+            f"{left:.0f} s left"
+        )
+        if self.interactive:
+            print(f"\r{line:78s}", end="\n" if epoch == epochs else "", file=sys.stderr, flush=True)
+        elif epoch == epochs or epoch % max(1, epochs // 10) == 0:
+            print(line, file=sys.stderr, flush=True)
+
+
+def silent(
+    stage: str, epoch: int, epochs: int, train: float, validation: float, left: float
+) -> None:
+    """Show nothing."""

@@ -1,0 +1,151 @@
+"""Stars with known labels -> features, the split and training statistics."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xplabels.errors import InputError
+from xplabels.features import AUXILIARY, Features, FeatureSet
+from xplabels.flags import UNUSABLE
+from xplabels.labels import Labels
+from xplabels.optimisation import Sample
+from xplabels.propagation import Block
+from xplabels.recipes import Recipe
+from xplabels.scaling import Scaling
+from xplabels.split import part_mask
+from xplabels.stars import Stars
+
+SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
+"""Fewer stars than this cannot train a network, or tell whether its errors are right."""
+
+
+@dataclass(frozen=True)
+class TrainingTable:
+    """Usable stars with features, labels, the split and training statistics."""
+
+    stars: Stars
+    feature_set: FeatureSet
+    features: Features
+    y: NDArray[np.float64]
+    y_error: NDArray[np.float64]
+    train: NDArray[np.bool_]
+    validation: NDArray[np.bool_]
+    scaling: Scaling
+
+    @property
+    def x(self) -> NDArray[np.float64]:
+        return self.features.x
+
+    def sample(self, rows: NDArray[np.bool_]) -> Sample:
+        """Float32 tensors of some stars."""
+        block = Block.of(self.features, self.feature_set, self.scaling, torch.float32)
+        y, error = self.scaling.scale_y(self.y[rows], self.y_error[rows])
+        chosen = torch.as_tensor(np.flatnonzero(rows))
+        return Sample(
+            block.take(chosen),
+            torch.as_tensor(y, dtype=torch.float32),
+            torch.as_tensor(np.nan_to_num(error), dtype=torch.float32),
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Which stars trained: origin, number, digest of their ids."""
+        ids = np.sort(self.stars.source_id[self.train])
+        return {
+            "origin": self.stars.origin,
+            "n_train": int(self.train.sum()),
+            "n_validation": int(self.validation.sum()),
+            "source_id_sha256": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest(),
+            "n_per_label": np.isfinite(self.y[self.train]).sum(axis=0).tolist(),
+            "notes": list(self.stars.notes),
+        }
+
+    def digest(self) -> str:
+        """Of the inputs and labels themselves: a checkpoint must not outlive a change of them."""
+        whole = hashlib.sha256()
+        for array in (self.features.x, self.features.errors, self.y, self.y_error):
+            whole.update(np.ascontiguousarray(array).tobytes())
+        return whole.hexdigest()
+
+
+def training_table(
+    stars: Stars, names: tuple[str, ...], recipe: Recipe, test_fraction: float
+) -> TrainingTable:
+    """Everything about the stars that training needs, the test part left out."""
+    if stars.labels is None:
+        raise InputError(
+            "the stars have no labels to learn", where=stars.origin or None,
+            remedy=f"add columns such as {names[0]} and {names[0]}_err",
+        )  # fmt: skip
+    labels = _checked(stars.labels.select(names), stars)
+    kept = ~part_mask(stars.source_id, "test", test_fraction)
+    kept &= (stars.flags & np.uint32(UNUSABLE)) == 0
+    known = np.isfinite(labels.values) & np.isfinite(labels.errors)
+    kept &= known.any(axis=1)
+    stars, labels = stars[kept], labels[kept]
+    auxiliary = recipe.auxiliary or _available(stars)
+    feature_set = FeatureSet.for_stars(
+        stars, auxiliary, covariance=recipe.covariance, extinction_error=recipe.extinction_error
+    )
+    features = feature_set.compute(stars)
+    n = feature_set.n_spectral
+    whole = np.isfinite(features.x[:, :n]).all(axis=1) & np.isfinite(features.errors).all(axis=1)
+    # divided by an error instead of RP 0, inputs have another scale: one such star would spoil
+    # the training statistics of all
+    whole &= features.is_ratio
+    train = whole & part_mask(stars.source_id, "train", test_fraction)
+    validation = whole & part_mask(stars.source_id, "validation", test_fraction)
+    for part, rows, least in (
+        ("training", train, SMALLEST_TRAINING),
+        ("validation", validation, SMALLEST_VALIDATION),
+    ):
+        if rows.sum() < least:
+            raise InputError(
+                f"only {int(rows.sum())} usable stars in the {part} part, {least} are needed",
+                where=stars.origin or None,
+                remedy="give more stars with labels and spectra",
+            )
+    y = np.where(known[kept], labels.values, np.nan)
+    y_error = np.where(known[kept], labels.errors, np.nan)
+    for k, name in enumerate(names):
+        for part, rows, least in (("training", train, SMALLEST_TRAINING),
+                                  ("validation", validation, SMALLEST_VALIDATION)):  # fmt: skip
+            if (count := int(np.isfinite(y[rows, k]).sum())) < least:
+                raise InputError(
+                    f"only {count} stars of the {part} part have {name}, {least} are needed",
+                    where=stars.origin or None,
+                    remedy=f"give more stars with {name}, or train without it",
+                )
+    scaling = Scaling.fit(features.x[train], y[train])
+    return TrainingTable(stars, feature_set, features, y, y_error, train, validation, scaling)
+
+
+def _checked(labels: Labels, stars: Stars) -> Labels:
+    """The labels, if every known one has a positive error."""
+    bad = np.isfinite(labels.values) & (labels.errors <= 0)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        name = labels.names[column]
+        raise InputError(
+            f"{name}_err is {labels.errors[row, column]:g}, an error must be positive "
+            f"({int(bad.sum())} such entries)",
+            where=f"{stars.origin or 'training stars'}, source_id {stars.source_id[row]}",
+            remedy=f"leave {name} empty where its error is not known",
+        )
+    return labels
+
+
+def _available(stars: Stars) -> tuple[str, ...]:
+    """The auxiliary inputs that at least half of the stars have."""
+    photometry = stars.photometry
+
+    def share(name: str) -> float:
+        present = [np.isfinite(photometry.column(part)[0]) for part in AUXILIARY[name]]
+        return float(np.mean(np.all(present, axis=0)))
+
+    return tuple(name for name in AUXILIARY if share(name) >= 0.5)
