@@ -61,6 +61,31 @@ def test_activations_are_torch_s_and_derivatives_theirs(activation) -> None:
     torch.testing.assert_close(d, slope)
 
 
+@pytest.mark.parametrize("masks", [0, 2])
+def test_the_chain_passes_through_the_log_fluxes(masks) -> None:
+    net = network(samples=7, spectral=4, masks=masks, dropout=0.3)
+    training = 0.3 * inputs(50, 6, seed=9)
+    generator = torch.Generator().manual_seed(2)
+    design = torch.rand((7, 4), generator=generator, dtype=torch.float64)
+    mean, scale = torch.ones(4, dtype=torch.float64), torch.full((4,), 0.4, dtype=torch.float64)
+    net.log_flux.fit(design, mean, scale, training)
+    x = inputs(width=6 + masks)
+    out = net(x, jacobian=True)
+    torch.testing.assert_close(out.jacobian, jacobian_by_autograd(net, x), rtol=1e-9, atol=1e-12)
+    # what enters the first layer, by hand: fluxes of 1 + 0.4 x, their asinh, standardised
+    log_flux = torch.asinh((1 + 0.4 * training[:, :4]) @ design.T / net.log_flux.softening)
+    entered = net.log_flux(training)[0]
+    torch.testing.assert_close(entered[:, :6], training)
+    wanted = (log_flux - log_flux.mean(dim=0)) / log_flux.std(dim=0)
+    torch.testing.assert_close(entered[:, 6:], wanted)
+    # inputs beyond the spectral ones, and masks, do not touch the fluxes
+    moved = x.clone()
+    moved[:, 4:] += 1
+    torch.testing.assert_close(
+        net.log_flux(moved)[0][:, 6 + masks :], net.log_flux(x)[0][:, 6 + masks :]
+    )
+
+
 def test_the_thinned_network_s_jacobian_is_its_own() -> None:
     net, x = network(dropout=0.4), inputs(1)
     torch.manual_seed(5)

@@ -6,7 +6,7 @@ scatter about that mean, both from the training set's covariance: x_m = mu_m + B
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,19 +43,28 @@ class Scaling:
     y_scale: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, x: NDArray[np.float64], y: NDArray[np.float64]) -> Scaling:
+    def fit(
+        cls,
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        inputs: Sequence[str] = (),
+        labels: Sequence[str] = (),
+    ) -> Scaling:
         """Statistics of the training inputs [N, F] and labels [N, K]; NaN is left out.
+
+        ``inputs`` and ``labels`` name the columns in messages.
 
         Raises
         ------
         InputError
             If a label or input is never present.
         """
-        for name, values in (("input", x), ("label", y)):
+        for name, values, names in (("input", x, inputs), ("label", y, labels)):
             absent = np.flatnonzero(~np.isfinite(values).any(axis=0))
             if absent.size:
+                which = names[absent[0]] if names else f"number {absent[0]}"
                 raise InputError(
-                    f"{name} number {absent[0]} is missing for every training star",
+                    f"{name} {which} is missing for every training star",
                     remedy=f"train without this {name}",
                 )
         x_mean, x_scale = np.nanmean(x, axis=0), np.nanstd(x, axis=0)

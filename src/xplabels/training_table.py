@@ -121,7 +121,7 @@ def training_table(
                     where=stars.origin or None,
                     remedy=f"give more stars with {name}, or train without it",
                 )
-    scaling = Scaling.fit(features.x[train], y[train])
+    scaling = Scaling.fit(features.x[train], y[train], feature_set.names, names)
     return TrainingTable(stars, feature_set, features, y, y_error, train, validation, scaling)
 
 
