@@ -44,7 +44,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         f"test fraction {metadata['split']['test_fraction']:g}.",
         f"- Further inputs, each of which may be missing: "
         f"{', '.join(features.auxiliary) or 'none'}.",
-        f"- Network: {'-'.join(map(str, (*network.sizes, network.outputs)))}, "  # noqa: E501
+        f"- Network: {'-'.join(map(str, (*network.sizes, network.outputs)))}, "
         f"{network.activation}, {len(model.networks)} of them; "
         f"{network.flop_with_jacobian * len(model.networks) / 1e6:.1f} MFLOP a star with the "
         "Jacobian.",

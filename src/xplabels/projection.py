@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import json
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -207,9 +208,17 @@ def _need_gaiaxpy() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """GaiaXPy reports on both streams, which would break into progress bars of our own."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+    """Keep GaiaXPy's progress out of ours: it holds the stream, so the file itself is turned."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+            sys.stdout.flush()
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _unit_vectors(width: int = 55) -> object:

@@ -1,0 +1,53 @@
+"""Train the model that ships, on the real library's training part, and test it.
+
+    python tools/ship_model.py [--checkpoint FOLDER]
+
+Writes src/xplabels/models/apogee-dr17-library, whose card holds the scores of the test part; these
+were taken once, after everything was chosen on the validation part.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from xplabels.demo import LABELS, SELECTION, TEST_FRACTION
+from xplabels.library import read_library
+from xplabels.model import Model
+from xplabels.model_card import write_card
+from xplabels.recipes import load_recipe
+from xplabels.split import part_mask
+from xplabels.training import train
+from xplabels.validation import validate
+
+NAME = "apogee-dr17-library"
+SEED = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=Path("ship_model.partial"))
+    checkpoint = parser.parse_args().checkpoint
+    stars, flow = SELECTION.apply(read_library())
+    recipe = replace(load_recipe("distilled"), auxiliary=("bp_rp", "j_h"))
+    model = train(
+        stars, LABELS, recipe,
+        seed=SEED, test_fraction=TEST_FRACTION, checkpoint=checkpoint, name=NAME,
+    )  # fmt: skip
+    model.metadata["selection"] = SELECTION.to_metadata() | {"flow": flow}
+    model.metadata["command"] = "python tools/ship_model.py"
+    folder = Path(__file__).parents[1] / "src" / "xplabels" / "models" / NAME
+    folder.parent.mkdir(exist_ok=True)
+    test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
+    if test.labels is None:
+        raise SystemExit("the library has no labels")
+    scores = validate(model.predict(test), test.labels).to_metrics()
+    model.metadata["test"] = {key: scores[key] for key in ("n", "labels")}
+    finished: Model = replace(model, card=write_card(model, scores))
+    finished.save(folder, overwrite=True)
+    print(finished.card)
+
+
+if __name__ == "__main__":
+    main()
