@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conftest import quick
-from twins import random_stars
+from twins import explicit, random_stars
 from xplabels.calibration import Calibration
 from xplabels.errors import InputError
 from xplabels.flags import Flag
@@ -362,3 +362,27 @@ def test_withheld_photometry_makes_the_errors_larger(told) -> None:
     assert ratio[0] > 1.15
     assert ratio[1] > 0.95
     assert np.median(lacking.errors[:, 0] / whole.errors[:, 0]) > 1.01
+
+
+def test_one_dominant_flux_mode_does_not_spoil_the_prediction(small_model, small_stars) -> None:
+    """METHOD 2's trap: RP's noise is a common factor, a thousand times all other noise, which the
+    ratio takes out again. In float32 that leaves a few per cent at best."""
+    network = deepcopy(small_model.networks[0])
+    with torch.no_grad():
+        network.hidden[0].weight[:, :6] = 0.0  # blind to BP, which the factor would move
+    model = replace(small_model, networks=(network,), calibration=Calibration(*np.ones((2, 2))))
+    stars = copied(small_stars[:20])
+    band, random = stars.spectra.rp, np.random.default_rng(5)
+    for c, errors, packed in zip(band.coefficients, band.errors, band.correlations, strict=True):
+        rest = 1e-5 * np.abs(c[0]) * random.uniform(0.5, 1.5, 5)
+        covariance = 1e-4 * np.outer(c, c) + np.diag(rest**2)
+        errors[:] = np.sqrt(np.diag(covariance))
+        packed[:] = (covariance / np.outer(errors, errors))[np.tril_indices(5, -1)]
+    stars.photometry.errors[...] = 0.0
+    stated = model.predict(stars).errors_input
+    features = model.feature_set.compute(stars)
+    x = np.column_stack([model.scaling.scale_x(features.x), np.zeros((20, 3))])
+    with torch.no_grad():
+        jacobian = network.double()(torch.as_tensor(x), jacobian=True).jacobian.numpy()
+    wanted = explicit(model.feature_set, stars, jacobian[..., :14] / model.scaling.x_scale)
+    np.testing.assert_allclose(stated, np.sqrt(wanted) * model.scaling.y_scale, rtol=1e-4)
