@@ -62,9 +62,7 @@ def test_labels_and_photometry(stars: Stars) -> None:
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(-1, 5), st.sampled_from([1.0, 2.0, 3.0, np.nan])), max_size=30
-    )
+    st.lists(st.tuples(st.integers(-1, 5), st.sampled_from([1.0, 2.0, 3.0, np.nan])), max_size=30)
 )
 def test_best_rows_match_the_obvious_loop(rows: list[tuple[int, float]]) -> None:
     source_id = np.array([star for star, _ in rows], np.int64)

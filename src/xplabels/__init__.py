@@ -1,3 +1,91 @@
-"""Stellar labels, with honest errors, from Gaia BP/RP spectra."""
+"""Stellar labels, with honest errors, from Gaia BP/RP spectra.
+
+Everything a script needs stands here; each name is loaded when it is first used, so that
+``import xplabels`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xplabels.archive import read, read_blocks, write_stars
+    from xplabels.catalogue import write_catalogue
+    from xplabels.errors import InputError
+    from xplabels.flags import Flag
+    from xplabels.labels import LABELS, Labels
+    from xplabels.library import read_library
+    from xplabels.model import Model, shipped
+    from xplabels.prediction import Prediction
+    from xplabels.recipes import Recipe, load_recipe
+    from xplabels.report import write_report
+    from xplabels.stars import Photometry, Stars
+    from xplabels.synthetic import example_stars, simulate_stars
+    from xplabels.tables import join_labels, join_photometry
+    from xplabels.training import train
+    from xplabels.validation import validate
 
 __version__ = "0.1.0"
+
+_ROOM_OF = {
+    "LABELS": "labels",
+    "Flag": "flags",
+    "InputError": "errors",
+    "Labels": "labels",
+    "Model": "model",
+    "Photometry": "stars",
+    "Prediction": "prediction",
+    "Recipe": "recipes",
+    "Stars": "stars",
+    "example_stars": "synthetic",
+    "join_labels": "tables",
+    "join_photometry": "tables",
+    "load_recipe": "recipes",
+    "read": "archive",
+    "read_blocks": "archive",
+    "read_library": "library",
+    "shipped": "model",
+    "simulate_stars": "synthetic",
+    "train": "training",
+    "validate": "validation",
+    "write_catalogue": "catalogue",
+    "write_report": "report",
+    "write_stars": "archive",
+}
+
+__all__ = [
+    "LABELS",
+    "Flag",
+    "InputError",
+    "Labels",
+    "Model",
+    "Photometry",
+    "Prediction",
+    "Recipe",
+    "Stars",
+    "example_stars",
+    "join_labels",
+    "join_photometry",
+    "load_recipe",
+    "read",
+    "read_blocks",
+    "read_library",
+    "shipped",
+    "simulate_stars",
+    "train",
+    "validate",
+    "write_catalogue",
+    "write_report",
+    "write_stars",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'xplabels' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"xplabels.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

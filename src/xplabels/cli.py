@@ -232,6 +232,11 @@ def _add_validate(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
     verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     verb.add_argument("--all", action="store_true", help="every star, not the test part only")
+    verb.add_argument(
+        "--withhold-photometry",
+        action="store_true",
+        help="predict from the spectra alone: are the larger errors right?",
+    )
     _add_selection(verb, "compare only stars inside a range of a known label, e.g. fe_h=:-1")
     _add_tables(verb)
     _add_overwrite(verb)
@@ -388,6 +393,7 @@ def _validate(args: argparse.Namespace) -> None:
         args.output,
         selection=selection,
         every=args.all,
+        withhold_photometry=args.withhold_photometry,
         overwrite=args.overwrite,
         command=args.command,
     )

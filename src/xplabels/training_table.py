@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xplabels.errors import InputError
 from xplabels.features import AUXILIARY, Features, FeatureSet
-from xplabels.flags import UNUSABLE
+from xplabels.flags import UNUSABLE, Flag
 from xplabels.labels import Labels
 from xplabels.optimisation import Sample
 from xplabels.propagation import Block
@@ -98,6 +98,8 @@ def training_table(
     # divided by an error instead of RP 0, inputs have another scale: one such star would spoil
     # the training statistics of all
     whole &= features.is_ratio
+    # nor may ratios to a noisy RP 0, which are wild
+    whole &= (features.flags & np.uint32(Flag.LOW_SNR)) == 0
     train = whole & part_mask(stars.source_id, "train", test_fraction)
     validation = whole & part_mask(stars.source_id, "validation", test_fraction)
     for part, rows, least in (

@@ -18,7 +18,7 @@ from xplabels.labels import Labels
 from xplabels.output import check_output
 from xplabels.selection import Selection
 from xplabels.split import part_mask
-from xplabels.stars import Stars
+from xplabels.stars import Photometry, Stars
 
 if TYPE_CHECKING:
     from xplabels.archive import BadRows
@@ -202,6 +202,7 @@ def validate_model(
     *,
     selection: Selection | None = None,
     every: bool = False,
+    withhold_photometry: bool = False,
     training_labels: Labels | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -209,6 +210,7 @@ def validate_model(
 ) -> Validation:
     """Predict, compare with the known labels and write ``metrics.json`` and ``report.html``.
 
+    ``withhold_photometry`` predicts from the spectra alone; magnitudes still make the bins.
     ``training_labels``, where the caller has them, are drawn behind the errors.
 
     Raises
@@ -223,7 +225,11 @@ def validate_model(
     stars, labels, flow = reporting_stars(model, stars, selection, every)
     for line in flow:
         say(line)
-    prediction = model.predict(stars, progress=True)
+    shown = stars
+    if withhold_photometry:
+        shown = stars.with_photometry(Photometry.missing(len(stars)))
+        flow = [*flow, "photometry withheld"]
+    prediction = model.predict(shown, progress=True)
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
     validation = validate(
         prediction,
