@@ -83,7 +83,7 @@ def test_colours_redden_by_the_extinction_law(parts) -> None:
         for a_v in (0.0, 1.0)
     )
     bp_rp, j_h, w1_w2, h_w2, _ = (after - before).T
-    # E(BP-RP) / A_V of normal stars is 0.38-0.46, larger for hot ones (Casagrande & VandenBerg 2018)
+    # E(BP-RP) / A_V is about 0.4, larger for hot stars, whose flux is bluer
     assert np.all((bp_rp > 0.33) & (bp_rp < 0.50))
     assert np.all(np.diff(bp_rp) > 0)
     # E(J-H) / A_V: 0.243 - 0.131 (Wang & Chen 2019)
