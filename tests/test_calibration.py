@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xplabels.calibration import LEVEL, LEVEL_95, Calibration
+from xplabels.calibration import LEVEL, LEVEL_95, SMALLEST_FACTOR, Calibration
 
 
 def covered(calibration: Calibration, residuals, variance, errors) -> list[np.ndarray]:
@@ -69,6 +69,14 @@ def test_the_outer_interval_is_never_inside_the_inner() -> None:
     calibration = Calibration.fit(residuals, np.ones((500, 1)), np.full((500, 1), 0.6))
     assert (calibration.factor_95 >= calibration.factor).all()
     assert (calibration.factor > 0).all()
+
+
+def test_label_errors_too_large_leave_an_error_bar() -> None:
+    """A table that overstates its errors must not end its training in errors of zero."""
+    residuals = np.random.default_rng(4).standard_normal((500, 1))
+    calibration = Calibration.fit(residuals, np.ones((500, 1)), np.full((500, 1), 5.0))
+    assert calibration.factor == SMALLEST_FACTOR
+    assert calibration.factor_95 == SMALLEST_FACTOR
 
 
 def test_nominal_factors_are_the_law_s_quantiles() -> None:

@@ -17,6 +17,10 @@ from xplabels.likelihood import Likelihood
 LEVEL, LEVEL_95 = 0.6827, 0.9545
 """The central probability of one and two standard deviations of a Gaussian."""
 
+SMALLEST_FACTOR = 0.1
+"""Where label errors explain the residuals by themselves, no factor is small enough; an error of
+zero is no error bar, so it ends here and the intervals cover more than they say."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -41,6 +45,8 @@ class Calibration:
     ) -> Calibration:
         """Factors with which the intervals cover exactly their share of these stars.
 
+        They are at least :data:`SMALLEST_FACTOR`.
+
         Parameters
         ----------
         residuals, variance, label_errors
@@ -57,4 +63,5 @@ class Calibration:
             )
             for level, times in ((LEVEL, 1.0), (LEVEL_95, 2.0))
         ]
-        return cls(factors[0], np.maximum(factors[1], factors[0]))
+        inner = np.maximum(factors[0], SMALLEST_FACTOR)
+        return cls(inner, np.maximum(factors[1], inner))
