@@ -195,7 +195,7 @@ def test_an_existing_file_is_kept_unless_told(stars: Stars, tmp_path: Path) -> N
 
 
 def test_an_unwritable_folder_is_named(stars: Stars, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="folder does not exist"):
         write_stars(stars, tmp_path / "absent" / "s.parquet")
 
 

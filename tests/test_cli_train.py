@@ -209,3 +209,20 @@ def test_a_label_without_a_positive_error_is_told(
     assert "77" in message
     assert "teff" in message
     assert not (tmp_path / "model").exists()
+
+
+def test_labels_that_are_not_learnt_may_be_nonsense(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A survey's table has more labels than one trains on, with sentinels where they are lost."""
+    write_stars(make_stars(5).with_labels(None), tmp_path / "stars.parquet")
+    table = Table({"source_id": np.arange(1, 6)})
+    for name, value in (("teff", 5000.0), ("logg", 3.0), ("c_fe", -9999.0)):
+        table[name], table[f"{name}_err"] = np.full(5, value), np.full(5, value / 100)
+    table.write(tmp_path / "labels.csv")
+    words = ["train", str(tmp_path / "stars.parquet"), "--labels", "teff", "--range", "logg=2:4"]
+    words += ["--label-table", str(tmp_path / "labels.csv"), "--output", str(tmp_path / "model")]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert "usable stars" in message
+    assert "c_fe" not in message

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from simulated_predictions import NAMES, PROVENANCE, Simulated, simulate
-from xplabels import report
+from xplabels import output, report
 from xplabels.errors import InputError
 from xplabels.labels import Labels
 from xplabels.report import write_report
@@ -213,22 +213,30 @@ def test_a_failure_leaves_nothing_and_the_old_report_in_place(
     assert (old / "report.html").read_text() == "old"
 
 
+@pytest.mark.parametrize(
+    ("stop", "raised"),
+    [
+        (OSError(28, "No space left on device"), InputError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
 def test_if_the_new_folder_cannot_move_in_the_old_one_comes_back(
-    tmp_path: Path, simulated: Simulated, validated: Validation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    stop: BaseException, raised: type[BaseException], tmp_path: Path, simulated: Simulated,
+    validated: Validation, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setattr(report, "report_files", lambda *a, **k: {"report.html": b"new"})
     old = tmp_path / "old"
     old.mkdir()
     (old / "report.html").write_text("old")
-    move = report.os.replace
+    move = output.os.replace
 
     def fail_on_new(source: Path, target: Path) -> None:
-        if Path(source).name == "new":
-            raise OSError(28, "No space left on device")
+        if ".partial." in Path(source).name:
+            raise stop
         move(source, target)
 
-    monkeypatch.setattr(report.os, "replace", fail_on_new)
-    with pytest.raises(InputError, match="No space left"):
+    monkeypatch.setattr(output.os, "replace", fail_on_new)
+    with pytest.raises(raised):
         write(old, validated, simulated, overwrite=True)
     assert (old / "report.html").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["old"]

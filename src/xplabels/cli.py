@@ -333,17 +333,20 @@ def _library(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from xplabels.labels import check_names
+    from xplabels.output import MODEL_FILES, check_new_folder
     from xplabels.recipes import load_recipe
     from xplabels.selection import Selection
     from xplabels.split import check_test_fraction
-    from xplabels.workflow import MODEL_MARK, check_new_folder, read_stars, train_model
+    from xplabels.workflow import read_stars, train_model
 
     names = check_names(args.labels)
     selection = Selection.of(args.ranges, names if args.complete else ())
     recipe = load_recipe(args.recipe)
     check_test_fraction(args.test_fraction)
-    check_new_folder(args.output, MODEL_MARK, args.overwrite)
-    stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
+    check_new_folder(args.output, MODEL_FILES, args.overwrite)
+    # a table of labels may hold others, with sentinels: they are nobody's business here
+    needed = tuple(dict.fromkeys((*names, *selection.ranges)))
+    stars = read_stars(args.stars, args.photometry, args.label_table, needed, args.bad_rows)
     train_model(
         stars,
         args.output,
@@ -379,10 +382,11 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _validate(args: argparse.Namespace) -> None:
     from xplabels.model import Model
+    from xplabels.output import REPORT_FILES, check_new_folder
     from xplabels.selection import Selection
-    from xplabels.workflow import REPORT_MARK, check_new_folder, read_stars, validate_model
+    from xplabels.workflow import read_stars, validate_model
 
-    check_new_folder(args.output, REPORT_MARK, args.overwrite)
+    check_new_folder(args.output, REPORT_FILES, args.overwrite)
     model = Model.load(args.model)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from xplabels.errors import InputError
+
+MODEL_FILES = ("model.json", "weights.safetensors", "card.md")
+REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
+"""All that a model's and a report's folder may hold; anything else is the user's."""
 
 
 def check_output(path: Path, overwrite: bool = False) -> None:
@@ -20,6 +25,30 @@ def check_output(path: Path, overwrite: bool = False) -> None:
         raise InputError("its folder does not exist", where=path, remedy=f"make {parent}")
     if not os.access(parent, os.W_OK):
         raise InputError("cannot be written", where=path, remedy=f"make {parent} writable")
+
+
+def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False) -> None:
+    """Make sure, before any work, that ``folder`` may be made, or replaced with ``overwrite``.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_output`; if it is no folder; if it holds a file that matches none of the
+        patterns ``ours``: a user's folder is never replaced.
+    """
+    check_output(folder, overwrite)
+    if not folder.exists():
+        return
+    if not folder.is_dir() or folder.is_symlink():
+        raise InputError("is not a folder", where=folder, remedy="choose another name")
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+    foreign = next((n for n in names if not any(fnmatch(n, pattern) for pattern in ours)), None)
+    if foreign is not None:
+        raise InputError(
+            f"holds {foreign!r}, which was not made here, so the folder is not replaced",
+            where=folder,
+            remedy="name another folder",
+        )
 
 
 @contextlib.contextmanager
@@ -61,10 +90,11 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(partial, path)
     except OSError as error:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
         raise InputError(f"cannot be written: {error.strerror or error}", where=path) from error
     finally:
+        # whatever stopped the exchange, Ctrl-C included: what was there comes back
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         shutil.rmtree(partial, ignore_errors=True)
         if old.is_dir():
             shutil.rmtree(old, ignore_errors=True)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xplabels.errors import InputError
 from xplabels.labels import LABELS, Labels
+from xplabels.output import REPORT_FILES, check_new_folder, whole_folder
 from xplabels.prediction import Prediction
 from xplabels.sections import Section, card_section, provenance_section, standard_sections
 from xplabels.validation import Validation, calibration_gate, format_score
@@ -66,7 +64,7 @@ def write_report(
         If the folder exists (without ``overwrite``), holds other things, or cannot be written.
     """
     folder = Path(folder)
-    _check_output(folder, overwrite)
+    check_new_folder(folder, REPORT_FILES, overwrite)
     files = report_files(
         validation,
         prediction,
@@ -75,14 +73,10 @@ def write_report(
         training_labels=training_labels,
         sections=sections,
     )
-    try:
-        _write_whole(folder, files)
-    except OSError as error:
-        raise InputError(
-            f"the report cannot be written ({error.strerror})",
-            where=folder,
-            remedy="choose a folder that can be written",
-        ) from error
+    with whole_folder(folder, overwrite) as partial:
+        for name, content in files.items():
+            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).write_bytes(content)
     return folder / "report.html"
 
 
@@ -171,45 +165,3 @@ def _headline(validation: Validation) -> list[dict[str, str]]:
         }
         for name, scores in validation.labels.items()
     ]
-
-
-def _check_output(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not overwrite:
-        raise InputError(
-            "exists already",
-            where=folder,
-            remedy="choose another folder, or replace it with overwrite=True (--overwrite)",
-        )
-    if not folder.is_dir() or folder.is_symlink():
-        raise InputError("is not a folder", where=folder, remedy="choose another name")
-    ours = {"metrics.json", "report.html", "figures"}
-    foreign = sorted(
-        [p.name for p in folder.iterdir() if p.name not in ours]
-        + [p.name for p in folder.glob("figures/*") if p.suffix != ".png"]
-    )
-    if foreign:
-        raise InputError(
-            f"holds {foreign[0]!r}, which is no part of a report, so it is not replaced",
-            where=folder,
-            remedy="choose another folder",
-        )
-
-
-def _write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write beside ``folder``, then move into place; an old folder goes only after that."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-        new, old = Path(beside) / "new", Path(beside) / "old"
-        for name, content in files.items():
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
-            (new / name).write_bytes(content)
-        if folder.exists():
-            os.replace(folder, old)
-        try:
-            os.replace(new, folder)
-        except OSError:
-            if old.exists():
-                os.replace(old, folder)
-            raise

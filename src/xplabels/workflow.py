@@ -15,7 +15,7 @@ from xplabels import __version__
 from xplabels.catalogue import check_catalogue
 from xplabels.errors import InputError
 from xplabels.labels import Labels
-from xplabels.output import check_output
+from xplabels.output import MODEL_FILES, REPORT_FILES, check_new_folder, check_output
 from xplabels.selection import Selection
 from xplabels.split import part_mask
 from xplabels.stars import Photometry, Stars
@@ -31,9 +31,6 @@ Say = Callable[[str], None]
 
 DEFAULT_MODEL = "apogee-dr17-library"
 """The shipped model that ``predict`` takes when none is named."""
-
-MODEL_MARK, REPORT_MARK = "model.json", "report.html"
-"""The file by which a model's and a report's folder is known."""
 
 
 def read_stars(
@@ -71,26 +68,6 @@ def write_library(path: Path, overwrite: bool = False) -> int:
     return len(stars)
 
 
-def check_new_folder(folder: Path, mark: str, overwrite: bool) -> None:
-    """Make sure, before any work, that ``folder`` may be made, or replaced with ``overwrite``.
-
-    Raises
-    ------
-    InputError
-        If it exists and ``overwrite`` is false; if it holds something, but no file ``mark``, which
-        every folder of this kind has: a user's folder is never replaced.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError("is a file, not a folder", where=folder, remedy="name a folder")
-    check_output(folder, overwrite)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
-        raise InputError(
-            f"holds something else (there is no {mark} in it), so it is not replaced",
-            where=folder,
-            remedy="name another folder",
-        )
-
-
 def train_model(
     stars: Stars,
     output: Path,
@@ -113,7 +90,7 @@ def train_model(
     """
     from xplabels.training import train
 
-    check_new_folder(output, MODEL_MARK, overwrite)
+    check_new_folder(output, MODEL_FILES, overwrite)
     stars, flow = selection.apply(stars)
     for line in flow:
         say(line)
@@ -221,7 +198,7 @@ def validate_model(
     from xplabels.report import write_report
     from xplabels.validation import validate
 
-    check_new_folder(output, REPORT_MARK, overwrite)
+    check_new_folder(output, REPORT_FILES, overwrite)
     stars, labels, flow = reporting_stars(model, stars, selection, every)
     for line in flow:
         say(line)

@@ -11,7 +11,6 @@ as archive coefficients.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +43,7 @@ from xplabels.archive.rows import (
 from xplabels.errors import InputError
 from xplabels.flags import UNUSABLE, Flag
 from xplabels.labels import LABELS
+from xplabels.output import whole_file
 from xplabels.stars import MEASUREMENTS, CoefficientSpectra, Stars, concatenate
 
 FORMAT_VERSION = 1
@@ -70,11 +70,7 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
     """
     import pyarrow.parquet as pq
 
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise InputError("exists already", where=path, remedy="choose another name or --overwrite")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(Path(path), overwrite) as temporary:
         pq.write_table(
             _to_arrow(stars),
             temporary,
@@ -82,13 +78,6 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
             compression_level=COMPRESSION_LEVEL,
             row_group_size=ROW_GROUP,
         )
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            f"cannot be written ({error.strerror or error})", where=path, remedy="check the folder"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
