@@ -52,7 +52,7 @@ def read_delimited(path: Path, bad_rows: BadRows, block: int, delimiter: str) ->
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, gzipped or not (by its first bytes, not its name).
+    """The lines of a text file, gzipped if its name ends in ``.gz``.
 
     Raises
     ------
