@@ -11,6 +11,7 @@ from twins import random_stars
 from xplabels.errors import InputError
 from xplabels.flags import MEANING, Flag, describe
 from xplabels.labels import LABELS, Labels, check_names
+from xplabels.stacking import concatenate
 from xplabels.stars import (
     MEASUREMENTS,
     Band,
@@ -18,7 +19,6 @@ from xplabels.stars import (
     Photometry,
     SampledSpectra,
     Stars,
-    concatenate,
     with_widths,
 )
 
@@ -71,6 +71,27 @@ def test_blocks_of_other_widths_spaces_or_labels_do_not_stack() -> None:
             concatenate([stars, block])
     with pytest.raises(InputError, match="no stars"):
         concatenate([])
+
+
+def test_flux_at_other_wavelengths_does_not_stack() -> None:
+    flux, wavelength = np.ones((1, 5)), np.arange(5.0)
+    blocks = [
+        Stars.of(np.array([star]), SampledSpectra(grid, flux, flux), origin=f"{star}.parquet")
+        for star, grid in ((1, wavelength), (2, wavelength**1.1))
+    ]
+    with pytest.raises(InputError, match=r"2\.parquet.*5 wavelengths, 0-4.59"):
+        concatenate(blocks)
+
+
+def test_correlations_lost_in_stacking_are_flagged() -> None:
+    stars = labelled()
+    spectra = stars.spectra
+    bare = [Band(band.coefficients, band.errors) for band in (spectra.bp, spectra.rp)]
+    other = Stars.of(stars.source_id + 100, CoefficientSpectra(*bare), labels=stars.labels)
+    assert not (stars.flags & Flag.NO_CORRELATIONS).any()
+    whole = concatenate([stars, other])
+    assert whole.spectra.bp.correlations is None
+    assert (whole.flags & Flag.NO_CORRELATIONS).all()
 
 
 def test_one_star_twice_is_an_error_that_names_it() -> None:

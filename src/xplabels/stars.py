@@ -6,7 +6,7 @@ comes from the data: nothing here or downstream assumes 55 + 55.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -336,82 +336,3 @@ def check_unique(source_id: NDArray[np.int64], where: object = None) -> None:
             where=where or None,
             remedy="keep one row a star",
         )
-
-
-def concatenate(blocks: Sequence[Stars]) -> Stars:
-    """Stack blocks of stars of one space and width; labels must be alike or absent in all.
-
-    Raises
-    ------
-    InputError
-        If the blocks differ in space, widths or labels, or if there is none.
-    """
-    if not blocks:
-        raise InputError("no stars at all", remedy="give at least one file with rows")
-    first = blocks[0]
-    if len(blocks) == 1:
-        return first
-    for block in blocks[1:]:
-        if _kind(block) != _kind(first):
-            raise InputError(
-                f"holds {_kind(block)}, but {first.origin or 'the first file'} {_kind(first)}",
-                where=block.origin or None,
-                remedy="predict them in separate calls",
-            )
-    origins = list(dict.fromkeys(block.origin for block in blocks if block.origin))
-    notes = tuple(dict.fromkeys(note for block in blocks for note in block.notes))
-    labels = [block.labels for block in blocks if block.labels is not None]
-    return Stars(
-        np.concatenate([block.source_id for block in blocks]),
-        _concatenate_spectra([block.spectra for block in blocks]),
-        Photometry(
-            np.concatenate([block.photometry.values for block in blocks]),
-            np.concatenate([block.photometry.errors for block in blocks]),
-        ),
-        np.concatenate([block.flags for block in blocks]),
-        Labels(
-            labels[0].names,
-            np.concatenate([part.values for part in labels]),
-            np.concatenate([part.errors for part in labels]),
-        )
-        if labels
-        else None,
-        ", ".join(origins),
-        notes,
-    )
-
-
-def _kind(stars: Stars) -> str:
-    """Space, widths and labels in words: what must agree before stacking."""
-    spectra = stars.spectra
-    if isinstance(spectra, CoefficientSpectra):
-        text = f"{spectra.widths[0]}+{spectra.widths[1]} coefficients"
-    else:
-        text = f"flux sampled at {len(spectra.wavelength)} wavelengths"
-    return text if stars.labels is None else f"{text} with labels {','.join(stars.labels.names)}"
-
-
-def _concatenate_spectra(parts: Sequence[Spectra]) -> Spectra:
-    first = parts[0]
-    if isinstance(first, SampledSpectra):
-        sampled = [part for part in parts if isinstance(part, SampledSpectra)]
-        return SampledSpectra(
-            first.wavelength,
-            np.concatenate([part.flux for part in sampled]),
-            np.concatenate([part.flux_error for part in sampled]),
-        )
-    coefficient = [part for part in parts if isinstance(part, CoefficientSpectra)]
-    return CoefficientSpectra(
-        _concatenate_band([part.bp for part in coefficient]),
-        _concatenate_band([part.rp for part in coefficient]),
-    )
-
-
-def _concatenate_band(parts: Sequence[Band]) -> Band:
-    packed = [part.correlations for part in parts if part.correlations is not None]
-    return Band(
-        np.concatenate([part.coefficients for part in parts]),
-        np.concatenate([part.errors for part in parts]),
-        # without the correlations of every block, none can be used
-        np.concatenate(packed) if len(packed) == len(parts) else None,
-    )

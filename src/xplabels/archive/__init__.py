@@ -15,7 +15,8 @@ from xplabels.archive.parquet import read_parquet, read_stars, write_stars
 from xplabels.archive.rows import BadRows
 from xplabels.archive.votable import read_votable
 from xplabels.errors import InputError
-from xplabels.stars import CoefficientSpectra, Stars, concatenate, with_widths
+from xplabels.stacking import concatenate
+from xplabels.stars import CoefficientSpectra, Stars, with_widths
 
 __all__ = ["BLOCK_ROWS", "BadRows", "read", "read_blocks", "read_stars", "write_stars"]
 

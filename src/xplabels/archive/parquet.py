@@ -44,7 +44,8 @@ from xplabels.errors import InputError
 from xplabels.flags import UNUSABLE, Flag
 from xplabels.labels import LABELS
 from xplabels.output import whole_file
-from xplabels.stars import MEASUREMENTS, CoefficientSpectra, Stars, concatenate
+from xplabels.stacking import concatenate
+from xplabels.stars import MEASUREMENTS, CoefficientSpectra, Stars
 
 FORMAT_VERSION = 1
 META_KEY = b"xplabels"
