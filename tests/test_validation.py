@@ -121,6 +121,9 @@ def test_the_gate_catches_wrong_errors(shrink: float) -> None:
     assert found.to_metrics()["calibration"]["passed"] is False
     assert len(calibration_gate(found, margin=2)) < len(lines)
     assert calibration_gate(found, margin=20) == []
+    assert replace(found, margin=20.0).to_metrics()["calibration"] == {
+        "passed": True, "violations": [], "margin": 20.0,
+    }  # fmt: skip
 
 
 def test_the_gate_sees_a_bin_that_is_wrong_where_the_whole_is_right() -> None:

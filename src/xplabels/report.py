@@ -13,7 +13,8 @@ from xplabels.labels import LABELS, Labels
 from xplabels.output import REPORT_FILES, check_new_folder, whole_folder
 from xplabels.prediction import Prediction
 from xplabels.sections import Section, card_section, provenance_section, standard_sections
-from xplabels.validation import Validation, calibration_gate, format_score
+from xplabels.validation import Validation, calibration_gate
+from xplabels.wording import format_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

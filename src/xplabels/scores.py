@@ -146,13 +146,13 @@ class Bin:
             return None
         return abs(self.scores["coverage_68"] - predictive.LEVEL_68) <= self.tolerance(margin)
 
-    def to_metrics(self) -> dict[str, Any]:
+    def to_metrics(self, margin: float = 1.0) -> dict[str, Any]:
         """The bin as plain numbers."""
         return {
             "low": self.low,
             "high": self.high,
             **self.scores.to_metrics(),
-            "within": self.within(),
+            "within": self.within(margin),
         }
 
 

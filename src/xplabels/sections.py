@@ -19,14 +19,13 @@ from xplabels.labels import LABELS, Labels
 from xplabels.prediction import PARTS, Prediction
 from xplabels.scores import BIN_STARS, SCORES, Scores
 from xplabels.validation import (
+    COVERAGE_MARGIN,
     GATED_AXES,
     PREDICTED,
     Validation,
-    as_json,
     calibration_gate,
-    format_score,
-    with_unit,
 )
+from xplabels.wording import as_json, format_score, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,6 +168,8 @@ def calibration_section(validation: Validation) -> Section:
         "must cover within the larger of 6 points and 3.5 binomial sigma. The labels' own errors "
         "are included."
     )
+    if validation.margin != 1:
+        text += f" Here every tolerance counts {validation.margin:g} times."
     shape = (
         "The predictive distribution is a Student-t fixed by the two stated half-widths (a "
         "Gaussian where the outer is twice the inner). Heavier tails than a Gaussian's give a "
@@ -180,7 +181,11 @@ def calibration_section(validation: Validation) -> Section:
     pictures = [
         Picture(
             "calibration",
-            figures.calibration_curve(validation.names, _columns(validation, "pit")),
+            figures.calibration_curve(
+                validation.names,
+                _columns(validation, "pit"),
+                validation.margin * COVERAGE_MARGIN,
+            ),
             "Calibration at every level",
             "Left: observed minus stated coverage of central intervals. Right: probability "
             "integral transform, flat if the errors are right. Grey: 95 % of right "
@@ -232,7 +237,7 @@ def bin_table(validation: Validation, axis: str) -> Table:
                 row.append("-")
                 continue
             most = max(most, one.scores.n)
-            verdict = {True: "pass", False: "fail", None: ""}[one.within()]
+            verdict = {True: "pass", False: "fail", None: ""}[one.within(validation.margin)]
             row.append(Cell(_score(one.scores, "coverage_68"), verdict))
         rows.append([row[0], f"{most:,}", *row[1:]])
     return Table(
@@ -355,7 +360,7 @@ def _judged_bins(
                 (
                     np.array([(one.low, one.high) for one in row]).reshape(-1, 2),
                     np.array([one.scores["coverage_68"] for one in row]),
-                    np.array([one.tolerance() for one in row]),
+                    np.array([one.tolerance(validation.margin) for one in row]),
                     np.array([one.scores.n for one in row]),
                 )
                 for row in rows

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from xplabels.errors import InputError
 from xplabels.flags import Flag
-from xplabels.labels import LABELS, Labels
+from xplabels.labels import Labels
 from xplabels.prediction import Prediction
 from xplabels.predictive import LEVEL_68, LEVEL_95
 from xplabels.scores import SCORES, Array, Bin, Group, Sample, Scores, bin_statistics, score
+from xplabels.wording import as_json, format_score, with_unit
 
 BIN_WIDTHS: dict[str, float] = {
     "g_mag": 0.5,
@@ -66,6 +67,8 @@ class Validation:
         Which stars were compared, in words.
     resamples, seed
         Of the bootstrap.
+    margin
+        What multiplies the tolerances of :func:`calibration_gate`.
     """
 
     names: tuple[str, ...]
@@ -77,6 +80,7 @@ class Validation:
     selection: str
     resamples: int
     seed: int
+    margin: float = 1.0
 
     @property
     def n(self) -> int:
@@ -94,10 +98,14 @@ class Validation:
         metrics: dict[str, Any] = self.groups["all"].to_metrics()
         metrics |= {key: g.to_metrics() for key, g in self.groups.items() if key != "all"}
         metrics["bins"] = {
-            axis: {name: [one.to_metrics() for one in row] for name, row in by_label.items()}
+            axis: {name: [b.to_metrics(self.margin) for b in row] for name, row in by_label.items()}
             for axis, by_label in self.bins.items()
         }
-        metrics["calibration"] = {"passed": not violations, "violations": violations}
+        metrics["calibration"] = {
+            "passed": not violations,
+            "violations": violations,
+            "margin": self.margin,
+        }
         metrics["flags"] = dict(self.flags)
         metrics["settings"] = {
             "selection": self.selection,
@@ -140,6 +148,7 @@ def validate(
     selection_text: str = "all stars given",
     resamples: int = 200,
     seed: int = 0,
+    margin: float = 1.0,
 ) -> Validation:
     """Score a prediction against known labels (METHOD 8; FS24, sections 3.2 and 4).
 
@@ -156,6 +165,8 @@ def validate(
         Which stars [N] to compare; left out: all. ``selection_text`` says it in words.
     resamples, seed
         Bootstrap resamples (over stars) behind the error of each score, and their seed.
+    margin
+        Multiplies every tolerance of :func:`calibration_gate` (2: photometry withheld).
 
     Returns
     -------
@@ -221,20 +232,22 @@ def validate(
         selection=selection_text,
         resamples=resamples,
         seed=seed,
+        margin=margin,
     )
 
 
 def calibration_gate(
-    validation: Validation, margin: float = 1.0, axes: Sequence[str] = GATED_AXES
+    validation: Validation, margin: float | None = None, axes: Sequence[str] = GATED_AXES
 ) -> list[str]:
     """Where the stated errors are not right, one line each; empty if they are.
 
     Coverages must lie within 2.5 points of 68.3 and 95.4 %, the robust std of z within
     0.95-1.05, and in every bin of at least 200 stars along ``axes`` the 68.3 % coverage within
     the larger of 6 points and 3.5 binomial sigma. ``margin`` multiplies every tolerance (2 for
-    predictions without photometry).
+    predictions without photometry); left out: the validation's own.
     """
     found = []
+    margin = validation.margin if margin is None else margin
     for name, scores in validation.labels.items():
         if scores.n == 0:
             continue
@@ -259,37 +272,6 @@ def calibration_gate(
                 if one.within(margin) is False
             ]
     return found
-
-
-def format_score(scores: Scores, key: str) -> str:
-    """``value +- error`` of a score, rounded to two digits of its error."""
-    value, error = scores.value[key], scores.error[key]
-    if not np.isfinite(value):
-        return "-"
-    if not np.isfinite(error) or error <= 0:
-        return f"{value:.4g}"
-    digits = min(max(0, 1 - int(np.floor(np.log10(error)))), 6)
-    return f"{value:.{digits}f} +- {error:.{digits}f}"
-
-
-def with_unit(name: str) -> str:
-    """``teff [K]``."""
-    return f"{name} [{LABELS[name].unit}]"
-
-
-def as_json(value: Any) -> Any:
-    """``value`` as JSON can hold it: None for numbers that are not finite, text for the rest."""
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [as_json(item) for item in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    return None if value is None else str(value)
 
 
 def _common_names(prediction: Prediction, labels: Labels) -> tuple[str, ...]:

@@ -32,6 +32,9 @@ Say = Callable[[str], None]
 DEFAULT_MODEL = "apogee-dr17-library"
 """The shipped model that ``predict`` takes when none is named."""
 
+WITHHELD_MARGIN = 2.0
+"""Tolerances on calibration are this many times wider where photometry is withheld."""
+
 
 def read_stars(
     path: Path,
@@ -187,7 +190,8 @@ def validate_model(
 ) -> Validation:
     """Predict, compare with the known labels and write ``metrics.json`` and ``report.html``.
 
-    ``withhold_photometry`` predicts from the spectra alone; magnitudes still make the bins.
+    ``withhold_photometry`` predicts from the spectra alone, and doubles the tolerances on
+    calibration; magnitudes still make the bins.
     ``training_labels``, where the caller has them, are drawn behind the errors.
 
     Raises
@@ -214,6 +218,7 @@ def validate_model(
         g_mag=g,
         bp_rp=bp - rp,
         selection_text="; ".join(flow),
+        margin=WITHHELD_MARGIN if withhold_photometry else 1.0,
     )
     write_report(
         output,
