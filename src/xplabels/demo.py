@@ -17,6 +17,7 @@ from xplabels import __version__
 from xplabels.catalogue import write_catalogue
 from xplabels.errors import InputError
 from xplabels.output import check_output, whole_file
+from xplabels.recipes import Recipe, load_recipe
 from xplabels.selection import Selection
 from xplabels.split import part_mask
 from xplabels.stars import Stars
@@ -48,14 +49,14 @@ RESULTS = ("library.parquet", "model", "model.partial", "catalogue.fits", "repor
 class Settings:
     """What a demo's results depend on; kept as ``demo.json``."""
 
-    recipe: str
+    recipe: Recipe
     seed: int
     version: str = __version__
 
     def to_json(self) -> str:
         """The manifest."""
         told = {
-            "recipe": self.recipe,
+            "recipe": self.recipe.to_dict(),
             "seed": self.seed,
             "version": self.version,
             "test_fraction": TEST_FRACTION,
@@ -81,11 +82,9 @@ def run_demo(
         If the folder holds something else and ``overwrite`` is false, if it cannot be written, or
         if the library is not installed.
     """
-    from xplabels.recipes import load_recipe
-
     steps = Steps(folder, command, say)
     chosen = load_recipe(recipe)
-    open_folder(folder, Settings(recipe, seed), overwrite)
+    open_folder(folder, Settings(chosen, seed), overwrite)
     stars = steps.library()
     if not (folder / "model").is_dir():
         train_model(
