@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -300,6 +301,17 @@ def test_validate_takes_the_test_part_only(
     for name in ("test", "every"):
         assert (folder / name / "report.html").exists()
         assert (folder / name / "metrics.json").exists()
+
+
+def test_without_photometry_the_tolerances_double(folder: Path, model: FakeModel) -> None:
+    write_stars(make_stars(1, count=300), folder / "stars.parquet")
+    words = ["validate", "fake", "stars.parquet", "--output"]
+    assert main([*words, "with"]) == 0
+    assert main([*words, "without", "--withhold-photometry"]) == 0
+    for name, margin in (("with", 1.0), ("without", 2.0)):
+        metrics = json.loads((folder / name / "metrics.json").read_text())
+        assert metrics["calibration"]["margin"] == margin
+    assert "counts 2 times" in (folder / "without" / "report.html").read_text()
 
 
 def test_a_report_needs_no_latex_whatever_was_imported_before(

@@ -190,8 +190,18 @@ def test_checkpoints_can_be_removed_and_cannot_lie_in_a_file(tmp_path) -> None:
     assert torch.equal(tensors["x"], torch.arange(3))
     assert facts == {"epoch": 2}
     assert states.load("two") is None
+    saved = (path / "one.safetensors").read_bytes()
+    (path / "one.safetensors").write_bytes(saved[:-5])
+    with pytest.raises(InputError, match=r"one\.safetensors.*damaged.*remove it"):
+        states.load("one")
     states.remove()
     assert not path.exists()
+    path.mkdir()
+    (path / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="something else"):
+        Checkpoint(path, {})
+    (path / "thesis.tex").unlink()
+    path.rmdir()
     path.write_text("a file")
     with pytest.raises(InputError, match="states"):
         Checkpoint(path, {})

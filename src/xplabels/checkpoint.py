@@ -7,16 +7,16 @@ and nothing that is read back can execute code.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from xplabels.errors import InputError
+from xplabels.output import whole_file
 
 
 class Checkpoint:
@@ -32,7 +32,7 @@ class Checkpoint:
     Raises
     ------
     InputError
-        If the folder belongs to another run.
+        If the folder belongs to another run, or holds something else.
     """
 
     def __init__(self, folder: Path | None, manifest: dict[str, Any]) -> None:
@@ -44,6 +44,11 @@ class Checkpoint:
         except OSError as error:
             raise InputError(f"cannot keep checkpoints: {error}", where=folder) from None
         path = folder / "manifest.json"
+        foreign = (entry for entry in folder.iterdir() if ".partial." not in entry.name)
+        if not path.exists() and any(foreign):
+            # it would be removed in the end
+            raise InputError("holds something else than checkpoints", where=folder,
+                             remedy="move it, or choose another output")  # fmt: skip
         text = json.dumps(manifest, indent=1, sort_keys=True)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise InputError(
@@ -51,18 +56,32 @@ class Checkpoint:
                 where=folder,
                 remedy="remove it, or give the arguments of that run to finish it",
             )
-        _write_whole(path, text)
+        with whole_file(path, overwrite=True) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def load(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and facts of ``stage``, or None if it was never saved."""
+        """Tensors and facts of ``stage``, or None if it was never saved.
+
+        Raises
+        ------
+        InputError
+            If its file is damaged.
+        """
         if self.folder is None:
             return None
         path = self.folder / f"{stage}.safetensors"
         if not path.exists():
             return None
-        with safe_open(str(path), framework="pt") as state:
-            tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118
-            facts: dict[str, Any] = json.loads(state.metadata()["facts"])
+        try:
+            with safe_open(str(path), framework="pt") as state:
+                tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118
+                facts: dict[str, Any] = json.loads(state.metadata()["facts"])
+        except SafetensorError as error:
+            raise InputError(
+                f"is a damaged checkpoint ({error})",
+                where=path,
+                remedy="remove it: its stage is done anew",
+            ) from None
         return tensors, facts
 
     def save(self, stage: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -70,18 +89,11 @@ class Checkpoint:
         if self.folder is None:
             return
         path = self.folder / f"{stage}.safetensors"
-        partial = path.with_suffix(".partial")
         whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        save_file(whole, str(partial), metadata={"facts": json.dumps(facts)})
-        os.replace(partial, path)
+        with whole_file(path, overwrite=True) as partial:
+            save_file(whole, str(partial), metadata={"facts": json.dumps(facts)})
 
     def remove(self) -> None:
         """Delete the folder: the run is finished."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -10,51 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xplabels import __version__
+from xplabels.cli_help import (
+    CATALOGUE_HELP,
+    LABELS_HELP,
+    METRICS_HELP,
+    PHOTOMETRY_HELP,
+    STARS_HELP,
+)
 from xplabels.errors import InputError
-from xplabels.flags import describe
-
-STARS_HELP = """\
-STARS is a table of stars: the package's own Parquet (xplabels library writes one), or a Gaia XP
-continuous file (DataLink CSV, ECSV, FITS, VOTable; bulk .csv, .csv.gz)."""
-
-PHOTOMETRY_HELP = """\
-photometry columns (tables keyed by source_id, any format astropy or pyarrow reads; absent or
-null = missing):
-  phot_g_mean_mag, phot_bp_mean_mag, phot_rp_mean_mag    mag (Vega); errors from
-                                                         phot_*_mean_flux_over_error
-  j_m, j_msigcom, h_m, h_msigcom, ks_m, ks_msigcom       mag (Vega), 2MASS
-  w1mpro, w1sigmpro, w2mpro, w2sigmpro                   mag (Vega), WISE
-  parallax, parallax_error                               mas"""
-
-LABELS_HELP = """\
-label columns: each with its error as NAME_err; empty or NaN = unknown:
-  teff      K     effective temperature
-  logg      dex   surface gravity, log10 of cm s-2
-  fe_h      dex   [Fe/H]
-  c_fe      dex   [C/Fe]
-  n_fe      dex   [N/Fe]
-  alpha_m   dex   [alpha/M]"""
-
-CATALOGUE_HELP = f"""\
-columns of CATALOGUE, one row a star:
-  source_id           Gaia source identifier
-  then for each label of the model (teff in K, the others in dex), here teff:
-  teff                the label; NaN where there is no prediction
-  teff_error          half-width of the central 68.3 % interval
-  teff_error_model    its part from the network's own uncertainty
-  teff_error_input    its part from the noise of spectrum and photometry
-  teff_error_excess   its part that neither explains (the parts add in quadrature)
-  teff_error_95       half-width of the central 95.4 % interval
-  then:
-  domain_distance     how unlike the training set the inputs are
-  flags               bit mask, the sum of:
-{describe()}"""
-
-METRICS_HELP = """\
-metrics.json: {"n": N, "labels": {"teff": {...}, ...}} with, in the label's unit,
-  bias (median of predicted - known), rmse, robust (1.4826 MAD), crps, and without unit
-  slope, std_z, robust_std_z (z = residual / stated error, the known label's error included),
-  coverage_68, coverage_95 (fractions inside the stated 68.3 and 95.4 % intervals)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -235,7 +198,7 @@ def _add_validate(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument(
         "--withhold-photometry",
         action="store_true",
-        help="predict from the spectra alone: are the larger errors right?",
+        help="predict from the spectra alone, and judge the larger errors by twice the margins",
     )
     _add_selection(verb, "compare only stars inside a range of a known label, e.g. fe_h=:-1")
     _add_tables(verb)
