@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xplabels.calibration import LEVEL, LEVEL_95, SMALLEST_FACTOR, Calibration
+from xplabels.calibration import SMALLEST_FACTOR, Calibration
+from xplabels.predictive import LEVEL_68, LEVEL_95
 
 
 def covered(calibration: Calibration, residuals, variance, errors) -> list[np.ndarray]:
@@ -33,9 +34,9 @@ def test_fresh_stars_are_covered_as_stated(law, wrong) -> None:
 
     calibration = Calibration.fit(*draw(20000))
     one, two = covered(calibration, *draw(20000))
-    np.testing.assert_allclose(one, LEVEL, atol=0.02)
+    np.testing.assert_allclose(one, LEVEL_68, atol=0.02)
     np.testing.assert_allclose(two, LEVEL_95, atol=0.01)
-    np.testing.assert_allclose(calibration.factor, law.ppf(0.5 + LEVEL / 2) / wrong, rtol=0.05)
+    np.testing.assert_allclose(calibration.factor, law.ppf(0.5 + LEVEL_68 / 2) / wrong, rtol=0.05)
 
 
 def test_the_fitted_stars_themselves_are_covered_exactly() -> None:
@@ -43,7 +44,7 @@ def test_the_fitted_stars_themselves_are_covered_exactly() -> None:
     residuals, variance = random.standard_normal((4000, 1)), random.uniform(0.5, 2, (4000, 1))
     errors = np.full((4000, 1), 0.2)
     one, two = covered(Calibration.fit(residuals, variance, errors), residuals, variance, errors)
-    np.testing.assert_allclose(one, LEVEL, atol=5e-4)
+    np.testing.assert_allclose(one, LEVEL_68, atol=5e-4)
     np.testing.assert_allclose(two, LEVEL_95, atol=5e-4)
 
 
@@ -84,5 +85,5 @@ def test_nominal_factors_are_the_law_s_quantiles() -> None:
     np.testing.assert_allclose(gaussian.factor, np.ones(3), rtol=1e-4)
     np.testing.assert_allclose(gaussian.factor_95, 2 * np.ones(3), rtol=1e-4)
     student = Calibration.nominal(1, "student_t", 4.0)
-    assert 2 * stats.t(4).cdf(student.factor[0]) - 1 == pytest.approx(LEVEL)
+    assert 2 * stats.t(4).cdf(student.factor[0]) - 1 == pytest.approx(LEVEL_68)
     assert 2 * stats.t(4).cdf(student.factor_95[0]) - 1 == pytest.approx(LEVEL_95)

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from xplabels.likelihood import Likelihood
-
-LEVEL, LEVEL_95 = 0.6827, 0.9545
-"""The central probability of one and two standard deviations of a Gaussian."""
+from xplabels.predictive import LEVEL_68, LEVEL_95
 
 SMALLEST_FACTOR = 0.1
 """Where label errors explain the residuals by themselves, no factor is small enough; an error of
@@ -33,7 +31,7 @@ class Calibration:
     def nominal(cls, labels: int, likelihood: Likelihood, dof: float) -> Calibration:
         """The likelihood's own quantiles: 1 and 2 for a Gaussian."""
         law = stats.norm if likelihood == "gaussian" else stats.t(dof)
-        widths = [float(law.ppf(0.5 + level / 2)) for level in (LEVEL, LEVEL_95)]
+        widths = [float(law.ppf(0.5 + level / 2)) for level in (LEVEL_68, LEVEL_95)]
         return cls(np.full(labels, widths[0]), np.full(labels, widths[1]))
 
     @classmethod
@@ -61,7 +59,7 @@ class Calibration:
                     axis=0,
                 )
             )
-            for level, times in ((LEVEL, 1.0), (LEVEL_95, 2.0))
+            for level, times in ((LEVEL_68, 1.0), (LEVEL_95, 2.0))
         ]
         inner = np.maximum(factors[0], SMALLEST_FACTOR)
         return cls(inner, np.maximum(factors[1], inner))

@@ -222,7 +222,8 @@ def _add_recipe(verb: argparse.ArgumentParser) -> None:
         "--recipe",
         default="default",
         metavar="default|paper|FILE.toml",
-        help="network and training (default: default; paper: Fallows & Sanders 2024)",
+        help="network and training (default: default; paper: Fallows & Sanders 2024; distilled: "
+        "as the shipped model, which costs far more)",
     )
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
 

@@ -1,7 +1,7 @@
 """What a star brings: its XP spectra, photometry and, where known, labels.
 
-These are plain immutable arrays, checked once when they are built. The number of coefficients
-comes from the data: nothing here or downstream assumes 55 + 55.
+These are plain arrays in frozen classes, checked once when they are built. The number of
+coefficients comes from the data: nothing here or downstream assumes 55 + 55.
 """
 
 from __future__ import annotations
