@@ -7,6 +7,7 @@ their own factor. A factor multiplies every part of the error alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,29 @@ zero is no error bar, so it ends here and the intervals cover more than they say
 
 @dataclass(frozen=True)
 class Calibration:
-    """Half-widths of the 68.3 and 95.4 % intervals relative to the predicted scale, [K] each."""
+    """What turns predicted variances into half-widths of intervals, [K] each.
+
+    ``factor`` multiplies every part for 68.3 %. For 95.4 %, ``factor_95`` multiplies the model and
+    excess parts, whose residuals have heavy tails; the noise of the input is Gaussian and gets
+    twice its 68.3 %. A faint star's interval is then not widened by tails it does not have.
+    """
 
     factor: NDArray[np.float64]
     factor_95: NDArray[np.float64]
+
+    def half_widths(
+        self, variance: NDArray[np.float64], gaussian: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Half-widths [N, K] of the 68.3 and 95.4 % intervals.
+
+        Parameters
+        ----------
+        variance, gaussian
+            The model and excess parts together, and the input part [N, K].
+        """
+        inner = self.factor * np.sqrt(variance + gaussian)
+        outer = np.sqrt(self.factor_95**2 * variance + (2 * self.factor) ** 2 * gaussian)
+        return inner, np.maximum(outer, inner)
 
     @classmethod
     def nominal(cls, labels: int, likelihood: Likelihood, dof: float) -> Calibration:
@@ -40,6 +60,7 @@ class Calibration:
         residuals: NDArray[np.float64],
         variance: NDArray[np.float64],
         label_errors: NDArray[np.float64],
+        gaussian: NDArray[np.float64] | float = 0.0,
     ) -> Calibration:
         """Factors with which the intervals cover exactly their share of these stars.
 
@@ -47,19 +68,18 @@ class Calibration:
 
         Parameters
         ----------
-        residuals, variance, label_errors
-            [N, K] of validation stars; NaN where a label is unknown. An interval is as wide as
-            hypot(factor sigma, label error), and with twice the label error for 95.4 %.
+        residuals, variance, label_errors, gaussian
+            [N, K] of validation stars; NaN where a label is unknown. Variance and its Gaussian
+            part are those of :meth:`half_widths`, to which the label's error is added in
+            quadrature, twice for 95.4 %.
         """
-        factors = [
-            np.sqrt(
-                np.nanquantile(
-                    np.clip((residuals**2 - (times * label_errors) ** 2) / variance, 0, None),
-                    level,
-                    axis=0,
-                )
-            )
-            for level, times in ((LEVEL_68, 1.0), (LEVEL_95, 2.0))
-        ]
-        inner = np.maximum(factors[0], SMALLEST_FACTOR)
-        return cls(inner, np.maximum(factors[1], inner))
+
+        def quantile(known: NDArray[np.float64], share: NDArray[np.float64], level: float) -> Any:
+            squares = np.clip((residuals**2 - known) / share, 0, None)
+            return np.sqrt(np.nanquantile(squares, level, axis=0))
+
+        inner = np.maximum(
+            quantile(label_errors**2, variance + gaussian, LEVEL_68), SMALLEST_FACTOR
+        )
+        known = 4 * (label_errors**2 + inner**2 * gaussian)
+        return cls(inner, np.maximum(quantile(known, variance, LEVEL_95), inner))

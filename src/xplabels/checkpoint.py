@@ -27,7 +27,9 @@ class Checkpoint:
     folder
         Where states lie; None: nothing is kept.
     manifest
-        What the run is made of. A folder with another manifest is an error, not overwritten.
+        What the run is made of.
+    overwrite
+        Whether the states of a run with another manifest are removed; else they are an error.
 
     Raises
     ------
@@ -35,7 +37,9 @@ class Checkpoint:
         If the folder belongs to another run, or holds something else.
     """
 
-    def __init__(self, folder: Path | None, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path | None, manifest: dict[str, Any], overwrite: bool = False
+    ) -> None:
         self.folder = folder
         if folder is None:
             return
@@ -50,11 +54,15 @@ class Checkpoint:
             raise InputError("holds something else than checkpoints", where=folder,
                              remedy="move it, or choose another output")  # fmt: skip
         text = json.dumps(manifest, indent=1, sort_keys=True)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
+        another = path.exists() and path.read_text(encoding="utf-8") != text
+        if another and overwrite:
+            for state in folder.glob("*.safetensors"):
+                state.unlink()
+        elif another:
             raise InputError(
                 "holds the checkpoints of another run (other stars, recipe, labels or seed)",
                 where=folder,
-                remedy="remove it, or give the arguments of that run to finish it",
+                remedy="give the arguments of that run to finish it, or --overwrite to drop it",
             )
         with whole_file(path, overwrite=True) as partial:
             partial.write_text(text, encoding="utf-8")

@@ -193,13 +193,16 @@ class _Predictor:
             f"errors_{part}": np.where(lost[:, None], np.nan, width * np.sqrt(variance))
             for part, variance in variances.items()
         }
-        total[lost] = np.nan
+        _, outer = model.calibration.half_widths(
+            variances["model"] + variances["excess"], variances["input"]
+        )
+        total[lost] = outer[lost] = np.nan
         return Prediction(
             source_id=stars.source_id,
             names=model.names,
             values=values,
             errors=width * total,
-            errors_95=model.calibration.factor_95 * scale * total,
+            errors_95=scale * outer,
             domain_distance=distance,
             flags=flags,
             meta=self._meta(),

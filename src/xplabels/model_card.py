@@ -57,6 +57,9 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         f"xplabels {metadata['versions']['xplabels']}.",
         *(f"- {note}" for note in training["notes"]),
     ]
+    lines += [f"- Left out: {reason}." for reason in metadata.get("left_out", ())]
+    if flow := metadata.get("selection", {}).get("flow"):
+        lines += ["", "## Selection of stars", "", *(f"- {line}" for line in flow)]
     if "validation" in metadata:
         lines += ["", "## Validation part (the calibration was fitted on it)", ""]
         lines += _table(model, metadata["validation"])

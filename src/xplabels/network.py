@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,8 @@ class Architecture:
                 f"unknown activation {self.activation!r}",
                 remedy=f"choose among {', '.join(ACTIVATIONS)}",
             )
+        if self.scatter not in get_args(ModelScatter):
+            raise InputError(f"unknown scatter {self.scatter!r}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout {self.dropout} should lie in [0, 1)")
         if not self.hidden or min(self.hidden) < 1:

@@ -191,7 +191,9 @@ def _steps(
         return
     batches = math.ceil(stars / recipe.batch_size)
     order = torch.randperm(stars, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
-    input_term = epoch >= round(epochs * (1 - input_fraction))
+    # what is added at prediction is in the loss, however short the training
+    with_input = max(1, round(epochs * input_fraction)) if input_fraction > 0 else 0
+    input_term = epoch >= epochs - with_input
     for number, rows in enumerate(order.split(recipe.batch_size)):
         share = (epoch * batches + number) / (epochs * batches)
         yield Step(epoch, rows, recipe.learning_rate * one_cycle(share), input_term)
@@ -266,8 +268,13 @@ def _distillation_loss(
         recipe.dof,
     )
     # distances from the teachers count in units of the error they would cause
-    match = ((matched - told.mean) ** 2 / (out.variance.detach() + MATCH_FLOOR)).mean()
-    scatter: Tensor = 0.5 * (torch.log(out.model) + told.variance / out.model).mean()
+    # and no star, however odd, may pull harder than in the likelihood
+    match = negative_log_likelihood(
+        told.mean - matched, out.variance.detach() + MATCH_FLOOR, recipe.likelihood, recipe.dof
+    )
+    scatter = negative_log_likelihood(
+        told.variance.sqrt(), out.model, recipe.likelihood, recipe.dof
+    )
     return likelihood + match + scatter
 
 

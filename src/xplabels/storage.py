@@ -20,7 +20,7 @@ from xplabels.features import FeatureSet
 from xplabels.labels import LABELS, check_names
 from xplabels.model import Model, shipped
 from xplabels.network import Architecture, UncertainNetwork
-from xplabels.output import whole_folder
+from xplabels.output import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.projection import Projection
 from xplabels.recipes import parse_recipe
 from xplabels.scaling import Scaling
@@ -41,6 +41,7 @@ def save_model(model: Model, folder: Path, overwrite: bool = False) -> None:
     description = _description(model)
     description["files"] = {name: _sha256(data) for name, data in contents.items()}
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    check_new_folder(folder, MODEL_FILES, overwrite)
     with whole_folder(folder, overwrite) as partial:
         for name, data in contents.items():
             (partial / name).write_bytes(data)
@@ -216,7 +217,7 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
         network["samples"], network["spectral"],
     )  # fmt: skip
     scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__))
-    _check_shapes(arrays, feature_set, architecture, len(names))
+    _check(description, arrays, feature_set, architecture, len(names))
     if network["members"] < 1:
         raise ValueError("a model needs at least one network")
     return Model(
@@ -233,10 +234,21 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
     )
 
 
-def _check_shapes(
-    arrays: dict[str, NDArray[Any]], features: FeatureSet, architecture: Architecture, labels: int
+def _check(
+    description: dict[str, Any],
+    arrays: dict[str, NDArray[Any]],
+    features: FeatureSet,
+    architecture: Architecture,
+    labels: int,
 ) -> None:
     """The networks' own tensors are checked by torch when they are loaded."""
+    for label in description["labels"]:
+        if label["unit"] != LABELS[label["name"]].unit:
+            raise ValueError(
+                f"{label['name']} in {label['unit']}, not {LABELS[label['name']].unit}"
+            )
+    if description["features"]["names"] != list(features.names):
+        raise ValueError("the inputs' names are not those of the feature set")
     inputs, n = len(features.names), features.n_spectral
     if architecture.inputs != inputs:
         raise ValueError(f"the network takes {architecture.inputs} inputs, there are {inputs}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ def train(
     seed: int = 0,
     test_fraction: float = 0.1,
     checkpoint: Path | None = None,
+    overwrite_checkpoint: bool = False,
     progress: bool = True,
     name: str = "",
 ) -> Model:
@@ -56,6 +58,8 @@ def train(
     checkpoint
         A folder for the states of the run; if it holds those of the same run, training goes on
         where that one stopped.
+    overwrite_checkpoint
+        Whether a checkpoint of another run gives way to this one.
     progress
         Whether to show epochs, losses and the time left.
     name
@@ -84,7 +88,16 @@ def train(
         "recipe": recipe.to_dict(), "seed": seed, "labels": list(names),
         "training": table.provenance(), "data": table.digest(), "version": __version__,
     }  # fmt: skip
-    run = Run(table, recipe, seed, Checkpoint(checkpoint, manifest), Bar() if progress else silent)
+    run = Run(
+        table,
+        recipe,
+        seed,
+        Checkpoint(checkpoint, manifest, overwrite_checkpoint),
+        Bar() if progress else silent,
+    )
+    if progress:
+        for reason in run.left_out:
+            print(f"left out: {reason}", file=sys.stderr)
     networks, history = run.networks()
     model = Model(
         names,
@@ -119,7 +132,10 @@ def _calibrate(
             parts.append(propagate(networks, propagation, sample.block.take(rows), recipe))
     out = Propagated(*(torch.cat(p).double() for p in zip(*parts, strict=True)))
     return Calibration.fit(
-        (sample.y - out.labels).numpy(), out.variance.numpy(), sample.y_error.double().numpy()
+        (sample.y - out.labels).numpy(),
+        (out.model + out.excess).numpy(),
+        sample.y_error.double().numpy(),
+        out.input.clamp(min=0).numpy(),
     )
 
 

@@ -63,6 +63,9 @@ class Run:
         """The training stars with the means to redden them, where the recipe asks for it."""
         if not self.recipe.reddening or self.sampling is None:
             return sample
+        if not importlib.util.find_spec("dust_extinction"):
+            self.left_out.append("reddening: dust_extinction is not installed")
+            return sample
         table = self.table
         dust = Dust(table.stars, table.features, table.feature_set, table.scaling, self.sampling)
         return replace(sample, dust=dust, rows=torch.as_tensor(np.flatnonzero(table.train)))

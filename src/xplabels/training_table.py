@@ -88,7 +88,7 @@ def training_table(
     known = np.isfinite(labels.values) & np.isfinite(labels.errors)
     kept &= known.any(axis=1)
     stars, labels = stars[kept], labels[kept]
-    auxiliary = recipe.auxiliary or _available(stars)
+    auxiliary = _available(stars) if "available" in recipe.auxiliary else recipe.auxiliary
     feature_set = FeatureSet.for_stars(
         stars, auxiliary, covariance=recipe.covariance, extinction_error=recipe.extinction_error
     )

@@ -91,6 +91,7 @@ def train_model(
     InputError
         If the output exists, or as :func:`xplabels.training.train` says.
     """
+    from xplabels.model_card import write_card
     from xplabels.training import train
 
     check_new_folder(output, MODEL_FILES, overwrite)
@@ -105,12 +106,12 @@ def train_model(
         seed=seed,
         test_fraction=test_fraction,
         checkpoint=checkpoint,
+        overwrite_checkpoint=overwrite,
         name=output.name,
     )
     told = {"selection": selection.to_metadata() | {"flow": flow}, "command": command}
-    steps = "\n".join(f"- {line}" for line in flow)
-    card = f"{model.card.rstrip()}\n\n## Selection of stars\n{steps}\n"
-    model = replace(model, metadata=model.metadata | told, card=card)
+    model = replace(model, metadata=model.metadata | told)
+    model = replace(model, card=write_card(model))
     model.save(output, overwrite=overwrite)
     shutil.rmtree(checkpoint, ignore_errors=True)
     return model

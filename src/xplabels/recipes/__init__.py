@@ -22,7 +22,8 @@ class Recipe:
     Attributes
     ----------
     auxiliary
-        Inputs beside the spectra, or empty: all of them that the training stars have.
+        Inputs beside the spectra; ``available``: those that at least half of the training stars
+        have.
     covariance, extinction_error
         See :class:`~xplabels.features.FeatureSet`.
     reddening
@@ -63,7 +64,7 @@ class Recipe:
     """
 
     name: str = "custom"
-    auxiliary: tuple[str, ...] = ()
+    auxiliary: tuple[str, ...] = ("available",)
     covariance: CovarianceRule = "exact"
     extinction_error: bool = True
     reddening: float = 0.3
@@ -135,7 +136,7 @@ class Recipe:
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "auxiliary": tuple(AUXILIARY),
+    "auxiliary": (*AUXILIARY, "available"),
     "covariance": ("exact", "fs24"),
     "activation": ("silu", "relu", "tanh", "gelu", "softplus"),
     "scatter": ("none", "dropout", "sampling", "ensemble", "distilled"),
