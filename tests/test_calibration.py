@@ -87,3 +87,19 @@ def test_nominal_factors_are_the_law_s_quantiles() -> None:
     student = Calibration.nominal(1, "student_t", 4.0)
     assert 2 * stats.t(4).cdf(student.factor[0]) - 1 == pytest.approx(LEVEL_68)
     assert 2 * stats.t(4).cdf(student.factor_95[0]) - 1 == pytest.approx(LEVEL_95)
+
+
+def test_a_faint_star_is_not_given_tails_it_does_not_have() -> None:
+    """Gaussian input noise of any size on heavy-tailed excess: both intervals keep their word."""
+    random = np.random.default_rng(8)
+    n = 40_000
+    excess = np.ones((n, 1))
+    noise = np.repeat([0.01, 9.0], n // 2)[:, None]
+    residuals = random.standard_t(4, (n, 1)) + np.sqrt(noise) * random.standard_normal((n, 1))
+    nothing = np.zeros((n, 1))
+    bright = slice(0, n // 2)
+    calibration = Calibration.fit(residuals[bright], excess[bright], nothing[bright], noise[bright])
+    _, outer = calibration.half_widths(excess, noise)
+    faint = np.abs(residuals[n // 2 :]) <= outer[n // 2 :]
+    # an interval that took all noise for heavy-tailed would cover 98.8 %
+    assert 0.945 < faint.mean() < 0.980
