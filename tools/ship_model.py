@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("ship_model.partial"))
     checkpoint = parser.parse_args().checkpoint
     stars, flow = SELECTION.apply(read_library())
-    recipe = replace(load_recipe("distilled"), auxiliary=("bp_rp", "j_h"))
+    recipe = replace(load_recipe("default"), auxiliary=("bp_rp", "j_h"))
     model = train(
         stars, LABELS, recipe,
         seed=SEED, test_fraction=TEST_FRACTION, checkpoint=checkpoint, name=NAME,

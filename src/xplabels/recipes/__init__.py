@@ -71,7 +71,7 @@ class Recipe:
     copies: int = 8
     missing_fraction: float = 0.15
     flux_samples: int = 86
-    hidden: tuple[int, ...] = (400, 400, 400, 400)
+    hidden: tuple[int, ...] = (350, 350, 350, 350, 350)
     activation: str = "silu"
     dropout: float = 0.1
     scatter: Scatter = "dropout"
@@ -85,11 +85,11 @@ class Recipe:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     batch_size: int = 512
-    epochs: int = 60
-    input_fraction: float = 0.2
-    teacher_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    epochs: int = 100
+    input_fraction: float = 0.15
+    teacher_hidden: tuple[int, ...] = (448, 448, 448, 448, 448)
     teacher_dropout: float = 0.1
-    teacher_epochs: int = 50
+    teacher_epochs: int = 80
     iterations: int = 20000
     warmup_iterations: int = 2500
     recalibrate: bool = True

@@ -1,0 +1,39 @@
+"""Draw docs/figures/kiel.png: the library's test part, as the shipped model sees it.
+
+python tools/readme_figure.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xplabels import figures
+from xplabels.demo import SELECTION, TEST_FRACTION
+from xplabels.library import read_library
+from xplabels.model import Model
+from xplabels.split import part_mask
+
+
+def main() -> None:
+    stars, _ = SELECTION.apply(read_library())
+    test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
+    model = Model.load("apogee-dr17-library")
+    prediction = model.predict(test)
+    if test.labels is None:
+        raise SystemExit("the library has no labels")
+    known = test.labels.select(["teff", "logg", "fe_h"]).values
+    columns = [model.names.index(name) for name in ("teff", "logg", "fe_h")]
+    teff, logg, fe_h = prediction.values[:, columns].T
+    figure = figures.kiel(
+        {
+            "APOGEE DR17": (known[:, 0], known[:, 1], known[:, 2]),
+            "xplabels, from XP spectra": (teff, logg, fe_h),
+        }
+    )
+    path = Path(__file__).parents[1] / "docs" / "figures" / "kiel.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
