@@ -170,7 +170,7 @@ class FeatureSet:
         auxiliary_errors[missing] = 0.0
         with np.errstate(invalid="ignore", divide="ignore"):
             x = np.concatenate([coefficients / divisor[:, None], auxiliary], axis=1)
-            low_snr = ~(np.abs(r0) >= LOW_SNR * r0_error)
+            low_snr = np.abs(r0) < LOW_SNR * r0_error
         return Features(
             x,
             divisor,

@@ -1,0 +1,120 @@
+"""The gate on the shipped model: on stars it has never seen, its intervals cover what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from xplabels import archive
+from xplabels.demo import SELECTION, TEST_FRACTION
+from xplabels.flags import Flag
+from xplabels.model import Model
+from xplabels.prediction import Prediction
+from xplabels.split import part_mask
+from xplabels.stars import Photometry, Stars
+
+NAME = "apogee-dr17-library"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model.load(NAME)
+
+
+@pytest.fixture(scope="module")
+def library() -> Stars:
+    pytest.importorskip("gaiaxpy")
+    from xplabels.errors import InputError
+    from xplabels.library import read_library
+
+    try:
+        return read_library()
+    except InputError:
+        pytest.skip("the library is not installed")
+
+
+@pytest.fixture(scope="module")
+def test_part(library: Stars) -> Stars:
+    stars, _ = SELECTION.apply(library)
+    return stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
+
+
+def covered(prediction: Prediction, stars: Stars) -> tuple[NDArray[np.float64], ...]:
+    """Coverages of both intervals and robust scatter of z, label errors included."""
+    assert stars.labels is not None
+    known = stars.labels.select(prediction.names)
+    residual = known.values - prediction.values
+    inner = np.hypot(prediction.errors, known.errors)
+    z = residual / inner
+    return (
+        (np.abs(residual) <= inner).mean(axis=0),
+        (np.abs(residual) <= np.hypot(prediction.errors_95, 2 * known.errors)).mean(axis=0),
+        1.4826 * np.median(np.abs(z - np.median(z, axis=0)), axis=0),
+    )
+
+
+@pytest.mark.parametrize("withheld", [False, True])
+def test_intervals_cover_what_they_say(model: Model, test_part: Stars, withheld: bool) -> None:
+    shown = test_part
+    if withheld:
+        shown = test_part.with_photometry(Photometry.missing(len(test_part)))
+    inner, outer, scatter = covered(model.predict(shown), test_part)
+    margin = 2 if withheld else 1
+    np.testing.assert_allclose(inner, 0.683, atol=0.025 * margin)
+    np.testing.assert_allclose(outer, 0.954, atol=0.025 * margin)
+    np.testing.assert_allclose(scatter, 1.0, atol=0.05 * margin)
+
+
+def test_errors_without_photometry_are_larger(model: Model, test_part: Stars) -> None:
+    bare = model.predict(test_part.with_photometry(Photometry.missing(len(test_part))))
+    assert np.all(
+        np.median(bare.errors, axis=0) > np.median(model.predict(test_part).errors, axis=0)
+    )
+    assert np.all(bare.flags & Flag.MISSING_PHOTOMETRY)
+
+
+def test_hot_stars_are_told_by_their_distance(
+    model: Model, library: Stars, test_part: Stars
+) -> None:
+    assert library.labels is not None
+    hot = library[library.labels.select(["teff"]).values[:, 0] > 7000.0]
+    near, far = (np.sort(model.predict(s).domain_distance) for s in (test_part, hot))
+    far = far[np.isfinite(far)]
+    assert np.searchsorted(near, far).mean() / len(near) >= 0.9  # the area under the ROC curve
+
+
+def test_the_whole_sky_can_pass_through_it(model: Model) -> None:
+    assert len(model.networks) == 1
+    assert model.networks[0].architecture.flop_with_jacobian < 6.2e6
+    folder = Path(archive.__file__).parents[1] / "models" / NAME
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 20e6
+
+
+def test_it_learnt_from_the_training_part_alone(model: Model, library: Stars) -> None:
+    import hashlib
+
+    stars, _ = SELECTION.apply(library)
+    training = np.sort(stars.source_id[part_mask(stars.source_id, "train", TEST_FRACTION)])
+    digest = hashlib.sha256(training.astype("<i8").tobytes()).hexdigest()
+    assert model.metadata["training"]["source_id_sha256"] == digest
+
+
+def test_18_sco_is_what_the_literature_says(model: Model, shared_data: Path) -> None:
+    stars = archive.read(shared_data / "xp_archive" / "18Sco_XP_CONTINUOUS_RAW.csv")
+    prediction = model.predict(stars)
+    # Teff, log g, [Fe/H] of the solar twin, about
+    distance = np.abs(prediction.values[0, :3] - [5817.0, 4.45, 0.05])
+    assert np.all(distance < prediction.errors_95[0, :3])
+
+
+def test_a_star_without_bp_gets_a_flag(model: Model, shared_data: Path) -> None:
+    stars = archive.read(shared_data / "xp_archive" / "XP_CONTINUOUS_RAW_with_missing_BP.fits")
+    prediction = model.predict(stars)
+    row = int(np.flatnonzero(prediction.source_id == 5405570973190252288)[0])
+    assert np.isnan(prediction.values[row]).all()
+    assert prediction.flags[row] & Flag.MISSING_BP
+    assert not prediction.flags[row] & Flag.LOW_SNR
+    assert np.isfinite(np.delete(prediction.values, row, axis=0)).all()
