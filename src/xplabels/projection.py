@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -208,13 +209,17 @@ def _need_gaiaxpy() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep GaiaXPy's progress out of ours: it holds the stream, so the file itself is turned."""
+    """Keep GaiaXPy's progress out of ours.
+
+    It prints, and its bars hold on to the stream there was at import: the file itself is turned.
+    """
     sys.stdout.flush()
     kept = os.dup(1)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 1)
-            yield
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
             sys.stdout.flush()
     finally:
         os.dup2(kept, 1)
