@@ -92,6 +92,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--paper-scale", type=float, default=0.02,
                         help="share of the paper's 20,000 iterations a batch")  # fmt: skip
+    parser.add_argument("--only", default="", metavar="NAMES",
+                        help="comma-separated contestants beside xgboost; default all")  # fmt: skip
     arguments = parser.parse_args()
     stars, _ = SELECTION.apply(read_library())
     paper = replace(load_recipe("paper"), auxiliary=AUXILIARY, scale=arguments.paper_scale)
@@ -102,6 +104,9 @@ def main() -> None:
         "default": lambda: network_scores(lambda: train(stars, LABELS, default), stars),
         "shipped": lambda: network_scores(lambda: Model.load("apogee-dr17-library"), stars),
     }
+    if arguments.only:
+        wanted = ("xgboost", *arguments.only.split(","))
+        contestants = {name: contestants[name] for name in wanted}
     results: dict[str, Any] = {
         "n_train": int(part_mask(stars.source_id, "train", TEST_FRACTION).sum()),
         "n_test": int(part_mask(stars.source_id, "test", TEST_FRACTION).sum()),
