@@ -3,7 +3,7 @@
     python benchmarks/baseline.py --output benchmarks/results
 
 All see the same stars of the real library (3200 < Teff < 7000 K, four labels), the same inputs
-(XP, BP-RP, J-H) and the same split; what is printed is the test part, which chose nothing.
+(XP, BP-RP, J-H) and the same split; what is printed is the test part, on which nothing is trained.
 XGBoost's settings are those of the tuned baseline (3000 trees, depth 8, rate 0.03). It has no
 error bar. Needs the extras `library` and `benchmarks`; about half an hour on two cores.
 """

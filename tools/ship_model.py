@@ -2,8 +2,8 @@
 
     python tools/ship_model.py [--checkpoint FOLDER]
 
-Writes src/xplabels/models/apogee-dr17-library, whose card holds the scores of the test part; these
-were taken once, after everything was chosen on the validation part.
+Writes src/xplabels/models/apogee-dr17-library, whose card holds the scores of the test part. They
+are for reporting: choose on the validation part.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         lines += ["", "## Validation part (the calibration was fitted on it)", ""]
         lines += _table(model, metadata["validation"])
     if test is not None:
-        lines += ["", "## Test part (unseen; nothing was chosen on it)", "", *_table(model, test)]
+        lines += ["", "## Test part (never trained on)", "", *_table(model, test)]
     return "\n".join(lines) + "\n"
 
 
