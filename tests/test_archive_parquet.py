@@ -123,6 +123,7 @@ def test_round_trip_is_exact_whatever_the_block(stars: Stars, block: int) -> Non
         same(stars, again)
         assert tuple(dict.fromkeys(again.notes)) == tuple(dict.fromkeys(stars.notes))
         assert again.origin == (stars.origin or str(path))
+        assert again.file == again.where == str(path)
         if stars.labels is not None:
             assert again.labels is not None
             assert again.labels.names == stars.labels.names

@@ -330,10 +330,16 @@ def test_validate_wants_a_test_part_and_labels(
     write_stars(make_stars(1), folder / "stars.parquet")
     write_stars(make_stars(1, labels=False), folder / "bare.parquet")
     model.metadata["split"]["test_fraction"] = 0.0
-    assert main(["validate", "fake", "stars.parquet", "--output", "v"]) == 2
-    assert "--all" in capsys.readouterr().err
-    assert main(["validate", "fake", "bare.parquet", "--output", "v"]) == 2
-    assert "--label-table" in capsys.readouterr().err
+    for words, where, told in (
+        (["stars.parquet"], "stars.parquet: ", "--all"),
+        (["bare.parquet"], "bare.parquet: ", "--label-table"),
+        (["stars.parquet", "--all", "--range", "fe_h=:-1"], "stars.parquet: ", "'fe_h' is absent"),
+        (["stars.parquet", "--all", "--range", "teff=:2000"], "stars.parquet: ", "no star is left"),
+    ):
+        assert main(["validate", "fake", *words, "--output", "v"]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"xplabels: error: {where}")
+        assert told in message
     assert not (folder / "v").exists()
 
 

@@ -171,18 +171,20 @@ def test_other_coefficient_counts_name_both(
 
 
 @pytest.mark.parametrize(
-    ("stars", "labels", "recipe", "told"),
+    ("stars", "labels", "recipe", "where", "told"),
     [
-        (make_stars(5), "teff", RECIPE, "stars"),
-        (make_stars(), "teff,c_fe", RECIPE, "c_fe"),
-        (make_stars().with_labels(None), "teff", RECIPE, "label"),
-        (make_stars(), "teff", "hiden = [8]\n", "hidden"),
-        (make_stars(), "teff", "hidden = 'no'\n", "hidden"),
-        (make_stars(), "teff", "hidden = [\n", "recipe.toml"),
+        (make_stars(5), "teff", RECIPE, "stars.parquet: ", "only 5 usable stars"),
+        (make_stars(), "teff,c_fe", RECIPE, "stars.parquet: ", "label 'c_fe' is absent"),
+        (make_stars().with_labels(None), "teff", RECIPE, "stars.parquet: ", "no labels to learn"),
+        (make_stars(photometry=False), "teff", RECIPE + 'auxiliary = ["j_h"]\n',
+         "stars.parquet: ", "j_h is missing for every training star"),
+        (make_stars(), "teff", "hiden = [8]\n", "recipe.toml: ", "did you mean 'hidden'?"),
+        (make_stars(), "teff", "hidden = 'no'\n", "recipe.toml: ", "hidden = 'no'"),
+        (make_stars(), "teff", "hidden = [\n", "recipe.toml: ", "not a TOML file"),
     ],
-)
+)  # fmt: skip
 def test_training_that_cannot_start_says_why(
-    stars: Stars, labels: str, recipe: str, told: str, tmp_path: Path,
+    stars: Stars, labels: str, recipe: str, where: str, told: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     write_stars(stars, tmp_path / "stars.parquet")
@@ -190,7 +192,9 @@ def test_training_that_cannot_start_says_why(
     words = ["train", str(tmp_path / "stars.parquet"), "--labels", labels]
     words += ["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "model")]
     assert main(words) == 2
-    assert told in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert message.startswith(f"xplabels: error: {tmp_path / where}")
+    assert told in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.toml", "stars.parquet"]
 
 

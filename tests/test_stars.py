@@ -57,6 +57,19 @@ def test_blocks_stack_to_the_whole() -> None:
     assert whole.spectra.widths == (3, 2)
 
 
+def test_messages_name_the_file_before_the_origin() -> None:
+    stars = random_stars(3, (3, 2))
+    assert replace(stars, origin="").where is None
+    assert replace(stars, origin="a survey").where == "a survey"
+    read = replace(stars, origin="a survey", file="mine.parquet")
+    assert read[:2].where == "mine.parquet"
+    other = replace(read, source_id=np.array([11, 12, 13]), file="yours.parquet")
+    both = concatenate([read, other])
+    assert (both.where, both.origin) == ("mine.parquet, yours.parquet", "a survey")
+    with pytest.raises(InputError, match=r"^mine\.parquet: source_id .* occurs 2 times"):
+        replace(read, source_id=np.array([1, 1, 2]))
+
+
 def test_blocks_of_other_widths_spaces_or_labels_do_not_stack() -> None:
     stars = replace(labelled(), origin="a.csv")
     other = replace(random_stars(2, (4, 2)), source_id=np.array([8, 9]), origin="b.csv")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
@@ -25,3 +28,23 @@ class InputError(ValueError):
         self.what, self.where, self.remedy = what, where, remedy
         text = what if where is None else f"{where}: {what}"
         super().__init__(text if remedy is None else f"{text}; {remedy}")
+
+
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """Name ``where`` first in an :class:`InputError` of code that does not know the file.
+
+    Examples
+    --------
+    >>> with located("stars.fits"):
+    ...     raise InputError("label 'teff' is absent")
+    Traceback (most recent call last):
+    xplabels.errors.InputError: stars.fits: label 'teff' is absent
+    """
+    try:
+        yield
+    except InputError as error:
+        if where is None:
+            raise
+        place = where if error.where is None else f"{where}, {error.where}"
+        raise InputError(error.what, where=place, remedy=error.remedy) from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.errors import InputError, located
 from xplabels.flags import Flag
 from xplabels.projection import Projection
 from xplabels.stars import (
@@ -195,16 +195,18 @@ class FeatureSet:
             if self.projection is None:
                 raise InputError(
                     "the stars come as sampled flux, the model was trained on archive coefficients",
-                    where=stars.origin or None,
+                    where=stars.where,
                     remedy="give the archive's coefficients, or a model trained on sampled spectra",
                 )
             projection = self.projection
-            return projection.coefficients(spectra), projection.coefficient_errors(spectra), None
+            with located(stars.where):
+                coefficients = projection.coefficients(spectra)
+            return coefficients, projection.coefficient_errors(spectra), None
         if spectra.widths != self.widths:
             raise InputError(
                 f"the spectra have {spectra.widths[0]} BP + {spectra.widths[1]} RP coefficients, "
                 f"the model {self.widths[0]} + {self.widths[1]}",
-                where=stars.origin or None,
+                where=stars.where,
                 remedy="use a model trained on spectra of the same data release",
             )
         coefficients = np.concatenate([spectra.bp.coefficients, spectra.rp.coefficients], axis=1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.errors import InputError, located
 from xplabels.labels import LABELS, check_names
 from xplabels.stars import Stars
 
@@ -102,13 +102,15 @@ class Selection:
         """
         keep = np.ones(len(stars), bool)
         flow = [f"{len(stars)} stars in {stars.origin or 'the table'}"]
-        for text, inside in self._cuts(stars):
+        with located(stars.where):
+            cuts = self._cuts(stars)
+        for text, inside in cuts:
             keep &= inside
             flow.append(f"{int(keep.sum())} with {text}")
         if not keep.any():
             raise InputError(
                 f"no star is left: {'; '.join(flow)}",
-                where=stars.origin or None,
+                where=stars.where,
                 remedy="widen the selection",
             )
         return (stars if keep.all() else stars[keep]), flow
@@ -119,7 +121,6 @@ class Selection:
         if stars.labels is None:
             raise InputError(
                 "has no labels to select by",
-                where=stars.origin or None,
                 remedy="add columns such as teff and teff_err, or join a table of labels",
             )
         cuts: list[tuple[str, NDArray[np.bool_]]] = []

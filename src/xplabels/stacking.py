@@ -36,11 +36,12 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
     for block in blocks[1:]:
         if _kind(block) != _kind(first) or not _same_wavelengths(block.spectra, first.spectra):
             raise InputError(
-                f"holds {_kind(block)}, but {first.origin or 'the first file'} {_kind(first)}",
-                where=block.origin or None,
+                f"holds {_kind(block)}, but {first.where or 'the first file'} {_kind(first)}",
+                where=block.where,
                 remedy="predict them in separate calls",
             )
-    origins = list(dict.fromkeys(block.origin for block in blocks if block.origin))
+    origins = dict.fromkeys(block.origin for block in blocks if block.origin)
+    files = dict.fromkeys(block.file for block in blocks if block.file)
     notes = tuple(dict.fromkeys(note for block in blocks for note in block.notes))
     labels = [block.labels for block in blocks if block.labels is not None]
     spectra = _concatenate_spectra([block.spectra for block in blocks])
@@ -65,6 +66,7 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
         else None,
         ", ".join(origins),
         notes,
+        ", ".join(files),
     )
 
 

@@ -206,9 +206,11 @@ class Stars:
     labels
         Known labels (a training or validation table), or None.
     origin
-        Where the stars came from, for messages and provenance.
+        Where the stars came from, for provenance: a star table keeps it from file to file.
     notes
         What a user of this table should know, e.g. approximations.
+    file
+        The file they were just read from, as the user named it.
     """
 
     source_id: NDArray[np.int64]
@@ -218,6 +220,7 @@ class Stars:
     labels: Labels | None = None
     origin: str = ""
     notes: tuple[str, ...] = ()
+    file: str = ""
 
     def __post_init__(self) -> None:
         stars = len(self.source_id)
@@ -231,7 +234,7 @@ class Stars:
         for name, length in parts.items():
             if length != stars:
                 raise InputError(f"{stars} source_ids but {length} rows of {name}")
-        check_unique(self.source_id, self.origin)
+        check_unique(self.source_id, self.where)
 
     @classmethod
     def of(
@@ -243,6 +246,7 @@ class Stars:
         flags: NDArray[np.uint32] | None = None,
         origin: str = "",
         notes: tuple[str, ...] = (),
+        file: str = "",
     ) -> Stars:
         """Stars, with whatever is left out filled in as missing.
 
@@ -266,6 +270,7 @@ class Stars:
             labels,
             origin,
             notes,
+            file,
         )
 
     def __len__(self) -> int:
@@ -280,7 +285,13 @@ class Stars:
             None if self.labels is None else self.labels[rows],
             self.origin,
             self.notes,
+            self.file,
         )
+
+    @property
+    def where(self) -> str | None:
+        """What messages call these stars: the file a user can look into, else their origin."""
+        return self.file or self.origin or None
 
     def with_photometry(self, photometry: Photometry) -> Stars:
         """The same stars with other photometry."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.errors import InputError, located
 from xplabels.features import AUXILIARY, Features, FeatureSet
 from xplabels.flags import UNUSABLE, Flag
 from xplabels.labels import Labels
@@ -79,10 +79,11 @@ def training_table(
     """Everything about the stars that training needs, the test part left out."""
     if stars.labels is None:
         raise InputError(
-            "the stars have no labels to learn", where=stars.origin or None,
+            "the stars have no labels to learn", where=stars.where,
             remedy=f"add columns such as {names[0]} and {names[0]}_err",
         )  # fmt: skip
-    labels = _checked(stars.labels.select(names), stars)
+    with located(stars.where):
+        labels = _checked(stars.labels.select(names), stars)
     kept = ~part_mask(stars.source_id, "test", test_fraction)
     kept &= (stars.flags & np.uint32(UNUSABLE)) == 0
     known = np.isfinite(labels.values) & np.isfinite(labels.errors)
@@ -109,7 +110,7 @@ def training_table(
         if rows.sum() < least:
             raise InputError(
                 f"only {int(rows.sum())} usable stars in the {part} part, {least} are needed",
-                where=stars.origin or None,
+                where=stars.where,
                 remedy="give more stars with labels and spectra",
             )
     y = np.where(known[kept], labels.values, np.nan)
@@ -120,10 +121,11 @@ def training_table(
             if (count := int(np.isfinite(y[rows, k]).sum())) < least:
                 raise InputError(
                     f"only {count} stars of the {part} part have {name}, {least} are needed",
-                    where=stars.origin or None,
+                    where=stars.where,
                     remedy=f"give more stars with {name}, or train without it",
                 )
-    scaling = Scaling.fit(features.x[train], y[train], feature_set.names, names)
+    with located(stars.where):
+        scaling = Scaling.fit(features.x[train], y[train], feature_set.names, names)
     return TrainingTable(stars, feature_set, features, y, y_error, train, validation, scaling)
 
 
@@ -136,7 +138,7 @@ def _checked(labels: Labels, stars: Stars) -> Labels:
         raise InputError(
             f"{name}_err is {labels.errors[row, column]:g}, an error must be positive "
             f"({int(bad.sum())} such entries)",
-            where=f"{stars.origin or 'training stars'}, source_id {stars.source_id[row]}",
+            where=f"source_id {stars.source_id[row]}",
             remedy=f"leave {name} empty where its error is not known",
         )
     return labels

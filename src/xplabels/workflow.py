@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from xplabels import __version__
 from xplabels.catalogue import check_catalogue
-from xplabels.errors import InputError
+from xplabels.errors import InputError, located
 from xplabels.labels import Labels
 from xplabels.output import MODEL_FILES, REPORT_FILES, check_new_folder, check_output
 from xplabels.selection import Selection
@@ -159,7 +159,7 @@ def reporting_stars(
     if not test.any():
         raise InputError(
             f"no star is in the model's test part (test fraction {fraction:g})",
-            where=stars.origin or None,
+            where=stars.where,
             remedy="add --all if the model has not seen these stars",
         )
     chosen = chosen[test]
@@ -170,7 +170,7 @@ def _labels(stars: Stars) -> Labels:
     if stars.labels is None:
         raise InputError(
             "has no known labels to compare with",
-            where=stars.origin or None,
+            where=stars.where,
             remedy="add columns such as teff and teff_err, or --label-table TABLE",
         )
     return stars.labels
@@ -213,14 +213,15 @@ def validate_model(
         flow = [*flow, "photometry withheld"]
     prediction = model.predict(shown, progress=True)
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
-    validation = validate(
-        prediction,
-        labels,
-        g_mag=g,
-        bp_rp=bp - rp,
-        selection_text="; ".join(flow),
-        margin=WITHHELD_MARGIN if withhold_photometry else 1.0,
-    )
+    with located(stars.where):
+        validation = validate(
+            prediction,
+            labels,
+            g_mag=g,
+            bp_rp=bp - rp,
+            selection_text="; ".join(flow),
+            margin=WITHHELD_MARGIN if withhold_photometry else 1.0,
+        )
     write_report(
         output,
         validation,

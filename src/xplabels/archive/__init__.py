@@ -113,8 +113,8 @@ def _check_across_files(blocks: Sequence[Stars]) -> None:
     if len(twice):
         first, second = order[twice[0]], order[twice[0] + 1]
         raise InputError(
-            f"source_id {ids[first]} is in {blocks[block_of[first]].origin} too",
-            where=blocks[block_of[second]].origin,
+            f"source_id {ids[first]} is in {blocks[block_of[first]].where} too",
+            where=blocks[block_of[second]].where,
             remedy="keep one row a star",
         )
 

@@ -256,7 +256,7 @@ def _with_the_rest(
     stars = replace(
         stars,
         photometry=photometry,
-        origin=meta.get("origin") or str(path),
+        origin=meta.get("origin") or stars.origin,
         notes=(*meta.get("notes", ()), *stars.notes, *notes),
     )
     # a foreign table's "teff" without an error is no label; ours lists its labels

@@ -157,7 +157,8 @@ class Assembler:
     def _block(self, source_id: NDArray[np.int64], spectra: Spectra, faults: Faults) -> Stars:
         """Stars of one block, their damaged rows reported and flagged."""
         notes = self._report(source_id, faults.first)
-        stars = Stars.of(source_id, spectra, origin=str(self.path), notes=notes)
+        name = str(self.path)
+        stars = Stars.of(source_id, spectra, origin=name, notes=notes, file=name)
         self.rows += len(stars)
         # nothing is known of a damaged row, not even that the archive lacks a spectrum
         lacking = np.uint32(Flag.MISSING_BP | Flag.MISSING_RP)
