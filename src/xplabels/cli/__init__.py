@@ -1,0 +1,63 @@
+"""The command line: verbs named like the package's rooms; the work is done there."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import shlex
+import sys
+from collections.abc import Sequence
+
+from xplabels import __version__
+from xplabels.cli import demo, library, models, predict, train, validate
+from xplabels.errors import InputError
+
+VERBS = (demo, library, train, predict, validate, models)
+"""A module a verb, in the order of ``--help``; each has ``add(verbs)`` and ``run(args)``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 on success, 2 for input or output that cannot be used, 130 on Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(words)
+    args.command = shlex.join(["xplabels", *words])
+    try:
+        args.verb(args)
+    except InputError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(_told(error))
+    except KeyboardInterrupt:
+        print("xplabels: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"xplabels: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _told(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = {
+        errno.ENOSPC: "; make room and give the same command again",
+        errno.EACCES: "; choose another folder or change its permissions",
+        errno.EROFS: "; choose another folder",
+    }.get(error.errno or 0, "")
+    return f"{where}{error.strerror or error}{remedy}"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every verb."""
+    parser = argparse.ArgumentParser(
+        prog="xplabels",
+        description="Stellar labels, with honest errors, from Gaia BP/RP spectra.",
+        epilog="xplabels VERB --help tells units and columns.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"xplabels {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.add(verbs)
+    return parser

@@ -1,0 +1,44 @@
+"""Train on the real library, predict, validate, report: everything in one go."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xplabels.cli.help import METRICS_HELP
+from xplabels.cli.options import add_overwrite, add_recipe, add_verb
+
+if TYPE_CHECKING:
+    from xplabels.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb ``demo``."""
+    verb = add_verb(
+        verbs,
+        "demo",
+        "train on real APOGEE stars, predict stars never seen, validate, report",
+        "The stars have 3200 < teff < 7000 K and all of teff, logg, fe_h, alpha_m known; a tenth\n"
+        "is kept for the test. DIR gets library.parquet, model/, catalogue.fits and report/.\n"
+        "A demo that was interrupted goes on when the same command is given again.",
+        METRICS_HELP,
+    )
+    verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to fill")
+    add_recipe(verb)
+    add_overwrite(verb)
+    verb.set_defaults(verb=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the verb does."""
+    from xplabels.demo import run_demo
+
+    report = run_demo(
+        args.output,
+        recipe=args.recipe,
+        seed=args.seed,
+        overwrite=args.overwrite,
+        command=args.command,
+    )
+    print(f"Open {report}")

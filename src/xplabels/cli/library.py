@@ -1,0 +1,37 @@
+"""The real library as a star table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xplabels.cli.help import LABELS_HELP
+from xplabels.cli.options import add_overwrite, add_verb
+
+if TYPE_CHECKING:
+    from xplabels.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb ``library``."""
+    verb = add_verb(
+        verbs,
+        "library",
+        "write the real library of APOGEE stars as a star table",
+        "STARS.parquet: one row a star: source_id, XP spectra as sampled flux (W m-2 nm-1, at\n"
+        "336-1020 nm), photometry (mag, Vega), labels with errors. It needs the extra 'library'.",
+        LABELS_HELP,
+    )
+    verb.add_argument(
+        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
+    )
+    add_overwrite(verb)
+    verb.set_defaults(verb=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the verb does."""
+    from xplabels.workflow import write_library
+
+    print(f"{write_library(args.output, args.overwrite)} stars: {args.output}")

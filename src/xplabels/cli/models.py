@@ -1,0 +1,35 @@
+"""The models that ship, and their cards."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from xplabels.cli.options import add_verb
+
+if TYPE_CHECKING:
+    from xplabels.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb ``models``."""
+    verb = add_verb(
+        verbs,
+        "models",
+        "list the models that ship; with a name, print its card",
+        "teff is in K, the other labels in dex; the card states inputs, training set and metrics.",
+    )
+    verb.add_argument("name", nargs="?", metavar="NAME|MODEL", help="print this model's card")
+    verb.set_defaults(verb=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the verb does."""
+    from xplabels.model import Model, shipped
+
+    if args.name is not None:
+        print(Model.load(args.name).card)
+        return
+    for name in shipped():
+        print(f"{name}: {', '.join(Model.load(name).names)}")
+    print("xplabels models NAME prints a model's card.")

@@ -1,0 +1,88 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no other name
+
+
+def add_verb(verbs: Verbs, name: str, summary: str, *paragraphs: str) -> argparse.ArgumentParser:
+    """The parser of one verb, to which its options are added."""
+    return verbs.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="\n\n".join(paragraphs),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_recipe(verb: argparse.ArgumentParser) -> None:
+    """``--recipe`` and ``--seed``."""
+    verb.add_argument(
+        "--recipe",
+        default="default",
+        metavar="default|paper|FILE.toml",
+        help="network and training (default: default; paper: Fallows & Sanders 2024; distilled: "
+        "as the shipped model, which costs far more)",
+    )
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
+
+
+def add_selection(verb: argparse.ArgumentParser, text: str) -> None:
+    """``--range`` and ``--complete``."""
+    verb.add_argument(
+        "--range", action="append", default=[], metavar="LABEL=LOW:HIGH", dest="ranges", help=text
+    )
+    verb.add_argument(
+        "--complete", action="store_true", help="only stars of which every label is known"
+    )
+
+
+def add_tables(verb: argparse.ArgumentParser) -> None:
+    """Every table that may be joined to stars with known labels."""
+    add_photometry(verb)
+    verb.add_argument(
+        "--label-table",
+        type=Path,
+        metavar="TABLE",
+        help="table of labels keyed by source_id, in place of those in STARS",
+    )
+    add_bad_rows(verb)
+
+
+def add_photometry(verb: argparse.ArgumentParser) -> None:
+    """``--photometry``."""
+    verb.add_argument(
+        "--photometry",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="TABLE",
+        help="tables of photometry and parallax keyed by source_id",
+    )
+
+
+def add_bad_rows(verb: argparse.ArgumentParser) -> None:
+    """``--bad-rows``."""
+    verb.add_argument(
+        "--bad-rows",
+        choices=["error", "flag"],
+        default="error",
+        help="a damaged row stops the run (error, default) or is kept, flagged, without labels",
+    )
+
+
+def add_overwrite(verb: argparse.ArgumentParser) -> None:
+    """``--overwrite``."""
+    verb.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def names(text: str) -> list[str]:
+    """Words between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,87 @@
+"""Stars with known labels to a model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
+from xplabels.cli.options import (
+    add_overwrite,
+    add_recipe,
+    add_selection,
+    add_tables,
+    add_verb,
+    names,
+)
+
+if TYPE_CHECKING:
+    from xplabels.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb ``train``."""
+    verb = add_verb(
+        verbs,
+        "train",
+        "train a model on stars with known labels",
+        STARS_HELP,
+        LABELS_HELP,
+        PHOTOMETRY_HELP,
+        "MODEL is a folder: model.json, weights.safetensors, card.md. The split follows from a\n"
+        "hash of source_id: u < test fraction is the test part, the next 0.1 validation, the rest\n"
+        "trains. Training that was interrupted goes on when the same command is given again.",
+    )
+    verb.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
+    verb.add_argument("--output", type=Path, required=True, metavar="MODEL", help="folder to write")
+    verb.add_argument(
+        "--labels",
+        type=names,
+        default=["teff", "logg", "fe_h", "alpha_m"],
+        metavar="NAMES",
+        help="labels to learn, with commas (default teff,logg,fe_h,alpha_m)",
+    )
+    add_recipe(verb)
+    verb.add_argument(
+        "--test-fraction",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help="share of stars kept for the test, 0-0.8 (default 0.1; 0 where you keep your own)",
+    )
+    add_selection(verb, "leave stars outside a range of a known label out, e.g. teff=3200:7000")
+    add_tables(verb)
+    add_overwrite(verb)
+    verb.set_defaults(verb=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the verb does."""
+    from xplabels.labels import check_names
+    from xplabels.output import MODEL_FILES, check_new_folder
+    from xplabels.recipes import load_recipe
+    from xplabels.selection import Selection
+    from xplabels.split import check_test_fraction
+    from xplabels.workflow import read_stars, train_model
+
+    names = check_names(args.labels)
+    selection = Selection.of(args.ranges, names if args.complete else ())
+    recipe = load_recipe(args.recipe)
+    check_test_fraction(args.test_fraction)
+    check_new_folder(args.output, MODEL_FILES, args.overwrite)
+    # a table of labels may hold others, with sentinels: they are nobody's business here
+    needed = tuple(dict.fromkeys((*names, *selection.ranges)))
+    stars = read_stars(args.stars, args.photometry, args.label_table, needed, args.bad_rows)
+    train_model(
+        stars,
+        args.output,
+        names,
+        recipe,
+        selection=selection,
+        seed=args.seed,
+        test_fraction=args.test_fraction,
+        overwrite=args.overwrite,
+        command=args.command,
+    )
+    print(f"Model: {args.output}")
