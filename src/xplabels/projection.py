@@ -165,11 +165,11 @@ def gaiaxpy_design() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     InputError
         If GaiaXPy is not installed.
     """
-    _need_gaiaxpy()
+    need_gaiaxpy()
     from gaiaxpy import calibrate
 
-    with _quiet():
-        sampled, wavelength = calibrate(_unit_vectors(), truncation=False, save_file=False)
+    with quiet():
+        sampled, wavelength = calibrate(unit_vectors(), truncation=False, save_file=False)
     flux = np.stack(list(sampled.sort_values("source_id")["flux"]))
     return np.asarray(wavelength, np.float64), np.ascontiguousarray(flux.T, dtype=np.float64)
 
@@ -186,12 +186,12 @@ def gaiaxpy_band_fluxes() -> dict[str, NDArray[np.float64]]:
     InputError
         If GaiaXPy is not installed.
     """
-    _need_gaiaxpy()
+    need_gaiaxpy()
     from gaiaxpy import PhotometricSystem, generate
 
-    with _quiet():
+    with quiet():
         fluxes = generate(
-            _unit_vectors(), photometric_system=PhotometricSystem.Gaia_DR3_Vega, save_file=False
+            unit_vectors(), photometric_system=PhotometricSystem.Gaia_DR3_Vega, save_file=False
         ).sort_values("source_id")
     return {
         f"phot_{band.lower()}_mean_mag": np.asarray(fluxes[f"GaiaDr3Vega_flux_{band}"], np.float64)
@@ -199,16 +199,17 @@ def gaiaxpy_band_fluxes() -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _need_gaiaxpy() -> None:
+def need_gaiaxpy() -> None:
+    """Raise :class:`InputError` if GaiaXPy is not installed."""
     if importlib.util.find_spec("gaiaxpy") is None:
         raise InputError(
-            "training on sampled spectra needs GaiaXPy, which is not installed",
+            "this needs GaiaXPy, which is not installed",
             remedy="pip install 'xplabels[library]'",
         )
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep GaiaXPy's progress out of ours.
 
     It prints, and its bars hold on to the stream there was at import: the file itself is turned.
@@ -226,7 +227,7 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def _unit_vectors(width: int = 55) -> object:
+def unit_vectors(width: int = 55) -> object:
     """A GaiaXPy input (pandas.DataFrame) whose row i has coefficient i equal to one."""
     import pandas as pd
 
