@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from stand_ins import FakeModel
     from xplabels.labels import Labels
     from xplabels.model import Model
     from xplabels.prediction import Prediction
@@ -35,6 +38,36 @@ def quick(**keys: Any) -> Recipe:
         "flux_samples": 0, "reddening": 0.0,
     }  # fmt: skip
     return Recipe(**(small | keys))
+
+
+def two_label_stars() -> Stars:
+    """Seven hundred simulated stars, to be trained on and spoilt."""
+    from xplabels.synthetic import simulate_stars
+
+    return simulate_stars(700, labels=("teff", "logg"), widths=(6, 5), noise=5.0, seed=2)[0]
+
+
+def fitted(stars: Stars, recipe: Recipe | None = None, **keys: Any) -> Model:
+    """A model of teff and logg."""
+    from xplabels.training import train
+
+    return train(stars, ("teff", "logg"), recipe or quick(), progress=False, **keys)
+
+
+def weights(model: Model) -> np.ndarray:
+    """All weights of all networks, one after the other."""
+    return np.concatenate(
+        [tensor.detach().numpy().ravel() for net in model.networks for tensor in net.parameters()]
+    )
+
+
+def relabelled(stars: Stars, values: np.ndarray, errors: np.ndarray | None = None) -> Stars:
+    """The same stars with other values (and errors) of their labels."""
+    old = stars.labels
+    assert old is not None
+    return stars.with_labels(
+        replace(old, values=values, errors=old.errors if errors is None else errors)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +140,23 @@ def curved() -> Judged:
 def straight() -> Judged:
     """Spectra linear in the labels, whose posterior is known in closed form."""
     return judged(0.0)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
+    """A stand-in for a trained model, which every name loads."""
+    from stand_ins import FakeModel
+
+    fake = FakeModel()
+    module = ModuleType("xplabels.model")
+    module.Model = SimpleNamespace(load=lambda name: fake)  # type: ignore[attr-defined]
+    module.shipped = lambda: ["fake"]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "xplabels.model", module)
+    return fake
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from twins import check_gradients
 from xplabels.errors import InputError
 from xplabels.network import (
     ACTIVATIONS,
@@ -107,19 +108,7 @@ def test_gradients_pass_through_the_jacobian() -> None:
         total = (out.jacobian**2).sum(-1) + out.model + out.excess
         return (0.5 * out.labels**2 / total + 0.5 * total.log()).mean()
 
-    net.zero_grad()
-    loss().backward()
-    for weight in net.parameters():
-        flat, gradient = weight.data.view(-1), weight.grad.view(-1)
-        for i in range(0, len(flat), 3):
-            kept = float(flat[i])
-            sides = []
-            for step in (1e-6, -1e-6):
-                flat[i] = kept + step
-                sides.append(float(loss().detach()))
-            flat[i] = kept
-            wanted = (sides[0] - sides[1]) / 2e-6
-            assert float(gradient[i]) == pytest.approx(wanted, rel=1e-5, abs=1e-8)
+    check_gradients(loss, net.parameters(), every=3, floor=1e-8)
 
 
 def learnt(p: float) -> tuple[UncertainNetwork, Tensor]:

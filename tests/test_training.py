@@ -1,33 +1,23 @@
-"""Training: reproducible, resumable, blind to the test part, and clear about bad input."""
+"""Training: reproducible, blind to the test part, in every kind, and clear about bad input."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import quick
-from xplabels import optimisation, training
-from xplabels.checkpoint import Checkpoint
+from conftest import fitted, quick, relabelled, two_label_stars, weights
 from xplabels.errors import InputError
-from xplabels.features import FeatureSet
 from xplabels.flags import Flag
-from xplabels.labels import Labels
 from xplabels.model import Model
-from xplabels.network import Architecture, UncertainNetwork
-from xplabels.optimisation import Lesson, Sample, _loss, one_cycle
-from xplabels.propagation import Block, Propagation
-from xplabels.recipes import Recipe, load_recipe
-from xplabels.scaling import Scaling
+from xplabels.recipes import load_recipe
 from xplabels.split import part_mask
 from xplabels.stars import Photometry, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
-from xplabels.training_run import Bar
 from xplabels.training_table import SMALLEST_TRAINING
 
 NAMES = ("teff", "logg")
@@ -35,22 +25,7 @@ NAMES = ("teff", "logg")
 
 @pytest.fixture(scope="module")
 def stars() -> Stars:
-    return simulate_stars(700, labels=NAMES, widths=(6, 5), noise=5.0, seed=2)[0]
-
-
-def weights(model: Model) -> np.ndarray:
-    return np.concatenate(
-        [tensor.detach().numpy().ravel() for net in model.networks for tensor in net.parameters()]
-    )
-
-
-def fitted(stars: Stars, recipe: Recipe | None = None, **keys: Any) -> Model:
-    return train(stars, NAMES, recipe or quick(), progress=False, **keys)
-
-
-def relabelled(stars: Stars, values: np.ndarray, errors: np.ndarray | None = None) -> Stars:
-    old = stars.labels
-    return stars.with_labels(Labels(old.names, values, old.errors if errors is None else errors))
+    return two_label_stars()
 
 
 # reproducibility
@@ -96,118 +71,6 @@ def test_validation_stars_do_not_train(stars) -> None:
     one, other = fitted(stars), fitted(changed)
     np.testing.assert_array_equal(weights(one), weights(other))
     assert one.calibration.factor.tolist() != other.calibration.factor.tolist()
-
-
-# resuming
-
-
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-def kill_after(monkeypatch: pytest.MonkeyPatch, stage: str, epoch: int) -> None:
-    def progress(
-        at: str, done: int, epochs: int, train: float, validation: float, left: float
-    ) -> None:
-        if (at, done) == (stage, epoch):
-            raise Killed
-
-    monkeypatch.setattr(training, "silent", progress)
-
-
-SCHEDULES: dict[str, tuple[dict[str, Any], str, int]] = {
-    "dropout": ({"epochs": 6, "dropout": 0.2, "missing_fraction": 0.2}, "network", 4),
-    "fixed batches": (
-        {"schedule": "fixed_batches", "iterations": 250, "warmup_iterations": 60,
-         "batch_size": 300, "scatter": "sampling", "dropout": 0.2, "optimizer": "adam"},
-        "network", 5,
-    ),
-    "ensemble": ({"scatter": "ensemble", "members": 2}, "member-2", 2),
-    "distilled": (
-        {"scatter": "distilled", "members": 2, "folds": 2, "teacher_hidden": (12,),
-         "teacher_epochs": 3, "missing_fraction": 0.2, "auxiliary": ("bp_rp", "j_h")},
-        "student", 2,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", SCHEDULES)
-def test_a_run_resumed_after_a_kill_equals_one_undisturbed(
-    stars, tmp_path, monkeypatch, kind
-) -> None:
-    keys, stage, epoch = SCHEDULES[kind]
-    recipe = quick(**keys)
-    whole = fitted(stars, recipe, seed=1)
-    monkeypatch.setattr(optimisation, "SECONDS_BETWEEN_STATES", 0.0)
-    folder = tmp_path / "states"
-    kill_after(monkeypatch, stage, epoch)
-    with pytest.raises(Killed):
-        fitted(stars, recipe, seed=1, checkpoint=folder)
-    monkeypatch.undo()
-    ran: list[tuple[str, int]] = []
-
-    def progress(at: str, done: int, *rest: float) -> None:
-        ran.append((at, done))
-
-    monkeypatch.setattr(training, "silent", progress)
-    resumed = fitted(stars, recipe, seed=1, checkpoint=folder)
-    np.testing.assert_array_equal(weights(whole), weights(resumed))
-    assert resumed.calibration.factor.tolist() == whole.calibration.factor.tolist()
-    # it did go on where it was killed (that epoch's state was not written yet)
-    assert ran[0] == (stage, epoch)
-    losses = [
-        {at: [(e["epoch"], e["train"], e["validation"]) for e in entries] for at, entries in h}
-        for h in (m.metadata["history"].items() for m in (whole, resumed))
-    ]
-    assert losses[0] == losses[1]
-
-
-def test_the_checkpoint_of_another_run_is_an_error(stars, tmp_path) -> None:
-    folder = tmp_path / "states"
-    fitted(stars, checkpoint=folder)
-    values = stars.labels.values.copy()
-    train_rows = np.flatnonzero(part_mask(stars.source_id, "train", 0.1))
-    values[train_rows[0], 0] += 1.0
-    others: list[tuple[Stars, Recipe, dict[str, Any]]] = [
-        (stars, quick(), {"seed": 1}),
-        (stars, quick(epochs=5), {}),
-        (stars[:650], quick(), {}),
-        (relabelled(stars, values), quick(), {}),
-    ]
-    for other, recipe, keys in others:
-        with pytest.raises(InputError, match=r"states.*another run"):
-            fitted(other, recipe, checkpoint=folder, **keys)
-    with pytest.raises(InputError, match="another run"):
-        train(stars, ["teff"], quick(), checkpoint=folder, progress=False)
-    fitted(stars, checkpoint=folder)
-
-
-def test_checkpoints_can_be_removed_and_cannot_lie_in_a_file(tmp_path) -> None:
-    path = tmp_path / "states"
-    states = Checkpoint(path, {"a": 1})
-    states.save("one", {"x": torch.arange(3)}, {"epoch": 2})
-    tensors, facts = states.load("one")
-    assert torch.equal(tensors["x"], torch.arange(3))
-    assert facts == {"epoch": 2}
-    assert states.load("two") is None
-    saved = (path / "one.safetensors").read_bytes()
-    (path / "one.safetensors").write_bytes(saved[:-5])
-    with pytest.raises(InputError, match=r"one\.safetensors.*damaged.*remove it"):
-        states.load("one")
-    states.remove()
-    assert not path.exists()
-    path.mkdir()
-    (path / "thesis.tex").write_text("mine")
-    with pytest.raises(InputError, match="something else"):
-        Checkpoint(path, {})
-    (path / "thesis.tex").unlink()
-    path.rmdir()
-    path.write_text("a file")
-    with pytest.raises(InputError, match="states"):
-        Checkpoint(path, {})
-    nowhere = Checkpoint(None, {})
-    nowhere.save("one", {}, {})
-    assert nowhere.load("one") is None
 
 
 # labels
@@ -425,150 +288,3 @@ def test_an_ensemble_is_the_mean_and_scatter_of_its_members(stars) -> None:
     )
     excess = np.sqrt(np.mean([p.errors_excess**2 for p in single], axis=0))
     np.testing.assert_allclose(together.errors_excess, excess, rtol=1e-9)
-
-
-# the schedule, step by step
-
-
-def test_one_cycle_rises_and_falls_smoothly() -> None:
-    rates = [one_cycle(share) for share in np.linspace(0, 1, 1001)]
-    assert max(rates) == pytest.approx(1.0, abs=1e-4)
-    assert rates[0] == pytest.approx(0.04)
-    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
-    peak = int(np.argmax(rates))
-    assert (np.diff(rates[: peak + 1]) >= 0).all()
-    assert (np.diff(rates[peak:]) <= 0).all()
-
-
-def steps(recipe: Recipe, stars: int, epochs: int, fraction: float) -> list[list[Any]]:
-    number = optimisation._number_of_epochs(recipe, stars, epochs)
-    return [
-        list(optimisation._steps(recipe, stars, epoch, epochs, fraction, 0))
-        for epoch in range(number)
-    ]
-
-
-def test_every_epoch_sees_every_star_once_and_in_another_order() -> None:
-    epochs = steps(quick(batch_size=30), 100, 6, 0.5)
-    orders = [torch.cat([step.rows for step in epoch]) for epoch in epochs]
-    for order in orders:
-        assert sorted(order.tolist()) == list(range(100))
-    assert not torch.equal(orders[0], orders[1])
-    assert [epoch[0].input_term for epoch in epochs] == [False] * 3 + [True] * 3
-
-
-def test_the_paper_s_batches_come_in_turn_with_their_warm_up() -> None:
-    """Section 3.1: all iterations on a batch, the first without the input term, then the next."""
-    recipe = quick(
-        schedule="fixed_batches", iterations=250, warmup_iterations=60, batch_size=40, scale=1.0
-    )
-    flat = [step for epoch in steps(recipe, 100, 1, 0.2) for step in epoch]
-    assert len(flat) == 3 * 250
-    for batch in range(3):
-        part = flat[250 * batch : 250 * (batch + 1)]
-        wanted = list(range(40 * batch, min(100, 40 * (batch + 1))))
-        assert all(step.rows.tolist() == wanted for step in part)
-        assert [step.input_term for step in part] == [False] * 60 + [True] * 190
-    half = replace(recipe, scale=0.5)
-    flat = [step for epoch in steps(half, 100, 1, 0.2) for step in epoch]
-    assert len(flat) == 3 * 125
-    assert sum(not step.input_term for step in flat) == 3 * 30
-
-
-# the loss
-
-
-def sample(stars: Stars, dtype: torch.dtype = torch.float64) -> tuple[Propagation, Sample]:
-    features = FeatureSet((6, 5), ("bp_rp", "j_h"))
-    computed = features.compute(stars)
-    scaling = Scaling.fit(computed.x, stars.labels.values)
-    block = Block.of(computed, features, scaling, dtype)
-    y, error = scaling.scale_y(stars.labels.values, stars.labels.errors)
-    tensors = (torch.as_tensor(a, dtype=dtype) for a in (y, error))
-    return Propagation(features, scaling, False, dtype), Sample(block, *tensors)
-
-
-def network(dropout: float = 0.2, scatter: Any = "dropout") -> UncertainNetwork:
-    torch.manual_seed(0)
-    return UncertainNetwork(
-        Architecture(13, 0, (8, 7), 2, dropout=dropout, scatter=scatter)
-    ).double()
-
-
-def test_the_loss_holds_every_variance_that_is_added_at_prediction(stars) -> None:
-    """METHOD 4, the consistency rule: label error, model, input and excess, with t tails."""
-    from scipy import stats as laws
-
-    propagation, few = sample(stars[:20])
-    net, recipe = network(), quick(likelihood="student_t", dof=4.0)
-    got = float(_loss(net, propagation, few, recipe, input_term=True).detach())
-    out = propagation.run(net, few.block)
-    parts = [p.detach().numpy() for p in (out.input, out.model, out.excess)]
-    assert all((part > 0).all() for part in parts)
-    total = np.sqrt(few.y_error.numpy() ** 2 + sum(parts))
-    residual = (few.y - out.labels).detach().numpy()
-    assert got == pytest.approx(-laws.t.logpdf(residual, 4, scale=total).mean(), rel=1e-10)
-
-
-def test_the_gradient_of_the_whole_loss_is_that_of_finite_differences(stars) -> None:
-    propagation, few = sample(stars[:6])
-    net, recipe = network(), quick()
-
-    def loss() -> torch.Tensor:
-        return _loss(net, propagation, few, recipe, input_term=True)
-
-    loss().backward()
-    for weight in net.parameters():
-        flat, gradient = weight.data.view(-1), weight.grad.view(-1)
-        for i in range(0, len(flat), 7):
-            kept = float(flat[i])
-            sides = []
-            for step in (1e-6, -1e-6):
-                flat[i] = kept + step
-                sides.append(float(loss().detach()))
-            flat[i] = kept
-            assert float(gradient[i]) == pytest.approx(
-                (sides[0] - sides[1]) / 2e-6, rel=1e-5, abs=1e-7
-            )
-
-
-def test_hidden_inputs_are_drawn_at_the_recipe_s_rate(stars) -> None:
-    seen: list[torch.Tensor] = []
-
-    class Watching(Propagation):
-        def run(self, network, block, **keys):  # type: ignore[no-untyped-def]
-            seen.append(block.missing)
-            return super().run(network, block, **keys)
-
-    _, whole = sample(stars)
-    features = FeatureSet((6, 5), ("bp_rp", "j_h"))
-    scaling = Scaling.fit(features.compute(stars).x, stars.labels.values)
-    net = UncertainNetwork(Architecture(13, 2, (8,), 2)).double()
-    told = Watching(features, scaling, True, torch.float64)
-    _loss(net, told, whole, quick(missing_fraction=0.3), input_term=False)
-    assert float(seen[0].double().mean()) == pytest.approx(0.3, abs=0.05)
-    deaf = Watching(features, scaling, False, torch.float64)
-    net = UncertainNetwork(Architecture(13, 0, (8,), 2)).double()
-    _loss(net, deaf, whole, quick(missing_fraction=0.3), input_term=False)
-    assert not seen[1].any()
-
-
-def test_a_lesson_is_looked_up_by_star_and_pattern() -> None:
-    numbers = torch.arange(24.0).reshape(3, 4, 2)
-    lesson = Lesson(numbers, numbers + 100, numbers + 200)
-    picked = lesson.take(torch.tensor([2, 0])).for_patterns(torch.tensor([1, 3]))
-    torch.testing.assert_close(picked.mean, torch.stack([numbers[2, 1], numbers[0, 3]]))
-    torch.testing.assert_close(picked.unseen, picked.mean + 200)
-
-
-def test_progress_is_one_line_an_epoch_on_a_terminal(capsys) -> None:
-    bar = Bar()
-    bar("network", 3, 3, -1.25, -1.0, 12.4)
-    line = capsys.readouterr().err
-    assert "network: epoch 3/3  loss -1.250  validation -1.000  12 s left" in line
-
-
-def test_a_checkpoint_folder_is_made_where_it_is_asked_for(stars, tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-    fitted(stars, checkpoint=folder)
-    assert (folder / "manifest.json").is_file()

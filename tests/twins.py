@@ -5,8 +5,12 @@ Nothing here calls the code it judges: each function is written from FS24's equa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xplabels.features import FeatureSet
 from xplabels.stars import MEASUREMENTS, Band, CoefficientSpectra, Photometry, Stars
@@ -166,3 +170,22 @@ def random_stars(
     )  # fmt: skip
     magnitudes["parallax"] = (random.normal(0.5, 1.0, n), random.uniform(0.02, 0.2, n))
     return Stars.of(np.arange(1, n + 1), CoefficientSpectra(*bands), Photometry.of(n, magnitudes))
+
+
+def check_gradients(
+    loss: Callable[[], Tensor], weights: Iterable[Tensor], every: int, floor: float
+) -> None:
+    """Compare the gradient of ``loss`` by every so many weights with finite differences."""
+    loss().backward()
+    for weight in weights:
+        assert weight.grad is not None
+        flat, gradient = weight.data.view(-1), weight.grad.view(-1)
+        for i in range(0, len(flat), every):
+            kept = float(flat[i])
+            sides = []
+            for step in (1e-6, -1e-6):
+                flat[i] = kept + step
+                sides.append(float(loss().detach()))
+            flat[i] = kept
+            wanted = (sides[0] - sides[1]) / 2e-6
+            assert float(gradient[i]) == pytest.approx(wanted, rel=1e-5, abs=floor)

@@ -1,0 +1,118 @@
+"""What the command line's tests share: stars of few coefficients, a model that stands in for a
+trained one, and bulk files to be damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from xplabels.flags import UNUSABLE
+from xplabels.labels import Labels
+from xplabels.prediction import Prediction
+from xplabels.stars import Band, CoefficientSpectra, Stars
+
+BP, RP = 3, 4
+Row = dict[str, Any]
+
+
+def make_stars(first: int = 1, count: int = 40, labels: bool = True) -> Stars:
+    """Stars of a few coefficients whose labels are simple functions of them."""
+    rng = np.random.default_rng(first)
+    bands = []
+    for width in (BP, RP):
+        coefficients = rng.normal(10.0, 1.0, (count, width))
+        errors = np.full((count, width), 0.1)
+        correlations = np.zeros((count, width * (width - 1) // 2), np.float32)
+        bands.append(Band(coefficients, errors, correlations))
+    values = np.column_stack([5000 + 100 * bands[0].coefficients[:, 0], 0.3 * np.ones(count)])
+    known = Labels(("teff", "logg"), values, np.full((count, 2), [50.0, 0.1]))
+    return Stars.of(
+        np.arange(first, first + count),
+        CoefficientSpectra(*bands),
+        labels=known if labels else None,
+        origin=f"stars from {first}",
+    )
+
+
+@dataclass
+class FakeModel:
+    """A stand-in for a trained network: teff and logg from the first BP coefficient."""
+
+    names: tuple[str, ...] = ("teff", "logg")
+    metadata: dict[str, Any] = field(
+        default_factory=lambda: {
+            "name": "fake",
+            "split": {"test_fraction": 0.3},
+            "training": {"stars": 7},
+        }
+    )
+    card: str = "# fake"
+    feature_set: Any = field(default_factory=lambda: SimpleNamespace(widths=(BP, RP)))
+    predicted: list[int] = field(default_factory=list)
+    photometry: list[int] = field(default_factory=list)
+    stop_after: int | None = None
+
+    def predict(self, stars: Stars, progress: bool = False) -> Prediction:
+        if self.stop_after is not None and len(self.predicted) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.predicted.append(len(stars))
+        self.photometry.append(int(np.isfinite(stars.photometry.column("j_m")[0]).sum()))
+        assert isinstance(stars.spectra, CoefficientSpectra)
+        count = len(stars)
+        usable = (stars.flags & np.uint32(UNUSABLE)) == 0
+        teff = 5000 + 100 * stars.spectra.bp.coefficients[:, 0]
+        values = np.column_stack([teff, np.full(count, 0.3)])
+        values[~usable] = np.nan
+        error = np.full((count, 2), [60.0, 0.1])
+        none = np.zeros((count, 2))
+        return Prediction(
+            stars.source_id, self.names, values, error, error, none, none, 2 * error,
+            np.zeros(count), stars.flags, {"model": "fake"},
+        )  # fmt: skip
+
+
+def bulk_rows(count: int = 3) -> list[Row]:
+    """Rows of a bulk file of the Gaia archive, with few coefficients."""
+    rows = []
+    for i in range(count):
+        row: Row = {"source_id": 100 + i, "solution_id": 1}
+        for band, width in (("bp", BP), ("rp", RP)):
+            row |= {
+                f"{band}_n_relevant_bases": 2,
+                f"{band}_relative_shrinking": 0.5,
+                f"{band}_standard_deviation": 1.0,
+                f"{band}_coefficients": [10.0 + i, *[0.5] * (width - 1)],
+                f"{band}_coefficient_errors": [0.1] * width,
+                f"{band}_coefficient_correlations": [0.01] * (width * (width - 1) // 2),
+            }
+        rows.append(row)
+    return rows
+
+
+def csv_text(rows: list[Row], columns: list[str] | None = None) -> str:
+    """The text of a bulk file: arrays in brackets, quoted."""
+    names = columns or list(bulk_rows(1)[0])
+
+    def cell(value: object) -> str:
+        if isinstance(value, list):
+            return '"[' + ",".join(map(str, value)) + ']"'
+        return str(value)
+
+    lines = [",".join(names), *(",".join(cell(row[name]) for name in names) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def changed(column: str, value: object) -> bytes:
+    """A file whose second star has ``value`` (into index 1 of an array column)."""
+    rows = bulk_rows()
+    if isinstance(rows[1][column], list) and not isinstance(value, list):
+        rows[1][column][1] = value
+    else:
+        rows[1][column] = value
+    return csv_text(rows).encode()
+
+
+GOOD = csv_text(bulk_rows()).encode()

@@ -1,0 +1,171 @@
+"""Bad input on the command line: a clear word for each, status 2, and nothing written."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from astropy.table import Table
+
+from stand_ins import GOOD, FakeModel, bulk_rows, changed, csv_text, make_stars
+from xplabels.archive import write_stars
+from xplabels.cli import main
+
+SHORT = [name for name in bulk_rows(1)[0] if name != "rp_coefficients"]
+
+BAD_FILES: dict[str, tuple[str, bytes, str]] = {
+    "truncated gzip": ("x.csv.gz", gzip.compress(GOOD * 50)[:-20], "x.csv.gz"),
+    "not gzip": ("x.csv.gz", GOOD, "x.csv.gz"),
+    "truncated text": ("x.csv", GOOD[: len(GOOD) // 2], "x.csv"),
+    "absent column": ("x.csv", csv_text(bulk_rows(), SHORT).encode(), "rp_coefficients"),
+    "wrong length": ("x.csv", changed("bp_coefficients", [1.0, 2.0]), "101"),
+    "not finite": ("x.csv", changed("rp_coefficients", "NaN"), "101"),
+    "infinite error": ("x.csv", changed("rp_coefficient_errors", "Infinity"), "101"),
+    "negative error": ("x.csv", changed("bp_coefficient_errors", -0.1), "101"),
+    "zero error": ("x.csv", changed("bp_coefficient_errors", 0.0), "101"),
+    "correlation above 1": ("x.csv", changed("bp_coefficient_correlations", 1.5), "101"),
+    "duplicate source_id": ("x.csv", changed("source_id", 100), "100"),
+    "no rows": ("x.csv", csv_text([]).encode(), "x.csv"),
+    "empty file": ("x.csv", b"", "x.csv"),
+    "not FITS": ("x.fits", GOOD, "x.fits"),
+    "not VOTable": ("x.xml", GOOD, "x.xml"),
+    "not ECSV": ("x.ecsv", GOOD, "x.ecsv"),
+    "not Parquet": ("x.parquet", GOOD, "x.parquet"),
+    "unknown ending": ("x.doc", GOOD, "x.doc"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_is_named_and_nothing_is_written(
+    case: str, folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, content, told = BAD_FILES[case]
+    (folder / name).write_bytes(content)
+    assert main(["predict", name, "--output", "labels.fits"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("xplabels: error: ")
+    assert "Traceback" not in message
+    assert name in message
+    assert told in message
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_the_good_file_behind_the_bad_ones_is_good(folder: Path, model: FakeModel) -> None:
+    (folder / "x.csv").write_bytes(GOOD)
+    assert main(["predict", "x.csv", "--output", "labels.fits"]) == 0
+    assert len(Table.read(folder / "labels.fits")) == 3
+
+
+Prepare = Callable[[Path], None]
+
+
+def _star_in_two_files(folder: Path) -> None:
+    write_stars(make_stars(100, count=1), folder / "y.parquet")
+
+
+def _existing(folder: Path) -> None:
+    (folder / "labels.fits").write_text("mine")
+
+
+BAD_CALLS: dict[str, tuple[list[str], Prepare, str]] = {
+    "missing file": (["nothing.csv", "--output", "l.fits"], lambda f: None, "nothing.csv"),
+    "output exists": (["x.csv", "--output", "labels.fits"], _existing, "--overwrite"),
+    "output ending": (["x.csv", "--output", "labels.txt"], lambda f: None, ".parquet, .fits"),
+    "output folder": (["x.csv", "--output", "no/labels.fits"], lambda f: None, "no/labels.fits"),
+    "output is a folder": (
+        ["x.csv", "--output", "d.fits"], lambda f: (f / "d.fits").mkdir(), "d.fits",
+    ),
+    "below a file": (["x.csv", "--output", "x.csv/l.fits"], lambda f: None, "x.csv/l.fits"),
+    "missing photometry": (
+        ["x.csv", "--output", "l.fits", "--photometry", "p.fits"], lambda f: None, "p.fits",
+    ),
+    "star in two files": (
+        ["x.csv", "y.parquet", "--output", "l.fits"], _star_in_two_files, "source_id 100",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_a_bad_call_is_told_and_no_catalogue_is_written(
+    case: str, folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, prepare, told = BAD_CALLS[case]
+    (folder / "x.csv").write_bytes(GOOD)
+    prepare(folder)
+    before = {path.name for path in folder.iterdir()}
+    assert main(["predict", *words]) == 2
+    assert told in capsys.readouterr().err
+    after = {path.name for path in folder.iterdir() if not path.name.endswith(".partial")}
+    assert after == before
+    if "labels.fits" in before:
+        assert (folder / "labels.fits").read_text() == "mine"
+
+
+def test_a_full_disk_is_told_and_leaves_no_catalogue(
+    folder: Path, model: FakeModel, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_stars(make_stars(1), folder / "a.parquet")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "labels.fits")
+
+    monkeypatch.setattr("xplabels.catalogue._write_fits", full)
+    assert main(["predict", "a.parquet", "--output", "labels.fits"]) == 2
+    assert "labels.fits: cannot be written: No space left on device" in capsys.readouterr().err
+    assert not (folder / "labels.fits").exists()
+
+
+def test_an_unwritable_folder_is_told_before_any_work(
+    folder: Path, model: FakeModel, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (folder / "x.csv").write_bytes(GOOD)
+
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write anywhere
+    assert main(["predict", "x.csv", "--output", "labels.fits"]) == 2
+    assert "labels.fits: cannot be written" in capsys.readouterr().err
+    assert model.predicted == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "stars.parquet", "--output", "thesis", "--labels", "teff"],
+        ["validate", "fake", "stars.parquet", "--output", "thesis"],
+        ["demo", "--output", "thesis/chapter.tex"],
+    ],
+)
+def test_overwrite_never_takes_a_folder_of_the_user(
+    words: list[str], folder: Path, model: FakeModel
+) -> None:
+    write_stars(make_stars(1), folder / "stars.parquet")
+    (folder / "thesis").mkdir()
+    (folder / "thesis" / "chapter.tex").write_text("mine")
+    assert main([*words, "--overwrite"]) == 2
+    assert (folder / "thesis" / "chapter.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--labels", "teff,colour"], "unknown label 'colour'"),
+        (["--labels", "teff,teff"], "named twice"),
+        (["--labels", ""], "no label"),
+        (["--range", "teff=7000:3200"], "empty"),
+        (["--range", "teff"], "teff=3200:7000"),
+        (["--range", "mass=1:2"], "unknown label 'mass'"),
+        (["--test-fraction", "0.95"], "0.95"),
+        (["--test-fraction", "nan"], "nan"),
+    ],
+)
+def test_bad_words_for_training_are_told(
+    words: list[str], told: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stars(make_stars(1), folder / "stars.parquet")
+    assert main(["train", "stars.parquet", "--output", "model", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["stars.parquet"]

@@ -1,0 +1,108 @@
+"""From archive files to a catalogue on the command line: whole, resumable, flagged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from stand_ins import FakeModel, bulk_rows, changed, csv_text, make_stars
+from xplabels.archive import write_stars
+from xplabels.cli import main
+from xplabels.flags import Flag
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".fits", ".ecsv", ".csv"])
+def test_predict_labels_every_star_of_every_file(
+    folder: Path, model: FakeModel, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stars(make_stars(1), folder / "a.parquet")
+    write_stars(make_stars(100), folder / "b.parquet")
+    output = folder / f"labels{ending}"
+    assert main(["predict", "a.parquet", "b.parquet", "--output", str(output)]) == 0
+    assert "80 stars" in capsys.readouterr().out
+    table = Table.read(output, format="ascii.ecsv" if ending == ".ecsv" else None)
+    assert list(table["source_id"]) == [*range(1, 41), *range(100, 140)]
+    expected = make_stars(1).labels
+    assert expected is not None
+    np.testing.assert_allclose(table["teff"][:40], expected.values[:, 0])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "a.parquet", "b.parquet", f"labels{ending}",
+    ]  # fmt: skip
+
+
+def test_predict_goes_on_where_it_was_interrupted(folder: Path, model: FakeModel) -> None:
+    for first in (1, 100, 200):
+        write_stars(make_stars(first), folder / f"{first}.parquet")
+    words = ["predict", "1.parquet", "100.parquet", "200.parquet", "--output", "labels.parquet"]
+    model.stop_after = 2
+    assert main(words) == 130
+    assert not (folder / "labels.parquet").exists()
+    model.stop_after = None
+    assert main(words) == 0
+    assert len(model.predicted) == 3  # each file once, over both runs
+    assert len(Table.read(folder / "labels.parquet")) == 120
+    assert not (folder / "labels.parquet.partial").exists()
+
+
+def test_predict_makes_a_part_anew_when_its_file_changed(folder: Path, model: FakeModel) -> None:
+    write_stars(make_stars(1), folder / "a.parquet")
+    write_stars(make_stars(100), folder / "b.parquet")
+    words = ["predict", "a.parquet", "b.parquet", "--output", "labels.csv"]
+    model.stop_after = 1
+    assert main(words) == 130
+    write_stars(make_stars(1, count=5), folder / "a.parquet", overwrite=True)
+    model.stop_after = None
+    assert main(words) == 0
+    assert len(Table.read(folder / "labels.csv")) == 45
+
+
+def test_another_interrupted_run_needs_overwrite(
+    folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stars(make_stars(1), folder / "a.parquet")
+    write_stars(make_stars(100), folder / "b.parquet")
+    words = ["predict", "a.parquet", "b.parquet", "--output", "labels.csv"]
+    model.stop_after = 1
+    assert main(words) == 130
+    model.stop_after = None
+    model.metadata["name"] = "another"
+    assert main(words) == 2
+    assert "labels.csv.partial" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    assert len(model.predicted) == 3  # the finished part of the other model was not used
+
+
+def test_photometry_of_no_star_is_told_and_leaves_no_trace(
+    folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stars(make_stars(1), folder / "a.parquet")
+    for name, first in (("p.csv", 1), ("q.csv", 1000)):
+        (folder / name).write_text(f"source_id,j_m,j_msigcom\n{first},12.0,0.02\n")
+    words = ["predict", "a.parquet", "--output", "labels.csv", "--photometry"]
+    assert main([*words, "p.csv", "q.csv"]) == 2
+    assert "q.csv" in capsys.readouterr().err
+    assert not list(folder.glob("labels*"))
+    assert main([*words, "p.csv"]) == 0
+    assert model.photometry == [1, 1]  # stars with J that the model was given, in each run
+
+
+def test_a_file_without_any_bp_gives_flagged_stars(folder: Path, model: FakeModel) -> None:
+    rows = bulk_rows()
+    for row in rows:
+        row |= {name: "null" for name in row if name.startswith("bp_")}
+    (folder / "x.csv").write_text(csv_text(rows))
+    assert main(["predict", "x.csv", "--output", "labels.csv"]) == 0
+    table = Table.read(folder / "labels.csv")
+    assert np.isnan(table["teff"]).all()
+    assert all(table["flags"] & Flag.MISSING_BP)
+
+
+def test_a_damaged_row_can_be_flagged(folder: Path, model: FakeModel) -> None:
+    (folder / "x.csv").write_bytes(changed("bp_coefficient_errors", -0.1))
+    assert main(["predict", "x.csv", "--output", "labels.csv", "--bad-rows", "flag"]) == 0
+    table = Table.read(folder / "labels.csv")
+    assert list(np.isnan(table["teff"])) == [False, True, False]
+    assert table["flags"][1] & Flag.BAD_ROW
