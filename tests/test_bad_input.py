@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,16 +118,47 @@ def test_a_full_disk_is_told_and_leaves_no_catalogue(
     assert not (folder / "labels.fits").exists()
 
 
-def test_an_unwritable_folder_is_told_before_any_work(
-    folder: Path, model: FakeModel, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+UNWRITABLE = [
+    "x.csv/out",  # below a file: nobody can write there, the superuser neither
+    pytest.param(
+        "/proc/out",  # nor here, where Linux keeps no files
+        marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="has no /proc"),
+    ),
+]
+
+
+@pytest.mark.parametrize("place", UNWRITABLE)
+@pytest.mark.parametrize(
+    ("words", "ending"),
+    [
+        (["predict", "x.csv"], ".fits"),
+        (["train", "stars.parquet", "--labels", "teff"], ""),
+        (["validate", "fake", "stars.parquet", "--all"], ""),
+        (["library"], ".parquet"),
+        (["demo"], ""),
+    ],
+    ids=lambda value: value[0] if value else "",
+)
+def test_an_unwritable_output_is_told_before_any_work(
+    words: list[str], ending: str, place: str, folder: Path, model: FakeModel,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     (folder / "x.csv").write_bytes(GOOD)
+    write_stars(make_stars(1), folder / "stars.parquet")
 
-    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write anywhere
-    assert main(["predict", "x.csv", "--output", "labels.fits"]) == 2
-    assert "labels.fits: cannot be written" in capsys.readouterr().err
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("began to work")
+
+    monkeypatch.setattr("xplabels.library.read_library", work)
+    monkeypatch.setattr("xplabels.archive.read", work)
+    for overwrite in ([], ["--overwrite"]):
+        assert main([*words, "--output", place + ending, *overwrite]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"xplabels: error: {place}{ending}: cannot be written: ")
+        assert "choose another" in message
     assert model.predicted == []
+    assert sorted(path.name for path in folder.iterdir()) == ["stars.parquet", "x.csv"]
+    assert (folder / "x.csv").read_bytes() == GOOD
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,12 @@ def test_checkpoints_can_be_removed_and_cannot_lie_in_a_file(tmp_path) -> None:
     (path / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match="something else"):
         Checkpoint(path, {})
-    (path / "thesis.tex").unlink()
+    (path / "manifest.json").write_text("{}")  # matches, but the folder would be removed in the end
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"thesis\.tex.*not made here"):
+            Checkpoint(path, {}, overwrite)
+    for name in ("thesis.tex", "manifest.json"):
+        (path / name).unlink()
     path.rmdir()
     path.write_text("a file")
     with pytest.raises(InputError, match="states"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,63 @@ def test_a_partial_folder_of_other_settings_needs_overwrite(tmp_path: Path) -> N
     assert (other.folder / "done.parquet").exists()
     other.open(overwrite=True)
     assert not (other.folder / "done.parquet").exists()
+
+
+def _nothing(folder: Path) -> None:
+    """An empty folder, as a run leaves that was killed at once."""
+
+
+def _parts_alone(folder: Path) -> None:
+    (folder / "mine.parquet").write_text("mine")
+
+
+def _another_manifest(folder: Path) -> None:
+    _parts_alone(folder)
+    (folder / "manifest.json").write_text('{"name": "a data set of mine"}')
+
+
+def _damaged_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_bytes(b"\xff{")
+
+
+def _ours_and_more(folder: Path) -> None:
+    (folder / "manifest.json").write_text(SETTINGS.to_json())
+    (folder / "thesis.tex").write_text("mine")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("fill", "told"),
+    [
+        (_nothing, None),
+        (_parts_alone, "has not the manifest of an interrupted run; move it away"),
+        (_another_manifest, "has not the manifest of an interrupted run"),
+        (_damaged_manifest, "has not the manifest of an interrupted run"),
+        (_ours_and_more, r"thesis\.tex.*, which was not made here"),
+    ],
+)
+def test_a_folder_of_the_user_is_never_taken_for_a_partial_one(
+    fill: Callable[[Path], None], told: str | None, overwrite: bool, tmp_path: Path
+) -> None:
+    partial = Partial(tmp_path / "c.fits", SETTINGS)
+    partial.folder.mkdir()
+    fill(partial.folder)
+    before = {path.name: path.read_bytes() for path in partial.folder.iterdir()}
+    if told is None:
+        partial.open(overwrite)
+        assert [path.name for path in partial.folder.iterdir()] == ["manifest.json"]
+        return
+    with pytest.raises(InputError, match=rf"c\.fits\.partial: .*{told}"):
+        partial.open(overwrite)
+    assert {path.name: path.read_bytes() for path in partial.folder.iterdir()} == before
+
+
+def test_a_link_in_the_place_of_a_partial_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "c.fits.partial").symlink_to(tmp_path / "real")
+    with pytest.raises(InputError, match="is not a folder"):
+        Partial(tmp_path / "c.fits", SETTINGS).open(overwrite=True)
+    assert (tmp_path / "real").is_dir()
 
 
 def test_flags_are_counted_by_bit() -> None:

@@ -16,7 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xplabels.errors import InputError
-from xplabels.output import whole_file
+from xplabels.output import check_ours, whole_file
+
+CHECKPOINT_FILES = ("manifest.json", "*.safetensors", ".*.partial.*")
+"""All that the folder of an unfinished training may hold; anything else is the user's."""
 
 
 class Checkpoint:
@@ -48,6 +51,8 @@ class Checkpoint:
         except OSError as error:
             raise InputError(f"cannot keep checkpoints: {error}", where=folder) from None
         path = folder / "manifest.json"
+        if path.exists():
+            check_ours(folder, CHECKPOINT_FILES)
         foreign = (entry for entry in folder.iterdir() if ".partial." not in entry.name)
         if not path.exists() and any(foreign):
             # it would be removed in the end

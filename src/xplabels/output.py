@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,10 +22,22 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     if path.exists() and not overwrite:
         raise InputError("exists already", where=path, remedy="choose another name or --overwrite")
     parent = path.absolute().parent
+    if parent.exists() and not parent.is_dir():
+        raise InputError(
+            f"cannot be written: {path.parent} is a file", where=path, remedy="choose another name"
+        )
     if not parent.is_dir():
         raise InputError("its folder does not exist", where=path, remedy=f"make {parent}")
-    if not os.access(parent, os.W_OK):
-        raise InputError("cannot be written", where=path, remedy=f"make {parent} writable")
+    try:
+        # tried, not asked: the superuser may write everywhere, but not on a read-only disk
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot be written: {error.strerror or error}",
+            where=path,
+            remedy=f"make {parent} writable, or choose another folder",
+        ) from error
 
 
 def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False) -> None:
@@ -37,8 +50,18 @@ def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False)
         patterns ``ours``: a user's folder is never replaced.
     """
     check_output(folder, overwrite)
-    if not folder.exists():
-        return
+    if folder.exists():
+        check_ours(folder, ours)
+
+
+def check_ours(folder: Path, ours: Sequence[str]) -> None:
+    """Make sure that an existing ``folder`` holds nothing of a user's before it is replaced.
+
+    Raises
+    ------
+    InputError
+        If it is no folder, or holds a file that matches none of the patterns ``ours``.
+    """
     if not folder.is_dir() or folder.is_symlink():
         raise InputError("is not a folder", where=folder, remedy="choose another name")
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
@@ -47,7 +70,7 @@ def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False)
         raise InputError(
             f"holds {foreign!r}, which was not made here, so the folder is not replaced",
             where=folder,
-            remedy="name another folder",
+            remedy="move that away, or choose another output",
         )
 
 

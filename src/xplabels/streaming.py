@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from xplabels.catalogue import check_catalogue, from_arrow, to_arrow, write_table
 from xplabels.errors import InputError
-from xplabels.output import whole_file
+from xplabels.output import check_ours, whole_file
 from xplabels.stars import Stars, check_unique
 
 if TYPE_CHECKING:
@@ -166,6 +166,10 @@ class SeenIds:
         self._runs = [*apart, new]
 
 
+PARTIAL_FILES = ("manifest.json", "*.parquet", ".*.partial.*")
+"""All that the folder of an unfinished run may hold; anything else is the user's."""
+
+
 class Partial:
     """The folder ``CATALOGUE.partial`` of a run that is not finished."""
 
@@ -180,13 +184,15 @@ class Partial:
         Raises
         ------
         InputError
-            If an interrupted run with other settings left it and ``overwrite`` is false.
+            If an interrupted run with other settings left it and ``overwrite`` is false, or if
+            the folder is not of our making: a user's is never removed.
         """
         wanted = self._settings.to_json()
         if self.folder.exists():
-            if self._manifest.is_file() and self._manifest.read_text() == wanted:
+            found = self._found()
+            if found == wanted:
                 return
-            if not overwrite:
+            if found and not overwrite:
                 raise InputError(
                     "was left by a run with another model, photometry, option or version",
                     where=self.folder,
@@ -194,7 +200,26 @@ class Partial:
                 )
             shutil.rmtree(self.folder)
         self.folder.mkdir()
-        self._manifest.write_text(wanted)
+        with whole_file(self._manifest) as temporary:
+            temporary.write_text(wanted, encoding="utf-8")
+
+    def _found(self) -> str:
+        """The manifest of the folder that is there, which must be ours; "" where it is empty."""
+        check_ours(self.folder, PARTIAL_FILES)
+        if not any(self.folder.iterdir()):
+            return ""
+        try:
+            text = self._manifest.read_text(encoding="utf-8")
+            told = json.loads(text)
+        except (OSError, ValueError):
+            told = None
+        if not isinstance(told, dict) or told.keys() != json.loads(self._settings.to_json()).keys():
+            raise InputError(
+                "is in the way: it has not the manifest of an interrupted run",
+                where=self.folder,
+                remedy="move it away, or choose another output",
+            )
+        return text
 
     def part(self, path: Path) -> Path:
         """Where the labels of one input file go."""
