@@ -1,0 +1,180 @@
+"""Which row of a survey is which Gaia source: by identifiers that an archive's table relates.
+
+Where no such table exists (unWISE), stars are matched on the sky: :mod:`xplabels.sky`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.archive.plain import read_columns
+from xplabels.errors import InputError
+
+
+class MatchFlag(IntFlag):
+    """Why a match may be wrong; 0 where it was the only one possible."""
+
+    SEVERAL = 1 << 0
+    SHARED = 1 << 1
+    FAST = 1 << 2
+
+
+MEANING: dict[MatchFlag, str] = {
+    MatchFlag.SEVERAL: "several candidates: the nearest was taken",
+    MatchFlag.SHARED: "the same candidate is another star's best match too",
+    MatchFlag.FAST: "moves farther than the catalogue's margin: candidates may be unseen",
+}
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """M pairs of a survey's identifier and a Gaia source, one or more a source.
+
+    Attributes
+    ----------
+    key
+        The survey's identifiers: int64, or text.
+    source_id
+        Int64 [M].
+    separation
+        Float64 [M], arcsec or mas, whatever the table has: only its order counts; NaN: unknown.
+    mates
+        Int64 [M]: how many other Gaia sources the archive matched to the same key; -1: unknown.
+    """
+
+    key: NDArray[Any]
+    source_id: NDArray[np.int64]
+    separation: NDArray[np.float64]
+    mates: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pairs of a row of one table and a Gaia source, each source once.
+
+    Attributes
+    ----------
+    source_id, row
+        Int64 [M], in ascending order of source_id, and the row of the survey's table.
+    flags
+        Uint8 [M] of :class:`MatchFlag`.
+    """
+
+    source_id: NDArray[np.int64]
+    row: NDArray[np.intp]
+    flags: NDArray[np.uint8]
+
+
+def told(matches: int, flags: NDArray[np.uint8]) -> str:
+    """How many matches, and how many of them have each flag."""
+    counts = [
+        f"{int((flags & flag.value > 0).sum())} {flag.name} ({text})"
+        for flag, text in MEANING.items()
+        if (flags & flag.value).any()
+    ]
+    return "; ".join([f"{matches} matches", *counts])
+
+
+SOURCE_COLUMNS = ("source_id", "dr3_source_id")
+KEY_COLUMNS = ("original_ext_source_id", "dr2_source_id", "key")
+DISTANCE_COLUMNS = ("angular_distance", "match_separation")
+
+
+def read_neighbours(path: str | Path, key_is_gaia: bool) -> Neighbours:
+    """A table of neighbours from the Gaia archive, or one with columns ``key`` and ``source_id``.
+
+    ``tmass_psc_xsc_best_neighbour`` and ``allwise_best_neighbour`` (``source_id,
+    original_ext_source_id, angular_distance, number_of_mates``) and ``dr2_neighbourhood``
+    (``dr2_source_id, dr3_source_id, angular_distance``) are read as they are.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or lacks one of the identifiers.
+    """
+    integers = dict.fromkeys(SOURCE_COLUMNS, 0) | {"number_of_mates": -1}
+    if key_is_gaia:
+        integers |= dict.fromkeys(KEY_COLUMNS, 0)
+    wanted = (*SOURCE_COLUMNS, *KEY_COLUMNS, *DISTANCE_COLUMNS, "number_of_mates")
+    columns = read_columns(path, wanted, integers)
+    source = next((columns[name] for name in SOURCE_COLUMNS if name in columns), None)
+    key = next((columns[name] for name in KEY_COLUMNS if name in columns), None)
+    if source is None or key is None:
+        raise InputError(
+            "is no table of neighbours",
+            where=path,
+            remedy=f"give one of {', '.join(KEY_COLUMNS)} and one of {', '.join(SOURCE_COLUMNS)}",
+        )
+    rows = len(source)
+    distance = next((columns[name] for name in DISTANCE_COLUMNS if name in columns), None)
+    return Neighbours(
+        key if key_is_gaia else _text(key),
+        source,
+        np.full(rows, np.nan) if distance is None else np.asarray(distance, np.float64),
+        columns.get("number_of_mates", np.full(rows, -1, np.int64)),
+    )
+
+
+def match_by_id(keys: NDArray[Any], neighbours: Neighbours) -> Matches:
+    """The rows of a table, known by their ``keys`` [N], that belong to Gaia sources.
+
+    Of several candidates of a source the nearest is taken (of a source and of a key alike, the
+    first of equals), and the match is flagged. Keys that occur twice in the table count as
+    candidates of their own: the first row is taken.
+    """
+    if neighbours.key.dtype.kind != "i":
+        keys = _text(keys)
+    order = np.argsort(keys, kind="stable")
+    position = np.searchsorted(keys[order], neighbours.key)
+    inside = position < len(keys)
+    inside[inside] &= keys[order][position[inside]] == neighbours.key[inside]
+    inside &= neighbours.source_id > 0
+    pairs = np.flatnonzero(inside)
+    row, source = order[position[pairs]], neighbours.source_id[pairs]
+    distance = np.nan_to_num(neighbours.separation[pairs], nan=np.inf)
+    best = np.lexsort((distance, source))
+    ids, start, count = np.unique(source[best], return_index=True, return_counts=True)
+    chosen = best[start]
+    flags = np.where(count > 1, MatchFlag.SEVERAL, 0).astype(np.uint8)
+    mates = neighbours.mates[pairs][chosen] > 0
+    flags[mates | shared(row[chosen])] |= np.uint8(MatchFlag.SHARED)
+    return Matches(ids, row[chosen].astype(np.intp), flags)
+
+
+def translate(
+    keys: NDArray[np.int64], neighbours: Neighbours
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Gaia source_ids [N] of rows known by identifiers of another release, and flags [N].
+
+    As :func:`match_by_id`, the other way round: any number of rows may have one key (a star
+    observed twice), and each gets the nearest source of its key, or 0.
+    """
+    usable = np.flatnonzero(neighbours.source_id > 0)
+    distance = np.nan_to_num(neighbours.separation[usable], nan=np.inf)
+    best = usable[np.lexsort((distance, neighbours.key[usable]))]
+    known, start, count = np.unique(neighbours.key[best], return_index=True, return_counts=True)
+    source = neighbours.source_id[best[start]]
+    flags_of = np.where(count > 1, MatchFlag.SEVERAL, 0) | np.where(
+        shared(source), MatchFlag.SHARED, 0
+    )
+    position = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
+    found = (known[position] == keys) if len(known) else np.zeros(len(keys), bool)
+    source_id, flags = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.uint8)
+    source_id[found], flags[found] = source[position[found]], flags_of[position[found]]
+    return source_id, flags
+
+
+def shared(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values [M] occur more than once."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray(counts[inverse] > 1)
+
+
+def _text(values: NDArray[Any]) -> NDArray[np.str_]:
+    return np.char.strip(values.astype(str))

@@ -1,0 +1,40 @@
+"""A user's own table of labels (GALAH, an observing run, ...): ``source_id`` and any labels.
+
+Columns are those of every table here: ``teff``, ``teff_err`` (or ``teff_error``), ...; what is
+wrong in it is an error with its row, since the user can mend it. A column ``snr`` chooses among
+several rows of a star.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.archive.columns import LABEL_COLUMNS, labels_of
+from xplabels.errors import InputError
+from xplabels.labels import LABELS
+from xplabels.surveys.table import Columns, Measured, Survey
+
+
+def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Measured:
+    """The labels [N] that the table has.
+
+    Raises
+    ------
+    InputError
+        If it has none, or as :func:`xplabels.archive.columns.labels_of`.
+    """
+    names = [name for name in LABELS if name in columns]
+    if not names:
+        raise InputError(
+            "has no column of labels",
+            where=where,
+            remedy=f"name its columns {', '.join(LABELS)}, and their errors teff_err, ...",
+        )
+    labels, notes = labels_of(columns, names, source_id, where)
+    return Measured(labels=labels, notes=notes)
+
+
+def own_survey(name: str) -> Survey:
+    """A survey of the user's, under any name."""
+    return Survey(name, "a table of the user's own", LABEL_COLUMNS, measure, quality=("snr",))

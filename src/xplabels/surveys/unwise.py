@@ -1,0 +1,105 @@
+"""unWISE: fluxes in Vega nanomaggies -> W1 and W2 on AllWISE's magnitude scale.
+
+W = 22.5 - 2.5 log10(flux) - offset. The offsets, 0.004 mag in W1 and 0.032 mag in W2, are what the
+makers advise to subtract for agreement with AllWISE, from which unWISE's absolute calibration
+descends by way of a PSF normalisation that is uncertain at large radii (unWISE catalogue
+documentation, catalog.unwise.me/catalogs.html; Schlafly, Meisner & Green 2019, ApJS 240, 30).
+
+A flux that is not at least three times its error gives no magnitude: the logarithm of a
+non-detection has no Gaussian error, and that of a negative flux does not exist. Both are counted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.archive.columns import MAG_PER_RELATIVE_FLUX
+from xplabels.errors import InputError
+from xplabels.stars import Photometry
+from xplabels.surveys.table import Columns, Measured, Survey
+
+ZERO_POINT = 22.5
+"""Vega magnitude of one nanomaggy."""
+TO_ALLWISE = {"w1mpro": 0.004, "w2mpro": 0.032}
+"""Subtracted from unWISE magnitudes, mag."""
+LOWEST_SNR = 3.0
+
+NAMES = {
+    "w1mpro": (("flux_w1", "dflux_w1"), ("fw1", "e_fw1"), ("w1_flux", "w1_dflux")),
+    "w2mpro": (("flux_w2", "dflux_w2"), ("fw2", "e_fw2"), ("w2_flux", "w2_dflux")),
+}
+"""How archives name flux and error a band; the catalogue's own files have arrays of two."""
+
+
+def magnitude(
+    flux: NDArray[np.float64], error: NDArray[np.float64], band: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """W1 or W2 [N] (Vega, AllWISE's scale, mag) with errors; NaN where not detected.
+
+    Parameters
+    ----------
+    flux, error
+        Vega nanomaggies [N].
+    band
+        ``w1mpro`` or ``w2mpro``.
+
+    Examples
+    --------
+    >>> value, sigma = magnitude(np.array([1e4, -5.0]), np.array([1e2, 1.0]), "w1mpro")
+    >>> value.round(3), sigma.round(4)
+    (array([12.496,    nan]), array([0.0109,    nan]))
+    """
+    detected = (error > 0) & (flux >= LOWEST_SNR * error) & np.isfinite(flux)
+    safe = np.where(detected, flux, np.nan)
+    value = ZERO_POINT - 2.5 * np.log10(safe) - TO_ALLWISE[band]
+    return value, MAG_PER_RELATIVE_FLUX * error / safe
+
+
+def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Measured:
+    """Magnitudes of unWISE rows [N].
+
+    Raises
+    ------
+    InputError
+        If the table has no flux with its error.
+    """
+    measured, notes = {}, []
+    for band, name in enumerate(NAMES):
+        flux, error = fluxes(columns, band, name, where)
+        measured[name] = magnitude(flux, error, name)
+        for rows, what in (
+            (flux <= 0, "are not positive"),
+            ((flux > 0) & ~np.isfinite(measured[name][0]), f"have an S/N below {LOWEST_SNR:g}"),
+        ):
+            if rows.any():
+                notes.append(f"{where}: {int(rows.sum())} fluxes of {name} {what}: missing")
+    return Measured(photometry=Photometry.of(len(source_id), measured), notes=tuple(notes))
+
+
+def fluxes(
+    columns: Columns, band: int, name: str, where: object
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Flux and error [N] of a band, from arrays of two or from columns of their own."""
+    if "flux" in columns and "dflux" in columns and columns["flux"].ndim == 2:
+        return (
+            np.asarray(columns["flux"][:, band], np.float64),
+            np.asarray(columns["dflux"][:, band], np.float64),
+        )
+    for flux, error in NAMES[name]:
+        if flux in columns and error in columns:
+            return np.asarray(columns[flux], np.float64), np.asarray(columns[error], np.float64)
+    raise InputError(
+        f"has no flux and error of band {band + 1}",
+        where=where,
+        remedy=f"name the columns {NAMES[name][0][0]} and {NAMES[name][0][1]}",
+    )
+
+
+UNWISE = Survey(
+    "unwise",
+    "unWISE catalogue (band-merged)",
+    ("flux", "dflux", *(c for pairs in NAMES.values() for pair in pairs for c in pair)),
+    measure,
+    key="unwise_objid",
+)
