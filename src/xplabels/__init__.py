@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from xplabels.prediction import Prediction
     from xplabels.recipes import Recipe, load_recipe
     from xplabels.report import write_report
+    from xplabels.sed import Sed, read_sed
+    from xplabels.simulation import simulate_spectra
     from xplabels.stars import Photometry, Stars
     from xplabels.synthetic import example_stars, simulate_stars
     from xplabels.tables import join_labels, join_photometry
@@ -37,6 +39,7 @@ _ROOM_OF = {
     "Photometry": "stars",
     "Prediction": "prediction",
     "Recipe": "recipes",
+    "Sed": "sed",
     "Stars": "stars",
     "example_stars": "synthetic",
     "join_labels": "tables",
@@ -45,7 +48,9 @@ _ROOM_OF = {
     "read": "archive",
     "read_blocks": "archive",
     "read_library": "library",
+    "read_sed": "sed",
     "shipped": "model",
+    "simulate_spectra": "simulation",
     "simulate_stars": "synthetic",
     "train": "training",
     "validate": "validation",
@@ -63,6 +68,7 @@ __all__ = [
     "Photometry",
     "Prediction",
     "Recipe",
+    "Sed",
     "Stars",
     "example_stars",
     "join_labels",
@@ -71,7 +77,9 @@ __all__ = [
     "read",
     "read_blocks",
     "read_library",
+    "read_sed",
     "shipped",
+    "simulate_spectra",
     "simulate_stars",
     "train",
     "validate",

@@ -1,0 +1,85 @@
+"""Spectral energy distributions through the instrument, as a star table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xplabels.cli.options import add_overwrite, add_verb
+
+if TYPE_CHECKING:
+    from xplabels.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb ``simulate``."""
+    verb = add_verb(
+        verbs,
+        "simulate",
+        "simulate the XP spectra of spectral energy distributions",
+        "SED is a table of wavelength and flux, one source a file (.ecsv, .fits, .vot, .csv, or\n"
+        "text with a header), covering 330-1050 nm. Units are those of its columns; without a\n"
+        "unit, wavelength is in nm and flux in W m-2 nm-1. Columns are found by name (wavelength,\n"
+        "flux); a table of two columns needs no names.",
+        "STARS.parquet holds one simulated star a row: source_id 1, 2, ... in the order of files,\n"
+        "then of G, then of draws; 55 BP + 55 RP coefficients with errors typical of their G and\n"
+        "colour, illustrative correlations, G, BP and RP. That it is simulated stands in its\n"
+        "metadata. It needs the extra 'library' (GaiaXPy's instrument files).",
+    )
+    verb.add_argument("seds", type=Path, nargs="+", metavar="SED", help="table of wavelength, flux")
+    verb.add_argument(
+        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
+    )
+    verb.add_argument(
+        "--g-mag",
+        type=_numbers,
+        metavar="MAG",
+        help="scale each SED to this G (Vega, mag), or to several with commas (default: as given)",
+    )
+    verb.add_argument(
+        "--draws", type=int, default=1, metavar="N", help="stars of each SED and G (default 1)"
+    )
+    verb.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed of the noise (default 0)"
+    )
+    verb.add_argument(
+        "--noiseless", action="store_true", help="add no noise; errors are given all the same"
+    )
+    verb.add_argument(
+        "--wavelengths",
+        choices=["vacuum", "air"],
+        default="vacuum",
+        help="what the wavelengths are measured in (default vacuum)",
+    )
+    verb.add_argument(
+        "--extrapolate",
+        action="store_true",
+        help="hold the flux of a SED that does not cover 330-1050 nm constant at its ends",
+    )
+    add_overwrite(verb)
+    verb.set_defaults(verb=run)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(word) for word in text.split(",")]
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the verb does."""
+    from xplabels.archive import write_stars
+    from xplabels.output import check_output
+    from xplabels.sed import read_sed
+    from xplabels.simulation import simulate_spectra
+
+    check_output(args.output, args.overwrite)
+    stars = simulate_spectra(
+        [read_sed(path, medium=args.wavelengths) for path in args.seds],
+        g_mag=args.g_mag,
+        draws=args.draws,
+        noise=not args.noiseless,
+        seed=args.seed,
+        extrapolate=args.extrapolate,
+    )
+    write_stars(stars, args.output, args.overwrite)
+    print(f"{len(stars)} simulated stars: {args.output}")

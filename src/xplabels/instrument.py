@@ -1,0 +1,282 @@
+"""Spectral energy distribution -> XP coefficients, as GaiaXPy's own calibration run backwards.
+
+GaiaXPy calibrates with b -> f = sum_i b_i (T C h(u))_i h c / (A R lambda): Hermite functions h of
+pseudo-wavelength u(lambda), the inverse bases C (which undo the line spread), the rotation T of
+the archive's bases, response R, aperture A. Hence the photon spectrum A R lambda f / (h c) of a
+source has the Hermite coefficients (T C)^T b, and since Hermite functions are orthonormal in u,
+
+    b = T C^-T  integral h(u) A R lambda f / (h c) |du/dlambda| dlambda:
+
+one fixed matrix per band. The inverse direction is GaiaXPy's ``calibrate`` itself. What this
+cannot know is what the inverse bases leave out: structure finer than 55 Hermite functions hold.
+``docs/instrument.md`` tells how well it does on real sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.errors import InputError
+from xplabels.projection import gaiaxpy_design, need_gaiaxpy, quiet, unit_vectors
+from xplabels.sed import Sed
+
+BP_MODEL, RP_MODEL = "v375wi", "v142r"
+"""GaiaXPy's instrument models for DR3."""
+RESPONSE_RANGE = (310.0, 1100.0)
+"""nm: where GaiaXPy's response is tabulated; light beyond it is not seen."""
+NEEDED_RANGE = (330.0, 1050.0)
+"""nm: what a spectral energy distribution must cover, GaiaXPy's widest sampling."""
+STEP = 0.25
+"""nm: width of the matrix's bins, an eighth of the finest pixel (BP at 330 nm)."""
+NODES = 4
+"""Gauss-Legendre nodes a bin."""
+
+MAGNITUDES = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
+"""What :func:`magnitudes` gives, in its order."""
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """The linear map of spectral energy distributions to coefficients.
+
+    Attributes
+    ----------
+    edges
+        Float64 [B + 1], nm: borders of the wavelength bins.
+    matrix
+        Float64 [n, B]: coefficients (archive units) of unit flux (W m^-2 nm^-1) in a bin, BP
+        before RP.
+    widths
+        Number of BP and RP coefficients; they add up to n.
+    """
+
+    edges: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+    widths: tuple[int, int]
+
+    def coefficients(
+        self, seds: Sed | Sequence[Sed], *, extrapolate: bool = False
+    ) -> NDArray[np.float64]:
+        """Noiseless archive coefficients [N, n], BP before RP.
+
+        Parameters
+        ----------
+        seds
+            One or N of them; each must cover :data:`NEEDED_RANGE`. Beyond its ends, flux is zero.
+        extrapolate
+            Accept shorter ones, and hold their flux at the ends constant.
+
+        Raises
+        ------
+        InputError
+            If one is too short.
+        """
+        listed = [seds] if isinstance(seds, Sed) else list(seds)
+        flux = [bin_flux(sed, self.edges, extrapolate=extrapolate) for sed in listed]
+        return np.reshape(flux, (len(flux), len(self.edges) - 1)) @ self.matrix.T
+
+
+def bin_flux(
+    sed: Sed, edges: NDArray[np.float64], *, extrapolate: bool = False
+) -> NDArray[np.float64]:
+    """Mean flux [B] in bins: the exact integral of the piecewise linear spectrum.
+
+    Raises
+    ------
+    InputError
+        If ``sed`` does not cover :data:`NEEDED_RANGE` and ``extrapolate`` is not given.
+    """
+    low, high = sed.wavelength[0], sed.wavelength[-1]
+    if not extrapolate and (low > NEEDED_RANGE[0] or high < NEEDED_RANGE[1]):
+        raise InputError(
+            f"covers {low:g}-{high:g} nm, needed is {NEEDED_RANGE[0]:g}-{NEEDED_RANGE[1]:g} nm",
+            where=sed.name or "spectral energy distribution",
+            remedy="extend it, or let its ends be held constant (extrapolate)",
+        )
+    wavelength, flux = sed.wavelength, sed.flux
+    if extrapolate:
+        ends = np.array([min(low, edges[0]) - 1.0, max(high, edges[-1]) + 1.0])
+        wavelength = np.concatenate([ends[:1], wavelength, ends[1:]])
+        flux = np.concatenate([flux[:1], flux, flux[-1:]])
+    inside = edges[(edges > wavelength[0]) & (edges < wavelength[-1])]
+    nodes = np.union1d(wavelength, inside)
+    values = np.interp(nodes, wavelength, flux)
+    steps = 0.5 * (values[1:] + values[:-1]) * np.diff(nodes)
+    bins = np.searchsorted(edges, 0.5 * (nodes[1:] + nodes[:-1])) - 1
+    seen = (bins >= 0) & (bins < len(edges) - 1)
+    integral = np.bincount(bins[seen], steps[seen], len(edges) - 1)
+    return np.asarray(integral / np.diff(edges), np.float64)
+
+
+@cache
+def gaiaxpy_instrument() -> Instrument:
+    """The instrument of DR3 (55 + 55 coefficients) from the files that GaiaXPy carries.
+
+    Raises
+    ------
+    InputError
+        If GaiaXPy is not installed.
+
+    Examples
+    --------
+    >>> flat = Sed.of([300.0, 1100.0], [1e-17, 1e-17])
+    >>> gaiaxpy_instrument().coefficients(flat).shape
+    (1, 110)
+    """
+    low, high = RESPONSE_RANGE
+    edges = np.linspace(low, high, round((high - low) / STEP) + 1)
+    models = [_band_model("bp", BP_MODEL), _band_model("rp", RP_MODEL)]
+    matrix = np.concatenate([_matrix(model, edges) for model in models])
+    widths = tuple(int(model.bases["nBases"]) for model in models)
+    return Instrument(edges, matrix, (widths[0], widths[1]))
+
+
+def _band_model(band: str, name: str) -> Any:
+    """GaiaXPy's ``ExternalInstrumentModel`` of one band."""
+    need_gaiaxpy()
+    with quiet():
+        from gaiaxpy.calibrator.external_instrument_model import ExternalInstrumentModel
+        from gaiaxpy.config.paths import config_path
+
+        files = (f"{band}C03_{name}_{key}.csv" for key in ("dispersion", "response", "bases"))
+        return ExternalInstrumentModel.from_config_csv(
+            *(str(Path(config_path) / file) for file in files)
+        )
+
+
+def _matrix(model: Any, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One band's [n, B]: the kernel integrated over each bin."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    half = 0.5 * np.diff(edges)[:, None]
+    wavelength = (edges[:-1, None] + half * (nodes + 1)).ravel()
+    values = _kernel(model, wavelength) * (half * weights).ravel()
+    return np.asarray(values.reshape(len(values), -1, NODES).sum(axis=2))
+
+
+def _kernel(model: Any, wavelength: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients [n, L] of unit flux per nm at each wavelength: db/(f dlambda)."""
+    from gaiaxpy.core import nature, satellite
+    from scipy import interpolate
+
+    bases = model.bases
+    table = model.dispersion
+    spline = interpolate.splrep(table["wavelength"], table["pseudo-wavelength"], s=0)
+    scale = (bases["normRangeMax"] - bases["normRangeMin"]) / (
+        bases["pwlRangeMax"] - bases["pwlRangeMin"]
+    )
+    u = bases["normRangeMin"] + scale * (
+        interpolate.splev(wavelength, spline) - bases["pwlRangeMin"]
+    )
+    stretch = np.abs(scale * interpolate.splev(wavelength, spline, der=1))
+    # the response's spline swings below zero where there is no light; the dispersion ends there
+    response = np.clip(model.get_response(wavelength), 0.0, None)
+    response[wavelength < table["wavelength"][0]] = 0.0
+    photons = satellite.TELESCOPE_PUPIL_AREA * response * wavelength
+    photons /= 1e9 * nature.C * nature.PLANCK
+    inverse_bases = np.asarray(bases["inverseBasesCoefficients"])
+    moments = hermite_functions(len(inverse_bases), u) * (photons * stretch)
+    rotation = np.asarray(bases["transformationMatrix"])
+    result: NDArray[np.float64] = rotation @ np.linalg.solve(inverse_bases.T, moments)
+    return result
+
+
+def hermite_functions(count: int, u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthonormal Hermite functions 0 ... count - 1 at ``u`` [L] -> [count, L]."""
+    values = np.empty((count, len(u)))
+    values[0] = np.pi**-0.25 * np.exp(-0.5 * u**2)
+    if count > 1:
+        values[1] = np.sqrt(2.0) * u * values[0]
+    for k in range(2, count):
+        values[k] = np.sqrt(2.0 / k) * u * values[k - 1] - np.sqrt((k - 1) / k) * values[k - 2]
+    return values
+
+
+@cache
+def bases_in_pixels() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The archive's BP and RP bases at whole pseudo-wavelengths: T h(u), [n, pixels] each."""
+    found = []
+    for band, name in (("bp", BP_MODEL), ("rp", RP_MODEL)):
+        bases = _band_model(band, name).bases
+        low, high = bases["pwlRangeMin"], bases["pwlRangeMax"]
+        scale = (bases["normRangeMax"] - bases["normRangeMin"]) / (high - low)
+        pixels = np.arange(low, high + 0.5)
+        u = bases["normRangeMin"] + scale * (pixels - low)
+        rotation = np.asarray(bases["transformationMatrix"])
+        found.append(rotation @ hermite_functions(rotation.shape[1], u))
+    return found[0], found[1]
+
+
+def sampled_flux(
+    coefficients: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients [N, 110] -> GaiaXPy's default wavelengths [L] in nm and flux [N, L].
+
+    The inverse direction: ``calibrate(truncation=False)`` as a matrix product, W m^-2 nm^-1.
+    """
+    wavelength, design = _design()
+    return wavelength, coefficients @ design.T
+
+
+_design = cache(gaiaxpy_design)
+
+
+@cache
+def _band_fluxes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """G, BP and RP flux of unit coefficients [3, 110] and zero points [3], from GaiaXPy."""
+    need_gaiaxpy()
+    from gaiaxpy import PhotometricSystem, generate
+
+    with quiet():
+        table = generate(
+            unit_vectors(), photometric_system=PhotometricSystem.Gaia_DR3_Vega, save_file=False
+        ).sort_values("source_id")
+    fluxes, zero_points = [], []
+    for band in ("G", "BP", "RP"):
+        flux = np.asarray(table[f"GaiaDr3Vega_flux_{band}"], np.float64)
+        magnitude = np.asarray(table[f"GaiaDr3Vega_mag_{band}"], np.float64)
+        brightest = int(np.argmax(flux))
+        fluxes.append(flux)
+        zero_points.append(magnitude[brightest] + 2.5 * np.log10(flux[brightest]))
+    return np.stack(fluxes), np.array(zero_points)
+
+
+def magnitudes(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """G, G_BP and G_RP [N, 3] (Vega, mag) by GaiaXPy's synthetic photometry; NaN if negative."""
+    fluxes, zero_points = _band_fluxes()
+    flux = coefficients @ fluxes.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: NDArray[np.float64] = zero_points - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))
+    return found
+
+
+def magnitude_errors(
+    coefficients: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    correlations: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Errors [N, 3] of :func:`magnitudes` by the coefficients' covariance.
+
+    Parameters
+    ----------
+    coefficients, errors
+        [N, 110].
+    correlations
+        Full matrices of BP [N, 55, 55] and RP [N, 55, 55].
+    """
+    fluxes, _ = _band_fluxes()
+    variance = np.zeros((len(coefficients), len(fluxes)))
+    first = 0
+    for matrix in correlations:
+        columns = slice(first, first + matrix.shape[1])
+        weighted = fluxes[None, :, columns] * errors[:, None, columns]
+        variance += np.einsum("nbi,nij,nbj->nb", weighted, matrix, weighted)
+        first = columns.stop
+    relative = np.sqrt(variance) / np.abs(coefficients @ fluxes.T)
+    return np.asarray(2.5 / np.log(10) * relative)

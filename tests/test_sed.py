@@ -1,0 +1,133 @@
+"""Spectral energy distributions: units, air and vacuum, files, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.table import QTable, Table
+
+from xplabels.errors import InputError
+from xplabels.sed import Sed, air_to_vacuum, read_sed
+
+WAVELENGTH = np.linspace(320.0, 1080.0, 200)
+FLUX = 1e-17 * (1 + 0.3 * np.sin(WAVELENGTH / 40))
+
+
+def test_plain_arrays_are_nanometres_and_watts() -> None:
+    sed = Sed.of(WAVELENGTH, FLUX)
+    assert np.array_equal(sed.wavelength, WAVELENGTH)
+    assert np.array_equal(sed.flux, FLUX)
+
+
+def test_any_unit_gives_the_same_spectrum() -> None:
+    cgs = (FLUX * u.W / u.m**2 / u.nm).to(u.erg / u.s / u.cm**2 / u.AA)
+    frequency = (WAVELENGTH * u.nm).to(u.THz, u.spectral())
+    jansky = (FLUX * u.W / u.m**2 / u.nm).to(u.Jy, u.spectral_density(WAVELENGTH * u.nm))
+    for axis, flux in ((WAVELENGTH * 10 * u.AA, cgs), (frequency, jansky)):
+        sed = Sed.of(axis, flux)
+        np.testing.assert_allclose(sed.wavelength, WAVELENGTH, rtol=1e-12)
+        np.testing.assert_allclose(sed.flux, FLUX, rtol=1e-12)
+
+
+def test_air_is_converted_as_by_ciddor() -> None:
+    # H alpha and Na D2: 656.2801 and 588.9950 nm in air, 656.4614 and 589.1583 in vacuum (NIST)
+    found = air_to_vacuum(np.array([588.9950, 656.2801]))
+    np.testing.assert_allclose(found, [589.1583, 656.4614], atol=1e-4)
+    assert Sed.of(WAVELENGTH, FLUX, medium="air").wavelength[0] > 320.09
+
+
+def test_air_and_back_is_the_same() -> None:
+    vacuum = air_to_vacuum(WAVELENGTH)
+    wavenumber2 = (1e3 / vacuum) ** 2
+    index = 1 + 1e-8 * (5792105 / (238.0185 - wavenumber2) + 167917 / (57.362 - wavenumber2))
+    np.testing.assert_allclose(vacuum / index, WAVELENGTH, rtol=1e-12)
+
+
+def test_specutils_spectra_are_accepted() -> None:
+    specutils = pytest.importorskip("specutils")
+    spectrum = specutils.Spectrum(
+        spectral_axis=WAVELENGTH * 10 * u.AA, flux=FLUX * u.W / u.m**2 / u.nm
+    )
+    np.testing.assert_allclose(Sed.from_spectrum(spectrum).flux, FLUX)
+    with pytest.raises(InputError, match="no spectral_axis"):
+        Sed.from_spectrum(FLUX)
+
+
+@pytest.mark.parametrize("ending", [".ecsv", ".fits", ".vot"])
+def test_files_keep_their_units(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"sed{ending}"
+    table = QTable(
+        {
+            "Wavelength": (WAVELENGTH / 1e3) * u.um,
+            "flux": (FLUX * u.W / u.m**2 / u.nm).to(u.W / u.m**2 / u.um),
+            "other": FLUX,
+        }
+    )
+    table.write(path, format="votable" if ending == ".vot" else None)
+    sed = read_sed(path)
+    np.testing.assert_allclose(sed.wavelength, WAVELENGTH, rtol=1e-12)
+    np.testing.assert_allclose(sed.flux, FLUX, rtol=1e-12)
+    assert sed.name == f"sed{ending}"
+
+
+@pytest.mark.parametrize("ending", [".csv", ".txt"])
+def test_text_without_units_and_two_columns_needs_no_names(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"sed{ending}"
+    form = "ascii.csv" if ending == ".csv" else "ascii.basic"
+    Table({"a": WAVELENGTH, "b": FLUX}).write(path, format=form)
+    np.testing.assert_array_equal(read_sed(path).flux, FLUX)
+    assert read_sed(path, medium="air").wavelength[0] > 320.09
+
+
+def _bad(what: str) -> Any:
+    wavelength, flux = WAVELENGTH.copy(), FLUX.copy()
+    if what == "order":
+        wavelength[7] = wavelength[6]
+    elif what == "nan":
+        flux[3] = np.nan
+    elif what == "length":
+        flux = flux[:-1]
+    return wavelength, flux
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [("order", "row 7: needs"), ("nan", "row 3: flux is not"), ("length", "one and the same")],
+)
+def test_what_is_wrong_is_told(what: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Sed.of(*_bad(what), name="mine")
+
+
+def test_wrong_units_and_media_are_told() -> None:
+    with pytest.raises(InputError, match="units do not tell a spectrum"):
+        Sed.of(WAVELENGTH * u.kg, FLUX)
+    with pytest.raises(InputError, match="units do not tell a spectrum"):
+        Sed.of(WAVELENGTH, FLUX * u.m)
+    with pytest.raises(InputError, match="choose 'vacuum' or 'air'"):
+        Sed.of(WAVELENGTH, FLUX, medium="water")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="below 200 nm"):
+        Sed.of([0.3, 1.1], [1, 1], medium="air")
+    with pytest.raises(InputError, match="is no number"):
+        Sed.of(["a", "b"], [1, 1])
+
+
+def test_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_sed(tmp_path / "absent.csv")
+    three = tmp_path / "three.csv"
+    Table({"a": WAVELENGTH, "b": FLUX, "c": FLUX}).write(three)
+    with pytest.raises(InputError, match="no column of wavelength among a, b, c"):
+        read_sed(three)
+    text = tmp_path / "text.csv"
+    text.write_text("wavelength,flux\n330,high\n1050,low\n")
+    with pytest.raises(InputError, match="holds no numbers"):
+        read_sed(text)
+    broken = tmp_path / "broken.fits"
+    broken.write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        read_sed(broken)
