@@ -87,6 +87,18 @@ class Features:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Features:
+        correlations = self.correlations
+        return Features(
+            self.x[rows],
+            self.divisor[rows],
+            self.is_ratio[rows],
+            self.errors[rows],
+            correlations and (correlations[0][rows], correlations[1][rows]),
+            self.auxiliary_errors[rows],
+            self.flags[rows],
+        )
+
 
 @dataclass(frozen=True)
 class FeatureSet:

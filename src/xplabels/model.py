@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xplabels.calibration import Calibration
 from xplabels.domain import Domain
-from xplabels.features import Features, FeatureSet
+from xplabels.features import FeatureSet
 from xplabels.flags import UNUSABLE, Flag
 from xplabels.network import UncertainNetwork, dropout_passes
 from xplabels.prediction import Prediction, stack
@@ -150,9 +150,7 @@ class _Predictor:
         distance = np.full(len(stars), np.nan)
         clamped = np.zeros(len(stars), bool)
         if usable.any():
-            block = Block.of(
-                _rows(features, usable), model.feature_set, model.scaling, torch.float64
-            )
+            block = Block.of(features[usable], model.feature_set, model.scaling, torch.float64)
             with torch.no_grad():
                 out = propagate(model.networks, self.propagation, block, model.recipe)
                 x = self.propagation.network_input(block)[:, : features.x.shape[1]]
@@ -255,19 +253,6 @@ def _present(jacobian: torch.Tensor | None) -> torch.Tensor:
     if jacobian is None:
         raise ValueError("the Jacobian was not asked for")
     return jacobian
-
-
-def _rows(features: Features, rows: NDArray[np.bool_]) -> Features:
-    correlations = features.correlations
-    return Features(
-        features.x[rows],
-        features.divisor[rows],
-        features.is_ratio[rows],
-        features.errors[rows],
-        correlations and (correlations[0][rows], correlations[1][rows]),
-        features.auxiliary_errors[rows],
-        features.flags[rows],
-    )
 
 
 def shipped() -> list[str]:

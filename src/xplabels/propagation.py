@@ -154,6 +154,16 @@ class Propagation:
 
         A missing input moves with the inputs it is completed from, and scatters about its mean.
         """
+        by_x, scatter = self.by_present(jacobian, block)
+        known = input_variance(by_x, block.errors, self.feature_set, self.projection)
+        return known + scatter
+
+    def by_present(self, jacobian: Tensor, block: Block) -> tuple[Tensor, Tensor | float]:
+        """dy/dx [N, K, F] by the unscaled inputs that are there, 0 for those that are missing.
+
+        What a missing input passes on counts for the inputs it is completed from; its scatter
+        about that mean is the second result, a variance [N, K].
+        """
         by_input = jacobian[..., : len(self.x_scale)]
         present = torch.cat(
             [
@@ -171,9 +181,7 @@ class Propagation:
             moved[gone] = lost @ self.weights[pattern]
             spread[gone] = ((lost @ self.roots[pattern]) ** 2).sum(-1)
             present, scatter = present + moved, spread
-        by_x = present / self.x_scale
-        known = input_variance(by_x, block.errors, self.feature_set, self.projection)
-        return known + scatter
+        return present / self.x_scale, scatter
 
     def pattern(self, missing: Tensor) -> Tensor:
         """The number [N] of each star's pattern of missing inputs: the sum of 2^a."""
