@@ -1,0 +1,157 @@
+"""VOTables: what is read here and what astropy reads give the same arrays; damage is told."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io.votable import from_table
+from astropy.table import Table
+
+from archive_files import fake_stars, write
+from xplabels.archive import read, read_blocks, votable
+from xplabels.errors import InputError
+from xplabels.flags import Flag
+from xplabels.stars import CoefficientSpectra, Stars
+
+SERIALISATIONS = ("tabledata", "binary2", "binary")  # astropy reads the last
+
+
+def same(one: Stars, other: Stars) -> None:
+    np.testing.assert_array_equal(one.source_id, other.source_id)
+    np.testing.assert_array_equal(one.flags, other.flags)
+    for band in ("bp", "rp"):
+        left, right = (getattr(stars.spectra, band) for stars in (one, other))
+        for part in ("coefficients", "errors", "correlations"):
+            np.testing.assert_array_equal(getattr(left, part), getattr(right, part))
+
+
+@pytest.fixture
+def without_astropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a file that can be read without astropy is read by it."""
+
+    def called(*_: object) -> None:
+        raise AssertionError("astropy was asked")
+
+    monkeypatch.setattr(votable, "first_votable", called)
+
+
+@pytest.mark.usefixtures("without_astropy")
+@pytest.mark.parametrize("name", ["XP_CONTINUOUS_RAW.xml", "XP_CONTINUOUS_RAW_plain.xml"])
+def test_what_the_archive_sends_is_read_the_fast_way(name: str, shared_data: Path) -> None:
+    assert len(read(shared_data / "xp_archive" / name)) == 2
+
+
+def test_astropy_reads_the_same(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XP_CONTINUOUS_RAW_with_missing_BP.xml", "XP_CONTINUOUS_RAW_plain.xml"):
+        path = shared_data / "xp_archive" / name
+        fast = read(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(votable, "_raw_blocks", votable._astropy_blocks)
+            same(fast, read(path))
+
+
+@pytest.mark.parametrize("serialisation", SERIALISATIONS)
+def test_columns_of_every_kind_may_stand_between(serialisation: str, tmp_path: Path) -> None:
+    """Arrays of fixed length, text, truth values and numbers of other sizes."""
+    made = fake_stars(5, (3, 4))
+    table = Table({"name": ["a", "bc", "", "def", "g"], "source_id": made.source_id})
+    for number, (name, cells) in enumerate(made.cells.items()):
+        kind = ("i2", "u1", "f4", "c16", "?", "i4")[number]
+        table[f"extra_{number}"] = np.arange(5).astype(kind)
+        table[name] = np.array(cells)
+    file = from_table(table)
+    file.to_xml(str(tmp_path / "made.vot"), tabledata_format=serialisation)
+    same(read(tmp_path / "made.vot"), read(write(made, tmp_path / "plain.csv")))
+
+
+@pytest.mark.usefixtures("without_astropy")
+@pytest.mark.parametrize("ending", ["vot", "xml"])
+def test_gzip_goes_by_what_is_inside(ending: str, tmp_path: Path) -> None:
+    path = write(fake_stars(3, (3, 4)), tmp_path / f"plain.{ending}")
+    for name in (f"packed.{ending}", f"packed.{ending}.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+        same(read(path), read(tmp_path / name))
+
+
+@pytest.mark.parametrize("ending", ["vot", "xml"])
+def test_a_table_of_something_else_may_come_first(ending: str, tmp_path: Path) -> None:
+    path = write(fake_stars(3, (3, 4)), tmp_path / f"one.{ending}")
+    other = (
+        '<TABLE><FIELD name="a" datatype="int"/><DATA><TABLEDATA><TR><TD>1</TD></TR></TABLEDATA>'
+        '</DATA></TABLE><TABLE><FIELD name="b" datatype="bit"/><DATA><BINARY2>'
+        '<STREAM encoding="base64"></STREAM></BINARY2></DATA></TABLE><TABLE>'
+    )
+    both = tmp_path / f"both.{ending}"
+    both.write_text(path.read_text().replace("<TABLE>", other, 1))
+    same(read(path), read(both))
+    alone = tmp_path / f"alone.{ending}"
+    alone.write_text(path.read_text().replace('"source_id"', '"id"'))
+    with pytest.raises(InputError, match=r"alone\..*no table in it has a column source_id"):
+        read(alone)
+
+
+def nulled(path: Path, column: int) -> Path:
+    """The same BINARY2 file of few columns with a null in one of the first row."""
+    text = path.read_text()
+    found = re.search(r"<STREAM encoding='base64'>(.*)</STREAM>", text, re.DOTALL)
+    assert found
+    data = bytearray(base64.b64decode(found[1]))
+    data[0] |= 128 >> column
+    path.write_text(text.replace(found[1], base64.b64encode(data).decode()))
+    return path
+
+
+def test_the_null_bits_of_binary2_count(tmp_path: Path) -> None:
+    made = fake_stars(2, (3, 4))
+    path = write(made, tmp_path / "a.vot")
+    for column in (1, 2, 3):  # BP
+        nulled(path, column)
+    stars = read(path)
+    assert stars.flags.tolist() == [Flag.MISSING_BP, 0]
+    assert isinstance(stars.spectra, CoefficientSpectra)
+    assert np.isnan(stars.spectra.bp.coefficients[0]).all()
+    with pytest.raises(InputError, match=r"b\.vot, row 1, column source_id: is null"):
+        read(nulled(write(made, tmp_path / "b.vot"), 0))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<TD>{star}</TD>", "<TD></TD>", r"x\.xml, row 2, column source_id: is null or no 64-bit"),
+        ("<TD>{star}</TD>", "<TD>1e18</TD>", "row 2, column source_id: is null or no 64-bit"),
+        ("<TD>{star}</TD>", "<TD>" + "9" * 25 + "</TD>", "row 2, column source_id: is null or no"),
+        ("<TD>{coefficients}</TD>", "", r"row 2, source_id \d+: has 6 of 7 columns"),
+        ("{coefficients}", "1.0 nought 3.0", r"row 2, .*bp_coefficients: cannot be read as num"),
+    ],
+)
+def test_damage_to_text_is_told(old: str, new: str, message: str, tmp_path: Path) -> None:
+    made = fake_stars(3, (3, 4))
+    path = write(made, tmp_path / "x.xml")
+    coefficients = " ".join(str(value) for value in made.cells["bp_coefficients"][1])
+    told = old.format(star=made.source_id[1], coefficients=coefficients)
+    assert told in path.read_text()
+    path.write_text(path.read_text().replace(told, new))
+    with pytest.raises(InputError, match=message):
+        read(path)
+
+
+def test_a_stream_that_ends_inside_a_row_is_told(tmp_path: Path) -> None:
+    """Whole XML around it: nothing else would notice."""
+    path = write(fake_stars(3, (3, 4)), tmp_path / "x.vot")
+    text = path.read_text()
+    found = re.search(r"base64'>(.*)</STREAM>", text, re.DOTALL)
+    assert found
+    data = base64.b64decode(found[1])
+    whole = 0
+    for cut in range(0, len(data), 3):
+        path.write_text(text.replace(found[1], base64.b64encode(data[:cut]).decode()))
+        try:
+            whole += sum(len(block) for block in read_blocks(path)) in (1, 2)
+        except InputError as error:
+            assert "x.vot" in str(error)  # noqa: PT017
+    assert whole <= 2  # it may end between two rows
