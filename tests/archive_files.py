@@ -62,7 +62,7 @@ def write(stars: FakeStars, path: Path, upper: bool = False) -> Path:
     """Write ``stars`` to ``path`` in the format of its ending."""
     ending = path.name.split(".", 1)[1]
     if ending == "csv":
-        path.write_text(_delimited(stars, "({})", ", ", "", upper))
+        path.write_text(datalink_csv(stars, upper))
     elif ending == "csv.gz":
         head = "# a header line of the bulk files\n#\n"
         text = head + _delimited(stars, "[{}]", ",", "null", upper)
@@ -74,6 +74,11 @@ def write(stars: FakeStars, path: Path, upper: bool = False) -> Path:
     else:
         _write_astropy(stars, path, ending, upper)
     return path
+
+
+def datalink_csv(stars: FakeStars, upper: bool = False) -> str:
+    """``stars`` as DataLink's CSV file has them."""
+    return _delimited(stars, "({})", ", ", "", upper)
 
 
 def _delimited(stars: FakeStars, shell: str, comma: str, null: str, upper: bool) -> str:

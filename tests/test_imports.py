@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "matplotlib", "gaiaxpy", "astropy", "astroquery", "pandas", "pyarrow", "scipy"}
+HEAVY = {
+    "torch", "matplotlib", "gaiaxpy", "astropy", "astroquery", "pyvo", "requests", "lsdb", "dask",
+    "gavo", "pandas", "pyarrow", "scipy",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("module", ["xplabels", "xplabels.cli", "xplabels.stars"])

@@ -11,14 +11,22 @@ import numpy as np
 from xplabels.archive.csv import BLOCK_ROWS, read_csv
 from xplabels.archive.ecsv import read_ecsv
 from xplabels.archive.fits import read_fits
-from xplabels.archive.parquet import read_parquet, read_stars, write_stars
+from xplabels.archive.parquet import read_parquet, read_stars, write_star_blocks, write_stars
 from xplabels.archive.rows import BadRows
 from xplabels.archive.votable import read_votable
 from xplabels.errors import InputError
 from xplabels.stacking import concatenate
 from xplabels.stars import CoefficientSpectra, Stars, with_widths
 
-__all__ = ["BLOCK_ROWS", "BadRows", "read", "read_blocks", "read_stars", "write_stars"]
+__all__ = [
+    "BLOCK_ROWS",
+    "BadRows",
+    "read",
+    "read_blocks",
+    "read_stars",
+    "write_star_blocks",
+    "write_stars",
+]
 
 Reader = Callable[[Path, BadRows, int], Iterator[Stars]]
 

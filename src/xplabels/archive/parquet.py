@@ -10,8 +10,9 @@ as archive coefficients.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,77 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
         )
 
 
+def write_star_blocks(
+    blocks: Iterable[Stars],
+    path: str | Path,
+    overwrite: bool = False,
+    measurements: Collection[str] = (),
+) -> int:
+    """Write blocks of stars one after the other as one star table, in memory one at a time.
+
+    The first block says which columns there are, and ``origin`` and ``notes``; a column that a
+    later block has besides is an error, one that it lacks is null there. Columns of
+    ``measurements`` (of :data:`~xplabels.stars.MEASUREMENTS`) are there in any case.
+
+    Returns
+    -------
+    int
+        Stars written.
+
+    Raises
+    ------
+    InputError
+        As :func:`write_stars`; if there is no block; if the blocks differ in space, widths or
+        labels, or a later one has more columns.
+    """
+    import pyarrow.parquet as pq
+
+    stars, schema = 0, None
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(whole_file(Path(path), overwrite))
+        for block in blocks:
+            table = _to_arrow(block, measurements)
+            if schema is None:
+                schema = table.schema
+                writer = stack.enter_context(
+                    pq.ParquetWriter(
+                        temporary,
+                        schema,
+                        compression="zstd",
+                        compression_level=COMPRESSION_LEVEL,
+                    )
+                )
+            writer.write_table(_as_before(table, schema, block), row_group_size=ROW_GROUP)
+            stars += len(block)
+        if schema is None:
+            raise InputError("no stars to write", where=path)
+    return stars
+
+
+def _as_before(table: ArrowTable, schema: Any, block: Stars) -> ArrowTable:
+    """One block's columns as the first block has them."""
+    import pyarrow as pa
+
+    more = [name for name in table.column_names if name not in schema.names]
+    if more:
+        raise InputError(
+            f"a block of stars has columns that the first lacks: {', '.join(more)}",
+            where=block.where,
+        )
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(len(table), field.type))
+        elif table.schema.field(field.name).type != field.type:
+            raise InputError(
+                f"a block of stars differs from the first in column {field.name!r}",
+                where=block.where,
+            )
+        else:
+            columns.append(table.column(field.name))
+    return pa.table(columns, schema=schema)
+
+
 def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
     """All stars of a star table.
 
@@ -145,7 +217,7 @@ def _metadata(raw: dict[bytes, bytes], path: Path) -> dict[str, Any]:
     return meta
 
 
-def _to_arrow(stars: Stars) -> ArrowTable:
+def _to_arrow(stars: Stars, measurements: Collection[str] = ()) -> ArrowTable:
     import pyarrow as pa
 
     columns: dict[str, Any] = {"source_id": pa.array(stars.source_id)}
@@ -167,7 +239,7 @@ def _to_arrow(stars: Stars) -> ArrowTable:
         meta["wavelength"] = spectra.wavelength.tolist()
         columns["flux"] = _fixed_lists(spectra.flux)
         columns["flux_error"] = _fixed_lists(spectra.flux_error)
-    columns |= _photometry_columns(stars)
+    columns |= _photometry_columns(stars, measurements)
     if stars.labels is not None:
         for k, name in enumerate(stars.labels.names):
             columns[name] = pa.array(stars.labels.values[:, k])
@@ -177,11 +249,14 @@ def _to_arrow(stars: Stars) -> ArrowTable:
     return table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
 
 
-def _photometry_columns(stars: Stars) -> dict[str, NDArray[np.float64]]:
+def _photometry_columns(
+    stars: Stars, always: Collection[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Columns of the measurements that any star has, and of those named in ``always``."""
     columns: dict[str, NDArray[np.float64]] = {}
     for name in MEASUREMENTS:
         values, errors = stars.photometry.column(name)
-        if np.isnan(values).all():
+        if np.isnan(values).all() and name not in always:
             continue
         measured = MEASURED[name]
         columns[measured.values[0]] = values

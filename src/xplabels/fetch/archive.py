@@ -1,0 +1,100 @@
+"""Where an archive is and what a data release calls things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from xplabels.errors import InputError
+
+MOST_IDS = 5000
+"""DataLink hands out no more stars a request."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A data release's names.
+
+    Attributes
+    ----------
+    name
+        As DataLink knows it.
+    schema
+        Of its tables in TAP.
+    spectra
+        DataLink's type of the mean XP spectra.
+    folder
+        Of its bulk files, below :attr:`Archive.bulk`.
+    bulk_tables
+        Short name -> folder of bulk files, below ``folder``.
+    """
+
+    name: str
+    schema: str
+    spectra: str
+    folder: str
+    bulk_tables: Mapping[str, str]
+
+
+RELEASES: dict[str, Release] = {
+    "dr3": Release(
+        "Gaia DR3",
+        "gaiadr3",
+        "XP_CONTINUOUS",
+        "gdr3",
+        {
+            "xp": "Spectroscopy/xp_continuous_mean_spectrum",
+            "gaia_source": "gaia_source",
+            "astrophysical_parameters": "Astrophysical_parameters/astrophysical_parameters",
+        },
+    ),
+    # announced, not seen yet: the type is astroquery's, schema and folder follow DR3's pattern
+    "dr4": Release(
+        "Gaia DR4", "gaiadr4", "MEAN_SPECTRUM_XP", "gdr4", {"gaia_source": "gaia_source"}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Addresses of the services of an archive, ESA's by default.
+
+    Attributes
+    ----------
+    tap
+        Base address of the Table Access Protocol service.
+    datalink
+        Address of the service that hands out spectra.
+    bulk
+        Folder of the bulk files of all releases.
+    release
+        The data release's names.
+    """
+
+    tap: str = "https://gea.esac.esa.int/tap-server/tap"
+    datalink: str = "https://gea.esac.esa.int/data-server/data"
+    bulk: str = "https://cdn.gea.esac.esa.int/Gaia"
+    release: Release = field(default_factory=lambda: RELEASES["dr3"])
+
+    def bulk_folder(self, table: str) -> str:
+        """Address of a bulk table, by its short name or its folder below the release's."""
+        folder = self.release.bulk_tables.get(table, table).strip("/")
+        if not folder or ".." in folder.split("/"):
+            raise InputError(
+                f"{table!r} is no bulk table",
+                remedy=f"give one of {', '.join(self.release.bulk_tables)}, or a folder",
+            )
+        return f"{self.bulk.rstrip('/')}/{self.release.folder}/{folder}"
+
+
+def release_of(name: str) -> Release:
+    """The release called ``name`` (``dr3``, ``dr4``).
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if name not in RELEASES:
+        raise InputError(f"no data release {name!r}", remedy=f"choose {' or '.join(RELEASES)}")
+    return RELEASES[name]

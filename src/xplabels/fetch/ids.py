@@ -1,0 +1,148 @@
+"""Which stars to fetch: a file of ids, a cone on the sky, or an ADQL query."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.archive.plain import read_table
+from xplabels.errors import InputError
+from xplabels.fetch.archive import Release
+from xplabels.fetch.tap import Tap, asked
+
+Ids = NDArray[np.int64]
+MOST_ROWS = 3_000_000
+"""Rows that an asynchronous query of an anonymous user may return at ESA's archive."""
+
+
+@dataclass(frozen=True)
+class Cone:
+    """A circle on the sky, in degrees (ICRS)."""
+
+    ra: float
+    dec: float
+    radius: float
+
+    @classmethod
+    def parse(cls, text: str) -> Cone:
+        """A cone in the words of the command line, ``RA,DEC,RADIUS``.
+
+        Raises
+        ------
+        InputError
+            If it is not of this form or lies outside the sphere.
+
+        Examples
+        --------
+        >>> Cone.parse("56.75,24.12,1")
+        Cone(ra=56.75, dec=24.12, radius=1.0)
+        """
+        remedy = "write it as RA,DEC,RADIUS in degrees, e.g. 56.75,24.12,1"
+        try:
+            ra, dec, radius = (float(word) for word in text.split(","))
+        except ValueError as error:
+            raise InputError(f"{text!r} is no cone", remedy=remedy) from error
+        if not (0 <= ra <= 360 and -90 <= dec <= 90 and 0 < radius <= 180):
+            raise InputError(f"the cone {text!r} is not on the sphere", remedy=remedy)
+        return cls(ra, dec, radius)
+
+    def query(self, release: Release) -> str:
+        """ADQL for the ids of all sources inside."""
+        return (
+            f"SELECT source_id FROM {release.schema}.gaia_source WHERE 1 = CONTAINS("
+            f"POINT('ICRS', ra, dec), CIRCLE('ICRS', {self.ra!r}, {self.dec!r}, {self.radius!r}))"
+        )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The stars asked for: ``ids`` as they are, or those a ``query`` returns.
+
+    Attributes
+    ----------
+    ids
+        Sorted, each once.
+    query
+        ADQL with a column ``source_id``.
+    """
+
+    ids: Ids | None = None
+    query: str = ""
+
+    @classmethod
+    def of_ids(cls, ids: Ids) -> Wanted:
+        """These ids, in any order, each once or more."""
+        return cls(np.unique(np.asarray(ids, np.int64)))
+
+    @classmethod
+    def of_file(cls, path: Path) -> Wanted:
+        """The ids in a table's column ``source_id``, or, ``.txt``, one a line.
+
+        Ids that are zero or negative, by which surveys say that a star has none, are left out.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read or holds no id.
+        """
+        ids = _lines(path) if path.suffix == ".txt" else read_table(path, ())["source_id"]
+        ids = np.asarray(ids[ids > 0], np.int64)
+        if not len(ids):
+            raise InputError("holds no source_id", where=path, remedy="give at least one")
+        return cls.of_ids(ids)
+
+    @classmethod
+    def of_cone(cls, cone: Cone, release: Release) -> Wanted:
+        """All sources inside a cone."""
+        return cls(query=cone.query(release))
+
+    def told(self) -> Mapping[str, Any]:
+        """What identifies the request."""
+        if self.ids is None:
+            return {"query": self.query}
+        digest = hashlib.sha256(np.ascontiguousarray(self.ids, "<i8").tobytes()).hexdigest()
+        return {"ids": len(self.ids), "ids_sha256": digest}
+
+    def find(self, tap: Tap) -> Ids:
+        """The ids [N], sorted, each once.
+
+        Raises
+        ------
+        InputError
+            If the service refuses the query, returns no column ``source_id``, or no row.
+        """
+        if self.ids is not None:
+            return self.ids
+        columns = asked(
+            "the query for the stars failed", tap.url, lambda: tap.query(self.query, most=MOST_ROWS)
+        )
+        if "source_id" not in columns:
+            raise InputError(
+                f"the query returns no column source_id but {', '.join(columns)}",
+                remedy="select source_id",
+            )
+        found = columns["source_id"]
+        if np.ma.getmaskarray(found).any() or found.dtype.kind not in "iu":
+            raise InputError("the query's source_id is not an integer in every row")
+        if not len(found):
+            raise InputError("the query finds no star", remedy="widen it")
+        return np.unique(np.ma.getdata(found).astype(np.int64))
+
+
+def _lines(path: Path) -> Ids:
+    try:
+        words = path.read_text(encoding="utf-8").split()
+        # by way of a float, the last digits of an id would be lost
+        return np.array([int(word) for word in words], np.int64)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
+    except (ValueError, OverflowError) as error:
+        raise InputError(
+            f"holds something that is no id ({error})", where=path, remedy="write one id a line"
+        ) from error

@@ -1,0 +1,155 @@
+"""An HTTP server on loopback whose answers can be made to fail."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar, Self
+
+SLOW = 3.0
+"""Seconds by which a slow answer comes late; a client under test waits less."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A failure that the next answer shows.
+
+    ``kind`` is ``status`` (an HTTP status in place of the answer), ``drop`` (the connection closes
+    without a word), ``truncate`` (the body breaks off half-way), ``cut`` (half of the body, with a
+    length that says it is whole), ``slow``, or a word of the service itself.
+    """
+
+    kind: str
+    status: int = 500
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a service answers."""
+
+    body: bytes
+    content_type: str = "application/octet-stream"
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Service:
+    """A server in threads of its own; a context manager.
+
+    Attributes
+    ----------
+    faults
+        One is taken for each request, first come first served; None: no fault.
+    delay
+        Seconds that every answer takes.
+    log
+        Method and path of each request.
+    """
+
+    def __init__(self) -> None:
+        self.faults: deque[Fault | None] = deque()
+        self.delay = 0.0
+        self.log: list[tuple[str, str]] = []
+        self.lock = threading.Lock()
+        self._closing = threading.Event()
+        service = self
+
+        class Handler(_Handler):
+            owner: ClassVar[Service] = service
+
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server.errors = []
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        if self._server.errors:
+            raise RuntimeError("the service failed by itself:\n" + "\n".join(self._server.errors))
+
+    def answer(
+        self, method: str, path: str, headers: Any, body: bytes, fault: Fault | None
+    ) -> Reply:
+        """The reply to a request; ``fault`` is for those kinds that only the service knows."""
+        raise NotImplementedError
+
+    def faulty(self, path: str) -> bool:
+        """Whether a request takes a fault from the queue."""
+        return True
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the service closes."""
+        self._closing.wait(seconds)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    errors: list[str]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away, killed or out of patience, is none of the server's errors."""
+        if not isinstance(sys.exception(), OSError):
+            self.errors.append(traceback.format_exc())
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: ClassVar[Service]
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets; the second does not wait
+
+    def _serve(self) -> None:
+        service = self.owner
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with service.lock:
+            service.log.append((self.command, self.path))
+            fault = (
+                service.faults.popleft() if service.faults and service.faulty(self.path) else None
+            )
+        if service.delay:
+            time.sleep(service.delay)
+        if fault is not None and fault.kind == "drop":
+            self.close_connection = True
+            return
+        if fault is not None and fault.kind == "slow":
+            service.pause(SLOW)
+        if fault is not None and fault.kind == "status":
+            self._send(Reply(b"out of order", "text/plain", fault.status, fault.headers))
+            return
+        self._send(service.answer(self.command, self.path, self.headers, body, fault), fault)
+
+    do_GET = do_POST = do_DELETE = do_HEAD = _serve
+
+    def _send(self, reply: Reply, fault: Fault | None = None) -> None:
+        body = reply.body
+        if fault is not None and fault.kind == "cut":
+            body = body[: len(body) // 2]
+        self.send_response(reply.status)
+        self.send_header("Content-Type", reply.content_type)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in reply.headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault is not None and fault.kind == "truncate":
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet."""
