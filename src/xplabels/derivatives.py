@@ -1,0 +1,87 @@
+"""A model's derivatives dy/dx by its inputs, star by star, in the labels' and inputs' own units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xplabels.flags import UNUSABLE
+from xplabels.model import BLOCK, Model
+from xplabels.propagation import Block, Propagation
+from xplabels.stars import Stars
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Derivatives of K labels by F inputs, of the M stars that have a prediction.
+
+    Attributes
+    ----------
+    rows
+        Int [M]: which of the stars given.
+    x
+        Float64 [M, F]: the inputs, unscaled; NaN where missing.
+    jacobian
+        Float64 [M, K, F]: dy/dx in the label's unit per unit of the input. Of a missing input it
+        is 0, and what that input would pass on counts for those it is completed from.
+    values
+        Float64 [M, K]: the labels.
+    """
+
+    rows: NDArray[np.intp]
+    x: NDArray[np.float64]
+    jacobian: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def derivative_blocks(
+    model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
+) -> Iterator[Derivatives]:
+    """Derivatives of ``stars``, or of a stream of them, at most ``block`` stars at a time.
+
+    The Jacobian of an ensemble is its members' mean; ``rows`` count within each ``Stars`` given.
+
+    Raises
+    ------
+    InputError
+        If the spectra are of another kind or width than the model's.
+    """
+    masks = model.networks[0].architecture.masks > 0
+    propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)
+    for part in [stars] if isinstance(stars, Stars) else stars:
+        for start in range(0, len(part), block):
+            yield _derivatives(model, propagation, part[slice(start, start + block)], start)
+
+
+@torch.no_grad()
+def _derivatives(model: Model, propagation: Propagation, stars: Stars, start: int) -> Derivatives:
+    features = model.feature_set.compute(stars)
+    n = model.feature_set.n_spectral
+    usable = np.isfinite(features.x[:, :n]).all(axis=1) & np.isfinite(features.divisor)
+    usable &= (features.flags & int(UNUSABLE)) == 0
+    rows = np.flatnonzero(usable)
+    features = features[usable]
+    block = Block.of(features, model.feature_set, model.scaling, torch.float64)
+    x = propagation.network_input(block)
+    labels = torch.zeros((len(rows), len(model.names)), dtype=x.dtype)
+    jacobian = torch.zeros((*labels.shape, features.x.shape[1]), dtype=x.dtype)
+    for network in model.networks:
+        outputs = propagation.outputs(network, x, jacobian=True)
+        if outputs.jacobian is None:
+            raise ValueError("the network gave no Jacobian")
+        labels += outputs.labels / len(model.networks)
+        jacobian += propagation.by_present(outputs.jacobian, block)[0] / len(model.networks)
+    scale = model.scaling.y_scale
+    return Derivatives(
+        rows + start,
+        features.x,
+        jacobian.numpy() * scale[:, None],
+        model.scaling.y_mean + scale * labels.numpy(),
+    )

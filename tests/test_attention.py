@@ -1,0 +1,260 @@
+"""Attention and derivative spectra against black-box differences and planted templates."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import Judged
+from xplabels.attention import (
+    Covariance,
+    Moments,
+    attention,
+    derivative_spectra,
+    inverse_jacobian,
+    red_clump,
+    star_attention,
+)
+from xplabels.derivatives import derivative_blocks
+from xplabels.errors import InputError
+from xplabels.labels import Labels
+from xplabels.model import Model
+from xplabels.stars import MEASUREMENTS, Band, CoefficientSpectra, Photometry, Stars
+from xplabels.synthetic import POPULATION, _spectrum, simulate_stars
+
+SOLE = {"bp_rp": "phot_bp_mean_mag", "j_h": "j_m", "m_pseudo": "parallax"}
+"""A measurement of which one auxiliary input alone is made."""
+
+
+@pytest.fixture(scope="module")
+def model(small_model: Model) -> Model:
+    """The small model with weights of float64, so that differences are not all rounding."""
+    return replace(
+        small_model, networks=tuple(deepcopy(network).double() for network in small_model.networks)
+    )
+
+
+def moved(stars: Stars, index: int, by: float) -> tuple[Stars, float]:
+    """The stars (of widths 6 + 5) with input ``index`` moved, and by how much for star 0."""
+    assert isinstance(stars.spectra, CoefficientSpectra)
+    bp, rp = stars.spectra.bp, stars.spectra.rp
+    r0 = rp.coefficients[:, 0]
+    if index < 11:
+        changed = [bp.coefficients.copy(), rp.coefficients.copy()]
+        changed[index >= 6][:, index % 6 if index < 6 else index - 6] += by * r0
+        bands = (
+            Band(c, band.errors, band.correlations)
+            for c, band in zip(changed, (bp, rp), strict=True)
+        )
+        return replace(stars, spectra=CoefficientSpectra(*bands)), by
+    column = MEASUREMENTS.index(SOLE[("bp_rp", "j_h", "m_pseudo")[index - 11]])
+    values = stars.photometry.values.copy()
+    values[:, column] += by
+    return stars.with_photometry(Photometry(values, stars.photometry.errors)), by
+
+
+def slow_attention(model: Model, stars: Stars) -> np.ndarray:
+    """Eq. 13 by central differences of whole predictions; NaN for RP 0, which is always 1."""
+    features = model.feature_set
+    x = features.compute(stars).x
+    centre = np.where(np.arange(len(features.names)) < 11, 0.0, model.scaling.x_mean)
+    g = np.full((len(stars), len(model.names), len(features.names)), np.nan)
+    for i in range(len(features.names)):
+        if i == 6:
+            continue
+        step = 1e-4 * model.scaling.x_scale[i]
+        if i == 13:  # the pseudo-absolute magnitude moves with the parallax by a star's own slope
+            step = 1e-4
+        up, down = moved(stars, i, step)[0], moved(stars, i, -step)[0]
+        rise = model.predict(up).values - model.predict(down).values
+        run = features.compute(up).x[:, i] - features.compute(down).x[:, i]
+        g[:, :, i] = rise / run[:, None] * (x[:, i] - centre[i])[:, None]
+    return g
+
+
+def with_gaps(stars: Stars) -> Stars:
+    """Every third star without J, every fifth without parallax."""
+    values, errors = stars.photometry.values.copy(), stars.photometry.errors.copy()
+    for column, every in (("j_m", 3), ("parallax", 5)):
+        for array in (values, errors):
+            array[::every, MEASUREMENTS.index(column)] = np.nan
+    return stars.with_photometry(Photometry(values, errors))
+
+
+def fast_attention(model: Model, stars: Stars) -> np.ndarray:
+    (block,) = derivative_blocks(model, stars, len(stars))
+    return star_attention(model, block)
+
+
+def test_attention_agrees_with_differences_of_predictions(model: Model, small_stars: Stars) -> None:
+    stars = with_gaps(small_stars[:40])
+    fast, slow = fast_attention(model, stars), slow_attention(model, stars)
+    missing = np.isnan(slow)
+    assert np.isnan(fast[missing & (np.arange(14) != 6)]).all()
+    scale = np.nanmax(np.abs(slow), axis=(0, 2), keepdims=True)
+    difference = np.abs(fast - slow) / scale
+    assert np.nanmax(difference) < 1e-7
+    assert np.isfinite(difference).sum() > 0.85 * difference.size
+
+
+def test_streams_of_any_block_give_the_same(model: Model, small_stars: Stars) -> None:
+    stars = with_gaps(small_stars[:300])
+    g = fast_attention(model, stars)
+    parts = (stars[slice(a, a + 77)] for a in range(0, 300, 77))
+    for found in (attention(model, stars), attention(model, parts, block=13)):
+        np.testing.assert_allclose(found.mean, np.nanmean(g, axis=0), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(found.deviation, np.nanstd(g, axis=0), rtol=1e-9, atol=1e-9)
+        assert found.count.tolist() == [300.0] * 12 + [200.0, 240.0]
+        assert found.inputs[-3:] == ("bp_rp", "j_h", "m_pseudo")
+
+
+def test_more_stars_take_no_more_memory(model: Model, small_stars: Stars) -> None:
+    def stream(blocks: int) -> Iterator[Stars]:
+        for number in range(blocks):
+            yield small_stars[slice(100 * (number % 10), 100 * (number % 10 + 1))]
+
+    peaks = []
+    for blocks in (10, 10, 60):  # the first warms up
+        tracemalloc.start()
+        attention(model, stream(blocks))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40), st.floats(-1e6, 1e6))
+@settings(deadline=None)
+def test_moments_are_those_of_all_rows_at_once(seed: int, cut: int, offset: float) -> None:
+    random = np.random.default_rng(seed)
+    values = offset + random.standard_normal((60, 2, 3))
+    values[random.random(values.shape) < 0.2] = np.nan
+    values[:, 0, 1] = np.nan
+    sums, spread = Moments(), Covariance(4)
+    rows = offset + random.standard_normal((60, 4))
+    for part in (slice(0, cut), slice(cut, cut), slice(cut, None)):
+        sums.add(values[part])
+        spread.add(rows[part])
+    known = np.ones((2, 3), bool)
+    known[0, 1] = False
+    np.testing.assert_allclose(sums.mean[known], np.nanmean(values[:, known], axis=0), rtol=1e-12)
+    np.testing.assert_allclose(
+        sums.deviation[known], np.nanstd(values[:, known], axis=0), rtol=1e-6, atol=1e-9
+    )
+    assert np.isnan(sums.deviation[0, 1])
+    np.testing.assert_allclose(spread.matrix, np.cov(rows.T, bias=True), rtol=1e-5, atol=1e-6)
+
+
+def test_the_papers_weights_give_its_equation_14(model: Model, small_stars: Stars) -> None:
+    stars = small_stars[:200]
+    (block,) = derivative_blocks(model, stars, 200)
+    j = block.jacobian[:, :, :11].mean(axis=0)
+    w2 = block.x[:, :11].std(axis=0)
+    printed = np.linalg.pinv(j * w2).T * w2
+    found = derivative_spectra(model, stars, "fs24", block=31)
+    np.testing.assert_allclose(found.coefficients, printed, rtol=1e-8, atol=1e-12)
+    assert found.stars == 200
+    np.testing.assert_allclose(found.mean, block.x[:, :11].mean(axis=0))
+
+
+@given(st.integers(0, 2**31))
+@settings(deadline=None, max_examples=25)
+def test_inverse_jacobians_invert(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    j, root = random.standard_normal((3, 9)), random.standard_normal((9, 12))
+    found = inverse_jacobian(j, root @ root.T)
+    np.testing.assert_allclose(j @ found.T, np.eye(3), atol=1e-7)
+
+
+def test_of_a_linear_network_the_covariance_gives_the_regression_of_inputs_on_labels() -> None:
+    random = np.random.default_rng(4)
+    x = random.standard_normal((500, 7)) @ random.standard_normal((7, 7))
+    j = random.standard_normal((2, 7))
+    y = x @ j.T
+    regression = np.linalg.lstsq(y - y.mean(axis=0), x - x.mean(axis=0), rcond=None)[0]
+    np.testing.assert_allclose(inverse_jacobian(j, np.cov(x.T)), regression, atol=1e-10)
+
+
+def templates(judged: Judged) -> np.ndarray:
+    """dx/dy [K, n] that were planted: spectra are linear in the labels, and RP 0 is constant."""
+    names = judged.model.names
+    planted = []
+    for number, width in enumerate(judged.model.feature_set.widths):
+        zero = _spectrum(np.zeros((1, len(names))), width, number, 0.0)
+        planted.append(_spectrum(np.eye(len(names)), width, number, 0.0) - zero)
+    spread = np.array([POPULATION[name][1] for name in names])
+    return np.concatenate(planted, axis=1) / spread[:, None]
+
+
+def test_planted_templates_come_back_and_the_covariance_beats_equation_14(
+    straight: Judged,
+) -> None:
+    truth = templates(straight)
+    stars = straight.stars[straight.levels == 6.0]
+    errors = {}
+    for weighting in ("covariance", "fs24"):
+        found = derivative_spectra(straight.model, stars, weighting).coefficients  # type: ignore[arg-type]
+        errors[weighting] = np.linalg.norm(found - truth, axis=1) / np.linalg.norm(truth, axis=1)
+    assert (errors["covariance"] < 0.05).all()
+    assert (errors["fs24"] > 0.3).all()  # measured: 0.59 and 0.64
+    assert (errors["covariance"] * 10 < errors["fs24"]).all()
+
+
+def test_spectra_in_wavelength_are_the_calibrated_coefficients() -> None:
+    pytest.importorskip("gaiaxpy")
+    from xplabels.projection import gaiaxpy_design
+
+    shipped = Model.load("apogee-dr17-library")
+    stars, _ = simulate_stars(40, seed=3)
+    found = derivative_spectra(shipped, stars)
+    wavelength, spectra = found.sampled()
+    grid, design = gaiaxpy_design()
+    np.testing.assert_array_equal(wavelength, grid)
+    scale = np.abs(spectra).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        spectra / scale, found.coefficients @ design.T / scale, rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_allclose(found.relative()[1] * (design @ found.mean), spectra)
+
+
+def test_the_red_clump_leaves_out_what_a_table_lacks() -> None:
+    stars, _ = simulate_stars(5, labels=("teff", "logg", "fe_h", "c_fe", "n_fe"))
+    rows = np.array(
+        [
+            [4750, 2.5, 0.0, 0.0, 0.2],
+            [4750, 2.5, 0.0, 0.0, 0.6],
+            [4750, 2.5, 0.0, 0.3, 0.2],
+            [4801, 2.5, 0.0, 0.0, 0.2],
+            [4750, 3.1, 0.0, 0.0, 0.2],
+        ]
+    )
+    names = ("teff", "logg", "fe_h", "c_fe", "n_fe")
+    full = stars.with_labels(Labels(names, rows, np.full_like(rows, 0.1)))
+    selected, flow = red_clump(full)
+    assert selected.source_id.tolist() == [full.source_id[0]]
+    assert not any("lacks" in line for line in flow)
+    short = stars.with_labels(Labels(names[:3], rows[:, :3], np.full((5, 3), 0.1)))
+    selected, flow = red_clump(short)
+    assert len(selected) == 3
+    assert flow[-1] == (
+        "not cut on, because the table lacks it: Carbon abundance [C/Fe], Nitrogen abundance [N/Fe]"
+    )
+    with pytest.raises(InputError, match="none of the labels"):
+        red_clump(stars.with_labels(None))
+
+
+def test_what_cannot_be_said_is_told(model: Model, small_stars: Stars) -> None:
+    with pytest.raises(InputError, match="too few stars"):
+        derivative_spectra(model, small_stars[:1])
+    with pytest.raises(InputError, match="too few stars"):
+        attention(model, small_stars[:0])
+    with pytest.raises(InputError, match="weighting 'none'"):
+        derivative_spectra(model, small_stars, "none")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="independently of each other"):
+        inverse_jacobian(np.ones((2, 5)), np.eye(5))
