@@ -7,15 +7,14 @@ Arrays are quoted text, ``"[a,b]"`` (bulk) or ``"(a, b)"`` (DataLink); null is `
 from __future__ import annotations
 
 import csv
-import gzip
-import zlib
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.archive.gunzip import open_bytes, readable_bytes
 from xplabels.archive.rows import (
     ARRAYS,
     DOWNLOAD_AGAIN,
@@ -27,15 +26,21 @@ from xplabels.archive.rows import (
     check_columns,
 )
 from xplabels.errors import InputError
+from xplabels.jit import available
 from xplabels.stars import Stars
 
 BLOCK_ROWS = 2000
 """Rows a block: about 30 MB of numbers, whatever the length of the file."""
+COMPILED_FROM = 1_000_000
+"""Size in bytes below which a file is read before compiled code is even loaded."""
 NULLS = frozenset(("", "null", "nan", "[]", "()"))
 
 
 def read_csv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a comma-separated file, gzipped or not.
+
+    A file of :data:`COMPILED_FROM` bytes or more goes through compiled code where numba is
+    installed (:mod:`xplabels.archive.bulk`); what comes out is the same.
 
     Raises
     ------
@@ -43,6 +48,10 @@ def read_csv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator
         For a file that is unreadable, truncated, lacks columns or rows, or (``bad_rows="error"``)
         holds a damaged row.
     """
+    if available() and path.stat().st_size >= COMPILED_FROM:
+        from xplabels.archive.bulk import read_bulk
+
+        return read_bulk(path, bad_rows, block)
     return read_delimited(path, bad_rows, block, ",")
 
 
@@ -59,28 +68,12 @@ def lines(path: Path) -> Iterator[str]:
     InputError
         If the file cannot be read, or its gzip stream is damaged or cut off.
     """
-    try:
-        with _open(path) as file:
-            yield from file
-    except EOFError as error:
-        raise InputError(
-            "is truncated: the gzip stream ends early", where=path, remedy=DOWNLOAD_AGAIN
-        ) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(
-            f"is not a readable gzip file ({error})", where=path, remedy=DOWNLOAD_AGAIN
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror or error})", where=path, remedy="check the file"
-        ) from error
-
-
-def _open(path: Path) -> IO[str]:
-    # damaged bytes should reach the row checks, not stop the decoder
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8", errors="replace")
-    return open(path, encoding="utf-8", errors="replace")
+    with (
+        readable_bytes(path),
+        # damaged bytes should reach the row checks, not stop the decoder
+        io.TextIOWrapper(open_bytes(path), encoding="utf-8", errors="replace") as file,
+    ):
+        yield from file
 
 
 def header_names(header: str, delimiter: str) -> list[str]:
@@ -96,7 +89,7 @@ def _raw_blocks(path: Path, block: int, delimiter: str) -> Iterator[RawBlock]:
         raise InputError("is empty", where=path, remedy=DOWNLOAD_AGAIN)
     names = header_names(header.removeprefix("\ufeff"), delimiter)
     check_columns(names, path)
-    parser = _Parser(path, names, delimiter)
+    parser = LineParser(path, names, delimiter)
     for line in text:
         parser.add(line)
         if len(parser.source_id) == block:
@@ -104,7 +97,7 @@ def _raw_blocks(path: Path, block: int, delimiter: str) -> Iterator[RawBlock]:
     yield parser.take()
 
 
-class _Parser:
+class LineParser:
     """Lines -> a raw block; text becomes numbers at once, so a block holds no text."""
 
     def __init__(self, path: Path, names: Sequence[str], delimiter: str) -> None:
@@ -133,7 +126,7 @@ class _Parser:
             self.faults[row] = ("", fault)
         for name in ARRAYS:
             try:
-                cell = EMPTY if fault else parse_array(values[self.index[name]], _kind(name))
+                cell = EMPTY if fault else parse_array(values[self.index[name]], kind_of(name))
             except ValueError as error:
                 cell = EMPTY
                 self.faults.setdefault(row, (name, f"cannot be read as numbers ({error})"))
@@ -179,7 +172,7 @@ class _Parser:
         return int(text)
 
 
-def _kind(column: str) -> type[np.floating]:
+def kind_of(column: str) -> type[np.floating]:
     """The archive's own type: errors and correlations are float32, also where they are text."""
     return np.float64 if column.endswith("coefficients") else np.float32
 

@@ -94,6 +94,30 @@ class Faults:
         self.add(rows & wrong.any(axis=1), column, first)
 
 
+class SeenIds:
+    """The source_ids of a file so far: as arrays while they ascend, as in the archive's files."""
+
+    def __init__(self) -> None:
+        self._ascending: list[NDArray[np.int64]] = []
+        self._set: set[int] | None = None
+
+    def add(self, source_id: NDArray[np.int64]) -> int | None:
+        """Take the ids [N] of the next rows; the first row whose id came before, if any did."""
+        if self._set is None:
+            last = self._ascending[-1][-1:] if self._ascending else source_id[:0]
+            run = np.concatenate([last, source_id])
+            if (run[1:] > run[:-1]).all():
+                self._ascending.append(source_id.copy())
+                return None
+            self._set = {star for ids in self._ascending for star in ids.tolist()}
+            self._ascending.clear()
+        for row, star in enumerate(source_id.tolist()):
+            if star in self._set:
+                return row
+            self._set.add(star)
+        return None
+
+
 @dataclass
 class Assembler:
     """Turns the raw blocks of one file, in order, into stars.
@@ -106,7 +130,7 @@ class Assembler:
     bad_rows: BadRows
     rows: int = 0
     widths: dict[str, int] = field(default_factory=dict)
-    seen: set[int] = field(default_factory=set)
+    seen: SeenIds = field(default_factory=SeenIds)
 
     def stars(self, raw: RawBlock) -> Stars:
         """The block's stars; damaged rows are NaN with :attr:`Flag.BAD_ROW`, or an error.
@@ -123,6 +147,26 @@ class Assembler:
         for band in (bp, rp):
             _blank(band, faults.rows)
         return self._block(raw.source_id, CoefficientSpectra(bp, rp), faults)
+
+    def checked(self, source_id: NDArray[np.int64], spectra: CoefficientSpectra) -> Stars:
+        """As :meth:`stars`, for rows already known to be whole, NaN in a band that is missing.
+
+        Raises
+        ------
+        InputError
+            For a source_id that came before.
+        """
+        self._check_ids(source_id)
+        return self._block(source_id, spectra, Faults(len(source_id), {}))
+
+    def learn_widths(self, raw: RawBlock) -> tuple[int, int]:
+        """Numbers of BP and RP coefficients, from these rows if none before told; 0: not known."""
+        widths = []
+        for band in BANDS:
+            names = [f"{band}_{part}" for part in PARTS]
+            lengths = {name: _lengths(raw.cells[name]) for name in names if name in raw.cells}
+            widths.append(self._width(band, lengths, names))
+        return widths[0], widths[1]
 
     def sampled(
         self,
@@ -178,14 +222,14 @@ class Assembler:
         return text if column is None else f"{text}, column {column}"
 
     def _check_ids(self, source_id: NDArray[np.int64]) -> None:
-        for row, star in enumerate(source_id.tolist()):
-            if star in self.seen:
-                raise InputError(
-                    f"source_id {star} occurs twice",
-                    where=self.where(row, star),
-                    remedy="keep one row a star",
-                )
-            self.seen.add(star)
+        row = self.seen.add(source_id)
+        if row is not None:
+            star = int(source_id[row])
+            raise InputError(
+                f"source_id {star} occurs twice",
+                where=self.where(row, star),
+                remedy="keep one row a star",
+            )
 
     def _report(
         self, source_id: NDArray[np.int64], faults: Mapping[int, tuple[str, str]]
