@@ -1,0 +1,149 @@
+"""The same star farther away: fainter, noisier, under a source_id of its own.
+
+A copy carries its star's labels, so it must stand on its star's side of every split.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.errors import InputError
+from xplabels.giant_relations import magnitude_error, parallax_error
+from xplabels.noise import noise_model
+from xplabels.projection import Projection
+from xplabels.split import uniform
+from xplabels.stars import MEASUREMENTS, Photometry, SampledSpectra, Stars
+
+Array = NDArray[np.float64]
+
+FAINTEST, BRIGHTEST = 17.5, 14.0
+"""G of copies: XP spectra are published to 17.65."""
+FIRST_COPY = 12 * 4**12 << 35
+"""Gaia's source_ids begin with one of the sky's 12 x 4^12 pixels; from here on no star has one."""
+SLICES = 10_000
+"""The hash of a copy lies in the same slice of 0-1 as its star's."""
+
+
+def copy_ids(source_id: NDArray[np.int64], copies: int) -> NDArray[np.int64]:
+    """Ids [copies, N] that no real star has, on the side of each star whatever the split.
+
+    The split goes by the hash u of the id, and cuts at the test fraction and 0.1 beyond. A copy
+    gets an id whose u falls into the same ten-thousandth as its star's: no split whose test
+    fraction has at most four decimals parts them.
+
+    Examples
+    --------
+    >>> copy_ids(np.array([4295806720]), 2).shape
+    (2, 1)
+    """
+    slices = np.floor(SLICES * uniform(source_id)).astype(int)
+    waiting: dict[int, list[int]] = defaultdict(list)
+    for place, number in enumerate(np.tile(slices, copies)):
+        waiting[int(number)].append(place)
+    ids = np.empty(copies * len(source_id), np.int64)
+    candidate, left = FIRST_COPY, len(ids)
+    while left:
+        drawn = np.arange(candidate, candidate + SLICES, dtype=np.int64)
+        candidate += SLICES
+        for new, number in zip(drawn, np.floor(SLICES * uniform(drawn)).astype(int), strict=True):
+            if places := waiting.get(int(number)):
+                ids[places.pop()] = new
+                left -= 1
+    return ids.reshape(copies, -1)
+
+
+def draw_dimming(stars: Stars, random: np.random.Generator) -> Array:
+    """Magnitudes [N] by which copies are fainter: their G is uniform from 14, or their own, on."""
+    g = stars.photometry.column("phot_g_mean_mag")[0]
+    brightest = np.minimum(np.maximum(g, BRIGHTEST), FAINTEST)
+    new = brightest + (FAINTEST - brightest) * random.uniform(size=len(g))
+    return np.maximum(new - g, 0.0)
+
+
+def farther(
+    stars: Stars,
+    dimming: Array,
+    source_id: NDArray[np.int64],
+    projection: Projection,
+    random: np.random.Generator,
+) -> Stars:
+    """Stars as they would be seen from farther away.
+
+    Errors grow with magnitude as those of real stars do (:mod:`xplabels.noise`), and noise is
+    added that makes up the difference: independent in the coefficients, of the shape of the error
+    template, which is what a network trained on sampled spectra is told of it.
+
+    Parameters
+    ----------
+    stars
+        N stars with sampled spectra, G and BP - RP.
+    dimming
+        [N], mag, not negative.
+    source_id
+        Of the copies [N].
+    projection
+        The sampling operator and the error template.
+
+    Raises
+    ------
+    InputError
+        If the spectra are archive coefficients.
+    """
+    spectra = stars.spectra
+    if not isinstance(spectra, SampledSpectra):
+        raise InputError("only sampled spectra are moved away", where=stars.origin or None)
+    dim = 10 ** (-0.4 * dimming)
+    growth = _growth(stars, dimming, projection)
+    before = projection.coefficient_errors(spectra)
+    added = before * np.sqrt(np.clip(growth**2 - dim[:, None] ** 2, 0, None))
+    noise = added * random.standard_normal(added.shape)
+    squares = projection.design.T**2
+    wider = np.sqrt(((growth * before) ** 2 @ squares) / (before**2 @ squares))
+    moved = SampledSpectra(
+        spectra.wavelength,
+        dim[:, None] * spectra.flux + noise @ projection.design.T,
+        spectra.flux_error * wider,
+    )
+    photometry = _farther_photometry(stars.photometry, dimming, random)
+    return replace(stars, source_id=source_id, spectra=moved, photometry=photometry)
+
+
+def _growth(stars: Stars, dimming: Array, projection: Projection) -> Array:
+    """Errors [N, n] of the copies' coefficients over the stars', one factor a band."""
+    g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
+    new, old = (noise_model().errors(brightness, bp - rp) for brightness in (g + dimming, g))
+    growth = np.empty_like(new)
+    first = 0
+    for width in projection.widths:
+        columns = slice(first, first + width)
+        growth[:, columns] = np.median(new[:, columns] / old[:, columns], axis=1, keepdims=True)
+        first += width
+    return growth
+
+
+def _farther_photometry(
+    photometry: Photometry, dimming: Array, random: np.random.Generator
+) -> Photometry:
+    """Fainter magnitudes and smaller parallaxes, with the errors of stars so faint."""
+    values, errors = photometry.values.copy(), photometry.errors.copy()
+    g = photometry.column("phot_g_mean_mag")[0] + dimming
+    for column, name in enumerate(MEASUREMENTS):
+        if name == "parallax":
+            scale = 10 ** (-0.2 * dimming)
+            values[:, column] *= scale
+            inherited, error = scale * errors[:, column], parallax_error(g)
+        else:
+            values[:, column] += dimming
+            inherited = errors[:, column]
+            old = magnitude_error(name, values[:, column] - dimming, g - dimming, 0.0)
+            new = magnitude_error(name, values[:, column], g, 0.0)
+            error = np.sqrt(inherited**2 + np.clip(new**2 - old**2, 0, None))
+        error = np.maximum(error, inherited)
+        added = np.sqrt(error**2 - inherited**2)
+        values[:, column] += added * random.standard_normal(len(values))
+        errors[:, column] = error
+    return Photometry(values, errors)

