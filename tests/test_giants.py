@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from xplabels import giant_relations as relations
 from xplabels.archive import read, write_stars
 from xplabels.bossbrain import load_emulator
+from xplabels.cli import main
 from xplabels.emulator import Emulator, emulator_labels
 from xplabels.errors import InputError
 from xplabels.farther import BRIGHTEST, FAINTEST, FIRST_COPY, copy_ids, draw_dimming, farther
@@ -116,6 +117,21 @@ def test_what_cannot_be_made_is_told(library: Stars, emulator: Emulator) -> None
     dwarfs = library[library.labels.values[:, 1] > 3.6]
     with pytest.raises(InputError, match="no star is a giant"):
         semi_synthetic_giants(library=dwarfs, emulator=emulator)
+
+
+def test_the_verb_writes_the_table(
+    library: Stars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("xplabels.giants.read_library", lambda: library[::8])
+    path = tmp_path / "giants.parquet"
+    assert main(["giants", "--output", str(path), "--copies", "2", "--seed", "3"]) == 0
+    written = read([path])
+    assert f"{len(written)} semi-synthetic stars" in capsys.readouterr().out
+    same = semi_synthetic_giants(copies=2, seed=3, library=library[::8])
+    np.testing.assert_array_equal(written.source_id, same.source_id)
+    np.testing.assert_array_equal(written.labels.values, same.labels.values)
+    assert main(["giants", "--output", str(tmp_path / "giants.fits")]) == 2
 
 
 # --- the imprint ---

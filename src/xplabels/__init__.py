@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xplabels.catalogue import write_catalogue
     from xplabels.errors import InputError
     from xplabels.flags import Flag
+    from xplabels.giants import semi_synthetic_giants
     from xplabels.labels import LABELS, Labels
     from xplabels.library import read_library
     from xplabels.model import Model, shipped
@@ -49,6 +50,7 @@ _ROOM_OF = {
     "read_blocks": "archive",
     "read_library": "library",
     "read_sed": "sed",
+    "semi_synthetic_giants": "giants",
     "shipped": "model",
     "simulate_spectra": "simulation",
     "simulate_stars": "synthetic",
@@ -78,6 +80,7 @@ __all__ = [
     "read_blocks",
     "read_library",
     "read_sed",
+    "semi_synthetic_giants",
     "shipped",
     "simulate_spectra",
     "simulate_stars",

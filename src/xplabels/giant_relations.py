@@ -101,8 +101,9 @@ def absolute_g(teff: Array, logg: Array, mass: Array) -> Array:
         np.polynomial.polynomial.polyval(teff - SOLAR_TEFF, np.array(BOLOMETRIC_G[key]))
         for key in ("cool", "warm")
     )
-    magnitude: Array = SOLAR_BOLOMETRIC - 2.5 * log_luminosity
-    return magnitude - np.where(teff < 4000.0, cool, warm)
+    correction = np.where(teff < 4000.0, cool, warm)
+    magnitude: Array = SOLAR_BOLOMETRIC - 2.5 * log_luminosity - correction
+    return magnitude
 
 
 def intrinsic_j_ks(teff: Array, fe_h: Array) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,13 +61,25 @@ def read_stars(
 
 def write_library(path: Path, overwrite: bool = False) -> int:
     """Write the real library as a star table; the number of its stars."""
-    from xplabels.archive.parquet import write_stars
     from xplabels.library import read_library
+
+    return _write_made(read_library, path, overwrite)
+
+
+def write_giants(path: Path, copies: int, seed: int, overwrite: bool = False) -> int:
+    """Write semi-synthetic giants as a star table; their number, copies included."""
+    from xplabels.giants import semi_synthetic_giants
+
+    return _write_made(partial(semi_synthetic_giants, copies=copies, seed=seed), path, overwrite)
+
+
+def _write_made(make: Callable[[], Stars], path: Path, overwrite: bool) -> int:
+    from xplabels.archive.parquet import write_stars
 
     if path.suffix.lower() != ".parquet":
         raise InputError("a star table is Parquet", where=path, remedy="end its name in .parquet")
     check_output(path, overwrite)
-    stars = read_library()
+    stars = make()
     write_stars(stars, path, overwrite=overwrite)
     return len(stars)
 

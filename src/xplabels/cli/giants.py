@@ -1,0 +1,44 @@
+"""Semi-synthetic giants as a star table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xplabels.cli.help import LABELS_HELP
+from xplabels.cli.options import add_overwrite, add_verb
+
+if TYPE_CHECKING:
+    from xplabels.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb ``giants``."""
+    verb = add_verb(
+        verbs,
+        "giants",
+        "write semi-synthetic giants, with carbon and nitrogen of known amount, as a star table",
+        "Real giants of the library whose spectra got [C/Fe] and [N/Fe] imprinted, with parallax\n"
+        "(mas), W1 and W2 (mag) made from their labels; each may have copies that are fainter.\n"
+        "A star's own carbon and nitrogen stay underneath. A copy's source_id is no real star's,\n"
+        "on its star's side of the split. It needs the extra 'synthetic'.",
+        LABELS_HELP,
+    )
+    verb.add_argument(
+        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
+    )
+    verb.add_argument(
+        "--copies", type=int, default=1, metavar="N", help="fainter copies of each (default 1)"
+    )
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
+    add_overwrite(verb)
+    verb.set_defaults(verb=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the verb does."""
+    from xplabels.workflow import write_giants
+
+    count = write_giants(args.output, args.copies, args.seed, args.overwrite)
+    print(f"{count} semi-synthetic stars: {args.output}")
