@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xplabels import library
+from xplabels.duplicates import best_rows
 from xplabels.errors import InputError
 from xplabels.stars import SampledSpectra, Stars
 
@@ -77,7 +78,7 @@ def test_best_rows_match_the_obvious_loop(rows: list[tuple[int, float]]) -> None
             held = rows[best[star]][1]
             if value > held or (np.isnan(held) and not np.isnan(value)):
                 best[star] = row
-    found = library.best_rows(source_id, quality, source_id > 0)
+    found = best_rows(source_id, quality, source_id > 0)
     assert found.tolist() == sorted(best.values())
 
 

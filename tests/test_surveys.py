@@ -18,6 +18,7 @@ from xplabels.errors import InputError
 from xplabels.matching import MatchFlag, Neighbours, match_by_id, translate
 from xplabels.surveys import SURVEYS, bits_of, read_survey
 from xplabels.surveys.apogee import AspcapFlag, ExtraTarget, StarFlag
+from xplabels.surveys.table import number
 from xplabels.surveys.unwise import TO_ALLWISE, magnitude
 
 # neighbours that one float64 cannot tell apart
@@ -87,6 +88,13 @@ def test_impossible_labels_of_a_survey_are_unknown_and_counted(tmp_path: Path) -
     assert np.isfinite(table.labels.values[:, 0]).tolist() == [False, False, True, True]
     assert any("1 values of teff without a positive error" in note for note in table.notes)
     assert any("1 values of teff outside 1000 to 60000 K" in note for note in table.notes)
+
+
+def test_sentinels_and_infinities_are_missing() -> None:
+    values = np.array([-9999.99, -9999, -999, np.inf, -np.inf, np.nan, -998.9, 0])
+    expected = [False] * 6 + [True] * 2
+    assert np.isfinite(number({"a": values}, "a", 8)).tolist() == expected
+    assert np.isnan(number({}, "a", 8)).all()
 
 
 def test_bits_are_those_of_dr17() -> None:

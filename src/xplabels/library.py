@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from xplabels.duplicates import best_rows
 from xplabels.errors import InputError
 from xplabels.labels import Labels
 from xplabels.stars import Photometry, SampledSpectra, Stars
@@ -104,21 +104,6 @@ def library_path() -> Path:
         f"the installed package {DISTRIBUTION} has no file {FILE_NAME}",
         remedy=f"pip install --force-reinstall {DISTRIBUTION}==1.0.0",
     )
-
-
-def best_rows(
-    source_id: NDArray[np.int64], quality: NDArray[np.float64], use: NDArray[np.bool_]
-) -> NDArray[np.intp]:
-    """Of each ``source_id`` among the rows in ``use``, the row of highest ``quality``.
-
-    The first of equals wins, NaN loses; the rows [M] come in ascending order.
-    """
-    candidates = np.flatnonzero(use)
-    goodness = np.nan_to_num(quality[candidates], nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    # lexsort is stable and its last key counts first: by id, then falling quality, then row
-    order = np.lexsort((-goodness, source_id[candidates]))
-    _, first = np.unique(source_id[candidates][order], return_index=True)
-    return np.sort(candidates[order[first]])
 
 
 def _read_fits(path: Path) -> Table:

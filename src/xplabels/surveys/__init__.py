@@ -108,7 +108,7 @@ def read_survey(
         name,
         where,
         source_id,
-        {key: _asked(columns, key, key in masks, len(source_id)) for key in extra},
+        {key: _asked(columns, key, key in masks, where) for key in extra},
         measured.labels,
         measured.photometry,
         None if quality is None else number(columns, quality, len(source_id)),
@@ -155,7 +155,7 @@ def _sources(
     return source_id, rows, (note,)
 
 
-def _asked(columns: dict[str, NDArray[Any]], name: str, is_mask: bool, rows: int) -> NDArray[Any]:
+def _asked(columns: dict[str, NDArray[Any]], name: str, is_mask: bool, where: str) -> NDArray[Any]:
     """A column that a rule asks for, nulls as this package writes them."""
     values = columns[name]
     if is_mask:
@@ -163,6 +163,10 @@ def _asked(columns: dict[str, NDArray[Any]], name: str, is_mask: bool, rows: int
         negative = (values < 0) & (values >= -(2**31)) & (values < -99999)
         unsigned = np.where(negative, values + 2**32, values)
         return np.where(unsigned < 0, UNKNOWN_BITS, unsigned)
-    if values.dtype.kind in "OSU":
-        return values
-    return number(columns, name, rows)
+    if values.dtype.kind not in "iufb" or values.ndim != 1:
+        raise InputError(
+            "does not hold one number a row",
+            where=f"{where}, column {name}",
+            remedy="rules compare numbers: leave the rule out (--without NAME)",
+        )
+    return number(columns, name, len(values))

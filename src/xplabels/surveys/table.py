@@ -38,8 +38,8 @@ class SurveyTable:
         Int64 [N], Gaia DR3; :data:`NO_SOURCE` where there is none. A source may stand in several
         rows.
     columns
-        What rules may ask for: float64 [N] with NaN where null; bit masks int64 with
-        :data:`UNKNOWN_BITS`; text as objects.
+        What rules ask for: float64 [N] with NaN where null; bit masks int64 with
+        :data:`UNKNOWN_BITS`.
     labels, photometry
         What the survey knows of the stars, or None.
     quality

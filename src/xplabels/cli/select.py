@@ -1,0 +1,116 @@
+"""Tables of surveys and files of spectra to a training or prediction table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xplabels.cli.options import add_bad_rows, add_overwrite, add_verb, names
+
+if TYPE_CHECKING:
+    from xplabels.cli.options import Verbs
+
+SURVEYS_HELP = """\
+NAME of a table:
+  gaia        gaia_source: G, BP, RP, parallax, and what rules ask for (ruwe, ...)
+  twomass     2MASS: J, H, Ks                         (or keyed by designation, --neighbours)
+  unwise      unWISE: fluxes to W1, W2 (Vega mag, on AllWISE's scale)
+  allwise     AllWISE: W1, W2 where unWISE has none   (or keyed by designation, --neighbours)
+  apogee      APOGEE DR17 allStar: six labels, flags
+  lamost-lrs  LAMOST DR7 low resolution: teff, logg, fe_h    (DR2 ids: --neighbours)
+  lamost-mrs  LAMOST DR7 medium resolution: six labels       (DR2 ids: --neighbours)
+  gspphot     Gaia's astrophysical_parameters: teff, logg, [M/H] as fe_h
+  any other   a table of your own: source_id, and labels as teff, teff_err, ...
+Tables of labels say which rows there are, the first taking precedence; without one, the spectra
+do (a prediction table, or a star table that has labels)."""
+
+RULES_HELP = """\
+a rule keeps a row where its expression holds; what is missing fails, unless 'or missing' ends it:
+  SURVEY.COLUMN < NUMBER        also <=, >, >=, ==, !=
+  SURVEY.COLUMN lacks BIT, BIT  none of these bits, by name (apogee) or number
+  labels has all                every label its survey has is known; also any, or names
+  photometry has j_m, w1mpro    these magnitudes or parallaxes are known
+the default rules are the cuts of Fallows & Sanders (2024): colour_excess, ruwe (gaia), aspcap,
+star, extratarg (apogee), labels. A rule on a table that is not given is not applied, which the
+flow says."""
+
+OUTPUT_HELP = """\
+beside TABLE.parquet, TABLE.cuts.json and TABLE.cuts.png tell the rows before, removed by each rule
+alone and in sequence, and after; repeats of a star, offsets between surveys (K, dex), and what
+became of every spectrum. Labels: teff in K, the others in dex; magnitudes in mag (Vega)."""
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb ``select``."""
+    verb = add_verb(
+        verbs,
+        "select",
+        "cut and join tables of surveys and spectra into a training table",
+        SURVEYS_HELP,
+        RULES_HELP,
+        OUTPUT_HELP,
+    )
+    verb.add_argument(
+        "spectra", type=Path, nargs="+", metavar="SPECTRA", help="XP spectra or star tables"
+    )
+    verb.add_argument(
+        "--output", type=Path, required=True, metavar="TABLE.parquet", help="star table to write"
+    )
+    verb.add_argument(
+        "--table", type=named, nargs="+", action="extend", default=[], metavar="NAME=FILE",
+        dest="tables", help="tables of surveys, any format astropy or pyarrow reads",
+    )  # fmt: skip
+    verb.add_argument(
+        "--neighbours", type=named, nargs="+", action="extend", default=[], metavar="NAME=FILE",
+        help="the Gaia archive's tables that relate a survey's identifiers to source_ids",
+    )  # fmt: skip
+    verb.add_argument(
+        "--labels", type=names, metavar="NAMES", help="labels to keep, with commas (default all)"
+    )
+    verb.add_argument(
+        "--rules", type=Path, metavar="FILE.toml", help="rules in place of the default ones"
+    )
+    verb.add_argument(
+        "--rule", action="append", default=[], metavar="NAME=EXPRESSION", dest="changes",
+        help="add a rule, or change the one of that name, e.g. 'ruwe=gaia.ruwe <= 1.2'",
+    )  # fmt: skip
+    verb.add_argument(
+        "--without", action="append", default=[], metavar="NAME", help="leave a rule out"
+    )
+    verb.add_argument(
+        "--offsets", choices=["fit", "none"], default="fit",
+        help="put several surveys on the first one's scale by their common stars (default fit)",
+    )  # fmt: skip
+    add_bad_rows(verb)
+    add_overwrite(verb)
+    verb.set_defaults(verb=run)
+
+
+def named(text: str) -> tuple[str, Path]:
+    """``NAME=FILE``."""
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE")
+    return name, Path(path)
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the verb does."""
+    from xplabels.cuts.rules import load_rules
+    from xplabels.cuts.selecting import select_stars
+    from xplabels.cuts.tables import Request
+    from xplabels.labels import check_names
+
+    request = Request(
+        tuple(args.spectra),
+        tuple(args.tables),
+        dict(args.neighbours),
+        load_rules(args.rules, args.changes, args.without),
+        None if args.labels is None else check_names(args.labels),
+        args.offsets == "fit",
+        args.bad_rows,
+    )
+    selected = select_stars(request, args.output, overwrite=args.overwrite, command=args.command)
+    print("\n".join(selected.to_lines()))
+    print(f"Stars: {args.output}")

@@ -1,0 +1,1 @@
+"""Named cuts on tables of surveys: which rows become stars of a training or prediction table."""

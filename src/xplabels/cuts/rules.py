@@ -1,0 +1,242 @@
+"""Named rules that a star must meet to be selected, as one writes them: ``gaia.ruwe <= 1.4``.
+
+====================================================  ==========================================
+``SURVEY.COLUMN < NUMBER`` (also <=, >, >=, ==, !=)   the number is known and compares so
+``SURVEY.COLUMN lacks BIT, BIT``                      the bit mask is known and has none of these
+``labels has all`` (or ``any``, or names)             these labels are known with their errors
+``photometry has j_m, w1mpro``                        these magnitudes or parallaxes are known
+====================================================  ==========================================
+
+What is missing fails; ``... or missing`` at the end lets it pass. Bits go by name where the
+survey names them, or by number.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.errors import InputError
+from xplabels.labels import LABELS, Labels
+from xplabels.stars import MEASUREMENTS, Photometry
+from xplabels.surveys import bits_of
+
+RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+DEFAULT_RULES = Path(__file__).parents[1] / "data" / "selection_fs24.toml"
+
+_COMPARISON = re.compile(r"([\w-]+)\.(\w+)\s*(<=|>=|==|!=|<|>)\s*(\S+)")
+_LACKS = re.compile(r"([\w-]+)\.(\w+)\s+lacks\s+(.+)")
+_HAS = re.compile(r"(labels|photometry)\s+has\s+(.+)")
+_NAME = re.compile(r"[A-Za-z]\w*")
+HOW = (
+    "write 'SURVEY.COLUMN <= NUMBER', 'SURVEY.COLUMN lacks BIT, BIT', 'labels has all' or "
+    "'photometry has NAME, NAME', each also with 'or missing'"
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A number of a survey's column against a bound."""
+
+    survey: str
+    column: str
+    relation: str
+    bound: float
+    missing_passes: bool = False
+
+    def passes(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which values [N] pass; NaN is missing, and so is a negative bit mask (int64)."""
+        known = values >= 0 if values.dtype.kind == "i" else np.isfinite(values)
+        return np.where(known, RELATIONS[self.relation](values, self.bound), self.missing_passes)
+
+
+@dataclass(frozen=True)
+class Lacks:
+    """Bits that a survey's mask must not have."""
+
+    survey: str
+    column: str
+    mask: int
+    missing_passes: bool = False
+
+    def passes(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which masks [N] (int64) pass; negative is missing."""
+        return np.where(values >= 0, values & np.int64(self.mask) == 0, self.missing_passes)
+
+
+@dataclass(frozen=True)
+class Has:
+    """Labels or magnitudes that must be known."""
+
+    what: str
+    names: tuple[str, ...]
+
+    def passes(self, known: Labels | Photometry) -> NDArray[np.bool_]:
+        """Which stars [N] have them."""
+        present = np.isfinite(known.values) & np.isfinite(known.errors)
+        if self.names == ("any",):
+            return np.asarray(present.any(axis=1))
+        if self.names == ("all",):
+            return np.asarray(present.all(axis=1))
+        order = known.names if isinstance(known, Labels) else MEASUREMENTS
+        # a label that no table has is known of no star
+        columns = [
+            present[:, order.index(name)] if name in order else np.zeros(len(present), bool)
+            for name in self.names
+        ]
+        return np.asarray(np.all(columns, axis=0))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One named condition."""
+
+    name: str
+    text: str
+    condition: Comparison | Lacks | Has
+
+    @property
+    def survey(self) -> str | None:
+        """The survey whose column it asks for, or None."""
+        return None if isinstance(self.condition, Has) else self.condition.survey
+
+
+def parse_rule(name: str, text: str) -> Rule:
+    """A rule from its name and expression (see the module's text).
+
+    Raises
+    ------
+    InputError
+        If the expression is of no known form, or names an unknown bit, label or magnitude.
+
+    Examples
+    --------
+    >>> parse_rule("ruwe", "gaia.ruwe <= 1.4").condition
+    Comparison(survey='gaia', column='ruwe', relation='<=', bound=1.4, missing_passes=False)
+    >>> parse_rule("star", "apogee.starflag lacks LOW_SNR, 16").condition.mask == 2**4 + 2**16
+    True
+    """
+    where = f"rule {name!r}"
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} is no name for a rule", remedy="use letters, digits and underscores"
+        )
+    words = " ".join(text.split())
+    body = words.removesuffix(" or missing")
+    missing = body != words
+    if match := _COMPARISON.fullmatch(body):
+        survey, column, relation, number = match.groups()
+        try:
+            bound = float(number)
+        except ValueError:
+            raise InputError(f"{number!r} is no number", where=where, remedy=HOW) from None
+        if not np.isfinite(bound):
+            raise InputError(f"the bound {number} is not finite", where=where, remedy=HOW)
+        return Rule(name, words, Comparison(survey, column.lower(), relation, bound, missing))
+    if match := _LACKS.fullmatch(body):
+        survey, column, bits = match[1], match[2].lower(), _listed(match[3])
+        mask = sum({_bit(survey, column, bit, where) for bit in bits})
+        return Rule(name, words, Lacks(survey, column, mask, missing))
+    if (match := _HAS.fullmatch(body)) and not missing:
+        return Rule(name, words, Has(match[1], _known_names(match[1], _listed(match[2]), where)))
+    raise InputError(f"{text!r} is no rule", where=where, remedy=HOW)
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _known_names(what: str, names: list[str], where: str) -> tuple[str, ...]:
+    if names in (["all"], ["any"]):
+        return tuple(names)
+    known: Sequence[str] = tuple(LABELS) if what == "labels" else MEASUREMENTS
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"{what} have no {name!r}", where=where, remedy=f"choose among {', '.join(known)}"
+            )
+    return tuple(names)
+
+
+def _bit(survey: str, column: str, bit: str, where: str) -> int:
+    if bit.isdecimal() and int(bit) < 63:
+        return 1 << int(bit)
+    names = bits_of(survey, column)
+    if names is not None and bit in names.__members__:
+        return int(names[bit].value)
+    known = f"a bit's number, or {', '.join(names.__members__)}" if names else "a bit's number"
+    raise InputError(f"{survey}.{column} has no bit {bit!r}", where=where, remedy=f"give {known}")
+
+
+def load_rules(
+    path: str | Path | None = None, changes: Sequence[str] = (), without: Sequence[str] = ()
+) -> tuple[Rule, ...]:
+    """The rules of a TOML file, in its order.
+
+    Parameters
+    ----------
+    path
+        A file with one table ``[rules]`` of ``NAME = "EXPRESSION"``; None: the cuts of Fallows &
+        Sanders 2024 (:data:`DEFAULT_RULES`).
+    changes
+        ``NAME=EXPRESSION``: takes the place of the rule of that name, or comes last.
+    without
+        Names of rules to leave out.
+
+    Raises
+    ------
+    InputError
+        For an unreadable file, an unknown key, a rule that cannot be parsed, or a name in
+        ``without`` that no rule has.
+    """
+    source = DEFAULT_RULES if path is None else Path(path)
+    texts = dict(_read_toml(source))
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals or not _NAME.fullmatch(name.strip()):
+            raise InputError(
+                f"{change!r} is no rule", remedy="write --rule 'NAME=EXPRESSION', e.g. "
+                "'ruwe=gaia.ruwe <= 1.2'"
+            )  # fmt: skip
+        texts[name.strip()] = text.strip()
+    for name in without:
+        if name not in texts:
+            raise InputError(
+                f"there is no rule {name!r} to leave out",
+                remedy=f"choose among {', '.join(texts)}",
+            )
+        del texts[name]
+    return tuple(parse_rule(name, text) for name, text in texts.items())
+
+
+def _read_toml(path: Path) -> Mapping[str, str]:
+    try:
+        contents = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"is not TOML ({error})", where=path) from error
+    strange = sorted(set(contents) - {"rules"})
+    rules = contents.get("rules")
+    if strange or not isinstance(rules, dict):
+        what = f"has an unknown key {strange[0]!r}" if strange else "has no table [rules]"
+        raise InputError(what, where=path, remedy='write [rules] and NAME = "EXPRESSION" below it')
+    for name, text in rules.items():
+        if not isinstance(text, str):
+            raise InputError("is not text", where=f"{path}, rule {name!r}", remedy=HOW)
+    return rules
