@@ -14,7 +14,7 @@ from scipy.interpolate import CubicSpline
 pytest.importorskip("gaiaxpy")
 
 from xplabels.errors import InputError
-from xplabels.instrument import bases_in_pixels, gaiaxpy_instrument, magnitudes
+from xplabels.instrument import archive_bases, gaiaxpy_instrument, magnitudes
 from xplabels.noise import (
     BACKGROUND,
     COLOUR_RANGE,
@@ -101,7 +101,7 @@ def test_correlations_are_those_of_a_least_squares_fit() -> None:
     matrices = illustrative_correlations(flat)
     random = np.random.default_rng(2)
     for band, bases, matrix in zip(
-        (flat[0, :55], flat[0, 55:]), bases_in_pixels(), matrices, strict=True
+        (flat[0, :55], flat[0, 55:]), archive_bases(), matrices, strict=True
     ):
         spectrum = np.clip(band @ bases, 0, None)
         sigma = np.sqrt(spectrum + BACKGROUND * spectrum.max())

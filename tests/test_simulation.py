@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from astropy.table import Table
 pytest.importorskip("gaiaxpy")
 
 from xplabels.archive import read
-from xplabels.cli import main
+from xplabels.cli import build_parser, main
 from xplabels.errors import InputError
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.model import Model
@@ -148,3 +150,11 @@ def test_a_black_body_gets_its_temperature() -> None:
     stars = simulate_spectra(black_body(5000), g_mag=13, noise=False)
     prediction = Model.load("apogee-dr17-library").predict(stars)
     assert prediction.values[0, prediction.names.index("teff")] == pytest.approx(5000, abs=700)
+
+
+def test_documented_commands_parse() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "instrument.md").read_text()
+    commands = re.findall(r"^    \$ (xplabels .+)$", text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        build_parser().parse_args(shlex.split(command)[1:])

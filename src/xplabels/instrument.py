@@ -38,6 +38,9 @@ STEP = 0.25
 NODES = 4
 """Gauss-Legendre nodes a bin."""
 
+PHASE = 0.5
+"""Pixels: step of :func:`archive_bases`."""
+
 MAGNITUDES = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
 """What :func:`magnitudes` gives, in its order."""
 
@@ -199,14 +202,17 @@ def hermite_functions(count: int, u: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 @cache
-def bases_in_pixels() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The archive's BP and RP bases at whole pseudo-wavelengths: T h(u), [n, pixels] each."""
+def archive_bases() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The archive's BP and RP bases every half pixel of pseudo-wavelength: T h(u), [n, P] each.
+
+    Half a pixel stands for the many phases at which transits sample a spectrum.
+    """
     found = []
     for band, name in (("bp", BP_MODEL), ("rp", RP_MODEL)):
         bases = _band_model(band, name).bases
         low, high = bases["pwlRangeMin"], bases["pwlRangeMax"]
         scale = (bases["normRangeMax"] - bases["normRangeMin"]) / (high - low)
-        pixels = np.arange(low, high + 0.5)
+        pixels = np.arange(low, high + PHASE / 2, PHASE)
         u = bases["normRangeMin"] + scale * (pixels - low)
         rotation = np.asarray(bases["transformationMatrix"])
         found.append(rotation @ hermite_functions(rotation.shape[1], u))

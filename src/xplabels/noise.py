@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.errors import InputError
-from xplabels.instrument import bases_in_pixels
+from xplabels.instrument import archive_bases
 
 KNOTS = (8.0, 9.5, 10.75, 11.5, 12.5, 14.0, 16.0, 17.6)
 """G, mag; closer where Gaia changes windows and gates (11-13)."""
@@ -136,14 +136,14 @@ def illustrative_correlations(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Correlation matrices of BP [N, 55, 55] and RP [N, 55, 55], for illustration.
 
-    They are those of an unregularised least-squares fit of the bases to samples one pixel apart
+    They are those of an unregularised least-squares fit of the bases to evenly spaced samples
     with photon noise and a constant floor (:data:`BACKGROUND`). Real ones also depend on where a
-    star's transits fell; with those of real sources these agree in size and sign only roughly
+    star's transits fell: of three real sources these have the size, and only in part the sign
     (``docs/instrument.md`` has numbers).
     """
     found = []
     first = 0
-    for bases in bases_in_pixels():
+    for bases in archive_bases():
         band = coefficients[:, first : first + len(bases)]
         first += len(bases)
         spectrum = np.clip(band @ bases, 0.0, None)
