@@ -15,7 +15,7 @@ from twins import explicit, random_stars
 from xplabels.calibration import Calibration
 from xplabels.errors import InputError
 from xplabels.flags import Flag
-from xplabels.model import BLOCK, Model
+from xplabels.model import BLOCK
 from xplabels.network import LOG_VARIANCE_RANGE
 from xplabels.stars import (
     MEASUREMENTS,
@@ -324,45 +324,6 @@ def test_noise_added_to_a_star_scatters_its_labels_as_the_input_error_says(
         stated = np.median(prediction.errors_input, axis=0) / small_model.calibration.factor
         # a scatter from 3,000 draws is good to 1.3 %
         np.testing.assert_allclose(prediction.values.std(axis=0), stated, rtol=0.06)
-
-
-@pytest.fixture(scope="module")
-def told() -> tuple[Model, Stars, np.ndarray]:
-    """A model whose colours were hidden at random while it trained, and fresh stars with truth."""
-    keys = {"labels": NAMES, "hidden_scatter": 0.1, "widths": (15, 15), "noise": 3.0}
-    recipe = quick(
-        hidden=(64, 64), dropout=0.0, scatter="none", likelihood="gaussian", epochs=40,
-        batch_size=256, missing_fraction=0.3, input_fraction=1.0, learning_rate=4e-3,
-        weight_decay=0.1, recalibrate=False, auxiliary=("bp_rp", "j_h"),
-    )  # fmt: skip
-    model = train(simulate_stars(6000, seed=3, **keys)[0], NAMES, recipe, progress=False)
-    stars, truth = simulate_stars(3000, seed=77, **keys)
-    return model, stars, truth.values
-
-
-@pytest.mark.parametrize("withheld", [False, True])
-def test_coverage_with_and_without_photometry(told, withheld) -> None:
-    model, stars, truth = told
-    if withheld:
-        stars = stars.with_photometry(Photometry.missing(len(stars)))
-    prediction = model.predict(stars)
-    assert np.isfinite(prediction.errors).all()
-    assert has(prediction.flags, Flag.MISSING_PHOTOMETRY) == [withheld] * len(stars)
-    off = np.abs(prediction.values - truth)
-    for errors, share in ((prediction.errors, 0.6827), (prediction.errors_95, 0.9545)):
-        bound = 4 * np.sqrt(share * (1 - share) / len(stars))
-        np.testing.assert_allclose((off < errors).mean(axis=0), share, rtol=0, atol=bound)
-
-
-def test_withheld_photometry_makes_the_errors_larger(told) -> None:
-    """The simulated colours tell of the first label; the second is in the spectra alone."""
-    model, stars, _ = told
-    whole = model.predict(stars)
-    lacking = model.predict(stars.with_photometry(Photometry.missing(len(stars))))
-    ratio = np.median(lacking.errors_input / whole.errors_input, axis=0)
-    assert ratio[0] > 1.15
-    assert ratio[1] > 0.95
-    assert np.median(lacking.errors[:, 0] / whole.errors[:, 0]) > 1.01
 
 
 def test_one_dominant_flux_mode_does_not_spoil_the_prediction(small_model, small_stars) -> None:

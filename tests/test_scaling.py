@@ -96,6 +96,56 @@ def test_completed_inputs_scatter_about_the_truth_as_stated() -> None:
     assert np.var(scaled[:, 4] - guess) == pytest.approx(covariance[0, 0], rel=0.03, abs=3e-4)
 
 
+@pytest.mark.parametrize("relative", [0.3, 1.0, 2.0, 4.0])
+def test_the_charge_for_a_missing_input_is_right_at_any_noise(relative: float) -> None:
+    """Linear stars of known truth: with an excess for the pattern exact, without one not too small.
+
+    The "network" is the regression on noisy inputs, and so are the statistics it is completed
+    with; the stars judged are less or more noisy.
+    """
+    spectral, sigma, n = 6, 0.8, 100_000
+    random = np.random.default_rng(8)
+    to_spectrum, to_colour = random.standard_normal((3, 6)), random.standard_normal((3, 2))
+
+    def draw(noise: float) -> tuple[np.ndarray, np.ndarray]:
+        hidden = random.standard_normal((n, 3))
+        colour = hidden @ to_colour + 0.3 * random.standard_normal((n, 2))
+        label = hidden[:, 0] + 0.5 * colour[:, 0] + 0.2 * random.standard_normal(n)
+        spectrum = hidden @ to_spectrum + noise * random.standard_normal((n, 6))
+        return np.hstack([spectrum, colour + 0.5 * random.standard_normal((n, 2))]), label
+
+    x, y = draw(sigma)
+    scaling = Scaling.fit(x, y[:, None])
+    slope = np.linalg.lstsq(scaling.scale_x(x), y - y.mean(), rcond=None)[0]
+    b, scatter = Completion(scaling.x_correlation, spectral).rule((True, True))
+    effective = slope[:spectral] + slope[spectral:] @ b[:, :spectral]
+    charge = slope[spectral:] @ scatter @ slope[spectral:]
+
+    def noise_of(by_input: np.ndarray, level: float) -> float:
+        errors = np.array([level] * 6 + [0.5] * 2)[: len(by_input)]
+        return float(((by_input * errors / scaling.x_scale[: len(by_input)]) ** 2).sum())
+
+    def residual(stars: np.ndarray, labels: np.ndarray, by_input: np.ndarray) -> float:
+        z = scaling.scale_x(stars)[:, : len(by_input)]
+        return float(np.var(labels - z @ by_input))
+
+    complete = residual(x, y, slope) - noise_of(slope, sigma)
+    excess = residual(x, y, effective) - noise_of(effective, sigma) - charge
+    true = residual(*draw(relative * sigma), effective)
+    own = noise_of(effective, relative * sigma)
+    assert excess > 0
+    assert excess + charge + own == pytest.approx(true, rel=0.02)
+    assert complete > excess  # a network that is not told errs on the side of larger errors
+    # what it is without the noise of the training set falls short
+    training_noise = np.diag((0.5 / scaling.x_scale[spectral:]) ** 2)
+    training_noise += (b[:, :spectral] * (sigma / scaling.x_scale[:spectral]) ** 2) @ (
+        b[:, :spectral].T
+    )
+    intrinsic = slope[spectral:] @ (scatter - training_noise) @ slope[spectral:]
+    assert 0 < intrinsic < charge
+    assert complete + intrinsic < 0.97 * (excess + charge)
+
+
 def test_an_input_without_scatter_does_not_break_the_completion() -> None:
     x = correlated()
     x[:, 1] = 1.0

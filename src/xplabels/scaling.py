@@ -103,6 +103,24 @@ class Completion:
         [F, F] of the scaled inputs.
     n_spectral
         The first inputs, which are never missing.
+
+    Notes
+    -----
+    The conditional covariance S is that of the observed inputs: it holds the training stars'
+    mean noise N beside the scatter of the true inputs, S - N_aa - B N_ss B^T. Nothing is taken
+    off, though a star's own spectral noise is charged too, as J_eff N* J_eff^T with
+    J_eff = J_s + J_a B. For jointly Gaussian inputs and labels a network that is the regression
+    on the observed inputs, given B x_s, is the regression on x_s alone, and its variance follows
+    from the law of total variance, for a star of any noise N*:
+
+        V(full) + J_a S J_a^T + J_eff (N* - N_ss) J_eff^T.
+
+    A network told what is missing learns an excess for each pattern from the whole of it: S
+    cancels between the excess and what is charged here, the star's noise counts once, and the
+    error bars are right at noise the training set never had. A network that is not told
+    (``missing_fraction = 0``) has the excess of complete stars, for which S would be
+    S + N_aa - B N_ss B^T, less twice J_s N_ss B^T J_a^T: S errs on the side of larger errors where
+    spectra are noisy, while S - N_aa - B N_ss B^T would make errors too small. Both are tested.
     """
 
     def __init__(self, correlation: NDArray[np.float64], n_spectral: int) -> None:
