@@ -18,6 +18,7 @@ from xplabels.attention import (
     Moments,
     attention,
     derivative_spectra,
+    input_covariance,
     inverse_jacobian,
     red_clump,
     star_attention,
@@ -161,6 +162,21 @@ def test_the_papers_weights_give_its_equation_14(model: Model, small_stars: Star
     np.testing.assert_allclose(found.coefficients, printed, rtol=1e-8, atol=1e-12)
     assert found.stars == 200
     np.testing.assert_allclose(found.mean, block.x[:, :11].mean(axis=0))
+
+
+def test_weights_may_come_from_other_stars(model: Model, small_stars: Stars) -> None:
+    wide = input_covariance(model, (small_stars[:500], small_stars[500:]), block=77)
+    x = model.feature_set.compute(small_stars).x[:, :11]
+    np.testing.assert_allclose(wide.matrix, np.cov(x.T, bias=True), atol=1e-12)
+    some = small_stars[:100]
+    own = derivative_spectra(model, some)
+    np.testing.assert_array_equal(
+        derivative_spectra(model, some, weights=input_covariance(model, some)).coefficients,
+        own.coefficients,
+    )
+    other = derivative_spectra(model, some, weights=wide)
+    assert np.abs(other.coefficients - own.coefficients).max() > 0
+    np.testing.assert_array_equal(other.mean, own.mean)
 
 
 @given(st.integers(0, 2**31))

@@ -222,6 +222,8 @@ def derivative_spectra(
     model: Model,
     stars: Stars | Iterable[Stars],
     weighting: Weighting = "covariance",
+    *,
+    weights: Covariance | None = None,
     block: int = BLOCK,
 ) -> DerivativeSpectra:
     """Derivative spectra of the stars' mean Jacobian, by eq. 14 or with the full covariance of x.
@@ -233,8 +235,11 @@ def derivative_spectra(
     stars
         A selection of stars (see :func:`red_clump`), whole or as a stream.
     weighting
-        ``fs24``: the paper's weights, the standard deviation of each coefficient over ``stars``;
-        ``covariance``: their full covariance over ``stars``.
+        ``fs24``: the paper's weights, the standard deviation of each coefficient;
+        ``covariance``: their full covariance.
+    weights
+        Covariance of the spectral inputs to weight by (see :func:`input_covariance`), such as
+        that of a whole sample of which ``stars`` are a part. None: that of ``stars``.
     block
         Stars at a time.
 
@@ -253,10 +258,25 @@ def derivative_spectra(
         spread.add(derivatives.x[:, :n])
     if spread.count < 2:
         raise _nobody()
-    s = spread.matrix if weighting == "covariance" else np.diag(np.diag(spread.matrix))
+    s = (weights or spread).matrix
+    if weighting == "fs24":
+        s = np.diag(np.diag(s))
     return DerivativeSpectra(
         model.names, inverse_jacobian(jacobian.mean, s), spread.mean, weighting, spread.count
     )
+
+
+def input_covariance(
+    model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
+) -> Covariance:
+    """Covariance of the spectral inputs x = c / r0 over stars that have a spectrum."""
+    n = model.feature_set.n_spectral
+    spread = Covariance(n)
+    for part in [stars] if isinstance(stars, Stars) else stars:
+        for start in range(0, len(part), block):
+            x = model.feature_set.compute(part[slice(start, start + block)]).x[:, :n]
+            spread.add(x[np.isfinite(x).all(axis=1)])
+    return spread
 
 
 def inverse_jacobian(
