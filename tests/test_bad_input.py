@@ -15,40 +15,67 @@ from xplabels.cli import main
 
 SHORT = [name for name in bulk_rows(1)[0] if name != "rp_coefficients"]
 
-BAD_FILES: dict[str, tuple[str, bytes, str]] = {
-    "truncated gzip": ("x.csv.gz", gzip.compress(GOOD * 50)[:-20], "x.csv.gz"),
-    "not gzip": ("x.csv.gz", GOOD, "x.csv.gz"),
-    "truncated text": ("x.csv", GOOD[: len(GOOD) // 2], "x.csv"),
-    "absent column": ("x.csv", csv_text(bulk_rows(), SHORT).encode(), "rp_coefficients"),
-    "wrong length": ("x.csv", changed("bp_coefficients", [1.0, 2.0]), "101"),
-    "not finite": ("x.csv", changed("rp_coefficients", "NaN"), "101"),
-    "infinite error": ("x.csv", changed("rp_coefficient_errors", "Infinity"), "101"),
-    "negative error": ("x.csv", changed("bp_coefficient_errors", -0.1), "101"),
-    "zero error": ("x.csv", changed("bp_coefficient_errors", 0.0), "101"),
-    "correlation above 1": ("x.csv", changed("bp_coefficient_correlations", 1.5), "101"),
-    "duplicate source_id": ("x.csv", changed("source_id", 100), "100"),
-    "no rows": ("x.csv", csv_text([]).encode(), "x.csv"),
-    "empty file": ("x.csv", b"", "x.csv"),
-    "not FITS": ("x.fits", GOOD, "x.fits"),
-    "not VOTable": ("x.xml", GOOD, "x.xml"),
-    "not ECSV": ("x.ecsv", GOOD, "x.ecsv"),
-    "not Parquet": ("x.parquet", GOOD, "x.parquet"),
-    "unknown ending": ("x.doc", GOOD, "x.doc"),
-}
+DAMAGED = "x.csv, row 2, source_id 101, column "
+
+BAD_FILES: dict[str, tuple[str, bytes, str, str]] = {
+    "truncated gzip": (
+        "x.csv.gz", gzip.compress(csv_text(bulk_rows(50)).encode())[:-20],
+        "x.csv.gz: is truncated", "download",
+    ),
+    "not gzip": ("x.csv.gz", GOOD, "x.csv.gz: is not a readable gzip file", "download"),
+    "truncated text": ("x.csv", GOOD[: len(GOOD) // 2], "x.csv, row 1: is truncated", "download"),
+    "absent column": (
+        "x.csv", csv_text(bulk_rows(), SHORT).encode(), "x.csv: column rp_coefficients is absent",
+        "download the XP continuous spectra with all their columns",
+    ),
+    "wrong length": (
+        "x.csv", changed("bp_coefficients", [1.0, 2.0]),
+        f"{DAMAGED}bp_coefficients: has 2 values, not 3", "--bad-rows flag",
+    ),
+    "not finite": (
+        "x.csv", changed("rp_coefficients", "NaN"), f"{DAMAGED}rp_coefficients: value 1 (nan)",
+        "--bad-rows flag",
+    ),
+    "infinite error": (
+        "x.csv", changed("rp_coefficient_errors", "Infinity"),
+        f"{DAMAGED}rp_coefficient_errors: value 1 (inf)", "--bad-rows flag",
+    ),
+    "negative error": (
+        "x.csv", changed("bp_coefficient_errors", -0.1),
+        f"{DAMAGED}bp_coefficient_errors: value 1 (-0.1)", "--bad-rows flag",
+    ),
+    "zero error": (
+        "x.csv", changed("bp_coefficient_errors", 0.0),
+        f"{DAMAGED}bp_coefficient_errors: value 1 (0)", "--bad-rows flag",
+    ),
+    "correlation above 1": (
+        "x.csv", changed("bp_coefficient_correlations", 1.5),
+        f"{DAMAGED}bp_coefficient_correlations: value 1 (1.5)", "--bad-rows flag",
+    ),
+    "duplicate source_id": (
+        "x.csv", changed("source_id", 100), "x.csv, row 2, source_id 100: ", "one row a star",
+    ),
+    "no rows": ("x.csv", csv_text([]).encode(), "x.csv: has no rows", "give a file with stars"),
+    "empty file": ("x.csv", b"", "x.csv: is empty", "download"),
+    "not FITS": ("x.fits", GOOD, "x.fits: is not a whole FITS file", "download"),
+    "not VOTable": ("x.xml", GOOD, "x.xml: is not a whole VOTable", "download"),
+    "not ECSV": ("x.ecsv", GOOD, "x.ecsv: does not begin with", ".csv"),
+    "not Parquet": ("x.parquet", GOOD, "x.parquet: is not a whole Parquet file", "download"),
+    "unknown ending": ("x.doc", GOOD, "x.doc: has an unknown ending", "give one of .csv"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_a_bad_file_is_named_and_nothing_is_written(
     case: str, folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, content, told = BAD_FILES[case]
+    name, content, told, remedy = BAD_FILES[case]
     (folder / name).write_bytes(content)
     assert main(["predict", name, "--output", "labels.fits"]) == 2
     message = capsys.readouterr().err
-    assert message.startswith("xplabels: error: ")
+    assert message.startswith(f"xplabels: error: {told}")
     assert "Traceback" not in message
-    assert name in message
-    assert told in message
+    assert remedy in message.split("; ", 1)[1]
     assert [path.name for path in folder.iterdir()] == [name]
 
 
