@@ -9,10 +9,34 @@ import sys
 from collections.abc import Sequence
 
 from xplabels import __version__
-from xplabels.cli import demo, giants, library, models, predict, select, simulate, train, validate
+from xplabels.cli import (
+    demo,
+    fetch,
+    giants,
+    library,
+    match,
+    models,
+    predict,
+    select,
+    simulate,
+    train,
+    validate,
+)
 from xplabels.errors import InputError
 
-VERBS = (demo, library, giants, select, train, predict, validate, models, simulate)
+VERBS = (
+    demo,
+    library,
+    fetch,
+    giants,
+    match,
+    select,
+    train,
+    predict,
+    validate,
+    models,
+    simulate,
+)
 """A module a verb, in the order of ``--help``; each has ``add(verbs)`` and ``run(args)``."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xplabels.fetch.archive import RELEASES, Archive, Release, release_of
 from xplabels.fetch.asking import Settings
-from xplabels.fetch.bulk import BulkFile, BulkSummary, covering, fetch_bulk, list_bulk
+from xplabels.fetch.bulk import BulkFile, BulkSummary, covering, fetch_bulk, list_bulk, matching
 from xplabels.fetch.ids import Cone, Wanted
 from xplabels.fetch.patience import Patience
 from xplabels.fetch.products import PRODUCTS
@@ -26,5 +26,6 @@ __all__ = [
     "fetch_bulk",
     "fetch_stars",
     "list_bulk",
+    "matching",
     "release_of",
 ]

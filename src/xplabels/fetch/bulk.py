@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 SUMS = "_MD5SUM.txt"
 PIXEL_SHIFT = 43
 """``source_id >> 43`` is the HEALPix level-8 pixel by which the files are cut."""
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 16
+"""What is lost, at most, of a download that breaks off."""
 
 _SUM = re.compile(r"([0-9a-fA-F]{32})\s+\*?(\S+)")
 _PIXELS = re.compile(r"_(\d+)-(\d+)\.")

@@ -1,0 +1,196 @@
+"""Spectra, photometry and bulk files from an archive."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xplabels.cli.options import add_overwrite, add_verb, names
+from xplabels.errors import InputError
+
+if TYPE_CHECKING:
+    from xplabels.cli.options import Verbs
+    from xplabels.fetch import Archive, BulkFile, Patience, Wanted
+
+STARS_TEXT = """\
+stars: --ids, --cone or --query says which. DIR gets, one row a star, sorted by source_id:
+  xp.parquet           XP spectra (coefficients, errors, correlations), a table for train, predict
+  gaia_source.parquet  positions and proper motions (deg, mas/yr), parallax (mas), G, BP, RP (mag),
+                       flux over error, ruwe, phot_bp_rp_excess_factor
+  tmass.parquet        2MASS, by Gaia's best neighbour: J, H, Ks (mag, Vega), ph_qual
+  allwise.parquet      AllWISE, by Gaia's best neighbour: W1, W2 (mag, Vega), cc_flags, ph_qual
+  ids.csv              each id asked for: received, absent or failed, for each table, and why
+  fetch.json           what was asked of whom
+The exit status is 0 only if no id failed. Meanwhile DIR.partial holds what has come: the same
+command goes on from there, also after a kill, and asks again for ids that failed. An id is absent
+if the archive says that it has nothing of it, failed if it could not be made to say."""
+
+BULK_TEXT = """\
+bulk files: --bulk names a table of them (xp, gaia_source, astrophysical_parameters, or a folder
+below the release's). Files are downloaded into DIR, verified against the published MD5 sums, and
+resumed where a download broke off (NAME.partial). --ids keeps the files that hold those stars,
+--files those whose names match; --list prints name, MD5 sum and first and last HEALPix level-8
+pixel (source_id >> 43), and downloads nothing."""
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb ``fetch``."""
+    verb = add_verb(
+        verbs,
+        "fetch",
+        "fetch spectra and photometry of stars, or bulk files, from the Gaia archive",
+        STARS_TEXT,
+        BULK_TEXT,
+        "It needs the extra 'archive'.",
+    )
+    _add_wanted(verb)
+    verb.add_argument("--output", type=Path, metavar="DIR", help="folder to fill")
+    _add_bulk(verb)
+    _add_archive(verb)
+    _add_patience(verb)
+    add_overwrite(verb)
+    verb.set_defaults(verb=run)
+
+
+def _add_wanted(verb: argparse.ArgumentParser) -> None:
+    which = verb.add_mutually_exclusive_group()
+    which.add_argument(
+        "--ids",
+        type=Path,
+        metavar="TABLE",
+        help="table with a column source_id (any format the package reads), or .txt: one a line",
+    )
+    which.add_argument("--cone", metavar="RA,DEC,RADIUS", help="all sources in a circle, in deg")
+    which.add_argument(
+        "--query", metavar="ADQL", help="all sources that a query returns in a column source_id"
+    )
+    verb.add_argument(
+        "--products",
+        type=names,
+        default=["tmass", "allwise", "xp"],
+        metavar="NAMES",
+        help="of tmass, allwise, xp, with commas (default all); gaia_source always comes",
+    )
+
+
+def _add_bulk(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--bulk", metavar="TABLE", help="bulk files in place of single stars")
+    verb.add_argument("--files", metavar="PATTERN", help="only bulk files of such names (* and ?)")
+    verb.add_argument("--list", action="store_true", help="print the bulk files, fetch none")
+    verb.add_argument(
+        "--verify", action="store_true", help="check the MD5 sums of bulk files in DIR too"
+    )
+
+
+def _add_archive(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--release", default="dr3", metavar="dr3|dr4", help="data release (default dr3)"
+    )
+    for name, what in (
+        ("tap", "the Table Access Protocol service"),
+        ("datalink", "the service of spectra"),
+        ("bulk-url", "the bulk files of all releases"),
+    ):
+        verb.add_argument(
+            f"--{name}", metavar="URL", help=f"address of {what} (default: ESA's Gaia archive)"
+        )
+
+
+def _add_patience(verb: argparse.ArgumentParser) -> None:
+    for name, kind, default, metavar, text in (
+        ("chunk", int, 5000, "N", "ids a request for spectra, at most 5000"),
+        ("tap-chunk", int, 50_000, "N", "ids uploaded with one query"),
+        ("parallel", int, 2, "N", "requests for spectra, or bulk files, at a time"),
+        ("attempts", int, 5, "N", "times that a request is made before it counts as failed"),
+        ("wait", float, 2.0, "S", "seconds before the second attempt, doubled each time"),
+        ("timeout", float, 300.0, "S", "seconds to wait for the next byte of an answer"),
+    ):
+        verb.add_argument(
+            f"--{name}", type=kind, default=default, metavar=metavar,
+            help=f"{text} (default {default:g})",
+        )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the verb does."""
+    from xplabels.fetch import Archive, Patience, release_of
+
+    given = {"tap": args.tap, "datalink": args.datalink, "bulk": args.bulk_url}
+    archive = Archive(
+        **{name: url for name, url in given.items() if url}, release=release_of(args.release)
+    )
+    patience = Patience(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
+    if args.output is None and not args.list:
+        raise InputError("no output is named", remedy="give --output DIR")
+    if args.bulk is not None:
+        _bulk(args, archive, patience)
+    elif args.list or args.files or args.verify:
+        raise InputError("--list, --files and --verify are of bulk files", remedy="give --bulk")
+    else:
+        _stars(args, archive, patience)
+
+
+def _wanted(args: argparse.Namespace, archive: Archive) -> Wanted | None:
+    from xplabels.fetch import Cone, Wanted
+
+    if args.ids is not None:
+        return Wanted.of_file(args.ids)
+    if args.cone is not None:
+        return Wanted.of_cone(Cone.parse(args.cone), archive.release)
+    return Wanted(query=args.query) if args.query else None
+
+
+def _stars(args: argparse.Namespace, archive: Archive, patience: Patience) -> None:
+    from xplabels.fetch import Settings, fetch_stars
+
+    wanted = _wanted(args, archive)
+    if wanted is None:
+        raise InputError("no stars are named", remedy="give --ids, --cone, --query or --bulk")
+    settings = Settings(patience, args.chunk, args.tap_chunk, args.parallel)
+    summary = fetch_stars(wanted, args.output, archive, args.products, settings, args.overwrite)
+    print(summary.to_text())
+    if not summary.complete:
+        told = "; ".join(f"{count} of {name}: {why}" for name, why, count in summary.reasons[:3])
+        raise InputError(
+            f"some ids failed ({told})",
+            where=args.output / "ids.csv",
+            remedy="give the same command again to ask for them",
+        )
+    print(f"Stars: {args.output}")
+
+
+def _bulk(args: argparse.Namespace, archive: Archive, patience: Patience) -> None:
+    from xplabels.fetch import fetch_bulk
+
+    files = _bulk_files(args, archive, patience)
+    if args.list:
+        for file in files:
+            pixels = " ".join(map(str, file.pixels)) if file.pixels else "- -"
+            print(f"{file.name} {file.md5} {pixels}")
+        return
+    summary = fetch_bulk(files, args.output, patience, args.parallel, args.verify)
+    print(summary.to_text())
+    if summary.failed:
+        raise InputError(
+            f"{len(summary.failed)} files failed",
+            where=args.output,
+            remedy="give the same command again to go on with them",
+        )
+    print(f"Bulk files: {args.output}")
+
+
+def _bulk_files(args: argparse.Namespace, archive: Archive, patience: Patience) -> list[BulkFile]:
+    from xplabels.fetch import Wanted, covering, list_bulk, matching
+
+    if args.cone is not None or args.query is not None:
+        raise InputError("bulk files are chosen by --ids or --files", remedy="leave the rest out")
+    files = list_bulk(args.bulk, archive, patience)
+    if args.files:
+        files = matching(files, args.files)
+    if args.ids is not None:
+        ids = Wanted.of_file(args.ids).ids
+        files = covering(files, ids) if ids is not None else files
+    if not files:
+        raise InputError(f"no file of {args.bulk} matches", remedy="see --list")
+    return files

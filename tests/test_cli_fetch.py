@@ -1,0 +1,82 @@
+"""``xplabels fetch``: what it says, what it writes, and its exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.datalink import DataLinkService
+from services.files import FileService
+from services.made import made_archive
+from services.tap import TapService
+from xplabels.cli import main
+
+QUICK = ("--wait", "0.01", "--attempts", "2", "--timeout", "20")
+
+
+def test_stars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = made_archive(12)
+    ids = tmp_path / "ids.csv"
+    ids.write_text("source_id\n" + "".join(f"{one}\n" for one in made.ids))
+    output = tmp_path / "stars"
+    with TapService(made.tables) as tap, DataLinkService(made.spectra) as datalink:
+        words = [
+            "fetch", "--ids", str(ids), "--output", str(output), "--tap", tap.address,
+            "--datalink", datalink.address, "--products", "xp", *QUICK,
+        ]  # fmt: skip
+        datalink.withheld = made.spectra.source_id[:2]
+        assert main(words) == 2
+        told = capsys.readouterr()
+        assert "2 of xp: the archive has its spectrum but leaves it out" in told.err
+        assert "give the same command again" in told.err
+        datalink.withheld = ()
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert "12 stars asked for" in out
+        assert f"Stars: {output}" in out
+        assert main([*words[:3], "--output", str(output), "--tap", tap.address]) == 2
+        assert "exists already" in capsys.readouterr().err
+
+
+def test_bulk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {f"GaiaSource_{n:06d}-{n:06d}.csv.gz": bytes([n]) * 100 for n in range(4)}
+    ids = tmp_path / "ids.txt"
+    ids.write_text(f"{(2 << 43) + 7}\n")
+    with FileService(files, "gdr3/gaia_source") as server:
+        words = ["fetch", "--bulk", "gaia_source", "--bulk-url", server.url, *QUICK]
+        assert main([*words, "--list", "--files", "*-000001*"]) == 0
+        assert capsys.readouterr().out.split()[::2] == ["GaiaSource_000001-000001.csv.gz", "1"]
+        assert main([*words, "--ids", str(ids), "--output", str(tmp_path / "bulk")]) == 0
+        assert [path.name for path in (tmp_path / "bulk").iterdir()] == [
+            "GaiaSource_000002-000002.csv.gz"
+        ]
+        assert main([*words, "--list", "--files", "nothing"]) == 2
+        assert main([*words, "--cone", "1,2,3", "--list"]) == 2
+        assert "chosen by --ids or --files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no output is named"),
+        (["--output", "x"], "no stars are named"),
+        (["--output", "x", "--cone", "1,2"], "is no cone"),
+        (["--output", "x", "--ids", "absent.csv"], "does not exist"),
+        (["--output", "x", "--list"], "give --bulk"),
+        (["--output", "x", "--cone", "1,2,3", "--products", "wise"], "no product 'wise'"),
+        (["--output", "x", "--cone", "1,2,3", "--release", "dr9"], "no data release 'dr9'"),
+        (["--output", "x", "--cone", "1,2,3", "--chunk", "6000"], "choose 1 to 5000"),
+    ],
+)
+def test_what_cannot_be_is_told(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fetch", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
