@@ -6,11 +6,12 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-archive lint format clean
 
 help:
 	@echo "make demo    train on real APOGEE stars, predict unseen ones, write demo/report/report.html"
 	@echo "make test    run every test and every documented example"
+	@echo "make test-archive  fetch from a real TAP server, installed with apt-get (needs root)"
 	@echo "make lint    style (ruff) and types (mypy)"
 	@echo "make format  put the code into ruff's format"
 	@echo "make clean   remove .venv and caches"
@@ -20,6 +21,14 @@ demo: .venv/.installed
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest
+
+# A full TAP server (DaCHS on PostgreSQL) beside the services of the default tests. It installs
+# Debian packages, so it needs root; the server stops afterwards, the packages stay.
+SERVE := tests/services/dachs/serve.sh
+test-archive: .venv/.installed-dev
+	$(SERVE) start "$(CURDIR)/$(BIN)/python"
+	XPLABELS_TAP=http://127.0.0.1:8080/tap $(BIN)/python -m pytest tests/test_fetch_dachs.py; \
+		status=$$?; $(SERVE) stop; exit $$status
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
