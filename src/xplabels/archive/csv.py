@@ -24,6 +24,7 @@ from xplabels.archive.rows import (
     RawBlock,
     assembled,
     check_columns,
+    kind_of,
 )
 from xplabels.errors import InputError
 from xplabels.jit import available
@@ -170,11 +171,6 @@ class LineParser:
                 remedy=DOWNLOAD_AGAIN,
             )
         return int(text)
-
-
-def kind_of(column: str) -> type[np.floating]:
-    """The archive's own type: errors and correlations are float32, also where they are text."""
-    return np.float64 if column.endswith("coefficients") else np.float32
 
 
 def parse_array(text: str, kind: type[np.floating]) -> NDArray[np.floating]:

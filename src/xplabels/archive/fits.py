@@ -12,18 +12,21 @@ from typing import Any
 import numpy as np
 
 from xplabels.archive.csv import BLOCK_ROWS
+from xplabels.archive.damage import whole
 from xplabels.archive.rows import (
     ARRAYS,
-    DOWNLOAD_AGAIN,
     BadRows,
     RawBlock,
     as_source_id,
     assembled,
     check_columns,
+    kind_of,
 )
 from xplabels.errors import InputError
 from xplabels.stars import Stars
 
+DAMAGE = (OSError, EOFError, zlib.error, Warning, ValueError, TypeError, LookupError)
+"""What astropy raises of a damaged file."""
 FitsTable = Any
 """An astropy binary table (its ``columns`` and ``data``)."""
 
@@ -47,20 +50,11 @@ def readable_fits(path: Path) -> Iterator[None]:
     Astropy only warns of truncation and of unreadable headers; here these are errors, and other
     warnings (odd units, say) are silenced. Not to be held open while a generator yields.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("error", message=".*truncated.*")
-            warnings.filterwarnings("error", message=".*Error validating header.*")
-            yield
-    except InputError:
-        raise
-    except (OSError, EOFError, zlib.error, Warning, ValueError, TypeError, LookupError) as error:
-        raise InputError(
-            f"is not a whole FITS file ({str(error).splitlines()[0] if str(error) else 'empty'})",
-            where=path,
-            remedy=DOWNLOAD_AGAIN,
-        ) from error
+    with warnings.catch_warnings(), whole(path, "FITS file", DAMAGE):
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".*truncated.*")
+        warnings.filterwarnings("error", message=".*Error validating header.*")
+        yield
 
 
 @contextmanager
@@ -93,7 +87,7 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
             with readable_fits(path):
                 cells = {
                     name: [
-                        np.atleast_1d(np.asarray(cell, _kind(name)))
+                        np.atleast_1d(np.asarray(cell, kind_of(name)))
                         for cell in data[names[name]][rows]
                     ]
                     for name in ARRAYS
@@ -116,7 +110,3 @@ def first_table(hdus: FitsTable, path: Path) -> FitsTable:
     raise InputError(
         "no table in it has a column source_id", where=path, remedy="give a table of Gaia sources"
     )
-
-
-def _kind(column: str) -> type[np.floating]:
-    return np.float64 if column.endswith("coefficients") else np.float32

@@ -29,10 +29,10 @@ from xplabels.archive.columns import (
     photometry_of,
 )
 from xplabels.archive.csv import BLOCK_ROWS
+from xplabels.archive.damage import whole
 from xplabels.archive.rows import (
     ARRAYS,
     BANDS,
-    DOWNLOAD_AGAIN,
     EMPTY,
     Assembler,
     BadRows,
@@ -179,18 +179,11 @@ def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iter
     if not path.is_file():
         raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
-    try:
-        with pq.ParquetFile(path) as file:
-            meta = _metadata(file.schema_arrow.metadata or {}, path)
-            for batch in file.iter_batches(batch_size=block):
-                if len(batch):
-                    yield _stars(batch, meta, assembler)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"is not a whole Parquet file ({str(error).splitlines()[0]})",
-            where=path,
-            remedy=DOWNLOAD_AGAIN,
-        ) from error
+    with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
+        meta = _metadata(file.schema_arrow.metadata or {}, path)
+        for batch in file.iter_batches(batch_size=block):
+            if len(batch):
+                yield _stars(batch, meta, assembler)
     assembler.finish()
 
 
@@ -249,9 +242,7 @@ def _to_arrow(stars: Stars, measurements: Collection[str] = ()) -> ArrowTable:
     return table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
 
 
-def _photometry_columns(
-    stars: Stars, always: Collection[str]
-) -> dict[str, NDArray[np.float64]]:
+def _photometry_columns(stars: Stars, always: Collection[str]) -> dict[str, NDArray[np.float64]]:
     """Columns of the measurements that any star has, and of those named in ``always``."""
     columns: dict[str, NDArray[np.float64]] = {}
     for name in MEASUREMENTS:

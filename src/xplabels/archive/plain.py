@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.archive.csv import header_names, lines
+from xplabels.archive.damage import whole
 from xplabels.archive.fits import open_fits, readable_fits
 from xplabels.archive.rows import DOWNLOAD_AGAIN, as_source_id
 from xplabels.archive.votable import first_votable, readable_votable
@@ -241,22 +242,15 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Columns:
     import pyarrow.parquet as pq
     from pyarrow import types
 
-    try:
-        with pq.ParquetFile(path) as file:
-            # without a list of columns, arrays (of coefficients, say) are not asked for
-            names = [
-                field.name
-                for field in file.schema_arrow
-                if wanted.key is None or not types.is_nested(field.type)
-            ]
-            chosen = _chosen(names, wanted, path)
-            table = file.read(columns=list(chosen.values()))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"is not a whole Parquet file ({str(error).splitlines()[0]})",
-            where=path,
-            remedy=DOWNLOAD_AGAIN,
-        ) from error
+    with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
+        # without a list of columns, arrays (of coefficients, say) are not asked for
+        names = [
+            field.name
+            for field in file.schema_arrow
+            if wanted.key is None or not types.is_nested(field.type)
+        ]
+        chosen = _chosen(names, wanted, path)
+        table = file.read(columns=list(chosen.values()))
     columns: Columns = {}
     for lower, name in chosen.items():
         column = table.column(name)
@@ -308,16 +302,8 @@ def _read_astropy(path: Path, ending: str, wanted: _Wanted) -> Columns:
     from astropy.table import Table
 
     if ending == ".ecsv":
-        try:
+        with whole(path, "ECSV file", (Exception,)):  # astropy and its YAML reader raise a zoo
             table = Table.read("".join(lines(path)), format="ascii.ecsv")
-        except InputError:
-            raise
-        except Exception as error:  # astropy and its YAML reader raise a whole zoo
-            raise InputError(
-                f"is not whole ECSV ({str(error).splitlines()[0] if str(error) else 'empty'})",
-                where=path,
-                remedy=DOWNLOAD_AGAIN,
-            ) from error
     else:
         element = first_votable(path)
         with readable_votable(path):

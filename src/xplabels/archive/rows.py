@@ -32,6 +32,12 @@ CORRELATION_ROUNDING = 1e-6
 DOWNLOAD_AGAIN = "download the file again"
 AS_RAW = "download the XP continuous spectra with all their columns (DataLink structure RAW)"
 
+
+def kind_of(column: str) -> type[np.floating]:
+    """The archive's own type of a column of arrays: only coefficients are float64."""
+    return np.float64 if column.endswith("coefficients") else np.float32
+
+
 Cells = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 """One array a row: a rectangle [N, n], or N arrays of any length (0: null)."""
 EMPTY: NDArray[np.float64] = np.empty(0)

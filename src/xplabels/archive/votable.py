@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.archive.csv import BLOCK_ROWS
+from xplabels.archive.damage import whole
 from xplabels.archive.rows import (
     ARRAYS,
     DOWNLOAD_AGAIN,
@@ -35,10 +36,14 @@ from xplabels.archive.rows import (
     as_source_id,
     assembled,
     check_columns,
+    kind_of,
 )
 from xplabels.errors import InputError
 from xplabels.stars import Stars
 
+DAMAGE = (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, SyntaxError,
+          struct.error)  # fmt: skip
+"""What the parsers raise of a damaged file."""
 VOTable = Any
 """An astropy ``TableElement``."""
 
@@ -68,27 +73,9 @@ def read_votable(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iter
 @contextmanager
 def readable_votable(path: Path) -> Iterator[None]:
     """Turn what astropy says of a damaged VOTable into an :class:`InputError`; silence the rest."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except InputError:
-        raise
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        ValueError,
-        TypeError,
-        LookupError,
-        SyntaxError,
-        struct.error,
-    ) as error:
-        raise InputError(
-            f"is not a whole VOTable ({str(error).splitlines()[0] if str(error) else 'empty'})",
-            where=path,
-            remedy=DOWNLOAD_AGAIN,
-        ) from error
+    with warnings.catch_warnings(), whole(path, "VOTable", DAMAGE):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def first_votable(path: Path) -> VOTable:
@@ -266,7 +253,7 @@ def _text_rows(events: Events, columns: Sequence[Column]) -> Iterator[Row]:
         cells: dict[str, NDArray[np.floating]] = {}
         for name in ARRAYS:
             try:
-                cells[name] = _in_kind(np.array(texts[index[name]].split(), _kind(name)), name)
+                cells[name] = _in_kind(np.array(texts[index[name]].split(), kind_of(name)), name)
             except ValueError as error:
                 cells[name] = EMPTY
                 fault = fault or (name, f"cannot be read as numbers ({error})")
@@ -277,14 +264,9 @@ def _text_rows(events: Events, columns: Sequence[Column]) -> Iterator[Row]:
         pass
 
 
-def _kind(column: str) -> type[np.floating]:
-    """The archive's own type, whatever the file has."""
-    return np.float64 if column.endswith("coefficients") else np.float32
-
-
 def _in_kind(values: NDArray[Any], column: str) -> NDArray[np.floating]:
     with np.errstate(over="ignore"):  # beyond float32: infinite, which the row checks refuse
-        return values.astype(_kind(column))
+        return values.astype(kind_of(column))
 
 
 def _astropy_blocks(path: Path, block: int) -> Iterator[RawBlock]:
