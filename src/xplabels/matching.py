@@ -178,3 +178,83 @@ def shared(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _text(values: NDArray[Any]) -> NDArray[np.str_]:
     return np.char.strip(values.astype(str))
+
+
+MAS_PER_DEGREE = 3.6e6
+ARCSEC_PER_DEGREE = 3600.0
+
+
+def propagate(
+    ra: NDArray[np.float64],
+    dec: NDArray[np.float64],
+    pmra: NDArray[np.float64],
+    pmdec: NDArray[np.float64],
+    years: NDArray[np.float64] | float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions [N] after some years of uniform motion along a straight line in space.
+
+    Parameters
+    ----------
+    ra, dec
+        Degrees.
+    pmra, pmdec
+        mas/yr, ``pmra`` with cos(dec) in it, as Gaia gives them; NaN counts as 0.
+    years
+        Julian years from the positions' epoch, negative into the past.
+
+    Returns
+    -------
+    ra, dec
+        Degrees, 0 <= ra < 360. Parallax and radial velocity are left out: below 0.1 arcsec but
+        for some hundred of the nearest stars.
+    """
+    alpha, delta = np.radians(ra), np.radians(dec)
+    move = np.radians(np.nan_to_num(np.stack([pmra, pmdec])) * years / MAS_PER_DEGREE)
+    east = np.stack([-np.sin(alpha), np.cos(alpha), np.zeros_like(alpha)])
+    north = np.stack(
+        [-np.sin(delta) * np.cos(alpha), -np.sin(delta) * np.sin(alpha), np.cos(delta)]
+    )
+    x, y, z = unit_vectors(ra, dec).T + move[0] * east + move[1] * north
+    moved_ra = np.degrees(np.arctan2(y, x)) % 360.0
+    # a tiny negative angle is rounded to 360 itself
+    moved_ra = np.where(moved_ra < 360.0, moved_ra, 0.0)
+    return moved_ra, np.degrees(np.arctan2(z, np.hypot(x, y)))
+
+
+def unit_vectors(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Directions [N, 3] of positions in degrees."""
+    alpha, delta = np.radians(ra), np.radians(dec)
+    return np.stack(
+        [np.cos(delta) * np.cos(alpha), np.cos(delta) * np.sin(alpha), np.sin(delta)], axis=1
+    )
+
+
+def nearest(
+    stars: NDArray[np.float64], candidates: NDArray[np.float64], radius: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.int64]]:
+    """The nearest candidate of each star within ``radius``.
+
+    Parameters
+    ----------
+    stars, candidates
+        Unit vectors [N, 3] and [M, 3].
+    radius
+        Arcsec.
+
+    Returns
+    -------
+    star, candidate, separation, count
+        For the stars that have any: row of each, arcsec, and candidates within the radius.
+    """
+    from scipy.spatial import cKDTree
+
+    if not len(stars) or not len(candidates):
+        empty = np.empty(0, np.intp)
+        return empty, empty, np.empty(0), np.empty(0, np.int64)
+    chord = 2 * np.sin(np.radians(radius / ARCSEC_PER_DEGREE) / 2)
+    tree = cKDTree(candidates)
+    distance, candidate = tree.query(stars, distance_upper_bound=chord)
+    found = np.flatnonzero(np.isfinite(distance))
+    inside = tree.query_ball_point(stars[found], chord, return_length=True)
+    separation = np.degrees(2 * np.arcsin(distance[found] / 2)) * ARCSEC_PER_DEGREE
+    return found, candidate[found], separation, np.asarray(inside, np.int64)

@@ -1,0 +1,213 @@
+"""Matching on the sky: motion, nearest neighbours and LSDB against slow, obvious twins."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xplabels.cli import main
+from xplabels.matching import MatchFlag, nearest, propagate, unit_vectors
+from xplabels.surveys import read_survey
+from xplabels.synthetic_sky import MadeSky, make_sky
+
+needs_lsdb = pytest.mark.skipif(
+    importlib.util.find_spec("lsdb") is None, reason="the extra 'lsdb' is not installed"
+)
+
+
+def test_motion_is_astropys() -> None:
+    """Stars everywhere, the poles and ra = 0 included, against astropy's offset along an arc."""
+    rng = np.random.default_rng(2)
+    ra = np.concatenate([[0, 0, 359.9999999, 10, 20], rng.uniform(0, 360, 200)])
+    dec = np.concatenate([[0, 89.9999, 5, 90, -90], np.degrees(np.arcsin(rng.uniform(-1, 1, 200)))])
+    pmra, pmdec = rng.normal(0, 3000, (2, len(ra)))
+    pmra[:2], pmdec[:2] = (-1.0, 0.0), (0.0, 10300.0)
+    years = -5.4
+    found = propagate(ra, dec, pmra, pmdec, years)
+    arc = np.hypot(pmra, pmdec) * years * u.mas
+    # along a straight line in space a star covers the arctangent of its motion
+    arc = np.arctan(arc.to_value(u.rad)) * u.rad
+    there = SkyCoord(ra * u.deg, dec * u.deg).directional_offset_by(
+        np.arctan2(pmra, pmdec) * u.rad, arc
+    )
+    separation = there.separation(SkyCoord(found[0] * u.deg, found[1] * u.deg)).arcsec
+    # at a pole itself the direction of north is a convention
+    assert np.delete(separation, [3, 4]).max() < 1e-6
+    assert ((found[0] >= 0) & (found[0] < 360)).all()
+
+
+@given(st.floats(-1e-6, 1e-6), st.floats(-50, 50))
+def test_positions_stay_in_range(pmra: float, years: float) -> None:
+    zero = np.zeros(1)
+    ra, _ = propagate(zero, zero, np.array([pmra]), zero, years)
+    assert 0 <= ra[0] < 360
+
+
+def test_unknown_motion_is_none() -> None:
+    nothing = np.array([np.nan])
+    ra, dec = propagate(np.array([10.0]), np.array([5.0]), nothing, nothing, -5.0)
+    assert (ra[0], dec[0]) == pytest.approx((10.0, 5.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("ra", [0.0, 123.0])
+@pytest.mark.parametrize("dec", [0.0, 89.999])
+def test_nearest_does_what_trying_every_pair_does(ra: float, dec: float) -> None:
+    """Across ra = 0 and close to the pole."""
+    rng = np.random.default_rng(1)
+    near = SkyCoord(ra * u.deg, dec * u.deg)
+
+    def scatter(count: int) -> SkyCoord:
+        return near.directional_offset_by(
+            rng.uniform(0, 360, count) * u.deg, rng.uniform(0, 20, count) * u.arcsec
+        )
+
+    stars, candidates = scatter(80), scatter(120)
+    star, candidate, separation, count = nearest(
+        *(unit_vectors(c.ra.deg, c.dec.deg) for c in (stars, candidates)), 2.0
+    )
+    every = stars[:, None].separation(candidates[None, :]).arcsec
+    within = np.flatnonzero((every <= 2.0).any(axis=1))
+    assert star.tolist() == within.tolist()
+    assert candidate.tolist() == every[within].argmin(axis=1).tolist()
+    assert separation == pytest.approx(every[within].min(axis=1), abs=1e-6)
+    assert count.tolist() == (every[within] <= 2.0).sum(axis=1).tolist()
+
+
+def test_nearest_of_nothing_is_nothing() -> None:
+    some, nothing = unit_vectors(np.zeros(2), np.zeros(2)), np.empty((0, 3))
+    for pair in ((some, nothing), (nothing, some)):
+        assert [len(part) for part in nearest(*pair, 1.0)] == [0, 0, 0, 0]
+
+
+def obvious_matches(sky: MadeSky, radius: float) -> dict[int, tuple[int, int, int]]:
+    """source_id -> row, candidates and flags, on the whole sky at once, pair by pair."""
+    stars, sources = sky.stars, sky.sources
+    ra, dec = propagate(
+        stars["ra"], stars["dec"], stars["pmra"], stars["pmdec"], sky.epoch - 2016.0
+    )
+    there, source = unit_vectors(ra, dec), unit_vectors(sources["ra"], sources["dec"])
+    found: dict[int, tuple[int, int]] = {}
+    for k, source_id in enumerate(stars["source_id"].tolist()):
+        distance = np.degrees(np.linalg.norm(source - there[k], axis=1)) * 3600
+        if distance.min() <= radius:
+            found[source_id] = (int(distance.argmin()), int((distance <= radius).sum()))
+    rows = [row for row, _ in found.values()]
+    return {
+        source_id: (
+            row,
+            count,
+            (MatchFlag.SEVERAL if count > 1 else 0)
+            | (MatchFlag.SHARED if rows.count(row) > 1 else 0),
+        )
+        for source_id, (row, count) in found.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def hats(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MadeSky]:
+    """Two HATS catalogues of a crowded field of 1,500 stars, written by another process.
+
+    LSDB and Dask leave settings, threads and warnings behind that are not this suite's to judge.
+    """
+    folder = tmp_path_factory.mktemp("hats")
+    sky = make_sky(1500, seed=5)
+    made = "from pathlib import Path; from xplabels.synthetic_sky import *; "
+    run_python(
+        f"{made}write_hats(make_sky(1500, seed=5), Path({str(folder)!r}), margin=60.0, partitions=4)"
+    )
+    return folder, sky
+
+
+def run_python(code: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def match(folder: Path, *words: str) -> None:
+    """The verb, in another process (see :func:`hats`)."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    done = subprocess.run(
+        [sys.executable, "-m", "xplabels.cli", "match", *words],
+        capture_output=True, text=True, env=environment, cwd=folder, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@needs_lsdb
+def test_two_hats_catalogues(hats: tuple[Path, MadeSky]) -> None:
+    """Every match is the one on the whole sky; one process and two workers write the same."""
+    folder, sky = hats
+    radius = "20"  # wide, so that many matches are ambiguous
+    words = ("gaia", "unwise", "--radius", radius, "--epoch", str(sky.epoch))
+    match(folder, *words, "--output", "one.parquet")
+    match(folder, *words, "--output", "two.parquet", "--workers", "2")
+    assert (folder / "one.parquet").read_bytes() == (folder / "two.parquet").read_bytes()
+    found = pq.read_table(folder / "one.parquet").to_pydict()
+    told = {
+        source_id: (int(name[4:]), count, flags & ~MatchFlag.FAST)
+        for source_id, name, count, flags in zip(
+            found["source_id"], found["unwise_objid"], found["match_count"], found["match_flags"],
+            strict=True,
+        )
+    }  # fmt: skip
+    expected = obvious_matches(sky, 20.0)
+    assert told == expected
+    assert sum(flags > 0 for *_, flags in expected.values()) > 50
+    assert found["source_id"] == sorted(found["source_id"])
+    # 40 arcsec of motion, and 20 of radius, reach beyond the margin of 60: pm > 7.3 arcsec/yr
+    assert not any(flags & MatchFlag.FAST for flags in found["match_flags"])
+
+
+@needs_lsdb
+def test_a_table_of_stars_and_what_select_reads(hats: tuple[Path, MadeSky]) -> None:
+    folder, sky = hats
+    Table(sky.stars).write(folder / "stars.fits", overwrite=True)
+    match(folder, "stars.fits", "unwise", "--radius", "1", "--epoch", str(sky.epoch),
+          "--output", "three.parquet")  # fmt: skip
+    table = read_survey("unwise", folder / "three.parquet", ["match_flags"])
+    assert table.photometry is not None
+    row_of = dict(zip(sky.stars["source_id"].tolist(), sky.counterpart.tolist(), strict=True))
+    rows = np.array([row_of[source_id] for source_id in table.source_id.tolist()])
+    assert (rows >= 0).mean() > 0.99
+    flux = sky.sources["flux_w1"][rows]
+    expected = 22.5 - 2.5 * np.log10(flux) - 0.004
+    agree = np.abs(table.photometry.column("w1mpro")[0] - expected) < 1e-6
+    assert agree.mean() > 0.99
+    assert len(rows) > 0.99 * (sky.counterpart >= 0).sum()
+
+
+@needs_lsdb
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("gaia", "unwise", "--radius", "61"), "margin of 60 arcsec is narrower"),
+        (("gaia", "unwise", "--radius", "-1"), "is not positive"),
+        (("gaia", "gaia"), "has no margin"),
+        (("gaia", "nowhere"), "cannot be read as a HATS catalogue"),
+        (("gaia", "unwise", "--workers", "0"), "0 workers are too few"),
+    ],
+)
+def test_what_cannot_be_matched_is_told(
+    words: tuple[str, ...], said: str, hats: tuple[Path, MadeSky],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder, _ = hats
+    monkeypatch.chdir(folder)
+    assert main(["match", *words, "--output", "bad.parquet"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (folder / "bad.parquet").exists()
