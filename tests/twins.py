@@ -105,11 +105,16 @@ def auxiliary_slopes(measured: dict[str, float], name: str) -> Array:
 
 
 def explicit(features: FeatureSet, stars: Stars, jacobian: np.ndarray) -> np.ndarray:
-    """J C J^T with every matrix written out."""
+    """The diagonal [N, K] of J C J^T."""
+    return np.diagonal(explicit_covariance(features, stars, jacobian), axis1=1, axis2=2)
+
+
+def explicit_covariance(features: FeatureSet, stars: Stars, jacobian: np.ndarray) -> np.ndarray:
+    """J C J^T [N, K, K] with every matrix written out."""
     bp, n = features.widths[0], features.n_spectral
     p = np.eye(n) if features.projection is None else features.projection.from_coefficients
     rule = ratio_covariance if features.covariance == "exact" else printed_covariance
-    result = np.zeros(jacobian.shape[:2])
+    result = []
     for star in range(len(stars)):
         raw = np.concatenate(
             [stars.spectra.bp.coefficients[star], stars.spectra.rp.coefficients[star]]
@@ -124,10 +129,9 @@ def explicit(features: FeatureSet, stars: Stars, jacobian: np.ndarray) -> np.nda
             row = slopes[features.auxiliary.index("m_pseudo")]
             row[[MEASUREMENTS.index("h_m"), MEASUREMENTS.index("w2mpro")]] = 0
         photometric = slopes @ np.diag(stars.photometry.errors[star] ** 2) @ slopes.T
-        for k in range(jacobian.shape[1]):
-            j = jacobian[star, k]
-            result[star, k] = j[:n] @ spectral @ j[:n] + j[n:] @ photometric @ j[n:]
-    return result
+        j = jacobian[star]
+        result.append(j[:, :n] @ spectral @ j[:, :n].T + j[:, n:] @ photometric @ j[:, n:].T)
+    return np.array(result)
 
 
 def conditional(c: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

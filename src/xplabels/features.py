@@ -303,6 +303,7 @@ def input_variance(
     stars: ErrorTensors,
     features: FeatureSet,
     projection: torch.Tensor | None = None,
+    full: bool = False,
 ) -> torch.Tensor:
     """diag(J C J^T) [N, K] of FS24's eq. 7, by pull-back of J to the measurements.
 
@@ -316,19 +317,27 @@ def input_variance(
         What the inputs are.
     projection
         P [n, n] as a tensor of the Jacobian's type, if the features have a projection.
+    full
+        Whether to give all of J C J^T [N, K, K] (FS24 keep its diagonal, eq. 8).
     """
     bp, _ = features.widths
     n = features.n_spectral
     spectral, auxiliary = jacobian[..., :n], jacobian[..., n:]
     weighted = pull_back(spectral, stars, features, projection) * stars.errors[:, None, :]
-    variance = ((auxiliary @ stars.auxiliary_errors) ** 2).sum(-1)
+    photometric = auxiliary @ stars.auxiliary_errors
+    variance = products(photometric, photometric, full)
     if stars.correlations is None:
-        return variance + (weighted**2).sum(-1)
+        return variance + products(weighted, weighted, full)
     for part, packed in zip(
         (weighted[..., :bp], weighted[..., bp:]), stars.correlations, strict=True
     ):
-        variance = variance + ((part @ unpack(packed, part.shape[-1])) * part).sum(-1)
+        variance = variance + products(part @ unpack(packed, part.shape[-1]), part, full)
     return variance
+
+
+def products(left: torch.Tensor, right: torch.Tensor, full: bool) -> torch.Tensor:
+    """Products of the rows of two matrices [N, K, n]: row by row [N, K], or all [N, K, K]."""
+    return left @ right.transpose(-1, -2) if full else (left * right).sum(-1)
 
 
 def pull_back(

@@ -15,8 +15,8 @@ from xplabels.calibration import Calibration
 from xplabels.domain import Domain
 from xplabels.features import FeatureSet
 from xplabels.flags import UNUSABLE, Flag
-from xplabels.network import UncertainNetwork, dropout_passes
-from xplabels.prediction import Prediction, stack
+from xplabels.network import UncertainNetwork, dropout_passes, sample_variance
+from xplabels.prediction import Prediction, packed_correlations, stack
 from xplabels.propagation import Block, Propagated, Propagation
 from xplabels.recipes import Recipe
 from xplabels.scaling import Scaling
@@ -92,7 +92,9 @@ class Model:
 
         save_model(self, Path(folder), overwrite)
 
-    def predict(self, stars: Stars, progress: bool = False) -> Prediction:
+    def predict(
+        self, stars: Stars, progress: bool = False, correlations: bool = False
+    ) -> Prediction:
         """Labels with errors of every star; NaN and a flag where there can be none.
 
         Parameters
@@ -102,6 +104,8 @@ class Model:
             spectra, sampled flux; photometry may be missing.
         progress
             Whether to show a bar.
+        correlations
+            Whether to give the correlations of each star's label errors, too.
 
         Raises
         ------
@@ -118,7 +122,7 @@ class Model:
         """
         from tqdm import tqdm
 
-        predictor = _Predictor(self)
+        predictor = _Predictor(self, correlations)
         starts = range(0, len(stars), BLOCK)
         blocks = [
             predictor.predict(stars[slice(start, start + BLOCK)])
@@ -132,8 +136,9 @@ class Model:
 class _Predictor:
     """A model's tensors, prepared once for many blocks."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, correlations: bool) -> None:
         self.model = model
+        self.correlations = correlations
         masks = model.networks[0].architecture.masks > 0
         self.propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)
 
@@ -149,20 +154,30 @@ class _Predictor:
         arrays = {name: np.full(shape, np.nan) for name in ("labels", "input", "model", "excess")}
         distance = np.full(len(stars), np.nan)
         clamped = np.zeros(len(stars), bool)
+        correlations = None
+        if self.correlations:
+            k = len(model.names)
+            correlations = np.full((len(stars), k * (k - 1) // 2), np.nan)
         if usable.any():
             block = Block.of(features[usable], model.feature_set, model.scaling, torch.float64)
             with torch.no_grad():
-                out = propagate(model.networks, self.propagation, block, model.recipe)
+                out = propagate(
+                    model.networks, self.propagation, block, model.recipe, self.correlations
+                )
                 x = self.propagation.network_input(block)[:, : features.x.shape[1]]
+            if correlations is not None:
+                correlations[usable] = packed_correlations(out.covariance().numpy())
+                out = out.variances()
             for name in arrays:
                 arrays[name][usable] = getattr(out, name).numpy()
             distance[usable] = model.domain.distance(x.numpy())
             clamped[usable] = out.clamped.numpy()
-        return self._assemble(stars, features.flags, arrays, distance, clamped)
+        return self._assemble(stars, features.flags, arrays, distance, clamped, correlations)
 
     def _assemble(
         self, stars: Stars, flags: NDArray[np.uint32], arrays: dict[str, NDArray[np.float64]],
         distance: NDArray[np.float64], clamped: NDArray[np.bool_],
+        correlations: NDArray[np.float64] | None,
     ) -> Prediction:  # fmt: skip
         """Physical units, recalibrated errors, and flags."""
         model = self.model
@@ -195,6 +210,8 @@ class _Predictor:
             variances["model"] + variances["excess"], variances["input"]
         )
         total[lost] = outer[lost] = np.nan
+        if correlations is not None:
+            correlations[lost] = np.nan
         return Prediction(
             source_id=stars.source_id,
             names=model.names,
@@ -203,6 +220,7 @@ class _Predictor:
             errors_95=scale * outer,
             domain_distance=distance,
             flags=flags,
+            correlations=correlations,
             meta=self._meta(),
             **parts,
         )
@@ -218,22 +236,29 @@ class _Predictor:
 
 
 def propagate(
-    networks: tuple[UncertainNetwork, ...], propagation: Propagation, block: Block, recipe: Recipe
+    networks: tuple[UncertainNetwork, ...],
+    propagation: Propagation,
+    block: Block,
+    recipe: Recipe,
+    full: bool = False,
 ) -> Propagated:
-    """Labels and variances of a block from one network, its dropout passes, or an ensemble."""
+    """Labels and variances of a block from one network, its dropout passes, or an ensemble.
+
+    ``full``: with the covariances of the labels.
+    """
     if len(networks) > 1:
-        return _ensemble(networks, propagation, block)
-    out = propagation.run(networks[0], block)
+        return _ensemble(networks, propagation, block, full)
+    out = propagation.run(networks[0], block, full=full)
     if recipe.scatter != "sampling":
         return out
     network = networks[0]
     x = propagation.network_input(block).to(network.out.weight.dtype)
-    centre, variance = dropout_passes(network, x, recipe.passes)
-    return out._replace(labels=centre.to(out.labels.dtype), model=variance.to(out.labels.dtype))
+    centre, scatter = dropout_passes(network, x, recipe.passes, full=full)
+    return out._replace(labels=centre.to(out.labels.dtype), model=scatter.to(out.labels.dtype))
 
 
 def _ensemble(
-    networks: tuple[UncertainNetwork, ...], propagation: Propagation, block: Block
+    networks: tuple[UncertainNetwork, ...], propagation: Propagation, block: Block, full: bool
 ) -> Propagated:
     """Mean label, mean Jacobian and mean excess; the spread of the members is the model part."""
     x = propagation.network_input(block)
@@ -242,8 +267,8 @@ def _ensemble(
     jacobian = torch.stack([_present(out.jacobian) for out in outputs]).mean(dim=0)
     return Propagated(
         labels.mean(dim=0),
-        propagation.input_variance(jacobian, block),
-        labels.var(dim=0),
+        propagation.input_variance(jacobian, block, full),
+        sample_variance(labels, full),
         torch.stack([out.excess for out in outputs]).mean(dim=0),
         torch.stack([out.clamped for out in outputs]).any(dim=0),
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from xplabels.errors import InputError
+from xplabels.features import products
 from xplabels.log_flux import LogFlux
 
 LOG_VARIANCE_RANGE = (-14.0, 6.0)
@@ -121,7 +122,8 @@ class Architecture:
 class Outputs(NamedTuple):
     """What the network says of N stars, in scaled units.
 
-    ``jacobian`` is None where it was not asked for.
+    ``jacobian`` is None where it was not asked for. ``model`` is [N, K, K] where the full
+    covariance was.
     """
 
     labels: Tensor  # [N, K]
@@ -144,7 +146,13 @@ class UncertainNetwork(nn.Module):
         self.out = nn.Linear(architecture.hidden[-1], architecture.outputs)
 
     def forward(
-        self, x: Tensor, *, jacobian: bool = False, drop: bool = False, shared: bool = False
+        self,
+        x: Tensor,
+        *,
+        jacobian: bool = False,
+        drop: bool = False,
+        shared: bool = False,
+        full: bool = False,
     ) -> Outputs:
         """Outputs for scaled inputs and masks [N, F + masks].
 
@@ -157,6 +165,9 @@ class UncertainNetwork(nn.Module):
             thinned network.
         shared
             Whether all stars get the same dropout mask, instead of one each.
+        full
+            Whether the model's part is the covariance of the labels; where a network only
+            knows variances, it is diagonal.
         """
         p = self.architecture.dropout
         activation = ACTIVATIONS[self.architecture.activation]
@@ -183,37 +194,45 @@ class UncertainNetwork(nn.Module):
         model = bounded[:, k:].exp() if bounded.shape[1] > k else torch.zeros_like(excess)
         chain = None
         if jacobian:
-            chain, scatter = self._chain(units, derivatives)
+            chain, scatter = self._chain(units, derivatives, full)
             if self.log_flux is not None and slope is not None:
                 chain = self.log_flux.pull_back(chain, slope)
             if self.architecture.scatter == "dropout":
-                model = scatter
+                return Outputs(raw[:, :k], excess, scatter, chain, clamped)
+        if full:
+            model = torch.diag_embed(model)
         return Outputs(raw[:, :k], excess, model, chain, clamped)
 
-    def _chain(self, units: list[Tensor], derivatives: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _chain(
+        self, units: list[Tensor], derivatives: list[Tensor], full: bool
+    ) -> tuple[Tensor, Tensor]:
         """dy by what enters the first layer, and the dropout variance by the delta method [N, K].
 
         With inverted dropout a unit h becomes h b / (1 - p), of variance h^2 p / (1 - p), so to
-        first order Var(y_k) = p / (1 - p) sum (dy_k/dh h)^2 over all hidden units.
+        first order Cov(y_k, y_l) = p / (1 - p) sum dy_k/dh dy_l/dh h^2 over all hidden units.
         """
         k, p = self.architecture.labels, self.architecture.dropout
         stars = len(units[0])
         by_unit = self.out.weight[:k].expand(stars, -1, -1)
-        scatter = torch.zeros((stars, k), dtype=units[0].dtype, device=units[0].device)
+        shape = (stars, k, k) if full else (stars, k)
+        scatter = torch.zeros(shape, dtype=units[0].dtype, device=units[0].device)
         for layer, h, d in zip(
             reversed(self.hidden), reversed(units), reversed(derivatives), strict=True
         ):
             if p > 0:
-                scatter = scatter + p / (1 - p) * ((by_unit * h[:, None, :]) ** 2).sum(-1)
+                moved = by_unit * h[:, None, :]
+                scatter = scatter + p / (1 - p) * products(moved, moved, full)
             weight: Tensor = layer.weight  # type: ignore[assignment]
             by_unit = (by_unit * d[:, None, :]) @ weight
         return by_unit, scatter
 
 
 def dropout_passes(
-    network: UncertainNetwork, x: Tensor, passes: int, generator_seed: int = 0
+    network: UncertainNetwork, x: Tensor, passes: int, generator_seed: int = 0, full: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Median and variance [N, K] of ``passes`` forward passes with dropout (FS24, 3.1.1).
+
+    With ``full`` the covariance [N, K, K] takes the variance's place.
 
     Each pass is one thinned network that all stars go through: what is said of a star then does
     not depend on the stars beside it. The state of torch's random generator is left as it was.
@@ -221,4 +240,12 @@ def dropout_passes(
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(generator_seed)
         drawn = torch.stack([network(x, drop=True, shared=True).labels for _ in range(passes)])
-    return drawn.quantile(0.5, dim=0), drawn.var(dim=0)
+    return drawn.quantile(0.5, dim=0), sample_variance(drawn, full)
+
+
+def sample_variance(drawn: Tensor, full: bool = False) -> Tensor:
+    """Variance [N, K] of samples [S, N, K], or (``full``) their covariance [N, K, K]."""
+    if not full:
+        return drawn.var(dim=0)
+    off = (drawn - drawn.mean(dim=0)).permute(1, 2, 0)
+    return products(off, off, full) / (len(drawn) - 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.errors import InputError
 from xplabels.flags import describe
 from xplabels.labels import LABELS
 
@@ -42,6 +43,9 @@ class Prediction:
         Uint32 [N] of :class:`~xplabels.flags.Flag`.
     meta
         Model, version and command, as they go into the catalogue's metadata.
+    correlations
+        Float64 [N, K (K - 1) / 2] of the labels' errors, packed as
+        ``matrix[np.tril_indices(K, -1)]``; None unless asked for.
     """
 
     source_id: NDArray[np.int64]
@@ -55,24 +59,43 @@ class Prediction:
     domain_distance: NDArray[np.float64]
     flags: NDArray[np.uint32]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    correlations: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.source_id)
 
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Prediction:
         arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
-        return Prediction(names=self.names, meta=self.meta, **arrays)
+        packed = None if self.correlations is None else self.correlations[rows]
+        return Prediction(names=self.names, meta=self.meta, correlations=packed, **arrays)
 
     def part(self, name: str) -> NDArray[np.float64]:
         """Errors [N, K] from one of :data:`PARTS`."""
         array: NDArray[np.float64] = getattr(self, f"errors_{name}")
         return array
 
+    def covariance(self) -> NDArray[np.float64]:
+        """Covariance of the labels' errors [N, K, K]; its diagonal is ``errors`` squared.
+
+        Raises
+        ------
+        InputError
+            If the prediction was made without correlations.
+        """
+        if self.correlations is None:
+            raise InputError(
+                "the prediction has no correlations", remedy="predict(stars, correlations=True)"
+            )
+        matrix = unpacked(self.correlations, len(self.names))
+        covariance: NDArray[np.float64] = self.errors[:, :, None] * matrix * self.errors[:, None, :]
+        return covariance
+
     def to_table(self) -> Table:
         """The catalogue: an astropy table with units, UCDs and descriptions.
 
         Columns: ``source_id``; per label ``teff, teff_error, teff_error_model, teff_error_input,
-        teff_error_excess, teff_error_95``; ``domain_distance``; ``flags``.
+        teff_error_excess, teff_error_95``; where correlations were asked for,
+        ``teff_logg_corr`` for every pair of labels; ``domain_distance``; ``flags``.
         """
         from astropy.table import Column, Table
 
@@ -90,6 +113,14 @@ class Prediction:
                     unit=label.unit,
                     description=f"{label.description}{text}",
                     meta={"ucd": ucd.format(label.ucd)},
+                )
+        if self.correlations is not None:
+            for pair, packed in zip(pairs(self.names), self.correlations.T, strict=True):
+                first, second = (LABELS[label] for label in pair)
+                table["_".join((*pair, "corr"))] = Column(
+                    packed,
+                    description=f"Correlation of the errors of {first.name} and {second.name}",
+                    meta={"ucd": f"stat.correlation;{first.ucd};{second.ucd}"},
                 )
         table["domain_distance"] = Column(
             self.domain_distance,
@@ -118,6 +149,41 @@ class Prediction:
         ]  # fmt: skip
 
 
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of labels behind packed correlations, in their order.
+
+    Examples
+    --------
+    >>> pairs(("teff", "logg", "fe_h"))
+    [('teff', 'logg'), ('teff', 'fe_h'), ('logg', 'fe_h')]
+    """
+    return [(names[j], names[i]) for i in range(len(names)) for j in range(i)]
+
+
+def packed_correlations(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlations [N, K (K - 1) / 2], packed as ``matrix[np.tril_indices(K, -1)]``, of [N, K, K].
+
+    Where a label has no variance there is no correlation: 0.
+    """
+    rows, columns = np.tril_indices(covariance.shape[1], -1)
+    sigma = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0))
+    product = sigma[:, rows] * sigma[:, columns]
+    packed = np.divide(
+        covariance[:, rows, columns], product, out=np.zeros_like(product), where=product > 0
+    )
+    # rounding must not carry one beyond 1
+    limited: NDArray[np.float64] = np.clip(packed, -1.0, 1.0)
+    return limited
+
+
+def unpacked(packed: NDArray[np.float64], labels: int) -> NDArray[np.float64]:
+    """Correlation matrices [N, K, K] from packed ones [N, K (K - 1) / 2]."""
+    matrix = np.tile(np.eye(labels), (len(packed), 1, 1))
+    rows, columns = np.tril_indices(labels, -1)
+    matrix[:, rows, columns] = matrix[:, columns, rows] = packed
+    return matrix
+
+
 _ARRAYS = (
     "source_id", "values", "errors", "errors_model", "errors_input", "errors_excess",
     "errors_95", "domain_distance", "flags",
@@ -128,4 +194,6 @@ def stack(blocks: Sequence[Prediction]) -> Prediction:
     """Predictions of several blocks of stars by one model, as one."""
     first = blocks[0]
     arrays = {name: np.concatenate([getattr(b, name) for b in blocks]) for name in _ARRAYS}
-    return Prediction(names=first.names, meta=first.meta, **arrays)
+    packed = [b.correlations for b in blocks if b.correlations is not None]
+    correlations = np.concatenate(packed) if len(packed) == len(blocks) else None
+    return Prediction(names=first.names, meta=first.meta, correlations=correlations, **arrays)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xplabels.features import ErrorTensors, Features, FeatureSet, input_variance
+from xplabels.features import ErrorTensors, Features, FeatureSet, input_variance, products
 from xplabels.network import Outputs, UncertainNetwork
 from xplabels.scaling import Completion, Scaling
 
@@ -61,13 +61,25 @@ class Block:
 
 
 class Propagated(NamedTuple):
-    """Labels and parts of their variance [N, K], in scaled units; ``clamped`` is bool [N]."""
+    """Labels and parts of their variance [N, K], in scaled units; ``clamped`` is bool [N].
+
+    Where the full covariances were asked for, ``input`` and ``model`` are [N, K, K].
+    """
 
     labels: Tensor
     input: Tensor
     model: Tensor
     excess: Tensor
     clamped: Tensor
+
+    def variances(self) -> Propagated:
+        """The same with the diagonals of full covariances."""
+        of_input, model = (part.diagonal(dim1=1, dim2=2) for part in (self.input, self.model))
+        return self._replace(input=of_input, model=model)
+
+    def covariance(self) -> Tensor:
+        """Of the labels' errors [N, K, K], all parts together; the excess is label by label."""
+        return self.input + self.model + torch.diag_embed(self.excess)
 
     @property
     def variance(self) -> Tensor:
@@ -124,22 +136,32 @@ class Propagation:
         *,
         input_term: bool = True,
         drop: bool = False,
+        full: bool = False,
     ) -> Propagated:
-        """Labels and variances of a block; without ``input_term`` no Jacobian is formed."""
-        outputs = self.outputs(network, self.network_input(block), input_term, drop)
+        """Labels and variances of a block; without ``input_term`` no Jacobian is formed.
+
+        ``full`` (with ``input_term``): with the covariances of the labels.
+        """
+        outputs = self.outputs(network, self.network_input(block), input_term, drop, full)
         if outputs.jacobian is None:
             nothing = torch.zeros_like(outputs.excess)
             return Propagated(
                 outputs.labels, nothing, outputs.model, outputs.excess, outputs.clamped
             )
-        variance = self.input_variance(outputs.jacobian, block)
+        variance = self.input_variance(outputs.jacobian, block, full)
         return Propagated(outputs.labels, variance, outputs.model, outputs.excess, outputs.clamped)
 
     def outputs(
-        self, network: UncertainNetwork, x: Tensor, jacobian: bool, drop: bool = False
+        self,
+        network: UncertainNetwork,
+        x: Tensor,
+        jacobian: bool,
+        drop: bool = False,
+        full: bool = False,
     ) -> Outputs:
         """The network's outputs in this propagation's type, whatever the network's own is."""
-        outputs: Outputs = network(x.to(network.out.weight.dtype), jacobian=jacobian, drop=drop)
+        own = x.to(network.out.weight.dtype)
+        outputs: Outputs = network(own, jacobian=jacobian, drop=drop, full=full)
         chain = outputs.jacobian
         return Outputs(
             outputs.labels.to(x.dtype),
@@ -149,20 +171,22 @@ class Propagation:
             outputs.clamped,
         )
 
-    def input_variance(self, jacobian: Tensor, block: Block) -> Tensor:
+    def input_variance(self, jacobian: Tensor, block: Block, full: bool = False) -> Tensor:
         """J C J^T [N, K] from dy/dx of the network's inputs, missing inputs included.
 
         A missing input moves with the inputs it is completed from, and scatters about its mean.
         """
-        by_x, scatter = self.by_present(jacobian, block)
-        known = input_variance(by_x, block.errors, self.feature_set, self.projection)
+        by_x, scatter = self.by_present(jacobian, block, full)
+        known = input_variance(by_x, block.errors, self.feature_set, self.projection, full)
         return known + scatter
 
-    def by_present(self, jacobian: Tensor, block: Block) -> tuple[Tensor, Tensor | float]:
+    def by_present(
+        self, jacobian: Tensor, block: Block, full: bool = False
+    ) -> tuple[Tensor, Tensor | float]:
         """dy/dx [N, K, F] by the unscaled inputs that are there, 0 for those that are missing.
 
         What a missing input passes on counts for the inputs it is completed from; its scatter
-        about that mean is the second result, a variance [N, K].
+        about that mean is the second result, a variance [N, K] or (``full``) a covariance.
         """
         by_input = jacobian[..., : len(self.x_scale)]
         present = torch.cat(
@@ -177,9 +201,12 @@ class Propagation:
         if gone.any():
             pattern = self.pattern(block.missing[gone])
             lost = by_input[gone][..., self.n :]
-            moved, spread = torch.zeros_like(present), torch.zeros_like(present[..., 0])
+            moved = torch.zeros_like(present)
             moved[gone] = lost @ self.weights[pattern]
-            spread[gone] = ((lost @ self.roots[pattern]) ** 2).sum(-1)
+            rooted = lost @ self.roots[pattern]
+            some = products(rooted, rooted, full)
+            spread = torch.zeros((len(present), *some.shape[1:]), dtype=some.dtype)
+            spread[gone] = some
             present, scatter = present + moved, spread
         return present / self.x_scale, scatter
 
