@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
 
 from archive_files import FakeStars, fake_stars
 from archive_files import write as write_file
@@ -485,16 +486,36 @@ def test_two_fetches_do_not_share_a_folder(services: Services, tmp_path: Path) -
             pass
 
 
-@pytest.mark.parametrize("ending", ["csv", "txt"])
-def test_ids_from_a_file(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"ids.{ending}"
-    head = "source_id,name\n" if ending == "csv" else ""
-    tail = ",x" if ending == "csv" else ""
-    ids = [4345775217221821313, 4345775217221821312, -1, 4345775217221821313]
-    path.write_text(head + "".join(f"{one}{tail}\n" for one in ids))
+@pytest.mark.parametrize("kind", ["csv", "txt", "fits"])
+def test_ids_from_a_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"ids.{kind}"
+    ids = [4345775217221821313, 4345775217221821312, -1, 0, 4345775217221821313]
+    if kind == "fits":  # as APOGEE's allStar
+        names = [f"2M{n}" for n in range(len(ids))]
+        Table({"APOGEE_ID": names, "GAIAEDR3_SOURCE_ID": ids}).write(path)
+    elif kind == "csv":
+        path.write_text("name,source_id\n" + "".join(f"x,{one}\n" for one in ids))
+    else:
+        path.write_text("\n".join(map(str, ids)))
     wanted = Wanted.of_file(path).ids
     assert wanted is not None
     assert wanted.tolist() == [4345775217221821312, 4345775217221821313]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "gaia_source_id\n1\n", "none of the columns .*source_id"),
+        ("a.csv", "source_id\n0\n", "holds no source_id"),
+        ("a.txt", "12\n1.5e18\n", "no id"),
+        ("a.txt", "99999999999999999999\n", "no id"),
+    ],
+)
+def test_a_file_without_ids_is_told(tmp_path: Path, name: str, text: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        Wanted.of_file(path)
 
 
 @pytest.mark.parametrize("text", ["1,2", "a,b,c", "400,0,1", "0,91,1", "0,0,0", "nan,0,1"])

@@ -59,7 +59,8 @@ def _add_wanted(verb: argparse.ArgumentParser) -> None:
         "--ids",
         type=Path,
         metavar="TABLE",
-        help="table with a column source_id (any format the package reads), or .txt: one a line",
+        help="table with a column source_id, gaiaedr3_source_id (as APOGEE's allStar) or "
+        "gaiadr3_source_id, or .txt: one id a line",
     )
     which.add_argument("--cone", metavar="RA,DEC,RADIUS", help="all sources in a circle, in deg")
     which.add_argument(

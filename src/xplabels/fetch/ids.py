@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.plain import read_table
+from xplabels.archive.plain import read_columns
 from xplabels.errors import InputError
 from xplabels.fetch.archive import Release
 from xplabels.fetch.tap import Tap, asked
 
 Ids = NDArray[np.int64]
+ID_COLUMNS = ("source_id", "gaiaedr3_source_id", "gaiadr3_source_id")
+"""Where a table may have Gaia DR3 identifiers, in any case; APOGEE's allStar has the second. (A
+plain ``gaia_source_id``, as LAMOST's, may be of another release.)"""
 MOST_ROWS = 3_000_000
 """Rows that an asynchronous query of an anonymous user may return at ESA's archive."""
 
@@ -82,7 +85,7 @@ class Wanted:
 
     @classmethod
     def of_file(cls, path: Path) -> Wanted:
-        """The ids in a table's column ``source_id``, or, ``.txt``, one a line.
+        """The ids in a table's column (see :data:`ID_COLUMNS`), or, ``.txt``, one a line.
 
         Ids that are zero or negative, by which surveys say that a star has none, are left out.
 
@@ -91,7 +94,7 @@ class Wanted:
         InputError
             If the file cannot be read or holds no id.
         """
-        ids = _lines(path) if path.suffix == ".txt" else read_table(path, ())["source_id"]
+        ids = _lines(path) if path.suffix == ".txt" else _column(path)
         ids = np.asarray(ids[ids > 0], np.int64)
         if not len(ids):
             raise InputError("holds no source_id", where=path, remedy="give at least one")
@@ -133,6 +136,14 @@ class Wanted:
         if not len(found):
             raise InputError("the query finds no star", remedy="widen it")
         return np.unique(np.ma.getdata(found).astype(np.int64))
+
+
+def _column(path: Path) -> Ids:
+    columns = read_columns(path, ID_COLUMNS, dict.fromkeys(ID_COLUMNS, 0))
+    # with none of them, read_columns has complained
+    name = next(name for name in ID_COLUMNS if name in columns)
+    column: Ids = columns[name]
+    return column
 
 
 def _lines(path: Path) -> Ids:

@@ -1,0 +1,115 @@
+"""The worked example of docs/training_set.md runs, on a made archive with known answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from archive_files import FakeStars
+from services.datalink import DataLinkService
+from services.made import MadeArchive, made_archive
+from services.tap import TapService
+from xplabels.archive import read_stars
+from xplabels.cli import build_parser, main
+from xplabels.fetch.archive import RELEASES
+from xplabels.fetch.products import TABLES
+from xplabels.model import Model
+from xplabels.stars import CoefficientSpectra
+from xplabels.synthetic import simulate_stars
+
+TEXT = (Path(__file__).parents[1] / "docs" / "training_set.md").read_text()
+COMMANDS = re.findall(r"^\$ (xplabels .+)$", TEXT, re.MULTILINE)
+ALL_STAR = "allStar-dr17-synspec_rev1.fits"
+NORMAL = {"TEFF": 4800, "LOGG": 2.5, "FE_H": -0.2, "C_FE": 0.1, "N_FE": 0.2, "ALPHA_M": 0.05}
+STARS = 1000
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_parses(command: str) -> None:
+    build_parser().parse_args(shlex.split(command)[1:])
+
+
+def test_the_tables_are_those_that_are_asked_for() -> None:
+    release = RELEASES["dr3"]
+    for product in TABLES.values():
+        for alias in product.tables:
+            assert f"`{product.table(alias, release)}`" in TEXT
+
+
+def with_real_shapes(made: MadeArchive) -> MadeArchive:
+    """The made archive with spectra that a network can be trained on."""
+    simulated = simulate_stars(len(made.spectra.source_id), widths=(6, 5), noise=5.0, seed=2)[0]
+    spectra = simulated.spectra
+    assert isinstance(spectra, CoefficientSpectra)
+    cells = {}
+    for name, band in (("bp", spectra.bp), ("rp", spectra.rp)):
+        cells[f"{name}_coefficients"] = list(band.coefficients)
+        cells[f"{name}_coefficient_errors"] = list(band.errors.astype(np.float32))
+        assert band.correlations is not None
+        cells[f"{name}_coefficient_correlations"] = list(band.correlations.astype(np.float32))
+    return MadeArchive(FakeStars(made.spectra.source_id, cells), made.tables)
+
+
+def all_star(made: MadeArchive, path: Path) -> np.ndarray:
+    """A file like allStar, with one star in two fields and some without Gaia; true: bad star."""
+    rng = np.random.default_rng(4)
+    ids = np.concatenate([made.ids, made.ids[:1], [0, -1]])
+    bad = rng.random(len(ids)) < 0.2
+    columns = {
+        "APOGEE_ID": np.array([f"2M{k:08d}" for k in range(len(ids))]),
+        "GAIAEDR3_SOURCE_ID": ids,
+        "SNR": rng.uniform(50, 500, len(ids)),
+        "ASPCAPFLAG": np.where(bad, 1 << 23, 0),
+        "STARFLAG": np.zeros(len(ids), np.int64),
+        "EXTRATARG": np.zeros(len(ids), np.int64),
+    }
+    for name, value in NORMAL.items():
+        columns[name] = value * (1 + 0.1 * rng.normal(size=len(ids)))
+        columns[f"{name}_ERR"] = np.full(len(ids), 0.05)
+    Table(columns).write(path)
+    return bad
+
+
+def test_fetch_select_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = with_real_shapes(made_archive(STARS))
+    bad = all_star(made, tmp_path / ALL_STAR)
+    Path("quick.toml").write_text(
+        "hidden = [8]\nepochs = 2\nbatch_size = 64\nflux_samples = 0\nreddening = 0.0\n"
+    )
+    with TapService(made.tables) as tap, DataLinkService(made.spectra) as datalink:
+        more = {
+            "fetch": f"--tap {tap.address} --datalink {datalink.address}",
+            "train": "--recipe quick.toml",
+        }
+        for command in COMMANDS[:3]:
+            words = shlex.split(f"{command} {more.get(command.split()[1], '')}")
+            assert main(words[1:]) == 0, command
+
+    counts = json.loads(Path("dr17/fetch.json").read_text())["counts"]
+    assert counts["gaia_source"]["received"] == STARS
+    assert counts["xp"]["received"] == len(made.spectra.source_id)
+
+    source = made.tables["gaiadr3.gaia_source"]
+    good = {  # the first star stands in two rows: one good one is enough
+        one for one, wrong in zip([*made.ids, made.ids[0]], bad, strict=False) if not wrong
+    }
+    expected = {
+        one
+        for row, one in enumerate(source["source_id"])
+        if one in good
+        and source["ruwe"][row] <= 1.4
+        and source["phot_bp_rp_excess_factor"][row] < 3
+        and source["has_xp_continuous"][row]
+    }
+    stars = read_stars(Path("training.parquet"))
+    assert sorted(stars.source_id) == sorted(expected)
+    assert 0 < np.isfinite(stars.photometry.column("h_m")[0]).sum() < len(stars)
+    assert 0 < np.isfinite(stars.photometry.column("w2mpro")[0]).sum() < len(stars)
+    assert Model.load("MODEL").names == ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
