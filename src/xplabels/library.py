@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xplabels.duplicates import best_rows
 from xplabels.errors import InputError
@@ -26,6 +27,9 @@ GAIA_ERROR = 0.005
 """Assumed error of G, BP and RP, mag: a round value for stars of G < 15; the library has none."""
 TWO_MASS_ERROR = 0.025
 """Assumed error of J, H and Ks, mag: typical of 2MASS quality A; the library has none."""
+
+CREDIBLE_KS = (-1.0, 10.0)
+"""A_Ks, mag: a few of the library's values lie beyond (-86 to 14)."""
 
 LABEL_NAMES = ("teff", "logg", "fe_h", "alpha_m")
 MAGNITUDES: dict[str, tuple[str, float]] = {
@@ -83,6 +87,26 @@ def read_library() -> Stars:
     )
 
 
+def library_extinction(source_id: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A_Ks [N] (``ak_targ``, mag) of library stars; NaN where unknown, junk, or not in it.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_library`.
+    """
+    table = _read_fits(library_path(), "ak_targ")
+    known = np.asarray(table["gaiaedr3_source_id"], np.int64)
+    rows = best_rows(known, np.asarray(table["snr"], np.float64), known > 0)
+    extinction = np.asarray(table["ak_targ"], np.float64)[rows]
+    low, high = CREDIBLE_KS
+    extinction[~((extinction > low) & (extinction < high))] = np.nan
+    order = np.argsort(known[rows])
+    ids = known[rows][order]
+    at = np.minimum(np.searchsorted(ids, source_id), len(ids) - 1)
+    return np.where(ids[at] == source_id, extinction[order][at], np.nan)
+
+
 def library_path() -> Path:
     """Where the installed package keeps the library.
 
@@ -106,7 +130,7 @@ def library_path() -> Path:
     )
 
 
-def _read_fits(path: Path) -> Table:
+def _read_fits(path: Path, *extra: str) -> Table:
     from astropy.io import fits
 
     try:
@@ -118,7 +142,7 @@ def _read_fits(path: Path) -> Table:
             where=path,
             remedy=f"pip install --force-reinstall {DISTRIBUTION}==1.0.0",
         ) from error
-    needed = {"gaiaedr3_source_id", "snr", "flux", "flux_error", "medflux"}
+    needed = {*extra, "gaiaedr3_source_id", "snr", "flux", "flux_error", "medflux"}
     needed |= {column for column, _ in MAGNITUDES.values()}
     needed |= {name + suffix for name in LABEL_NAMES for suffix in ("", "_err")}
     absent = sorted(needed - set(table.names))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from xplabels import __version__
 from xplabels.cli import (
     demo,
+    explain,
     fetch,
     giants,
     library,
@@ -36,6 +37,7 @@ VERBS = (
     validate,
     models,
     simulate,
+    explain,
 )
 """A module a verb, in the order of ``--help``; each has ``add(verbs)`` and ``run(args)``."""
 

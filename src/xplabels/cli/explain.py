@@ -1,0 +1,135 @@
+"""What a model looks at, as a folder of figures and numbers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
+from xplabels.cli.options import add_overwrite, add_selection, add_tables, add_verb
+
+if TYPE_CHECKING:
+    from xplabels.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb ``explain``."""
+    verb = add_verb(
+        verbs,
+        "explain",
+        "show where in the spectrum a model finds each label",
+        STARS_HELP,
+        LABELS_HELP,
+        PHOTOMETRY_HELP,
+        "DIR gets one self-contained index.html, explain.json and figures: the attention to each\n"
+        "input over all STARS (FS24, eq. 13); and of the red clump (FS24, table 5) or of another\n"
+        "selection, derivative spectra with the full covariance of the inputs and with the\n"
+        "paper's weights (eq. 14), how real spectra differ with each known label, and how\n"
+        "simulated ones do, with the correlation of each pair of curves. It needs the extra\n"
+        "'library' (GaiaXPy).",
+    )
+    verb.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    verb.add_argument("stars", type=Path, metavar="STARS", help="star table")
+    verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    verb.add_argument(
+        "--coefficients",
+        type=int,
+        default=5,
+        metavar="N",
+        help="coefficients of each band in the figure of the attention (default 5)",
+    )
+    verb.add_argument(
+        "--extinction",
+        default="none",
+        metavar="TABLE|library|rjce|none",
+        help="A_G, to leave dusty stars out of the curves: a table with source_id and a_g (mag), "
+        "the library's, that of H - W2, or no cut (default)",
+    )
+    verb.add_argument(
+        "--max-extinction",
+        type=float,
+        default=0.5,
+        metavar="MAG",
+        help="largest A_G (default 0.5)",
+    )
+    verb.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        nargs=4,
+        metavar=("LABEL", "LOW", "HIGH", "STEP"),
+        help="two SEDs (see xplabels simulate) of a star that differ in LABEL by STEP",
+    )
+    verb.add_argument(
+        "--emulated",
+        action="store_true",
+        help="simulated differences of emulated giants (extra 'synthetic')",
+    )
+    add_selection(verb, "stars of the curves, in place of the red clump, e.g. teff=4700:4800")
+    add_tables(verb)
+    add_overwrite(verb)
+    verb.set_defaults(verb=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the verb does."""
+    from xplabels import __version__
+    from xplabels.explain import FILES, explain, write_explanation
+    from xplabels.model import Model
+    from xplabels.output import check_new_folder
+    from xplabels.selection import Selection
+    from xplabels.workflow import read_stars
+
+    check_new_folder(args.output, FILES, args.overwrite)
+    model = Model.load(args.model)
+    given = bool(args.ranges or args.complete)
+    selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
+    stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
+    found = explain(
+        model,
+        stars,
+        selection=selection,
+        extinction=_extinction(args.extinction, stars),
+        max_extinction=args.max_extinction,
+        emulator=_emulator() if args.emulated else None,
+        pairs=_pairs(args.pair),
+    )
+    name = str(model.metadata.get("name") or args.model)
+    page = write_explanation(
+        found,
+        args.output,
+        coefficients=args.coefficients,
+        title=f"What {name} looks at",
+        provenance={
+            "command": args.command,
+            "version": f"xplabels {__version__}",
+            "model": f"{name} {model.metadata.get('sha256', '')}".strip(),
+            "stars": stars.origin or str(args.stars),
+        },
+        overwrite=args.overwrite,
+    )
+    print("\n".join(found.flow))
+    print(f"Open {page}")
+
+
+def _extinction(word: str, stars: Any) -> Any:
+    if word in ("library", "rjce"):
+        return word
+    if word == "none":
+        return None
+    from xplabels.explain import read_extinction
+
+    return read_extinction(word, stars)
+
+
+def _emulator() -> Any:
+    from xplabels.bossbrain import load_emulator
+
+    return load_emulator()
+
+
+def _pairs(words: list[list[str]]) -> Any:
+    from xplabels.explain import read_pair
+
+    return [read_pair(*four) for four in words]

@@ -1,0 +1,238 @@
+"""How spectra differ with a label: in the sky (FS24, section 5.3) and in theory (section 5.2).
+
+Everything here is a curve in wavelength, per unit of the label, of spectra normalised as the
+network's inputs are: sampled flux for RP coefficient 0 of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.emulator import Emulator, emulator_labels
+from xplabels.errors import InputError
+from xplabels.features import KS_OVER_V, RJCE_SLOPE, RJCE_ZERO
+from xplabels.giant_relations import G_OVER_V
+from xplabels.instrument import gaiaxpy_instrument, sampled_flux
+from xplabels.labels import LABELS
+from xplabels.model import Model
+from xplabels.sed import Sed
+from xplabels.stars import Stars
+
+Array = NDArray[np.float64]
+
+STEPS = {"fe_h": 0.5, "c_fe": 0.2, "n_fe": 0.2, "alpha_m": 0.2}
+"""FS24, table 4, dex."""
+CLUMP_CENTRE = {"teff": 4750.0, "logg": 2.5, "fe_h": 0.0, "c_fe": 0.0, "n_fe": 0.2, "alpha_m": 0.0}
+"""FS24, table 5: where emulated spectra are shifted."""
+SIDES = {"BP": (336.0, 640.0), "RP": (640.0, 1020.0)}
+"""nm."""
+FEWEST = 20
+"""A difference is formed of at least so many stars."""
+DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A spectrum's change per unit of a label.
+
+    Attributes
+    ----------
+    title
+        What it is, for legends.
+    values
+        Float64 [L].
+    low, high
+        Float64 [L]: central 68.3 % of bootstrap draws, or None.
+    """
+
+    title: str
+    values: Array
+    low: Array | None = None
+    high: Array | None = None
+
+
+def extinction_g(stars: Stars) -> Array:
+    """A_G [N] from H - W2 (Rayleigh-Jeans colour excess); NaN where a magnitude is missing."""
+    h, w2 = stars.photometry.column("h_m")[0], stars.photometry.column("w2mpro")[0]
+    return RJCE_SLOPE * (h - w2 - RJCE_ZERO) * G_OVER_V / KS_OVER_V
+
+
+def normalised_spectra(model: Model, stars: Stars) -> tuple[Array, Array]:
+    """Wavelengths [L] and flux [N, L] of the spectral inputs; NaN for stars without a spectrum."""
+    x = model.feature_set.compute(stars).x[:, : model.feature_set.n_spectral]
+    return sampled_flux(x)
+
+
+def observed_difference(flux: Array, label: Array, *, seed: int = 0) -> Curve:
+    """Median spectrum above the label's median minus that below, by the medians' distance.
+
+    Other labels differ between the halves as they do in the sky; :func:`observed_slopes` holds
+    them fixed.
+
+    Parameters
+    ----------
+    flux
+        Normalised spectra [N, L].
+    label
+        Known values [N]; stars without one are left out.
+    seed
+        Of the bootstrap over stars.
+
+    Raises
+    ------
+    InputError
+        If fewer than 20 stars have both, or all have the same label.
+    """
+    known = np.isfinite(label) & np.isfinite(flux).all(axis=1)
+    flux, label = flux[known], label[known]
+    _check_enough(label)
+
+    def split(rows: NDArray[np.intp]) -> Array:
+        spectra, values = flux[rows], label[rows]
+        above = values > np.median(values)
+        distance = np.median(values[above]) - np.median(values[~above])
+        difference = np.median(spectra[above], axis=0) - np.median(spectra[~above], axis=0)
+        return np.asarray(difference / distance)
+
+    return _with_band("observed, median split", split, len(label), seed)
+
+
+def observed_slopes(flux: Array, labels: Array, which: int, *, seed: int = 0) -> Curve:
+    """Slope of the spectra with label ``which``, the other labels held fixed (least squares).
+
+    Parameters
+    ----------
+    flux
+        Normalised spectra [N, L].
+    labels
+        Known values [N, K]; stars without all of them are left out.
+    which
+        The label's column.
+    seed
+        Of the bootstrap over stars.
+
+    Raises
+    ------
+    InputError
+        If fewer than 20 stars have all of them, or all have the same label.
+    """
+    known = np.isfinite(labels).all(axis=1) & np.isfinite(flux).all(axis=1)
+    flux, labels = flux[known], labels[known]
+    _check_enough(labels[:, which])
+
+    def slope(rows: NDArray[np.intp]) -> Array:
+        centred = labels[rows] - labels[rows].mean(axis=0)
+        scale = np.maximum(centred.std(axis=0), 1e-12)
+        spectra = flux[rows] - flux[rows].mean(axis=0)
+        fit = np.linalg.lstsq(centred / scale, spectra, rcond=None)[0]
+        return np.asarray(fit[which] / scale[which])
+
+    return _with_band("observed, other labels held", slope, len(labels), seed)
+
+
+def _check_enough(label: Array) -> None:
+    if len(label) < FEWEST or np.ptp(label) == 0:
+        raise InputError(
+            f"{len(label)} stars with spectrum and label are too few, or all alike",
+            remedy=f"select {FEWEST} or more, by --range or a larger --max-extinction",
+        )
+
+
+def _with_band(
+    title: str, of_rows: Callable[[NDArray[np.intp]], Array], stars: int, seed: int
+) -> Curve:
+    """The curve of all stars, with the scatter of bootstrap draws."""
+    random = np.random.default_rng(seed)
+    draws = [of_rows(random.integers(0, stars, stars)) for _ in range(DRAWS)]
+    low, high = np.nanpercentile(np.stack(draws), (15.85, 84.15), axis=0)
+    return Curve(title, of_rows(np.arange(stars)), low, high)
+
+
+def simulated_difference(
+    low: Sed, high: Sed, step: float, *, title: str = "simulated", extrapolate: bool = False
+) -> Curve:
+    """Two spectral energy distributions through the instrument, normalised, by their step.
+
+    Parameters
+    ----------
+    low, high
+        The same star with a lower and a higher label.
+    step
+        By how much, in the label's unit.
+    title
+        For legends.
+    extrapolate
+        Hold flux constant beyond the ends of spectra that are too short.
+
+    Raises
+    ------
+    InputError
+        If a spectrum is too short, or the step is not positive.
+    """
+    if not step > 0:
+        raise InputError(f"the step between two spectra is {step:g}", remedy="give a positive one")
+    instrument = gaiaxpy_instrument()
+    coefficients = instrument.coefficients([low, high], extrapolate=extrapolate)
+    x = coefficients / coefficients[:, instrument.widths[0], None]
+    _, flux = sampled_flux(x)
+    return Curve(title, (flux[1] - flux[0]) / step)
+
+
+def emulated_difference(
+    emulator: Emulator, name: str, centre: Mapping[str, float] | None = None
+) -> Curve:
+    """The change of an emulated giant over FS24's step of a label (table 4), about ``centre``.
+
+    The emulators give flux over continuum: a black body of the star's temperature stands for the
+    continuum, and their flux is held constant blue of 350 nm.
+
+    Raises
+    ------
+    InputError
+        If the label has no step, or the emulators do not cover it.
+    """
+    if name not in STEPS:
+        raise InputError(
+            f"no emulated difference for {name}", remedy=f"choose among {', '.join(STEPS)}"
+        )
+    labels = dict(centre or CLUMP_CENTRE)
+    half = 0.5 * STEPS[name]
+    values = np.array([list(labels.values())] * 2)
+    values[:, list(labels).index(name)] += (-half, half)
+    theirs = emulator_labels(tuple(labels), values)
+    flux = emulator.normalised_flux(theirs, like=theirs[[0, 0]])
+    wavelength = emulator.wavelength
+    planck = wavelength**-5.0 / np.expm1(HC_OVER_K / (wavelength * labels["teff"]))
+    scale = 1e-16 / planck.max()
+    low, high = (Sed(wavelength, row * planck * scale, f"emulated {name}") for row in flux)
+    return simulated_difference(
+        low, high, STEPS[name], title="simulated (bossbrain)", extrapolate=True
+    )
+
+
+HC_OVER_K = 1.438776877e7
+"""h c / k, nm K."""
+
+
+def correlations(wavelength: Array, curves: list[Curve]) -> dict[str, dict[str, float]]:
+    """Pearson's correlation of each pair of curves, on the blue side, the red side and both."""
+    found: dict[str, dict[str, float]] = {}
+    for a, b in combinations(curves, 2):
+        sides = {"both": wavelength > 0} | {
+            side: (wavelength >= low) & (wavelength < high) for side, (low, high) in SIDES.items()
+        }
+        found[f"{a.title} / {b.title}"] = {
+            side: round(float(np.corrcoef(a.values[cut], b.values[cut])[0, 1]), 3)
+            for side, cut in sides.items()
+        }
+    return found
+
+
+def unit_of(name: str) -> str:
+    """The unit of a curve's values, for axes."""
+    return f"per {LABELS[name].unit}"

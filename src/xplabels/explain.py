@@ -1,0 +1,331 @@
+"""What a model looks at, as a folder: attention, derivative spectra, and how spectra differ."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.attention import Attention, attention, derivative_spectra, red_clump
+from xplabels.differences import (
+    STEPS,
+    Curve,
+    correlations,
+    emulated_difference,
+    extinction_g,
+    normalised_spectra,
+    observed_difference,
+    observed_slopes,
+    simulated_difference,
+)
+from xplabels.emulator import Emulator
+from xplabels.errors import InputError
+from xplabels.labels import LABELS, Labels, check_names
+from xplabels.model import Model
+from xplabels.output import check_new_folder, whole_folder
+from xplabels.sed import Sed, read_sed
+from xplabels.selection import Selection
+from xplabels.stars import Stars, check_unique
+
+Array = NDArray[np.float64]
+Extinction = Literal["library", "rjce"]
+
+FILES = ("explain.json", "index.html", "figures/*.png")
+MAX_EXTINCTION = 0.5
+"""A_G, mag: FS24, section 5.3."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two spectral energy distributions of the same star that differ in one label by ``step``."""
+
+    name: str
+    low: Sed
+    high: Sed
+    step: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model looks at.
+
+    Attributes
+    ----------
+    attention
+        Over all stars given.
+    wavelength
+        Float64 [L], nm.
+    curves
+        Label -> curves: derivative spectra, then differences.
+    flow
+        How the stars of the curves were selected, and what could not be shown.
+    """
+
+    attention: Attention
+    wavelength: Array
+    curves: Mapping[str, Sequence[Curve]]
+    flow: tuple[str, ...]
+
+    def to_metrics(self) -> dict[str, Any]:
+        """Numbers as JSON: attention by label and input, correlations of curves, selection."""
+        return {
+            "selection": list(self.flow),
+            "attention": {
+                name: {
+                    "standard deviation": dict(
+                        zip(self.attention.inputs, map(_number, row), strict=True)
+                    ),
+                    "mean": dict(zip(self.attention.inputs, map(_number, mean), strict=True)),
+                }
+                for name, row, mean in zip(
+                    self.attention.names,
+                    self.attention.deviation,
+                    self.attention.mean,
+                    strict=True,
+                )
+            },
+            "correlations": {
+                name: correlations(self.wavelength, list(shown))
+                for name, shown in self.curves.items()
+            },
+            "wavelength": self.wavelength.tolist(),
+            "curves": {
+                name: {curve.title: curve.values.tolist() for curve in shown}
+                for name, shown in self.curves.items()
+            },
+        }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def explain(
+    model: Model,
+    stars: Stars,
+    *,
+    selection: Selection | None = None,
+    extinction: Extinction | Array | None = None,
+    max_extinction: float = MAX_EXTINCTION,
+    emulator: Emulator | None = None,
+    pairs: Sequence[Pair] = (),
+    seed: int = 0,
+) -> Explanation:
+    """Attention over all ``stars``; derivative spectra and differences of a selection.
+
+    Parameters
+    ----------
+    model
+        Of DR3 spectra (55 + 55 coefficients).
+    stars
+        Where labels are known, they select and are compared with; else the model's own do.
+    selection
+        Of the stars for curves; None: the red clump of FS24's table 5.
+    extinction
+        ``library``: the library's A_Ks; ``rjce``: from H - W2; or A_G [N]. None: no cut.
+    max_extinction
+        Stars of larger or unknown A_G are left out of the curves.
+    emulator
+        Of giants, for simulated differences of abundances at the clump's centre.
+    pairs
+        Simulated differences of one's own.
+    seed
+        Of the bootstrap.
+
+    Raises
+    ------
+    InputError
+        If too few stars are selected, or a pair's label is not the model's.
+    """
+    for pair in pairs:
+        if check_names([pair.name])[0] not in model.names:
+            raise InputError(
+                f"the model has no label {pair.name}",
+                remedy=f"give pairs of {', '.join(model.names)}",
+            )
+    chosen, flow = _select(model, stars, selection, extinction, max_extinction)
+    names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
+    wavelength, flux = normalised_spectra(model, chosen)
+    derived = {w: derivative_spectra(model, chosen, w) for w in ("covariance", "fs24")}
+    known = chosen.labels.select(names).values if chosen.labels and names else None
+    shown: dict[str, list[Curve]] = {}
+    for k, name in enumerate(model.names):
+        shown[name] = [
+            Curve("derivative, full covariance", derived["covariance"].sampled()[1][k]),
+            Curve("derivative, FS24 eq. 14", derived["fs24"].sampled()[1][k]),
+        ]
+        if known is not None and name in names:
+            column = names.index(name)
+            shown[name].append(observed_slopes(flux, known, column, seed=seed))
+            shown[name].append(observed_difference(flux, known[:, column], seed=seed))
+        if emulator is not None and name in STEPS:
+            shown[name].append(emulated_difference(emulator, name))
+        for pair in pairs:
+            if pair.name == name:
+                title = f"{pair.high.name} − {pair.low.name}"
+                shown[name].append(
+                    simulated_difference(pair.low, pair.high, pair.step, title=title)
+                )
+    return Explanation(attention(model, stars), wavelength, shown, tuple(flow))
+
+
+def _select(
+    model: Model,
+    stars: Stars,
+    selection: Selection | None,
+    extinction: Extinction | Array | None,
+    max_extinction: float,
+) -> tuple[Stars, list[str]]:
+    """The stars of the curves, and the cut flow."""
+    told: list[str] = []
+    if extinction is None:
+        told.append("no cut on extinction: none was given")
+    else:
+        a_g = _extinction(stars, extinction)
+        clear = a_g < max_extinction
+        if not clear.any():
+            raise InputError(
+                f"no star has a known A_G below {max_extinction:g} mag",
+                where=stars.origin or None,
+                remedy="give a table with a_g, or no cut on extinction",
+            )
+        told.append(f"{int(clear.sum())} of {len(stars)} stars have A_G < {max_extinction:g} mag")
+        stars = stars[clear]
+    if stars.labels is None or not np.isfinite(stars.labels.values).any():
+        prediction = model.predict(stars)
+        stars = stars.with_labels(Labels(prediction.names, prediction.values, prediction.errors))
+        told.append("no labels are known: the model's own predictions select, and stand for them")
+    chosen, flow = red_clump(stars) if selection is None else selection.apply(stars)
+    return chosen, [*told, *flow]
+
+
+def _extinction(stars: Stars, given: Extinction | Array) -> Array:
+    """A_G [N]."""
+    if isinstance(given, str):
+        if given == "rjce":
+            return extinction_g(stars)
+        from xplabels.features import KS_OVER_V
+        from xplabels.giant_relations import G_OVER_V
+        from xplabels.library import library_extinction
+
+        return library_extinction(stars.source_id) * (G_OVER_V / KS_OVER_V)
+    return given
+
+
+def read_extinction(path: str | Path, stars: Stars) -> Array:
+    """A_G [N] of ``stars`` from a table with ``source_id`` and ``a_g`` (mag); NaN where absent.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be read, lacks the columns, or has a source_id twice.
+    """
+    from xplabels.archive.plain import read_table
+
+    table = read_table(path, ("a_g",))
+    if "a_g" not in table or table["a_g"].dtype.kind not in "iuf":
+        raise InputError(
+            "has no column a_g of numbers", where=path, remedy="add A_G in mag, keyed by source_id"
+        )
+    check_unique(table["source_id"], path)
+    order = np.argsort(table["source_id"])
+    ids = table["source_id"][order]
+    at = np.minimum(np.searchsorted(ids, stars.source_id), len(ids) - 1)
+    values = np.asarray(table["a_g"], np.float64)[order][at]
+    return np.where(ids[at] == stars.source_id, values, np.nan)
+
+
+def read_pair(name: str, low: str | Path, high: str | Path, step: str) -> Pair:
+    """A pair in the command line's words: label, two tables of wavelength and flux, step.
+
+    Raises
+    ------
+    InputError
+        If the label is unknown, a table cannot be read, or the step is no positive number.
+    """
+    check_names([name])
+    try:
+        size = float(step)
+    except ValueError:
+        size = np.nan
+    if not size > 0:
+        raise InputError(f"the step {step!r} of {name} is no positive number")
+    return Pair(name, read_sed(low), read_sed(high), size)
+
+
+def write_explanation(
+    found: Explanation,
+    folder: Path,
+    *,
+    coefficients: int = 5,
+    title: str = "What the model looks at",
+    provenance: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write ``explain.json``, ``index.html`` (self-contained) and ``figures/*.png``.
+
+    Parameters
+    ----------
+    found
+        What to write.
+    folder
+        To be created; appears whole or not at all.
+    coefficients
+        Of each band, in the figure of the attention.
+    title
+        Of the page.
+    provenance
+        Command, version, model and data, for the page and the numbers.
+    overwrite
+        Replace an earlier one.
+
+    Raises
+    ------
+    InputError
+        If the folder exists (without ``overwrite``), holds other things, or cannot be written.
+    """
+    from xplabels import explain_figures as figures
+    from xplabels.report import png
+
+    check_new_folder(folder, FILES, overwrite)
+    metrics = {"provenance": dict(provenance or {})} | found.to_metrics()
+    pictures = {"attention": png(figures.attention_bars(found.attention, coefficients))}
+    for name, shown in found.curves.items():
+        pictures[name] = png(figures.curves(name, found.wavelength, shown))
+    page = _page(title, found, metrics, pictures)
+    with whole_folder(folder, overwrite) as partial:
+        (partial / "figures").mkdir()
+        for name, picture in pictures.items():
+            (partial / "figures" / f"{name}.png").write_bytes(picture)
+        text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
+        (partial / "explain.json").write_text(text, encoding="utf-8")
+        (partial / "index.html").write_text(page, encoding="utf-8")
+    return folder / "index.html"
+
+
+def _page(
+    title: str, found: Explanation, metrics: Mapping[str, Any], pictures: Mapping[str, bytes]
+) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("xplabels", "data"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("explain.html.j2").render(
+        title=title,
+        flow=found.flow,
+        labels={name: LABELS[name].description for name in found.curves},
+        correlations=metrics["correlations"],
+        provenance=metrics["provenance"],
+        images={name: base64.b64encode(data).decode() for name, data in pictures.items()},
+    )

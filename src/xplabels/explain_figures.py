@@ -1,0 +1,141 @@
+"""Figures of what a model looks at: FS24's figures 8 and 11-14."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.attention import Attention
+from xplabels.differences import SIDES, Curve
+from xplabels.figures import CYCLE, styled
+from xplabels.labels import LABELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+LINES: tuple[tuple[str, float, float], ...] = (
+    ("CN", 383.0, 388.3),
+    ("Ca H&K", 393.4, 396.8),
+    ("CN", 414.0, 421.6),
+    ("CH G", 429.0, 431.5),
+    ("C$_2$", 466.5, 473.7),
+    ("Mg b", 516.7, 518.4),
+    ("C$_2$", 547.0, 563.6),
+    ("Na D", 589.0, 589.6),
+    ("TiO", 615.9, 629.0),
+    (r"H$\alpha$", 656.1, 656.8),
+    ("CN", 692.0, 698.0),
+    ("TiO", 705.4, 713.0),
+    ("CN", 787.0, 800.0),
+    ("Ca triplet", 849.8, 866.2),
+    ("CN", 914.0, 945.0),
+)
+"""Lines and band heads with the range, nm, that is shaded (FS24, figures 11-14)."""
+TEFF_UNIT = 1000.0
+"""FS24 draw the attention of teff divided by 1000 K."""
+CONSTANT = "rp_0"
+INPUT_TITLES = {
+    "bp_rp": r"$G_\mathrm{BP}-G_\mathrm{RP}$", "j_h": "$J-H$", "w1_w2": "$W_1-W_2$",
+    "h_w2": "$H-W_2$", "m_pseudo": "p-mag",
+}  # fmt: skip
+
+
+@styled
+def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
+    """Standard deviation of the attention to each input, a row a label (FS24, fig. 8).
+
+    Parameters
+    ----------
+    found
+        Of a sample.
+    coefficients
+        How many of BP's and RP's first coefficients to show, beside every other input; RP 0 is
+        left out, since after eq. 1 it is 1 for every star and no network can look at it.
+    """
+    from matplotlib.figure import Figure
+
+    shown = [
+        i
+        for i, name in enumerate(found.inputs)
+        if name != CONSTANT and (name in INPUT_TITLES or _order(name) < coefficients)
+    ]
+    figure = Figure(
+        figsize=(max(5.0, 0.42 * len(shown) + 1.5), 1.3 * len(found.names) + 0.8),
+        layout="constrained",
+    )
+    rows = figure.subplots(len(found.names), 1, sharex=True, squeeze=False)[:, 0]
+    at = np.arange(len(shown))
+    for ax, name, deviation in zip(rows, found.names, found.deviation, strict=True):
+        unit = TEFF_UNIT if name == "teff" else 1.0
+        colours = [_colour(found.inputs[i]) for i in shown]
+        ax.bar(at, deviation[shown] / unit, color=colours, width=0.75)
+        told = "10$^3$ K" if name == "teff" else LABELS[name].unit
+        ax.set_ylabel(f"{LABELS[name].symbol}\n[{told}]")
+    rows[-1].set_xticks(at, [_input_title(found.inputs[i]) for i in shown], rotation=60)
+    figure.supylabel("standard deviation of the attention $J_{ij}x_i$")
+    return figure
+
+
+def _order(name: str) -> int:
+    return int(name.split("_")[1])
+
+
+def _input_title(name: str) -> str:
+    if name in INPUT_TITLES:
+        return INPUT_TITLES[name]
+    band, order = name.split("_")
+    return f"{band.upper()} {order}"
+
+
+def _colour(name: str) -> str:
+    if name in INPUT_TITLES:
+        return CYCLE[2]
+    return CYCLE[0] if name.startswith("bp_") else CYCLE[1]
+
+
+@styled
+def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
+    """Curves of one label in BP and RP with lines and bands marked (FS24, figures 11-14).
+
+    Each curve is divided by its own root mean square over both sides, which the legend tells.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.4, 6.6), layout="constrained")
+    for ax, (side, (low, high)) in zip(figure.subplots(2, 1), SIDES.items(), strict=True):
+        inside = (wavelength >= low) & (wavelength <= high)
+        for colour, curve in zip(CYCLE, shown, strict=False):
+            size = float(np.sqrt(np.mean(curve.values**2)))
+            ax.plot(
+                wavelength[inside], curve.values[inside] / size, color=colour, linewidth=1.3,
+                label=f"{curve.title} (×{1 / size:.2g})",
+            )  # fmt: skip
+            if curve.low is not None and curve.high is not None:
+                ax.fill_between(
+                    wavelength[inside], curve.low[inside] / size, curve.high[inside] / size,
+                    color=colour, alpha=0.2, linewidth=0,
+                )  # fmt: skip
+        ax.axhline(0, color="black", linewidth=0.6)
+        ax.set(xlim=(low, high), ylabel=f"{side}: change per {LABELS[name].unit}, scaled")
+        _mark(ax, low, high)
+    ax.set_xlabel("wavelength [nm]")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.suptitle(LABELS[name].description, fontsize=10)
+    return figure
+
+
+def _mark(ax: Axes, low: float, high: float) -> None:
+    """Shade lines and bands, their names in two rows above."""
+    inside = [line for line in LINES if low <= 0.5 * (line[1] + line[2]) <= high]
+    for number, (title, start, end) in enumerate(inside):
+        ax.axvspan(start, end, color="#8a94a3", alpha=0.22, linewidth=0)
+        ax.text(
+            0.5 * (start + end), 1.01 + 0.055 * (number % 2), title, ha="center", va="bottom",
+            fontsize=7, transform=ax.get_xaxis_transform(),
+        )  # fmt: skip

@@ -1,0 +1,136 @@
+"""The verb explain: a whole run on simulated stars, its files, and what is told when it cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from conftest import quick
+
+pytest.importorskip("gaiaxpy")
+
+from xplabels import differences
+from xplabels.archive import write_stars
+from xplabels.cli import main
+from xplabels.errors import InputError
+from xplabels.explain import Pair, explain, read_extinction, read_pair
+from xplabels.model import Model
+from xplabels.sed import Sed
+from xplabels.selection import Selection
+from xplabels.stars import Stars
+from xplabels.synthetic import simulate_stars
+from xplabels.training import train
+
+NAMES = ("teff", "fe_h")
+WIDE = Selection.of(["teff=4000:5600"])
+
+
+@pytest.fixture(scope="module")
+def stars() -> Stars:
+    return simulate_stars(400, labels=NAMES, noise=5.0, seed=8)[0]
+
+
+@pytest.fixture(scope="module")
+def model(stars: Stars) -> Model:
+    return train(stars, NAMES, quick(auxiliary=("bp_rp",)), seed=1, progress=False, name="tiny")
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bootstrap is tested where it stands."""
+    monkeypatch.setattr(differences, "DRAWS", 5)
+
+
+def sed(depth: float) -> Sed:
+    wavelength = np.arange(300.0, 1101.0)
+    flux = 1e-16 * (1 - depth * np.exp(-0.5 * ((wavelength - 520) / 8) ** 2))
+    return Sed.of(wavelength, flux, name=f"depth {depth:g}")
+
+
+def test_every_label_has_its_curves(model: Model, stars: Stars) -> None:
+    found = explain(model, stars, selection=WIDE, pairs=[Pair("fe_h", sed(0.1), sed(0.3), 0.5)])
+    titles = {name: [curve.title for curve in curves] for name, curves in found.curves.items()}
+    known = [
+        "derivative, full covariance",
+        "derivative, FS24 eq. 14",
+        "observed, other labels held",
+        "observed, median split",
+    ]
+    assert titles == {"teff": known, "fe_h": [*known, "depth 0.3 − depth 0.1"]}
+    assert found.flow[0] == "no cut on extinction: none was given"
+    metrics = found.to_metrics()
+    assert len(metrics["correlations"]["fe_h"]) == 10
+    assert set(metrics["attention"]["teff"]["mean"]) == set(model.feature_set.names)
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_stars_without_labels_are_selected_by_the_models_own(model: Model, stars: Stars) -> None:
+    found = explain(model, stars.with_labels(None), selection=WIDE)
+    assert "no labels are known: the model's own predictions select, and stand for them" in (
+        found.flow
+    )
+    assert len(found.curves["teff"]) == 4
+
+
+def test_dusty_stars_and_those_of_unknown_dust_are_left_out(model: Model, stars: Stars) -> None:
+    a_g = np.where(np.arange(400) < 150, 0.1, np.nan)
+    a_g[150:200] = 2.0
+    found = explain(model, stars, selection=WIDE, extinction=a_g)
+    assert found.flow[0] == "150 of 400 stars have A_G < 0.5 mag"
+    assert found.flow[1].startswith("150 stars")
+    assert float(found.attention.count[0]) == 400
+    with pytest.raises(InputError, match=r"no star has a known A_G below 0\.01 mag"):
+        explain(model, stars, selection=WIDE, extinction=a_g, max_extinction=0.01)
+
+
+def test_the_command_writes_a_page_that_needs_nothing_else(
+    tmp_path: Path, model: Model, stars: Stars, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stars(stars, tmp_path / "stars.parquet")
+    model.save(tmp_path / "model")
+    Table({"source_id": stars.source_id[:200], "a_g": np.full(200, 0.2)}).write(
+        tmp_path / "dust.csv"
+    )
+    for name, depth in (("low", 0.1), ("high", 0.3)):
+        made = sed(depth)
+        Table({"wavelength": made.wavelength, "flux": made.flux}).write(tmp_path / f"{name}.csv")
+    words = [
+        "explain", str(tmp_path / "model"), str(tmp_path / "stars.parquet"),
+        "--output", str(tmp_path / "out"), "--range", "teff=4000:5600", "--coefficients", "3",
+        "--extinction", str(tmp_path / "dust.csv"),
+        "--pair", "fe_h", str(tmp_path / "low.csv"), str(tmp_path / "high.csv"), "0.5",
+    ]  # fmt: skip
+    assert main(words) == 0
+    assert "200 of 400 stars have A_G < 0.5 mag" in capsys.readouterr().out
+    written = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
+    figures = {f"figures/{name}.png" for name in ("attention", "teff", "fe_h")}
+    assert written == {"explain.json", "index.html", *figures}
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert page.count("data:image/png") == 3
+    assert "high.csv − low.csv" in page
+    numbers = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert numbers["provenance"]["command"].startswith("xplabels explain")
+    assert main(words) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+
+
+def test_what_cannot_be_explained_is_told(tmp_path: Path, model: Model, stars: Stars) -> None:
+    with pytest.raises(InputError, match="the model has no label c_fe"):
+        explain(model, stars, selection=WIDE, pairs=[Pair("c_fe", sed(0.1), sed(0.2), 0.1)])
+    with pytest.raises(InputError, match="step 'big' of fe_h"):
+        read_pair("fe_h", "low.csv", "high.csv", "big")
+    wrong = tmp_path / "wrong.csv"
+    Table({"source_id": [1, 2], "ebv": [0.1, 0.2]}).write(wrong)
+    with pytest.raises(InputError, match="has no column a_g"):
+        read_extinction(wrong, stars)
+    twice = tmp_path / "twice.csv"
+    Table({"source_id": [1, 1], "a_g": [0.1, 0.2]}).write(twice)
+    with pytest.raises(InputError, match="occurs 2 times"):
+        read_extinction(twice, stars)
