@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.table import Table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,47 +114,46 @@ def obvious_matches(sky: MadeSky, radius: float) -> dict[int, tuple[int, int, in
     }
 
 
+SCRIPT = """
+from pathlib import Path
+from astropy.table import Table
+from xplabels.cli import main
+from xplabels.synthetic_sky import make_sky, write_hats
+
+sky = make_sky(1500, seed=5)
+write_hats(sky, Path(), margin=60.0, partitions=4)
+Table(sky.stars).write("stars.fits")
+epoch = ["--epoch", str(sky.epoch)]
+wide = ["match", "gaia", "unwise", "--radius", "20", *epoch]
+assert main([*wide, "--output", "one.parquet"]) == 0
+assert main([*wide, "--output", "two.parquet", "--workers", "2"]) == 0
+table = ["match", "stars.fits", "unwise"]
+assert main([*table, *epoch, "--output", "narrow.parquet"]) == 0
+assert main([*table, "--epoch", "1976", "--radius", "59", "--output", "far.parquet"]) == 0
+"""
+
+
 @pytest.fixture(scope="module")
 def hats(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MadeSky]:
-    """Two HATS catalogues of a crowded field of 1,500 stars, written by another process.
+    """Two HATS catalogues of a crowded field of 1,500 stars and what the verb makes of them.
 
-    LSDB and Dask leave settings, threads and warnings behind that are not this suite's to judge.
+    In another process: LSDB and Dask leave settings, threads and warnings behind that are not
+    this suite's to judge; and in one, since importing them takes seconds.
     """
     folder = tmp_path_factory.mktemp("hats")
-    sky = make_sky(1500, seed=5)
-    made = "from pathlib import Path; from xplabels.synthetic_sky import *; "
-    run_python(
-        f"{made}write_hats(make_sky(1500, seed=5), Path({str(folder)!r}), margin=60.0, partitions=4)"
-    )
-    return folder, sky
-
-
-def run_python(code: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def match(folder: Path, *words: str) -> None:
-    """The verb, in another process (see :func:`hats`)."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    done = subprocess.run(
-        [sys.executable, "-m", "xplabels.cli", "match", *words],
+        [sys.executable, "-c", SCRIPT],
         capture_output=True, text=True, env=environment, cwd=folder, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return folder, make_sky(1500, seed=5)
 
 
 @needs_lsdb
 def test_two_hats_catalogues(hats: tuple[Path, MadeSky]) -> None:
     """Every match is the one on the whole sky; one process and two workers write the same."""
     folder, sky = hats
-    radius = "20"  # wide, so that many matches are ambiguous
-    words = ("gaia", "unwise", "--radius", radius, "--epoch", str(sky.epoch))
-    match(folder, *words, "--output", "one.parquet")
-    match(folder, *words, "--output", "two.parquet", "--workers", "2")
     assert (folder / "one.parquet").read_bytes() == (folder / "two.parquet").read_bytes()
     found = pq.read_table(folder / "one.parquet").to_pydict()
     told = {
@@ -165,7 +163,7 @@ def test_two_hats_catalogues(hats: tuple[Path, MadeSky]) -> None:
             strict=True,
         )
     }  # fmt: skip
-    expected = obvious_matches(sky, 20.0)
+    expected = obvious_matches(sky, 20.0)  # wide, so that many matches are doubtful
     assert told == expected
     assert sum(flags > 0 for *_, flags in expected.values()) > 50
     assert found["source_id"] == sorted(found["source_id"])
@@ -174,12 +172,21 @@ def test_two_hats_catalogues(hats: tuple[Path, MadeSky]) -> None:
 
 
 @needs_lsdb
+def test_stars_that_move_beyond_the_margin_are_flagged(hats: tuple[Path, MadeSky]) -> None:
+    """In forty years, with 59 arcsec of the margin's 60 for the radius: from 25 mas/yr on."""
+    folder, sky = hats
+    found = pq.read_table(folder / "far.parquet").to_pydict()
+    speed = np.hypot(sky.stars["pmra"], sky.stars["pmdec"])
+    speed_of = dict(zip(sky.stars["source_id"].tolist(), speed.tolist(), strict=True))
+    expected = [speed_of[source_id] > 25 for source_id in found["source_id"]]
+    assert [flags & MatchFlag.FAST > 0 for flags in found["match_flags"]] == expected
+    assert 20 < sum(expected) < len(expected) / 2
+
+
+@needs_lsdb
 def test_a_table_of_stars_and_what_select_reads(hats: tuple[Path, MadeSky]) -> None:
     folder, sky = hats
-    Table(sky.stars).write(folder / "stars.fits", overwrite=True)
-    match(folder, "stars.fits", "unwise", "--radius", "1", "--epoch", str(sky.epoch),
-          "--output", "three.parquet")  # fmt: skip
-    table = read_survey("unwise", folder / "three.parquet", ["match_flags"])
+    table = read_survey("unwise", folder / "narrow.parquet", ["match_flags"])
     assert table.photometry is not None
     row_of = dict(zip(sky.stars["source_id"].tolist(), sky.counterpart.tolist(), strict=True))
     rows = np.array([row_of[source_id] for source_id in table.source_id.tolist()])

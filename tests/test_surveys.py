@@ -330,12 +330,15 @@ def test_two_mass_by_the_best_neighbour_table(tmp_path: Path) -> None:
     table = read_survey(
         "twomass",
         write(psc, tmp_path / "psc.csv"),
+        ["match_flags"],
         neighbours=write(best, tmp_path / "best.csv"),
     )
     assert table.photometry is not None
     found = dict(zip(table.source_id.tolist(), table.photometry.column("j_m")[0], strict=True))
     assert found == {IDS[0]: 11.0, IDS[1]: 11.0, IDS[2]: 10.0, 0: 12.0}
     assert "3 matches; 2 SHARED" in table.notes[0]
+    flags = dict(zip(table.source_id.tolist(), table.columns["match_flags"], strict=True))
+    assert flags == {IDS[0]: MatchFlag.SHARED, IDS[1]: MatchFlag.SHARED, IDS[2]: 0, 0: 0}
     assert "1 of 3 rows have no Gaia source" in table.notes[0]
 
 

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from xplabels.archive.plain import read_columns
 from xplabels.errors import InputError
 
+MATCH_FLAGS = "match_flags"
+"""The column of :class:`MatchFlag` that a matched table has."""
+
 
 class MatchFlag(IntFlag):
     """Why a match may be wrong; 0 where it was the only one possible."""

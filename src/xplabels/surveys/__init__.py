@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xplabels.archive.plain import read_columns
 from xplabels.errors import InputError
-from xplabels.matching import match_by_id, read_neighbours, told, translate
+from xplabels.matching import MATCH_FLAGS, match_by_id, read_neighbours, told, translate
 from xplabels.surveys.allwise import ALLWISE
 from xplabels.surveys.apogee import APOGEE
 from xplabels.surveys.gaia import GAIA
@@ -93,6 +93,10 @@ def read_survey(
         if survey.key_is_gaia:
             integers[survey.key] = NO_SOURCE
     columns = read_columns(path, wanted, integers)
+    source_id, rows, flags, notes = _sources(survey, columns, neighbours, where)
+    columns = {key: values[rows] for key, values in columns.items()}
+    if neighbours is not None:
+        columns[MATCH_FLAGS] = flags
     absent = sorted(set(extra) - set(columns))
     if absent:
         raise InputError(
@@ -100,8 +104,6 @@ def read_survey(
             where=where,
             remedy="leave the rule out (--without NAME) or get the table with this column",
         )
-    source_id, rows, notes = _sources(survey, columns, neighbours, where)
-    columns = {key: values[rows] for key, values in columns.items()}
     measured = survey.measure(columns, source_id, where)
     quality = next((column for column in survey.quality if column in columns), None)
     return SurveyTable(
@@ -118,8 +120,8 @@ def read_survey(
 
 def _sources(
     survey: Survey, columns: dict[str, NDArray[Any]], neighbours: str | Path | None, where: str
-) -> tuple[NDArray[np.int64], NDArray[np.intp], tuple[str, ...]]:
-    """Gaia source_ids, the rows of the table they belong to, and notes."""
+) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64], tuple[str, ...]]:
+    """Gaia source_ids, the table's rows they belong to, flags of the match, and notes."""
     column = next((name for name in survey.source_id if name in columns), None)
     if neighbours is None:
         if column is None:
@@ -131,7 +133,8 @@ def _sources(
                 remedy=f"name its column {hint}{translated}; surveys: {', '.join(SURVEYS)}",
             )
         source_id = columns[column]
-        return np.where(source_id > 0, source_id, NO_SOURCE), np.arange(len(source_id)), ()
+        source_id = np.where(source_id > 0, source_id, NO_SOURCE)
+        return source_id, np.arange(len(source_id)), np.zeros(len(source_id), np.int64), ()
     if survey.key is None or survey.key not in columns:
         raise InputError(
             f"has no column {survey.key or 'of its own identifiers'} to look up in {neighbours}",
@@ -152,7 +155,9 @@ def _sources(
         rows, flags = np.concatenate([matches.row, rest]), matches.flags
         found, orphans = len(matches.row), len(rest)
     note = f"{where}: {told(found, flags)}; {orphans} of {len(keys)} rows have no Gaia source"
-    return source_id, rows, (note,)
+    every = np.zeros(len(source_id), np.int64)
+    every[: len(flags)] = flags
+    return source_id, rows, every, (note,)
 
 
 def _asked(columns: dict[str, NDArray[Any]], name: str, is_mask: bool, where: str) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.matching import MATCH_FLAGS, MatchFlag
 from xplabels.stars import Photometry
 from xplabels.surveys.table import Columns, Measured, Survey, number
 from xplabels.surveys.twomass import first, letters
@@ -40,4 +41,5 @@ ALLWISE = Survey(
     (*BANDS, *(e for errors in BANDS.values() for e in errors), "ph_qual"),
     measure,
     key="designation",
+    bits={MATCH_FLAGS: MatchFlag},
 )

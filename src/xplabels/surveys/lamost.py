@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.matching import MATCH_FLAGS, MatchFlag
 from xplabels.surveys.table import Columns, Measured, Survey, known_labels, number
 
 LRS_COLUMNS = {
@@ -75,6 +76,7 @@ LAMOST_LRS = Survey(
     measure_lrs,
     key="gaia_source_id",
     key_is_gaia=True,
+    bits={MATCH_FLAGS: MatchFlag},
     quality=("snr", "snrg"),
 )
 LAMOST_MRS = Survey(
@@ -84,5 +86,6 @@ LAMOST_MRS = Survey(
     measure_mrs,
     key="gaia_source_id",
     key_is_gaia=True,
+    bits={MATCH_FLAGS: MatchFlag},
     quality=("snr",),
 )

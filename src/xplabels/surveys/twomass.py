@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.matching import MATCH_FLAGS, MatchFlag
 from xplabels.stars import Photometry
 from xplabels.surveys.table import Columns, Measured, Survey, number
 
@@ -58,4 +59,5 @@ TWOMASS = Survey(
     (*(c for values, errors in BANDS.values() for c in (*values, *errors)), "ph_qual"),
     measure,
     key="designation",
+    bits={MATCH_FLAGS: MatchFlag},
 )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from xplabels.archive.columns import MAG_PER_RELATIVE_FLUX
 from xplabels.errors import InputError
+from xplabels.matching import MATCH_FLAGS, MatchFlag
 from xplabels.stars import Photometry
 from xplabels.surveys.table import Columns, Measured, Survey
 
@@ -102,4 +103,5 @@ UNWISE = Survey(
     ("flux", "dflux", *(c for pairs in NAMES.values() for pair in pairs for c in pair)),
     measure,
     key="unwise_objid",
+    bits={MATCH_FLAGS: MatchFlag},
 )
