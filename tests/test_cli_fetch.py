@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,15 @@ def test_what_cannot_be_is_told(
     assert main(["fetch", *words]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "pyvo" else find(name)
+    )
+    for what in (["--cone", "1,2,3"], ["--bulk", "xp"]):
+        assert main(["fetch", *what, "--output", str(tmp_path / "out")]) == 2
+        assert "pip install 'xplabels[archive]'" in capsys.readouterr().err

@@ -30,6 +30,7 @@ from xplabels.fetch.patience import (
     ServiceError,
     Stopped,
     check_answer,
+    check_installed,
     session,
     told_as_service_error,
 )
@@ -118,8 +119,9 @@ def list_bulk(
     Raises
     ------
     InputError
-        If the list cannot be had or is none.
+        If the list cannot be had or is none; without the extra ``archive``.
     """
+    check_installed()
     archive, patience = archive or Archive(), patience or Patience()
     folder = archive.bulk_folder(table)
     url = f"{folder}/{SUMS}"

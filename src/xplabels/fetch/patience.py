@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -105,6 +106,15 @@ class Patience:
                 if stop.wait(max(drawn, error.wait)):
                     raise Stopped from error
                 wait *= 2
+
+
+def check_installed() -> None:
+    """Raise :class:`InputError` if the packages that speak to archives are not there."""
+    for package in ("pyvo", "requests"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"fetching needs the package {package}", remedy="pip install 'xplabels[archive]'"
+            )
 
 
 def session(patience: Patience) -> requests.Session:

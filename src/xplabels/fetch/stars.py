@@ -17,6 +17,7 @@ from xplabels.fetch.asking import Asking, Settings
 from xplabels.fetch.assembly import write_spectra, write_table
 from xplabels.fetch.ids import Wanted
 from xplabels.fetch.ledger import ABSENT, ACCOUNT, FAILED, RECEIVED, REQUEST, Ledger
+from xplabels.fetch.patience import check_installed
 from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA
 
 FORMAT = 1
@@ -98,8 +99,10 @@ def fetch_stars(
     ------
     InputError
         If the output exists and is of another request; if the request makes no sense to the
-        service; if a table of the archive lacks a column that is needed.
+        service; if a table of the archive lacks a column that is needed; without the extra
+        ``archive``.
     """
+    check_installed()
     archive, settings = archive or Archive(), settings or Settings()
     chosen = _chosen(products)
     request = {
