@@ -343,7 +343,8 @@ def test_one_dominant_flux_mode_does_not_spoil_the_prediction(small_model, small
     stars.photometry.errors[...] = 0.0
     stated = model.predict(stars).errors_input
     features = model.feature_set.compute(stars)
-    x = np.column_stack([model.scaling.scale_x(features.x), np.zeros((20, 3))])
+    noise = model.scaling.scale_noise(model.feature_set.noise_levels(features))
+    x = np.column_stack([model.scaling.scale_x(features.x), np.zeros((20, 3)), noise])
     with torch.no_grad():
         jacobian = network.double()(torch.as_tensor(x), jacobian=True).jacobian.numpy()
     wanted = explicit(model.feature_set, stars, jacobian[..., :14] / model.scaling.x_scale)

@@ -85,6 +85,28 @@ def test_a_run_resumed_after_a_kill_equals_one_undisturbed(
     assert losses[0] == losses[1]
 
 
+def test_seconds_count_over_every_run_that_was_killed(stars, tmp_path, monkeypatch) -> None:
+    """Each run's clock starts at zero, and is ten seconds further on at every look."""
+    monkeypatch.setattr(optimisation, "SECONDS_BETWEEN_STATES", 0.0)
+    left: list[float] = []
+    for killed_at in (3, 5, None):
+        clock = iter(range(0, 10_000, 10))
+        monkeypatch.setattr(optimisation.time, "monotonic", lambda clock=clock: next(clock))
+        if killed_at is not None:
+            kill_after(monkeypatch, "network", killed_at)
+            with pytest.raises(Killed):
+                fitted(stars, quick(epochs=6), checkpoint=tmp_path / "states")
+            continue
+        monkeypatch.setattr(training, "silent", lambda *told: left.append(told[-1]))
+        model = fitted(stars, quick(epochs=6), checkpoint=tmp_path / "states")
+    seconds = [entry["seconds"] for entry in model.metadata["history"]["network"]]
+    assert len(seconds) == 6
+    assert (np.diff(seconds) > 0).all()
+    # the time left is judged by this run alone
+    assert left[-1] == 0
+    assert left[0] < 60
+
+
 def test_the_checkpoint_of_another_run_is_an_error(stars, tmp_path) -> None:
     folder = tmp_path / "states"
     fitted(stars, checkpoint=folder)

@@ -100,7 +100,7 @@ def test_ensembles_and_projections_come_back(small_model, small_stars, tmp_path)
     model = replace(
         small_model,
         networks=tuple(deepcopy(small_model.networks[0]) for _ in range(3)),
-        feature_set=FeatureSet((6, 5), old.auxiliary, "fs24", False, projection),
+        feature_set=FeatureSet((6, 5), old.auxiliary, "fs24", False, projection, True),
     )
     model.save(tmp_path / "m")
     loaded = Model.load(tmp_path / "m")

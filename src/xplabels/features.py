@@ -117,6 +117,8 @@ class FeatureSet:
         Whether the error of A_RP enters that of the pseudo-absolute magnitude (not in the paper).
     projection
         For networks trained on sampled spectra; None: inputs are archive coefficients.
+    noise
+        Whether the network is told how noisy each band is (:meth:`noise_levels`).
     """
 
     widths: tuple[int, int]
@@ -124,6 +126,7 @@ class FeatureSet:
     covariance: CovarianceRule = "exact"
     extinction_error: bool = True
     projection: Projection | None = None
+    noise: bool = False
 
     def __post_init__(self) -> None:
         for name in self.auxiliary:
@@ -154,6 +157,20 @@ class FeatureSet:
         bp, rp = self.widths
         spectral = [f"bp_{i}" for i in range(bp)] + [f"rp_{i}" for i in range(rp)]
         return (*spectral, *self.auxiliary)
+
+    def noise_levels(self, features: Features) -> NDArray[np.float64]:
+        """log10 of the median coefficient error of BP and RP in units of RP 0, [N, 2] or [N, 0].
+
+        The best weight of a weak coefficient depends on its noise. The median over a band is
+        known for sampled spectra too, whose errors follow a template.
+        """
+        if not self.noise:
+            return np.empty((len(features), 0))
+        bp = self.widths[0]
+        relative = features.errors / np.abs(features.divisor)[:, None]
+        bands = (relative[:, :bp], relative[:, bp:])
+        with np.errstate(divide="ignore"):
+            return np.log10(np.stack([np.median(band, axis=1) for band in bands], axis=1))
 
     def compute(self, stars: Stars) -> Features:
         """Inputs of ``stars``, with flags for what is missing or doubtful.

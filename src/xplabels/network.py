@@ -63,6 +63,8 @@ class Architecture:
         Number of scaled inputs F.
     masks
         Number of further inputs that say which auxiliary inputs are missing (1) or not (0).
+    noise
+        Number of noise levels that the network is told after these: 2 or 0.
     hidden
         Width of each hidden layer.
     labels
@@ -88,6 +90,7 @@ class Architecture:
     scatter: ModelScatter = "dropout"
     samples: int = 0
     spectral: int = 0
+    noise: int = 0
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -110,7 +113,7 @@ class Architecture:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Widths of what enters the first layer and of the hidden layers."""
-        return (self.inputs + self.masks + self.samples, *self.hidden)
+        return (self.inputs + self.masks + self.noise + self.samples, *self.hidden)
 
     @property
     def flop_with_jacobian(self) -> int:
@@ -129,7 +132,7 @@ class Outputs(NamedTuple):
     labels: Tensor  # [N, K]
     excess: Tensor  # [N, K] variance
     model: Tensor  # [N, K] variance
-    jacobian: Tensor | None  # [N, K, F + masks]
+    jacobian: Tensor | None  # [N, K, F + masks + noise]
     clamped: Tensor  # bool [N]
 
 
@@ -142,6 +145,7 @@ class UncertainNetwork(nn.Module):
         self.log_flux: LogFlux | None = None
         if architecture.samples:
             self.log_flux = LogFlux(architecture.samples, architecture.spectral)
+        self.emphasis: Tensor | None = None
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(architecture.sizes))
         self.out = nn.Linear(architecture.hidden[-1], architecture.outputs)
 
@@ -154,7 +158,7 @@ class UncertainNetwork(nn.Module):
         shared: bool = False,
         full: bool = False,
     ) -> Outputs:
-        """Outputs for scaled inputs and masks [N, F + masks].
+        """Outputs for scaled inputs, masks and noise levels [N, F + masks + noise].
 
         Parameters
         ----------
@@ -176,6 +180,8 @@ class UncertainNetwork(nn.Module):
         h, slope = x, cast(Tensor | None, None)
         if self.log_flux is not None:
             h, slope = self.log_flux(x)
+        if self.emphasis is not None:
+            h = h * self.emphasis
         for layer in self.hidden:
             h, d = activation(layer(h))
             if drop and p > 0:
@@ -195,6 +201,8 @@ class UncertainNetwork(nn.Module):
         chain = None
         if jacobian:
             chain, scatter = self._chain(units, derivatives, full)
+            if self.emphasis is not None:
+                chain = chain * self.emphasis
             if self.log_flux is not None and slope is not None:
                 chain = self.log_flux.pull_back(chain, slope)
             if self.architecture.scatter == "dropout":
@@ -202,6 +210,22 @@ class UncertainNetwork(nn.Module):
         if full:
             model = torch.diag_embed(model)
         return Outputs(raw[:, :k], excess, model, chain, clamped)
+
+    def emphasise(self, emphasis: Tensor) -> None:
+        """Multiply what enters the first layer by ``emphasis`` while training goes on.
+
+        The same functions can be learnt, but an input that comes in larger is learnt from sooner
+        and restrained less.
+        """
+        self.emphasis = emphasis
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Put the emphasis into the first layer's weights: the same outputs without it."""
+        if self.emphasis is not None:
+            first = cast(nn.Linear, self.hidden[0])
+            first.weight.mul_(self.emphasis)
+            self.emphasis = None
 
     def _chain(
         self, units: list[Tensor], derivatives: list[Tensor], full: bool

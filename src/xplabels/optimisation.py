@@ -128,6 +128,7 @@ def fit(
     history: list[dict[str, float]] = []
     done = _restore(checkpoint, stage, network, optimiser, history)
     begun, resumed_at, saved = time.monotonic(), done, time.monotonic()
+    before = history[-1]["seconds"] if history else 0.0
     steps = list(_epochs(recipe, len(sample), epochs, input_fraction))
     for epoch, count in enumerate(steps):
         if epoch < done:
@@ -145,14 +146,15 @@ def fit(
             optimiser.step()
             total += float(loss.detach())
         network.eval()
+        spent = time.monotonic() - begun
         entry = {
             "epoch": float(epoch + 1),
             "train": total / count,
             "validation": _evaluate(network, propagation, validation, recipe, input_fraction > 0),
-            "seconds": time.monotonic() - begun,
+            "seconds": before + spent,  # of all runs that got here
         }
         history.append(entry)
-        left = (len(steps) - epoch - 1) * entry["seconds"] / (epoch + 1 - resumed_at)
+        left = (len(steps) - epoch - 1) * spent / (epoch + 1 - resumed_at)
         progress(stage, epoch + 1, len(steps), entry["train"], entry["validation"], left)
         if time.monotonic() - saved > SECONDS_BETWEEN_STATES or epoch + 1 == len(steps):
             _save(checkpoint, stage, network, optimiser, history)
@@ -230,7 +232,7 @@ def _loss(
     """Mean loss of one batch, auxiliary inputs hidden at random where the recipe says so."""
     block = sample.block
     if propagation.masks:
-        block = block.hide(torch.rand(block.missing.shape) < recipe.missing_fraction)
+        block = block.hide(_hidden(block.missing, recipe.missing_fraction))
     if sample.lesson is not None:
         out = propagation.run(network, block, input_term=input_term)
         # its match is sought under dropout, as any network's is
@@ -248,6 +250,16 @@ def _loss(
         recipe.likelihood,
         recipe.dof,
     )
+
+
+def _hidden(missing: Tensor, fraction: float) -> Tensor:
+    """Which auxiliary inputs to hide, bool [N, A]: of ``fraction`` of the stars some or all.
+
+    Most stars lack all of a survey or nothing, hence half of these lose everything.
+    """
+    some = torch.rand(missing.shape) < 0.5
+    everything = torch.rand(len(missing), 1) < 0.5
+    return (some | everything) & (torch.rand(len(missing), 1) < fraction)
 
 
 def _distillation_loss(

@@ -5,7 +5,7 @@ The same function serves the loss and the prediction: what is added at predictio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,11 +29,14 @@ class Block:
         Bool [N, A] for the auxiliary inputs.
     errors
         What the input variance is made of.
+    noise
+        Scaled noise levels [N, 2], or [N, 0] where the network is not told them.
     """
 
     x: Tensor
     missing: Tensor
     errors: ErrorTensors
+    noise: Tensor
 
     @classmethod
     def of(
@@ -46,6 +49,9 @@ class Block:
             torch.as_tensor(np.nan_to_num(scaled), dtype=dtype),
             torch.as_tensor(missing),
             ErrorTensors(features, dtype),
+            torch.as_tensor(
+                np.nan_to_num(scaling.scale_noise(feature_set.noise_levels(features))), dtype=dtype
+            ),
         )
 
     def __len__(self) -> int:
@@ -53,11 +59,11 @@ class Block:
 
     def take(self, rows: Tensor) -> Block:
         """The stars ``rows``."""
-        return Block(self.x[rows], self.missing[rows], self.errors.take(rows))
+        return Block(self.x[rows], self.missing[rows], self.errors.take(rows), self.noise[rows])
 
     def hide(self, hidden: Tensor) -> Block:
         """The same stars with the auxiliary inputs ``hidden`` (bool [N, A]) missing as well."""
-        return Block(self.x, self.missing | hidden, self.errors)
+        return replace(self, missing=self.missing | hidden)
 
 
 class Propagated(NamedTuple):
@@ -115,7 +121,7 @@ class Propagation:
         self.powers = 2 ** torch.arange(len(feature_set.auxiliary))
 
     def network_input(self, block: Block) -> Tensor:
-        """Completed inputs and masks [N, F (+ A)]."""
+        """Completed inputs, masks and noise levels [N, F (+ A) (+ 2)]."""
         present = torch.cat(
             [block.x[:, : self.n], block.x[:, self.n :].masked_fill(block.missing, 0.0)], dim=1
         )
@@ -125,9 +131,8 @@ class Propagation:
             filled = torch.zeros_like(present)
             filled[gone, self.n :] = (rules @ present[gone][:, :, None])[:, :, 0]
             present = present + filled
-        if not self.masks:
-            return present
-        return torch.cat([present, block.missing.to(present.dtype)], dim=1)
+        masks = block.missing.to(present.dtype) if self.masks else present[:, :0]
+        return torch.cat([present, masks, block.noise], dim=1)
 
     def run(
         self,
@@ -140,7 +145,7 @@ class Propagation:
     ) -> Propagated:
         """Labels and variances of a block; without ``input_term`` no Jacobian is formed.
 
-        ``full`` (with ``input_term``): with the covariances of the labels.
+        ``full`` (with ``input_term``): with the covariance of the labels.
         """
         outputs = self.outputs(network, self.network_input(block), input_term, drop, full)
         if outputs.jacobian is None:

@@ -7,7 +7,7 @@ scatter about that mean, both from the training set's covariance: x_m = mu_m + B
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 RIDGE = 1e-4
 """Added to the diagonal of the inputs' correlation matrix before it is inverted."""
+
+NOISE_LIMIT = 2.5
+"""Scaled noise levels are kept within these many standard deviations of the training set's."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Scaling:
         Float64 [F, F] of the scaled inputs.
     y_mean, y_scale
         Float64 [K], in the labels' units.
+    noise_mean, noise_scale
+        Float64 [2] of the noise levels, or [0] where the network is not told them.
     """
 
     x_mean: NDArray[np.float64]
@@ -41,6 +46,8 @@ class Scaling:
     x_correlation: NDArray[np.float64]
     y_mean: NDArray[np.float64]
     y_scale: NDArray[np.float64]
+    noise_mean: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    noise_scale: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @classmethod
     def fit(
@@ -49,10 +56,12 @@ class Scaling:
         y: NDArray[np.float64],
         inputs: Sequence[str] = (),
         labels: Sequence[str] = (),
+        noise: NDArray[np.float64] | None = None,
     ) -> Scaling:
         """Statistics of the training inputs [N, F] and labels [N, K]; NaN is left out.
 
-        ``inputs`` and ``labels`` name the columns in messages.
+        ``inputs`` and ``labels`` name the columns in messages; ``noise`` [N, 2 or 0] are the
+        noise levels.
 
         Raises
         ------
@@ -75,13 +84,31 @@ class Scaling:
         sample = scaled[whole] if whole.sum() > 2 * x.shape[1] else np.nan_to_num(scaled)
         correlation = sample.T @ sample / len(sample)
         y_scale = np.nanstd(y, axis=0)
+        noise = np.empty((len(x), 0)) if noise is None else noise
+        noise = noise[np.isfinite(noise).all(axis=1)]  # an error of zero has no logarithm
+        noise_scale = noise.std(axis=0)
         return cls(
-            x_mean, x_scale, correlation, np.nanmean(y, axis=0), np.where(y_scale > 0, y_scale, 1.0)
+            x_mean,
+            x_scale,
+            correlation,
+            np.nanmean(y, axis=0),
+            np.where(y_scale > 0, y_scale, 1.0),
+            noise.mean(axis=0),
+            np.where(noise_scale > 1e-6, noise_scale, 1.0),
         )
 
     def scale_x(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Inputs [N, F] in units of the training scatter."""
         return (x - self.x_mean) / self.x_scale
+
+    def scale_noise(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Noise levels [N, 2 or 0] in units of the training scatter, kept within its range.
+
+        What a network makes of a star fainter than those it trained on is what it makes of the
+        faintest of them: the growth of the error is left to the propagated noise.
+        """
+        scaled = (levels - self.noise_mean) / self.noise_scale
+        return np.clip(scaled, -NOISE_LIMIT, NOISE_LIMIT)
 
     def scale_y(
         self, values: NDArray[np.float64], errors: NDArray[np.float64]

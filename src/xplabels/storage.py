@@ -171,6 +171,7 @@ def _description(model: Model) -> dict[str, Any]:
             "auxiliary": list(features.auxiliary),
             "covariance": features.covariance,
             "extinction_error": features.extinction_error,
+            "noise": features.noise,
             "trained_on": "coefficients" if features.projection is None else "sampled",
         },
         "network": {
@@ -183,6 +184,7 @@ def _description(model: Model) -> dict[str, Any]:
             "scatter": architecture.scatter,
             "samples": architecture.samples,
             "spectral": architecture.spectral,
+            "noise": architecture.noise,
             "flop_a_star_with_jacobian": architecture.flop_with_jacobian * len(model.networks),
         },
         "domain_threshold": model.domain.threshold,
@@ -209,13 +211,16 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
         features["covariance"],
         features["extinction_error"],
         projection,
+        features.get("noise", False),
     )
     names = check_names([label["name"] for label in description["labels"]])
     architecture = Architecture(
         network["inputs"], network["masks"], tuple(network["hidden"]), len(names),
         network["activation"], network["dropout"], network["scatter"],
-        network["samples"], network["spectral"],
+        network["samples"], network["spectral"], network.get("noise", 0),
     )  # fmt: skip
+    for name in ("noise_mean", "noise_scale"):  # models of before they were told
+        arrays.setdefault(f"scaling.{name}", np.empty(0))
     scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__))
     _check(description, arrays, feature_set, architecture, len(names))
     if network["members"] < 1:
@@ -254,11 +259,15 @@ def _check(
         raise ValueError(f"the network takes {architecture.inputs} inputs, there are {inputs}")
     if architecture.masks not in (0, len(features.auxiliary)):
         raise ValueError(f"{architecture.masks} masks for {len(features.auxiliary)} inputs")
+    noise = 2 * features.noise
+    if architecture.noise != noise:
+        raise ValueError(f"the network takes {architecture.noise} noise levels, there are {noise}")
     components = arrays["domain.whitening"].shape[1]
     shapes: dict[str, tuple[int, ...]] = {
         "scaling.x_mean": (inputs,), "scaling.x_scale": (inputs,),
         "scaling.x_correlation": (inputs, inputs), "scaling.y_mean": (labels,),
-        "scaling.y_scale": (labels,), "calibration.factor": (labels,),
+        "scaling.y_scale": (labels,), "scaling.noise_mean": (noise,),
+        "scaling.noise_scale": (noise,), "calibration.factor": (labels,),
         "calibration.factor_95": (labels,), "domain.whitening": (inputs, components),
         "label_range": (labels, 2),
     }  # fmt: skip

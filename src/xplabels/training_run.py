@@ -19,6 +19,9 @@ from xplabels.propagation import Propagation
 from xplabels.recipes import Recipe
 from xplabels.training_table import TrainingTable
 
+LOG_FLUX_EMPHASIS = 2.0
+"""Standard deviation with which log flux enters the first layer, where a recipe has emphasis."""
+
 History = dict[str, list[dict[str, float]]]
 
 
@@ -150,7 +153,7 @@ class Run:
             table.x.shape[1], self.masks, hidden, len(table.scaling.y_mean),
             self.recipe.activation, dropout, scatter,
             0 if self.sampling is None else self.recipe.flux_samples,
-            table.feature_set.n_spectral,
+            table.feature_set.n_spectral, len(table.scaling.noise_mean),
         )  # fmt: skip
 
     def _fit(
@@ -161,12 +164,28 @@ class Run:
         torch.manual_seed(seed)
         network = UncertainNetwork(architecture)
         self._set_log_flux(network)
+        self._emphasise(network)
         history = fit(
             network, self.propagation, sample, self.validation, self.recipe,
             stage=stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
             input_fraction=input_fraction, checkpoint=self.checkpoint, progress=self.progress,
         )  # fmt: skip
+        network.settle()
         return network, history
+
+    def _emphasise(self, network: UncertainNetwork) -> None:
+        """Let the inputs that vary most come in larger: they are measured best, too."""
+        if not self.recipe.emphasis:
+            return
+        n = self.table.feature_set.n_spectral
+        emphasis = np.ones(network.architecture.sizes[0])
+        spread = np.nanstd(self.table.x[self.table.train, :n], axis=0)
+        varies = spread > 0  # RP 0 is 1 for every star
+        relative = spread[varies] / np.median(spread[varies])
+        emphasis[:n][varies] = relative**self.recipe.emphasis
+        if network.architecture.samples:
+            emphasis[-network.architecture.samples :] = LOG_FLUX_EMPHASIS
+        network.emphasise(torch.as_tensor(emphasis, dtype=torch.float32))
 
     def _set_log_flux(self, network: UncertainNetwork) -> None:
         """Wavelengths spread evenly over the sampling, statistics from the training stars."""

@@ -91,8 +91,9 @@ def training_table(
     stars, labels = stars[kept], labels[kept]
     auxiliary = _available(stars) if "available" in recipe.auxiliary else recipe.auxiliary
     feature_set = FeatureSet.for_stars(
-        stars, auxiliary, covariance=recipe.covariance, extinction_error=recipe.extinction_error
-    )
+        stars, auxiliary, covariance=recipe.covariance,
+        extinction_error=recipe.extinction_error, noise=recipe.noise_levels,
+    )  # fmt: skip
     features = feature_set.compute(stars)
     n = feature_set.n_spectral
     whole = np.isfinite(features.x[:, :n]).all(axis=1) & np.isfinite(features.errors).all(axis=1)
@@ -125,7 +126,8 @@ def training_table(
                     remedy=f"give more stars with {name}, or train without it",
                 )
     with located(stars.where):
-        scaling = Scaling.fit(features.x[train], y[train], feature_set.names, names)
+        noise = feature_set.noise_levels(features)
+        scaling = Scaling.fit(features.x[train], y[train], feature_set.names, names, noise[train])
     return TrainingTable(stars, feature_set, features, y, y_error, train, validation, scaling)
 
 

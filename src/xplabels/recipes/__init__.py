@@ -32,12 +32,18 @@ class Recipe:
     copies
         Reddened copies of each star that teachers show to a distilled network.
     missing_fraction
-        Share of auxiliary inputs hidden at random while training, each star anew each epoch; the
-        network is told which are missing. 0: it is not told, and missing inputs are only
-        completed.
+        Share of the stars of which some or all auxiliary inputs are hidden while training, anew
+        each epoch; the network is told which are missing. 0: it is not told, and missing inputs
+        are only completed.
     flux_samples
         Number of wavelengths whose log flux is put beside the coefficients, or 0. It needs the
         sampling matrix, which is known for 55 + 55 coefficients.
+    noise_levels
+        Whether the network is told how noisy BP and RP are: the best weight of a weak
+        coefficient depends on it, and so does what the labels' error is made of.
+    emphasis
+        Spectral inputs enter the first layer in proportion to the power ``emphasis`` of their
+        scatter: 0: all alike (z-scores), 1: as they are. The weak coefficients are mostly noise.
     hidden, activation, dropout
         See :class:`~xplabels.network.Architecture`.
     scatter
@@ -69,8 +75,10 @@ class Recipe:
     extinction_error: bool = True
     reddening: float = 0.3
     copies: int = 8
-    missing_fraction: float = 0.15
+    missing_fraction: float = 0.1
     flux_samples: int = 86
+    noise_levels: bool = True
+    emphasis: float = 0.3
     hidden: tuple[int, ...] = (350, 350, 350, 350, 350)
     activation: str = "silu"
     dropout: float = 0.1
@@ -146,6 +154,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "reddening": (0, 5),
+    "emphasis": (0, 1),
     "copies": (1, 1000),
     "missing_fraction": (0, 0.9),
     "flux_samples": (0, 343),

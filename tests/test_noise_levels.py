@@ -1,0 +1,127 @@
+"""What the network is told of the noise: its value, its bounds, its way into and out of a model."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from xplabels.errors import InputError
+from xplabels.features import FeatureSet
+from xplabels.model import Model
+from xplabels.propagation import Block, Propagation
+from xplabels.recipes import Recipe
+from xplabels.scaling import NOISE_LIMIT, Scaling
+from xplabels.synthetic import example_stars
+from xplabels.training import train
+
+QUICK = Recipe(hidden=(8,), epochs=2, flux_samples=0, reddening=0.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return train(example_stars(600), ["teff", "logg"], QUICK, progress=False)
+
+
+def noise_by_loop(stars, features):
+    """The definition, star by star."""
+    bp = features.widths[0]
+    levels = []
+    for i in range(len(stars)):
+        r0 = abs(float(stars.spectra.rp.coefficients[i, 0]))
+        levels.append(
+            [
+                np.log10(np.median(np.asarray(band.errors[i], float)) / r0)
+                for band in (stars.spectra.bp, stars.spectra.rp)
+            ]
+        )
+    assert bp == stars.spectra.bp.coefficients.shape[1]
+    return np.array(levels)
+
+
+def test_levels_are_the_median_relative_errors_of_each_band():
+    stars = example_stars(20)
+    features = FeatureSet.for_stars(stars, ("bp_rp",), noise=True)
+    levels = features.noise_levels(features.compute(stars))
+    assert np.allclose(levels, noise_by_loop(stars, features), rtol=1e-6)
+
+
+def test_a_network_that_is_not_told_has_no_levels():
+    stars = example_stars(20)
+    features = FeatureSet.for_stars(stars, ("bp_rp",))
+    assert features.noise_levels(features.compute(stars)).shape == (20, 0)
+
+
+def test_brightness_alone_does_not_matter_but_noise_does(model):
+    """The same spectrum ten times as bright with ten times the errors is the same star."""
+    stars = example_stars(30)
+    spectra = stars.spectra
+    brighter, noisier = (
+        replace(
+            stars,
+            spectra=replace(
+                spectra,
+                bp=replace(
+                    spectra.bp,
+                    coefficients=spectra.bp.coefficients * by,
+                    errors=spectra.bp.errors * 10,
+                ),
+                rp=replace(
+                    spectra.rp,
+                    coefficients=spectra.rp.coefficients * by,
+                    errors=spectra.rp.errors * 10,
+                ),
+            ),
+        )
+        for by in (10.0, 1.0)
+    )
+    as_observed = model.predict(stars)
+    assert np.allclose(model.predict(brighter).values, as_observed.values, rtol=1e-5)
+    assert not np.allclose(model.predict(noisier).values, as_observed.values, rtol=1e-5)
+
+
+def test_levels_stay_within_the_range_trained_on():
+    generator = np.random.default_rng(1)
+    levels = generator.normal([-3.0, -3.5], [0.3, 0.2], (500, 2))
+    scaling = Scaling.fit(generator.normal(size=(500, 3)), levels, noise=levels)
+    scaled = scaling.scale_noise(np.concatenate([levels, [[0.0, -9.0], [np.inf, -np.inf]]]))
+    assert np.allclose(scaled[:-2].std(axis=0), 1, atol=0.05)
+    assert scaled[-2:].tolist() == [[NOISE_LIMIT, -NOISE_LIMIT]] * 2
+
+
+def test_levels_come_last_into_the_network(model):
+    stars = example_stars(10)
+    features = model.feature_set.compute(stars)
+    block = Block.of(features, model.feature_set, model.scaling, torch.float64)
+    propagation = Propagation(model.feature_set, model.scaling, True, torch.float64)
+    entering = propagation.network_input(block).numpy()
+    inputs = len(model.feature_set.names) + len(model.feature_set.auxiliary)
+    assert entering.shape == (10, inputs + 2)
+    expected = model.scaling.scale_noise(model.feature_set.noise_levels(features))
+    assert np.allclose(entering[:, inputs:], expected)
+    assert block.take(torch.arange(3)).noise.shape == (3, 2)
+
+
+def test_a_saved_model_is_told_again(model, tmp_path):
+    stars = example_stars(25)
+    model.save(tmp_path / "model")
+    again = Model.load(tmp_path / "model")
+    assert again.feature_set.noise
+    assert np.array_equal(again.predict(stars).values, model.predict(stars).values)
+
+
+def test_a_model_whose_parts_disagree_about_noise_is_refused(model, tmp_path):
+    folder = tmp_path / "model"
+    model.save(folder)
+    description = json.loads((folder / "model.json").read_text())
+    description["features"]["noise"] = False
+    (folder / "model.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"do not fit together.*2 noise levels, there are 0"):
+        Model.load(folder)
+
+
+def test_the_paper_is_not_told():
+    from xplabels.recipes import load_recipe
+
+    assert not load_recipe("paper").noise_levels
