@@ -22,6 +22,7 @@ from xplabels.archive.plain import read_columns
 from xplabels.errors import InputError
 from xplabels.matching import MatchFlag, shared, told
 from xplabels.output import check_output, whole_file
+from xplabels.sky_crossmatch import Moving, lsdb_algorithm
 from xplabels.surveys import SURVEYS
 
 REFERENCE_EPOCH = 2016.0
@@ -118,8 +119,6 @@ def match_on_sky(
     with _quiet():
         lsdb = _lsdb()
     with _quiet(), _workers(workers):
-        from xplabels.sky_crossmatch import MovingCrossmatch
-
         left, count = _stars(lsdb, stars)
         right = _catalogue(lsdb, catalogue, margin, survey, more_columns)
         threshold = right.margin.hc_structure.catalog_info.margin_threshold
@@ -129,7 +128,7 @@ def match_on_sky(
                 where=catalogue,
                 remedy="give a smaller radius, or a wider margin with --margin",
             )
-        algorithm = MovingCrossmatch(radius, epoch, REFERENCE_EPOCH)
+        algorithm = lsdb_algorithm(Moving(radius, epoch, REFERENCE_EPOCH))
         joined = left.crossmatch(
             right, algorithm=algorithm, suffixes=("_star", ""), suffix_method="all_columns"
         )
