@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from xplabels.calibration import Calibration
 from xplabels.domain import Domain
-from xplabels.features import FeatureSet
+from xplabels.errors import InputError
+from xplabels.features import Features, FeatureSet
 from xplabels.flags import UNUSABLE, Flag
+from xplabels.jit import available
 from xplabels.network import UncertainNetwork, dropout_passes, sample_variance
 from xplabels.prediction import Prediction, packed_correlations, stack
 from xplabels.propagation import Block, Propagated, Propagation
@@ -22,6 +25,13 @@ from xplabels.recipes import Recipe
 from xplabels.scaling import Scaling
 from xplabels.stars import Stars
 
+if TYPE_CHECKING:
+    from xplabels.kernels.prediction import Kernels
+
+Engine = Literal["auto", "compiled", "torch"]
+
+COMPILED_FROM = 1000
+"""Fewer stars than these are predicted before compiled code is even loaded."""
 BLOCK = 2048
 """Stars predicted at a time: bounds memory, and results do not depend on it."""
 
@@ -80,6 +90,13 @@ class Model:
 
         return load_model(name_or_path)
 
+    @cached_property
+    def kernels(self) -> Kernels:
+        """Arrays and compiled code that predict; needs the extra ``fast``."""
+        from xplabels.kernels.prediction import Kernels
+
+        return Kernels(self.feature_set, self.scaling, self.networks)
+
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write ``model.json``, ``weights.safetensors`` and ``card.md``, all or none.
 
@@ -93,7 +110,11 @@ class Model:
         save_model(self, Path(folder), overwrite)
 
     def predict(
-        self, stars: Stars, progress: bool = False, correlations: bool = False
+        self,
+        stars: Stars,
+        progress: bool = False,
+        correlations: bool = False,
+        engine: Engine = "auto",
     ) -> Prediction:
         """Labels with errors of every star; NaN and a flag where there can be none.
 
@@ -106,11 +127,16 @@ class Model:
             Whether to show a bar.
         correlations
             Whether to give the correlations of each star's label errors, too.
+        engine
+            ``compiled`` takes the kernels (:mod:`xplabels.kernels`; extra ``fast``), ``torch`` the
+            path that training takes, ``auto`` the kernels where they can be had and pay. They
+            agree.
 
         Raises
         ------
         InputError
-            If the spectra are of another kind or width than the model's.
+            If the spectra are of another kind or width than the model's; if ``engine`` is unknown,
+            or is ``compiled`` where that is not possible.
 
         Examples
         --------
@@ -122,7 +148,7 @@ class Model:
         """
         from tqdm import tqdm
 
-        predictor = _Predictor(self, correlations)
+        predictor = _Predictor(self, correlations, _kernels(self, engine, len(stars)))
         starts = range(0, len(stars), BLOCK)
         blocks = [
             predictor.predict(stars[slice(start, start + BLOCK)])
@@ -136,11 +162,15 @@ class Model:
 class _Predictor:
     """A model's tensors, prepared once for many blocks."""
 
-    def __init__(self, model: Model, correlations: bool) -> None:
-        self.model = model
+    def __init__(
+        self, model: Model, correlations: bool = False, kernels: Kernels | None = None
+    ) -> None:
+        self.model, self.kernels = model, kernels
         self.correlations = correlations
-        masks = model.networks[0].architecture.masks > 0
-        self.propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)
+        self.propagation: Propagation | None = None
+        if kernels is None:
+            masks = model.networks[0].architecture.masks > 0
+            self.propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)
 
     def predict(self, stars: Stars) -> Prediction:
         """One block of stars."""
@@ -159,20 +189,26 @@ class _Predictor:
             k = len(model.names)
             correlations = np.full((len(stars), k * (k - 1) // 2), np.nan)
         if usable.any():
-            block = Block.of(features[usable], model.feature_set, model.scaling, torch.float64)
-            with torch.no_grad():
-                out = propagate(
-                    model.networks, self.propagation, block, model.recipe, self.correlations
-                )
-                x = self.propagation.network_input(block)[:, : features.x.shape[1]]
+            out, x = self._propagate(features[usable])
             if correlations is not None:
                 correlations[usable] = packed_correlations(out.covariance().numpy())
                 out = out.variances()
             for name in arrays:
                 arrays[name][usable] = getattr(out, name).numpy()
-            distance[usable] = model.domain.distance(x.numpy())
+            distance[usable] = model.domain.distance(x)
             clamped[usable] = out.clamped.numpy()
         return self._assemble(stars, features.flags, arrays, distance, clamped, correlations)
+
+    def _propagate(self, features: Features) -> tuple[Propagated, NDArray[np.float64]]:
+        """What the networks say, and the completed inputs [N, F]."""
+        if self.kernels is not None:
+            return self.kernels.run(features, self.correlations)
+        model, propagation = self.model, cast(Propagation, self.propagation)
+        block = Block.of(features, model.feature_set, model.scaling, torch.float64)
+        with torch.no_grad():
+            out = propagate(model.networks, propagation, block, model.recipe, self.correlations)
+            x = propagation.network_input(block)[:, : features.x.shape[1]]
+        return out, x.numpy()
 
     def _assemble(
         self, stars: Stars, flags: NDArray[np.uint32], arrays: dict[str, NDArray[np.float64]],
@@ -233,6 +269,26 @@ class _Predictor:
             "VERSION": metadata.get("versions", {}).get("xplabels", ""),
             "SCATTER": self.model.recipe.scatter,
         }
+
+
+def _kernels(model: Model, engine: Engine, stars: int) -> Kernels | None:
+    """The model's kernels, or None where the torch path is to be taken."""
+    if engine not in get_args(Engine):
+        raise InputError(
+            f"unknown engine {engine!r}", remedy=f"choose among {', '.join(get_args(Engine))}"
+        )
+    hindrance = ""
+    if not available():
+        hindrance = "numba is not installed (extra 'fast'), or this machine is big-endian"
+    elif model.recipe.scatter == "sampling" and len(model.networks) == 1:
+        hindrance = "this model's error is sampled by dropout passes, which torch draws"
+    if engine == "compiled":
+        if hindrance:
+            raise InputError(
+                f"the compiled engine cannot be had: {hindrance}", remedy="take 'torch' or 'auto'"
+            )
+        return model.kernels
+    return None if engine == "torch" or hindrance or stars < COMPILED_FROM else model.kernels
 
 
 def propagate(
