@@ -115,6 +115,8 @@ def obvious_matches(sky: MadeSky, radius: float) -> dict[int, tuple[int, int, in
 
 
 SCRIPT = """
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from astropy.table import Table
 from xplabels.cli import main
@@ -130,6 +132,12 @@ assert main([*wide, "--output", "two.parquet", "--workers", "2"]) == 0
 table = ["match", "stars.fits", "unwise"]
 assert main([*table, *epoch, "--output", "narrow.parquet"]) == 0
 assert main([*table, "--epoch", "1976", "--radius", "59", "--output", "far.parquet"]) == 0
+server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+there = f"http://127.0.0.1:{server.server_port}"
+wide[1:3] = [f"{there}/gaia", f"{there}/unwise"]
+assert main([*wide, "--output", "remote.parquet"]) == 0
+server.shutdown()
 """
 
 
@@ -152,9 +160,10 @@ def hats(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MadeSky]:
 
 @needs_lsdb
 def test_two_hats_catalogues(hats: tuple[Path, MadeSky]) -> None:
-    """Every match is the one on the whole sky; one process and two workers write the same."""
+    """Every match is that of the whole sky, with two workers and over HTTP as in one process."""
     folder, sky = hats
     assert (folder / "one.parquet").read_bytes() == (folder / "two.parquet").read_bytes()
+    assert (folder / "one.parquet").read_bytes() == (folder / "remote.parquet").read_bytes()
     found = pq.read_table(folder / "one.parquet").to_pydict()
     told = {
         source_id: (int(name[4:]), count, flags & ~MatchFlag.FAST)
