@@ -125,7 +125,7 @@ class CutFlow:
             axes.invert_yaxis()
             axes.set_xlabel("rows removed")
             axes.set_title(f"{self.before:,} rows given, {self.after:,} kept", loc="left")
-            axes.legend(loc="upper right")
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
             return figure
 
         return draw()
