@@ -117,8 +117,14 @@ def test_a_server_that_sends_another_range(
 ) -> None:
     server.ranges = ranges
     server.faults.extend([Fault("truncate"), Fault("shifted")])
-    fetch(server, tmp_path / "bulk")
+    summary = fetch(server, tmp_path / "bulk")
     assert_whole(tmp_path / "bulk")
+    first = len(next(iter(made_files().values())))
+    kept = first // 2 // BLOCK_BYTES * BLOCK_BYTES
+    # what was kept came for nothing, but nothing of the wrong range was taken
+    assert summary.size == kept + sum(len(body) for body in made_files().values())
+    tries = ["", f"bytes={kept}-", ""] if ranges else ["", f"bytes={kept}-"]
+    assert server.ranges_asked == [*tries, "", ""]
 
 
 def test_a_file_that_never_comes_right_is_told(server: FileService, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -472,6 +473,33 @@ def test_nothing_of_anybody_else_is_replaced(services: Services, tmp_path: Path)
     services.fetch(tmp_path / "half", products=["xp"])
     with pytest.raises(InputError, match="unfinished fetch of another request"):
         services.fetch(tmp_path / "half", services.made.ids[:5])
+
+
+@pytest.mark.parametrize("where", ["assembling", "exchanging", "published"])
+def test_a_kill_while_the_output_is_put_in_place(
+    services: Services, spectra_alone: dict[str, bytes], tmp_path: Path, where: str
+) -> None:
+    """The states between which the moves of the end lie, each made by hand."""
+    output, ledger = tmp_path / "out", tmp_path / "out.partial"
+    services.datalink.withheld = sorted(services.with_spectrum)[:1]
+    services.fetch(output, products=["xp"])
+    assert ledger.is_dir()
+    services.datalink.withheld = ()
+    if where == "published":
+        keep = shutil.copytree(ledger, tmp_path / "keep")
+        services.fetch(output, products=["xp"])
+        keep.rename(ledger)
+        next(ledger.glob("*.parquet")).unlink()
+    else:
+        (ledger / "whole").mkdir()
+        (ledger / "whole" / "xp.parquet").write_bytes(b"half of")
+        (ledger / "answer-1").mkdir()
+        (ledger / ".1.partial.ids.parquet").write_bytes(b"half of")
+        if where == "exchanging":
+            output.rename(ledger / "old")
+    assert services.fetch(output, products=["xp"]).complete
+    assert contents(output) == spectra_alone
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_two_fetches_do_not_share_a_folder(services: Services, tmp_path: Path) -> None:

@@ -154,10 +154,6 @@ class Ledger:
         for left in self.folder.iterdir():
             if left.name.startswith((".", "answer-", "whole", "old")):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
-        counted = {self._rows_of(path) for path in self.folder.glob("*-*.ids.parquet")}
-        for rows in self.folder.glob("*-*.parquet"):
-            if not rows.name.endswith(".ids.parquet") and rows not in counted:
-                rows.unlink()
 
     @staticmethod
     def _rows_of(told: Path) -> Path:
