@@ -1,0 +1,98 @@
+"""Errors too small for some stars and too large for others are told by validation stars."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from xplabels.error_shape import BOUND, LARGEST, ErrorShape, terms
+
+
+def simulated(count, seed, wrong):
+    """Stars whose errors are stated too small by the factor ``wrong(labels, noise)``."""
+    random = np.random.default_rng(seed)
+    labels, noise = random.normal(size=(count, 2)), random.normal(size=(count, 2))
+    stated = np.exp(random.normal(0, 0.3, (count, 2)))
+    label_errors = np.full((count, 2), 0.2)
+    scatter = stated * wrong(labels, noise)[:, None]
+    residuals = scatter * stats.t(4).rvs((count, 2), random_state=random)
+    residuals += random.normal(0, label_errors)
+    return labels, noise, residuals, stated**2, label_errors
+
+
+def slanted(labels, noise):
+    return np.exp(0.25 * np.clip(noise[:, 1], -2, 2) - 0.2 * np.clip(labels[:, 0], -2, 2))
+
+
+def test_a_known_shape_comes_back():
+    stars = simulated(6000, 1, slanted)
+    shape = ErrorShape.fit(*stars)
+    labels, noise, *_ = simulated(2000, 2, slanted)
+    found = np.log(shape.squares(labels, noise)) / 2
+    wanted = np.log(slanted(labels, noise))[:, None]
+    difference = (found - found.mean(axis=0)) - (wanted - wanted.mean())
+    assert np.abs(np.median(difference, axis=0)).max() < 0.05
+    assert difference.std(axis=0).max() < 0.1  # wanted has a scatter of 0.3
+    assert found.std(axis=0).min() > 0.25
+
+
+def test_coverage_is_even_afterwards_on_stars_not_fitted():
+    shape = ErrorShape.fit(*simulated(6000, 3, slanted))
+    labels, noise, residuals, variance, label_errors = simulated(6000, 4, slanted)
+
+    def spread(squares):
+        z = residuals / np.sqrt(squares * variance + label_errors**2)
+        scale = np.median(np.abs(z))
+        groups = np.digitize(noise[:, 1], [-1, 0, 1])
+        return np.ptp([(np.abs(z[groups == g]) < scale).mean() for g in range(4)])
+
+    assert spread(np.ones_like(variance)) > 0.2
+    assert spread(shape.squares(labels, noise)) < 0.06
+
+
+def test_errors_that_are_right_keep_their_shape():
+    shape = ErrorShape.fit(*simulated(6000, 5, lambda labels, noise: np.ones(len(labels))))
+    labels, noise, *_ = simulated(2000, 6, slanted)
+    assert np.log(shape.squares(labels, noise)).std(axis=0).max() / 2 < 0.06
+
+
+def test_a_few_stars_decide_nothing():
+    labels, noise, *rest = simulated(100, 7, slanted)
+    shape = ErrorShape.fit(labels, noise, *rest)
+    assert (shape.squares(labels, noise) == 1).all()
+
+
+def test_unknown_labels_are_left_out():
+    labels, noise, residuals, variance, label_errors = simulated(4000, 8, slanted)
+    whole = ErrorShape.fit(labels[:3000], noise[:3000], residuals[:3000], variance[:3000],
+                           label_errors[:3000])  # fmt: skip
+    residuals[3000:] = np.nan
+    label_errors[3000:] = np.nan
+    again = ErrorShape.fit(labels, noise, residuals, variance, label_errors)
+    np.testing.assert_allclose(again.weights, whole.weights, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("noise_levels", [0, 2])
+def test_terms_are_every_product_by_loop(noise_levels):
+    random = np.random.default_rng(9)
+    labels, noise = random.normal(size=(5, 3)) * 2, random.normal(size=(5, noise_levels))
+    for row, found in enumerate(terms(labels, noise)):
+        u = [max(-BOUND, min(BOUND, v)) for v in labels[row]]
+        variables = u + ([noise[row, 1]] if noise_levels else [])
+        wanted = list(variables)
+        for i, a in enumerate(variables):
+            for j, b in enumerate(variables[: i + 1]):
+                wanted.append(a * b - 1 if i == j else a * b)
+        wanted += [v**3 / 3 for v in u]
+        np.testing.assert_allclose(found, wanted)
+
+
+@given(st.integers(0, 1000), st.floats(-1e6, 1e6))
+def test_no_star_s_error_is_changed_beyond_the_bounds(seed, size):
+    random = np.random.default_rng(seed)
+    labels, noise = random.normal(size=(4, 2)) * size, random.normal(size=(4, 2))
+    shape = ErrorShape(random.normal(size=(2, terms(labels, noise).shape[1])))
+    squares = shape.squares(labels, noise)
+    assert (squares <= LARGEST**2 * (1 + 1e-12)).all()
+    assert (squares >= LARGEST**-2 * (1 - 1e-12)).all()
