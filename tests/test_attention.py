@@ -208,18 +208,20 @@ def templates(judged: Judged) -> np.ndarray:
     return np.concatenate(planted, axis=1) / spread[:, None]
 
 
+@pytest.mark.parametrize("noise", [1.0, 6.0, 20.0])
 def test_planted_templates_come_back_and_the_covariance_beats_equation_14(
-    straight: Judged,
+    straight: Judged, noise: float
 ) -> None:
+    """docs/explain.md has the errors measured; the bounds leave room for another training."""
     truth = templates(straight)
-    stars = straight.stars[straight.levels == 6.0]
+    stars = straight.stars[straight.levels == noise]
     errors = {}
     for weighting in ("covariance", "fs24"):
         found = derivative_spectra(straight.model, stars, weighting).coefficients  # type: ignore[arg-type]
         errors[weighting] = np.linalg.norm(found - truth, axis=1) / np.linalg.norm(truth, axis=1)
-    assert (errors["covariance"] < 0.05).all()
-    assert (errors["fs24"] > 0.3).all()  # measured: 0.59 and 0.64
-    assert (errors["covariance"] * 10 < errors["fs24"]).all()
+    assert (errors["covariance"] < 0.1).all()
+    assert (errors["fs24"] > 0.3).all()
+    assert (errors["covariance"] * 5 < errors["fs24"]).all()
 
 
 def test_spectra_in_wavelength_are_the_calibrated_coefficients() -> None:

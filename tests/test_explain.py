@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ pytest.importorskip("gaiaxpy")
 
 from xplabels import differences
 from xplabels.archive import write_stars
-from xplabels.cli import main
+from xplabels.cli import build_parser, main
 from xplabels.errors import InputError
 from xplabels.explain import Pair, explain, read_extinction, read_pair
 from xplabels.model import Model
@@ -134,3 +135,11 @@ def test_what_cannot_be_explained_is_told(tmp_path: Path, model: Model, stars: S
     Table({"source_id": [1, 1], "a_g": [0.1, 0.2]}).write(twice)
     with pytest.raises(InputError, match="occurs 2 times"):
         read_extinction(twice, stars)
+
+
+def test_documented_commands_parse() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "explain.md").read_text()
+    commands = re.findall(r"^    \$ (xplabels .+)$", text, re.MULTILINE)
+    assert len(commands) == 1
+    for command in commands:
+        build_parser().parse_args(shlex.split(command)[1:])
