@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+
 from services.dachs.publish import STARS
 from services.datalink import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
-
 from xplabels.errors import InputError
 from xplabels.fetch import Archive, Cone, Patience, Settings, Wanted, fetch_stars, release_of
 

@@ -44,7 +44,7 @@ def table_element(name: str, table: Table) -> str:
     indices = [f'<index columns="{column}"/>' for column in table if column in KEYS]
     return (
         f'<table id="{name}" onDisk="True" adql="True">'
-        f"<meta name=\"description\">Made stars under the Gaia archive's names.</meta>"
+        f'<meta name="description">Made stars under the Gaia archive\'s names.</meta>'
         f"{''.join(indices)}{''.join(columns)}</table>"
         f'<data id="import_{name}"><sources>{name}.csv</sources><csvGrammar/>'
         f'<make table="{name}"><rowmaker idmaps="*"/></make></data>'
