@@ -55,7 +55,9 @@ class FakeModel:
     photometry: list[int] = field(default_factory=list)
     stop_after: int | None = None
 
-    def predict(self, stars: Stars, progress: bool = False) -> Prediction:
+    def predict(
+        self, stars: Stars, progress: bool = False, correlations: bool = False
+    ) -> Prediction:
         if self.stop_after is not None and len(self.predicted) >= self.stop_after:
             raise KeyboardInterrupt
         self.predicted.append(len(stars))

@@ -30,10 +30,14 @@ class Calibration:
     ``factor`` multiplies every part for 68.3 %. For 95.4 %, ``factor_95`` multiplies the model and
     excess parts, whose residuals have heavy tails; the noise of the input is Gaussian and gets
     twice its 68.3 %. A faint star's interval is then not widened by tails it does not have.
+
+    ``joint`` multiplies all errors in statements about all labels at once
+    (:func:`xplabels.joint.fit_joint_factor`).
     """
 
     factor: NDArray[np.float64]
     factor_95: NDArray[np.float64]
+    joint: float = 1.0
 
     def half_widths(
         self, variance: NDArray[np.float64], gaussian: NDArray[np.float64]

@@ -257,6 +257,7 @@ class _Predictor:
             domain_distance=distance,
             flags=flags,
             correlations=correlations,
+            joint_factor=model.calibration.joint,
             meta=self._meta(),
             **parts,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,9 @@ class Prediction:
     correlations
         Float64 [N, K (K - 1) / 2] of the labels' errors, packed as
         ``matrix[np.tril_indices(K, -1)]``; None unless asked for.
+    joint_factor
+        What multiplies all errors in statements about several labels at once, which miss more
+        often than those about one (``JOINTFAC`` in the catalogue's metadata).
     """
 
     source_id: NDArray[np.int64]
@@ -60,6 +63,7 @@ class Prediction:
     flags: NDArray[np.uint32]
     meta: Mapping[str, Any] = field(default_factory=dict)
     correlations: NDArray[np.float64] | None = None
+    joint_factor: float = 1.0
 
     def __len__(self) -> int:
         return len(self.source_id)
@@ -67,7 +71,7 @@ class Prediction:
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Prediction:
         arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
         packed = None if self.correlations is None else self.correlations[rows]
-        return Prediction(names=self.names, meta=self.meta, correlations=packed, **arrays)
+        return replace(self, correlations=packed, **arrays)
 
     def part(self, name: str) -> NDArray[np.float64]:
         """Errors [N, K] from one of :data:`PARTS`."""
@@ -76,6 +80,8 @@ class Prediction:
 
     def covariance(self) -> NDArray[np.float64]:
         """Covariance of the labels' errors [N, K, K]; its diagonal is ``errors`` squared.
+
+        For regions of several labels at once, multiply it by the square of ``joint_factor``.
 
         Raises
         ------
@@ -99,7 +105,8 @@ class Prediction:
         """
         from astropy.table import Column, Table
 
-        table = Table(meta=dict(self.meta))
+        told = {} if self.correlations is None else {"JOINTFAC": f"{self.joint_factor:.4f}"}
+        table = Table(meta=dict(self.meta) | told)
         table["source_id"] = Column(
             self.source_id,
             description="Gaia source identifier",
@@ -193,7 +200,9 @@ _ARRAYS = (
 def stack(blocks: Sequence[Prediction]) -> Prediction:
     """Predictions of several blocks of stars by one model, as one."""
     first = blocks[0]
-    arrays = {name: np.concatenate([getattr(b, name) for b in blocks]) for name in _ARRAYS}
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(b, name) for b in blocks]) for name in _ARRAYS
+    }
     packed = [b.correlations for b in blocks if b.correlations is not None]
     correlations = np.concatenate(packed) if len(packed) == len(blocks) else None
-    return Prediction(names=first.names, meta=first.meta, correlations=correlations, **arrays)
+    return replace(first, correlations=correlations, **arrays)

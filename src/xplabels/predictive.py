@@ -25,6 +25,9 @@ GAUSSIAN_DOF = 1e6
 SMALLEST_DOF = 1.1
 """Heavier tails than this have (nearly) no mean, so no CRPS; wider ratios are cut here."""
 
+SMALLEST_EIGENVALUE = 1e-6
+"""Of a correlation matrix that is inverted."""
+
 
 @lru_cache(maxsize=1)
 def _table() -> tuple[Array, Array, Array]:
@@ -100,3 +103,35 @@ def crps(x: Array, dof: Array, scale: Array) -> Array:
         - 2 * np.sqrt(dof) / (dof - 1) * spread
     )
     return score
+
+
+def ellipsoid_content(z: Array, correlation: Array, dof: Array) -> Array:
+    """Probability inside the ellipsoid through residuals, under a Student-t of K labels.
+
+    (z^T R^-1 z) / K follows Fisher's F with K and ``dof`` degrees of freedom; for a Gaussian,
+    z^T R^-1 z follows chi-squared with K. Right errors and correlations make it uniform on [0, 1].
+
+    Parameters
+    ----------
+    z
+        Residuals [N, K] in units of each label's scale.
+    correlation
+        R [N, K, K].
+    dof
+        Degrees of freedom of each label [N, K]; all labels of a star share one tail, whose inverse
+        degrees of freedom are the mean of theirs.
+
+    Examples
+    --------
+    >>> one = np.full((1, 2), 1e6)
+    >>> ellipsoid_content(np.array([[1.0, 0.0]]), np.eye(2)[None], one).round(3).tolist()
+    [0.393]
+    """
+    from scipy.special import fdtr
+
+    labels = z.shape[1]
+    values, axes = np.linalg.eigh(correlation)
+    # two labels that are one, to rounding: their difference has no scale of its own
+    along = np.einsum("nkj,nk->nj", axes, z) ** 2 / np.maximum(values, SMALLEST_EIGENVALUE)
+    content: Array = fdtr(labels, 1 / np.mean(1 / dof, axis=1), along.sum(axis=1) / labels)
+    return content

@@ -137,6 +137,7 @@ def _tensors(model: Model) -> dict[str, torch.Tensor]:
     arrays |= {
         "calibration.factor": model.calibration.factor,
         "calibration.factor_95": model.calibration.factor_95,
+        "calibration.joint": np.array([model.calibration.joint]),
         "domain.whitening": model.domain.whitening,
         "label_range": model.label_range,
     }
@@ -231,7 +232,12 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
         scaling,
         tuple(_network(architecture, tensors, i) for i in range(network["members"])),
         parse_recipe(description["recipe"], "model.json"),
-        Calibration(arrays["calibration.factor"], arrays["calibration.factor_95"]),
+        Calibration(
+            arrays["calibration.factor"],
+            arrays["calibration.factor_95"],
+            # models made before it was fitted do not have it
+            float(arrays.get("calibration.joint", np.ones(1)).item()),
+        ),
         Domain(arrays["domain.whitening"], description["domain_threshold"]),
         arrays["label_range"],
         description,

@@ -112,6 +112,8 @@ def train(
         _metadata(table, recipe, seed, test_fraction, history, name)
         | {"left_out": run.left_out},
     )  # fmt: skip
+    if recipe.recalibrate:
+        model = _calibrate_jointly(model, table)
     model = replace(model, metadata=model.metadata | {"validation": _validate(model, table)})
     return replace(model, card=write_card(model))
 
@@ -137,6 +139,17 @@ def _calibrate(
         sample.y_error.double().numpy(),
         out.input.clamp(min=0).numpy(),
     )
+
+
+def _calibrate_jointly(model: Model, table: TrainingTable) -> Model:
+    """The model with the factor for all labels at once, from the validation part."""
+    from xplabels.joint import fit_joint_factor
+
+    rows = table.validation
+    known = Labels(model.names, table.y[rows], table.y_error[rows])
+    prediction = model.predict(table.stars[rows], correlations=True)
+    factor = fit_joint_factor(prediction, known)
+    return replace(model, calibration=replace(model.calibration, joint=factor))
 
 
 def _validate(model: Model, table: TrainingTable) -> dict[str, Any]:

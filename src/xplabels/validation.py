@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xplabels.errors import InputError
 from xplabels.flags import Flag
+from xplabels.joint import Joint, joint_coverage
 from xplabels.labels import Labels
 from xplabels.prediction import Prediction
 from xplabels.predictive import LEVEL_68, LEVEL_95
@@ -69,6 +70,8 @@ class Validation:
         Of the bootstrap.
     margin
         What multiplies the tolerances of :func:`calibration_gate`.
+    joint
+        Coverage of all labels together, where the prediction has their correlations.
     """
 
     names: tuple[str, ...]
@@ -81,6 +84,7 @@ class Validation:
     resamples: int
     seed: int
     margin: float = 1.0
+    joint: Joint | None = None
 
     @property
     def n(self) -> int:
@@ -106,6 +110,8 @@ class Validation:
             "violations": violations,
             "margin": self.margin,
         }
+        if self.joint is not None:
+            metrics["joint"] = self.joint.to_metrics()
         metrics["flags"] = dict(self.flags)
         metrics["settings"] = {
             "selection": self.selection,
@@ -135,6 +141,8 @@ class Validation:
             ).rstrip()
             for row in [header, ["-" * width for width in widths], *rows]
         ]
+        if self.joint is not None and group == "all":
+            lines.append(self.joint.to_text())
         return "\n".join(lines)
 
 
@@ -233,6 +241,7 @@ def validate(
         resamples=resamples,
         seed=seed,
         margin=margin,
+        joint=joint_coverage(prediction, labels, names, chosen, resamples=resamples, seed=seed),
     )
 
 
@@ -244,7 +253,8 @@ def calibration_gate(
     Coverages must lie within 2.5 points of 68.3 and 95.4 %, the robust std of z within
     0.95-1.05, and in every bin of at least 200 stars along ``axes`` the 68.3 % coverage within
     the larger of 6 points and 3.5 binomial sigma. ``margin`` multiplies every tolerance (2 for
-    predictions without photometry); left out: the validation's own.
+    predictions without photometry); left out: the validation's own. Where correlations are
+    predicted, all labels together must cover their shares within 3 points.
     """
     found = []
     margin = validation.margin if margin is None else margin
@@ -262,6 +272,8 @@ def calibration_gate(
             found.append(
                 f"{name}: robust_std_z {scores['robust_std_z']:.3f}, allowed {low:.3f}-{high:.3f}"
             )
+    if validation.joint is not None:
+        found += validation.joint.violations(margin)
     for axis in axes:
         for name, row in validation.bins.get(axis, {}).items():
             found += [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from xplabels.stars import Photometry, Stars
 if TYPE_CHECKING:
     from xplabels.archive import BadRows
     from xplabels.model import Model
+    from xplabels.prediction import Prediction
     from xplabels.recipes import Recipe
     from xplabels.streaming import Summary
     from xplabels.validation import Validation
@@ -224,7 +225,7 @@ def validate_model(
     if withhold_photometry:
         shown = stars.with_photometry(Photometry.missing(len(stars)))
         flow = [*flow, "photometry withheld"]
-    prediction = model.predict(shown, progress=True)
+    prediction = model.predict(shown, progress=True, correlations=True)
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
     with located(stars.where):
         validation = validate(
@@ -260,10 +261,14 @@ def predict_catalogue(
     *,
     photometry: Sequence[Path] = (),
     bad_rows: BadRows = "error",
+    correlations: bool = False,
     overwrite: bool = False,
     command: str = "",
 ) -> Summary:
-    """Labels of every star in ``inputs`` as one catalogue; see :mod:`xplabels.streaming`."""
+    """Labels of every star in ``inputs`` as one catalogue; see :mod:`xplabels.streaming`.
+
+    ``correlations``: with a column for each pair of labels.
+    """
     from xplabels import archive
     from xplabels.stars import with_widths
     from xplabels.streaming import Settings, identity, predict_files
@@ -274,6 +279,8 @@ def predict_catalogue(
             yield with_widths(block, model.feature_set.widths)
 
     told = {key: str(model.metadata.get(key, "")) for key in ("name", "sha256")}
+    if correlations:
+        told["columns"] = "correlations"
     settings = Settings(told, [identity(path) for path in photometry], bad_rows, __version__)
     check_catalogue(output, overwrite)
     tables = None
@@ -284,13 +291,24 @@ def predict_catalogue(
     return predict_files(
         inputs,
         output,
-        model,
+        _Correlated(model) if correlations else model,
         settings,
         read_blocks=read_blocks,
         photometry=tables,
         command=command,
         overwrite=overwrite,
     )
+
+
+@dataclass(frozen=True)
+class _Correlated:
+    """A model whose predictions have correlations."""
+
+    model: Model
+
+    def predict(self, stars: Stars) -> Prediction:
+        """Labels of ``stars``."""
+        return self.model.predict(stars, correlations=True)
 
 
 def summary_lines(summary: Summary) -> list[str]:

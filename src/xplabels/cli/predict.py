@@ -36,6 +36,11 @@ def add(verbs: Verbs) -> None:
         metavar="NAME|MODEL",
         help="folder of a model, or the name of one that ships (default: see xplabels models)",
     )
+    verb.add_argument(
+        "--correlations",
+        action="store_true",
+        help="add a column teff_logg_corr, ... for each pair of labels: how their errors correlate",
+    )
     add_photometry(verb)
     add_bad_rows(verb)
     add_overwrite(verb)
@@ -55,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
         Model.load(args.model or DEFAULT_MODEL),
         photometry=args.photometry,
         bad_rows=args.bad_rows,
+        correlations=args.correlations,
         overwrite=args.overwrite,
         command=args.command,
     )

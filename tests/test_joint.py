@@ -1,0 +1,158 @@
+"""All labels of a star together: ellipsoids that hold what they say, by covariance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from xplabels.archive import write_stars
+from xplabels.cli import main
+from xplabels.joint import fit_joint_factor, joint_coverage
+from xplabels.labels import Labels
+from xplabels.model import Model
+from xplabels.prediction import Prediction, stack
+from xplabels.predictive import LEVEL_68, LEVEL_95, ellipsoid_content
+from xplabels.stars import Stars
+from xplabels.validation import calibration_gate, validate
+
+NAMES = ("teff", "logg", "fe_h")
+
+
+@pytest.fixture(scope="module")
+def correlated(small_model: Model, small_stars: Stars) -> Prediction:
+    return small_model.predict(small_stars[:50], correlations=True)
+
+
+def gaussian_prediction(n: int = 6000, rho: float = 0.7, stated: float = 0.7, dof: float = np.inf):
+    """Residuals in three labels of one correlation, known to ``stated``, in units of the errors."""
+    random = np.random.default_rng(2)
+    matrix = np.full((3, 3), rho) + (1 - rho) * np.eye(3)
+    scale = np.ones(n) if np.isinf(dof) else np.sqrt(dof / random.chisquare(dof, n))
+    drawn = scale[:, None] * (random.standard_normal((n, 3)) @ np.linalg.cholesky(matrix).T)
+    law = stats.norm if np.isinf(dof) else stats.t(dof)
+    units = np.array([60.0, 0.2, 0.1]) * random.uniform(0.5, 2, (n, 3))
+    inner, outer = (law.ppf((1 + level) / 2) for level in (LEVEL_68, LEVEL_95))
+    label_errors = 0.5 * units
+    truth = np.zeros((n, 3))
+    known = truth + label_errors * random.standard_normal((n, 3)) if np.isinf(dof) else truth
+    prediction = Prediction(
+        source_id=np.arange(1, n + 1), names=NAMES, values=units * drawn, errors=units * inner,
+        errors_model=units * inner, errors_input=0 * units, errors_excess=0 * units,
+        errors_95=units * outer, domain_distance=np.ones(n), flags=np.zeros(n, np.uint32),
+        correlations=np.full((n, 3), stated),
+    )  # fmt: skip
+    errors = label_errors if np.isinf(dof) else np.full((n, 3), 1e-9)
+    return prediction, Labels(NAMES, known, errors)
+
+
+@pytest.mark.parametrize("dof", [np.inf, 5.0])
+def test_right_covariances_cover_what_they_say(dof: float) -> None:
+    prediction, labels = gaussian_prediction(dof=dof)
+    joint = joint_coverage(prediction, labels, NAMES, np.ones(len(prediction), bool))
+    assert joint is not None
+    assert joint.n == 6000
+    assert joint.value["coverage_68"] == pytest.approx(LEVEL_68, abs=0.02)
+    assert joint.value["coverage_95"] == pytest.approx(LEVEL_95, abs=0.01)
+    assert joint.value["pit_distance"] < 0.025
+    assert joint.violations() == []
+    assert joint.error["coverage_68"] == pytest.approx(np.sqrt(0.683 * 0.317 / 6000), rel=0.25)
+
+
+def test_wrong_covariances_do_not() -> None:
+    for stated in (0.0, 0.95):
+        prediction, labels = gaussian_prediction(stated=stated)
+        joint = joint_coverage(prediction, labels, NAMES, np.ones(len(prediction), bool))
+        assert joint is not None
+        assert joint.violations()
+
+
+def test_the_distance_is_chi_squared_of_the_explicit_matrix() -> None:
+    prediction, labels = gaussian_prediction(50)
+    joint = joint_coverage(prediction, labels, NAMES, np.ones(50, bool), resamples=2)
+    for star in range(50):
+        covariance = prediction.covariance()[star] + np.diag(labels.errors[star] ** 2)
+        off = prediction.values[star] - labels.values[star]
+        distance = off @ np.linalg.inv(covariance) @ off
+        # the half-widths hold 68.269 and 95.450 %: a Gaussian to the matching's accuracy
+        assert joint.content[star] == pytest.approx(stats.chi2(3).cdf(distance), abs=2e-3)
+
+
+def test_one_label_s_ellipsoid_is_its_interval() -> None:
+    z, dof = np.linspace(0, 5, 20)[:, None], np.full((20, 1), 4.0)
+    content = ellipsoid_content(z, np.ones((20, 1, 1)), dof)
+    np.testing.assert_allclose(content, 2 * stats.t(4.0).cdf(z[:, 0]) - 1, atol=1e-12)
+
+
+def test_the_joint_factor_mends_errors_that_are_too_small() -> None:
+    prediction, labels = gaussian_prediction()
+    assert fit_joint_factor(prediction, labels) == pytest.approx(1, abs=0.03)
+    small = replace(
+        prediction, errors=prediction.errors / 1.3, errors_95=prediction.errors_95 / 1.3
+    )
+    factor = fit_joint_factor(small, labels)
+    assert factor == pytest.approx(1.3, rel=0.03)
+    everyone = np.ones(len(small), bool)
+    mended = joint_coverage(replace(small, joint_factor=factor), labels, NAMES, everyone)
+    assert joint_coverage(small, labels, NAMES, everyone).violations()
+    assert mended.violations() == []
+
+
+def test_stars_that_lack_a_label_are_left_out_and_few_tell_nothing() -> None:
+    prediction, labels = gaussian_prediction(300)
+    labels.values[:220, 1] = np.nan
+    everyone = np.ones(300, bool)
+    assert joint_coverage(prediction, labels, NAMES, everyone, resamples=2).n == 80
+    assert fit_joint_factor(prediction, labels) == 1.0
+    assert joint_coverage(prediction, labels, NAMES[:1], everyone) is None
+    assert joint_coverage(replace(prediction, correlations=None), labels, NAMES, everyone) is None
+    labels.values[:] = np.nan
+    assert joint_coverage(prediction, labels, NAMES, everyone) is None
+
+
+def test_a_validation_reports_it() -> None:
+    prediction, labels = gaussian_prediction(600)
+    validation = validate(prediction, labels, resamples=3)
+    metrics = validation.to_metrics()
+    assert metrics["joint"]["n"] == 600
+    assert metrics["joint"]["labels"] == list(NAMES)
+    assert "all 3 labels together (N = 600)" in validation.to_text()
+    wrong, known = gaussian_prediction(stated=0.95)
+    found = calibration_gate(validate(wrong, known, resamples=0))
+    assert any(line.startswith("all labels together") for line in found)
+    without = validate(replace(prediction, correlations=None), labels, resamples=0)
+    assert "joint" not in without.to_metrics()
+
+
+def test_training_fits_the_factor_and_it_is_saved(small_model: Model, tmp_path: Path) -> None:
+    assert 0.8 < small_model.calibration.joint < 1.3
+    assert small_model.calibration.joint != 1.0
+    small_model.save(tmp_path / "model")
+    assert Model.load(tmp_path / "model").calibration.joint == small_model.calibration.joint
+
+
+def test_the_catalogue_says_the_factor(correlated, small_model: Model) -> None:
+    factor = small_model.calibration.joint
+    assert correlated.joint_factor == factor
+    assert correlated.to_table().meta["JOINTFAC"] == f"{factor:.4f}"
+    assert stack([correlated[:5], correlated[5:9]]).joint_factor == factor
+
+
+def test_the_verb_adds_the_columns(small_model: Model, small_stars: Stars, tmp_path: Path) -> None:
+    from astropy.table import Table
+
+    model, stars = tmp_path / "model", tmp_path / "stars.parquet"
+    small_model.save(model)
+    write_stars(small_stars[:40], stars)
+    plain, whole = tmp_path / "plain.fits", tmp_path / "whole.fits"
+    words = ["predict", str(stars), "--model", str(model)]
+    assert main([*words, "--output", str(plain)]) == 0
+    assert main([*words, "--output", str(whole), "--correlations"]) == 0
+    assert "teff_logg_corr" not in Table.read(plain).colnames
+    table = Table.read(whole)
+    wanted = small_model.predict(small_stars[:40], correlations=True).correlations[:, 0]
+    np.testing.assert_allclose(table["teff_logg_corr"], wanted, rtol=1e-12)
+    assert table.meta["JOINTFAC"] == f"{small_model.calibration.joint:.4f}"
