@@ -78,7 +78,7 @@ def semi_synthetic_giants(
     --------
     >>> giants = semi_synthetic_giants(copies=0)  # doctest: +SKIP
     >>> len(giants), giants.labels.names  # doctest: +SKIP
-    (23589, ('teff', 'logg', 'fe_h', 'c_fe', 'n_fe', 'alpha_m'))
+    (23357, ('teff', 'logg', 'fe_h', 'c_fe', 'n_fe', 'alpha_m'))
     """
     if copies < 0:
         raise InputError(f"{copies} copies of each star", remedy="give 0 or more")
