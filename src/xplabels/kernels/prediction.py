@@ -366,14 +366,18 @@ def _in_threads(function: Callable[[int], _Block], starts: range) -> list[_Block
     One thread a piece wastes less than all of them on each product, between which they would wait.
     """
     threads = torch.get_num_threads()
-    if min(threads, len(starts)) < 2:
-        return [function(start) for start in starts]
     try:
-        # within a thread of its own, torch's number of threads is that thread's
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=_settle) as pool:
             return list(pool.map(function, starts))
     finally:
         torch.set_num_threads(threads)
+
+
+def _settle() -> None:
+    """Settings of a thread of its own, which end with it."""
+    torch.set_num_threads(1)
+    # far from the training set units saturate, and numbers below 1e-38 are ten times as slow
+    torch.set_flush_denormal(True)
 
 
 def _joined(pieces: list[_Block]) -> _Block:
