@@ -1,5 +1,7 @@
 """Errors too small for some stars and too large for others are told by validation stars."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from xplabels.error_shape import BOUND, LARGEST, ErrorShape, terms
+from xplabels.model import Model
 
 
 def simulated(count, seed, wrong):
@@ -96,3 +99,28 @@ def test_no_star_s_error_is_changed_beyond_the_bounds(seed, size):
     squares = shape.squares(labels, noise)
     assert (squares <= LARGEST**2 * (1 + 1e-12)).all()
     assert (squares >= LARGEST**-2 * (1 - 1e-12)).all()
+
+
+def test_a_shape_multiplies_every_part_of_an_error_alike_and_is_saved(
+    small_model, small_stars, tmp_path
+) -> None:
+    plain = replace(
+        small_model, calibration=replace(small_model.calibration, shape=ErrorShape.flat(0))
+    )
+    before = plain.predict(small_stars)
+    scaled = (before.values - plain.scaling.y_mean) / plain.scaling.y_scale
+    noise = plain.scaling.scale_noise(
+        plain.feature_set.noise_levels(plain.feature_set.compute(small_stars))
+    )
+    weights = np.random.default_rng(3).normal(
+        0, 0.1, (len(plain.names), terms(scaled, noise).shape[1])
+    )
+    shaped = replace(plain, calibration=replace(plain.calibration, shape=ErrorShape(weights)))
+    after = shaped.predict(small_stars)
+    ratio = np.sqrt(ErrorShape(weights).squares(scaled, noise))
+    assert ratio.std() > 0.01
+    for part in ("errors", "errors_model", "errors_input", "errors_excess", "errors_95"):
+        np.testing.assert_allclose(getattr(after, part), ratio * getattr(before, part), rtol=1e-4)
+    shaped.save(tmp_path / "model")
+    again = Model.load(tmp_path / "model").predict(small_stars)
+    np.testing.assert_array_equal(again.errors, after.errors)

@@ -17,12 +17,16 @@ NAMES = ("teff", "logg")
 
 @pytest.fixture(scope="module")
 def told() -> tuple[Model, Stars, np.ndarray]:
-    """A model whose colours were hidden at random while it trained, and fresh stars with truth."""
+    """A model whose colours were hidden at random while it trained, and fresh stars with truth.
+
+    It is not told the noise level: what it says of other noise than it trained on is propagated.
+    """
     keys = {"labels": NAMES, "hidden_scatter": 0.1, "widths": (15, 15), "noise": 3.0}
     recipe = quick(
         hidden=(64, 64), dropout=0.0, scatter="none", likelihood="gaussian", epochs=40,
         batch_size=256, missing_fraction=0.3, input_fraction=1.0, learning_rate=4e-3,
         weight_decay=0.1, recalibrate=False, auxiliary=("bp_rp", "j_h"),
+        noise_levels=False,
     )  # fmt: skip
     model = train(simulate_stars(6000, seed=3, **keys)[0], NAMES, recipe, progress=False)
     stars, truth = simulate_stars(3000, seed=77, **keys)

@@ -6,13 +6,14 @@ their own factor. A factor multiplies every part of the error alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from xplabels.error_shape import ErrorShape
 from xplabels.likelihood import Likelihood
 from xplabels.predictive import LEVEL_68, LEVEL_95
 
@@ -31,6 +32,9 @@ class Calibration:
     excess parts, whose residuals have heavy tails; the noise of the input is Gaussian and gets
     twice its 68.3 %. A faint star's interval is then not widened by tails it does not have.
 
+    ``shape`` comes before these: what a star's variances are multiplied by because errors like
+    its own proved too small or too large.
+
     ``joint`` multiplies all errors in statements about all labels at once
     (:func:`xplabels.joint.fit_joint_factor`).
     """
@@ -38,6 +42,7 @@ class Calibration:
     factor: NDArray[np.float64]
     factor_95: NDArray[np.float64]
     joint: float = 1.0
+    shape: ErrorShape = field(default_factory=lambda: ErrorShape.flat(0))
 
     def half_widths(
         self, variance: NDArray[np.float64], gaussian: NDArray[np.float64]

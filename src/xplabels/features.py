@@ -299,11 +299,11 @@ class ErrorTensors:
         if features.correlations is not None:
             self.correlations = tuple(tensor(packed) for packed in features.correlations)
 
-    def with_x(self, x: torch.Tensor) -> ErrorTensors:
-        """The same stars with other inputs and the same relative errors."""
+    def with_x(self, x: torch.Tensor, errors_times: torch.Tensor | float = 1.0) -> ErrorTensors:
+        """The same stars with other inputs and the same relative errors, or a multiple [N, 1]."""
         block = object.__new__(ErrorTensors)
         block.__dict__.update(self.__dict__)
-        block.x = x
+        block.x, block.errors = x, self.errors * errors_times
         return block
 
     def take(self, rows: torch.Tensor) -> ErrorTensors:

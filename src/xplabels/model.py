@@ -193,8 +193,11 @@ class _Predictor:
             if correlations is not None:
                 correlations[usable] = packed_correlations(out.covariance().numpy())
                 out = out.variances()
-            for name in arrays:
-                arrays[name][usable] = getattr(out, name).numpy()
+            noise = model.scaling.scale_noise(model.feature_set.noise_levels(features[usable]))
+            squares = model.calibration.shape.squares(out.labels.numpy(), noise)
+            arrays["labels"][usable] = out.labels.numpy()
+            for part in ("input", "model", "excess"):
+                arrays[part][usable] = squares * getattr(out, part).numpy()
             distance[usable] = model.domain.distance(x)
             clamped[usable] = out.clamped.numpy()
         return self._assemble(stars, features.flags, arrays, distance, clamped, correlations)

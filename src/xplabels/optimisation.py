@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xplabels.checkpoint import Checkpoint
 from xplabels.dust import Dust
+from xplabels.faint import Faint
 from xplabels.likelihood import negative_log_likelihood
 from xplabels.network import UncertainNetwork
 from xplabels.propagation import Block, Propagated, Propagation
@@ -56,7 +57,7 @@ class Sample:
     """Stars with scaled labels; ``y`` is NaN where a label is unknown.
 
     For a distilled network ``lesson`` holds what its teachers say. ``dust`` reddens these stars,
-    of which ``rows`` are the numbers there.
+    of which ``rows`` are the numbers there; ``faint`` adds noise to them.
     """
 
     block: Block
@@ -65,6 +66,7 @@ class Sample:
     lesson: Lesson | None = None
     dust: Dust | None = None
     rows: Tensor | None = None
+    faint: Faint | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -73,15 +75,20 @@ class Sample:
         """The stars ``rows``."""
         lesson = None if self.lesson is None else self.lesson.take(rows)
         numbers = None if self.rows is None else self.rows[rows]
-        block = self.block.take(rows)
-        return Sample(block, self.y[rows], self.y_error[rows], lesson, self.dust, numbers)
+        return replace(
+            self, block=self.block.take(rows), y=self.y[rows], y_error=self.y_error[rows],
+            lesson=lesson, rows=numbers,
+        )  # fmt: skip
 
-    def reddened(self, scatter: float) -> Sample:
-        """The same stars, most of them behind some more or less dust."""
-        if self.dust is None or self.rows is None:
-            return self
-        a_v = self.dust.draw(len(self), scatter)
-        return replace(self, block=self.dust.redden(self.block, self.rows, a_v))
+    def varied(self, recipe: Recipe) -> Sample:
+        """The same stars, most behind more or less dust and some of them fainter."""
+        block = self.block
+        if self.dust is not None and self.rows is not None:
+            block = self.dust.redden(block, self.rows, self.dust.draw(len(self), recipe.reddening))
+        if self.faint is not None:
+            factor = self.faint.draw(block, recipe.fainter_share, recipe.fainter_decades)
+            block = self.faint.dim(block, factor)
+        return replace(self, block=block)
 
 
 class Progress(Protocol):
@@ -139,7 +146,7 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = step.learning_rate
             optimiser.zero_grad(set_to_none=True)
-            batch = sample.take(step.rows).reddened(recipe.reddening)
+            batch = sample.take(step.rows).varied(recipe)
             loss = _loss(network, propagation, batch, recipe, step.input_term)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_LIMIT)

@@ -23,6 +23,8 @@ RIDGE = 1e-4
 
 NOISE_LIMIT = 2.5
 """Scaled noise levels are kept within these many standard deviations of the training set's."""
+SMALLEST_NOISE_SCALE = 0.1
+"""dex: a training set of one noise level must not make much of the little it varies."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Scaling:
             np.nanmean(y, axis=0),
             np.where(y_scale > 0, y_scale, 1.0),
             noise.mean(axis=0),
-            np.where(noise_scale > 1e-6, noise_scale, 1.0),
+            np.maximum(noise_scale, SMALLEST_NOISE_SCALE),
         )
 
     def scale_x(self, x: NDArray[np.float64]) -> NDArray[np.float64]:

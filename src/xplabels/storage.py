@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 
 from xplabels.calibration import Calibration
 from xplabels.domain import Domain
+from xplabels.error_shape import ErrorShape
 from xplabels.errors import InputError
 from xplabels.features import FeatureSet
 from xplabels.labels import LABELS, check_names
@@ -138,6 +139,7 @@ def _tensors(model: Model) -> dict[str, torch.Tensor]:
         "calibration.factor": model.calibration.factor,
         "calibration.factor_95": model.calibration.factor_95,
         "calibration.joint": np.array([model.calibration.joint]),
+        "calibration.shape": model.calibration.shape.weights,
         "domain.whitening": model.domain.whitening,
         "label_range": model.label_range,
     }
@@ -237,6 +239,7 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
             arrays["calibration.factor_95"],
             # models made before it was fitted do not have it
             float(arrays.get("calibration.joint", np.ones(1)).item()),
+            ErrorShape(arrays.get("calibration.shape", np.empty((len(names), 0)))),
         ),
         Domain(arrays["domain.whitening"], description["domain_threshold"]),
         arrays["label_range"],

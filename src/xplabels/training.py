@@ -17,6 +17,7 @@ from xplabels import __version__
 from xplabels.calibration import Calibration
 from xplabels.checkpoint import Checkpoint
 from xplabels.domain import Domain
+from xplabels.error_shape import ErrorShape
 from xplabels.labels import Labels, check_names
 from xplabels.model import Model, propagate
 from xplabels.model_card import write_card
@@ -133,12 +134,15 @@ def _calibrate(
         for rows in torch.arange(len(sample)).split(2048):
             parts.append(propagate(networks, propagation, sample.block.take(rows), recipe))
     out = Propagated(*(torch.cat(p).double() for p in zip(*parts, strict=True)))
-    return Calibration.fit(
-        (sample.y - out.labels).numpy(),
-        (out.model + out.excess).numpy(),
-        sample.y_error.double().numpy(),
-        out.input.clamp(min=0).numpy(),
+    labels, noise = out.labels.numpy(), sample.block.noise.double().numpy()
+    residuals, known = (sample.y - out.labels).numpy(), sample.y_error.double().numpy()
+    shape = ErrorShape.fit(labels, noise, residuals, out.variance.numpy(), known)
+    squares = shape.squares(labels, noise)
+    of_input = squares * out.input.clamp(min=0).numpy()
+    calibration = Calibration.fit(
+        residuals, squares * (out.model + out.excess).numpy(), known, of_input
     )
+    return replace(calibration, shape=shape)
 
 
 def _calibrate_jointly(model: Model, table: TrainingTable) -> Model:

@@ -12,6 +12,7 @@ import torch
 
 from xplabels.checkpoint import Checkpoint
 from xplabels.dust import Dust
+from xplabels.faint import Faint
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.optimisation import Lesson, Progress, Sample, fit
 from xplabels.projection import FLUX_UNIT, Projection, default_projection
@@ -44,7 +45,7 @@ class Run:
         )
         self.left_out: list[str] = []
         self.sampling = self._sampling()
-        self.training = self._dusty(table.sample(table.train))
+        self.training = self._faint(self._dusty(table.sample(table.train)))
         self.validation = table.sample(table.validation)
 
     def _sampling(self) -> Projection | None:
@@ -72,6 +73,14 @@ class Run:
         table = self.table
         dust = Dust(table.stars, table.features, table.feature_set, table.scaling, self.sampling)
         return replace(sample, dust=dust, rows=torch.as_tensor(np.flatnonzero(table.train)))
+
+    def _faint(self, sample: Sample) -> Sample:
+        """The training stars with the means to dim them, where the recipe asks for it."""
+        recipe, features = self.recipe, self.table.feature_set
+        if not (recipe.fainter_share and recipe.fainter_decades and recipe.noise_levels):
+            return sample
+        faint = Faint(features, self.table.scaling, self.propagation.projection)
+        return replace(sample, faint=faint)
 
     def networks(self) -> tuple[tuple[UncertainNetwork, ...], History]:
         """The trained networks, and the history of every stage."""
@@ -122,13 +131,15 @@ class Run:
             a_v = sample.dust.draw(len(sample), recipe.reddening)
             a_v[:n] = 0.0  # the first copy is the star as observed
             sample = replace(
-                sample, block=sample.dust.redden(sample.block, sample.rows, a_v), dust=None
+                sample,
+                block=sample.dust.redden(sample.block, sample.rows, a_v),
+                dust=None,
             )
         told = torch.stack([self._say(teacher, sample) for teacher in teachers])
         unseen = torch.stack([fold == member % recipe.folds for member in range(len(teachers))])
         weight = (unseen / unseen.sum(dim=0)).repeat(1, copies)[:, :, None, None]
         lesson = Lesson(told.mean(dim=0), told.var(dim=0), (told * weight).sum(dim=0))
-        return replace(sample, lesson=lesson)
+        return replace(sample, lesson=lesson, faint=None)
 
     def _say(self, teacher: UncertainNetwork, sample: Sample) -> torch.Tensor:
         """Labels [N, patterns, K] of stars with further inputs hidden."""

@@ -29,6 +29,9 @@ class Recipe:
     reddening
         Scatter, in magnitudes of A_V, of the dust added to or taken from training stars (see
         :mod:`xplabels.dust`), or 0. Like ``flux_samples`` it needs the sampling matrix.
+    fainter_share, fainter_decades
+        Share of the training stars of a batch that get noise added, and by how many powers of ten
+        their errors grow at most (see :mod:`xplabels.faint`). It needs ``noise_levels``.
     copies
         Reddened copies of each star that teachers show to a distilled network.
     missing_fraction
@@ -74,6 +77,8 @@ class Recipe:
     covariance: CovarianceRule = "exact"
     extinction_error: bool = True
     reddening: float = 0.3
+    fainter_share: float = 0.3
+    fainter_decades: float = 0.5
     copies: int = 8
     missing_fraction: float = 0.1
     flux_samples: int = 86
@@ -155,6 +160,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 _RANGES: dict[str, tuple[float, float]] = {
     "reddening": (0, 5),
     "emphasis": (0, 1),
+    "fainter_share": (0, 1),
+    "fainter_decades": (0, 3),
     "copies": (1, 1000),
     "missing_fraction": (0, 0.9),
     "flux_samples": (0, 343),

@@ -1,0 +1,141 @@
+"""Fainter copies of training stars: their noise is what their errors say, covariance included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from twins import coefficient_covariance, ratio_covariance
+from xplabels.faint import LARGEST_ERROR, Faint
+from xplabels.features import FeatureSet
+from xplabels.propagation import Block
+from xplabels.recipes import Recipe
+from xplabels.scaling import NOISE_LIMIT, Scaling
+from xplabels.synthetic import simulate_stars
+from xplabels.training import train
+
+DRAWS = 40_000
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["correlated", "independent"])
+def parts(request):
+    stars, _ = simulate_stars(400, labels=("teff",), widths=(6, 5), noise=0.3, seed=4)
+    if not request.param:
+        spectra = stars.spectra
+        stars = replace(
+            stars,
+            spectra=replace(
+                spectra,
+                bp=replace(spectra.bp, correlations=None),
+                rp=replace(spectra.rp, correlations=None),
+            ),
+        )
+    features = FeatureSet.for_stars(stars, ("bp_rp",), noise=True)
+    computed = features.compute(stars)
+    levels = features.noise_levels(computed)
+    scaling = Scaling.fit(computed.x, stars.labels.values, noise=levels)
+    # a wide range of noise, which these stars do not have
+    scaling = replace(scaling, noise_scale=np.full(2, 0.4))
+    block = Block.of(computed, features, scaling, torch.float32)
+    return stars, features, computed, scaling, block, Faint(features, scaling, None)
+
+
+def copies(block, star):
+    return block.take(torch.full((DRAWS,), star))
+
+
+def test_added_noise_has_the_covariance_of_the_ratios(parts) -> None:
+    stars, features, computed, _, block, faint = parts
+    torch.manual_seed(1)
+    dimmed = faint.dim(copies(block, 3), torch.full((DRAWS,), 3.0))
+    found = np.cov(dimmed.errors.x.numpy().astype(float)[:, : features.n_spectral].T)
+    raw = np.concatenate([stars.spectra.bp.coefficients[3], stars.spectra.rp.coefficients[3]])
+    bp = features.widths[0]
+    covariance = coefficient_covariance(stars.spectra, 3)
+    wanted = ratio_covariance(raw, covariance, bp, float(computed.errors[3, bp])) * (3.0**2 - 1)
+    scale = np.sqrt(np.diag(wanted)) + (np.diag(wanted) == 0)
+    np.testing.assert_allclose(
+        found / np.outer(scale, scale), wanted / np.outer(scale, scale), atol=0.04
+    )
+
+
+def test_a_dimmed_star_says_how_noisy_it_is(parts) -> None:
+    _, features, computed, scaling, block, faint = parts
+    factor = torch.linspace(1.0, 4.0, len(block))
+    dimmed = faint.dim(block, factor)
+    levels = features.noise_levels(
+        replace(computed, errors=computed.errors * factor.numpy()[:, None])
+    )
+    wanted = (levels - scaling.noise_mean) / scaling.noise_scale
+    # those noise levels that were not clipped to begin with
+    inside = np.abs(block.noise.numpy()) < NOISE_LIMIT
+    np.testing.assert_allclose(dimmed.noise.numpy()[inside], wanted[inside], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(dimmed.errors.errors, block.errors.errors * factor[:, None])
+    # photometry is another instrument's
+    n = features.n_spectral
+    torch.testing.assert_close(dimmed.x[:, n:], block.x[:, n:])
+    assert torch.equal(dimmed.errors.auxiliary_errors, block.errors.auxiliary_errors)
+
+
+def test_a_factor_of_one_changes_nothing(parts) -> None:
+    *_, block, faint = parts
+    same = faint.dim(block, torch.ones(len(block)))
+    torch.testing.assert_close(same.x, block.x)
+    assert torch.equal(same.errors.x, block.errors.x)
+    assert torch.equal(same.noise, block.noise)
+
+
+def test_no_star_gets_fainter_than_can_be_told(parts) -> None:
+    *_, block, faint = parts
+    torch.manual_seed(2)
+    factor = faint.draw(block, 0.5, 3.0)
+    dimmed = faint.dim(block, factor)
+    assert float(dimmed.noise.max()) <= NOISE_LIMIT + 1e-4
+    r0_error = dimmed.errors.errors[:, faint.r0] / dimmed.errors.divisor.abs()
+    assert float(r0_error.max()) <= LARGEST_ERROR * 1.001
+    share = float((factor > 1).float().mean())
+    assert abs(share - 0.5) < 0.1
+
+
+def test_a_star_without_a_divisor_is_left_alone(parts) -> None:
+    *_, block, faint = parts
+    one = block.take(torch.arange(2))
+    one.errors.is_ratio[0] = False
+    dimmed = faint.dim(one, torch.full((2,), 3.0))
+    torch.testing.assert_close(dimmed.x[0], one.x[0])
+    assert torch.equal(dimmed.noise[0], one.noise[0])
+    assert not torch.equal(dimmed.x[1], one.x[1])
+
+
+def test_training_on_fainter_copies_helps_faint_stars() -> None:
+    """Bright stars to train on, faint ones to predict: copies with noise show how to weigh it."""
+    keys = {"labels": ("teff",), "widths": (12, 12)}
+    stars, _ = simulate_stars(2500, noise=0.5, seed=11, **keys)
+    faint, truth = simulate_stars(1500, noise=4.0, seed=12, **keys)
+    recipe = Recipe(
+        hidden=(48, 48), epochs=25, batch_size=128, flux_samples=0, reddening=0.0, dropout=0.0,
+        scatter="none", fainter_share=0.0,
+    )  # fmt: skip
+    off = []
+    for share in (0.0, 0.6):
+        chosen = replace(recipe, fainter_share=share, fainter_decades=1.0)
+        model = train(_with_a_range_of_noise(stars), ["teff"], chosen, progress=False)
+        off.append(np.sqrt(np.mean((model.predict(faint).values - truth.values) ** 2)))
+    assert off[1] < 0.9 * off[0]
+
+
+def _with_a_range_of_noise(stars):
+    """One star in fifty has errors ten times as large: the network can be told of faint stars."""
+    spectra = stars.spectra
+    many = np.where(np.arange(len(stars)) % 50 == 0, 10.0, 1.0)[:, None]
+    return replace(
+        stars,
+        spectra=replace(
+            spectra,
+            bp=replace(spectra.bp, errors=spectra.bp.errors * many),
+            rp=replace(spectra.rp, errors=spectra.rp.errors * many),
+        ),
+    )
