@@ -1,6 +1,7 @@
 """Compiled: what numba cannot say of single bytes and bits, said to LLVM.
 
-Little-endian machines only. Indices count from the front and are not checked.
+Little-endian machines only. Indices count from the front and are not checked. Numba's cache of
+:mod:`xplabels.archive.compiled_text` does not notice a change made here: touch that file, too.
 """
 
 from __future__ import annotations
