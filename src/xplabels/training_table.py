@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from xplabels.propagation import Block
 from xplabels.recipes import Recipe
 from xplabels.scaling import Scaling
 from xplabels.split import part_mask
-from xplabels.stars import Stars
+from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
 """Fewer stars than this cannot train a network, or tell whether its errors are right."""
@@ -66,11 +67,26 @@ class TrainingTable:
         }
 
     def digest(self) -> str:
-        """Of the inputs and labels themselves: a checkpoint must not outlive a change of them."""
+        """Of what the stars brought and their labels: a checkpoint must not outlive a change.
+
+        What is computed from it differs in its last bits with the number of threads.
+        """
         whole = hashlib.sha256()
-        for array in (self.features.x, self.features.errors, self.y, self.y_error):
+        photometry = self.stars.photometry
+        for array in (*_arrays(self.stars.spectra), photometry.values, photometry.errors,
+                      self.y, self.y_error):  # fmt: skip
             whole.update(np.ascontiguousarray(array).tobytes())
         return whole.hexdigest()
+
+
+def _arrays(spectra: CoefficientSpectra | SampledSpectra) -> Iterator[NDArray[Any]]:
+    if isinstance(spectra, SampledSpectra):
+        yield from (spectra.wavelength, spectra.flux, spectra.flux_error)
+        return
+    for band in (spectra.bp, spectra.rp):
+        yield from (band.coefficients, band.errors)
+        if band.correlations is not None:
+            yield band.correlations
 
 
 def training_table(
