@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from astropy.table import Table
-from hypothesis import given
-from hypothesis import strategies as st
 
-from xplabels.archive import read_stars, write_stars
-from xplabels.cli import main
-from xplabels.cuts.flow import CutFlow, count
-from xplabels.cuts.rules import load_rules, parse_rule
-from xplabels.errors import InputError
+from selecting import select, spectra_of
+from xplabels.archive import read_stars
 from xplabels.labels import LABELS
-from xplabels.stars import Band, CoefficientSpectra, Stars
 
 ROWS = 10_000
 SIX = tuple(LABELS)
 NORMAL = {"teff": 4800, "logg": 2.5, "fe_h": -0.2, "c_fe": 0.1, "n_fe": 0.2, "alpha_m": 0.05}
 ASPCAP_BITS = (*range(15), *range(16, 37), 40, 41)
 STAR_BITS = (0, 1, 2, 3, 4, 9, 10, 11, 12, 13, *range(16, 26))
-
-
-def spectra_of(source_id: np.ndarray, path: Path, bp_missing: np.ndarray | None = None) -> Path:
-    """A star table of few coefficients."""
-    rng = np.random.default_rng(7)
-    bands = []
-    for width in (3, 4):
-        coefficients = rng.normal(10.0, 1.0, (len(source_id), width))
-        bands.append(
-            Band(
-                coefficients,
-                np.full_like(coefficients, 0.125),
-                np.zeros((len(source_id), width * (width - 1) // 2), np.float32),
-            )
-        )
-    if bp_missing is not None:
-        bands[0].coefficients[bp_missing] = np.nan
-        bands[0].errors[bp_missing] = np.nan
-    write_stars(Stars.of(source_id, CoefficientSpectra(*bands)), path)
-    return path
 
 
 def made_all_star(rng: np.random.Generator) -> dict[str, Any]:
@@ -167,17 +139,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return folder, apogee, gaia
 
 
-def select(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
-    """Run the verb; status and report."""
-    out = folder / "training.parquet"
-    status = main(
-        ["select", str(folder / "one.parquet"), str(folder / "two.parquet"), "--overwrite",
-         "--output", str(out), *words]
-    )  # fmt: skip
-    report = folder / "training.cuts.json"
-    return status, json.loads(report.read_text()) if report.is_file() else {}
-
-
 def test_the_selection_keeps_exactly_what_the_obvious_loop_keeps(
     made: tuple[Path, dict[str, Any], dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,8 +193,9 @@ def test_what_each_rule_removes_alone(
     assert "star" not in {cut["name"] for cut in report["flow"]["cuts"]}
 
 
-def test_a_selected_table_trains(made: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
-    """Its columns are what training reads: six labels, photometry, notes."""
+def test_the_table_has_the_labels_asked_for_and_photometry(
+    made: tuple[Path, dict[str, Any], dict[str, Any]],
+) -> None:
     folder, *_ = made
     select(folder, "--table", f"apogee={folder / 'allStar.fits'}", f"gaia={folder / 'gaia.fits'}",
            "--labels", "teff,logg")  # fmt: skip
@@ -265,60 +227,6 @@ def test_without_labels_the_spectra_are_the_rows(
     assert report["flow"]["after"] == len(stars)
 
 
-def test_two_surveys_on_one_scale(tmp_path: Path) -> None:
-    """The second is 100 K hotter and has stars of its own; labels come from the first that has."""
-    rng = np.random.default_rng(3)
-    ids = np.arange(1, 401)
-    teff = rng.uniform(4000, 6000, 400)
-    first = {"source_id": ids[:250], "teff": teff[:250] + rng.normal(0, 20, 250),
-             "teff_err": np.full(250, 20.0)}  # fmt: skip
-    second = {"source_id": ids[150:], "teff": teff[150:] + 100 + rng.normal(0, 40, 250),
-              "teff_err": np.full(250, 40.0), "logg": np.full(250, 4.0),
-              "logg_err": np.full(250, 0.1)}  # fmt: skip
-    for name, columns in (("first", first), ("second", second)):
-        Table(columns).write(tmp_path / f"{name}.csv", format="ascii.csv")
-    spectra_of(ids, tmp_path / "one.parquet")
-    spectra_of(ids + 1000, tmp_path / "two.parquet")
-    tables = ("--table", f"first={tmp_path / 'first.csv'}", f"second={tmp_path / 'second.csv'}")
-    status, report = select(tmp_path, *tables)
-    assert status == 0
-    (offset,) = report["offsets"]
-    assert (offset["survey"], offset["reference"], offset["label"]) == ("second", "first", "teff")
-    assert offset["common"] == 100
-    assert abs(offset["value"] - 100) < 4 * offset["error"]
-    assert offset["error"] == pytest.approx(1.2533 * np.hypot(20, 40) / 10, rel=0.3)
-    assert offset["pull"] == pytest.approx(1, abs=0.3)
-    stars = read_stars(tmp_path / "training.parquet")
-    assert stars.labels is not None
-    got = dict(zip(stars.source_id.tolist(), stars.labels.values, strict=True))
-    assert len(got) == 400
-    assert got[1][0] == pytest.approx(first["teff"][0])
-    assert np.isnan(got[1][1])
-    assert got[200][0] == pytest.approx(first["teff"][199])
-    assert got[200][1] == 4.0
-    assert got[400][0] == pytest.approx(second["teff"][-1] - offset["value"])
-    cuts = {cut["name"]: cut for cut in report["flow"]["cuts"]}
-    assert cuts["merged"]["removed"] == 100
-    _, report = select(tmp_path, *tables, "--offsets", "none")
-    assert report["offsets"] == []
-
-
-def test_a_survey_that_nothing_ties_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, first in (("a", 1), ("b", 31)):
-        columns = {"source_id": np.arange(first, first + 40), "teff": np.full(40, 5000.0),
-                   "teff_err": np.full(40, 50.0)}  # fmt: skip
-        Table(columns).write(tmp_path / f"{name}.csv", format="ascii.csv")
-    spectra_of(np.arange(1, 80), tmp_path / "one.parquet")
-    spectra_of(np.arange(100, 120), tmp_path / "two.parquet")
-    status, _ = select(tmp_path, "--table", f"a={tmp_path / 'a.csv'}", f"b={tmp_path / 'b.csv'}")
-    assert status == 2
-    assert "fewer than 20 stars with teff in common" in capsys.readouterr().err
-    assert not (tmp_path / "training.parquet").exists()
-    assert not (tmp_path / "training.cuts.json").exists()
-
-
 def test_wise_of_one_scale_fills_gaps(tmp_path: Path) -> None:
     """AllWISE stands in where unWISE has nothing, band by band."""
     ids = np.arange(1, 4)
@@ -345,106 +253,6 @@ def test_wise_of_one_scale_fills_gaps(tmp_path: Path) -> None:
 
 
 # --- rules and flow -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("gaia.ruwe", "is no rule"),
-        ("gaia.ruwe <= many", "'many' is no number"),
-        ("gaia.ruwe <= nan", "is not finite"),
-        ("apogee.starflag lacks LOW_SNRR", "has no bit 'LOW_SNRR'"),
-        ("gaia.flag lacks LOW", "has no bit 'LOW'"),
-        ("labels has age", "labels have no 'age'"),
-        ("photometry has J", "photometry have no 'J'"),
-    ],
-)
-def test_a_wrong_rule_is_told(text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        parse_rule("x", text)
-
-
-@given(
-    st.lists(st.floats(-5, 5) | st.just(np.nan), min_size=1, max_size=20),
-    st.sampled_from(["<", "<=", ">", ">=", "==", "!="]),
-    st.floats(-5, 5),
-    st.booleans(),
-)
-def test_comparisons(values: list[float], relation: str, bound: float, missing: bool) -> None:
-    rule = parse_rule("x", f"gaia.ruwe {relation} {bound!r}" + " or missing" * missing)
-    obvious: dict[str, Callable[[float], bool]] = {
-        "<": lambda v: v < bound, "<=": lambda v: v <= bound, ">": lambda v: v > bound,
-        ">=": lambda v: v >= bound, "==": lambda v: v == bound, "!=": lambda v: v != bound,
-    }  # fmt: skip
-    expected = [missing if np.isnan(v) else obvious[relation](v) for v in values]
-    assert rule.condition.passes(np.array(values)).tolist() == expected
-
-
-@given(
-    st.lists(st.integers(-1, 2**45), min_size=1),
-    st.sets(st.integers(0, 44), min_size=1),
-    st.booleans(),
-)
-def test_bits(values: list[int], bits: set[int], missing: bool) -> None:
-    listed = ", ".join(map(str, bits))
-    rule = parse_rule("x", f"mine.flag lacks {listed}" + " or missing" * missing)
-    expected = [missing if v < 0 else not any(v >> b & 1 for b in bits) for v in values]
-    assert rule.condition.passes(np.array(values, np.int64)).tolist() == expected
-
-
-@given(
-    st.integers(1, 30).flatmap(
-        lambda n: st.lists(
-            st.tuples(
-                st.lists(st.booleans(), min_size=n, max_size=n),
-                st.lists(st.booleans(), min_size=n, max_size=n),
-            ),
-            min_size=1,
-            max_size=5,
-        )
-    )
-)
-def test_the_flow_adds_up(rules: list[tuple[list[bool], list[bool]]]) -> None:
-    n = len(rules[0][0])
-    verdicts = [("r", "text", np.array(a), np.array(p)) for a, p in rules]
-    keep, flow = count(n, [*verdicts, ("absent", "text", None, None)])
-    obvious = [all(p[k] or not a[k] for a, p in rules) for k in range(n)]
-    assert keep.tolist() == obvious
-    assert flow.after == sum(obvious)
-    assert [cut.alone for cut in flow.cuts[:-1]] == [
-        sum(a[k] and not p[k] for k in range(n)) for a, p in rules
-    ]
-    assert flow.cuts[-1].applies is None
-    together: CutFlow = flow + flow
-    assert together.after == 2 * flow.after
-    assert together.to_dict()["cuts"][-1]["remaining"] == together.after
-
-
-def test_rules_files(tmp_path: Path) -> None:
-    default = load_rules()
-    assert [rule.name for rule in default] == [
-        "colour_excess", "ruwe", "aspcap", "star", "extratarg", "labels",
-    ]  # fmt: skip
-    changed = load_rules(None, ["ruwe=gaia.ruwe <= 1.2", "new=labels has teff"], ["star"])
-    assert [rule.name for rule in changed] == [
-        "colour_excess", "ruwe", "aspcap", "extratarg", "labels", "new",
-    ]  # fmt: skip
-    assert changed[1].text == "gaia.ruwe <= 1.2"
-    path = tmp_path / "rules.toml"
-    for text, said in (
-        ("[rules]\na = 'gaia.ruwe < 2'\n[more]\n", "unknown key 'more'"),
-        ("a = 1\n", "unknown key 'a'"),
-        ("[rules]\na = 1\n", "is not text"),
-        ("[rules\n", "is not TOML"),
-        ("", r"no table \[rules\]"),
-    ):
-        path.write_text(text)
-        with pytest.raises(InputError, match=said):
-            load_rules(path)
-    with pytest.raises(InputError, match="no rule 'sttar' to leave out"):
-        load_rules(None, (), ["sttar"])
-    with pytest.raises(InputError, match="is no rule"):
-        load_rules(None, ["gaia.ruwe <= 1.2"])
 
 
 def test_a_rule_on_a_table_that_nobody_knows(

@@ -43,22 +43,20 @@ class Selected:
     ----------
     flow
         Rows before, cuts, rows after (the stars written).
+    offsets
+        Between surveys, subtracted.
     report
         All of it, for JSON.
     """
 
     flow: CutFlow
+    offsets: tuple[Offset, ...]
     report: dict[str, Any]
 
     def to_lines(self) -> list[str]:
         """What a user should see of it, for the terminal."""
         lines = [self.flow.to_text(), ""]
-        for offset in self.report["offsets"]:
-            lines.append(
-                f"{offset['survey']} minus {offset['reference']}, {offset['label']}: "
-                f"{offset['value']:.4g} +- {offset['error']:.2g} "
-                f"({offset['common']} common stars), subtracted"
-            )
+        lines.extend(offset.to_text() for offset in self.offsets)
         spectra = {k: v for k, v in self.report["spectra"].items() if k != "files"}
         lines.append("spectra: " + ", ".join(f"{count} {what}" for what, count in spectra.items()))
         for row in self.report["beside_the_paper"]:
@@ -93,7 +91,9 @@ def select_stars(
     with whole_file(numbers, overwrite) as json_file, whole_file(picture, overwrite) as png_file:
         # the first block may lack what later ones have: nine columns of nulls cost nothing
         write_star_blocks(gathered(work.blocks()), output, overwrite, MEASUREMENTS)
-        selected = Selected(work.flow, _report(request, work, labelled, keyed, command))
+        selected = Selected(
+            work.flow, tuple(work.offsets), _report(request, work, labelled, keyed, command)
+        )
         json_file.write_text(json.dumps(selected.report, indent=2, allow_nan=False) + "\n")
         selected.flow.figure().savefig(png_file, format="png", dpi=150)
     return selected
@@ -133,6 +133,7 @@ class _FromLabels:
         book = Book()
         notes = tuple(note for table in self._tables for note in table.notes)
         notes += tuple(note for keyed in self._keyed.values() for note in keyed.table.notes)
+        notes += tuple(offset.to_text() for offset in self.offsets)
         for block in read_spectra(self._request):
             usable = (block.flags & np.uint32(UNUSABLE)) == 0
             book.add(block.source_id, usable)

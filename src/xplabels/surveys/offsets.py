@@ -61,6 +61,13 @@ class Offset:
     scatter: float
     pull: float
 
+    def to_text(self) -> str:
+        """In a sentence, for the terminal and a model's provenance."""
+        return (
+            f"{self.survey} minus {self.reference}, {self.label}: {self.value:.4g} +- "
+            f"{self.error:.2g} ({self.common} common stars), subtracted"
+        )
+
 
 def fit_offsets(tables: Sequence[Labelled]) -> list[Offset]:
     """The offset of every survey and label that is not its label's reference.
