@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fetch_services import Services
     from stand_ins import FakeModel
     from xplabels.labels import Labels
     from xplabels.model import Model
@@ -160,3 +163,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def archive_services() -> Iterator[Services]:
+    """A TAP and a DataLink service on loopback."""
+    from fetch_services import serving
+
+    with serving() as services:
+        yield services
+
+
+@pytest.fixture
+def services(archive_services: Services) -> Services:
+    """The same, as if nobody had asked them anything."""
+    archive_services.calm()
+    return archive_services
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive_services: Services, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fetch of everything while nothing failed."""
+    archive_services.calm()
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert archive_services.fetch(output).complete
+    return output

@@ -1,0 +1,78 @@
+"""The archive's services on loopback, and what tests of fetching ask of a result."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from services.datalink import DataLinkService
+from services.made import MadeArchive, made_archive
+from services.tap import TapService
+from xplabels.fetch import Archive, FetchSummary, Patience, Settings, Wanted, fetch_stars
+
+STARS = 40
+QUICK = Settings(
+    Patience(attempts=4, first_wait=0.01, timeout=1.0, job_timeout=5.0),
+    chunk=10,
+    tap_chunk=15,
+    progress=False,
+)
+
+
+@dataclass
+class Services:
+    """The services, what they serve, and the client's word for them."""
+
+    made: MadeArchive
+    tap: TapService
+    datalink: DataLinkService
+
+    @property
+    def archive(self) -> Archive:
+        return Archive(tap=self.tap.address, datalink=self.datalink.address)
+
+    @property
+    def with_spectrum(self) -> set[int]:
+        return set(self.made.spectra.source_id)
+
+    def fetch(
+        self, output: Path, ids: Any = None, settings: Settings = QUICK, **more: Any
+    ) -> FetchSummary:
+        wanted = Wanted.of_ids(self.made.ids if ids is None else np.array(ids))
+        return fetch_stars(wanted, output, self.archive, settings=settings, **more)
+
+    def calm(self) -> None:
+        """Nothing fails any more, and nothing has been asked."""
+        for service in (self.tap, self.datalink):
+            service.faults.clear()
+            service.log.clear()
+        self.tap.step = ""
+        self.datalink.withheld = self.datalink.poison = ()
+        self.datalink.asked.clear()
+
+
+@contextmanager
+def serving() -> Iterator[Services]:
+    """Both services, with a made archive."""
+    made = made_archive(STARS)
+    with TapService(made.tables) as tap, DataLinkService(made.spectra) as datalink:
+        yield Services(made, tap, datalink)
+
+
+def account(output: Path) -> dict[int, dict[str, str]]:
+    """``ids.csv`` as {id: row}; no id stands in it twice."""
+    with (output / "ids.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    told = {int(row["source_id"]): row for row in rows}
+    assert len(told) == len(rows)
+    return told
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
