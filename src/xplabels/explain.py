@@ -26,6 +26,7 @@ from xplabels.differences import (
 )
 from xplabels.emulator import Emulator
 from xplabels.errors import InputError
+from xplabels.information import GRID, GRID_G, Content, grid, information_content
 from xplabels.labels import LABELS, Labels, check_names
 from xplabels.model import Model
 from xplabels.output import check_new_folder, whole_folder
@@ -65,16 +66,29 @@ class Explanation:
         Label -> curves: derivative spectra, then differences.
     flow
         How the stars of the curves were selected, and what could not be shown.
+    content
+        Attainable and reached errors of giants, or None.
+    grid
+        Label -> attainable errors along the giant branch (:func:`xplabels.information.grid`).
     """
 
     attention: Attention
     wavelength: Array
     curves: Mapping[str, Sequence[Curve]]
     flow: tuple[str, ...]
+    content: Content | None = None
+    grid: Mapping[str, Array] | None = None
 
     def to_metrics(self) -> dict[str, Any]:
         """Numbers as JSON: attention by label and input, correlations of curves, selection."""
-        return {
+        information = {} if self.content is None else {"information": self.content.to_metrics()}
+        if self.grid is not None:
+            branch = {name: np.round(errors, 4).tolist() for name, errors in self.grid.items()}
+            information["attainable along the giant branch"] = GRID | {
+                "g_mag": GRID_G,
+                "errors": branch,
+            }
+        return information | {
             "selection": list(self.flow),
             "attention": {
                 name: {
@@ -115,6 +129,7 @@ def explain(
     max_extinction: float = MAX_EXTINCTION,
     emulator: Emulator | None = None,
     pairs: Sequence[Pair] = (),
+    unseen: Stars | None = None,
     seed: int = 0,
 ) -> Explanation:
     """Attention over all ``stars``; derivative spectra and differences of a selection.
@@ -135,6 +150,9 @@ def explain(
         Of giants, for simulated differences of abundances at the clump's centre.
     pairs
         Simulated differences of one's own.
+    unseen
+        Giants with known labels that the model was not trained on, whose errors stand beside those
+        attainable (with ``emulator``). None: attainable errors are left out.
     seed
         Of the bootstrap.
 
@@ -143,6 +161,9 @@ def explain(
     InputError
         If too few stars are selected, or a pair's label is not the model's.
     """
+    content = branch = None
+    if unseen is not None and emulator is not None:
+        content, branch = information_content(model, unseen, emulator), grid(emulator)
     for pair in pairs:
         if check_names([pair.name])[0] not in model.names:
             raise InputError(
@@ -172,7 +193,7 @@ def explain(
                 shown[name].append(
                     simulated_difference(pair.low, pair.high, pair.step, title=title)
                 )
-    return Explanation(attention(model, stars), wavelength, shown, tuple(flow))
+    return Explanation(attention(model, stars), wavelength, shown, tuple(flow), content, branch)
 
 
 def _select(
@@ -298,6 +319,8 @@ def write_explanation(
     pictures = {"attention": png(figures.attention_bars(found.attention, coefficients))}
     for name, shown in found.curves.items():
         pictures[name] = png(figures.curves(name, found.wavelength, shown))
+    if found.content is not None:
+        pictures["information"] = png(figures.information(found.content))
     page = _page(title, found, metrics, pictures)
     with whole_folder(folder, overwrite) as partial:
         (partial / "figures").mkdir()
@@ -327,5 +350,9 @@ def _page(
         labels={name: LABELS[name].description for name in found.curves},
         correlations=metrics["correlations"],
         provenance=metrics["provenance"],
+        content=found.content and found.content.told,
+        grid={LABELS[name].description: errors for name, errors in (found.grid or {}).items()},
+        grid_axes=GRID,
+        grid_g=GRID_G,
         images={name: base64.b64encode(data).decode() for name, data in pictures.items()},
     )

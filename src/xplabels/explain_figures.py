@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from xplabels.attention import Attention
 from xplabels.differences import SIDES, Curve
-from xplabels.figures import CYCLE, styled
+from xplabels.figures import CYCLE, axis_title, styled
+from xplabels.information import DUSTLESS, FREE, POPULATION, Content
 from xplabels.labels import LABELS
 
 if TYPE_CHECKING:
@@ -127,6 +128,45 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
     ax.set_xlabel("wavelength [nm]")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(LABELS[name].description, fontsize=10)
+    return figure
+
+
+INFORMATION: dict[str, dict[str, object]] = {
+    DUSTLESS: {"color": CYCLE[0], "linestyle": ":"},
+    FREE: {"color": CYCLE[0]},
+    POPULATION: {"color": CYCLE[2], "linestyle": "--"},
+}
+
+
+@styled
+def information(content: Content) -> Figure:
+    """Attainable errors and those reached against Teff and [Fe/H], a row a label."""
+    from matplotlib.figure import Figure
+
+    rows = len(content.names)
+    figure = Figure(figsize=(8.6, 1.75 * rows + 1.1), layout="constrained")
+    axes = figure.subplots(rows, 2, sharex="col", sharey="row", squeeze=False)
+    for column, axis in enumerate(("teff", "fe_h")):
+        bins = content.binned(axis)
+        for k, ax in enumerate(axes[:, column]):
+            for kind, style in INFORMATION.items():
+                ax.plot(
+                    bins["middle"], bins["attainable"][kind][:, k],
+                    label=f"attainable, simulated: {kind}", **style,
+                )  # fmt: skip
+            ax.plot(
+                bins["middle"], bins["stated"][:, k], "s-", color=CYCLE[1], markersize=4,
+                label="network from the spectrum alone: stated error",
+            )  # fmt: skip
+            ax.plot(
+                bins["middle"], bins["scatter"][:, k], "ko", markersize=4,
+                label="network: robust scatter of residuals",
+            )  # fmt: skip
+            ax.set_yscale("log")
+        axes[-1, column].set_xlabel(axis_title(axis))
+    for ax, name in zip(axes[:, 0], content.names, strict=True):
+        ax.set_ylabel(f"{LABELS[name].symbol}\nerror [{LABELS[name].unit}]")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

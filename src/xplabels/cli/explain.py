@@ -66,6 +66,12 @@ def add(verbs: Verbs) -> None:
         action="store_true",
         help="simulated differences of emulated giants (extra 'synthetic')",
     )
+    verb.add_argument(
+        "--information",
+        action="store_true",
+        help="--emulated, and errors that XP spectra allow (Cramer-Rao, of emulated giants) "
+        "beside those reached on known giants of the model's test part (all, where there is none)",
+    )
     add_selection(verb, "stars of the curves, in place of the red clump, e.g. teff=4700:4800")
     add_tables(verb)
     add_overwrite(verb)
@@ -92,8 +98,9 @@ def run(args: argparse.Namespace) -> None:
         selection=selection,
         extinction=_extinction(args.extinction, stars),
         max_extinction=args.max_extinction,
-        emulator=_emulator() if args.emulated else None,
+        emulator=_emulator() if args.emulated or args.information else None,
         pairs=_pairs(args.pair),
+        unseen=_unseen(model, stars) if args.information else None,
     )
     name = str(model.metadata.get("name") or args.model)
     page = write_explanation(
@@ -121,6 +128,15 @@ def _extinction(word: str, stars: Any) -> Any:
     from xplabels.explain import read_extinction
 
     return read_extinction(word, stars)
+
+
+def _unseen(model: Any, stars: Any) -> Any:
+    """The model's test part, or all stars where it has none here."""
+    from xplabels.split import part_mask
+
+    fraction = float(model.metadata["split"]["test_fraction"])
+    test = part_mask(stars.source_id, "test", fraction)
+    return stars[test] if test.any() else stars
 
 
 def _emulator() -> Any:

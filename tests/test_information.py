@@ -1,0 +1,249 @@
+"""Attainable errors against a slow twin, what makes them larger or smaller, and their medians."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gaiaxpy")
+pytest.importorskip("dust_extinction")
+
+from conftest import quick
+from xplabels import bossbrain, differences
+from xplabels.archive import write_stars
+from xplabels.bossbrain import load_emulator
+from xplabels.cli import main
+from xplabels.differences import HC_OVER_K
+from xplabels.dust import extinction
+from xplabels.emulator import LABELS, Emulator, Network, emulator_labels
+from xplabels.errors import InputError
+from xplabels.information import (
+    DUSTLESS,
+    FREE,
+    NAMES,
+    POPULATION,
+    STEPS,
+    Content,
+    GiantSpectra,
+    attainable_errors,
+    grid,
+    information_content,
+)
+from xplabels.instrument import gaiaxpy_instrument, magnitudes
+from xplabels.labels import Labels
+from xplabels.noise import illustrative_correlations, noise_model
+from xplabels.sed import Sed
+from xplabels.split import part_mask
+from xplabels.stars import Stars
+from xplabels.synthetic import simulate_stars
+from xplabels.training import train
+
+CLUMP = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0], [5300.0, 3.2, 0.49, -0.55, 0.1, 0.2]])
+G = np.array([14.0, 16.5])
+POPULATED = np.diag([400.0, 0.8, 0.4, 0.1, 0.15, 0.1]) ** 2
+
+
+def bumpy(seed: int) -> Network:
+    """An emulator whose flux over continuum has broad bands that follow the labels."""
+    random = np.random.default_rng(seed)
+    wavelength = np.arange(350.1, 1050.0, 0.5)
+    centres = random.uniform(380, 1000, 12)
+    bands = np.exp(-0.5 * ((wavelength[:, None] - centres) / 12.0) ** 2)
+    return Network(
+        np.array([3500.0, 0.0, -2.5] + [-0.6] * 19),
+        np.array([6000.0, 3.5, 0.5] + [0.6] * 19),
+        tuple(
+            w.astype(np.float32)
+            for w in (
+                random.standard_normal((9, len(LABELS))) * 0.7,
+                random.standard_normal((12, 9)) * 0.5,
+                -0.1 * bands,
+            )
+        ),
+        (np.full(9, 0.3, np.float32), np.full(12, 0.8, np.float32), np.ones(1400, np.float32)),
+    )
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Emulator:
+    return Emulator(np.arange(350.1, 1050.0, 0.5), tuple(bumpy(seed) for seed in range(3)))
+
+
+def slow(
+    emulator: Emulator, star: np.ndarray, g: float, dust: bool, prior: np.ndarray | None
+) -> np.ndarray:
+    """One star, one label at a time: spectra through the public instrument, F by its definition."""
+    instrument = gaiaxpy_instrument()
+    fine = np.arange(311.0, 1100.0, 0.5)
+    law = extinction(fine)[0]
+
+    def sed(labels: np.ndarray, a_v: float = 0.0) -> Sed:
+        theirs, like = (emulator_labels(NAMES, row[None]) for row in (labels, star))
+        ratio = np.interp(fine, emulator.wavelength, emulator.normalised_flux(theirs, like)[0])
+        planck = fine**-5.0 / np.expm1(HC_OVER_K / (fine * labels[0]))
+        return Sed.of(fine, ratio * planck * 10 ** (-0.4 * a_v * law))
+
+    def seen(spectrum: Sed) -> np.ndarray:
+        return instrument.coefficients(spectrum)[0]
+
+    clean = seen(sed(star))
+    g0, bp, rp = magnitudes(clean[None])[0]
+    scale = 10 ** (-0.4 * (g - g0))
+    slopes = []
+    for k, name in enumerate(NAMES):
+        low, high = star.copy(), star.copy()
+        low[k] -= STEPS[name] / 2
+        high[k] += STEPS[name] / 2
+        bounds = {"fe_h": (-2.5, 0.5), "logg": (0.0, 3.5)}.get(name, (-0.6, 0.6))
+        if name != "teff":
+            low[k], high[k] = max(low[k], bounds[0]), min(high[k], bounds[1])
+        slopes.append((seen(sed(high)) - seen(sed(low))) / (high[k] - low[k]))
+    slopes.append(clean)
+    if dust:
+        slopes.append((seen(sed(star, 0.01)) - seen(sed(star, -0.01))) / 0.02)
+    d = scale * np.stack(slopes)
+    sigma = noise_model().errors(np.array([g]), np.array([bp - rp]))[0]
+    covariance = np.zeros((110, 110))
+    for first, matrix in zip((0, 55), illustrative_correlations(scale * clean[None]), strict=True):
+        at = slice(first, first + 55)
+        covariance[at, at] = matrix[0] * np.outer(sigma[at], sigma[at])
+    fisher = d @ np.linalg.inv(covariance) @ d.T
+    if prior is not None:
+        fisher[:6, :6] += np.linalg.inv(prior)
+    units = np.array([100.0, *np.ones(len(d) - 1)])
+    inverse = np.linalg.inv(fisher * np.outer(units, units)) * np.outer(units, units)
+    return np.sqrt(np.diag(inverse)[:6])
+
+
+@pytest.mark.parametrize(("dust", "prior"), [(False, None), (True, None), (True, POPULATED)])
+def test_bounds_are_those_of_a_slow_twin(
+    emulator: Emulator, dust: bool, prior: np.ndarray | None
+) -> None:
+    found = attainable_errors(GiantSpectra(emulator), CLUMP, G, dust=dust, population=prior)
+    twin = [slow(emulator, star, g, dust, prior) for star, g in zip(CLUMP, G, strict=True)]
+    np.testing.assert_allclose(found, twin, rtol=0.02)
+
+
+def test_what_is_known_makes_errors_smaller_and_faintness_larger(emulator: Emulator) -> None:
+    spectra = GiantSpectra(emulator)
+    free = attainable_errors(spectra, CLUMP, G)
+    assert (attainable_errors(spectra, CLUMP, G, dust=False) < free).all()
+    known = attainable_errors(spectra, CLUMP, G, population=POPULATED)
+    assert (known < free).all()
+    assert (known < np.sqrt(np.diag(POPULATED))).all()
+    assert (attainable_errors(spectra, CLUMP, G + 1.0) > free).all()
+
+
+def test_stars_beyond_the_emulators_are_refused(emulator: Emulator) -> None:
+    hot = CLUMP.copy()
+    hot[1, 0] = 6500.0
+    with pytest.raises(InputError, match="do not cover 1 of these stars"):
+        attainable_errors(GiantSpectra(emulator), hot, G)
+
+
+def test_carbon_nitrogen_and_alpha_fade_in_hot_and_metal_poor_giants(tmp_path: Path) -> None:
+    """As FS24's section 5.5 and Witten et al. (2022) expect."""
+    try:
+        importlib.metadata.distribution(bossbrain.DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the emulators are not installed")
+    errors = grid(load_emulator(tmp_path), teff=(4500.0, 5500.0), fe_h=(0.0, -2.0))
+    for name, factor in (("c_fe", 2.0), ("n_fe", 20.0), ("alpha_m", 2.0)):
+        assert errors[name][1, 1] > factor * errors[name][0, 0]
+
+
+def giants(stars: int = 450) -> Stars:
+    """Simulated stars with the labels of giants, which their spectra know nothing of but Teff."""
+    drawn = simulate_stars(stars, labels=("teff", "fe_h"), noise=5.0, seed=3)[0]
+    random = np.random.default_rng(5)
+    values = np.stack(
+        [random.uniform(low, high, stars) for low, high in (
+            (4000, 5500), (1.0, 3.2), (-1.0, 0.3), (-0.2, 0.2), (0.0, 0.4), (0.0, 0.3)
+        )], axis=1,
+    )  # fmt: skip
+    photometry = replace(drawn.photometry, values=drawn.photometry.values.copy())
+    photometry.values[:, 0] = random.uniform(13, 15, stars)
+    labelled = drawn.with_labels(Labels(NAMES, values, np.full_like(values, 0.01)))
+    return labelled.with_photometry(photometry)
+
+
+def test_content_stands_beside_what_a_model_reaches(emulator: Emulator) -> None:
+    stars = giants()
+    names = ("teff", "alpha_m")
+    model = train(stars, names, quick(auxiliary=()), seed=1, progress=False)
+    content = information_content(model, stars, emulator)
+    assert content.names == names
+    assert content.stated.shape == (450, 2)
+    np.testing.assert_array_equal(
+        content.residuals[:, 0], model.predict(stars).values[:, 0] - stars.labels.values[:, 0]
+    )
+    np.testing.assert_allclose(
+        content.attainable[FREE][:7, 1],
+        attainable_errors(
+            GiantSpectra(emulator), stars.labels.values[:7], stars.photometry.values[:7, 0]
+        )[:, 5],
+        rtol=1e-3,  # the emulators' float32 depends on how many stars they take at once
+    )
+    assert set(content.attainable) == {FREE, DUSTLESS, POPULATION}
+    metrics = content.to_metrics()
+    assert metrics["teff"]["stars"] == [
+        int(((stars.labels.values[:, 0] >= a) & (stars.labels.values[:, 0] < b)).sum())
+        for a, b in metrics["teff"]["edges"]
+    ]
+
+
+def test_labels_that_are_unknown_are_free_and_have_no_residual(emulator: Emulator) -> None:
+    stars = giants()
+    names = ("teff", "alpha_m")
+    model = train(stars, names, quick(auxiliary=()), seed=1, progress=False)
+    fewer = stars.with_labels(stars.labels.select(("teff", "logg", "fe_h")))
+    content = information_content(model, fewer, emulator)
+    assert np.isnan(content.residuals[:, 1]).all()
+    assert np.isfinite(content.residuals[:, 0]).all()
+    assert content.to_metrics()["teff"]["alpha_m"]["robust scatter"][0] is None
+    with pytest.raises(InputError, match="0 stars are giants"):
+        information_content(model, stars.with_labels(stars.labels.select(("c_fe",))), emulator)
+
+
+def test_the_command_shows_them(
+    tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stars = giants(600)
+    train(stars, ("teff", "c_fe"), quick(auxiliary=()), seed=1, progress=False).save(
+        tmp_path / "model"
+    )
+    write_stars(stars, tmp_path / "stars.parquet")
+    monkeypatch.setattr(bossbrain, "load_emulator", lambda: emulator)
+    monkeypatch.setattr(differences, "DRAWS", 5)
+    words = ["explain", str(tmp_path / "model"), str(tmp_path / "stars.parquet"), "--output"]
+    words += [str(tmp_path / "out"), "--range", "teff=4200:5400", "--information"]
+    assert main(words) == 0
+    numbers = json.loads((tmp_path / "out" / "explain.json").read_text())
+    test = int(part_mask(stars.source_id, "test", 0.1).sum())
+    assert numbers["information"]["stars"].startswith(f"{test} of {test} giants")
+    branch = numbers["attainable along the giant branch"]
+    assert np.shape(branch["errors"]["c_fe"]) == (len(branch["teff"]), len(branch["fe_h"]))
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "What the spectra hold" in page
+    assert page.count("data:image/png") == 4
+    assert (tmp_path / "out" / "figures" / "information.png").stat().st_size > 10_000
+
+
+def test_medians_and_scatter_in_bins() -> None:
+    random = np.random.default_rng(0)
+    teff = np.repeat([4100.0, 5100.0, 5900.0], (400, 400, 5))
+    width = np.where(teff < 5000, 1.0, 3.0)
+    residual = (width * random.standard_normal(805) + 7.0)[:, None]
+    error = np.tile(np.arange(1.0, 6.0), 161)[:, None]
+    bins = Content(
+        ("logg",), {"teff": teff, "fe_h": 0 * teff}, {FREE: error}, error, residual, ""
+    ).binned("teff")
+    assert bins["stars"] == [400, 400]
+    assert bins["middle"] == [4100.0, 5100.0]
+    np.testing.assert_allclose(bins["scatter"][:, 0], [1.0, 3.0], rtol=0.15)
+    np.testing.assert_array_equal(bins["attainable"][FREE], [[3.0], [3.0]])
