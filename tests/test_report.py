@@ -100,12 +100,13 @@ def test_files(written: Path, validated: Validation) -> None:
     names = {p.stem for p in (folder / "figures").iterdir()}
     assert names == {
         "comparison", "calibration", "z", "coverage_bins", "errors_g", "errors_labels", "kiel",
+        "planes",
     }  # fmt: skip
     assert not [p for p in folder.parent.iterdir() if p != folder]  # nothing left beside it
 
 
 def test_every_image_is_inside_and_decodes(page: Page, written: Path) -> None:
-    assert len(page.images) == 7
+    assert len(page.images) == 8
     for source in page.images:
         assert source.startswith("data:image/png;base64,")
         pixels = matplotlib.image.imread(BytesIO(base64.b64decode(source.split(",", 1)[1])))

@@ -1,8 +1,7 @@
 """Arrays in, matplotlib figures out: the figures of FS24 that judge a prediction.
 
-No pyplot, so no global state: every function returns a :class:`matplotlib.figure.Figure` that
-the caller saves. Arrays of several labels are [N, K] in the order of ``names``; NaN is left out.
-Colours are those of Okabe & Ito, told apart by colour-blind readers and on paper.
+No pyplot, so no global state: every function returns a :class:`matplotlib.figure.Figure`. Arrays
+of several labels are [N, K] in the order of ``names``; NaN is left out. Colours are Okabe & Ito's.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def comparison(names: Sequence[str], truth: Array, predicted: Array) -> Figure:
     """Prediction against truth, with residuals below, for each label (FS24, fig. 1)."""
     columns = min(len(names), 3 if len(names) in (3, 5, 6) else 2)
     rows = -(-len(names) // columns)
-    figure = _figure(3.9 * columns, 4.3 * rows)
+    figure = new_figure(3.9 * columns, 4.3 * rows)
     cells = figure.subfigures(rows, columns, squeeze=False).ravel()
     for k, name in enumerate(names):
         _compare_one(cells[k], name, truth[:, k], predicted[:, k])
@@ -98,7 +97,7 @@ def _compare_one(cell: SubFigure, name: str, truth: Array, predicted: Array) -> 
     lower.set_ylabel("pred. $-$ known")
     if not len(x):
         return
-    low, high = _limits(np.concatenate([x, y]))
+    low, high = limits_of(np.concatenate([x, y]))
     half = max(float(np.percentile(np.abs(y - x), 99.5)), 1e-9)
     hexes = upper.hexbin(
         x, y, gridsize=70, bins="log", mincnt=1, cmap=DENSITY, extent=(low, high, low, high),
@@ -110,7 +109,7 @@ def _compare_one(cell: SubFigure, name: str, truth: Array, predicted: Array) -> 
     )  # fmt: skip
     upper.plot([low, high], [low, high], color=LINE, linewidth=1.0)
     lower.axhline(0, color=LINE, linewidth=1.0)
-    centres, (p16, p50, p84) = running(x, y - x, _edges(x, 24), (16, 50, 84))
+    centres, (p16, p50, p84) = running(x, y - x, edges_of(x, 24), (16, 50, 84))
     lower.plot(centres, p50, color=TOTAL, linewidth=1.4)
     for edge in (p16, p84):
         lower.plot(centres, edge, color=TOTAL, linewidth=1.0, linestyle="--")
@@ -126,7 +125,7 @@ def z_histograms(names: Sequence[str], z: Array, dof: Array) -> Figure:
     ``dof`` [N, K]: degrees of freedom of the predictive Student-t. Above on a linear, below on a
     logarithmic scale, where the tails show.
     """
-    figure = _figure(max(2.7 * len(names), 5.4), 4.6)
+    figure = new_figure(max(2.7 * len(names), 5.4), 4.6)
     axes = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
     edges = np.linspace(-6, 6, 61)
     fine = np.linspace(-6, 6, 241)
@@ -193,7 +192,7 @@ def errors_along(
     """
     columns = min(len(names), 3 if len(names) in (3, 5, 6) else 2)
     rows = -(-len(names) // columns)
-    figure = _figure(4.3 * columns, 2.9 * rows)
+    figure = new_figure(4.3 * columns, 2.9 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for k, name in enumerate(names):
         ax: Axes = panels[k]
@@ -219,7 +218,7 @@ def _errors_one(
     known = np.isfinite(x) & np.isfinite(total)
     if not known.any():
         return
-    edges = _edges(x[known], 22)
+    edges = edges_of(x[known], 22)
     centres, (p16, p50, p84) = running(x[known], total[known], edges, (16, 50, 84))
     ax.fill_between(centres, p16, p84, color=TOTAL, alpha=0.13, linewidth=0)
     ax.plot(centres, p50, color=TOTAL, linewidth=1.8, label="total (band: 16-84 %)")
@@ -247,11 +246,11 @@ def kiel(
     panels: Mapping[str, tuple[Array, Array, Array]], unit: str = axis_title("fe_h")
 ) -> Figure:
     """Kiel diagrams side by side: ``{title: (teff [K], logg [dex], colour [N])}``, hot at left."""
-    figure = _figure(4.4 * len(panels) + 0.6, 4.4)
+    figure = new_figure(4.4 * len(panels) + 0.6, 4.4)
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     finite = {k: np.isfinite(np.stack(v)).all(axis=0) for k, v in panels.items()}
     colours = np.concatenate([v[2][finite[k]] for k, v in panels.items()])
-    low, high = _limits(colours, 1.0) if len(colours) else (0.0, 1.0)
+    low, high = limits_of(colours, 1.0) if len(colours) else (0.0, 1.0)
     points = None
     for ax, (title, (teff, logg, colour)) in zip(axes, panels.items(), strict=True):
         # metal-poor stars are few: draw them last, on top
@@ -267,7 +266,7 @@ def kiel(
     for set_limits, column in ((axes[0].set_xlim, 0), (axes[0].set_ylim, 1)):
         values = np.concatenate([v[column][finite[k]] for k, v in panels.items()])
         if len(values):
-            low_end, high_end = _limits(values, 0.05)
+            low_end, high_end = limits_of(values, 0.05)
             set_limits(high_end, low_end)
     if points is not None:
         figure.colorbar(points, ax=list(axes), label=unit, pad=0.02)
@@ -281,7 +280,7 @@ def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -
     The grey bands hold 95 % of right predictions (binomial, for the smallest N); bars show the
     ``margin`` allowed at 68.3 and 95.4 %.
     """
-    figure = _figure(9.0, 4.0)
+    figure = new_figure(9.0, 4.0)
     left, right = figure.subplots(1, 2)
     levels = np.linspace(0.01, 0.99, 99)
     counts = [int(np.isfinite(pit[:, k]).sum()) for k in range(len(names))]
@@ -331,7 +330,7 @@ def coverage_by_bins(
     """
     columns = min(len(bins), 3)
     rows = -(-len(bins) // columns)
-    figure = _figure(3.9 * columns, 3.1 * rows + 0.3)
+    figure = new_figure(3.9 * columns, 3.1 * rows + 0.3)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for ax, (axis, by_label) in zip(panels, bins.items(), strict=False):
         edges, _, tolerance, stars = max(by_label, key=lambda one: len(one[0]))
@@ -371,19 +370,21 @@ def running(
     return 0.5 * (edges[1:] + edges[:-1]), list(found)
 
 
-def _edges(x: Array, bins: int) -> Array:
-    low, high = _limits(x)
+def edges_of(x: Array, bins: int) -> Array:
+    """Edges [bins + 1] of equal bins between :func:`limits_of` ``x``."""
+    low, high = limits_of(x)
     return np.linspace(low, high, bins + 1)
 
 
-def _limits(x: Array, tail: float = 0.1) -> tuple[float, float]:
+def limits_of(x: Array, tail: float = 0.1) -> tuple[float, float]:
     """Percentiles ``tail`` and 100 - ``tail`` with a small margin; never equal."""
     low, high = (float(v) for v in np.percentile(x, (tail, 100 - tail)))
     pad = 0.02 * (high - low) or 0.5
     return low - pad, high + pad
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xplabels.labels import LABELS, Labels
 from xplabels.output import REPORT_FILES, check_new_folder, whole_folder
+from xplabels.population_sections import population_metrics, population_sections
 from xplabels.prediction import Prediction
 from xplabels.sections import Section, card_section, provenance_section, standard_sections
 from xplabels.validation import Validation, calibration_gate
@@ -29,6 +30,7 @@ def write_report(
     provenance: Mapping[str, Any],
     training_labels: Labels | None = None,
     sections: Sequence[Section] = (),
+    metrics: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write ``metrics.json``, ``report.html`` and ``figures/*.png`` into a new folder.
@@ -51,6 +53,8 @@ def write_report(
         left out: that of the stars compared.
     sections
         Further sections, before the model card.
+    metrics
+        Further entries of ``metrics.json``, plain numbers and text.
     overwrite
         Replace an existing report. A folder that holds anything else is never replaced.
 
@@ -73,6 +77,7 @@ def write_report(
         provenance=provenance,
         training_labels=training_labels,
         sections=sections,
+        metrics=metrics,
     )
     with whole_folder(folder, overwrite) as partial:
         for name, content in files.items():
@@ -89,10 +94,12 @@ def report_files(
     provenance: Mapping[str, Any],
     training_labels: Labels | None = None,
     sections: Sequence[Section] = (),
+    metrics: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """The files of a report by relative name; arguments as in :func:`write_report`."""
     body = [
         *standard_sections(validation, prediction, training_labels, provenance),
+        *population_sections(validation, training_labels),
         *sections,
         card_section(model_card),
         provenance_section(provenance),
@@ -101,8 +108,8 @@ def report_files(
     for section in body:
         for picture in section.pictures:
             files[f"figures/{picture.name}.png"] = png(picture.figure)
-    metrics = validation.to_metrics(provenance)
-    files["metrics.json"] = (json.dumps(metrics, indent=1, allow_nan=False) + "\n").encode()
+    told = validation.to_metrics(provenance) | population_metrics(validation) | dict(metrics or {})
+    files["metrics.json"] = (json.dumps(told, indent=1, allow_nan=False) + "\n").encode()
     files["report.html"] = _render(body, files, validation, prediction, provenance).encode()
     return files
 

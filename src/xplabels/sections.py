@@ -108,10 +108,10 @@ def summary_section(
         )
         rows.append([with_unit(name), f"{len(sample):,}", *known])
     flagged = [[name, f"{count:,}"] for name, count in validation.flags.items() if count]
-    tables = [_mapping_table("The model", prediction.meta)] if prediction.meta else []
+    tables = [mapping_table("The model", prediction.meta)] if prediction.meta else []
     training = provenance.get("training")
     if isinstance(training, Mapping):
-        tables.append(_mapping_table("Its training set", training))
+        tables.append(mapping_table("Its training set", training))
     tables.append(
         Table("Stars compared", ["label", "N", "lowest", "median", "highest known"], rows)
     )
@@ -134,7 +134,10 @@ def scores_section(validation: Validation) -> Section:
             [
                 ["N", *(f"{group.labels[name].n:,}" for name in validation.names)],
                 *(
-                    [_spaced(key), *(_score(group.labels[name], key) for name in validation.names)]
+                    [
+                        _spaced(key),
+                        *(score_text(group.labels[name], key) for name in validation.names),
+                    ]
                     for key in SCORES
                 ),
             ],
@@ -146,7 +149,7 @@ def scores_section(validation: Validation) -> Section:
         for key, (text, unit) in SCORES.items()
     ]
     tables.append(Table("What the scores are", ["", ""], meanings, folded=True))
-    truth, predicted = _columns(validation, "truth"), _columns(validation, "predicted")
+    truth, predicted = sample_columns(validation, "truth"), sample_columns(validation, "predicted")
     picture = Picture(
         "comparison",
         figures.comparison(validation.names, truth, predicted),
@@ -183,7 +186,7 @@ def calibration_section(validation: Validation) -> Section:
             "calibration",
             figures.calibration_curve(
                 validation.names,
-                _columns(validation, "pit"),
+                sample_columns(validation, "pit"),
                 validation.margin * COVERAGE_MARGIN,
             ),
             "Calibration at every level",
@@ -194,7 +197,7 @@ def calibration_section(validation: Validation) -> Section:
         Picture(
             "z",
             figures.z_histograms(
-                validation.names, _columns(validation, "z"), _columns(validation, "dof")
+                validation.names, sample_columns(validation, "z"), sample_columns(validation, "dof")
             ),
             "Residuals over errors",
             "z with the label's error included, the unit Gaussian, and the distribution that the "
@@ -238,7 +241,7 @@ def bin_table(validation: Validation, axis: str) -> Table:
                 continue
             most = max(most, one.scores.n)
             verdict = {True: "pass", False: "fail", None: ""}[one.within(validation.margin)]
-            row.append(Cell(_score(one.scores, "coverage_68"), verdict))
+            row.append(Cell(score_text(one.scores, "coverage_68"), verdict))
         rows.append([row[0], f"{most:,}", *row[1:]])
     return Table(
         f"Coverage of the 68.3 % interval along {_plain(axis)}; bins under {BIN_STARS} stars are "
@@ -262,7 +265,7 @@ def errors_section(
     total = stars.errors[:, columns]
     parts = {part: stars.part(part)[:, columns] for part in PARTS}
     source = "stars compared"
-    background = _columns(validation, "truth")
+    background = sample_columns(validation, "truth")
     if training_labels is not None and set(names) <= set(training_labels.names):
         source, background = "training set", training_labels.select(names).values
     pictures = []
@@ -296,7 +299,7 @@ def kiel_section(validation: Validation) -> Section:
     if not set(needed) <= set(validation.names):
         return Section("kiel", "Kiel diagram", ["Needs teff, logg and fe_h."])
     truth, predicted = (
-        dict(zip(validation.names, _columns(validation, key).T, strict=True))
+        dict(zip(validation.names, sample_columns(validation, key).T, strict=True))
         for key in ("truth", "predicted")
     )
     panels = {
@@ -315,7 +318,7 @@ def kiel_section(validation: Validation) -> Section:
 def card_section(card: Mapping[str, Any] | str) -> Section:
     """The model card, from Markdown or from names and values."""
     if isinstance(card, Mapping):
-        return Section("card", "Model card", tables=[_mapping_table("", card)])
+        return Section("card", "Model card", tables=[mapping_table("", card)])
     from markdown_it import MarkdownIt
 
     # raw HTML is shown as text, and no image is loaded from elsewhere
@@ -332,12 +335,12 @@ def provenance_section(provenance: Mapping[str, Any]) -> Section:
         "provenance",
         "Provenance",
         ["To make this report again:"] if command else [],
-        [_mapping_table("", flat), *(_mapping_table(k, v) for k, v in nested.items())],
+        [mapping_table("", flat), *(mapping_table(k, v) for k, v in nested.items())],
         commands=[str(command)] if command else [],
     )
 
 
-def _columns(validation: Validation, attribute: str) -> Array:
+def sample_columns(validation: Validation, attribute: str) -> Array:
     """An attribute of each label's sample as [n compared, K], NaN where not compared."""
     rows = np.unique(np.concatenate([s.rows for s in validation.samples.values()]))
     found = np.full((len(rows), len(validation.names)), np.nan)
@@ -368,7 +371,7 @@ def _judged_bins(
     return found
 
 
-def _score(scores: Scores, key: str) -> str:
+def score_text(scores: Scores, key: str) -> str:
     return format_score(scores, key).replace("+-", "±")
 
 
@@ -383,7 +386,7 @@ def _plain(axis: str) -> str:
     return f"predicted {title}" if base != axis else title
 
 
-def _mapping_table(caption: str, mapping: Mapping[str, Any]) -> Table:
+def mapping_table(caption: str, mapping: Mapping[str, Any]) -> Table:
     rows = []
     for key, value in mapping.items():
         plain = as_json(value)

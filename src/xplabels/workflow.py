@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 
 from xplabels import __version__
 from xplabels.catalogue import check_catalogue
-from xplabels.errors import InputError, located
-from xplabels.labels import Labels
-from xplabels.output import MODEL_FILES, REPORT_FILES, check_new_folder, check_output
+from xplabels.errors import InputError
+from xplabels.output import MODEL_FILES, check_new_folder, check_output
 from xplabels.selection import Selection
-from xplabels.split import part_mask
-from xplabels.stars import Photometry, Stars
+from xplabels.stars import Stars
 
 if TYPE_CHECKING:
     from xplabels.archive import BadRows
@@ -27,15 +25,11 @@ if TYPE_CHECKING:
     from xplabels.prediction import Prediction
     from xplabels.recipes import Recipe
     from xplabels.streaming import Summary
-    from xplabels.validation import Validation
 
 Say = Callable[[str], None]
 
 DEFAULT_MODEL = "apogee-dr17-library"
 """The shipped model that ``predict`` takes when none is named."""
-
-WITHHELD_MARGIN = 2.0
-"""Tolerances on calibration are this many times wider where photometry is withheld."""
 
 
 def read_stars(
@@ -129,129 +123,6 @@ def train_model(
     model.save(output, overwrite=overwrite)
     shutil.rmtree(checkpoint, ignore_errors=True)
     return model
-
-
-def test_fraction_of(model: Model) -> float:
-    """The share of stars that the model's split keeps for testing."""
-    return float(model.metadata["split"]["test_fraction"])
-
-
-def reporting_stars(
-    model: Model, stars: Stars, selection: Selection | None, every: bool
-) -> tuple[Stars, Labels, list[str]]:
-    """The stars to validate on, their known labels, and the cut flow.
-
-    Parameters
-    ----------
-    model
-        Its split names the test part; its own selection holds where none is given.
-    stars
-        With known labels.
-    selection
-        Cuts on the known labels; None: those the model was trained with.
-    every
-        Take all stars, not the test part only.
-
-    Raises
-    ------
-    InputError
-        If the stars have no labels, the model kept no test part or none of it is here.
-    """
-    if selection is None:
-        told = Selection.from_metadata(model.metadata.get("selection", {}))
-        # a table with fewer labels than the training set is cut by those it has
-        here = _labels(stars).names
-        selection = Selection(
-            {name: bounds for name, bounds in told.ranges.items() if name in here},
-            tuple(name for name in told.complete if name in here),
-        )
-    chosen, flow = selection.apply(stars)
-    if every:
-        return chosen, _labels(chosen), flow
-    fraction = test_fraction_of(model)
-    test = part_mask(chosen.source_id, "test", fraction)
-    if not test.any():
-        raise InputError(
-            f"no star is in the model's test part (test fraction {fraction:g})",
-            where=stars.where,
-            remedy="add --all if the model has not seen these stars",
-        )
-    chosen = chosen[test]
-    return chosen, _labels(chosen), [*flow, f"{len(chosen)} in the model's test part"]
-
-
-def _labels(stars: Stars) -> Labels:
-    if stars.labels is None:
-        raise InputError(
-            "has no known labels to compare with",
-            where=stars.where,
-            remedy="add columns such as teff and teff_err, or --label-table TABLE",
-        )
-    return stars.labels
-
-
-def validate_model(
-    model: Model,
-    stars: Stars,
-    output: Path,
-    *,
-    selection: Selection | None = None,
-    every: bool = False,
-    withhold_photometry: bool = False,
-    training_labels: Labels | None = None,
-    overwrite: bool = False,
-    command: str = "",
-    say: Say = print,
-) -> Validation:
-    """Predict, compare with the known labels and write ``metrics.json`` and ``report.html``.
-
-    ``withhold_photometry`` predicts from the spectra alone, and doubles the tolerances on
-    calibration; magnitudes still make the bins.
-    ``training_labels``, where the caller has them, are drawn behind the errors.
-
-    Raises
-    ------
-    InputError
-        See :func:`reporting_stars`; if the output exists and ``overwrite`` is false.
-    """
-    from xplabels.report import write_report
-    from xplabels.validation import validate
-
-    check_new_folder(output, REPORT_FILES, overwrite)
-    stars, labels, flow = reporting_stars(model, stars, selection, every)
-    for line in flow:
-        say(line)
-    shown = stars
-    if withhold_photometry:
-        shown = stars.with_photometry(Photometry.missing(len(stars)))
-        flow = [*flow, "photometry withheld"]
-    prediction = model.predict(shown, progress=True, correlations=True)
-    g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
-    with located(stars.where):
-        validation = validate(
-            prediction,
-            labels,
-            g_mag=g,
-            bp_rp=bp - rp,
-            selection_text="; ".join(flow),
-            margin=WITHHELD_MARGIN if withhold_photometry else 1.0,
-        )
-    write_report(
-        output,
-        validation,
-        prediction,
-        model_card=model.card,
-        provenance={
-            "command": command,
-            "version": __version__,
-            "data": stars.origin,
-            "notes": "; ".join(stars.notes),
-            "training": model.metadata["training"],
-        },
-        training_labels=training_labels,
-        overwrite=overwrite,
-    )
-    return validation
 
 
 def predict_catalogue(

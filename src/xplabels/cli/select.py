@@ -21,6 +21,7 @@ NAME of a table:
   lamost-lrs  LAMOST DR7 low resolution: teff, logg, fe_h    (DR2 ids: --neighbours)
   lamost-mrs  LAMOST DR7 medium resolution: six labels       (DR2 ids: --neighbours)
   gspphot     Gaia's astrophysical_parameters: teff, logg, [M/H] as fe_h
+  fs24        the catalogue of Fallows & Sanders (2024): six labels
   any other   a table of your own: source_id, and labels as teff, teff_err, ...
 Tables of labels say which rows there are, the first taking precedence; without one, the spectra
 do (a prediction table, or a star table that has labels)."""

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 
 from xplabels.cli.help import LABELS_HELP, METRICS_HELP, PHOTOMETRY_HELP, STARS_HELP
 from xplabels.cli.options import add_overwrite, add_selection, add_tables, add_verb
+from xplabels.errors import InputError
 
 if TYPE_CHECKING:
+    from xplabels.against import Request
     from xplabels.cli.options import Verbs
+
+
+SURVEYS = ("lamost-lrs", "lamost-mrs", "gspphot", "fs24")
+"""Those of :data:`xplabels.against.COMPARED`, which is not imported only to parse words."""
 
 
 def add(verbs: Verbs) -> None:
@@ -25,12 +31,33 @@ def add(verbs: Verbs) -> None:
         METRICS_HELP,
         "DIR gets metrics.json and one self-contained report.html. Without --all, the stars are\n"
         "the test part of the model's split; without --range and --complete, those inside the\n"
-        "ranges the model was trained with.",
+        "ranges the model was trained with. With --against, labels of another survey are\n"
+        "compared, too, and with the known ones beside; STARS need not have labels then.",
     )
     verb.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
     verb.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
     verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     verb.add_argument("--all", action="store_true", help="every star, not the test part only")
+    verb.add_argument(
+        "--against", type=Path, metavar="TABLE", help="compare with another survey's table, too"
+    )
+    verb.add_argument(
+        "--survey", choices=SURVEYS, help="whose table that is, in its published columns"
+    )
+    verb.add_argument(
+        "--neighbours",
+        type=Path,
+        metavar="TABLE",
+        help="the archive's table that relates the survey's identifiers (LAMOST: Gaia DR2) to DR3",
+    )
+    verb.add_argument(
+        "--inflate",
+        type=factor,
+        action="append",
+        default=[],
+        metavar="LABEL=FACTOR",
+        help="multiply the survey's errors, where its authors ask for it",
+    )
     verb.add_argument(
         "--withhold-photometry",
         action="store_true",
@@ -42,27 +69,56 @@ def add(verbs: Verbs) -> None:
     verb.set_defaults(verb=run)
 
 
+def factor(text: str) -> tuple[str, float]:
+    """``LABEL=FACTOR``."""
+    name, equals, number = text.partition("=")
+    try:
+        return name, float(number if equals else "")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=FACTOR") from None
+
+
+def _request(args: argparse.Namespace) -> Request | None:
+    from xplabels.against import Request
+
+    if args.against is None:
+        given = [f"--{name}" for name in ("survey", "neighbours", "inflate") if getattr(args, name)]
+        if given:
+            raise InputError(f"{given[0]} without a table", remedy="add --against TABLE")
+        return None
+    if args.survey is None:
+        raise InputError(
+            "whose table it is was not said",
+            where=args.against,
+            remedy=f"add --survey, one of {', '.join(SURVEYS)}",
+        )
+    return Request(args.against, args.survey, args.neighbours, dict(args.inflate))
+
+
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels.model import Model
     from xplabels.output import REPORT_FILES, check_new_folder
     from xplabels.selection import Selection
-    from xplabels.workflow import read_stars, validate_model
+    from xplabels.validating import validate_model
+    from xplabels.workflow import read_stars
 
+    request = _request(args)
     check_new_folder(args.output, REPORT_FILES, args.overwrite)
     model = Model.load(args.model)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
     stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
-    validation = validate_model(
+    found = validate_model(
         model,
         stars,
         args.output,
         selection=selection,
         every=args.all,
         withhold_photometry=args.withhold_photometry,
+        against=request,
         overwrite=args.overwrite,
         command=args.command,
     )
-    print(validation.to_text())
+    print(found.to_text())
     print(f"Report: {args.output / 'report.html'}")

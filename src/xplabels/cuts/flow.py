@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,6 +84,19 @@ class CutFlow:
             remaining -= cut.removed
             told.append(asdict(cut) | {"remaining": remaining})
         return {"before": self.before, "after": self.after, "cuts": told}
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> CutFlow:
+        """The inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If ``told`` is nothing that it gives.
+        """
+        names = [one.name for one in fields(Cut)]
+        cuts = tuple(Cut(*(one[name] for name in names)) for one in told["cuts"])
+        return cls(int(told["before"]), cuts)
 
     def to_text(self) -> str:
         """A table for the terminal."""

@@ -19,6 +19,7 @@ from xplabels.errors import InputError
 from xplabels.matching import MATCH_FLAGS, match_by_id, read_neighbours, told, translate
 from xplabels.surveys.allwise import ALLWISE
 from xplabels.surveys.apogee import APOGEE
+from xplabels.surveys.fs24 import FS24
 from xplabels.surveys.gaia import GAIA
 from xplabels.surveys.gspphot import GSPPHOT
 from xplabels.surveys.lamost import LAMOST_LRS, LAMOST_MRS
@@ -29,7 +30,9 @@ from xplabels.surveys.unwise import UNWISE
 
 PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, ALLWISE)}
 """Surveys that measure magnitudes: a later one fills only what earlier ones lack."""
-SPECTROSCOPIC: dict[str, Survey] = {s.name: s for s in (APOGEE, LAMOST_LRS, LAMOST_MRS, GSPPHOT)}
+SPECTROSCOPIC: dict[str, Survey] = {
+    s.name: s for s in (APOGEE, LAMOST_LRS, LAMOST_MRS, GSPPHOT, FS24)
+}
 """Surveys that know labels."""
 SURVEYS = PHOTOMETRIC | SPECTROSCOPIC
 
@@ -87,7 +90,7 @@ def read_survey(
     survey, where = survey_of(name), str(path)
     masks = {*survey.bits, *bit_masks} & {*extra}
     integers = dict.fromkeys(survey.source_id, NO_SOURCE) | dict.fromkeys(masks, UNKNOWN_BITS)
-    wanted = {*survey.columns, *survey.source_id, *survey.quality, *extra}
+    wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
     if survey.key is not None:
         wanted.add(survey.key)
         if survey.key_is_gaia:
@@ -110,7 +113,10 @@ def read_survey(
         name,
         where,
         source_id,
-        {key: _asked(columns, key, key in masks, where) for key in extra},
+        {
+            key: _asked(columns, key, key in masks, where)
+            for key in dict.fromkeys([*extra, *(c for c in survey.context if c in columns)])
+        },
         measured.labels,
         measured.photometry,
         None if quality is None else number(columns, quality, len(source_id)),

@@ -105,7 +105,7 @@ def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Me
         for name, (value, error) in LABEL_COLUMNS.items()
         if value in columns
     }
-    labels, notes = known_labels(measured, where)
+    labels, notes = known_labels(measured, where, LABEL_COLUMNS)
     return Measured(labels=labels, notes=notes)
 
 

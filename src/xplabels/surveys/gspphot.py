@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from xplabels.surveys.table import Columns, Measured, Survey, known_labels, number
 
 LABEL_COLUMNS = {"teff": "teff_gspphot", "logg": "logg_gspphot", "fe_h": "mh_gspphot"}
+CONTEXT = ("ag_gspphot", "mg_gspphot")
+"""Extinction in G and absolute magnitude in G, mag: what its errors go with (FS24, section 4.3)."""
 
 
 def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Measured:
@@ -22,7 +24,7 @@ def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Me
         if column in columns:
             low, high = (number(columns, f"{column}_{side}", rows) for side in ("lower", "upper"))
             measured[name] = (number(columns, column, rows), (high - low) / 2)
-    labels, notes = known_labels(measured, where)
+    labels, notes = known_labels(measured, where, LABEL_COLUMNS.values())
     if "fe_h" in labels.names:
         notes += (f"{where}: GSP-Phot's [M/H] stands for fe_h",)
     return Measured(labels=labels, notes=notes)
@@ -33,4 +35,5 @@ GSPPHOT = Survey(
     "Gaia DR3 GSP-Phot (astrophysical_parameters)",
     tuple(f"{c}{end}" for c in LABEL_COLUMNS.values() for end in ("", "_lower", "_upper")),
     measure,
+    context=CONTEXT,
 )

@@ -45,7 +45,8 @@ def measure_lrs(columns: Columns, source_id: NDArray[np.int64], where: object) -
         for name, (value, error) in LRS_COLUMNS.items()
         if value in columns
     }
-    labels, notes = known_labels(measured, where)
+    looked_for = (value for value, _ in LRS_COLUMNS.values())
+    labels, notes = known_labels(measured, where, looked_for)
     return Measured(labels=labels, notes=notes)
 
 
@@ -58,7 +59,7 @@ def measure_mrs(columns: Columns, source_id: NDArray[np.int64], where: object) -
             values = number(columns, column, rows)
             errors = number(columns, f"{column}_err", rows)
             measured[name] = (values, np.where(np.isfinite(errors), errors, MRS_ERRORS[name]))
-    labels, notes = known_labels(measured, where)
+    labels, notes = known_labels(measured, where, MRS_COLUMNS.values())
     assumed = ", ".join(
         f"{MRS_ERRORS[name]:g} for {name}"
         for name in labels.names

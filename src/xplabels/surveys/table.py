@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.errors import InputError
 from xplabels.labels import LABELS, Labels, check_names
 from xplabels.stars import Photometry, Rows
 
@@ -38,8 +39,8 @@ class SurveyTable:
         Int64 [N], Gaia DR3; :data:`NO_SOURCE` where there is none. A source may stand in several
         rows.
     columns
-        What rules ask for: float64 [N] with NaN where null; bit masks int64 with
-        :data:`UNKNOWN_BITS`.
+        What rules ask for, and the survey's context: float64 [N] with NaN where null; bit masks
+        int64 with :data:`UNKNOWN_BITS`.
     labels, photometry
         What the survey knows of the stars, or None.
     quality
@@ -106,6 +107,8 @@ class Survey:
         Column of bit masks -> its bits by name.
     quality
         Columns that may tell how good a row is; the first that is there counts.
+    context
+        Further numbers that say what kind of star it is, kept where they are there.
     """
 
     name: str
@@ -117,6 +120,7 @@ class Survey:
     key_is_gaia: bool = False
     bits: Mapping[str, type[IntFlag]] = field(default_factory=dict)
     quality: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
 
 
 def number(columns: Columns, name: str, rows: int) -> NDArray[np.float64]:
@@ -128,14 +132,27 @@ def number(columns: Columns, name: str, rows: int) -> NDArray[np.float64]:
 
 
 def known_labels(
-    measured: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], where: object
+    measured: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    where: object,
+    looked_for: Iterable[str],
 ) -> tuple[Labels, tuple[str, ...]]:
     """Labels [N, K] from ``{label: (values, errors)}``, and notes on what was left out.
 
     A survey's table is not the user's to mend: a value outside the label's believable range, or
     without a positive error, becomes unknown and is counted, where a table of the user's own
     would be refused.
+
+    Raises
+    ------
+    InputError
+        If nothing was measured: the table has none of the columns ``looked_for``.
     """
+    if not measured:
+        raise InputError(
+            f"has no labels: none of the columns {', '.join(looked_for)}",
+            where=where,
+            remedy="give the survey's table in its published columns, or name another survey",
+        )
     names = check_names([name for name in LABELS if name in measured])
     values = np.stack([measured[name][0] for name in names], axis=1)
     errors = np.stack([measured[name][1] for name in names], axis=1)

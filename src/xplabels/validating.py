@@ -1,0 +1,268 @@
+"""A model, stars and known labels -> metrics.json and a report; another survey beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xplabels import __version__
+from xplabels.errors import InputError, located
+from xplabels.labels import Labels
+from xplabels.output import REPORT_FILES, check_new_folder
+from xplabels.selection import Selection
+from xplabels.split import part_mask
+from xplabels.stars import Photometry, Stars
+from xplabels.workflow import Say
+
+if TYPE_CHECKING:
+    from xplabels.against import Against, Comparison, Request
+    from xplabels.cuts.flow import CutFlow
+    from xplabels.model import Model
+    from xplabels.prediction import Prediction
+    from xplabels.sections import Section
+    from xplabels.validation import Validation
+
+WITHHELD_MARGIN = 2.0
+"""Tolerances on calibration are this many times wider where photometry is withheld."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What :func:`validate_model` found.
+
+    Attributes
+    ----------
+    validation
+        Against the labels known of the stars or, where they have none, the survey's.
+    comparison
+        Against a survey, where one was given.
+    """
+
+    validation: Validation
+    comparison: Comparison | None = None
+
+    def to_text(self) -> str:
+        """For the terminal; metal-poor stars by themselves."""
+        parts = [self.validation.to_text()]
+        poor = self.validation.groups.get("metal_poor")
+        if poor is not None and poor.n:
+            parts.append(self.validation.to_text("metal_poor"))
+        if self.comparison is not None:
+            parts.append(self.comparison.to_text())
+        return "\n\n".join(parts)
+
+
+def test_fraction_of(model: Model) -> float:
+    """The share of stars that the model's split keeps for testing."""
+    return float(model.metadata["split"]["test_fraction"])
+
+
+def reporting_stars(
+    model: Model, stars: Stars, selection: Selection | None, every: bool
+) -> tuple[Stars, Labels, list[str]]:
+    """The stars to validate on, their known labels, and the cut flow.
+
+    Parameters
+    ----------
+    model
+        Its split names the test part; its own selection holds where none is given.
+    stars
+        With known labels.
+    selection
+        Cuts on the known labels; None: those the model was trained with.
+    every
+        Take all stars, not the test part only.
+
+    Raises
+    ------
+    InputError
+        If the stars have no labels, the model kept no test part or none of it is here.
+    """
+    if selection is None:
+        told = Selection.from_metadata(model.metadata.get("selection", {}))
+        # a table with fewer labels than the training set is cut by those it has
+        here = _labels(stars).names
+        selection = Selection(
+            {name: bounds for name, bounds in told.ranges.items() if name in here},
+            tuple(name for name in told.complete if name in here),
+        )
+    chosen, flow = selection.apply(stars)
+    if every:
+        return chosen, _labels(chosen), flow
+    fraction = test_fraction_of(model)
+    test = part_mask(chosen.source_id, "test", fraction)
+    if not test.any():
+        raise InputError(
+            f"no star is in the model's test part (test fraction {fraction:g})",
+            where=stars.where,
+            remedy="add --all if the model has not seen these stars",
+        )
+    chosen = chosen[test]
+    return chosen, _labels(chosen), [*flow, f"{len(chosen)} in the model's test part"]
+
+
+def _labels(stars: Stars) -> Labels:
+    if stars.labels is None:
+        raise InputError(
+            "has no known labels to compare with",
+            where=stars.where,
+            remedy="add columns such as teff and teff_err, or --label-table TABLE",
+        )
+    return stars.labels
+
+
+def validate_model(
+    model: Model,
+    stars: Stars,
+    output: Path,
+    *,
+    selection: Selection | None = None,
+    every: bool = False,
+    withhold_photometry: bool = False,
+    against: Request | None = None,
+    training_labels: Labels | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    say: Say = print,
+) -> Validated:
+    """Predict, compare with the known labels and write ``metrics.json`` and ``report.html``.
+
+    ``withhold_photometry`` predicts from the spectra alone, and doubles the tolerances on
+    calibration; magnitudes still make the bins. ``against`` adds a comparison with another
+    survey, whose labels take the place of the known ones for stars that have none.
+    ``training_labels``, where the caller has them, are drawn behind the errors.
+
+    Raises
+    ------
+    InputError
+        See :func:`reporting_stars` and :func:`~xplabels.against.read_against`; if the output
+        exists and ``overwrite`` is false.
+    """
+    from xplabels.report import write_report
+    from xplabels.validation import validate
+
+    check_new_folder(output, REPORT_FILES, overwrite)
+    survey = None
+    if against is not None and stars.labels is None:
+        stars, survey = _labelled_by(against, stars)
+    stars, labels, flow = reporting_stars(model, stars, selection, every)
+    for line in flow:
+        say(line)
+    shown = stars
+    if withhold_photometry:
+        shown = stars.with_photometry(Photometry.missing(len(stars)))
+        flow = [*flow, "photometry withheld"]
+    prediction = model.predict(shown, progress=True, correlations=True)
+    g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
+    with located(stars.where):
+        validation = validate(
+            prediction,
+            labels,
+            g_mag=g,
+            bp_rp=bp - rp,
+            selection_text="; ".join(flow),
+            margin=WITHHELD_MARGIN if withhold_photometry else 1.0,
+        )
+    known = labels if survey is None else None
+    comparison = None if against is None else _compared(against, stars, known, prediction)
+    more = _supplements(stars, validation, comparison, say)
+    provenance = {
+        "command": command,
+        "version": __version__,
+        "data": stars.origin,
+        "notes": "; ".join(stars.notes),
+        "training": model.metadata["training"],
+    }
+    if survey is not None:
+        provenance["labels compared with"] = f"{survey.title}: {survey.where}"
+    write_report(
+        output,
+        validation,
+        prediction,
+        model_card=model.card,
+        provenance=provenance,
+        training_labels=training_labels,
+        sections=more.sections,
+        metrics=more.metrics,
+        overwrite=overwrite,
+    )
+    return Validated(validation, comparison)
+
+
+def _labelled_by(request: Request, stars: Stars) -> tuple[Stars, Against]:
+    """The stars that the survey knows, with its labels as the known ones."""
+    from xplabels.against import read_against
+
+    survey = read_against(request, stars.source_id)
+    matched = survey.matched
+    if not matched.any():
+        raise InputError(
+            f"knows no label of the {len(stars)} stars",
+            where=request.path,
+            remedy="give stars that are in the survey",
+        )
+    return stars[matched].with_labels(survey.labels[matched]), survey
+
+
+def _compared(
+    request: Request, stars: Stars, known: Labels | None, prediction: Prediction
+) -> Comparison:
+    from xplabels.against import compare, read_against
+
+    survey = read_against(request, stars.source_id)
+    return compare(prediction, survey, known, stars.photometry)
+
+
+@dataclass
+class _Supplements:
+    """Sections and entries of ``metrics.json`` that need more than the validation."""
+
+    sections: list[Section] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def _supplements(
+    stars: Stars, validation: Validation, comparison: Comparison | None, say: Say
+) -> _Supplements:
+    from xplabels.against_section import against_section
+    from xplabels.paper_tables import table_3_scores, table_metrics
+    from xplabels.population_sections import flow_section, trend_section
+    from xplabels.trend import signal_to_noise, trend_along
+
+    found = _Supplements()
+    trend = trend_along(
+        validation.samples, *signal_to_noise(stars.spectra),
+        resamples=validation.resamples, seed=validation.seed,
+    )  # fmt: skip
+    if trend is not None:
+        found.sections.append(trend_section(trend))
+        found.metrics["slope_by_snr"] = trend.to_metrics()
+    if comparison is not None:
+        found.sections.append(against_section(comparison))
+        found.metrics["against"] = comparison.to_metrics()
+    against = None if comparison is None else comparison.against
+    judged = validation if comparison is None else comparison.validation
+    found.metrics["table_3"] = {
+        title: table_metrics(scores) for title, scores in table_3_scores(judged, against).items()
+    }
+    flow = _cut_flow(stars, say)
+    if flow is not None:
+        found.sections.append(flow_section(flow))
+        found.metrics["cut_flow"] = flow.to_dict()
+    return found
+
+
+def _cut_flow(stars: Stars, say: Say) -> CutFlow | None:
+    """What ``xplabels select`` wrote beside the table the stars came from, if it did."""
+    from xplabels.cuts.flow import CutFlow
+
+    path = Path(stars.file).with_suffix(".cuts.json") if stars.file else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        return CutFlow.from_dict(json.loads(path.read_text(encoding="utf-8"))["flow"])
+    except (OSError, ValueError, KeyError, TypeError):
+        say(f"{path}: is no cut flow of xplabels select; left out of the report")
+        return None
