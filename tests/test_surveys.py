@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,27 @@ def test_gaia_source_in_the_formats_of_the_archive(tmp_path: Path) -> None:
         parallax = table.photometry.column("parallax")[0]
         assert parallax[:2].tolist() == [-2000, 1.5]
         assert np.array_equal(table.columns["ruwe"], columns["ruwe"], equal_nan=True)
+
+
+def test_gaia_source_of_the_bulk_download(tmp_path: Path) -> None:
+    """Gzipped text under a header of comments, ``null`` for what is missing."""
+    path = tmp_path / "GaiaSource_000000-003111.csv.gz"
+    lines = [
+        "# %ECSV 1.0", "# ---", "# delimiter: ','", "# datatype:",
+        "# - {name: source_id, datatype: int64}", "# - {name: ruwe, datatype: float32}",
+        "# - {name: phot_g_mean_mag, datatype: float32}",
+        "# - {name: phot_g_mean_flux_over_error, datatype: float32}",
+        "source_id,ruwe,phot_g_mean_mag,phot_g_mean_flux_over_error",
+        f"{IDS[0]},1.25,12.5,1000.0", f"{IDS[1]},null,13.5,null", f"{IDS[2]},9.8E-1,null,null",
+    ]  # fmt: skip
+    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
+    table = read_survey("gaia", path, ["ruwe"])
+    assert table.source_id.tolist() == IDS[:3].tolist()
+    assert np.array_equal(table.columns["ruwe"], [1.25, np.nan, 0.98], equal_nan=True)
+    assert table.photometry is not None
+    values, errors = table.photometry.column("phot_g_mean_mag")
+    assert np.isfinite(values).tolist() == [True, False, False]
+    assert errors[0] == pytest.approx(1.0857362e-3, rel=1e-6)
 
 
 # --- other labels ---------------------------------------------------------------------------
