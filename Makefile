@@ -23,12 +23,10 @@ test: .venv/.installed-dev
 	$(BIN)/python -m pytest
 
 # A full TAP server (DaCHS on PostgreSQL) beside the services of the default tests. It installs
-# Debian packages, so it needs root; the server stops afterwards, the packages stay.
-SERVE := tests/services/dachs/serve.sh
+# Debian packages, so it needs root; the server stops afterwards, packages and database stay.
 test-archive: .venv/.installed-dev
-	$(SERVE) start "$(CURDIR)/$(BIN)/python"
-	XPLABELS_TAP=http://127.0.0.1:8080/tap $(BIN)/python -m pytest tests/test_fetch_dachs.py; \
-		status=$$?; $(SERVE) stop; exit $$status
+	tests/services/dachs/serve.sh run "$(CURDIR)/$(BIN)/python" \
+		$(BIN)/python -m pytest tests/test_fetch_dachs.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
