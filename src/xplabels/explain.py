@@ -32,12 +32,13 @@ from xplabels.model import Model
 from xplabels.output import check_new_folder, whole_folder
 from xplabels.sed import Sed, read_sed
 from xplabels.selection import Selection
+from xplabels.star_page import StarView, star_page
 from xplabels.stars import Stars, check_unique
 
 Array = NDArray[np.float64]
 Extinction = Literal["library", "rjce"]
 
-FILES = ("explain.json", "index.html", "figures/*.png")
+FILES = ("explain.json", "index.html", "figures/*.png", "stars/*.html")
 MAX_EXTINCTION = 0.5
 """A_G, mag: FS24, section 5.3."""
 
@@ -287,9 +288,12 @@ def write_explanation(
     coefficients: int = 5,
     title: str = "What the model looks at",
     provenance: Mapping[str, str] | None = None,
+    views: Sequence[StarView] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Write ``explain.json``, ``index.html`` (self-contained) and ``figures/*.png``.
+    """Write ``explain.json``, ``index.html``, ``figures/*.png`` and ``stars/*.html``.
+
+    Every page is self-contained; only ``index.html`` links to those of single stars.
 
     Parameters
     ----------
@@ -303,6 +307,8 @@ def write_explanation(
         Of the page.
     provenance
         Command, version, model and data, for the page and the numbers.
+    views
+        Of single stars, a page each.
     overwrite
         Replace an earlier one.
 
@@ -321,11 +327,16 @@ def write_explanation(
         pictures[name] = png(figures.curves(name, found.wavelength, shown))
     if found.content is not None:
         pictures["information"] = png(figures.information(found.content))
-    page = _page(title, found, metrics, pictures)
+    page = _page(title, found, metrics, pictures, views)
+    pages = {view.source_id: star_page(view, provenance or {}) for view in views}
     with whole_folder(folder, overwrite) as partial:
         (partial / "figures").mkdir()
         for name, picture in pictures.items():
             (partial / "figures" / f"{name}.png").write_bytes(picture)
+        if pages:
+            (partial / "stars").mkdir()
+        for source_id, text in pages.items():
+            (partial / "stars" / f"{source_id}.html").write_text(text, encoding="utf-8")
         text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
         (partial / "explain.json").write_text(text, encoding="utf-8")
         (partial / "index.html").write_text(page, encoding="utf-8")
@@ -333,7 +344,11 @@ def write_explanation(
 
 
 def _page(
-    title: str, found: Explanation, metrics: Mapping[str, Any], pictures: Mapping[str, bytes]
+    title: str,
+    found: Explanation,
+    metrics: Mapping[str, Any],
+    pictures: Mapping[str, bytes],
+    views: Sequence[StarView],
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -352,6 +367,7 @@ def _page(
         provenance=metrics["provenance"],
         content=found.content and found.content.told,
         grid={LABELS[name].description: errors for name, errors in (found.grid or {}).items()},
+        stars=[view.source_id for view in views],
         grid_axes=GRID,
         grid_g=GRID_G,
         images={name: base64.b64encode(data).decode() for name, data in pictures.items()},

@@ -128,6 +128,8 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
     ax.set_xlabel("wavelength [nm]")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(LABELS[name].description, fontsize=10)
+    # the first pass of the layout may bring other, wider tick labels than it made room for
+    figure.draw_without_rendering()
     return figure
 
 

@@ -67,6 +67,15 @@ def add(verbs: Verbs) -> None:
         help="simulated differences of emulated giants (extra 'synthetic')",
     )
     verb.add_argument(
+        "--star",
+        type=int,
+        action="append",
+        default=[],
+        metavar="SOURCE_ID",
+        help="an interactive page of this star (stars/SOURCE_ID.html): its spectrum, its labels, "
+        "and where they come from; may be repeated",
+    )
+    verb.add_argument(
         "--information",
         action="store_true",
         help="--emulated, and errors that XP spectra allow (Cramer-Rao, of emulated giants) "
@@ -85,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.model import Model
     from xplabels.output import check_new_folder
     from xplabels.selection import Selection
+    from xplabels.star_page import star_views
     from xplabels.workflow import read_stars
 
     check_new_folder(args.output, FILES, args.overwrite)
@@ -102,6 +112,7 @@ def run(args: argparse.Namespace) -> None:
         pairs=_pairs(args.pair),
         unseen=_unseen(model, stars) if args.information else None,
     )
+    views = star_views(model, stars, args.star)
     name = str(model.metadata.get("name") or args.model)
     page = write_explanation(
         found,
@@ -113,7 +124,9 @@ def run(args: argparse.Namespace) -> None:
             "version": f"xplabels {__version__}",
             "model": f"{name} {model.metadata.get('sha256', '')}".strip(),
             "stars": stars.origin or str(args.stars),
+            "notes": "; ".join(stars.notes),
         },
+        views=views,
         overwrite=args.overwrite,
     )
     print("\n".join(found.flow))

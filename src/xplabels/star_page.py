@@ -1,0 +1,268 @@
+"""One star as an interactive page: its spectrum, its labels, and where in it they come from.
+
+Two curves for each label. **Information** is (df/dy)^2 / sigma^2 at each wavelength, its share of
+the whole in percent per nm: df/dy is the derivative spectrum at the star's own Jacobian with the
+inputs' full covariance over a sample (:mod:`xplabels.attention`), so the other labels are held;
+sigma is the error of the sampled flux, taken as independent between wavelengths. **Movement** is
+the change of the predicted label if the star were brighter by one sigma within one resolution
+element of XP around a wavelength, seen through the instrument, with its photometry and what the
+network is told of its noise unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xplabels.attention import Covariance, input_covariance, inverse_jacobian
+from xplabels.derivatives import derivative_blocks
+from xplabels.errors import InputError
+from xplabels.explain_figures import LINES
+from xplabels.features import ErrorTensors, pull_back
+from xplabels.giants import RESOLVING_POWER
+from xplabels.instrument import gaiaxpy_instrument, sampled_flux
+from xplabels.labels import LABELS
+from xplabels.model import Model
+from xplabels.prediction import PARTS, Prediction
+from xplabels.stars import SampledSpectra, Stars
+
+Array = NDArray[np.float64]
+
+DIGITS = 5
+"""Significant digits on the page."""
+
+
+@dataclass(frozen=True)
+class StarView:
+    """What the page of one star shows.
+
+    Attributes
+    ----------
+    source_id
+        Of the star.
+    prediction
+        Of this star alone, K labels.
+    known
+        Known values [K], NaN where unknown.
+    wavelength
+        Float64 [L], nm.
+    flux, flux_error
+        Float64 [L], W m^-2 nm^-1.
+    information
+        Float64 [K, L]: percent per nm of each label's information.
+    movement
+        Float64 [K, L]: change of each label, in its unit, for one sigma more flux there.
+    """
+
+    source_id: int
+    prediction: Prediction
+    known: Array
+    wavelength: Array
+    flux: Array
+    flux_error: Array
+    information: Array
+    movement: Array
+
+    def to_data(self) -> dict[str, Any]:
+        """Everything as plain numbers, as it stands in the page."""
+        prediction = self.prediction
+        labels = []
+        for k, name in enumerate(prediction.names):
+            label = LABELS[name]
+            labels.append(
+                {
+                    "name": name,
+                    "description": label.description,
+                    "unit": label.unit,
+                    "value": _number(prediction.values[0, k]),
+                    "error": _number(prediction.errors[0, k]),
+                    "error_95": _number(prediction.errors_95[0, k]),
+                    "parts": {part: _number(prediction.part(part)[0, k]) for part in PARTS},
+                    "known": _number(self.known[k]),
+                    "information": _numbers(self.information[k]),
+                    "movement": _numbers(self.movement[k]),
+                }
+            )
+        return {
+            "source_id": str(self.source_id),
+            "wavelength": _numbers(self.wavelength),
+            "flux": _numbers(self.flux),
+            "flux_error": _numbers(self.flux_error),
+            "labels": labels,
+            "lines": [[_plain(title), low, high] for title, low, high in LINES],
+        }
+
+
+def star_views(model: Model, stars: Stars, source_ids: Sequence[int]) -> list[StarView]:
+    """The views of some of ``stars``, all of which are the sample of their derivative spectra.
+
+    Raises
+    ------
+    InputError
+        As :func:`star_view`.
+    """
+    if not source_ids:
+        return []
+    weights = input_covariance(model, stars)
+    return [star_view(model, stars, source_id, weights) for source_id in source_ids]
+
+
+def star_view(model: Model, stars: Stars, source_id: int, weights: Covariance) -> StarView:
+    """The view of one of ``stars``.
+
+    Parameters
+    ----------
+    model
+        Of DR3 spectra (55 + 55 coefficients).
+    stars
+        Among which the star is.
+    source_id
+        Which one.
+    weights
+        Of the spectral inputs over a sample (:func:`xplabels.attention.input_covariance`).
+
+    Raises
+    ------
+    InputError
+        If the star is not there or cannot be predicted, GaiaXPy is not installed, or the model
+        has other widths than DR3's 55 + 55.
+    """
+    at = np.flatnonzero(stars.source_id == source_id)
+    if not at.size:
+        raise InputError(
+            f"there is no source_id {source_id}", where=stars.where, remedy="name a star of STARS"
+        )
+    if model.feature_set.widths != gaiaxpy_instrument().widths:
+        raise InputError(
+            "the page of a star needs a model of 55 + 55 coefficients",
+            remedy="take a model of DR3 spectra",
+        )
+    star = stars[at]
+    prediction = model.predict(star)
+    if not np.isfinite(prediction.values).all():
+        raise InputError(
+            f"the model has no prediction for source_id {source_id}",
+            where=stars.where,
+            remedy="its flags say why: xplabels predict",
+        )
+    wavelength, flux, error = _spectrum(star)
+    return StarView(
+        source_id,
+        prediction,
+        _known(model, star),
+        wavelength,
+        flux,
+        error,
+        _information(model, star, error, weights),
+        _movement(model, star, wavelength, error),
+    )
+
+
+def _known(model: Model, star: Stars) -> Array:
+    if star.labels is None:
+        return np.full(len(model.names), np.nan)
+    columns = dict(zip(star.labels.names, star.labels.values[0], strict=True))
+    return np.array([columns.get(name, np.nan) for name in model.names])
+
+
+def _spectrum(star: Stars) -> tuple[Array, Array, Array]:
+    """Wavelength, flux and its error [L] of one star."""
+    spectra = star.spectra
+    if isinstance(spectra, SampledSpectra):
+        return spectra.wavelength, spectra.flux[0], spectra.flux_error[0]
+    first, width = 0, sum(spectra.widths)
+    wavelength, design = sampled_flux(np.eye(width))
+    coefficients = np.concatenate([spectra.bp.coefficients[0], spectra.rp.coefficients[0]])
+    variance = np.zeros(len(wavelength))
+    for band in (spectra.bp, spectra.rp):
+        columns = slice(first, first + band.width)
+        first = columns.stop
+        root = band.errors[0][:, None] * design[columns]  # [n, L]
+        variance += (root * (_correlation(band.correlations, band.width) @ root)).sum(axis=0)
+    return wavelength, coefficients @ design, np.sqrt(variance)
+
+
+def _correlation(packed: NDArray[np.float32] | None, width: int) -> Array:
+    matrix = np.eye(width)
+    if packed is not None:
+        rows, columns = np.tril_indices(width, -1)
+        matrix[rows, columns] = matrix[columns, rows] = packed[0]
+    return matrix
+
+
+def _information(model: Model, star: Stars, error: Array, weights: Covariance) -> Array:
+    """Percent of each label's information per nm [K, L]."""
+    n = model.feature_set.n_spectral
+    jacobian = next(iter(derivative_blocks(model, star))).jacobian[0, :, :n]
+    by_label = inverse_jacobian(jacobian, weights.matrix)
+    wavelength, change = sampled_flux(by_label)
+    density = (change / error) ** 2
+    whole = 0.5 * (density[:, 1:] + density[:, :-1]) @ np.diff(wavelength)
+    return np.asarray(100.0 * density / whole[:, None])
+
+
+def _movement(model: Model, star: Stars, wavelength: Array, error: Array) -> Array:
+    """Change of each label [K, L] for one sigma more flux in a resolution element."""
+    features = model.feature_set.compute(star)
+    n = model.feature_set.n_spectral
+    jacobian = next(iter(derivative_blocks(model, star))).jacobian[:, :, :n]
+    projection = model.feature_set.projection
+    by_coefficient = pull_back(
+        torch.as_tensor(jacobian),
+        ErrorTensors(features, torch.float64),
+        model.feature_set,
+        None if projection is None else torch.as_tensor(projection.from_coefficients),
+    )
+    return np.asarray(by_coefficient.numpy()[0] @ (rises(tuple(wavelength)) * error))
+
+
+@cache
+def rises(wavelength: tuple[float, ...]) -> Array:
+    """Coefficients [n, L] of unit flux within one resolution element about each wavelength."""
+    instrument = gaiaxpy_instrument()
+    edges, at = instrument.edges, np.array(wavelength)
+    half = 0.5 * resolution(at)
+    overlap = np.minimum(edges[1:, None], at + half) - np.maximum(edges[:-1, None], at - half)
+    share = np.clip(overlap, 0.0, None) / np.diff(edges)[:, None]
+    return np.asarray(instrument.matrix @ share)
+
+
+def resolution(wavelength: Array) -> Array:
+    """Full width at half maximum [L] of XP's line spread, nm."""
+    bp, rp = (np.interp(wavelength, *RESOLVING_POWER[band]) for band in ("bp", "rp"))
+    return np.asarray(wavelength / np.where(wavelength < RESOLVING_POWER["rp"][0][0], bp, rp))
+
+
+def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
+    """The self-contained page of one star."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("xplabels", "data"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("star.html.j2").render(
+        data=view.to_data(), provenance=provenance, flags=int(view.prediction.flags[0])
+    )
+
+
+def _plain(title: str) -> str:
+    """A line's name without TeX."""
+    return title.replace("C$_2$", "C₂").replace(r"H$\alpha$", "Hα")
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+
+
+def _numbers(values: Array) -> list[float | None]:
+    return [_number(value) for value in values]

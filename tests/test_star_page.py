@@ -1,0 +1,227 @@
+"""The page of one star: its numbers against direct ones, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gaiaxpy")
+
+from conftest import quick
+from xplabels import differences
+from xplabels.archive import write_stars
+from xplabels.attention import input_covariance
+from xplabels.cli import main
+from xplabels.errors import InputError
+from xplabels.instrument import gaiaxpy_instrument, sampled_flux
+from xplabels.model import Model
+from xplabels.sed import Sed
+from xplabels.star_page import StarView, resolution, star_page, star_view, star_views
+from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars
+from xplabels.synthetic import simulate_stars
+from xplabels.training import train
+
+NAMES = ("teff", "fe_h")
+
+
+@pytest.fixture(scope="module")
+def stars() -> Stars:
+    return simulate_stars(400, labels=NAMES, noise=5.0, seed=8)[0]
+
+
+@pytest.fixture(scope="module")
+def model(stars: Stars) -> Model:
+    # not told its noise, which follows RP 0: the page leaves that out of a label's movement
+    recipe = quick(auxiliary=("bp_rp",), noise_levels=False, fainter_share=0.0)
+    return train(stars, NAMES, recipe, seed=1, progress=False, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def view(model: Model, stars: Stars) -> StarView:
+    return star_views(model, stars, [int(stars.source_id[3])])[0]
+
+
+def moved(star: Stars, change: np.ndarray) -> Stars:
+    """The star with ``change`` [110] added to its coefficients."""
+    bands = []
+    for band, part in zip(
+        (star.spectra.bp, star.spectra.rp), (change[:55], change[55:]), strict=True
+    ):
+        bands.append(replace(band, coefficients=band.coefficients + part))
+    return replace(star, spectra=CoefficientSpectra(*bands))
+
+
+@pytest.mark.parametrize("nm", [400, 520, 638, 850])
+def test_movement_is_what_a_brighter_star_is_predicted(
+    nm: int, model: Model, stars: Stars, view: StarView
+) -> None:
+    star = stars[[3]]
+    at = int(np.flatnonzero(view.wavelength == nm)[0])
+    half = 0.5 * resolution(np.array([float(nm)]))[0]
+    edge = 1e-4
+    bump = Sed.of(
+        [300.0, nm - half - edge, nm - half + edge, nm + half - edge, nm + half + edge, 1100.0],
+        np.array([0, 0, 1, 1, 0, 0]) * view.flux_error[at],
+    )
+    change = gaiaxpy_instrument().coefficients(bump)[0] * 1e-2
+    up, down = (model.predict(moved(star, sign * change)).values[0] for sign in (1, -1))
+    slow = (up - down) / 2e-2
+    np.testing.assert_allclose(view.movement[:, at], slow, rtol=2e-3)
+
+
+def test_spectrum_and_error_are_the_coefficients_own(stars: Stars, view: StarView) -> None:
+    spectra = stars[[3]].spectra
+    coefficients = np.concatenate([spectra.bp.coefficients[0], spectra.rp.coefficients[0]])
+    np.testing.assert_allclose(view.flux, sampled_flux(coefficients[None])[1][0], rtol=1e-9)
+    covariance = np.zeros((110, 110))
+    for first, band in ((0, spectra.bp), (55, spectra.rp)):
+        for i in range(55):
+            for j in range(i + 1):
+                r = 1.0 if i == j else band.correlations[0][i * (i - 1) // 2 + j]
+                value = r * band.errors[0, i] * band.errors[0, j]
+                covariance[first + i, first + j] = covariance[first + j, first + i] = value
+    design = sampled_flux(np.eye(110))[1].T
+    np.testing.assert_allclose(
+        view.flux_error, np.sqrt(np.diag(design @ covariance @ design.T)), rtol=1e-6
+    )
+
+
+def test_information_adds_up_and_sits_where_the_error_is_small(
+    model: Model, stars: Stars, view: StarView
+) -> None:
+    whole = 0.5 * (view.information[:, 1:] + view.information[:, :-1]) @ np.diff(view.wavelength)
+    np.testing.assert_allclose(whole, 100.0)
+    assert (view.information >= 0).all()
+    again = star_view(model, stars, view.source_id, input_covariance(model, stars))
+    np.testing.assert_allclose(again.information, view.information)
+
+
+def test_sampled_spectra_show_as_they_are(stars: Stars) -> None:
+    coefficients = np.concatenate(
+        [stars.spectra.bp.coefficients, stars.spectra.rp.coefficients], axis=1
+    )
+    wavelength, flux = sampled_flux(coefficients)
+    error = 0.01 * np.abs(flux).mean(axis=1, keepdims=True) * np.ones_like(flux)
+    seen = replace(stars, spectra=SampledSpectra(wavelength, flux, error))
+    model = train(seen, NAMES, quick(auxiliary=()), seed=1, progress=False)
+    view = star_views(model, seen, [int(seen.source_id[5])])[0]
+    np.testing.assert_array_equal(view.flux, flux[5])
+    np.testing.assert_array_equal(view.flux_error, error[5])
+    assert np.isfinite(view.movement).all()
+
+
+def test_what_cannot_be_shown_is_told(model: Model, stars: Stars) -> None:
+    with pytest.raises(InputError, match="there is no source_id 42"):
+        star_views(model, stars, [42])
+    lost = np.full(110, np.nan)
+    with pytest.raises(InputError, match="the model has no prediction"):
+        star_view(
+            model, moved(stars[[3]], lost), int(stars.source_id[3]), input_covariance(model, stars)
+        )
+    narrow = simulate_stars(400, labels=NAMES, widths=(6, 5), noise=5.0, seed=8)[0]
+    small = train(narrow, NAMES, quick(auxiliary=()), seed=1, progress=False)
+    with pytest.raises(InputError, match="needs a model of 55"):
+        star_views(small, narrow, [int(narrow.source_id[0])])
+
+
+def test_the_command_links_to_the_page(
+    tmp_path: Path, model: Model, stars: Stars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(differences, "DRAWS", 5)
+    model.save(tmp_path / "model")
+    write_stars(stars, tmp_path / "stars.parquet")
+    source_id = str(stars.source_id[3])
+    words = ["explain", str(tmp_path / "model"), str(tmp_path / "stars.parquet"), "--output"]
+    words += [str(tmp_path / "out"), "--range", "teff=4000:5600", "--star", source_id]
+    assert main(words) == 0
+    index = (tmp_path / "out" / "index.html").read_text()
+    assert f'href="stars/{source_id}.html"' in index
+    assert (tmp_path / "out" / "stars" / f"{source_id}.html").is_file()
+    assert main([*words, "--overwrite"]) == 0
+
+
+def test_the_page_holds_every_number_and_asks_for_nothing(model: Model, view: StarView) -> None:
+    page = star_page(view, {"command": "</script><b>"})
+    assert "</script><b>" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    outside = set(re.findall(r"https?://[^\"' ]+", page))
+    assert outside == {"http://www.w3.org/2000/svg"}  # a name, not an address
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data = json.loads(found[1])
+    assert [label["name"] for label in data["labels"]] == list(model.names)
+    assert data["source_id"] == str(view.source_id)
+    np.testing.assert_allclose(data["labels"][1]["movement"], view.movement[1], rtol=1e-4)
+    unknown = replace(view, known=np.array([np.nan, 0.1])).to_data()["labels"]
+    assert [label["known"] for label in unknown] == [None, 0.1]
+
+
+PROBE = """<script>
+const told = [];
+addEventListener("error", (event) => told.push(event.message));
+addEventListener("load", () => {
+  const chart = document.getElementById("chart"), box = chart.getBoundingClientRect();
+  const readout = () => document.querySelector("#readout p").textContent.split(":")[0];
+  const cursor = () => Number(document.getElementById("cursor").getAttribute("x1"));
+  const at = (share) => chart.dispatchEvent(new PointerEvent("pointermove", {
+    clientX: box.left + 64 + share * (box.width - 76), clientY: box.top + 90, bubbles: true }));
+  const press = (key) => chart.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  at(0.25); const quarter = readout(), x = cursor();
+  press("ArrowRight"); const next = readout();
+  press("End"); const end = readout();
+  press("ArrowRight"); const beyond = readout();
+  const title = () => [...chart.querySelectorAll("text")].map(t => t.textContent).join(" ");
+  const before = title().includes("information on teff");
+  document.querySelectorAll(".card")[1].click();
+  const after = title().includes("information on fe_h");
+  const pressed = [...document.querySelectorAll(".card")].map(c => c.getAttribute("aria-pressed"));
+  const chosen = document.querySelector("tr.chosen th").textContent;
+  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const lines = chart.querySelectorAll("polyline").length;
+  const requests = performance.getEntriesByType("resource").length;
+  document.title = JSON.stringify({ quarter, x: Math.round(x - 64 - 0.25 * (box.width - 76)), next,
+    end, beyond, before, after, pressed, chosen, wide, lines, requests, told });
+});</script>"""
+
+
+@pytest.mark.parametrize("width", [500, 900, 1400])
+def test_in_a_browser(width: int, view: StarView, tmp_path: Path) -> None:
+    """Pointing, keys and choosing a label work; no console message, no request, nothing wide."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    page = tmp_path / "star.html"
+    text = star_page(view, {"command": "xplabels explain"})
+    page.write_text(text.replace("<body>", "<body>" + PROBE), encoding="utf-8")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--disable-background-networking", "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}/profile", f"--window-size={width},900",
+        "--virtual-time-budget=5000", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    title = re.search(r"<title>(.*?)</title>", result.stdout)
+    assert title is not None, result.stderr[-500:]
+    found = json.loads(title[1])
+    assert found == {
+        "quarter": "508 nm", "x": pytest.approx(0, abs=2), "next": "510 nm", "end": "1020 nm",
+        "beyond": "1020 nm", "before": True, "after": True, "pressed": ["false", "true"],
+        "chosen": "Iron abundance [Fe/H]", "wide": 0, "lines": 3, "requests": 0, "told": [],
+    }  # fmt: skip
+    assert "CONSOLE" not in result.stderr
+
+
+def test_a_known_label_of_the_star_stands_beside(model: Model, stars: Stars) -> None:
+    one = stars.with_labels(stars.labels.select(("fe_h",)))
+    view = star_views(model, one, [int(stars.source_id[3])])[0]
+    assert np.isnan(view.known[0])
+    assert view.known[1] == stars.labels.select(("fe_h",)).values[3, 0]
+    nothing = star_views(model, stars.with_labels(None), [int(stars.source_id[3])])[0]
+    assert np.isnan(nothing.known).all()
