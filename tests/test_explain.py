@@ -140,6 +140,6 @@ def test_what_cannot_be_explained_is_told(tmp_path: Path, model: Model, stars: S
 def test_documented_commands_parse() -> None:
     text = (Path(__file__).parents[1] / "docs" / "explain.md").read_text()
     commands = re.findall(r"^    \$ (xplabels .+)$", text, re.MULTILINE)
-    assert len(commands) == 1
+    assert len(commands) == 2
     for command in commands:
         build_parser().parse_args(shlex.split(command)[1:])
