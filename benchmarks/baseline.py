@@ -97,6 +97,8 @@ def main() -> None:
                         help="share of the paper's 20,000 iterations a batch")  # fmt: skip
     parser.add_argument("--only", default="", metavar="NAMES",
                         help="comma-separated contestants beside xgboost; default all")  # fmt: skip
+    parser.add_argument("--keep", default="", metavar="NAMES",
+                        help="comma-separated contestants whose results stand")  # fmt: skip
     arguments = parser.parse_args()
     stars, _ = SELECTION.apply(read_library())
     paper = replace(load_recipe("paper"), auxiliary=AUXILIARY, scale=arguments.paper_scale)
@@ -110,17 +112,24 @@ def main() -> None:
     if arguments.only:
         wanted = ("xgboost", *arguments.only.split(","))
         contestants = {name: contestants[name] for name in wanted}
-    results: dict[str, Any] = {
+    facts = {
         "n_train": int(part_mask(stars.source_id, "train", TEST_FRACTION).sum()),
         "n_test": int(part_mask(stars.source_id, "test", TEST_FRACTION).sum()),
         "paper_scale": arguments.paper_scale,
     }
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    file = arguments.output / "baseline.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if arguments.keep else {}
+    if any(results.get(key, value) != value for key, value in facts.items()):
+        raise SystemExit(f"{file} is of other stars or settings: run without --keep")
+    results |= facts
     for name, run in contestants.items():
+        if name in arguments.keep.split(","):
+            continue
         begun = time.monotonic()
         results[name] = {"labels": run(), "seconds": round(time.monotonic() - begun, 1)}
         print(f"{name}: {results[name]['seconds']} s", flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "baseline.json").write_text(json.dumps(results, indent=1) + "\n")
+        file.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results, tuple(contestants)))
 
 

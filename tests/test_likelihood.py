@@ -57,20 +57,3 @@ def test_unknown_labels_leave_value_and_gradient(likelihood) -> None:
 def test_a_batch_without_any_label_costs_nothing() -> None:
     nothing = torch.full((2, 2), torch.nan)
     assert float(negative_log_likelihood(nothing, torch.ones(2, 2))) == 0.0
-
-
-def test_weights_multiply_each_label_s_share() -> None:
-    random = torch.Generator().manual_seed(5)
-    residual = torch.randn(50, 3, generator=random, dtype=torch.float64)
-    variance = torch.rand(50, 3, generator=random, dtype=torch.float64) + 0.1
-    residual[:10, 1] = float("nan")
-    weights = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
-    known = torch.isfinite(residual).sum()
-    wanted = sum(
-        weights[k]
-        * negative_log_likelihood(residual[:, [k]], variance[:, [k]], "student_t")
-        * torch.isfinite(residual[:, k]).sum()
-        for k in range(3)
-    )
-    found = negative_log_likelihood(residual, variance, "student_t", weights=weights)
-    assert found.item() == pytest.approx(float(wanted / known))

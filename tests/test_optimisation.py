@@ -13,9 +13,8 @@ from conftest import quick, two_label_stars
 from twins import check_gradients
 from xplabels import optimisation
 from xplabels.features import FeatureSet
-from xplabels.likelihood import negative_log_likelihood
 from xplabels.network import Architecture, UncertainNetwork
-from xplabels.optimisation import Lesson, Sample, _balance, _hidden, _loss, one_cycle
+from xplabels.optimisation import Lesson, Sample, _hidden, _loss, one_cycle
 from xplabels.propagation import Block, Propagation
 from xplabels.recipes import Recipe
 from xplabels.scaling import Scaling
@@ -101,7 +100,7 @@ def test_the_loss_holds_every_variance_that_is_added_at_prediction(stars) -> Non
     from scipy import stats as laws
 
     propagation, few = sample(stars[:20])
-    net, recipe = network(), quick(likelihood="student_t", dof=4.0, balance=False)
+    net, recipe = network(), quick(likelihood="student_t", dof=4.0)
     got = float(_loss(net, propagation, few, recipe, input_term=True).detach())
     out = propagation.run(net, few.block)
     parts = [p.detach().numpy() for p in (out.input, out.model, out.excess)]
@@ -113,7 +112,7 @@ def test_the_loss_holds_every_variance_that_is_added_at_prediction(stars) -> Non
 
 def test_the_gradient_of_the_whole_loss_is_that_of_finite_differences(stars) -> None:
     propagation, few = sample(stars[:6])
-    net, recipe = network(), quick(balance=False)  # weights are held fixed in the gradient
+    net, recipe = network(), quick()
 
     def loss() -> torch.Tensor:
         return _loss(net, propagation, few, recipe, input_term=True)
@@ -166,20 +165,3 @@ def test_hidden_inputs_are_of_the_asked_share_of_stars_and_mostly_whole_surveys(
     whole = hidden[touched].all(dim=1)
     assert abs(float(whole.float().mean()) - (0.5 + 0.5 / 8) / (15 / 16)) < 0.02
     assert not _hidden(torch.zeros(100, 3), 0.0).any()
-
-
-def test_balanced_labels_pull_alike() -> None:
-    """At residuals that match their errors, each label's slope has the same size."""
-    sigma = torch.tensor([0.1, 0.4], dtype=torch.float64)
-    torch.manual_seed(4)
-    drawn = torch.randn(4000, 2, dtype=torch.float64) * sigma
-    labels = torch.zeros_like(drawn).requires_grad_()
-    variance = (sigma**2).expand_as(drawn).clone()
-    variance[:7, 1] = torch.nan
-    negative_log_likelihood(
-        drawn - labels, (sigma**2).expand_as(drawn), "student_t", 4.0, _balance(variance)
-    ).backward()
-    pull = labels.grad.abs().mean(dim=0)
-    assert float(pull[0] / pull[1]) == pytest.approx(1.0, rel=0.05)
-    assert float(_balance(variance).mean()) == pytest.approx(1.0)
-    assert torch.isfinite(_balance(torch.full((3, 2), torch.nan))).all()

@@ -16,11 +16,7 @@ Likelihood = Literal["gaussian", "student_t"]
 
 
 def negative_log_likelihood(
-    residual: Tensor,
-    variance: Tensor,
-    likelihood: Likelihood = "gaussian",
-    dof: float = 4.0,
-    weights: Tensor | None = None,
+    residual: Tensor, variance: Tensor, likelihood: Likelihood = "gaussian", dof: float = 4.0
 ) -> Tensor:
     """Mean over known labels of -ln p(residual).
 
@@ -33,8 +29,6 @@ def negative_log_likelihood(
         ``dof`` degrees of freedom, whose tails real residuals have.
     likelihood, dof
         Which of the two.
-    weights
-        Of each label [K], of mean 1; None: all alike.
 
     Examples
     --------
@@ -54,6 +48,4 @@ def negative_log_likelihood(
             + 0.5 * torch.log(variance)
             + constant
         )
-    if weights is not None:
-        each = each * weights
     return torch.where(known, each, torch.zeros_like(each)).sum() / known.sum().clamp(min=1)

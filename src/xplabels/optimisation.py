@@ -251,21 +251,12 @@ def _loss(
     out = propagation.run(network, block, input_term=input_term, drop=drop)
     if recipe.scatter == "sampling":
         out = out._replace(model=torch.zeros_like(out.model))
-    variance = sample.y_error**2 + out.variance
-    weights = _balance(variance) if recipe.balance else None
     return negative_log_likelihood(
-        sample.y - out.labels, variance, recipe.likelihood, recipe.dof, weights
+        sample.y - out.labels,
+        sample.y_error**2 + out.variance,
+        recipe.likelihood,
+        recipe.dof,
     )
-
-
-def _balance(variance: Tensor) -> Tensor:
-    """Weights [K] with which all labels pull alike on what they share.
-
-    The slope of a log-likelihood goes with 1 / sigma, so a label that is known to a tenth of its
-    range would shape the network more than one known to a quarter.
-    """
-    sigma = variance.detach().sqrt().nanmedian(dim=0).values.nan_to_num(nan=1.0)
-    return sigma / sigma.mean()
 
 
 def _hidden(missing: Tensor, fraction: float) -> Tensor:

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 
 from xplabels.calibration import Calibration
 from xplabels.domain import Domain
-from xplabels.error_shape import ErrorShape
+from xplabels.error_shape import ErrorShape, terms
 from xplabels.errors import InputError
 from xplabels.features import FeatureSet
 from xplabels.labels import LABELS, check_names
@@ -214,16 +214,14 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
         features["covariance"],
         features["extinction_error"],
         projection,
-        features.get("noise", False),
+        features["noise"],
     )
     names = check_names([label["name"] for label in description["labels"]])
     architecture = Architecture(
         network["inputs"], network["masks"], tuple(network["hidden"]), len(names),
         network["activation"], network["dropout"], network["scatter"],
-        network["samples"], network["spectral"], network.get("noise", 0),
+        network["samples"], network["spectral"], network["noise"],
     )  # fmt: skip
-    for name in ("noise_mean", "noise_scale"):  # models of before they were told
-        arrays.setdefault(f"scaling.{name}", np.empty(0))
     scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__))
     _check(description, arrays, feature_set, architecture, len(names))
     if network["members"] < 1:
@@ -237,9 +235,8 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
         Calibration(
             arrays["calibration.factor"],
             arrays["calibration.factor_95"],
-            # models made before it was fitted do not have it
-            float(arrays.get("calibration.joint", np.ones(1)).item()),
-            ErrorShape(arrays.get("calibration.shape", np.empty((len(names), 0)))),
+            float(arrays["calibration.joint"].item()),
+            ErrorShape(arrays["calibration.shape"]),
         ),
         Domain(arrays["domain.whitening"], description["domain_threshold"]),
         arrays["label_range"],
@@ -271,6 +268,9 @@ def _check(
     noise = 2 * features.noise
     if architecture.noise != noise:
         raise ValueError(f"the network takes {architecture.noise} noise levels, there are {noise}")
+    coefficients = terms(np.zeros((1, labels)), np.zeros((1, noise))).shape[1]
+    if arrays["calibration.shape"].shape not in ((labels, 0), (labels, coefficients)):
+        raise ValueError(f"the errors' shape needs {coefficients} coefficients a label, or none")
     components = arrays["domain.whitening"].shape[1]
     shapes: dict[str, tuple[int, ...]] = {
         "scaling.x_mean": (inputs,), "scaling.x_scale": (inputs,),

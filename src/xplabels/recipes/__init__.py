@@ -60,8 +60,6 @@ class Recipe:
         are of unseen stars; it may be larger than the network that is kept.
     likelihood, dof
         See :mod:`xplabels.likelihood`.
-    balance
-        Whether labels are weighted so that each pulls alike on the network they share.
     schedule
         ``one_cycle``: ``epochs`` passes in shuffled batches, learning rate up and down once.
         ``fixed_batches``: the paper's, ``iterations`` steps on each batch in turn.
@@ -95,7 +93,6 @@ class Recipe:
     folds: int = 5
     likelihood: Literal["gaussian", "student_t"] = "student_t"
     dof: float = 4.0
-    balance: bool = True
     schedule: Literal["one_cycle", "fixed_batches"] = "one_cycle"
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 2e-3
