@@ -106,7 +106,7 @@ class Judged:
     model: Model
 
 
-def judged(curvature: float) -> Judged:
+def judged(curvature: float, noise_levels: bool = True) -> Judged:
     """Train on 8,000 stars of mixed noise, without photometry; predict 2,000 of each level."""
     from xplabels.stars import Photometry
     from xplabels.synthetic import simulate_stars
@@ -124,7 +124,7 @@ def judged(curvature: float) -> Judged:
     recipe = quick(
         hidden=(32, 32), dropout=0.0, scatter="none", likelihood="gaussian", epochs=30,
         batch_size=256, input_fraction=1.0, learning_rate=4e-3, weight_decay=0.1,
-        recalibrate=False,
+        recalibrate=False, noise_levels=noise_levels,
     )  # fmt: skip
     mixed = np.random.default_rng(1).choice(levels, 8000)
     model = train(draw(mixed, 3)[0], ["teff", "logg"], recipe, progress=False)
@@ -141,8 +141,12 @@ def curved() -> Judged:
 
 @pytest.fixture(scope="session")
 def straight() -> Judged:
-    """Spectra linear in the labels, whose posterior is known in closed form."""
-    return judged(0.0)
+    """Spectra linear in the labels, whose posterior is known in closed form.
+
+    The network is not told the noise: star by star, its stated input error then follows the
+    posterior's with a correlation of 0.88, that of one that is told with 0.80.
+    """
+    return judged(0.0, noise_levels=False)
 
 
 @pytest.fixture

@@ -149,17 +149,12 @@ def test_errors_are_the_analytic_posterior_s(straight: Judged, level: float) -> 
 
 
 def test_errors_follow_the_stars_one_by_one(straight: Judged) -> None:
-    """Among stars of one level the stated input error varies as the posterior's does.
-
-    Not quite as it does: a network that is told the noise weighs its inputs by it, and what is
-    propagated through a more cautious network varies less (correlation 0.80 against 0.88 of one
-    that is not told).
-    """
+    """Among stars of one level the stated input error varies as the posterior's does."""
     rows = np.flatnonzero(straight.levels == 20.0)[:80]
     wanted = np.log(np.stack([posterior_sigma(straight, star) for star in rows]))
     got = np.log(straight.prediction.errors_input[rows])
     for k in range(2):
-        assert np.corrcoef(wanted[:, k], got[:, k])[0, 1] > 0.7
+        assert np.corrcoef(wanted[:, k], got[:, k])[0, 1] > 0.8
 
 
 def test_hardly_any_fresh_star_is_flagged(curved: Judged) -> None:
