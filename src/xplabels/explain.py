@@ -30,6 +30,7 @@ from xplabels.information import GRID, GRID_G, Content, grid, information_conten
 from xplabels.labels import LABELS, Labels, check_names
 from xplabels.model import Model
 from xplabels.output import check_new_folder, whole_folder
+from xplabels.page import template
 from xplabels.sed import Sed, read_sed
 from xplabels.selection import Selection
 from xplabels.star_page import StarView, star_page
@@ -350,16 +351,7 @@ def _page(
     pictures: Mapping[str, bytes],
     views: Sequence[StarView],
 ) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("xplabels", "data"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("explain.html.j2").render(
+    return template("explain.html.j2").render(
         title=title,
         flow=found.flow,
         labels={name: LABELS[name].description for name in found.curves},

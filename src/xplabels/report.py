@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xplabels.labels import LABELS, Labels
 from xplabels.output import REPORT_FILES, check_new_folder, whole_folder
+from xplabels.page import template
 from xplabels.population_sections import population_metrics, population_sections
 from xplabels.prediction import Prediction
 from xplabels.sections import Section, card_section, provenance_section, standard_sections
@@ -128,21 +129,12 @@ def _render(
     prediction: Prediction,
     provenance: Mapping[str, Any],
 ) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("xplabels", "data"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     images = {
         name.removeprefix("figures/").removesuffix(".png"): base64.b64encode(content).decode()
         for name, content in files.items()
         if name.endswith(".png")
     }
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=f"Validation of {_model_name(prediction)}",
         version=provenance.get("version", ""),
         sections=body,

@@ -29,6 +29,7 @@ from xplabels.giants import RESOLVING_POWER
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
 from xplabels.labels import LABELS
 from xplabels.model import Model
+from xplabels.page import template
 from xplabels.prediction import PARTS, Prediction
 from xplabels.stars import SampledSpectra, Stars
 
@@ -241,16 +242,7 @@ def resolution(wavelength: Array) -> Array:
 
 def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
     """The self-contained page of one star."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("xplabels", "data"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("star.html.j2").render(
+    return template("star.html.j2").render(
         data=view.to_data(), provenance=provenance, flags=int(view.prediction.flags[0])
     )
 
