@@ -14,11 +14,12 @@ from twins import check_gradients
 from xplabels import optimisation
 from xplabels.features import FeatureSet
 from xplabels.network import Architecture, UncertainNetwork
-from xplabels.optimisation import Lesson, Sample, _hidden, _loss, one_cycle
+from xplabels.optimisation import Sample, _hidden, _loss, one_cycle
 from xplabels.propagation import Block, Propagation
 from xplabels.recipes import Recipe
 from xplabels.scaling import Scaling
 from xplabels.stars import Stars
+from xplabels.teaching import Teachers
 from xplabels.training_run import Bar
 
 
@@ -141,12 +142,24 @@ def test_hidden_inputs_are_drawn_at_the_recipe_s_rate(stars) -> None:
     assert not seen[1].any()
 
 
-def test_a_lesson_is_looked_up_by_star_and_pattern() -> None:
-    numbers = torch.arange(24.0).reshape(3, 4, 2)
-    lesson = Lesson(numbers, numbers + 100, numbers + 200)
-    picked = lesson.take(torch.tensor([2, 0])).for_patterns(torch.tensor([1, 3]))
-    torch.testing.assert_close(picked.mean, torch.stack([numbers[2, 1], numbers[0, 3]]))
-    torch.testing.assert_close(picked.unseen, picked.mean + 200)
+def test_what_teachers_say_of_a_star_comes_from_those_that_left_it_out(stars) -> None:
+    """Against the obvious loop, in float64; five teachers of three folds."""
+    propagation, few = sample(stars[:9])
+    x = propagation.network_input(few.block)
+    networks = tuple(network() for _ in range(5))
+    for number, net in enumerate(networks):
+        with torch.no_grad():
+            net.out.bias += number
+    fold = torch.tensor([0, 1, 2] * 3)
+    lesson = Teachers(networks, fold, 3).say(x)
+    for star in range(9):
+        said = [net(x[star : star + 1]).labels[0].detach().numpy() for net in networks]
+        unseen = [label for number, label in enumerate(said) if number % 3 == int(fold[star])]
+        np.testing.assert_allclose(lesson.mean[star], np.mean(said, axis=0), rtol=1e-12)
+        np.testing.assert_allclose(lesson.variance[star], np.var(said, axis=0, ddof=1), rtol=1e-9)
+        np.testing.assert_allclose(lesson.unseen[star], np.mean(unseen, axis=0), rtol=1e-12)
+    picked = Teachers(networks, fold, 3).take(torch.tensor([4, 0])).say(x[[4, 0]])
+    torch.testing.assert_close(picked.unseen, lesson.unseen[[4, 0]])
 
 
 def test_progress_is_one_line_an_epoch_on_a_terminal(capsys) -> None:

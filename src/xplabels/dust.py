@@ -40,6 +40,8 @@ class Dust:
         Of the model in training.
     projection
         Sampling matrix and its inverse for these widths.
+    device
+        Where the stars are to be reddened.
 
     Raises
     ------
@@ -49,7 +51,7 @@ class Dust:
 
     def __init__(
         self, stars: Stars, features: Features, feature_set: FeatureSet, scaling: Scaling,
-        projection: Projection,
+        projection: Projection, device: str = "cpu",
     ) -> None:  # fmt: skip
         n = feature_set.n_spectral
         self.n, self.r0 = n, feature_set.widths[0]
@@ -62,7 +64,7 @@ class Dust:
         curve, by_band = extinction(projection.wavelength)
 
         def tensor(array: NDArray[np.float64]) -> Tensor:
-            return torch.tensor(array, dtype=torch.float32)
+            return torch.tensor(array, dtype=torch.float32, device=device)
 
         self.coefficients = tensor(coefficients)
         self.flux = tensor(flux / FLUX_UNIT)
@@ -72,7 +74,7 @@ class Dust:
         self.bands = {name: tensor(band) for name, band in gaiaxpy_band_fluxes().items()}
         self.mean, self.scale = tensor(scaling.x_mean), tensor(scaling.x_scale)
         # where RP 0 is no good divisor there is no spectrum to redden
-        self.possible = torch.as_tensor(features.is_ratio & (features.divisor > 0))
+        self.possible = torch.as_tensor(features.is_ratio & (features.divisor > 0), device=device)
 
     def redden(self, block: Block, rows: Tensor, a_v: Tensor) -> Block:
         """The block of stars ``rows`` behind ``a_v`` [N] magnitudes of further dust.
@@ -114,8 +116,9 @@ class Dust:
 
     def draw(self, count: int, scatter: float) -> Tensor:
         """Random additions of dust [count], mag in V, of either sign, from torch's generator."""
-        chosen = torch.rand(count) < REDDENED_SHARE
-        return torch.randn(count) * scatter * chosen
+        where = self.flux.device
+        chosen = torch.rand(count, device=where) < REDDENED_SHARE
+        return torch.randn(count, device=where) * scatter * chosen
 
 
 def extinction(wavelength: NDArray[np.float64]) -> tuple[NDArray[np.float64], dict[str, float]]:

@@ -32,16 +32,19 @@ class Faint:
         Of the model in training; its network is told the noise levels.
     projection
         P [n, n], if the features have a projection.
+    device
+        Where the stars are.
     """
 
     def __init__(
-        self, feature_set: FeatureSet, scaling: Scaling, projection: Tensor | None
-    ) -> None:
+        self, feature_set: FeatureSet, scaling: Scaling, projection: Tensor | None,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
         self.n, self.r0 = feature_set.n_spectral, feature_set.widths[0]
         self.projection = projection
 
         def tensor(array: object) -> Tensor:
-            return torch.as_tensor(array, dtype=torch.float32)
+            return torch.as_tensor(array, dtype=torch.float32, device=device)
 
         self.mean, self.scale = tensor(scaling.x_mean[: self.n]), tensor(scaling.x_scale[: self.n])
         self.noise_scale = tensor(scaling.noise_scale)
@@ -51,7 +54,9 @@ class Faint:
 
         No star becomes fainter than the network can be told.
         """
-        logarithm = torch.rand(len(block)) * decades * (torch.rand(len(block)) < share)
+        size, where = (len(block),), block.x.device
+        logarithm = torch.rand(size, device=where) * decades
+        logarithm = logarithm * (torch.rand(size, device=where) < share)
         room = ((NOISE_LIMIT - block.noise) * self.noise_scale).amin(dim=1)
         error = block.errors.errors[:, self.r0] / block.errors.divisor.abs()
         room = torch.minimum(room, torch.log10(LARGEST_ERROR / error)).clamp(min=0.0)
@@ -82,13 +87,13 @@ class Faint:
     def _noise(self, block: Block) -> Tensor:
         """Unit noise [N, n] with the correlations of each star's coefficients."""
         packed = block.errors.correlations
-        drawn = torch.randn(len(block), self.n)
+        drawn = torch.randn(len(block), self.n, device=block.x.device)
         if packed is None:
             return drawn
         parts = []
         bands = drawn.split((self.r0, self.n - self.r0), dim=1)
         for correlations, white in zip(packed, bands, strict=True):
-            unit = torch.eye(white.shape[1])
+            unit = torch.eye(white.shape[1], device=white.device)
             root, failed = torch.linalg.cholesky_ex(unpack(correlations, len(unit)) + JITTER * unit)
             root = torch.where((failed == 0)[:, None, None], root, unit)
             parts.append((root @ white[:, :, None])[:, :, 0])

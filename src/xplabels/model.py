@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from xplabels.calibration import Calibration
+from xplabels.device import best_device, check_device
 from xplabels.domain import Domain
 from xplabels.errors import InputError
 from xplabels.features import Features, FeatureSet
@@ -115,6 +117,7 @@ class Model:
         progress: bool = False,
         correlations: bool = False,
         engine: Engine = "auto",
+        device: str | None = None,
     ) -> Prediction:
         """Labels with errors of every star; NaN and a flag where there can be none.
 
@@ -129,14 +132,16 @@ class Model:
             Whether to give the correlations of each star's label errors, too.
         engine
             ``compiled`` takes the kernels (:mod:`xplabels.kernels`; extra ``fast``), ``torch`` the
-            path that training takes, ``auto`` the kernels where they can be had and pay. They
-            agree.
+            path that training takes, ``auto`` the kernels where they can be had and pay, unless
+            there is a GPU. They agree.
+        device
+            Where torch computes: ``cpu``, ``cuda``; by default a GPU if there is one.
 
         Raises
         ------
         InputError
             If the spectra are of another kind or width than the model's; if ``engine`` is unknown,
-            or is ``compiled`` where that is not possible.
+            or is ``compiled`` where that is not possible; if ``device`` cannot be used.
 
         Examples
         --------
@@ -148,7 +153,9 @@ class Model:
         """
         from tqdm import tqdm
 
-        predictor = _Predictor(self, correlations, _kernels(self, engine, len(stars)))
+        device = best_device() if device is None else check_device(device)
+        kernels = _kernels(self, engine, device, len(stars))
+        predictor = _Predictor(self, correlations, kernels, device)
         starts = range(0, len(stars), BLOCK)
         blocks = [
             predictor.predict(stars[slice(start, start + BLOCK)])
@@ -163,14 +170,19 @@ class _Predictor:
     """A model's tensors, prepared once for many blocks."""
 
     def __init__(
-        self, model: Model, correlations: bool = False, kernels: Kernels | None = None
+        self, model: Model, correlations: bool, kernels: Kernels | None, device: str
     ) -> None:
-        self.model, self.kernels = model, kernels
+        self.model, self.kernels, self.device = model, kernels, device
         self.correlations = correlations
+        self.networks = model.networks
         self.propagation: Propagation | None = None
         if kernels is None:
             masks = model.networks[0].architecture.masks > 0
-            self.propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)
+            self.propagation = Propagation(
+                model.feature_set, model.scaling, masks, torch.float64, device
+            )
+            if device != "cpu":
+                self.networks = tuple(deepcopy(n).to(device) for n in model.networks)
 
     def predict(self, stars: Stars) -> Prediction:
         """One block of stars."""
@@ -207,11 +219,11 @@ class _Predictor:
         if self.kernels is not None:
             return self.kernels.run(features, self.correlations)
         model, propagation = self.model, cast(Propagation, self.propagation)
-        block = Block.of(features, model.feature_set, model.scaling, torch.float64)
+        block = Block.of(features, model.feature_set, model.scaling, torch.float64, self.device)
         with torch.no_grad():
-            out = propagate(model.networks, propagation, block, model.recipe, self.correlations)
+            out = propagate(self.networks, propagation, block, model.recipe, self.correlations)
             x = propagation.network_input(block)[:, : features.x.shape[1]]
-        return out, x.numpy()
+        return Propagated(*(part.cpu() for part in out)), x.cpu().numpy()
 
     def _assemble(
         self, stars: Stars, flags: NDArray[np.uint32], arrays: dict[str, NDArray[np.float64]],
@@ -275,7 +287,7 @@ class _Predictor:
         }
 
 
-def _kernels(model: Model, engine: Engine, stars: int) -> Kernels | None:
+def _kernels(model: Model, engine: Engine, device: str, stars: int) -> Kernels | None:
     """The model's kernels, or None where the torch path is to be taken."""
     if engine not in get_args(Engine):
         raise InputError(
@@ -292,7 +304,9 @@ def _kernels(model: Model, engine: Engine, stars: int) -> Kernels | None:
                 f"the compiled engine cannot be had: {hindrance}", remedy="take 'torch' or 'auto'"
             )
         return model.kernels
-    return None if engine == "torch" or hindrance or stars < COMPILED_FROM else model.kernels
+    if engine == "torch" or device != "cpu" or hindrance or stars < COMPILED_FROM:
+        return None
+    return model.kernels
 
 
 def propagate(

@@ -185,8 +185,9 @@ class UncertainNetwork(nn.Module):
         for layer in self.hidden:
             h, d = activation(layer(h))
             if drop and p > 0:
-                drawn = torch.rand_like(h[:1] if shared else h)
-                keep = (drawn >= p).to(h.dtype) / (1 - p)
+                # one mask for all is drawn where any machine can draw the same
+                drawn = torch.rand(h[:1].shape, dtype=h.dtype) if shared else torch.rand_like(h)
+                keep = (drawn.to(h.device) >= p).to(h.dtype) / (1 - p)
                 h, d = h * keep, d * keep
             units.append(h)
             derivatives.append(d)
@@ -239,7 +240,7 @@ class UncertainNetwork(nn.Module):
         stars = len(units[0])
         by_unit = self.out.weight[:k].expand(stars, -1, -1)
         shape = (stars, k, k) if full else (stars, k)
-        scatter = torch.zeros(shape, dtype=units[0].dtype, device=units[0].device)
+        scatter = units[0].new_zeros(shape)
         for layer, h, d in zip(
             reversed(self.hidden), reversed(units), reversed(derivatives), strict=True
         ):

@@ -16,8 +16,9 @@ from xplabels.dust import Dust
 from xplabels.faint import Faint
 from xplabels.likelihood import negative_log_likelihood
 from xplabels.network import UncertainNetwork
-from xplabels.propagation import Block, Propagated, Propagation
+from xplabels.propagation import Block, Propagation
 from xplabels.recipes import Recipe
+from xplabels.teaching import Teachers, distillation_loss
 
 WARMUP_SHARE = 0.1
 """Share of a one-cycle schedule in which the learning rate rises."""
@@ -27,43 +28,17 @@ GRADIENT_LIMIT = 10.0
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What teachers say of N training stars, for each of the 2^A patterns of missing inputs.
-
-    Attributes
-    ----------
-    mean, variance
-        Their mean label and scatter [N, 2^A, K].
-    unseen
-        Mean label [N, 2^A, K] of the teachers that did not train on the star.
-    """
-
-    mean: Tensor
-    variance: Tensor
-    unseen: Tensor
-
-    def take(self, rows: Tensor) -> Lesson:
-        """The stars ``rows``."""
-        return Lesson(self.mean[rows], self.variance[rows], self.unseen[rows])
-
-    def for_patterns(self, patterns: Tensor) -> Lesson:
-        """The same [N, K], for one pattern a star."""
-        stars = torch.arange(len(patterns))
-        return Lesson(*(part[stars, patterns] for part in (self.mean, self.variance, self.unseen)))
-
-
-@dataclass(frozen=True)
 class Sample:
     """Stars with scaled labels; ``y`` is NaN where a label is unknown.
 
-    For a distilled network ``lesson`` holds what its teachers say. ``dust`` reddens these stars,
-    of which ``rows`` are the numbers there; ``faint`` adds noise to them.
+    A distilled network asks its ``teachers``. ``dust`` reddens these stars, of which ``rows`` are
+    the numbers there; ``faint`` adds noise to them.
     """
 
     block: Block
     y: Tensor
     y_error: Tensor
-    lesson: Lesson | None = None
+    teachers: Teachers | None = None
     dust: Dust | None = None
     rows: Tensor | None = None
     faint: Faint | None = None
@@ -73,11 +48,11 @@ class Sample:
 
     def take(self, rows: Tensor) -> Sample:
         """The stars ``rows``."""
-        lesson = None if self.lesson is None else self.lesson.take(rows)
+        teachers = None if self.teachers is None else self.teachers.take(rows)
         numbers = None if self.rows is None else self.rows[rows]
         return replace(
             self, block=self.block.take(rows), y=self.y[rows], y_error=self.y_error[rows],
-            lesson=lesson, rows=numbers,
+            teachers=teachers, rows=numbers,
         )  # fmt: skip
 
     def varied(self, recipe: Recipe) -> Sample:
@@ -146,7 +121,7 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = step.learning_rate
             optimiser.zero_grad(set_to_none=True)
-            batch = sample.take(step.rows).varied(recipe)
+            batch = sample.take(step.rows.to(propagation.device)).varied(recipe)
             loss = _loss(network, propagation, batch, recipe, step.input_term)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_LIMIT)
@@ -240,11 +215,12 @@ def _loss(
     block = sample.block
     if propagation.masks:
         block = block.hide(_hidden(block.missing, recipe.missing_fraction))
-    if sample.lesson is not None:
+    if sample.teachers is not None:
+        lesson = sample.teachers.say(propagation.network_input(block))
         out = propagation.run(network, block, input_term=input_term)
         # its match is sought under dropout, as any network's is
         matched = propagation.run(network, block, input_term=False, drop=True).labels
-        return _distillation_loss(propagation, sample, sample.lesson, block, out, matched, recipe)
+        return distillation_loss(lesson, sample.y, sample.y_error, out, matched, recipe)
     # the paper keeps its dropout masks throughout; otherwise the last epochs see the network
     # as it predicts, with the scatter under dropout as a variance instead
     drop = not input_term or recipe.scatter == "sampling"
@@ -264,41 +240,10 @@ def _hidden(missing: Tensor, fraction: float) -> Tensor:
 
     Most stars lack all of a survey or nothing, hence half of these lose everything.
     """
-    some = torch.rand(missing.shape) < 0.5
-    everything = torch.rand(len(missing), 1) < 0.5
-    return (some | everything) & (torch.rand(len(missing), 1) < fraction)
-
-
-def _distillation_loss(
-    propagation: Propagation, sample: Sample, lesson: Lesson, block: Block, out: Propagated,
-    matched: Tensor, recipe: Recipe,
-) -> Tensor:  # fmt: skip
-    """Match the teachers' mean and scatter; learn the excess from stars they never saw.
-
-    The residuals are the teachers', of stars left out of their training: those of a network on
-    its own training stars would be too small. Everything added at prediction is in their variance.
-    """
-    # teachers that were not told what is missing have one answer a star
-    told = lesson.for_patterns(propagation.pattern(block.missing) * propagation.masks)
-    likelihood = negative_log_likelihood(
-        sample.y - told.unseen,
-        sample.y_error**2 + out.variance,
-        recipe.likelihood,
-        recipe.dof,
-    )
-    # distances from the teachers count in units of the error they would cause
-    # and no star, however odd, may pull harder than in the likelihood
-    match = negative_log_likelihood(
-        told.mean - matched, out.variance.detach() + MATCH_FLOOR, recipe.likelihood, recipe.dof
-    )
-    scatter = negative_log_likelihood(
-        told.variance.sqrt(), out.model, recipe.likelihood, recipe.dof
-    )
-    return likelihood + match + scatter
-
-
-MATCH_FLOOR = 1e-4
-"""Scaled variance below which a student need not match its teachers more closely."""
+    where, each = missing.device, (len(missing), 1)
+    some = torch.rand(missing.shape, device=where) < 0.5
+    everything = torch.rand(each, device=where) < 0.5
+    return (some | everything) & (torch.rand(each, device=where) < fraction)
 
 
 def _evaluate(
@@ -310,7 +255,7 @@ def _evaluate(
         return math.nan
     total = 0.0
     with torch.no_grad():
-        for rows in torch.arange(len(sample)).split(4096):
+        for rows in torch.arange(len(sample), device=propagation.device).split(4096):
             part = sample.take(rows)
             out = propagation.run(network, part.block, input_term=input_term)
             total += len(rows) * float(
@@ -332,6 +277,8 @@ def _save(
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
     tensors["random"] = torch.get_rng_state()
+    if torch.cuda.is_initialized():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
     checkpoint.save(stage, tensors, {"history": history})
 
 
@@ -357,5 +304,7 @@ def _restore(
     whole["state"] = moments
     optimiser.load_state_dict(whole)
     torch.set_rng_state(tensors["random"])
+    if "random.cuda" in tensors and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
     history.extend(facts["history"])
     return len(history)

@@ -40,18 +40,18 @@ class Block:
 
     @classmethod
     def of(
-        cls, features: Features, feature_set: FeatureSet, scaling: Scaling, dtype: torch.dtype
-    ) -> Block:
+        cls, features: Features, feature_set: FeatureSet, scaling: Scaling, dtype: torch.dtype,
+        device: str = "cpu",
+    ) -> Block:  # fmt: skip
         """Scale the features of N stars."""
-        scaled = scaling.scale_x(features.x)
+        scaled = np.nan_to_num(scaling.scale_x(features.x))
         missing = np.isnan(features.x[:, feature_set.n_spectral :])
+        noise = np.nan_to_num(scaling.scale_noise(feature_set.noise_levels(features)))
         return cls(
-            torch.as_tensor(np.nan_to_num(scaled), dtype=dtype),
-            torch.as_tensor(missing),
-            ErrorTensors(features, dtype),
-            torch.as_tensor(
-                np.nan_to_num(scaling.scale_noise(feature_set.noise_levels(features))), dtype=dtype
-            ),
+            torch.as_tensor(scaled, dtype=dtype, device=device),
+            torch.as_tensor(missing, device=device),
+            ErrorTensors(features, dtype, device),
+            torch.as_tensor(noise, dtype=dtype, device=device),
         )
 
     def __len__(self) -> int:
@@ -104,21 +104,27 @@ class Propagation:
         Whether the network is told which auxiliary inputs are missing.
     dtype
         Of every tensor; float64 where one flux mode may dominate all coefficients.
+    device
+        Where the blocks and networks are: ``cpu`` or ``cuda``.
     """
 
     def __init__(
-        self, feature_set: FeatureSet, scaling: Scaling, masks: bool, dtype: torch.dtype
-    ) -> None:
+        self, feature_set: FeatureSet, scaling: Scaling, masks: bool, dtype: torch.dtype,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
         self.feature_set = feature_set
         self.masks = masks
+        self.device = device
         self.n = feature_set.n_spectral
-        self.x_scale = torch.as_tensor(scaling.x_scale, dtype=dtype)
+        self.x_scale = torch.as_tensor(scaling.x_scale, dtype=dtype, device=device)
         completion = Completion(scaling.x_correlation, self.n)
-        self.weights, self.roots = completion.torch_rules(dtype)
+        self.weights, self.roots = (rule.to(device) for rule in completion.torch_rules(dtype))
         self.projection: Tensor | None = None
         if feature_set.projection is not None:
-            self.projection = torch.as_tensor(feature_set.projection.from_coefficients, dtype=dtype)
-        self.powers = 2 ** torch.arange(len(feature_set.auxiliary))
+            self.projection = torch.as_tensor(
+                feature_set.projection.from_coefficients, dtype=dtype, device=device
+            )
+        self.powers = 2 ** torch.arange(len(feature_set.auxiliary), device=device)
 
     def network_input(self, block: Block) -> Tensor:
         """Completed inputs, masks and noise levels [N, F (+ A) (+ 2)]."""
@@ -210,7 +216,7 @@ class Propagation:
             moved[gone] = lost @ self.weights[pattern]
             rooted = lost @ self.roots[pattern]
             some = products(rooted, rooted, full)
-            spread = torch.zeros((len(present), *some.shape[1:]), dtype=some.dtype)
+            spread = some.new_zeros((len(present), *some.shape[1:]))
             spread[gone] = some
             present, scatter = present + moved, spread
         return present / self.x_scale, scatter

@@ -16,6 +16,7 @@ import torch
 from xplabels import __version__
 from xplabels.calibration import Calibration
 from xplabels.checkpoint import Checkpoint
+from xplabels.device import check_device
 from xplabels.domain import Domain
 from xplabels.error_shape import ErrorShape
 from xplabels.labels import Labels, check_names
@@ -41,6 +42,7 @@ def train(
     overwrite_checkpoint: bool = False,
     progress: bool = True,
     name: str = "",
+    device: str = "cpu",
 ) -> Model:
     """Train a model on the training part of ``stars``.
 
@@ -53,7 +55,7 @@ def train(
     recipe
         A recipe, or the name or path of one.
     seed
-        The result depends on nothing but the stars, the recipe and this number.
+        The result depends on nothing but the stars, the recipe, this number and the device.
     test_fraction
         Share of the stars, by hash of the source_id, that is never touched here.
     checkpoint
@@ -65,12 +67,14 @@ def train(
         Whether to show epochs, losses and the time left.
     name
         Name of the model, for its card and catalogues.
+    device
+        Where to train: ``cpu``, ``cuda``, or another name that torch has for it.
 
     Raises
     ------
     InputError
         If a label is unknown or absent, an error is zero or negative, there are too few stars,
-        or the checkpoint belongs to another run.
+        the checkpoint belongs to another run, or the device cannot be used.
 
     Examples
     --------
@@ -83,6 +87,7 @@ def train(
     ('teff', 'logg')
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    check_device(device)
     names = check_names(labels)
     table = training_table(stars, names, recipe, test_fraction)
     manifest = {
@@ -95,23 +100,25 @@ def train(
         seed,
         Checkpoint(checkpoint, manifest, overwrite_checkpoint),
         Bar() if progress else silent,
+        device,
     )
     if progress:
         for reason in run.left_out:
             print(f"left out: {reason}", file=sys.stderr)
     networks, history = run.networks()
+    propagation = Propagation(table.feature_set, table.scaling, run.masks > 0, torch.float32)
+    inputs = propagation.network_input(table.sample(table.train).block)[:, : table.x.shape[1]]
     model = Model(
         names,
         table.feature_set,
         table.scaling,
         networks,
         recipe,
-        _calibrate(table, networks, run.propagation, recipe),
-        Domain.fit(run.propagation.network_input(run.training.block)[:, : table.x.shape[1]]
-                   .numpy().astype(np.float64)),
+        _calibrate(table, networks, propagation, recipe),
+        Domain.fit(inputs.numpy().astype(np.float64)),
         np.stack([np.nanmin(table.y[table.train], 0), np.nanmax(table.y[table.train], 0)], axis=1),
         _metadata(table, recipe, seed, test_fraction, history, name)
-        | {"left_out": run.left_out},
+        | {"left_out": run.left_out, "device": device},
     )  # fmt: skip
     if recipe.recalibrate:
         model = _calibrate_jointly(model, table)

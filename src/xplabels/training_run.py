@@ -14,10 +14,11 @@ from xplabels.checkpoint import Checkpoint
 from xplabels.dust import Dust
 from xplabels.faint import Faint
 from xplabels.network import Architecture, UncertainNetwork
-from xplabels.optimisation import Lesson, Progress, Sample, fit
+from xplabels.optimisation import Progress, Sample, fit
 from xplabels.projection import FLUX_UNIT, Projection, default_projection
 from xplabels.propagation import Propagation
 from xplabels.recipes import Recipe
+from xplabels.teaching import Teachers
 from xplabels.training_table import TrainingTable
 
 LOG_FLUX_EMPHASIS = 2.0
@@ -36,17 +37,19 @@ class Run:
         seed: int,
         checkpoint: Checkpoint,
         progress: Progress,
+        device: str = "cpu",
     ) -> None:
+        self.device = device
         self.table, self.recipe, self.seed = table, recipe, seed
         self.checkpoint, self.progress = checkpoint, progress
         self.masks = len(table.feature_set.auxiliary) if recipe.missing_fraction > 0 else 0
         self.propagation = Propagation(
-            table.feature_set, table.scaling, self.masks > 0, torch.float32
+            table.feature_set, table.scaling, self.masks > 0, torch.float32, device
         )
         self.left_out: list[str] = []
         self.sampling = self._sampling()
-        self.training = self._faint(self._dusty(table.sample(table.train)))
-        self.validation = table.sample(table.validation)
+        self.training = self._faint(self._dusty(table.sample(table.train, device)))
+        self.validation = table.sample(table.validation, device)
 
     def _sampling(self) -> Projection | None:
         """The sampling matrix of these widths, if it is known here."""
@@ -71,22 +74,30 @@ class Run:
             self.left_out.append("reddening: dust_extinction is not installed")
             return sample
         table = self.table
-        dust = Dust(table.stars, table.features, table.feature_set, table.scaling, self.sampling)
-        return replace(sample, dust=dust, rows=torch.as_tensor(np.flatnonzero(table.train)))
+        dust = Dust(
+            table.stars, table.features, table.feature_set, table.scaling, self.sampling,
+            self.device,
+        )  # fmt: skip
+        rows = torch.as_tensor(np.flatnonzero(table.train), device=self.device)
+        return replace(sample, dust=dust, rows=rows)
 
     def _faint(self, sample: Sample) -> Sample:
         """The training stars with the means to dim them, where the recipe asks for it."""
         recipe, features = self.recipe, self.table.feature_set
         if not (recipe.fainter_share and recipe.fainter_decades and recipe.noise_levels):
             return sample
-        faint = Faint(features, self.table.scaling, self.propagation.projection)
+        faint = Faint(features, self.table.scaling, self.propagation.projection, self.device)
         return replace(sample, faint=faint)
 
     def networks(self) -> tuple[tuple[UncertainNetwork, ...], History]:
-        """The trained networks, and the history of every stage."""
+        """The trained networks, on the CPU, and the history of every stage."""
+        one_or_more = self._distilled if self.recipe.scatter == "distilled" else self._alike
+        networks, history = one_or_more()
+        return tuple(network.cpu() for network in networks), history
+
+    def _alike(self) -> tuple[list[UncertainNetwork], History]:
+        """One network, or the members of an ensemble."""
         recipe = self.recipe
-        if recipe.scatter == "distilled":
-            return self._distilled()
         kind = "dropout" if recipe.scatter in ("dropout", "sampling") else "none"
         members = recipe.members if recipe.scatter == "ensemble" else 1
         architecture = self._architecture(recipe.hidden, recipe.dropout, kind)
@@ -97,9 +108,9 @@ class Run:
                 architecture, stage, member, self.training, recipe.epochs, recipe.input_fraction
             )
             networks.append(network)
-        return tuple(networks), history
+        return networks, history
 
-    def _distilled(self) -> tuple[tuple[UncertainNetwork, ...], History]:
+    def _distilled(self) -> tuple[list[UncertainNetwork], History]:
         """Teachers that each leave out a fold, then one network that learns from all."""
         recipe = self.recipe
         n = len(self.training)
@@ -109,54 +120,19 @@ class Run:
         teachers, history = [], {}
         for member in range(recipe.members):
             stage = f"teacher-{member + 1}"
-            seen = torch.nonzero(fold != member % recipe.folds)[:, 0]
+            seen = torch.nonzero(fold != member % recipe.folds)[:, 0].to(self.device)
             teacher, history[stage] = self._fit(
                 architecture, stage, member, self.training.take(seen), recipe.teacher_epochs, 0.0
             )
             teachers.append(teacher)
+        taught = replace(
+            self.training, teachers=Teachers(tuple(teachers), fold.to(self.device), recipe.folds)
+        )
         student, history["student"] = self._fit(
             self._architecture(recipe.hidden, recipe.dropout, "distilled"),
-            "student", recipe.members, self._taught(teachers, fold),
-            recipe.epochs, recipe.input_fraction,
+            "student", recipe.members, taught, recipe.epochs, recipe.input_fraction,
         )  # fmt: skip
-        return (student,), history
-
-    def _taught(self, teachers: list[UncertainNetwork], fold: torch.Tensor) -> Sample:
-        """The training stars, with reddened copies, and what the teachers say of each."""
-        recipe, n = self.recipe, len(self.training)
-        copies = recipe.copies if self.training.dust is not None else 1
-        sample = self.training.take(torch.arange(n).repeat(copies))
-        if sample.dust is not None and sample.rows is not None:
-            torch.manual_seed(1000 * self.seed + 999)
-            a_v = sample.dust.draw(len(sample), recipe.reddening)
-            a_v[:n] = 0.0  # the first copy is the star as observed
-            sample = replace(
-                sample,
-                block=sample.dust.redden(sample.block, sample.rows, a_v),
-                dust=None,
-            )
-        told = torch.stack([self._say(teacher, sample) for teacher in teachers])
-        unseen = torch.stack([fold == member % recipe.folds for member in range(len(teachers))])
-        weight = (unseen / unseen.sum(dim=0)).repeat(1, copies)[:, :, None, None]
-        lesson = Lesson(told.mean(dim=0), told.var(dim=0), (told * weight).sum(dim=0))
-        return replace(sample, lesson=lesson, faint=None)
-
-    def _say(self, teacher: UncertainNetwork, sample: Sample) -> torch.Tensor:
-        """Labels [N, patterns, K] of stars with further inputs hidden."""
-        block = sample.block
-        auxiliaries = block.missing.shape[1]
-        said = []
-        for number in range(2**auxiliaries if self.masks else 1):
-            hidden = torch.tensor(
-                [bool(number >> a & 1) for a in range(auxiliaries)], dtype=torch.bool
-            )
-            parts = []
-            with torch.no_grad():
-                for rows in torch.arange(len(sample)).split(4096):
-                    hiding = block.take(rows).hide(hidden)
-                    parts.append(teacher(self.propagation.network_input(hiding)).labels)
-            said.append(torch.cat(parts))
-        return torch.stack(said, dim=1)
+        return [student], history
 
     def _architecture(self, hidden: tuple[int, ...], dropout: float, scatter: Any) -> Architecture:
         table = self.table
@@ -175,6 +151,7 @@ class Run:
         torch.manual_seed(seed)
         network = UncertainNetwork(architecture)
         self._set_log_flux(network)
+        network.to(self.device)
         self._emphasise(network)
         history = fit(
             network, self.propagation, sample, self.validation, self.recipe,
@@ -196,7 +173,7 @@ class Run:
         emphasis[:n][varies] = relative**self.recipe.emphasis
         if network.architecture.samples:
             emphasis[-network.architecture.samples :] = LOG_FLUX_EMPHASIS
-        network.emphasise(torch.as_tensor(emphasis, dtype=torch.float32))
+        network.emphasise(torch.as_tensor(emphasis, dtype=torch.float32, device=self.device))
 
     def _set_log_flux(self, network: UncertainNetwork) -> None:
         """Wavelengths spread evenly over the sampling, statistics from the training stars."""
@@ -214,7 +191,7 @@ class Run:
             tensor(design[chosen]),
             tensor(scaling.x_mean[:n]),
             tensor(scaling.x_scale[:n]),
-            self.training.block.x,
+            self.training.block.x.cpu(),
         )
 
 

@@ -43,15 +43,15 @@ class TrainingTable:
     def x(self) -> NDArray[np.float64]:
         return self.features.x
 
-    def sample(self, rows: NDArray[np.bool_]) -> Sample:
+    def sample(self, rows: NDArray[np.bool_], device: str = "cpu") -> Sample:
         """Float32 tensors of some stars."""
-        block = Block.of(self.features, self.feature_set, self.scaling, torch.float32)
+        block = Block.of(self.features, self.feature_set, self.scaling, torch.float32, device)
         y, error = self.scaling.scale_y(self.y[rows], self.y_error[rows])
-        chosen = torch.as_tensor(np.flatnonzero(rows))
+        chosen = torch.as_tensor(np.flatnonzero(rows), device=device)
         return Sample(
             block.take(chosen),
-            torch.as_tensor(y, dtype=torch.float32),
-            torch.as_tensor(np.nan_to_num(error), dtype=torch.float32),
+            torch.as_tensor(y, dtype=torch.float32, device=device),
+            torch.as_tensor(np.nan_to_num(error), dtype=torch.float32, device=device),
         )
 
     def provenance(self) -> dict[str, Any]:

@@ -32,8 +32,6 @@ class Recipe:
     fainter_share, fainter_decades
         Share of the training stars of a batch that get noise added, and by how many powers of ten
         their errors grow at most (see :mod:`xplabels.faint`). It needs ``noise_levels``.
-    copies
-        Reddened copies of each star that teachers show to a distilled network.
     missing_fraction
         Share of the stars of which some or all auxiliary inputs are hidden while training, anew
         each epoch; the network is told which are missing. 0: it is not told, and missing inputs
@@ -79,7 +77,6 @@ class Recipe:
     reddening: float = 0.3
     fainter_share: float = 0.3
     fainter_decades: float = 0.5
-    copies: int = 8
     missing_fraction: float = 0.1
     flux_samples: int = 86
     noise_levels: bool = True
@@ -162,7 +159,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "emphasis": (0, 1),
     "fainter_share": (0, 1),
     "fainter_decades": (0, 3),
-    "copies": (1, 1000),
     "missing_fraction": (0, 0.9),
     "flux_samples": (0, 343),
     "dropout": (0, 0.9),
