@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.io import fits
 from astropy.table import QTable, Table
 
 from xplabels.errors import InputError
@@ -81,6 +82,74 @@ def test_text_without_units_and_two_columns_needs_no_names(tmp_path: Path, endin
     Table({"a": WAVELENGTH, "b": FLUX}).write(path, format=form)
     np.testing.assert_array_equal(read_sed(path).flux, FLUX)
     assert read_sed(path, medium="air").wavelength[0] > 320.09
+
+
+def test_units_as_calspec_spells_them_are_known(tmp_path: Path) -> None:
+    """A file with its column units ANGSTROMS and FLAM, and errors beside."""
+    path = tmp_path / "sun_mod_001.fits"
+    cgs = (FLUX * u.W / u.m**2 / u.nm).to_value(u.erg / u.s / u.cm**2 / u.AA)
+    columns = [
+        fits.Column("WAVELENGTH", "D", unit="ANGSTROMS", array=WAVELENGTH * 10),
+        fits.Column("FLUX", "D", unit="FLAM", array=cgs),
+        fits.Column("STATERROR", "D", unit="FLAM", array=0.01 * cgs),
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(path)
+    sed = read_sed(path)
+    np.testing.assert_allclose(sed.wavelength, WAVELENGTH, rtol=1e-12)
+    np.testing.assert_allclose(sed.flux, FLUX, rtol=1e-12)
+    columns[1] = fits.Column("FLUX", "D", unit="furlong", array=cgs)
+    fits.BinTableHDU.from_columns(columns).writeto(path, overwrite=True)
+    with pytest.raises(InputError, match="unit 'furlong' is unknown"):
+        read_sed(path)
+
+
+def test_units_may_be_told_for_columns_that_state_none(tmp_path: Path) -> None:
+    path = tmp_path / "sed.csv"
+    Table({"wavelength": WAVELENGTH * 10, "flux": FLUX * 1e2}).write(path)
+    sed = read_sed(path, wavelength_unit="Angstrom", flux_unit="flam")
+    np.testing.assert_allclose(sed.wavelength, WAVELENGTH, rtol=1e-12)
+    np.testing.assert_allclose(sed.flux, FLUX, rtol=1e-12)
+    with pytest.raises(InputError, match="unit 'Angstroem' is unknown"):
+        read_sed(path, wavelength_unit="Angstroem")
+    stated = tmp_path / "sed.ecsv"
+    QTable({"wavelength": WAVELENGTH * u.nm, "flux": FLUX}).write(stated)
+    assert read_sed(stated, wavelength_unit="Angstrom").wavelength[0] == WAVELENGTH[0]
+
+
+@pytest.mark.parametrize("ending", [".fits", ".fits.gz"])
+def test_images_of_one_dimension_are_read(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"image{ending}"
+    wavelength = np.linspace(3200.0, 10800.0, len(FLUX))
+    image = fits.PrimaryHDU(FLUX * 1e2)
+    step = (wavelength[-1] - wavelength[0]) / (len(FLUX) - 1)
+    image.header.update(
+        CTYPE1="WAVE", CUNIT1="Angstrom", CRPIX1=1.0, CRVAL1=3200.0, CDELT1=step,
+        BUNIT="erg / (s cm2 Angstrom)",
+    )  # fmt: skip
+    image.writeto(path)
+    sed = read_sed(path)
+    np.testing.assert_allclose(sed.wavelength, wavelength / 10, rtol=1e-12)
+    np.testing.assert_allclose(sed.flux, FLUX, rtol=1e-12)
+    image.header["CTYPE1"] = "AWAV"
+    image.writeto(path, overwrite=True)
+    with pytest.raises(InputError, match="tells wavelengths in air"):
+        read_sed(path)
+    np.testing.assert_allclose(
+        read_sed(path, medium="air").wavelength, air_to_vacuum(wavelength / 10), rtol=1e-12
+    )
+    image.header["CTYPE1"] = "LINEAR"
+    image.writeto(path, overwrite=True)
+    with pytest.raises(InputError, match="not along wavelength"):
+        read_sed(path)
+
+
+def test_a_table_without_a_header_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "bare.csv"
+    path.write_text("".join(f"{a},{b}\n" for a, b in zip(WAVELENGTH, FLUX, strict=True)))
+    with pytest.raises(InputError, match="has no header"):
+        read_sed(path)
+    np.savetxt(tmp_path / "bare.txt", np.stack([WAVELENGTH, FLUX], axis=1))
+    np.testing.assert_array_equal(read_sed(tmp_path / "bare.txt").flux, FLUX)
 
 
 def _bad(what: str) -> Any:

@@ -21,6 +21,15 @@ FLUX_COLUMNS = ("flux", "flux_density", "f_lambda", "spectral_flux_density")
 FORMATS = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".txt": "ascii", ".dat": "ascii"}
 """Endings that astropy should not guess about."""
 UNITS = "wavelength in nm, flux in W m-2 nm-1"
+UNIT_NAMES = {
+    "angstroms": "Angstrom",
+    "nanometers": "nm",
+    "microns": "micron",
+    "flam": "erg / (s cm2 Angstrom)",
+    "fnu": "erg / (s cm2 Hz)",
+    "photlam": "photon / (s cm2 Angstrom)",
+}
+"""Spellings of CALSPEC and synphot that astropy does not know."""
 AIR_FROM = 200.0
 """nm: below, the conversion from air is not defined."""
 
@@ -171,27 +180,126 @@ def air_to_vacuum(wavelength: NDArray[np.float64]) -> NDArray[np.float64]:
     return vacuum
 
 
-def read_sed(path: str | Path, *, medium: Medium = "vacuum") -> Sed:
+def read_sed(
+    path: str | Path,
+    *,
+    medium: Medium = "vacuum",
+    wavelength_unit: str = "",
+    flux_unit: str = "",
+) -> Sed:
     """A spectral energy distribution from a table of wavelength and flux.
 
-    Any format astropy reads: ECSV, FITS, VOTable, CSV or text with a header. Units are those of
-    the columns; columns without a unit are in nm and W m^-2 nm^-1. Columns are found by their
-    names (:data:`WAVELENGTH_COLUMNS`, :data:`FLUX_COLUMNS`, in any case); a table of just two
-    columns is taken as wavelength and flux.
+    Any format astropy reads: ECSV, FITS, VOTable, CSV or text; or a FITS image of one dimension
+    whose header tells the wavelengths. Columns are found by their names
+    (:data:`WAVELENGTH_COLUMNS`, :data:`FLUX_COLUMNS`, in any case); a table of just two columns is
+    taken as wavelength and flux.
+
+    Parameters
+    ----------
+    path
+        Of the table.
+    medium
+        What the wavelengths are measured in.
+    wavelength_unit, flux_unit
+        Of columns that state none, as astropy spells units; empty: nm and W m^-2 nm^-1.
 
     Raises
     ------
     InputError
-        If the file is absent or unreadable, lacks the columns, or as :meth:`Sed.of`.
+        If the file is absent or unreadable, lacks the columns, tells wavelengths in air where
+        ``medium`` is vacuum, has a unit that is unknown, or as :meth:`Sed.of`.
     """
     path = Path(path)
-    table = _read_table(path)
+    wavelength, flux = _read_image(path, medium) or _read_columns(path)
     return Sed.of(
-        _column(table, WAVELENGTH_COLUMNS, 0, path),
-        _column(table, FLUX_COLUMNS, 1, path),
+        _with_unit(wavelength, wavelength_unit, path),
+        _with_unit(flux, flux_unit, path),
         medium=medium,
         name=path.name,
     )
+
+
+def _with_unit(values: Any, told: str, path: Path) -> Any:
+    """Values with the unit they bring or, where they bring none, with the one that was told."""
+    return values if hasattr(values, "unit") or not told else values * _unit(told, path)
+
+
+def _unit(name: str, path: Path) -> Any:
+    """A unit by its name in astropy or in :data:`UNIT_NAMES`."""
+    from astropy import units as u
+
+    try:
+        return u.Unit(UNIT_NAMES.get(name.strip().lower(), name))
+    except ValueError as error:
+        raise InputError(
+            f"the unit {name!r} is unknown", where=path, remedy="spell it as astropy does: nm, Jy"
+        ) from error
+
+
+def _read_image(path: Path, medium: Medium) -> tuple[Any, Any] | None:
+    """Wavelength and flux of a FITS file that is one image of one dimension; None for others."""
+    import warnings
+
+    from astropy import units as u
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    if not path.is_file() or _magic(path) not in (b"SIM", b"\x1f\x8b\x08"):
+        return None
+    try:
+        with warnings.catch_warnings(), fits.open(path) as opened:
+            warnings.simplefilter("ignore")
+            if len(opened) > 1 or opened[0].data is None or opened[0].data.ndim != 1:
+                return None
+            header, flux = opened[0].header, np.asarray(opened[0].data, np.float64)
+            axis = WCS(header)
+            wavelength = axis.all_pix2world(np.arange(len(flux)), 0)[0]
+    except (OSError, ValueError):  # not FITS, or damaged: told as for tables
+        return None
+    kind = str(axis.wcs.ctype[0])[:4]
+    if kind not in ("WAVE", "AWAV"):
+        raise InputError(
+            f"is an image along {kind or 'an unknown axis'}, not along wavelength (WAVE, AWAV)",
+            where=path,
+            remedy=f"give a table: {UNITS}",
+        )
+    if kind == "AWAV" and medium != "air":
+        raise InputError(
+            "tells wavelengths in air (AWAV)",
+            where=path,
+            remedy="say so: --wavelengths air, or medium='air'",
+        )
+    unit = str(header.get("BUNIT", ""))
+    return wavelength * u.Unit(axis.wcs.cunit[0]), flux * _unit(unit, path) if unit else flux
+
+
+def _magic(path: Path) -> bytes:
+    """The first three bytes: those of FITS, of gzip, or others."""
+    with path.open("rb") as opened:
+        return opened.read(3)
+
+
+def _read_columns(path: Path) -> tuple[Any, Any]:
+    """Wavelength and flux of a table, with the units of its columns, if any."""
+    table = _read_table(path)
+    if all(_is_number(name) for name in table.colnames):
+        raise InputError(
+            "has no header: its first row was read as names",
+            where=path,
+            remedy="begin with a line of names: wavelength,flux",
+        )
+    return (
+        _column(table, WAVELENGTH_COLUMNS, 0, path),
+        _column(table, FLUX_COLUMNS, 1, path),
+    )
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_table(path: Path) -> Any:
@@ -233,7 +341,7 @@ def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> An
     if values.dtype.kind not in "iuf":
         raise InputError("holds no numbers", where=f"{path}, column {found[0]}", remedy=UNITS)
     plain = np.asarray(np.ma.filled(values.astype(np.float64), np.nan))
-    return plain if column.unit is None else plain * column.unit
+    return plain if column.unit is None else plain * _unit(str(column.unit), path)
 
 
 def _any_known(names: list[str]) -> bool:

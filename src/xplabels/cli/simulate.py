@@ -19,9 +19,9 @@ def add(verbs: Verbs) -> None:
         "simulate",
         "simulate the XP spectra of spectral energy distributions",
         "SED is a table of wavelength and flux, one source a file (.ecsv, .fits, .vot, .csv, or\n"
-        "text with a header), covering 330-1050 nm. Units are those of its columns; without a\n"
-        "unit, wavelength is in nm and flux in W m-2 nm-1. Columns are found by name (wavelength,\n"
-        "flux); a table of two columns needs no names.",
+        "text), covering 330-1050 nm. Units are those of its columns; columns without one are in\n"
+        "nm and W m-2 nm-1, or as --wavelength-unit and --flux-unit say. Columns are found by\n"
+        "name (wavelength, flux); where there are just two, they may have any.",
         "STARS.parquet holds one simulated star a row: source_id 1, 2, ... in the order of files,\n"
         "then of G, then of draws; 55 BP + 55 RP coefficients with errors typical of their G and\n"
         "colour, illustrative correlations, G, BP and RP. That it is simulated stands in its\n"
@@ -52,6 +52,13 @@ def add(verbs: Verbs) -> None:
         default="vacuum",
         help="what the wavelengths are measured in (default vacuum)",
     )
+    for what, example in (("wavelength", "Angstrom"), ("flux", "'erg s-1 cm-2 Angstrom-1'")):
+        verb.add_argument(
+            f"--{what}-unit",
+            default="",
+            metavar="UNIT",
+            help=f"unit of {what}s that state none, such as {example}",
+        )
     verb.add_argument(
         "--extrapolate",
         action="store_true",
@@ -74,7 +81,15 @@ def run(args: argparse.Namespace) -> None:
 
     check_output(args.output, args.overwrite)
     stars = simulate_spectra(
-        [read_sed(path, medium=args.wavelengths) for path in args.seds],
+        [
+            read_sed(
+                path,
+                medium=args.wavelengths,
+                wavelength_unit=args.wavelength_unit,
+                flux_unit=args.flux_unit,
+            )
+            for path in args.seds
+        ],
         g_mag=args.g_mag,
         draws=args.draws,
         noise=not args.noiseless,
@@ -82,4 +97,4 @@ def run(args: argparse.Namespace) -> None:
         extrapolate=args.extrapolate,
     )
     write_stars(stars, args.output, args.overwrite)
-    print(f"{len(stars)} simulated stars: {args.output}")
+    print(f"{len(stars)} simulated star{'s' if len(stars) > 1 else ''}: {args.output}")
