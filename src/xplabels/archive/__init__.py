@@ -11,6 +11,7 @@ import numpy as np
 from xplabels.archive.csv import BLOCK_ROWS, read_csv
 from xplabels.archive.ecsv import read_ecsv
 from xplabels.archive.fits import read_fits
+from xplabels.archive.gunzip import Digest
 from xplabels.archive.parquet import read_parquet, read_stars, write_star_blocks, write_stars
 from xplabels.archive.rows import BadRows
 from xplabels.archive.votable import read_votable
@@ -21,6 +22,7 @@ from xplabels.stars import CoefficientSpectra, Stars, with_widths
 __all__ = [
     "BLOCK_ROWS",
     "BadRows",
+    "Digest",
     "read",
     "read_blocks",
     "read_stars",
@@ -43,7 +45,10 @@ READERS: dict[str, Reader] = {
 
 
 def read_blocks(
-    path: str | Path, bad_rows: BadRows = "error", block: int = BLOCK_ROWS
+    path: str | Path,
+    bad_rows: BadRows = "error",
+    block: int = BLOCK_ROWS,
+    digest: Digest | None = None,
 ) -> Iterator[Stars]:
     """The stars of one file, at most ``block`` at a time, in the order of the file.
 
@@ -59,6 +64,9 @@ def read_blocks(
         occurs twice) is always an error.
     block
         Most stars a block.
+    digest
+        Counts the file's bytes as they are read; ``digest.take_rest(path)`` after the last block
+        counts what a format leaves unread.
 
     Raises
     ------
@@ -68,7 +76,10 @@ def read_blocks(
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
     path = Path(path)
-    return _reader(path)(path, bad_rows, block)
+    reader = _reader(path)
+    if digest is not None and reader is read_csv:
+        return read_csv(path, bad_rows, block, digest)
+    return reader(path, bad_rows, block)
 
 
 def read(paths: str | Path | Sequence[str | Path], bad_rows: BadRows = "error") -> Stars:

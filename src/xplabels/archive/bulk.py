@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from xplabels.archive import compiled_text
 from xplabels.archive.csv import BLOCK_ROWS, LineParser, header_names, read_delimited
-from xplabels.archive.gunzip import open_bytes, readable_bytes
+from xplabels.archive.gunzip import Digest, open_bytes, readable_bytes
 from xplabels.archive.rows import (
     ARRAYS,
     BANDS,
@@ -43,7 +43,9 @@ PROBED_ROWS = 20
 Arrays = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]
 
 
-def read_bulk(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
+def read_bulk(
+    path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS, digest: Digest | None = None
+) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars; see :func:`~xplabels.archive.csv.read_csv`.
 
     Raises
@@ -51,13 +53,13 @@ def read_bulk(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterato
     InputError
         As :func:`~xplabels.archive.csv.read_csv`.
     """
-    with readable_bytes(path), open_bytes(path) as file:
+    with readable_bytes(path), open_bytes(path, digest) as file:
         text = _Text(file)
         header = _header(text, path)
         if "\r" not in header:
             yield from _blocks(text, header_names(header, ","), path, bad_rows, block)
             return
-    yield from read_delimited(path, bad_rows, block, ",")  # not the archive's line ends
+    yield from read_delimited(path, bad_rows, block, ",", digest)  # not the archive's line ends
 
 
 class _Text:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.gunzip import open_bytes, readable_bytes
+from xplabels.archive.gunzip import Digest, open_bytes, readable_bytes
 from xplabels.archive.rows import (
     ARRAYS,
     DOWNLOAD_AGAIN,
@@ -37,8 +37,12 @@ COMPILED_FROM = 1_000_000
 NULLS = frozenset(("", "null", "nan", "[]", "()"))
 
 
-def read_csv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
+def read_csv(
+    path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS, digest: Digest | None = None
+) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a comma-separated file, gzipped or not.
+
+    ``digest`` counts the file's bytes as they are read.
 
     A file of :data:`COMPILED_FROM` bytes or more goes through compiled code where numba is
     installed (:mod:`xplabels.archive.bulk`); what comes out is the same.
@@ -52,16 +56,18 @@ def read_csv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator
     if available() and path.stat().st_size >= COMPILED_FROM:
         from xplabels.archive.bulk import read_bulk
 
-        return read_bulk(path, bad_rows, block)
-    return read_delimited(path, bad_rows, block, ",")
+        return read_bulk(path, bad_rows, block, digest)
+    return read_delimited(path, bad_rows, block, ",", digest)
 
 
-def read_delimited(path: Path, bad_rows: BadRows, block: int, delimiter: str) -> Iterator[Stars]:
+def read_delimited(
+    path: Path, bad_rows: BadRows, block: int, delimiter: str, digest: Digest | None = None
+) -> Iterator[Stars]:
     """As :func:`read_csv`, for any one-character ``delimiter``."""
-    return assembled(_raw_blocks(path, block, delimiter), path, bad_rows)
+    return assembled(_raw_blocks(path, block, delimiter, digest), path, bad_rows)
 
 
-def lines(path: Path) -> Iterator[str]:
+def lines(path: Path, digest: Digest | None = None) -> Iterator[str]:
     """The lines of a text file, gzipped if its name ends in ``.gz``.
 
     Raises
@@ -72,7 +78,7 @@ def lines(path: Path) -> Iterator[str]:
     with (
         readable_bytes(path),
         # damaged bytes should reach the row checks, not stop the decoder
-        io.TextIOWrapper(open_bytes(path), encoding="utf-8", errors="replace") as file,
+        io.TextIOWrapper(open_bytes(path, digest), encoding="utf-8", errors="replace") as file,
     ):
         yield from file
 
@@ -83,8 +89,10 @@ def header_names(header: str, delimiter: str) -> list[str]:
     return [name.strip().lower() for name in names]
 
 
-def _raw_blocks(path: Path, block: int, delimiter: str) -> Iterator[RawBlock]:
-    text = (line for line in lines(path) if line.strip())
+def _raw_blocks(
+    path: Path, block: int, delimiter: str, digest: Digest | None
+) -> Iterator[RawBlock]:
+    text = (line for line in lines(path, digest) if line.strip())
     header = next((line for line in text if not line.startswith("#")), None)
     if header is None:
         raise InputError("is empty", where=path, remedy=DOWNLOAD_AGAIN)

@@ -4,8 +4,10 @@ three times as fast, else with Python's own gzip."""
 from __future__ import annotations
 
 import gzip
+import hashlib
 import importlib
 import importlib.util
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +23,64 @@ def has_isal() -> bool:
     return importlib.util.find_spec("isal") is not None
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked if its name ends in ``.gz``."""
+class Digest:
+    """The MD5 sum of a file, of the very bytes that its reader gets: no second pass over it."""
+
+    def __init__(self) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._read = 0
+
+    def take(self, position: int, data: Any) -> None:
+        """Count the bytes ``data`` that stand at ``position``; those known already count once."""
+        new = memoryview(data)[max(0, self._read - position) :]
+        self._md5.update(new)
+        self._read += len(new)
+
+    def take_rest(self, path: Path) -> None:
+        """Count what no reader asked for: all of a file, or what follows its last row."""
+        with open(path, "rb") as file:
+            file.seek(self._read)
+            while data := file.read(1 << 20):
+                self._md5.update(data)
+                self._read += len(data)
+
+    def hexadecimal(self) -> str:
+        """The sum of what was read."""
+        return self._md5.hexdigest()
+
+
+class _Digested(io.RawIOBase):
+    """A file whose bytes are counted by a digest as they are read."""
+
+    def __init__(self, path: Path, digest: Digest) -> None:
+        self._file, self._digest = open(path, "rb", buffering=0), digest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        position = self._file.tell()
+        got = self._file.readinto(buffer) or 0
+        self._digest.take(position, memoryview(buffer)[:got])
+        return got
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
+    """The bytes of a file, unpacked if its name ends in ``.gz``.
+
+    ``digest`` counts them as they stand on the disk.
+    """
+    packed: Any = path
+    if digest is not None:
+        packed = io.BufferedReader(_Digested(path, digest), 1 << 17)
     if not path.name.lower().endswith(".gz"):
-        return open(path, "rb")
+        return open(path, "rb") if digest is None else packed
     unpacker: Any = importlib.import_module("isal.igzip") if has_isal() else gzip
-    opened: IO[bytes] = unpacker.open(path, "rb")
+    opened: IO[bytes] = unpacker.open(packed, "rb")
     return opened
 
 
