@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from xplabels.archive.rows import (
     ARRAYS,
     BANDS,
     EMPTY,
+    PARTS,
     Assembler,
     BadRows,
     Cells,
@@ -53,6 +54,9 @@ META_KEY = b"xplabels"
 COMPRESSION_LEVEL = 3
 ROW_GROUP = 8192
 """Rows a Parquet row group: 100 MB of coefficients, so a reader needs little memory."""
+
+COMPACT = (np.float32, np.float32, np.float16)
+"""Types of coefficients, errors and correlations in half the space."""
 
 ArrowTable = Any
 """A pyarrow ``Table`` or ``RecordBatch``."""
@@ -74,7 +78,7 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
 
     with whole_file(Path(path), overwrite) as temporary:
         pq.write_table(
-            _to_arrow(stars),
+            to_arrow(stars),
             temporary,
             compression="zstd",
             compression_level=COMPRESSION_LEVEL,
@@ -111,7 +115,7 @@ def write_star_blocks(
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(whole_file(Path(path), overwrite))
         for block in blocks:
-            table = _to_arrow(block, measurements)
+            table = to_arrow(block, measurements)
             if schema is None:
                 schema = table.schema
                 writer = stack.enter_context(
@@ -183,7 +187,7 @@ def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iter
         meta = _metadata(file.schema_arrow.metadata or {}, path)
         for batch in file.iter_batches(batch_size=block):
             if len(batch):
-                yield _stars(batch, meta, assembler)
+                yield stars_of(batch, meta, assembler)
     assembler.finish()
 
 
@@ -210,7 +214,8 @@ def _metadata(raw: dict[bytes, bytes], path: Path) -> dict[str, Any]:
     return meta
 
 
-def _to_arrow(stars: Stars, measurements: Collection[str] = ()) -> ArrowTable:
+def to_arrow(stars: Stars, measurements: Collection[str] = (), compact: bool = False) -> ArrowTable:
+    """The table of ``stars``; ``compact``: float32 throughout, and float16 correlations."""
     import pyarrow as pa
 
     columns: dict[str, Any] = {"source_id": pa.array(stars.source_id)}
@@ -224,10 +229,13 @@ def _to_arrow(stars: Stars, measurements: Collection[str] = ()) -> ArrowTable:
     spectra = stars.spectra
     if isinstance(spectra, CoefficientSpectra):
         for name, band in zip(BANDS, (spectra.bp, spectra.rp), strict=True):
-            columns[f"{name}_coefficients"] = _fixed_lists(band.coefficients)
-            columns[f"{name}_coefficient_errors"] = _fixed_lists(_narrowest(band.errors))
+            parts: list[NDArray[np.floating]] = [band.coefficients, _narrowest(band.errors)]
             if band.correlations is not None:
-                columns[f"{name}_coefficient_correlations"] = _fixed_lists(band.correlations)
+                parts.append(band.correlations)
+            if compact:
+                parts = [part.astype(kind) for part, kind in zip(parts, COMPACT, strict=False)]
+            for part, values in zip(PARTS, parts, strict=False):
+                columns[f"{name}_{part}"] = _fixed_lists(values)
     else:
         meta["wavelength"] = spectra.wavelength.tolist()
         columns["flux"] = _fixed_lists(spectra.flux)
@@ -274,8 +282,8 @@ def _fixed_lists(values: NDArray[np.floating]) -> ArrowTable:
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def _stars(batch: ArrowTable, meta: dict[str, Any], assembler: Assembler) -> Stars:
-    """One block of stars with whatever photometry, labels and flags stand beside the spectra."""
+def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -> Stars:
+    """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
     columns = {name.lower(): batch.column(i) for i, name in enumerate(batch.schema.names)}
     path = assembler.path
     check_columns(columns, path, ["source_id"])
@@ -309,7 +317,7 @@ def _unusable(columns: dict[str, ArrowTable]) -> NDArray[np.bool_]:
 
 
 def _with_the_rest(
-    stars: Stars, columns: dict[str, ArrowTable], meta: dict[str, Any], path: Path
+    stars: Stars, columns: dict[str, ArrowTable], meta: Mapping[str, Any], path: Path
 ) -> Stars:
     from pyarrow import types
 

@@ -1,0 +1,117 @@
+"""Rows in the order of the sky -> HEALPix partitions of bounded size, in one pass.
+
+A source_id begins with the nested HEALPix pixel of its star (level 12), so rows that ascend in
+source_id ascend in every coarser pixel too: a partition is a run of rows. Which runs they are
+needs no more rows in memory than one partition may have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 12
+"""HEALPix level of the pixel that a source_id names."""
+LEVEL_SHIFT = 35
+"""``source_id >> LEVEL_SHIFT`` is that pixel, in the nested scheme."""
+
+Rows = Any
+"""A pyarrow ``Table``, or anything else that ``len`` and ``slice(start, length)`` know."""
+
+
+class Pixel(NamedTuple):
+    """A pixel of the nested HEALPix scheme."""
+
+    order: int
+    number: int
+
+    def span(self, level: int) -> tuple[int, int]:
+        """The first pixel at a finer (or the same) ``level`` in it, and the first after it."""
+        bits = 2 * (level - self.order)
+        return self.number << bits, (self.number + 1) << bits
+
+    def children(self) -> Iterator[Pixel]:
+        """The four pixels it divides into."""
+        return (Pixel(self.order + 1, 4 * self.number + child) for child in range(4))
+
+
+class Block(NamedTuple):
+    """Some rows, and the level-12 pixel of each: int64 [N], ascending."""
+
+    rows: Rows
+    pixels: NDArray[np.int64]
+
+
+def partitions(
+    blocks: Iterator[Block], root: Pixel, most: int
+) -> Iterator[tuple[Pixel, list[Rows]]]:
+    """The rows of ``root`` as the largest pixels in it that have at most ``most`` rows.
+
+    Parameters
+    ----------
+    blocks
+        All rows of ``root`` and no others, ascending in their pixels.
+    root
+        No partition is larger.
+    most
+        Rows a partition; only a pixel of level 12, which is not divided, may have more.
+
+    Yields
+    ------
+    tuple
+        A pixel, and its rows as a list of pieces. Pixels ascend on the sky; empty ones are left
+        out. This is what the HATS library's ``generate_alignment`` makes of a histogram.
+    """
+    return _divided(_Waiting(blocks), root, most)
+
+
+def _divided(waiting: _Waiting, pixel: Pixel, most: int) -> Iterator[tuple[Pixel, list[Rows]]]:
+    end = pixel.span(LEVEL)[1]
+    whole = pixel.order == LEVEL
+    count = waiting.count(end, None if whole else most)
+    if count == 0:
+        return
+    if whole or count <= most:
+        yield pixel, waiting.take(count)
+        return
+    for child in pixel.children():
+        yield from _divided(waiting, child, most)
+
+
+class _Waiting:
+    """Rows that have been read and belong to no partition yet."""
+
+    def __init__(self, blocks: Iterator[Block]) -> None:
+        self._blocks = blocks
+        self._read: list[Block] = []
+
+    def count(self, end: int, most: int | None) -> int:
+        """Rows below the pixel ``end``: all of them, or any number above ``most``."""
+        count = sum(int(np.searchsorted(block.pixels, end)) for block in self._read)
+        while (most is None or count <= most) and not (
+            self._read and self._read[-1].pixels[-1] >= end
+        ):
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            if len(block.pixels):
+                self._read.append(block)
+                count += int(np.searchsorted(block.pixels, end))
+        return count
+
+    def take(self, count: int) -> list[Rows]:
+        """The first ``count`` rows, which wait no longer."""
+        pieces: list[Rows] = []
+        while count:
+            rows, pixels = self._read[0]
+            some = min(count, len(pixels))
+            pieces.append(rows.slice(0, some))
+            if some == len(pixels):
+                del self._read[0]
+            else:
+                self._read[0] = Block(rows.slice(some), pixels[some:])
+            count -= some
+        return pieces
