@@ -1,0 +1,178 @@
+"""What the runs of benchmarks/giants.py are scored by, and how their results stand together."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xplabels.features import input_variance
+from xplabels.flags import UNUSABLE
+from xplabels.giants import NAMES
+from xplabels.labels import Labels
+from xplabels.model import Model
+from xplabels.paper_tables import TABLE_1
+from xplabels.prediction import Prediction
+from xplabels.propagation import Block, Propagation
+from xplabels.stars import Stars
+from xplabels.validation import Validation, validate
+
+DIAGONAL_STARS, DIAGONAL_BLOCK = 4000, 64
+SHOWN = ("rmse", "robust", "slope", "robust_std_z", "coverage_68", "coverage_95")
+
+
+def known_labels(stars: Stars) -> Labels:
+    """The six labels."""
+    if stars.labels is None:
+        raise SystemExit("the giants have no labels")
+    return stars.labels.select(NAMES)
+
+
+def scored(prediction: Prediction, stars: Stars) -> Validation:
+    g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
+    return validate(prediction, known_labels(stars), g_mag=g, bp_rp=bp - rp)
+
+
+def told(validation: Validation) -> dict[str, Any]:
+    """Scores of all and of metal-poor stars, joint coverage, without the bins."""
+    metrics = validation.to_metrics()
+    return {key: metrics[key] for key in ("n", "labels", "metal_poor", "joint") if key in metrics}
+
+
+def without_model_part(prediction: Prediction) -> Prediction:
+    """The prediction whose error leaves out the network's own scatter."""
+    return rescaled(prediction, np.hypot(prediction.errors_input, prediction.errors_excess))
+
+
+def rescaled(prediction: Prediction, errors: NDArray[np.float64]) -> Prediction:
+    """The prediction with other errors, the 95.4 % ones in proportion."""
+    share = errors / prediction.errors
+    return replace(
+        prediction, errors=errors, errors_95=prediction.errors_95 * share, correlations=None
+    )
+
+
+def counted_twice(prediction: Prediction, test: Stars) -> dict[str, Any]:
+    """z with all parts of the error, and with the model part left out.
+
+    A network trained on single dropout passes has their scatter in its residuals, and so in its
+    excess: adding the model part counts it again, and z is narrower than 1.
+    """
+    parts = {"all parts": prediction, "without the model part": without_model_part(prediction)}
+    keys = ("std_z", "robust_std_z", "coverage_68", "coverage_95", "sharpness")
+    found: dict[str, Any] = {}
+    for title, one in parts.items():
+        labels = scored(one, test).to_metrics()["labels"]
+        found[title] = {
+            name: {key: row[key] for key in keys} | {"n": row["n"]} for name, row in labels.items()
+        }
+    return found
+
+
+def diagonal_covariance(model: Model, prediction: Prediction, test: Stars) -> dict[str, Any]:
+    """Input errors from the diagonal of the inputs' covariance beside those from all of it.
+
+    The covariance of the 110 ratios is full even where the measured coefficients are taken as
+    independent: RP 0 divides all of them, and the map from samples mixes them.
+    """
+    usable = (test.flags & np.uint32(UNUSABLE)) == 0
+    usable &= np.isfinite(prediction.errors).all(axis=1)
+    rows = np.flatnonzero(usable)[:DIAGONAL_STARS]
+    network = model.networks[0]
+    masks = network.architecture.masks > 0
+    propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)
+    ratios = []
+    for start in range(0, len(rows), DIAGONAL_BLOCK):
+        features = model.feature_set.compute(test[rows[start : start + DIAGONAL_BLOCK]])
+        block = Block.of(features, model.feature_set, model.scaling, torch.float64)
+        with torch.no_grad():
+            x = propagation.network_input(block)
+            jacobian = propagation.outputs(network, x, jacobian=True).jacobian
+            if jacobian is None:
+                raise SystemExit("the network has no Jacobian")
+            by_x, _ = propagation.by_present(jacobian, block)
+            one_by_one = torch.eye(by_x.shape[-1], dtype=by_x.dtype).expand(len(block), -1, -1)
+
+            def variance(by: torch.Tensor, block: Block = block) -> torch.Tensor:
+                return input_variance(by, block.errors, model.feature_set, propagation.projection)
+
+            diagonal = (by_x**2 * variance(one_by_one)[:, None, :]).sum(-1)
+            ratios.append(torch.sqrt(diagonal / variance(by_x)).numpy())
+    ratio = np.concatenate(ratios)
+    chosen = prediction[rows]
+    of_input = chosen.errors_input * ratio
+    errors = np.sqrt(of_input**2 + chosen.errors_model**2 + chosen.errors_excess**2)
+    quantiles = np.quantile(ratio, (0.05, 0.5, 0.95), axis=0)
+    return {
+        "n": len(rows),
+        "input_error_over_full_05_50_95": dict(zip(NAMES, quantiles.T.tolist(), strict=True)),
+        "full": told(scored(replace(chosen, correlations=None), test[rows]))["labels"],
+        "diagonal": told(scored(rescaled(chosen, errors), test[rows]))["labels"],
+    }
+
+
+def write_piece(folder: Path, name: str, about: dict[str, Any], found: dict[str, Any]) -> None:
+    """Write one run's results, whole or not at all."""
+    _write(folder / f"{name}.json", {"about": about, "run": found})
+
+
+def read_piece(folder: Path, name: str, about: dict[str, Any]) -> dict[str, Any] | None:
+    """One run's results, if they stand and are of the same stars and settings."""
+    file = folder / f"{name}.json"
+    if not file.exists():
+        return None
+    piece = json.loads(file.read_text())
+    run: dict[str, Any] | None = piece["run"] if piece["about"] == about else None
+    return run
+
+
+def merge(folder: Path, names: tuple[str, ...], about: dict[str, Any], file: Path) -> str:
+    """Write the results that stand as one file; returns them as text."""
+    pieces = {name: read_piece(folder, name, about) for name in names}
+    results = about | {"runs": {name: piece for name, piece in pieces.items() if piece}}
+    _write(file, results)
+    return table(results)
+
+
+def _write(file: Path, contents: dict[str, Any]) -> None:
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(contents, indent=1) + "\n")
+    partial.replace(file)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Scores of every run, and of the paper's table 1, as text."""
+    lines = [
+        f"semi-synthetic giants: {results['n']} stars, {results['n_different']} of them different, "
+        f"{results['n_train']} train, {results['n_test']} test"
+        + (f"; TRIAL at scale {results['scale']:g}" if results["trial"] else "")
+    ]
+    for name in NAMES:
+        lines.append(f"{name:22s} " + " ".join(f"{key:>18s}" for key in SHOWN))
+        for title, one in results["runs"].items():
+            row = one["labels"][name]
+            cells = [f"{row[key]:.4g} +- {row['error_of'][key]:.2g}" for key in SHOWN]
+            lines.append(f"  {title:20s} " + " ".join(f"{cell:>18s}" for cell in cells))
+        lines.append(f"  {'FS24, other stars':20s} {TABLE_1[name][3]:>18.4g}")
+    for title, one in results["runs"].items():
+        joint, cost = one.get("joint"), one["cost"]
+        together = (
+            ""
+            if joint is None
+            else f"joint {joint['coverage_68']:.3f} {joint['coverage_95']:.3f} (N = {joint['n']})"
+        )
+        lines.append(
+            f"{title:20s} {together}; {cost['training_seconds']:.0f} s to train "
+            f"({cost['training_cpu_seconds']:.0f} s of the CPU) on {cost['device']}, "
+            f"{cost['prediction_us_a_star']:.0f} us a star; {len(one['violated'])} margins not met"
+        )
+        for part, rows in one.get("counted_twice", {}).items():
+            spread = ", ".join(f"{n} {row['robust_std_z']:.3f}" for n, row in rows.items())
+            lines.append(f"  robust std of z, {part}: {spread}")
+    return "\n".join(lines)
