@@ -13,6 +13,7 @@ from astropy.table import Table
 pytest.importorskip("gaiaxpy")
 
 from xplabels.archive import read
+from xplabels.catalogue import write_catalogue
 from xplabels.cli import build_parser, main
 from xplabels.errors import InputError
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
@@ -150,6 +151,16 @@ def test_a_black_body_gets_its_temperature() -> None:
     stars = simulate_spectra(black_body(5000), g_mag=13, noise=False)
     prediction = Model.load("apogee-dr17-library").predict(stars)
     assert prediction.values[0, prediction.names.index("teff")] == pytest.approx(5000, abs=700)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "ecsv", "fits", "vot"])
+def test_labels_of_simulated_stars_say_that_they_are(tmp_path: Path, ending: str) -> None:
+    stars = simulate_spectra(black_body(5000), g_mag=13)
+    prediction = Model.load("apogee-dr17-library").predict(stars)
+    assert prediction.meta["NOTES"].startswith("these stars are simulated")
+    path = tmp_path / f"labels.{ending}"
+    write_catalogue(prediction, path)
+    assert b"these stars are simulated" in path.read_bytes()
 
 
 def test_documented_commands_parse() -> None:

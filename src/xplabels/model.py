@@ -273,13 +273,15 @@ class _Predictor:
             flags=flags,
             correlations=correlations,
             joint_factor=model.calibration.joint,
-            meta=self._meta(),
+            meta=self._meta(stars),
             **parts,
         )
 
-    def _meta(self) -> dict[str, Any]:
+    def _meta(self, stars: Stars) -> dict[str, Any]:
         metadata = self.model.metadata
-        return {
+        # what is simulated says so in its notes, and so must labels made from it
+        notes = {"NOTES": "; ".join(stars.notes)} if stars.notes else {}
+        return notes | {
             "MODEL": metadata.get("name", ""),
             "MODELSHA": metadata.get("sha256", ""),
             "VERSION": metadata.get("versions", {}).get("xplabels", ""),

@@ -108,7 +108,8 @@ def summary_section(
         )
         rows.append([with_unit(name), f"{len(sample):,}", *known])
     flagged = [[name, f"{count:,}"] for name, count in validation.flags.items() if count]
-    tables = [mapping_table("The model", prediction.meta)] if prediction.meta else []
+    told = {key: value for key, value in prediction.meta.items() if key != "NOTES"}
+    tables = [mapping_table("The model", told)] if told else []
     training = provenance.get("training")
     if isinstance(training, Mapping):
         tables.append(mapping_table("Its training set", training))
@@ -120,6 +121,8 @@ def summary_section(
     text = f"{validation.n:,} stars with at least one known label: {validation.selection}."
     if "data" in provenance:
         text += f" Data: {as_json(provenance['data'])}."
+    if provenance.get("notes"):
+        text += f" Notes: {provenance['notes']}."
     return Section("data", "What was trained on what", [text], tables)
 
 
