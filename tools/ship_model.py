@@ -1,6 +1,6 @@
 """Train the model that ships, on the real library's training part, and test it.
 
-    python tools/ship_model.py [--checkpoint FOLDER]
+    python tools/ship_model.py [--checkpoint FOLDER] [--device cuda]
 
 Writes src/xplabels/models/apogee-dr17-library, whose card holds the scores of the test part. They
 are for reporting: choose on the validation part.
@@ -30,12 +30,14 @@ EPOCHS = 150
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("ship_model.partial"))
-    checkpoint = parser.parse_args().checkpoint
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
     stars, flow = SELECTION.apply(read_library())
     recipe = replace(load_recipe("default"), auxiliary=("bp_rp", "j_h"), epochs=EPOCHS)
     model = train(
         stars, LABELS, recipe,
-        seed=SEED, test_fraction=TEST_FRACTION, checkpoint=checkpoint, name=NAME,
+        seed=SEED, test_fraction=TEST_FRACTION, checkpoint=arguments.checkpoint,
+        name=NAME, device=arguments.device,
     )  # fmt: skip
     model.metadata["selection"] = SELECTION.to_metadata() | {"flow": flow}
     model.metadata["command"] = "python tools/ship_model.py"

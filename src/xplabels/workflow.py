@@ -6,14 +6,13 @@ The command line parses words and calls these; the demo chains them.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xplabels import __version__
-from xplabels.catalogue import check_catalogue
+from xplabels.catalogue import FORMATS, check_catalogue
 from xplabels.errors import InputError
 from xplabels.output import MODEL_FILES, check_new_folder, check_output
 from xplabels.selection import Selection
@@ -22,7 +21,6 @@ from xplabels.stars import Stars
 if TYPE_CHECKING:
     from xplabels.archive import BadRows
     from xplabels.model import Model
-    from xplabels.prediction import Prediction
     from xplabels.recipes import Recipe
     from xplabels.streaming import Summary
 
@@ -30,6 +28,8 @@ Say = Callable[[str], None]
 
 DEFAULT_MODEL = "apogee-dr17-library"
 """The shipped model that ``predict`` takes when none is named."""
+DAMAGED_SHOWN = 10
+"""Damaged rows named on the terminal; all are in the manifest."""
 
 
 def read_stars(
@@ -90,6 +90,7 @@ def train_model(
     test_fraction: float,
     overwrite: bool,
     command: str,
+    device: str = "cpu",
     say: Say = print,
 ) -> Model:
     """Select, train and save; a run that was killed goes on from ``output.partial``.
@@ -116,6 +117,7 @@ def train_model(
         checkpoint=checkpoint,
         overwrite_checkpoint=overwrite,
         name=output.name,
+        device=device,
     )
     told = {"selection": selection.to_metadata() | {"flow": flow}, "command": command}
     model = replace(model, metadata=model.metadata | told)
@@ -125,61 +127,60 @@ def train_model(
     return model
 
 
-def predict_catalogue(
-    inputs: Sequence[Path],
+def predict_files(
+    paths: Sequence[Path],
     output: Path,
     model: Model,
     *,
     photometry: Sequence[Path] = (),
+    gaia_source: Path | None = None,
+    carried: Sequence[str] = (),
     bad_rows: BadRows = "error",
     correlations: bool = False,
+    workers: int = 1,
     overwrite: bool = False,
     command: str = "",
 ) -> Summary:
-    """Labels of every star in ``inputs`` as one catalogue; see :mod:`xplabels.streaming`.
+    """Labels of every star in ``paths``, files or folders; see :mod:`xplabels.streaming`.
 
-    ``correlations``: with a column for each pair of labels.
+    An ``output`` with an ending is one catalogue of all stars; one without, or a folder that is
+    there, gets a catalogue for each file. ``correlations``: with a column for each pair of labels.
+
+    Raises
+    ------
+    InputError
+        As :func:`~xplabels.streaming.predict_catalogue` and
+        :func:`~xplabels.streaming.predict_folder`.
     """
-    from xplabels import archive
-    from xplabels.stars import with_widths
-    from xplabels.streaming import Settings, identity, predict_files
+    from xplabels.streaming import (
+        Companions,
+        Order,
+        find_inputs,
+        predict_catalogue,
+        predict_folder,
+    )
 
-    def read_blocks(path: Path) -> Iterator[Stars]:
-        for block in archive.read_blocks(path, bad_rows):
-            # stars none of which has a band do not say how wide it would have been
-            yield with_widths(block, model.feature_set.widths)
-
-    told = {key: str(model.metadata.get(key, "")) for key in ("name", "sha256")}
-    if correlations:
-        told["columns"] = "correlations"
-    settings = Settings(told, [identity(path) for path in photometry], bad_rows, __version__)
-    check_catalogue(output, overwrite)
-    tables = None
-    if photometry:
-        from xplabels.tables import PhotometryTables
-
-        tables = PhotometryTables(list(photometry))
-    return predict_files(
-        inputs,
-        output,
-        _Correlated(model) if correlations else model,
-        settings,
-        read_blocks=read_blocks,
-        photometry=tables,
-        command=command,
-        overwrite=overwrite,
+    if workers < 1:
+        raise InputError(f"{workers} workers are none", remedy="choose 1 or more")
+    one = is_catalogue(output)
+    if one:
+        check_catalogue(output, overwrite)
+    companions = Companions(tuple(photometry), gaia_source, tuple(carried))
+    # beside one another, catalogues should not differ by the words that asked for them
+    order = Order(companions, bad_rows, correlations, {"COMMAND": command} if one else {})
+    inputs = find_inputs(paths)
+    if one:
+        return predict_catalogue(inputs, output, model, order, workers=workers, overwrite=overwrite)
+    return predict_folder(
+        inputs, output, model, order, workers=workers, overwrite=overwrite, command=command
     )
 
 
-@dataclass(frozen=True)
-class _Correlated:
-    """A model whose predictions have correlations."""
-
-    model: Model
-
-    def predict(self, stars: Stars) -> Prediction:
-        """Labels of ``stars``."""
-        return self.model.predict(stars, correlations=True)
+def is_catalogue(output: Path) -> bool:
+    """Whether ``output`` means one catalogue, not a folder of them: it ends like a file."""
+    if output.suffix.lower() in FORMATS:
+        return True
+    return output.suffix != "" and not output.is_dir()
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -188,8 +189,23 @@ def summary_lines(summary: Summary) -> list[str]:
 
     lines = [f"{summary.stars} stars"]
     if summary.resumed:
-        lines[0] += f" ({summary.resumed} input files were finished by an interrupted run)"
+        lines[0] += f" ({summary.resumed} input files were finished by an earlier run)"
     for flag, text in MEANING.items():
-        if count := summary.flags.get(flag.value, 0):
+        if count := summary.flags.get(str(flag.name), 0):
             lines.append(f"{count:9d}  {flag.name}: {text}")
+    for file, row, star in summary.damaged[:DAMAGED_SHOWN]:
+        lines.append(f"damaged: {file}, row {row}, source_id {star}")
+    if len(summary.damaged) > DAMAGED_SHOWN:
+        lines.append(f"damaged: {len(summary.damaged) - DAMAGED_SHOWN} rows more")
+    lines.extend(f"missing: {missing}" for missing in summary.missing)
     return lines
+
+
+def check_failures(summary: Summary) -> None:
+    """Raise :class:`InputError` that names every file without labels."""
+    if summary.failed:
+        listed = "\n".join(summary.failed.values())
+        raise InputError(
+            f"{len(summary.failed)} of {summary.files + len(summary.failed)} files "
+            f"could not be labelled; the others are done:\n{listed}"
+        )

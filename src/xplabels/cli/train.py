@@ -50,6 +50,12 @@ def add(verbs: Verbs) -> None:
         metavar="F",
         help="share of stars kept for the test, 0-0.8 (default 0.1; 0 where you keep your own)",
     )
+    verb.add_argument(
+        "--device",
+        default="cpu",
+        metavar="cpu|cuda",
+        help="where to train (default cpu); the numbers depend on it in their last digits",
+    )
     add_selection(verb, "leave stars outside a range of a known label out, e.g. teff=3200:7000")
     add_tables(verb)
     add_overwrite(verb)
@@ -83,5 +89,6 @@ def run(args: argparse.Namespace) -> None:
         test_fraction=args.test_fraction,
         overwrite=args.overwrite,
         command=args.command,
+        device=args.device,
     )
     print(f"Model: {args.output}")
