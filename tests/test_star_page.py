@@ -20,6 +20,7 @@ from xplabels.archive import write_stars
 from xplabels.attention import input_covariance
 from xplabels.cli import main
 from xplabels.errors import InputError
+from xplabels.flags import MEANING, Flag
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
 from xplabels.model import Model
 from xplabels.sed import Sed
@@ -170,52 +171,90 @@ addEventListener("load", () => {
   const chart = document.getElementById("chart"), box = chart.getBoundingClientRect();
   const readout = () => document.querySelector("#readout p").textContent.split(":")[0];
   const cursor = () => Number(document.getElementById("cursor").getAttribute("x1"));
-  const at = (share) => chart.dispatchEvent(new PointerEvent("pointermove", {
-    clientX: box.left + 64 + share * (box.width - 76), clientY: box.top + 90, bubbles: true }));
   const press = (key) => chart.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-  at(0.25); const quarter = readout(), x = cursor();
-  press("ArrowRight"); const next = readout();
-  press("End"); const end = readout();
-  press("ArrowRight"); const beyond = readout();
-  const title = () => [...chart.querySelectorAll("text")].map(t => t.textContent).join(" ");
-  const before = title().includes("information on teff");
+  const pressed = (key) => { press(key); return readout(); };
+  const home = pressed("Home"), left = cursor(), before = pressed("ArrowLeft");
+  const end = pressed("End"), right = cursor(), beyond = pressed("ArrowRight");
+  const quarter = left + 0.25 * (right - left);
+  chart.dispatchEvent(new PointerEvent("pointermove", {
+    clientX: box.left + quarter, clientY: box.top + 90, bubbles: true }));
+  const pointed = readout(), off = Math.abs(cursor() - quarter);
+  const next = pressed("ArrowRight"), ten = pressed("PageUp"), back = pressed("PageDown");
+  const titles = () => [...chart.querySelectorAll("text.title")].map((t) => t.textContent).join();
+  const teff = titles().includes("information on teff");
   document.querySelectorAll(".card")[1].click();
-  const after = title().includes("information on fe_h");
-  const pressed = [...document.querySelectorAll(".card")].map(c => c.getAttribute("aria-pressed"));
+  const fe_h = titles().includes("information on fe_h");
+  const cards = [...document.querySelectorAll(".card")].map((c) => c.getAttribute("aria-pressed"));
   const chosen = document.querySelector("tr.chosen th").textContent;
+  const spoken = chart.getAttribute("aria-valuetext");
+  const now = chart.getAttribute("aria-valuenow");
+  const dots = [...chart.querySelectorAll("circle")].map((c) => Number(c.getAttribute("cx")));
+  const texts = [...chart.querySelectorAll("text")].map((t) => t.getBoundingClientRect());
+  const cut = texts.filter((t) => t.left < box.left - 1 || t.right > box.right + 1).length;
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   const lines = chart.querySelectorAll("polyline").length;
   const requests = performance.getEntriesByType("resource").length;
-  document.title = JSON.stringify({ quarter, x: Math.round(x - 64 - 0.25 * (box.width - 76)), next,
-    end, beyond, before, after, pressed, chosen, wide, lines, requests, told });
+  const light = getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0] > 128;
+  parent.postMessage({ width: innerWidth, home, before, end, beyond, pointed, off: off < 2, next,
+    ten, back, teff, fe_h, cards, chosen, spoken: spoken.split(" moves")[0], now,
+    dots: dots.every((d) => d === cursor()) && dots.length, cut, wide, lines, requests, light,
+    told }, "*");
 });</script>"""
 
+FRAME = """<html><body><script>
+addEventListener("message", (event) => { document.title = JSON.stringify(event.data); });
+</script><iframe width="WIDTH" height="900" style="border: 0" src="star.html"></iframe></body>"""
+"""A browser's own window has a smallest width; a frame has none."""
 
-@pytest.mark.parametrize("width", [500, 900, 1400])
-def test_in_a_browser(width: int, view: StarView, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (900, False), (1400, True)])
+def test_in_a_browser(width: int, dark: bool, view: StarView, tmp_path: Path) -> None:
     """Pointing, keys and choosing a label work; no console message, no request, nothing wide."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("no Chromium here")
-    page = tmp_path / "star.html"
     text = star_page(view, {"command": "xplabels explain"})
+    page = tmp_path / "star.html"
     page.write_text(text.replace("<body>", "<body>" + PROBE), encoding="utf-8")
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
         "--disable-background-networking", "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path}/profile", f"--window-size={width},900",
-        "--virtual-time-budget=5000", "--dump-dom", page.as_uri(),
+        f"--user-data-dir={tmp_path}/profile", "--window-size=1500,1000",
+        *(["--force-dark-mode"] if dark else []),
+        "--virtual-time-budget=5000", "--dump-dom", frame.as_uri(),
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     title = re.search(r"<title>(.*?)</title>", result.stdout)
     assert title is not None, result.stderr[-500:]
     found = json.loads(title[1])
+    at = int(found["pointed"].removesuffix(" nm"))
+    assert at in (506, 508)  # 507 is a quarter of the way; a pixel may be 2 nm
     assert found == {
-        "quarter": "508 nm", "x": pytest.approx(0, abs=2), "next": "510 nm", "end": "1020 nm",
-        "beyond": "1020 nm", "before": True, "after": True, "pressed": ["false", "true"],
-        "chosen": "Iron abundance [Fe/H]", "wide": 0, "lines": 3, "requests": 0, "told": [],
+        "width": width, "home": "336 nm", "before": "336 nm", "end": "1020 nm",
+        "beyond": "1020 nm", "pointed": f"{at} nm", "off": True, "next": f"{at + 2} nm",
+        "ten": f"{at + 22} nm", "back": f"{at + 2} nm", "teff": True, "fe_h": True,
+        "cards": ["false", "true"], "chosen": "Iron abundance [Fe/H]", "now": f"{at + 2}",
+        "spoken": f"{at + 2} nm: Iron abundance [Fe/H]", "dots": 3, "cut": 0, "wide": 0,
+        "lines": 3, "requests": 0, "light": not dark, "told": [],
     }  # fmt: skip
     assert "CONSOLE" not in result.stderr
+
+
+def test_flags_and_notes_stand_on_the_page_in_words(view: StarView) -> None:
+    flagged = replace(
+        view.prediction, flags=np.array([Flag.OUT_OF_DOMAIN | Flag.NO_CORRELATIONS], np.uint32)
+    )
+    page = star_page(
+        replace(view, prediction=flagged), {"notes": "these stars are simulated", "command": "x"}
+    )
+    for flag in (Flag.OUT_OF_DOMAIN, Flag.NO_CORRELATIONS):
+        assert MEANING[flag] in page
+    assert MEANING[Flag.LOW_SNR] not in page
+    assert page.count("these stars are simulated") == 1
+    assert page.index("these stars are simulated") < page.index("<section>")
+    assert 'class="notes"' not in star_page(view, {"command": "x"})
 
 
 def test_a_known_label_of_the_star_stands_beside(model: Model, stars: Stars) -> None:

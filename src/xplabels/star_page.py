@@ -25,6 +25,7 @@ from xplabels.derivatives import derivative_blocks
 from xplabels.errors import InputError
 from xplabels.explain_figures import LINES
 from xplabels.features import ErrorTensors, pull_back
+from xplabels.flags import MEANING
 from xplabels.giants import RESOLVING_POWER
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
 from xplabels.labels import LABELS
@@ -241,9 +242,10 @@ def resolution(wavelength: Array) -> Array:
 
 
 def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
-    """The self-contained page of one star."""
+    """The self-contained page of one star; ``notes`` of the provenance stand at its top."""
+    flags = [text for flag, text in MEANING.items() if int(view.prediction.flags[0]) & flag]
     return template("star.html.j2").render(
-        data=view.to_data(), provenance=provenance, flags=int(view.prediction.flags[0])
+        data=view.to_data(), provenance={"notes": "", **provenance}, flags=flags
     )
 
 

@@ -7,16 +7,19 @@
   const wavelength = data.wavelength;
   const first = wavelength[0], last = wavelength[wavelength.length - 1];
   const margin = { left: 64, right: 12, top: 56, bottom: 40 };
-  const panelHeight = 150, gap = 34;
+  const gap = 34;
   const PARTS = ["model", "input", "excess"];
-  let label = 0, at = Math.round(wavelength.length / 2), cursor = null, width = 0;
+  const PANELS = ["flux", "information", "movement"];
+  let label = 0, at = Math.round(wavelength.length / 2), width = 0, panelHeight = 150;
+  let cursor = null, dots = [];
 
+  const minus = (text) => text.replace(/-/g, "−");
   const digits = (value, count) =>
-    value === null ? "unknown" : Number(value.toPrecision(count)).toString();
-  const signed = (value) => (value > 0 ? "+" : "") + value.toPrecision(2);
+    value === null ? "unknown" : minus(Number(value.toPrecision(count)).toString());
+  const signed = (value) => (value > 0 ? "+" : "") + minus(value.toPrecision(2));
   const decimals = (value, error) => {
-    if (value === null || error === null) return digits(value, 4);
-    return value.toFixed(Math.max(0, 1 - Math.floor(Math.log10(error))));
+    if (value === null || !(error > 0)) return digits(value, 4);
+    return minus(value.toFixed(Math.max(0, 1 - Math.floor(Math.log10(error)))));
   };
 
   function node(parent, name, attributes, text) {
@@ -40,7 +43,7 @@
       const card = element(cards, "button", undefined, "card");
       card.type = "button";
       element(card, "span", one.description);
-      element(card, "b", `${decimals(one.value, one.error)} ± ${digits(one.error, 2)} ${one.unit}`);
+      element(card, "b", `${decimals(one.value, one.error)} ± ${decimals(one.error, one.error)} ${one.unit}`);
       const bar = element(card, "div", undefined, "bar");
       for (const part of PARTS) {
         const share = element(bar, "div", undefined, part);
@@ -67,7 +70,8 @@
     return found;
   }
 
-  function panel(number, title, series, band, colour) {
+  function panel(number, title, series, band) {
+    const kind = PANELS[number];
     const top = margin.top + number * (panelHeight + gap);
     const values = series.concat(band ? band[0] : [], band ? band[1] : []);
     let low = Math.min(0, ...values), high = Math.max(0, ...values);
@@ -77,19 +81,18 @@
     const y = (v) => top + panelHeight * (high - v) / (high - low);
     for (const tick of ticks(low, high, 4)) {
       node(chart, "line", { x1: margin.left, x2: width - margin.right, y1: y(tick), y2: y(tick),
-        stroke: tick === 0 ? "#5a6675" : "#e4e8ed" });
+        class: tick === 0 ? "zero" : "grid" });
       node(chart, "text", { x: margin.left - 6, y: y(tick) + 4, "text-anchor": "end" },
-        Number(tick.toPrecision(6)).toString());
+        digits(tick, 6));
     }
     const path = (v) => v.map((one, i) => `${x(wavelength[i]).toFixed(1)},${y(one).toFixed(1)}`);
     if (band) {
       const around = path(band[1]).concat(path(band[0]).reverse());
-      node(chart, "polygon", { points: around.join(" "), fill: colour, opacity: 0.3 });
+      node(chart, "polygon", { points: around.join(" "), class: kind });
     }
-    node(chart, "polyline", { points: path(series).join(" "), fill: "none", stroke: colour,
-      "stroke-width": 1.6 });
-    node(chart, "text", { x: margin.left, y: top - 8, "font-weight": 600 }, title);
-    return y;
+    node(chart, "polyline", { points: path(series).join(" "), class: kind });
+    node(chart, "text", { x: margin.left, y: top - 8, class: "title" }, title);
+    return (index) => y(series[index]);
   }
 
   function lines(height) {
@@ -97,7 +100,7 @@
     for (const [title, low, high] of data.lines) {
       const middle = x(0.5 * (low + high));
       node(chart, "rect", { x: x(low), width: Math.max(1, x(high) - x(low)), y: margin.top,
-        height, fill: "#8a94a3", opacity: 0.18 });
+        height, class: "mark" });
       const half = 3.6 * title.length + 2;
       const row = ends.findIndex((end) => middle - half > end);
       if (row < 0) continue;
@@ -108,7 +111,9 @@
   }
 
   function draw() {
-    width = Math.max(280, chart.clientWidth);
+    width = Math.max(240, chart.clientWidth);
+    margin.left = width < 480 ? 46 : 64;
+    panelHeight = width < 480 ? 130 : width < 900 ? 150 : 170;
     const height = 3 * panelHeight + 2 * gap;
     const total = margin.top + height + margin.bottom;
     chart.replaceChildren();
@@ -119,19 +124,20 @@
     const flux = data.flux.map((f) => f / 10 ** power);
     const error = data.flux_error.map((e) => e / 10 ** power);
     lines(height);
-    panel(0, `flux [1e${power} W m⁻² nm⁻¹]`, flux,
-      [flux.map((f, i) => f - error[i]), flux.map((f, i) => f + error[i])], "#1c2430");
-    panel(1, `information on ${chosen.name} [% / nm]`, chosen.information, null, "#009e73");
-    panel(2, `movement of ${chosen.name} per sigma [${chosen.unit}]`, chosen.movement, null,
-      "#0072b2");
+    const heights = [
+      panel(0, `flux [1e${minus(String(power))} W m⁻² nm⁻¹]`, flux,
+        [flux.map((f, i) => f - error[i]), flux.map((f, i) => f + error[i])]),
+      panel(1, `information on ${chosen.name} [% / nm]`, chosen.information),
+      panel(2, `movement of ${chosen.name} per sigma [${chosen.unit}]`, chosen.movement),
+    ];
     for (const tick of ticks(first, last, width / 90)) {
       node(chart, "text", { x: x(tick), y: margin.top + height + 16, "text-anchor": "middle" },
         tick);
     }
     node(chart, "text", { x: (margin.left + width) / 2, y: total - 6, "text-anchor": "middle" },
       "wavelength [nm]");
-    cursor = node(chart, "line", { id: "cursor", y1: margin.top, y2: margin.top + height,
-      stroke: "#d55e00", "stroke-width": 1.2 });
+    cursor = node(chart, "line", { id: "cursor", y1: margin.top, y2: margin.top + height });
+    dots = heights.map((y, number) => [y, node(chart, "circle", { r: 4, class: PANELS[number] })]);
     [...cards.children].forEach((card, k) => card.setAttribute("aria-pressed", k === label));
     point(at);
   }
@@ -140,18 +146,27 @@
     at = Math.min(wavelength.length - 1, Math.max(0, index));
     cursor.setAttribute("x1", x(wavelength[at]));
     cursor.setAttribute("x2", x(wavelength[at]));
+    for (const [y, dot] of dots) {
+      dot.setAttribute("cx", x(wavelength[at]));
+      dot.setAttribute("cy", y(at));
+    }
     readout.replaceChildren();
     const ratio = data.flux[at] / data.flux_error[at];
-    element(readout, "p", `${wavelength[at]} nm: flux ${data.flux[at].toPrecision(4)} ± ` +
-      `${data.flux_error[at].toPrecision(2)} W m⁻² nm⁻¹ (S/N ${ratio.toPrecision(3)})`);
+    element(readout, "p", `${wavelength[at]} nm: flux ${minus(data.flux[at].toPrecision(4))} ± ` +
+      `${minus(data.flux_error[at].toPrecision(2))} W m⁻² nm⁻¹ (S/N ${digits(ratio, 3)})`);
+    const chosen = data.labels[label];
+    chart.setAttribute("aria-valuenow", wavelength[at]);
+    chart.setAttribute("aria-valuetext", `${wavelength[at]} nm: ${chosen.description} moves by ` +
+      `${signed(chosen.movement[at])} ${chosen.unit} for one sigma more flux`);
     const table = element(element(readout, "div", undefined, "scroll"), "table");
-    const head = element(table, "tr");
+    const head = element(element(table, "thead"), "tr");
     for (const title of ["label", "one sigma more flux here moves it by", "information here"]) {
-      element(head, "th", title);
+      element(head, "th", title).scope = "col";
     }
+    const body = element(table, "tbody");
     data.labels.forEach((one, k) => {
-      const row = element(table, "tr", undefined, k === label ? "chosen" : "");
-      element(row, "th", one.description);
+      const row = element(body, "tr", undefined, k === label ? "chosen" : "");
+      element(row, "th", one.description).scope = "row";
       element(row, "td", `${signed(one.movement[at])} ${one.unit}`);
       element(row, "td", `${one.information[at].toPrecision(2)} % / nm`);
     });
@@ -169,12 +184,15 @@
   chart.addEventListener("pointermove", (event) => point(nearest(event.clientX)));
   chart.addEventListener("pointerdown", (event) => point(nearest(event.clientX)));
   chart.addEventListener("keydown", (event) => {
-    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: wavelength.length - 1 };
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, PageDown: at - 10, PageUp: at + 10,
+      Home: 0, End: wavelength.length - 1 };
     if (!(event.key in to)) return;
     event.preventDefault();
     point(to[event.key]);
   });
   addEventListener("resize", draw);
+  chart.setAttribute("aria-valuemin", first);
+  chart.setAttribute("aria-valuemax", last);
   makeCards();
   draw();
 })();
