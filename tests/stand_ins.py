@@ -55,8 +55,15 @@ class FakeModel:
     photometry: list[int] = field(default_factory=list)
     stop_after: int | None = None
 
+    def engine_for(self, stars: int) -> str:
+        return "torch"
+
     def predict(
-        self, stars: Stars, progress: bool = False, correlations: bool = False
+        self,
+        stars: Stars,
+        progress: bool = False,
+        correlations: bool = False,
+        engine: str = "auto",
     ) -> Prediction:
         if self.stop_after is not None and len(self.predicted) >= self.stop_after:
             raise KeyboardInterrupt

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xplabels.errors import InputError
-from xplabels.flags import Flag
-from xplabels.streaming import Partial, SeenIds, Settings, Summary, identity
+from xplabels.streaming import Settings
+from xplabels.streaming.catalogue import Partial, identity
+from xplabels.streaming.doubles import SeenIds
 
-SETTINGS = Settings({"name": "m", "sha256": "0"}, [], "error", "1")
+SETTINGS = Settings({"name": "m", "sha256": "0"}, (), "error", "1")
 
 
 @given(st.lists(st.lists(st.integers(0, 60), min_size=0, max_size=8), max_size=8))
@@ -59,7 +60,7 @@ def test_a_partial_folder_of_other_settings_needs_overwrite(tmp_path: Path) -> N
     output = tmp_path / "c.fits"
     Partial(output, SETTINGS).open(overwrite=False)
     (tmp_path / "c.fits.partial" / "done.parquet").touch()
-    other = Partial(output, Settings({"name": "m", "sha256": "1"}, [], "error", "1"))
+    other = Partial(output, Settings({"name": "m", "sha256": "1"}, (), "error", "1"))
     with pytest.raises(InputError, match="--overwrite"):
         other.open(overwrite=False)
     assert (other.folder / "done.parquet").exists()
@@ -122,13 +123,3 @@ def test_a_link_in_the_place_of_a_partial_folder_is_left_alone(tmp_path: Path) -
     with pytest.raises(InputError, match="is not a folder"):
         Partial(tmp_path / "c.fits", SETTINGS).open(overwrite=True)
     assert (tmp_path / "real").is_dir()
-
-
-def test_flags_are_counted_by_bit() -> None:
-    summary = Summary()
-    summary.add(np.array([0, Flag.LOW_SNR, Flag.LOW_SNR | Flag.MISSING_BP]))
-    summary.add(np.array([Flag.MISSING_BP]))
-    assert summary.stars == 4
-    assert summary.flags[Flag.LOW_SNR] == 2
-    assert summary.flags[Flag.MISSING_BP] == 2
-    assert summary.flags[Flag.BAD_ROW] == 0

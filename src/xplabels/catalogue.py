@@ -42,7 +42,7 @@ def check_catalogue(path: Path, overwrite: bool = False) -> None:
         raise InputError(
             f"the ending {path.suffix!r} names no catalogue format",
             where=path,
-            remedy=f"end the name in one of {', '.join(FORMATS)}",
+            remedy=f"end the name in one of {', '.join(FORMATS)}, or make a folder of that name",
         )
     if path.is_dir():
         raise InputError("is a folder", where=path, remedy="name a file")

@@ -165,6 +165,13 @@ class Model:
             return predictor.predict(stars)
         return stack(blocks)
 
+    def engine_for(self, stars: int) -> Engine:
+        """The engine that ``auto`` takes for so many stars, where no device is named.
+
+        Blocks of one catalogue should all be predicted by one, whatever their lengths.
+        """
+        return "torch" if _kernels(self, "auto", best_device(), stars) is None else "compiled"
+
 
 class _Predictor:
     """A model's tensors, prepared once for many blocks."""
@@ -201,11 +208,13 @@ class _Predictor:
             k = len(model.names)
             correlations = np.full((len(stars), k * (k - 1) // 2), np.nan)
         if usable.any():
-            out, x = self._propagate(features[usable])
+            # a copy costs as much as all else that is done to the features
+            chosen = features if usable.all() else features[usable]
+            out, x = self._propagate(chosen)
             if correlations is not None:
                 correlations[usable] = packed_correlations(out.covariance().numpy())
                 out = out.variances()
-            noise = model.scaling.scale_noise(model.feature_set.noise_levels(features[usable]))
+            noise = model.scaling.scale_noise(model.feature_set.noise_levels(chosen))
             squares = model.calibration.shape.squares(out.labels.numpy(), noise)
             arrays["labels"][usable] = out.labels.numpy()
             for part in ("input", "model", "excess"):

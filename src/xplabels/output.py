@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import IO
 
 from xplabels.errors import InputError
 
@@ -123,3 +124,16 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.unlink(missing_ok=True)
+
+
+def take_lock(file: IO[str]) -> bool:
+    """Lock a file for this process, until it ends in whatever way; False if it is taken."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: two runs into one folder are the user's care
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

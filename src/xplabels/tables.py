@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,16 +44,9 @@ class PhotometryTables:
 
     def __init__(self, paths: str | Path | Sequence[str | Path]) -> None:
         listed = [paths] if isinstance(paths, str | Path) else list(paths)
-        self._tables = [_Keyed.read(path, PHOTOMETRY_COLUMNS) for path in listed]
+        self._tables = [KeyedTable.read(path, PHOTOMETRY_COLUMNS) for path in listed]
         for table in self._tables:
-            if not any(name in table.columns for m in MEASURED.values() for name in m.values):
-                raise InputError(
-                    "has no column of photometry",
-                    where=table.path,
-                    remedy=f"name its columns {', '.join(MEASURED)}",
-                )
-            # no rows, but the same columns: an absent column of errors is noticed before the work
-            photometry_of(table.take(np.empty(0, np.intp)), np.empty(0, np.int64), table.path)
+            check_photometry(table)
         self._joined = [0] * len(self._tables)
 
     def join(self, stars: Stars) -> Stars:
@@ -69,11 +63,7 @@ class PhotometryTables:
         notes: list[str] = []
         for index, table in enumerate(self._tables):
             rows, found = table.find(stars.source_id)
-            here, said = photometry_of(table.take(found), stars.source_id[rows], table.path)
-            known = np.isfinite(here.values)
-            values[rows] = np.where(known, here.values, values[rows])
-            errors[rows] = np.where(known, here.errors, errors[rows])
-            notes.extend(said)
+            notes.extend(lay_over(values, errors, rows, found, stars.source_id[rows], table.path))
             self._joined[index] += len(rows)
         return replace(stars, photometry=Photometry(values, errors), notes=(*stars.notes, *notes))
 
@@ -123,7 +113,7 @@ def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = No
         outside the label's believable range.
     """
     wanted = None if names is None else check_names(names)
-    table = _Keyed.read(path, LABEL_COLUMNS)
+    table = KeyedTable.read(path, LABEL_COLUMNS)
     if wanted is None:
         wanted = tuple(name for name in LABELS if name in table.columns)
         if not wanted:
@@ -135,7 +125,7 @@ def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = No
     rows, found = table.find(stars.source_id)
     if len(rows) == 0:
         raise _nothing_shared(table.path)
-    here, notes = labels_of(table.take(found), wanted, stars.source_id[rows], table.path)
+    here, notes = labels_of(found, wanted, stars.source_id[rows], table.path)
     values = np.full((len(stars), len(wanted)), np.nan)
     errors = values.copy()
     values[rows], errors[rows] = here.values, here.errors
@@ -146,16 +136,38 @@ def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = No
     )
 
 
+class Table(Protocol):
+    """A table to look stars up in."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    @property
+    def columns(self) -> Collection[str]:
+        """Lower-case names of those of its columns that were wanted."""
+
+    def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
+        """Which of ``source_id`` [N] it holds, and their columns."""
+
+
 @dataclass(frozen=True)
-class _Keyed:
-    """Columns of a table, sorted by source_id, each once."""
+class KeyedTable:
+    """Columns of a table, in memory, sorted by source_id, each once."""
 
     path: Path
     source_id: NDArray[np.int64]
     columns: Columns
 
     @classmethod
-    def read(cls, path: str | Path, columns: Collection[str]) -> _Keyed:
+    def read(cls, path: str | Path, columns: Collection[str]) -> KeyedTable:
+        """The wanted columns of a file, as far as they are there.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read, or has a source_id twice.
+        """
         table = read_table(path, columns)
         source_id = table.pop("source_id")
         # surveys write 0 or -1 where a star has no Gaia source: those rows are nobody's
@@ -166,16 +178,57 @@ class _Keyed:
             Path(path), source_id[order], {name: values[order] for name, values in table.items()}
         )
 
-    def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Which of ``source_id`` are here, and in which rows."""
+    def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
+        """Which of ``source_id`` are here, and their columns."""
         position = np.searchsorted(self.source_id, source_id)
         inside = np.flatnonzero(position < len(self.source_id))
         rows = inside[self.source_id[position[inside]] == source_id[inside]]
-        return rows, position[rows]
+        return rows, {name: values[position[rows]] for name, values in self.columns.items()}
 
-    def take(self, rows: NDArray[np.intp]) -> Columns:
-        """The columns at ``rows``."""
-        return {name: values[rows] for name, values in self.columns.items()}
+
+def has_photometry(names: Collection[str]) -> bool:
+    """Whether one of these columns is a magnitude or a parallax."""
+    return any(name in names for measured in MEASURED.values() for name in measured.values)
+
+
+def check_photometry(table: Table) -> None:
+    """Notice before the work that a table lacks photometry, or the errors of it.
+
+    Raises
+    ------
+    InputError
+        If it has no column of photometry, or values without a column of errors.
+    """
+    if not has_photometry(table.columns):
+        raise InputError(
+            "has no column of photometry",
+            where=table.path,
+            remedy=f"name its columns {', '.join(MEASURED)}",
+        )
+    # no rows, but the same columns
+    photometry_of(table.find(np.empty(0, np.int64))[1], np.empty(0, np.int64), table.path)
+
+
+def lay_over(
+    values: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    rows: NDArray[np.intp],
+    found: Columns,
+    source_id: NDArray[np.int64],
+    where: object,
+) -> tuple[str, ...]:
+    """Put the photometry in ``found`` into ``rows`` of ``values, errors`` [N, M]; notes on it.
+
+    Raises
+    ------
+    InputError
+        If an error is zero or negative.
+    """
+    here, notes = photometry_of(found, source_id, where)
+    known = np.isfinite(here.values)
+    values[rows] = np.where(known, here.values, values[rows])
+    errors[rows] = np.where(known, here.errors, errors[rows])
+    return notes
 
 
 def _nothing_shared(path: Path) -> InputError:

@@ -53,7 +53,7 @@ class _Digested(io.RawIOBase):
     """A file whose bytes are counted by a digest as they are read."""
 
     def __init__(self, path: Path, digest: Digest) -> None:
-        self._file, self._digest = open(path, "rb", buffering=0), digest
+        self._file, self._digest = path.open("rb", buffering=0), digest
 
     def readable(self) -> bool:
         return True

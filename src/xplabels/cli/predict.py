@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.cli.help import CATALOGUE_HELP, PHOTOMETRY_HELP
-from xplabels.cli.options import add_bad_rows, add_overwrite, add_photometry, add_verb
+from xplabels.cli.options import add_bad_rows, add_overwrite, add_photometry, add_verb, names
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -20,16 +20,25 @@ def add(verbs: Verbs) -> None:
         "predict",
         "label the stars of archive files",
         "FILE is a Gaia XP continuous file (DataLink CSV, ECSV, FITS, VOTable; bulk .csv,\n"
-        ".csv.gz) or a star table of this package (.parquet).",
+        ".csv.gz) or a star table of this package (.parquet), or a folder of them.",
         PHOTOMETRY_HELP,
         CATALOGUE_HELP,
         "The format follows the ending of CATALOGUE: .parquet, .fits, .ecsv, .vot or .csv. While\n"
         "a run lasts, finished files are kept in CATALOGUE.partial; a run that was interrupted\n"
         "goes on when the same command is given again.",
+        "Without such an ending the output is a folder: one Parquet file for each input, and in\n"
+        "its _manifest/ what became of it. A file that is broken is named, the others are done.\n"
+        "The same command again makes what is missing or damaged. See docs/whole_sky.md.",
     )
-    verb.add_argument("files", type=Path, nargs="+", metavar="FILE", help="archive file")
     verb.add_argument(
-        "--output", type=Path, required=True, metavar="CATALOGUE", help="catalogue to write"
+        "files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them"
+    )
+    verb.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="CATALOGUE|FOLDER",
+        help="catalogue to write, or folder of one catalogue a file",
     )
     verb.add_argument(
         "--model",
@@ -41,7 +50,28 @@ def add(verbs: Verbs) -> None:
         action="store_true",
         help="add a column teff_logg_corr, ... for each pair of labels: how their errors correlate",
     )
+    verb.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="files at a time, each in a process of its own (default 1)",
+    )
     add_photometry(verb)
+    verb.add_argument(
+        "--gaia-source",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the bulk files GaiaSource_*, joined to the spectra of the same name; "
+        "those beside the spectra are joined without it",
+    )
+    verb.add_argument(
+        "--carry",
+        type=names,
+        default=[],
+        metavar="COLUMNS",
+        help="columns of numbers to take over from the photometry, as ra,dec",
+    )
     add_bad_rows(verb)
     add_overwrite(verb)
     verb.set_defaults(verb=run)
@@ -51,18 +81,29 @@ def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels.catalogue import check_catalogue
     from xplabels.model import Model
-    from xplabels.workflow import DEFAULT_MODEL, predict_catalogue, summary_lines
+    from xplabels.workflow import (
+        DEFAULT_MODEL,
+        check_failures,
+        is_catalogue,
+        predict_files,
+        summary_lines,
+    )
 
-    check_catalogue(args.output, args.overwrite)
-    summary = predict_catalogue(
+    if is_catalogue(args.output):
+        check_catalogue(args.output, args.overwrite)
+    summary = predict_files(
         args.files,
         args.output,
         Model.load(args.model or DEFAULT_MODEL),
         photometry=args.photometry,
+        gaia_source=args.gaia_source,
+        carried=args.carry,
         bad_rows=args.bad_rows,
         correlations=args.correlations,
+        workers=args.workers,
         overwrite=args.overwrite,
         command=args.command,
     )
     print("\n".join(summary_lines(summary)))
+    check_failures(summary)
     print(f"Catalogue: {args.output}")

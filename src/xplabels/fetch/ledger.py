@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.errors import InputError
-from xplabels.output import check_new_folder, check_output, whole_file
+from xplabels.output import check_new_folder, check_output, take_lock, whole_file
 
 Ids = NDArray[np.int64]
 
@@ -141,7 +141,7 @@ class Ledger:
             If another fetch is at work there.
         """
         with (self.folder / "lock").open("w") as lock:
-            if not _lock(lock):
+            if not take_lock(lock):
                 raise InputError(
                     "another fetch is at work here",
                     where=self.folder,
@@ -247,16 +247,3 @@ class Ledger:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         manifest.unlink(missing_ok=True)
         self.folder.rmdir()
-
-
-def _lock(file: IO[str]) -> bool:
-    """Lock a file for this process, until it ends in whatever way; False if it is taken."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: two fetches into one folder are the user's care
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -1,0 +1,146 @@
+"""What there is to label: the files of a folder, their published sums, and which are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from xplabels.archive import READERS
+from xplabels.errors import InputError
+from xplabels.fetch.bulk import SUMS, parse_sums
+from xplabels.streaming.photometry import SPAN
+
+SPECTRA = "XpContinuousMeanSpectrum"
+OTHER_TABLES = ("GaiaSource_",)
+"""Files that lie beside the spectra, and are none."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files to label.
+
+    Attributes
+    ----------
+    files
+        In the order given, those of a folder by name.
+    published
+        MD5 sum by file, from the ``_MD5SUM.txt`` of its folder.
+    missing
+        What the folders lack, as far as they tell: files that ``_MD5SUM.txt`` lists, or ranges of
+        pixels between those of two files.
+    """
+
+    files: tuple[Path, ...]
+    published: dict[Path, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+def find_inputs(paths: Sequence[Path]) -> Inputs:
+    """The files meant by files and folders.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no spectra, a file comes twice, or a list of sums is damaged.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files.extend(_of_folder(path) if path.is_dir() else [path])
+    seen: set[Path] = set()
+    for path in files:
+        if path.resolve() in seen:
+            raise InputError("is given twice", where=path, remedy="give each file once")
+        seen.add(path.resolve())
+    published: dict[Path, str] = {}
+    missing: list[str] = []
+    for folder in dict.fromkeys(path.parent for path in files):
+        here = [path for path in files if path.parent == folder]
+        sums = published_sums(folder)
+        published |= {path: sums[path.name] for path in here if path.name in sums}
+        if folder in paths:
+            listed = [name for name in sums if name.startswith(SPECTRA)]
+            present = {path.name for path in here}
+            lacking = [name for name in listed if name not in present]
+            missing.extend(f"{folder / name} (it is in {SUMS})" for name in lacking)
+            if not listed:
+                missing.extend(_gaps(folder, here))
+    return Inputs(tuple(files), published, tuple(missing))
+
+
+def output_names(files: Sequence[Path]) -> dict[Path, str]:
+    """The name of each file's output.
+
+    Raises
+    ------
+    InputError
+        If two have the same.
+    """
+    names: dict[str, Path] = {}
+    for path in files:
+        name = f"{stem(path)}.parquet"
+        if name in names:
+            raise InputError(
+                f"and {names[name]} would both become {name}",
+                where=path,
+                remedy="label them into two folders",
+            )
+        names[name] = path
+    return {path: name for name, path in names.items()}
+
+
+def stem(path: Path) -> str:
+    """A file's name without its endings."""
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    return Path(name).stem if Path(name).suffix.lower() in READERS else name
+
+
+def published_sums(folder: Path) -> dict[str, str]:
+    """File -> MD5 sum, from the list that the archive publishes with its files; empty without one.
+
+    Raises
+    ------
+    InputError
+        If the list is damaged.
+    """
+    path = folder / SUMS
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return {file.name: file.md5 for file in parse_sums(text, str(folder))}
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file()
+        and not path.name.startswith((".", "_", *OTHER_TABLES))
+        and _readable(path)
+    )
+    spectra = [path for path in files if path.name.startswith(SPECTRA)]
+    if not files:
+        raise InputError(
+            "holds no file of spectra", where=folder, remedy=f"give the folder of {SPECTRA}_*"
+        )
+    return spectra or files
+
+
+def _readable(path: Path) -> bool:
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix in READERS
+
+
+def _gaps(folder: Path, files: Sequence[Path]) -> list[str]:
+    """Ranges of pixels between those of two files; what the sky lacks at its ends is not told."""
+    spans = sorted(
+        (int(found[1]), int(found[2]), path.name)
+        for path in files
+        if path.name.startswith(SPECTRA) and (found := SPAN.search(path.name))
+    )
+    return [
+        f"{folder}: pixels {last + 1:06d}-{first - 1:06d}, between {before} and {after}"
+        for (_, last, before), (first, _, after) in pairwise(spans)
+        if first > last + 1
+    ]
