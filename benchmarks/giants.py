@@ -162,6 +162,13 @@ def perform(
     }  # fmt: skip
 
 
+def thinned(stars: Stars, count: int) -> Stars:
+    """``count`` of the different giants, at random, without their fainter copies."""
+    different = np.flatnonzero(stars.source_id < FIRST_COPY)
+    chosen = np.random.default_rng(SEED).permutation(different)[:count]
+    return stars[np.sort(chosen)]
+
+
 def facts(stars: Stars, test: Stars, scale: float, paper_scale: float) -> dict[str, Any]:
     """What the results are of."""
     train_part = part_mask(stars.source_id, "train", TEST_FRACTION)
@@ -188,6 +195,9 @@ def parsed() -> argparse.Namespace:
         "--pieces", type=Path, metavar="PIECES", help="default: OUTPUT/giants.pieces"
     )
     parser.add_argument("--only", default="", metavar="NAMES", help="runs, with commas")
+    parser.add_argument(
+        "--different", type=int, metavar="N", help="take N giants, at random, and no fainter copy"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the epochs (trials)")
     parser.add_argument(
         "--paper-scale", type=float, default=0.02, help="share of the paper's iterations"
@@ -203,6 +213,8 @@ def main() -> None:
     if arguments.sampling is not None:
         take_sampling(arguments.sampling)
     stars = read([arguments.stars])
+    if arguments.different is not None:
+        stars = thinned(stars, arguments.different)
     test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
     about = facts(stars, test, arguments.scale, arguments.paper_scale)
     every = runs(arguments.scale, arguments.paper_scale)
