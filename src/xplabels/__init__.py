@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xplabels.model import Model, shipped
     from xplabels.prediction import Prediction
     from xplabels.recipes import Recipe, load_recipe
+    from xplabels.refitting import fit_unshrinking
     from xplabels.report import write_report
     from xplabels.sed import Sed, read_sed
     from xplabels.simulation import simulate_spectra
@@ -43,6 +44,7 @@ _ROOM_OF = {
     "Sed": "sed",
     "Stars": "stars",
     "example_stars": "synthetic",
+    "fit_unshrinking": "refitting",
     "join_labels": "tables",
     "join_photometry": "tables",
     "load_recipe": "recipes",
@@ -73,6 +75,7 @@ __all__ = [
     "Sed",
     "Stars",
     "example_stars",
+    "fit_unshrinking",
     "join_labels",
     "join_photometry",
     "load_recipe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -26,11 +26,13 @@ from xplabels.propagation import Block, Propagated, Propagation
 from xplabels.recipes import Recipe
 from xplabels.scaling import Scaling
 from xplabels.stars import Stars
+from xplabels.unshrinking import Unshrinking
 
 if TYPE_CHECKING:
     from xplabels.kernels.prediction import Kernels
 
 Engine = Literal["auto", "compiled", "torch"]
+Estimate = Literal["mean", "unshrunk"]
 
 COMPILED_FROM = 1000
 """Fewer stars than these are predicted before compiled code is even loaded."""
@@ -60,6 +62,11 @@ class Model:
         Provenance, as it stands in ``model.json``.
     card
         Markdown: what the model is, what it was trained on, how well it does.
+    unshrinking
+        What takes the trend to the mean out of predictions, fitted on the validation part; None
+        for a model made before there was such a thing.
+    estimate
+        What :meth:`predict` gives: ``mean``, or ``unshrunk`` (see :meth:`unshrunk`).
     """
 
     names: tuple[str, ...]
@@ -72,6 +79,8 @@ class Model:
     label_range: NDArray[np.float64]
     metadata: dict[str, Any] = field(default_factory=dict)
     card: str = ""
+    unshrinking: Unshrinking | None = None
+    estimate: Estimate = "mean"
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Model:
@@ -110,6 +119,18 @@ class Model:
         from xplabels.storage import save_model
 
         save_model(self, Path(folder), overwrite)
+
+    def unshrunk(self) -> Model:
+        """The same model, predicting without the trend to the mean: :mod:`xplabels.unshrinking`.
+
+        :class:`InputError` if that was never fitted for it.
+        """
+        if self.unshrinking is None:
+            raise InputError(
+                "the model was trained before the trend to the mean could be taken out",
+                remedy="train it again, or xplabels.fit_unshrinking(model, stars).save(FOLDER)",
+            )
+        return replace(self, estimate="unshrunk")
 
     def predict(
         self,
@@ -161,9 +182,10 @@ class Model:
             predictor.predict(stars[slice(start, start + BLOCK)])
             for start in tqdm(starts, desc="predict", unit="block", disable=not progress)
         ]
-        if not blocks:
-            return predictor.predict(stars)
-        return stack(blocks)
+        prediction = stack(blocks) if blocks else predictor.predict(stars)
+        if self.estimate == "mean":
+            return prediction
+        return cast(Unshrinking, self.unshrinking).apply(prediction, self.label_range)
 
     def engine_for(self, stars: int) -> Engine:
         """The engine that ``auto`` takes for so many stars, where no device is named.

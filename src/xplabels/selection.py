@@ -84,6 +84,18 @@ class Selection:
         }
         return cls(ranges, tuple(told.get("complete", ())))
 
+    @classmethod
+    def of_model(cls, metadata: Mapping[str, Any], here: Sequence[str]) -> Selection:
+        """The one a model was trained with, as far as it is about the labels ``here``.
+
+        A table with fewer labels than the training set is cut by those it has.
+        """
+        told = cls.from_metadata(metadata.get("selection", {}))
+        return cls(
+            {name: bounds for name, bounds in told.ranges.items() if name in here},
+            tuple(name for name in told.complete if name in here),
+        )
+
     def to_metadata(self) -> dict[str, Any]:
         """What a model records of it (JSON has no infinity: an open side is null)."""
         ranges = {

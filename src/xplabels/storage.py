@@ -25,9 +25,12 @@ from xplabels.output import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.projection import Projection
 from xplabels.recipes import parse_recipe
 from xplabels.scaling import Scaling
+from xplabels.unshrinking import Unshrinking
 
 FORMAT = 1
 FILES = ("weights.safetensors", "card.md")
+_UNSHRINKING = ("strength", "factor", "factor_95")
+"""Beside the training labels' mean and spread, which are those of the scaling."""
 _UNFIT = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndexError,
           SafetensorError)  # fmt: skip
 """What parts that do not fit together raise while a model is put together."""
@@ -147,6 +150,10 @@ def _tensors(model: Model) -> dict[str, torch.Tensor]:
     if projection is not None:
         for name in ("wavelength", "design", "from_flux", "error_template"):
             arrays[f"projection.{name}"] = getattr(projection, name)
+    if model.unshrinking is not None:
+        for name in _UNSHRINKING:
+            arrays[f"unshrinking.{name}"] = getattr(model.unshrinking, name)
+        arrays["unshrinking.joint"] = np.array([model.unshrinking.joint])
     tensors = {name: torch.as_tensor(np.ascontiguousarray(a)) for name, a in arrays.items()}
     for number, network in enumerate(model.networks):
         for name, tensor in network.state_dict().items():
@@ -242,6 +249,19 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
         arrays["label_range"],
         description,
         card,
+        _unshrinking(arrays, scaling),
+    )
+
+
+def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> Unshrinking | None:
+    """What a model of before has not."""
+    if "unshrinking.strength" not in arrays:
+        return None
+    return Unshrinking(
+        scaling.y_mean,
+        scaling.y_scale,
+        joint=float(arrays["unshrinking.joint"].item()),
+        **{name: arrays[f"unshrinking.{name}"] for name in _UNSHRINKING},
     )
 
 
@@ -286,6 +306,8 @@ def _check(
             "projection.wavelength": (samples,), "projection.design": (samples, n),
             "projection.from_flux": (n, samples), "projection.error_template": (n,),
         }  # fmt: skip
+    if "unshrinking.strength" in arrays:
+        shapes |= {f"unshrinking.{name}": (labels,) for name in _UNSHRINKING}
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name} has the shape {arrays[name].shape}, expected {shape}")

@@ -25,6 +25,7 @@ from xplabels.model_card import write_card
 from xplabels.network import UncertainNetwork
 from xplabels.propagation import Propagated, Propagation
 from xplabels.recipes import Recipe, load_recipe
+from xplabels.refitting import with_unshrinking
 from xplabels.split import VALIDATION_FRACTION
 from xplabels.stars import Stars
 from xplabels.training_run import Bar, Run, silent
@@ -122,6 +123,9 @@ def train(
     )  # fmt: skip
     if recipe.recalibrate:
         model = _calibrate_jointly(model, table)
+    rows = table.validation
+    known = Labels(model.names, table.y[rows], table.y_error[rows])
+    model = with_unshrinking(model, table.stars[rows], known)
     model = replace(model, metadata=model.metadata | {"validation": _validate(model, table)})
     return replace(model, card=write_card(model))
 

@@ -81,13 +81,7 @@ def reporting_stars(
         If the stars have no labels, the model kept no test part or none of it is here.
     """
     if selection is None:
-        told = Selection.from_metadata(model.metadata.get("selection", {}))
-        # a table with fewer labels than the training set is cut by those it has
-        here = _labels(stars).names
-        selection = Selection(
-            {name: bounds for name, bounds in told.ranges.items() if name in here},
-            tuple(name for name in told.complete if name in here),
-        )
+        selection = Selection.of_model(model.metadata, _labels(stars).names)
     chosen, flow = selection.apply(stars)
     if every:
         return chosen, _labels(chosen), flow

@@ -1,0 +1,72 @@
+"""What is fitted on a model's validation part when its networks stand, and can be fitted later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from xplabels.errors import InputError
+from xplabels.labels import Labels
+from xplabels.model import Model
+from xplabels.selection import Selection
+from xplabels.split import part_mask
+from xplabels.stars import Stars
+from xplabels.unshrinking import FEWEST_STARS, Unshrinking
+
+
+def fit_unshrinking(model: Model, stars: Stars) -> Model:
+    """The model with the means to take the trend to the mean out of its labels.
+
+    Training does this; here it is for models trained before. Nothing is trained anew.
+
+    Parameters
+    ----------
+    model
+        Its split says which of the stars are its validation part, its selection which of them
+        count.
+    stars
+        With known labels: the table it was trained with, or another that has enough of its
+        validation part.
+
+    Returns
+    -------
+    Model
+        Whose :meth:`~xplabels.model.Model.unshrunk` works, and stays with it when saved.
+
+    Raises
+    ------
+    InputError
+        If the stars have no labels, or fewer than 100 of them are of the validation part.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> model = fit_unshrinking(Model.load("apogee-dr17-library"), example_stars(2000))
+    >>> model.unshrunk().predict(example_stars(3)).meta["ESTIMATE"]
+    'unshrunk: training prior divided out'
+    """
+    if stars.labels is None:
+        raise InputError("the stars have no known labels", where=stars.where)
+    fraction = float(model.metadata["split"]["test_fraction"])
+    part = stars[part_mask(stars.source_id, "validation", fraction)]
+    if len(part):
+        part, _ = Selection.of_model(model.metadata, stars.labels.names).apply(part)
+    if len(part) < FEWEST_STARS:
+        raise InputError(
+            f"only {len(part)} of the {len(stars)} stars are of the model's validation part, "
+            f"{FEWEST_STARS} are needed",
+            where=stars.where,
+            remedy="give the stars the model was trained with",
+        )
+    return with_unshrinking(model, part, part.labels or stars.labels)
+
+
+def with_unshrinking(model: Model, validation: Stars, known: Labels) -> Model:
+    """The same from the validation part itself, and its known labels."""
+    prediction = replace(model, estimate="mean").predict(validation, correlations=True)
+    scaling = model.scaling
+    names = [name for name in model.names if name in known.names]
+    if names != list(model.names):
+        absent = ", ".join(sorted(set(model.names) - set(names)))
+        raise InputError(f"{absent}: not among the stars' labels", where=validation.where)
+    fitted = Unshrinking.fit(prediction, known, scaling.y_mean, scaling.y_scale)
+    return replace(model, unshrinking=fitted)

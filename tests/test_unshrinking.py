@@ -1,0 +1,187 @@
+"""The trend to the mean, and predictions without it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xplabels.errors import InputError
+from xplabels.flags import Flag
+from xplabels.labels import Labels
+from xplabels.model import Model
+from xplabels.prediction import Prediction, packed_correlations
+from xplabels.refitting import fit_unshrinking
+from xplabels.scores import slope
+from xplabels.stars import Stars
+from xplabels.unshrinking import LARGEST_STRETCH, Unshrinking
+from xplabels.validation import validate
+
+MEAN, SPREAD = np.array([4800.0, -0.4]), np.array([600.0, 0.5])
+
+
+def gaussian_stars(n: int, seed: int = 0) -> tuple[Prediction, Labels]:
+    """Posterior means and errors of stars of a Gaussian prior, seen with Gaussian noise."""
+    random = np.random.default_rng(seed)
+    truth = MEAN + SPREAD * random.standard_normal((n, 2))
+    noise = SPREAD * random.uniform(0.1, 0.65, (n, 1))
+    seen = truth + noise * random.standard_normal((n, 2))
+    weight = SPREAD**2 / (SPREAD**2 + noise**2)
+    errors = np.sqrt(weight) * noise
+    third = errors / np.sqrt(3)
+    prediction = Prediction(
+        np.arange(n), ("teff", "fe_h"), MEAN + weight * (seen - MEAN), errors, third, third, third,
+        2 * errors, np.zeros(n), np.zeros(n, np.uint32),
+        correlations=packed_correlations(np.tile(np.eye(2), (n, 1, 1))),
+    )  # fmt: skip
+    return prediction, Labels(("teff", "fe_h"), truth, np.full((n, 2), 1e-3) * SPREAD)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Unshrinking:
+    return Unshrinking.fit(*gaussian_stars(40_000), MEAN, SPREAD)
+
+
+def test_gaussian_stars_need_no_more_than_their_prior_divided_out(fitted: Unshrinking) -> None:
+    assert fitted.strength == pytest.approx(np.ones(2), abs=0.05)
+    assert fitted.factor == pytest.approx(np.ones(2), abs=0.02)
+    assert fitted.factor_95 == pytest.approx(np.ones(2), abs=0.02)
+    assert fitted.joint == pytest.approx(1.0, abs=0.02)
+
+
+def test_dividing_the_prior_out_gives_back_what_was_seen() -> None:
+    # posterior mean times posterior precision, less the prior's: the slow, obvious twin
+    prediction, _ = gaussian_stars(500)
+    precision = 1 / prediction.errors**2 - 1 / SPREAD**2
+    seen = (prediction.values / prediction.errors**2 - MEAN / SPREAD**2) / precision
+    ones = np.ones(2)
+    found = Unshrinking(MEAN, SPREAD, ones, ones, ones, 1.0).apply(prediction)
+    free = 1 / (1 - (prediction.errors / SPREAD) ** 2) < LARGEST_STRETCH
+    assert free.any(axis=0).all()
+    assert found.values[free] == pytest.approx(seen[free])
+    assert found.errors[free] == pytest.approx(1 / np.sqrt(precision)[free])
+
+
+def test_other_stars_have_slope_one_and_cover_what_they_say(fitted: Unshrinking) -> None:
+    prediction, labels = gaussian_stars(20_000, seed=1)
+    found = validate(fitted.apply(prediction), labels, resamples=20)
+    before = validate(prediction, labels, resamples=20)
+    for name in labels.names:
+        assert before.labels[name]["slope"] < 0.92
+        assert found.labels[name]["slope"] == pytest.approx(1.0, abs=0.01)
+        assert found.labels[name]["coverage_68"] == pytest.approx(0.683, abs=0.012)
+        assert found.labels[name]["coverage_95"] == pytest.approx(0.954, abs=0.008)
+        assert found.labels[name]["rmse"] > before.labels[name]["rmse"]
+    assert found.joint is not None
+    assert found.joint.value["coverage_68"] == pytest.approx(0.683, abs=0.015)
+
+
+def test_it_is_right_at_every_truth_and_not_for_every_prediction(fitted: Unshrinking) -> None:
+    prediction, labels = gaussian_stars(40_000, seed=2)
+    found = fitted.apply(prediction)
+    high = labels.values[:, 1] > MEAN[1] + SPREAD[1]
+    assert abs((found.values - labels.values)[high, 1].mean()) < 0.02
+    assert (prediction.values - labels.values)[high, 1].mean() < -0.08
+    said_high = found.values[:, 1] > MEAN[1] + 1.5 * SPREAD[1]
+    assert (found.values - labels.values)[said_high, 1].mean() > 0.05
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    strength=st.floats(0, 8), error=st.floats(0, 1e300), value=st.floats(-1e6, 1e6),
+)  # fmt: skip
+def test_stretch_is_bounded_whatever_the_error(strength: float, error: float, value: float) -> None:
+    one = np.ones(1)
+    unshrinking = Unshrinking(0 * one, one, strength * one, one, one, 1.0)
+    stretch = unshrinking.stretch(np.array([[error]]))
+    assert 1.0 <= stretch.item() <= LARGEST_STRETCH * (1 + 1e-12)
+
+
+def test_parts_still_add_and_what_is_nan_stays_nan(fitted: Unshrinking) -> None:
+    prediction, _ = gaussian_stars(50)
+    values, errors = prediction.values.copy(), prediction.errors.copy()
+    values[3], errors[3] = np.nan, np.nan
+    found = fitted.apply(replace(prediction, values=values, errors=errors))
+    assert np.isnan(found.values[3]).all()
+    assert np.isnan(found.errors[3]).all()
+    rest = np.delete(np.arange(50), 3)
+    parts = np.sqrt(sum(found.part(p) ** 2 for p in ("model", "input", "excess")))
+    assert parts[rest] == pytest.approx(found.errors[rest])
+    assert (found.errors_95[rest] >= found.errors[rest]).all()
+
+
+def test_a_label_that_is_stretched_out_of_the_training_range_is_flagged() -> None:
+    prediction, _ = gaussian_stars(2000)
+    ones = np.ones(2)
+    limits = np.stack([prediction.values.min(axis=0), prediction.values.max(axis=0)], axis=1)
+    found = Unshrinking(MEAN, SPREAD, ones, ones, ones, 1.0).apply(prediction, limits)
+    outside = ((found.values < limits[:, 0]) | (found.values > limits[:, 1])).any(axis=1)
+    assert 0 < outside.sum() < 100
+    assert ((found.flags & Flag.LABEL_OUT_OF_RANGE) > 0).tolist() == outside.tolist()
+
+
+def test_few_stars_leave_a_label_as_it_is() -> None:
+    prediction, labels = gaussian_stars(300)
+    values = labels.values.copy()
+    values[50:, 1] = np.nan
+    found = Unshrinking.fit(prediction, Labels(labels.names, values, labels.errors), MEAN, SPREAD)
+    assert found.strength[0] > 0
+    assert found.strength[1] == 0
+    assert found.factor[1] == found.factor_95[1] == 1
+    after = found.apply(prediction)
+    assert (after.values[:, 1] == prediction.values[:, 1]).all()
+    assert (after.errors[:, 1] == prediction.errors[:, 1]).all()
+
+
+def test_labels_that_are_not_drawn_to_the_mean_stay() -> None:
+    prediction, labels = gaussian_stars(1000)
+    steep = replace(prediction, values=MEAN + 1.1 * (labels.values - MEAN))
+    assert Unshrinking.fit(steep, labels, MEAN, SPREAD).strength.tolist() == [0.0, 0.0]
+
+
+def test_a_trained_model_has_it_saves_it_and_says_it(
+    small_model: Model, small_stars: Stars, tmp_path: Path
+) -> None:
+    assert small_model.unshrinking is not None
+    small_model.save(tmp_path / "model")
+    again = Model.load(tmp_path / "model").unshrunk()
+    stars = small_stars[:40]
+    found, mean = again.predict(stars), small_model.predict(stars)
+    expected = small_model.unshrinking.apply(mean, small_model.label_range)
+    np.testing.assert_array_equal(found.values, expected.values)
+    np.testing.assert_array_equal(found.errors_95, expected.errors_95)
+    assert "ESTIMATE" not in mean.meta
+    assert found.to_table().meta["ESTIMATE"].startswith("unshrunk")
+    assert again.predict(stars[:0]).meta["ESTIMATE"].startswith("unshrunk")
+
+
+def test_a_model_of_before_says_what_to_do_and_can_be_given_it(
+    small_model: Model, small_stars: Stars, tmp_path: Path
+) -> None:
+    replace(small_model, unshrinking=None).save(tmp_path / "old")
+    old = Model.load(tmp_path / "old")
+    assert old.unshrinking is None
+    with pytest.raises(InputError, match="fit_unshrinking"):
+        old.unshrunk()
+    stars = small_stars
+    given = fit_unshrinking(old, stars)
+    assert given.unshrinking is not None
+    assert (given.unshrinking.strength >= 0).all()
+    assert stars.labels is not None
+    given.save(tmp_path / "new")
+    values = Model.load(tmp_path / "new").unshrunk().predict(stars).values
+    mean = old.predict(stars).values
+    truth = stars.labels.select(old.names).values
+    for k in range(len(old.names)):
+        known = np.isfinite(values[:, k]) & np.isfinite(truth[:, k])
+        before, after = (float(slope(truth[known, k], v[known, k])) for v in (mean, values))
+        assert before <= after + 1e-9
+
+
+def test_too_few_validation_stars_are_refused(small_model: Model, small_stars: Stars) -> None:
+    with pytest.raises(InputError, match="validation part"):
+        fit_unshrinking(small_model, small_stars[:200])
