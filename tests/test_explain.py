@@ -20,6 +20,7 @@ from xplabels.archive import write_stars
 from xplabels.cli import build_parser, main
 from xplabels.errors import InputError
 from xplabels.explain import Pair, explain, read_extinction, read_pair
+from xplabels.explain_figures import curves
 from xplabels.model import Model
 from xplabels.sed import Sed
 from xplabels.selection import Selection
@@ -68,6 +69,23 @@ def test_every_label_has_its_curves(model: Model, stars: Stars) -> None:
     assert len(metrics["correlations"]["fe_h"]) == 10
     assert set(metrics["attention"]["teff"]["mean"]) == set(model.feature_set.names)
     json.dumps(metrics, allow_nan=False)
+
+
+def test_the_figure_tells_the_correlation_of_each_pair(model: Model, stars: Stars) -> None:
+    """Of any number of curves, also more than there are colours."""
+    pairs = [Pair("fe_h", sed(0.1), sed(0.1 + 0.1 * n), 0.5) for n in (1, 2, 3)]
+    found = explain(model, stars, selection=WIDE, pairs=pairs)
+    shown = found.curves["fe_h"]
+    figure = curves("fe_h", found.wavelength, shown)
+    told = found.to_metrics()["correlations"]["fe_h"]
+    for matrix, side in zip(figure.axes[1::2], ("BP", "RP"), strict=True):
+        texts = {text.get_position(): text.get_text() for text in matrix.texts}
+        assert len(texts) == len(shown) * (len(shown) - 1) / 2 == 21
+        for (column, row), text in texts.items():
+            pair = f"{shown[column].title} / {shown[row + 1].title}"
+            assert text.replace("\N{MINUS SIGN}", "-") == f"{told[pair][side]:.2f}"
+        assert [label.get_text() for label in matrix.get_xticklabels()] == list("123456")
+        assert [label.get_text() for label in matrix.get_yticklabels()] == list("234567")
 
 
 def test_stars_without_labels_are_selected_by_the_models_own(model: Model, stars: Stars) -> None:

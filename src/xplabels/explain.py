@@ -356,7 +356,7 @@ def _page(
         flow=found.flow,
         labels={name: LABELS[name].description for name in found.curves},
         correlations=metrics["correlations"],
-        provenance=metrics["provenance"],
+        provenance={"notes": ""} | metrics["provenance"],
         content=found.content and found.content.told,
         grid={LABELS[name].description: errors for name, errors in (found.grid or {}).items()},
         stars=[view.source_id for view in views],

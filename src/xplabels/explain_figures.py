@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations, cycle, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.attention import Attention
-from xplabels.differences import SIDES, Curve
+from xplabels.differences import SIDES, Curve, correlations
 from xplabels.figures import CYCLE, axis_title, styled
 from xplabels.information import DUSTLESS, FREE, POPULATION, Content
 from xplabels.labels import LABELS
@@ -104,18 +105,22 @@ def _colour(name: str) -> str:
 def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
     """Curves of one label in BP and RP with lines and bands marked (FS24, figures 11-14).
 
-    Each curve is divided by its own root mean square over both sides, which the legend tells.
+    Each curve is divided by its own root mean square over both sides, which the legend tells; to
+    the right stands the correlation of each pair of curves on that side.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.4, 6.6), layout="constrained")
-    for ax, (side, (low, high)) in zip(figure.subplots(2, 1), SIDES.items(), strict=True):
+    figure = Figure(figsize=(11.8, 6.8), layout="constrained")
+    axes = figure.subplots(2, 2, width_ratios=(3.6, 1.0))
+    colours = list(islice(cycle(CYCLE), len(shown)))
+    told = correlations(wavelength, list(shown))
+    for (ax, matrix), (side, (low, high)) in zip(axes, SIDES.items(), strict=True):
         inside = (wavelength >= low) & (wavelength <= high)
-        for colour, curve in zip(CYCLE, shown, strict=False):
+        for number, (colour, curve) in enumerate(zip(colours, shown, strict=True), start=1):
             size = float(np.sqrt(np.mean(curve.values**2)))
             ax.plot(
                 wavelength[inside], curve.values[inside] / size, color=colour, linewidth=1.3,
-                label=f"{curve.title} (×{1 / size:.2g})",
+                label=f"{number} {curve.title} (×{_times(1 / size)})",
             )  # fmt: skip
             if curve.low is not None and curve.high is not None:
                 ax.fill_between(
@@ -125,12 +130,42 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
         ax.axhline(0, color="black", linewidth=0.6)
         ax.set(xlim=(low, high), ylabel=f"{side}: change per {LABELS[name].unit}, scaled")
         _mark(ax, low, high)
-    ax.set_xlabel("wavelength [nm]")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        _matrix(matrix, [told[f"{a.title} / {b.title}"][side] for a, b in combinations(shown, 2)],
+                colours)  # fmt: skip
+        matrix.set_title(f"correlation in {side}", fontsize=8)
+    axes[1, 0].set_xlabel("wavelength [nm]")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(LABELS[name].description, fontsize=10)
     # the first pass of the layout may bring other, wider tick labels than it made room for
     figure.draw_without_rendering()
     return figure
+
+
+def _times(factor: float) -> str:
+    """A factor as 5.2 10^20."""
+    power = int(np.floor(np.log10(factor)))
+    return rf"${factor / 10.0**power:.1f}\times10^{{{power}}}$"
+
+
+def _matrix(ax: Axes, pairs: Sequence[float], colours: Sequence[str]) -> None:
+    """Correlations of pairs of curves as numbers on their colours; curves are numbered."""
+    count = len(colours)
+    grid = np.full((count - 1, count - 1), np.nan)
+    grid.T[np.triu_indices(count - 1)] = pairs
+    ax.imshow(grid, cmap="RdBu", vmin=-1.6, vmax=1.6, aspect="equal")
+    for row, column in zip(*np.nonzero(np.isfinite(grid)), strict=True):
+        text = f"{grid[row, column]:.2f}".replace("-", "\N{MINUS SIGN}")
+        ax.text(column, row, text, ha="center", va="center", fontsize=8)
+    ax.set_xticks(range(count - 1), [str(n) for n in range(1, count)])
+    ax.set_yticks(range(count - 1), [str(n) for n in range(2, count + 1)])
+    for labels, given in (
+        (ax.get_xticklabels(), colours[:-1]),
+        (ax.get_yticklabels(), colours[1:]),
+    ):
+        for label, colour in zip(labels, given, strict=True):
+            label.set(color=colour, fontweight="bold", fontsize=9)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
 
 
 INFORMATION: dict[str, dict[str, object]] = {
@@ -144,7 +179,9 @@ INFORMATION: dict[str, dict[str, object]] = {
 def information(content: Content) -> Figure:
     """Attainable errors and those reached against Teff and [Fe/H], a row a label."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
+    plain = FuncFormatter(_few_ticks)
     rows = len(content.names)
     figure = Figure(figsize=(8.6, 1.75 * rows + 1.1), layout="constrained")
     axes = figure.subplots(rows, 2, sharex="col", sharey="row", squeeze=False)
@@ -165,11 +202,20 @@ def information(content: Content) -> Figure:
                 label="network: robust scatter of residuals",
             )  # fmt: skip
             ax.set_yscale("log")
+            ax.yaxis.set_major_formatter(plain)
+            ax.yaxis.set_minor_formatter(plain)
+            ax.tick_params(axis="y", which="both", labelsize=7.5)
         axes[-1, column].set_xlabel(axis_title(axis))
     for ax, name in zip(axes[:, 0], content.names, strict=True):
         ax.set_ylabel(f"{LABELS[name].symbol}\nerror [{LABELS[name].unit}]")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def _few_ticks(value: float, _: object) -> str:
+    """A tick of a logarithmic axis: only those that begin with 1, 2, 3 or 5 are named."""
+    digits = f"{value:.0e}"
+    return f"{value:g}" if digits[0] in "1235" else ""
 
 
 def _mark(ax: Axes, low: float, high: float) -> None:
