@@ -12,6 +12,7 @@ from xplabels.archive.csv import BLOCK_ROWS, read_csv
 from xplabels.archive.ecsv import read_ecsv
 from xplabels.archive.fits import read_fits
 from xplabels.archive.gunzip import Digest
+from xplabels.archive.hats import is_catalogue, read_hats
 from xplabels.archive.parquet import read_parquet, read_stars, write_star_blocks, write_stars
 from xplabels.archive.rows import BadRows
 from xplabels.archive.votable import read_votable
@@ -50,13 +51,14 @@ def read_blocks(
     block: int = BLOCK_ROWS,
     digest: Digest | None = None,
 ) -> Iterator[Stars]:
-    """The stars of one file, at most ``block`` at a time, in the order of the file.
+    """The stars of a file or HATS catalogue, at most ``block`` at a time, in its order.
 
     Parameters
     ----------
     path
         A DataLink or bulk file of continuous XP spectra (``.csv``, ``.csv.gz``, ``.ecsv``,
-        ``.fits``, ``.vot``, ``.votable``, ``.xml``), or a star table (``.parquet``).
+        ``.fits``, ``.vot``, ``.votable``, ``.xml``), a star table (``.parquet``), or the folder of
+        a HATS catalogue of star tables.
     bad_rows
         What to do with a damaged row among good ones: ``"error"`` stops; ``"flag"`` makes its
         spectrum NaN, sets :attr:`~xplabels.flags.Flag.BAD_ROW` and counts it in ``notes``.
@@ -107,6 +109,8 @@ def read(paths: str | Path | Sequence[str | Path], bad_rows: BadRows = "error") 
 
 
 def _reader(path: Path) -> Reader:
+    if path.is_dir() and is_catalogue(path):
+        return read_hats
     name = path.name.lower()
     ending = Path(name.removesuffix(".gz")).suffix
     if ending not in READERS or (ending == ".parquet" and name.endswith(".gz")):

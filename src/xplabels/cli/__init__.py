@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from xplabels import __version__
 from xplabels.cli import (
+    convert,
     demo,
     explain,
     fetch,
@@ -33,6 +34,7 @@ VERBS = (
     match,
     select,
     train,
+    convert,
     predict,
     validate,
     models,

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from xplabels.archive import READERS
+from xplabels.archive.hats import is_catalogue, partition_files, pixel_of
 from xplabels.errors import InputError
 from xplabels.fetch.bulk import SUMS, parse_sums
 from xplabels.streaming.photometry import SPAN
@@ -38,7 +39,7 @@ class Inputs:
 
 
 def find_inputs(paths: Sequence[Path]) -> Inputs:
-    """The files meant by files and folders.
+    """The files meant by files and folders, a HATS catalogue's partitions among them.
 
     Raises
     ------
@@ -91,7 +92,10 @@ def output_names(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def stem(path: Path) -> str:
-    """A file's name without its endings."""
+    """A file's name without its endings; of a HATS partition, its order and pixel."""
+    pixel = pixel_of(path)
+    if pixel is not None:
+        return f"Norder={pixel.order}_Npix={pixel.number}"
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     return Path(name).stem if Path(name).suffix.lower() in READERS else name
 
@@ -112,6 +116,8 @@ def published_sums(folder: Path) -> dict[str, str]:
 
 
 def _of_folder(folder: Path) -> list[Path]:
+    if is_catalogue(folder):
+        return partition_files(folder)
     files = sorted(
         path
         for path in folder.iterdir()
