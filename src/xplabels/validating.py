@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,7 @@ def validate_model(
     selection: Selection | None = None,
     every: bool = False,
     withhold_photometry: bool = False,
+    unshrunk: bool = False,
     against: Request | None = None,
     training_labels: Labels | None = None,
     overwrite: bool = False,
@@ -124,7 +125,9 @@ def validate_model(
     """Predict, compare with the known labels and write ``metrics.json`` and ``report.html``.
 
     ``withhold_photometry`` predicts from the spectra alone, and doubles the tolerances on
-    calibration; magnitudes still make the bins. ``against`` adds a comparison with another
+    calibration; magnitudes still make the bins. ``unshrunk`` takes the trend to the mean out of
+    the labels (:mod:`xplabels.unshrinking`); for a model that was not fitted for it, that is done
+    here, from the validation part of ``stars``. ``against`` adds a comparison with another
     survey, whose labels take the place of the known ones for stars that have none.
     ``training_labels``, where the caller has them, are drawn behind the errors.
 
@@ -134,10 +137,13 @@ def validate_model(
         See :func:`reporting_stars` and :func:`~xplabels.against.read_against`; if the output
         exists and ``overwrite`` is false.
     """
+    from xplabels.estimates import compare_estimates
     from xplabels.report import write_report
+    from xplabels.trend import signal_to_noise
     from xplabels.validation import validate
 
     check_new_folder(output, REPORT_FILES, overwrite)
+    model = _with_estimate(model, stars, unshrunk, say)
     survey = None
     if against is not None and stars.labels is None:
         stars, survey = _labelled_by(against, stars)
@@ -148,7 +154,10 @@ def validate_model(
     if withhold_photometry:
         shown = stars.with_photometry(Photometry.missing(len(stars)))
         flow = [*flow, "photometry withheld"]
-    prediction = model.predict(shown, progress=True, correlations=True)
+    mean = replace(model, estimate="mean").predict(shown, progress=True, correlations=True)
+    prediction = mean
+    if model.estimate == "unshrunk" and model.unshrinking is not None:
+        prediction = model.unshrinking.apply(mean, model.label_range)
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
     with located(stars.where):
         validation = validate(
@@ -162,6 +171,12 @@ def validate_model(
     known = labels if survey is None else None
     comparison = None if against is None else _compared(against, stars, known, prediction)
     more = _supplements(stars, validation, comparison, say)
+    if model.unshrinking is not None:
+        estimates = compare_estimates(
+            validation, mean, model.unshrinking, *signal_to_noise(stars.spectra)
+        )
+        more.sections.insert(0, estimates.section())
+        more.metrics["estimates"] = estimates.to_metrics()
     provenance = {
         "command": command,
         "version": __version__,
@@ -183,6 +198,18 @@ def validate_model(
         overwrite=overwrite,
     )
     return Validated(validation, comparison)
+
+
+def _with_estimate(model: Model, stars: Stars, unshrunk: bool, say: Say) -> Model:
+    """The model with the estimate asked for, which may first have to be fitted."""
+    if not unshrunk:
+        return model
+    if model.unshrinking is None:
+        from xplabels.refitting import fit_unshrinking
+
+        model = fit_unshrinking(model, stars)
+        say("the trend to the mean: fitted here, on the stars of the model's validation part")
+    return model.unshrunk()
 
 
 def _labelled_by(request: Request, stars: Stars) -> tuple[Stars, Against]:

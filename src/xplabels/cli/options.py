@@ -78,6 +78,16 @@ def add_bad_rows(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_unshrunk(verb: argparse.ArgumentParser) -> None:
+    """``--unshrunk``."""
+    verb.add_argument(
+        "--unshrunk",
+        action="store_true",
+        help="labels without the trend to the mean: right on average at each true label, with "
+        "larger errors; for relations over many stars (docs/errors.md)",
+    )
+
+
 def add_overwrite(verb: argparse.ArgumentParser) -> None:
     """``--overwrite``."""
     verb.add_argument("--overwrite", action="store_true", help="replace an existing output")

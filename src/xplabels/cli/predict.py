@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.cli.help import CATALOGUE_HELP, PHOTOMETRY_HELP
-from xplabels.cli.options import add_bad_rows, add_overwrite, add_photometry, add_verb, names
+from xplabels.cli.options import (
+    add_bad_rows,
+    add_overwrite,
+    add_photometry,
+    add_unshrunk,
+    add_verb,
+    names,
+)
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -50,6 +57,7 @@ def add(verbs: Verbs) -> None:
         action="store_true",
         help="add a column teff_logg_corr, ... for each pair of labels: how their errors correlate",
     )
+    add_unshrunk(verb)
     verb.add_argument(
         "--workers",
         type=int,
@@ -89,12 +97,13 @@ def run(args: argparse.Namespace) -> None:
         summary_lines,
     )
 
+    model = Model.load(args.model or DEFAULT_MODEL)
     if is_catalogue(args.output):
         check_catalogue(args.output, args.overwrite)
     summary = predict_files(
         args.files,
         args.output,
-        Model.load(args.model or DEFAULT_MODEL),
+        model.unshrunk() if args.unshrunk else model,
         photometry=args.photometry,
         gaia_source=args.gaia_source,
         carried=args.carry,

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.cli.help import LABELS_HELP, METRICS_HELP, PHOTOMETRY_HELP, STARS_HELP
-from xplabels.cli.options import add_overwrite, add_selection, add_tables, add_verb
+from xplabels.cli.options import (
+    add_overwrite,
+    add_selection,
+    add_tables,
+    add_unshrunk,
+    add_verb,
+)
 from xplabels.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +69,7 @@ def add(verbs: Verbs) -> None:
         action="store_true",
         help="predict from the spectra alone, and judge the larger errors by twice the margins",
     )
+    add_unshrunk(verb)
     add_selection(verb, "compare only stars inside a range of a known label, e.g. fe_h=:-1")
     add_tables(verb)
     add_overwrite(verb)
@@ -116,6 +123,7 @@ def run(args: argparse.Namespace) -> None:
         selection=selection,
         every=args.all,
         withhold_photometry=args.withhold_photometry,
+        unshrunk=args.unshrunk,
         against=request,
         overwrite=args.overwrite,
         command=args.command,
