@@ -195,34 +195,13 @@ def _make_parts(
     for _, error in doubled([(task.path, task.output, entries[task.path]) for task in tasks]):
         raise error
     try:
-        check_joined(entries.values(), order)
+        order.companions.check_joined(entries.values())
     except InputError:
         partial.remove()
         raise
     for task in tasks:
         summary.add(entries[task.path])
     return summary
-
-
-def check_joined(entries: Any, order: Order) -> None:
-    """A table that met no star of any file is a mistake.
-
-    Raises
-    ------
-    InputError
-        If there is one.
-    """
-    met: dict[str, int] = {}
-    for entry in entries:
-        for joined in entry.joined:
-            met[joined.table] = met.get(joined.table, 0) + joined.stars
-    for table in order.companions.tables:
-        if met.get(table.name) == 0:
-            raise InputError(
-                "shares no source_id with the stars",
-                where=table,
-                remedy="check that both have source_ids of the same Gaia data release",
-            )
 
 
 def _of_all(failed: Sequence[Failure], files: int) -> InputError:

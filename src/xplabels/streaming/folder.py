@@ -194,7 +194,10 @@ class _Run:
         return entry if known and self._same_inputs(entry, task.path) else "outdated"
 
     def _same_inputs(self, entry: Entry, path: Path) -> bool:
-        beside = self.order.companions.beside(path)
+        try:
+            beside = self.order.companions.beside(path)
+        except InputError:  # told when its turn comes
+            return False
         if [stamp.name for stamp in entry.beside] != ([] if beside is None else [beside.name]):
             return False
         return entry.input.fits(path) and (beside is None or entry.beside[0].fits(beside))
@@ -236,6 +239,8 @@ class _Run:
             if task.path in self.entries:
                 self.summary.add(self.entries[task.path])
         self.write(complete=not self.summary.failed)
+        if not self.summary.failed:
+            self.order.companions.check_joined(self.entries.values())
 
     def write(self, complete: bool) -> None:
         """The account of the run."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from xplabels.archive.gunzip import Digest
 from xplabels.archive.partitioned import PartitionedTable, partition_files
 from xplabels.errors import InputError
 from xplabels.stars import Photometry, Stars
-from xplabels.streaming.manifest import Joined, Stamp
+from xplabels.streaming.manifest import Entry, Joined, Stamp
 from xplabels.tables import KeyedTable, Table, check_photometry, has_photometry, lay_over
 
 SPAN = re.compile(r"_(\d+)-(\d+)\.")
@@ -53,8 +54,10 @@ class Companions:
     gaia_source: Path | None = None
     carried: tuple[str, ...] = ()
     _opened: list[Table] | None = field(default=None, repr=False)
+    _indexed: dict[Path, PartitionedTable] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
+        # what is large stays here; of a folder, that only its row groups are known
         return self.__dict__ | {"_opened": None}
 
     def identity(self) -> tuple[str, ...]:
@@ -99,13 +102,36 @@ class Companions:
         """
         if self._opened is None:
             wanted = (*PHOTOMETRY_COLUMNS, *self.carried)
+            for path in self.tables:
+                if path.is_dir() and path not in self._indexed:
+                    self._indexed[path] = PartitionedTable(path, wanted)
             self._opened = [
-                PartitionedTable(path, wanted) if path.is_dir() else KeyedTable.read(path, wanted)
+                self._indexed[path] if path in self._indexed else KeyedTable.read(path, wanted)
                 for path in self.tables
             ]
             for table in self._opened:
                 check_table(table, self.carried)
         return self._opened
+
+    def check_joined(self, entries: Iterable[Entry]) -> None:
+        """A table that met no star of any file is a mistake.
+
+        Raises
+        ------
+        InputError
+            If there is one.
+        """
+        met: Counter[str] = Counter()
+        for entry in entries:
+            for joined in entry.joined:
+                met[joined.table] += joined.stars
+        for table in self.tables:
+            if not met[table.name]:
+                raise InputError(
+                    "shares no source_id with the stars",
+                    where=table,
+                    remedy="check that both have source_ids of the same Gaia data release",
+                )
 
     def for_file(self, path: Path) -> Join:
         """What is joined to one input file.

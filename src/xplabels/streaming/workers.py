@@ -27,7 +27,7 @@ from typing import Any
 
 from xplabels.errors import InputError
 from xplabels.streaming.file import Order, Predictor, predict_file
-from xplabels.streaming.manifest import Entry, Settings
+from xplabels.streaming.manifest import Entry, Settings, entry_path
 
 DEATHS_A_FILE = 2
 DEATHS_IN_SUCCESSION = 10
@@ -192,6 +192,9 @@ class _Pool:
             outcome = future.result()
         except BrokenProcessPool:
             slot.renew()
+            for path in (task.output, entry_path(task.output)):
+                for left in path.parent.glob(f".*.partial.{path.name}"):
+                    left.unlink(missing_ok=True)
             self._deaths[task.path] += 1
             self._succession += 1
             if self._succession >= DEATHS_IN_SUCCESSION:
@@ -229,7 +232,11 @@ class _Slot:
     def submit(self, task: Task) -> Future[Outcome]:
         """Begin a file."""
         with _one_thread_each():
-            return self._pool.submit(_attempt, task)
+            try:
+                return self._pool.submit(_attempt, task)
+            except BrokenProcessPool:  # killed while it had nothing to do
+                self.renew()
+                return self._pool.submit(_attempt, task)
 
     def news(self) -> int:
         """Stars labelled since this was last asked."""

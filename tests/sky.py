@@ -1,0 +1,158 @@
+"""A made sky for the tests of whole runs: bulk files of a few simulated stars, and models that
+suffer what real runs suffer. Worker processes import this module."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from archive_files import FakeStars, fake_stars, write
+from xplabels.model import Model
+from xplabels.prediction import Prediction
+from xplabels.stars import CoefficientSpectra, Stars
+
+PIXELS = 10
+"""In each file."""
+GAIA = "source_id,ra,dec,phot_bp_mean_mag,phot_bp_mean_flux_over_error,"
+GAIA += "phot_rp_mean_mag,phot_rp_mean_flux_over_error,parallax,parallax_error,phot_variable_flag"
+
+
+def span(number: int) -> str:
+    """The pixels of a file, as its name has them."""
+    return f"{PIXELS * number:06d}-{PIXELS * number + PIXELS - 1:06d}"
+
+
+def spectra_name(number: int) -> str:
+    """The name of a bulk file."""
+    return f"XpContinuousMeanSpectrum_{span(number)}.csv.gz"
+
+
+def placed(stars: Stars, number: int) -> Stars:
+    """The same stars under ids that ascend through the pixels of a file."""
+    row = np.arange(len(stars), dtype=np.int64)
+    pixel = PIXELS * number + row * PIXELS // len(stars)
+    return replace(stars, source_id=(pixel << 43) + (row + 1) * 128)
+
+
+def as_rows(stars: Stars) -> FakeStars:
+    """Stars as they go into a file."""
+    rows = fake_stars(len(stars), stars.spectra.widths)  # type: ignore[union-attr]
+    rows.source_id = stars.source_id.tolist()
+    assert isinstance(stars.spectra, CoefficientSpectra)
+    for name, band in (("bp", stars.spectra.bp), ("rp", stars.spectra.rp)):
+        assert band.correlations is not None
+        arrays: tuple[Any, ...] = (band.coefficients, band.errors, band.correlations)
+        parts = ("coefficients", "coefficient_errors", "coefficient_correlations")
+        for part, array in zip(parts, arrays, strict=True):
+            rows.cells[f"{name}_{part}"] = list(array)
+    return rows
+
+
+def gaia_source(stars: Stars, extra: int = 3) -> str:
+    """A GaiaSource file of the stars, with ``extra`` others between two of them."""
+    lines = ["# made", GAIA]
+    rng = np.random.default_rng(1)
+    bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("bp", "rp"))
+    for row, star in enumerate(stars.source_id.tolist()):
+        for other in range(extra + 1):
+            cells = [star + other, rng.uniform(0, 360), rng.uniform(-90, 90)]
+            cells += [bp[row], 100.0, rp[row], 120.0, rng.normal(2, 1), 0.1]
+            lines.append(",".join([*map(str, cells), "NOT_AVAILABLE"]).replace("nan", "null"))
+    return "\n".join(lines) + "\n"
+
+
+def make_sky(
+    folder: Path, stars: Stars, files: Sequence[int] = (0, 1, 2), gaia: bool = False
+) -> list[Path]:
+    """Bulk files, each of an equal share of ``stars``."""
+    folder.mkdir(exist_ok=True)
+    share = len(stars) // len(files)
+    paths = []
+    for index, number in enumerate(files):
+        some = placed(stars[slice(index * share, (index + 1) * share)], number)
+        paths.append(write(as_rows(some), folder / spectra_name(number)))
+        if gaia:
+            text = gaia_source(some).encode()
+            (folder / f"GaiaSource_{span(number)}.csv.gz").write_bytes(gzip.compress(text))
+    return paths
+
+
+def edited(path: Path, change: Any) -> None:
+    """Rewrite a gzipped file's lines, header first."""
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines(keepends=True)
+    path.write_bytes(gzip.compress("".join(change(lines)).encode()))
+
+
+def catalogues(folder: Path) -> dict[str, bytes]:
+    """Every Parquet file of an output, as bytes."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*.parquet"))}
+
+
+def ids(folder: Path) -> list[int]:
+    """Every source_id in an output."""
+    columns = [
+        pq.read_table(p, columns=["source_id"]) for p in sorted(folder.glob("[!.]*.parquet"))
+    ]
+    return [star for column in columns for star in column["source_id"].to_pylist()]
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A model to which something happens whenever it predicts."""
+
+    model: Model
+    notes: Path
+
+    @property
+    def metadata(self) -> Any:
+        return self.model.metadata
+
+    @property
+    def feature_set(self) -> Any:
+        return self.model.feature_set
+
+    def engine_for(self, stars: int) -> Any:
+        return self.model.engine_for(stars)
+
+    def happens(self, stars: Stars) -> None:
+        """What happens."""
+
+    def predict(
+        self, stars: Stars, *, correlations: bool = False, engine: Any = "auto"
+    ) -> Prediction:
+        self.happens(stars)
+        return self.model.predict(stars, correlations=correlations, engine=engine)
+
+
+@dataclass(frozen=True)
+class Deadly(Wrapped):
+    """Kills its process at certain stars, so many times over."""
+
+    times: Mapping[int, int] = field(default_factory=dict)
+
+    def happens(self, stars: Stars) -> None:
+        for star, times in self.times.items():
+            died = len(list(self.notes.glob(f"{star}-*")))
+            if star in stars.source_id and died < times:
+                (self.notes / f"{star}-{os.getpid()}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Slow(Wrapped):
+    """Takes its time, and says which process it is in."""
+
+    seconds: float = 0.3
+
+    def happens(self, stars: Stars) -> None:
+        (self.notes / f"pid-{os.getpid()}").touch()
+        time.sleep(self.seconds)
