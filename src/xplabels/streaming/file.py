@@ -20,6 +20,7 @@ from xplabels.output import whole_file
 from xplabels.stars import Stars, with_widths
 from xplabels.streaming.manifest import DAMAGED_LISTED, Entry, Settings, Stamp, write_entry
 from xplabels.streaming.photometry import Companions, Join
+from xplabels.streaming.published import check_sum
 from xplabels.streaming.writing import PartWriter
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from xplabels.features import FeatureSet
     from xplabels.model import Engine
     from xplabels.prediction import Prediction
-
-READ_AGAIN = "download the file again"
 
 
 class Predictor(Protocol):
@@ -148,12 +147,7 @@ def predict_file(
                     done(len(table))
             digest.take_rest(path)
             md5 = digest.hexadecimal()
-            if published is not None and md5 != published:
-                raise InputError(
-                    f"its MD5 sum {md5} is not the published one ({published})",
-                    where=path,
-                    remedy=READ_AGAIN,
-                )
+            check_sum(path, md5, published)
             if not writer.rows:
                 raise InputError("holds no star", where=path, remedy="leave it out")
             written = writer.finish()

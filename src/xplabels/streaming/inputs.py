@@ -10,8 +10,8 @@ from pathlib import Path
 from xplabels.archive import READERS
 from xplabels.archive.hats import is_catalogue, partition_files, pixel_of
 from xplabels.errors import InputError
-from xplabels.fetch.bulk import SUMS, parse_sums
-from xplabels.streaming.photometry import SPAN
+from xplabels.fetch.bulk import SUMS
+from xplabels.streaming.published import SPAN, published_sums
 
 SPECTRA = "XpContinuousMeanSpectrum"
 OTHER_TABLES = ("GaiaSource_",)
@@ -98,21 +98,6 @@ def stem(path: Path) -> str:
         return f"Norder={pixel.order}_Npix={pixel.number}"
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     return Path(name).stem if Path(name).suffix.lower() in READERS else name
-
-
-def published_sums(folder: Path) -> dict[str, str]:
-    """File -> MD5 sum, from the list that the archive publishes with its files; empty without one.
-
-    Raises
-    ------
-    InputError
-        If the list is damaged.
-    """
-    path = folder / SUMS
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return {file.name: file.md5 for file in parse_sums(text, str(folder))}
 
 
 def _of_folder(folder: Path) -> list[Path]:

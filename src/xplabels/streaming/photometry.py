@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,10 +19,8 @@ from xplabels.archive.partitioned import PartitionedTable, partition_files
 from xplabels.errors import InputError
 from xplabels.stars import Photometry, Stars
 from xplabels.streaming.manifest import Entry, Joined, Stamp
+from xplabels.streaming.published import SPAN, check_sum, published_sums
 from xplabels.tables import KeyedTable, Table, check_photometry, has_photometry, lay_over
-
-SPAN = re.compile(r"_(\d+)-(\d+)\.")
-"""The HEALPix level-8 pixels of a bulk file, in its name."""
 
 Columns = dict[str, NDArray[Any]]
 
@@ -196,11 +193,19 @@ class Join:
         return stars, carried
 
     def finish(self) -> tuple[Stamp, ...]:
-        """The file that belongs to this input alone, with the sum of all its bytes."""
+        """The file that belongs to this input alone, with the sum of all its bytes.
+
+        Raises
+        ------
+        InputError
+            If its folder has a list of sums, and it is another one.
+        """
         if self._source is None or self._first is None:
             return ()
         self._first.finish()
-        return (replace(self._stamp, md5=self._digest.hexadecimal()),)
+        md5 = self._digest.hexadecimal()
+        check_sum(self._source, md5, published_sums(self._source.parent).get(self._source.name))
+        return (replace(self._stamp, md5=md5),)
 
     def joined(self) -> tuple[Joined, ...]:
         """How many stars each table had a row for."""
