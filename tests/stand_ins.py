@@ -54,6 +54,8 @@ class FakeModel:
     predicted: list[int] = field(default_factory=list)
     photometry: list[int] = field(default_factory=list)
     stop_after: int | None = None
+    estimate: str = "mean"
+    unshrinking: None = None
 
     def engine_for(self, stars: int) -> str:
         return "torch"

@@ -31,7 +31,7 @@ def here(small_model: Model, small_stars: Stars, tmp_path_factory: pytest.TempPa
 
 
 def validated(here: Path, model: str, *options: str) -> dict[str, Any]:
-    output = here / "_".join((model, *options))
+    output = here / "_".join(("report", model, *options))
     words = ["validate", str(here / model), str(here / "stars.parquet"), *options]
     assert main([*words, "--output", str(output)]) == 0
     metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text())
