@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,22 @@ pytest.importorskip("gaiaxpy")
 
 from xplabels import differences
 from xplabels.archive import write_stars
+from xplabels.attention import attention
 from xplabels.cli import build_parser, main
+from xplabels.differences import extinction_g
 from xplabels.errors import InputError
-from xplabels.explain import Pair, explain, read_extinction, read_pair
+from xplabels.explain import explain
 from xplabels.explain_figures import curves
+from xplabels.explain_inputs import Pair, known_extinction, read_extinction, read_pair
+from xplabels.explain_section import explain_section
+from xplabels.labels import Labels
 from xplabels.model import Model
 from xplabels.sed import Sed
 from xplabels.selection import Selection
-from xplabels.stars import Stars
+from xplabels.stars import CoefficientSpectra, Photometry, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
+from xplabels.validating import reporting_stars, validate_model
 
 NAMES = ("teff", "fe_h")
 WIDE = Selection.of(["teff=4000:5600"])
@@ -161,3 +168,54 @@ def test_documented_commands_parse() -> None:
     assert len(commands) == 2
     for command in commands:
         build_parser().parse_args(shlex.split(command)[1:])
+
+
+def test_the_report_shows_what_the_model_looks_at(
+    tmp_path: Path, model: Model, stars: Stars
+) -> None:
+    """Attention over the stars compared, curves of the clump among all, both as numbers too."""
+    labels = Labels(
+        ("teff", "logg", "fe_h"),
+        np.stack([stars.labels.values[:, 0], np.full(400, 2.5), stars.labels.values[:, 1]], axis=1),
+        np.full((400, 3), 0.01),
+    )
+    labels.values[:150, 0] = np.linspace(4701, 4799, 150)
+    labels.values[:150, 2] = np.linspace(-0.4, 0.4, 150)
+    clump = stars.with_labels(labels)
+    validate_model(model, clump, tmp_path / "report", selection=WIDE, say=lambda line: None)
+    numbers = json.loads((tmp_path / "report" / "metrics.json").read_text())["what it looks at"]
+    chosen, _, _ = reporting_stars(model, clump, WIDE, every=False)
+    seen = attention(model, chosen)
+    assert list(numbers["attention"]["fe_h"]["standard deviation"].values()) == pytest.approx(
+        seen.deviation[1], rel=1e-9, nan_ok=True
+    )
+    direct = explain(model, clump, extinction=known_extinction(clump)).to_metrics()
+    assert numbers["selection"] == direct["selection"]
+    told = {
+        pair: r for pair, r in direct["correlations"]["fe_h"].items() if "simulated" not in pair
+    }
+    shown = numbers["correlations"]["fe_h"]
+    assert {pair: r for pair, r in shown.items() if "simulated" not in pair} == told
+    page = (tmp_path / "report" / "report.html").read_text()
+    for name in ("attention", "curves_teff", "curves_fe_h"):
+        assert f'id="figure-{name}"' in page
+    for pair in told:
+        assert pair in page
+
+
+def test_a_report_says_why_it_has_no_curves(model: Model, stars: Stars) -> None:
+    found = explain_section(model, stars[:5], stars[:9])
+    assert "No curves in wavelength" in found.section.paragraphs[1]
+    assert [picture.name for picture in found.section.pictures] == ["attention"]
+    assert list(found.metrics) == ["attention"]
+    lost = replace(stars.spectra.bp, coefficients=np.full((400, 55), np.nan))
+    nobody = replace(stars, spectra=CoefficientSpectra(lost, stars.spectra.rp))
+    found = explain_section(model, nobody, nobody)
+    assert "too few stars have a prediction" in found.section.paragraphs[0]
+    assert not found.section.pictures
+    assert not found.metrics
+
+
+def test_extinction_is_by_colour_or_the_librarys(stars: Stars) -> None:
+    np.testing.assert_array_equal(known_extinction(stars), extinction_g(stars))
+    assert known_extinction(stars.with_photometry(Photometry.missing(400))) is None

@@ -20,6 +20,7 @@ from xplabels.archive import write_stars
 from xplabels.attention import input_covariance
 from xplabels.cli import main
 from xplabels.errors import InputError
+from xplabels.explain import label_curves
 from xplabels.flags import MEANING, Flag
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
 from xplabels.model import Model
@@ -128,8 +129,12 @@ def test_what_cannot_be_shown_is_told(model: Model, stars: Stars) -> None:
         )
     narrow = simulate_stars(400, labels=NAMES, widths=(6, 5), noise=5.0, seed=8)[0]
     small = train(narrow, NAMES, quick(auxiliary=()), seed=1, progress=False)
-    with pytest.raises(InputError, match="needs a model of 55"):
+    with pytest.raises(InputError, match="spectra of 11 coefficients have no wavelengths"):
         star_views(small, narrow, [int(narrow.source_id[0])])
+    with pytest.raises(InputError, match="spectra of 11 coefficients have no wavelengths"):
+        label_curves(small, narrow)
+    with pytest.raises(InputError, match="spectra of 11 coefficients have no wavelengths"):
+        sampled_flux(np.ones((2, 11)))
 
 
 def test_the_command_links_to_the_page(

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from xplabels.differences import (
     Curve,
     correlations,
     emulated_difference,
-    extinction_g,
     normalised_spectra,
     observed_difference,
     observed_slopes,
@@ -26,32 +25,22 @@ from xplabels.differences import (
 )
 from xplabels.emulator import Emulator
 from xplabels.errors import InputError
+from xplabels.explain_inputs import Extinction, Pair, extinction_of
 from xplabels.information import GRID, GRID_G, Content, grid, information_content
+from xplabels.instrument import check_widths
 from xplabels.labels import LABELS, Labels, check_names
 from xplabels.model import Model
 from xplabels.output import check_new_folder, whole_folder
 from xplabels.page import template
-from xplabels.sed import Sed, read_sed
 from xplabels.selection import Selection
 from xplabels.star_page import StarView, star_page
-from xplabels.stars import Stars, check_unique
+from xplabels.stars import Stars
 
 Array = NDArray[np.float64]
-Extinction = Literal["library", "rjce"]
 
 FILES = ("explain.json", "index.html", "figures/*.png", "stars/*.html")
 MAX_EXTINCTION = 0.5
 """A_G, mag: FS24, section 5.3."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two spectral energy distributions of the same star that differ in one label by ``step``."""
-
-    name: str
-    low: Sed
-    high: Sed
-    step: float
 
 
 @dataclass(frozen=True)
@@ -92,20 +81,7 @@ class Explanation:
             }
         return information | {
             "selection": list(self.flow),
-            "attention": {
-                name: {
-                    "standard deviation": dict(
-                        zip(self.attention.inputs, map(_number, row), strict=True)
-                    ),
-                    "mean": dict(zip(self.attention.inputs, map(_number, mean), strict=True)),
-                }
-                for name, row, mean in zip(
-                    self.attention.names,
-                    self.attention.deviation,
-                    self.attention.mean,
-                    strict=True,
-                )
-            },
+            "attention": attention_metrics(self.attention),
             "correlations": {
                 name: correlations(self.wavelength, list(shown))
                 for name, shown in self.curves.items()
@@ -116,6 +92,17 @@ class Explanation:
                 for name, shown in self.curves.items()
             },
         }
+
+
+def attention_metrics(found: Attention) -> dict[str, Any]:
+    """Attention as JSON: label -> what -> input -> value; None where no star has the input."""
+    return {
+        name: {
+            "standard deviation": dict(zip(found.inputs, map(_number, deviation), strict=True)),
+            "mean": dict(zip(found.inputs, map(_number, mean), strict=True)),
+        }
+        for name, deviation, mean in zip(found.names, found.deviation, found.mean, strict=True)
+    }
 
 
 def _number(value: float) -> float | None:
@@ -166,6 +153,40 @@ def explain(
     content = branch = None
     if unseen is not None and emulator is not None:
         content, branch = information_content(model, unseen, emulator), grid(emulator)
+    wavelength, shown, flow = label_curves(
+        model,
+        stars,
+        selection=selection,
+        extinction=extinction,
+        max_extinction=max_extinction,
+        emulator=emulator,
+        pairs=pairs,
+        seed=seed,
+    )
+    return Explanation(attention(model, stars), wavelength, shown, flow, content, branch)
+
+
+def label_curves(
+    model: Model,
+    stars: Stars,
+    *,
+    selection: Selection | None = None,
+    extinction: Extinction | Array | None = None,
+    max_extinction: float = MAX_EXTINCTION,
+    emulator: Emulator | None = None,
+    pairs: Sequence[Pair] = (),
+    seed: int = 0,
+) -> tuple[Array, dict[str, list[Curve]], tuple[str, ...]]:
+    """Wavelengths [L], label -> derivative spectra and differences, and how stars were selected.
+
+    Parameters are those of :func:`explain`.
+
+    Raises
+    ------
+    InputError
+        As :func:`explain`.
+    """
+    check_widths(model.feature_set.n_spectral)
     for pair in pairs:
         if check_names([pair.name])[0] not in model.names:
             raise InputError(
@@ -195,7 +216,7 @@ def explain(
                 shown[name].append(
                     simulated_difference(pair.low, pair.high, pair.step, title=title)
                 )
-    return Explanation(attention(model, stars), wavelength, shown, tuple(flow), content, branch)
+    return wavelength, shown, tuple(flow)
 
 
 def _select(
@@ -210,7 +231,7 @@ def _select(
     if extinction is None:
         told.append("no cut on extinction: none was given")
     else:
-        a_g = _extinction(stars, extinction)
+        a_g = extinction_of(stars, extinction)
         clear = a_g < max_extinction
         if not clear.any():
             raise InputError(
@@ -226,60 +247,6 @@ def _select(
         told.append("no labels are known: the model's own predictions select, and stand for them")
     chosen, flow = red_clump(stars) if selection is None else selection.apply(stars)
     return chosen, [*told, *flow]
-
-
-def _extinction(stars: Stars, given: Extinction | Array) -> Array:
-    """A_G [N]."""
-    if isinstance(given, str):
-        if given == "rjce":
-            return extinction_g(stars)
-        from xplabels.features import KS_OVER_V
-        from xplabels.giant_relations import G_OVER_V
-        from xplabels.library import library_extinction
-
-        return library_extinction(stars.source_id) * (G_OVER_V / KS_OVER_V)
-    return given
-
-
-def read_extinction(path: str | Path, stars: Stars) -> Array:
-    """A_G [N] of ``stars`` from a table with ``source_id`` and ``a_g`` (mag); NaN where absent.
-
-    Raises
-    ------
-    InputError
-        If the table cannot be read, lacks the columns, or has a source_id twice.
-    """
-    from xplabels.archive.plain import read_table
-
-    table = read_table(path, ("a_g",))
-    if "a_g" not in table or table["a_g"].dtype.kind not in "iuf":
-        raise InputError(
-            "has no column a_g of numbers", where=path, remedy="add A_G in mag, keyed by source_id"
-        )
-    check_unique(table["source_id"], path)
-    order = np.argsort(table["source_id"])
-    ids = table["source_id"][order]
-    at = np.minimum(np.searchsorted(ids, stars.source_id), len(ids) - 1)
-    values = np.asarray(table["a_g"], np.float64)[order][at]
-    return np.where(ids[at] == stars.source_id, values, np.nan)
-
-
-def read_pair(name: str, low: str | Path, high: str | Path, step: str) -> Pair:
-    """A pair in the command line's words: label, two tables of wavelength and flux, step.
-
-    Raises
-    ------
-    InputError
-        If the label is unknown, a table cannot be read, or the step is no positive number.
-    """
-    check_names([name])
-    try:
-        size = float(step)
-    except ValueError:
-        size = np.nan
-    if not size > 0:
-        raise InputError(f"the step {step!r} of {name} is no positive number")
-    return Pair(name, read_sed(low), read_sed(high), size)
 
 
 def write_explanation(

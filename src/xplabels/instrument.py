@@ -29,6 +29,8 @@ from xplabels.sed import Sed
 
 BP_MODEL, RP_MODEL = "v375wi", "v142r"
 """GaiaXPy's instrument models for DR3."""
+WIDTHS = (55, 55)
+"""Their coefficients in BP and RP."""
 RESPONSE_RANGE = (310.0, 1100.0)
 """nm: where GaiaXPy's response is tabulated; light beyond it is not seen."""
 NEEDED_RANGE = (330.0, 1050.0)
@@ -225,9 +227,25 @@ def sampled_flux(
     """Coefficients [N, 110] -> GaiaXPy's default wavelengths [L] in nm and flux [N, L].
 
     The inverse direction: ``calibrate(truncation=False)`` as a matrix product, W m^-2 nm^-1.
+
+    Raises
+    ------
+    InputError
+        If GaiaXPy is not installed, or the coefficients are not DR3's 55 + 55.
     """
+    check_widths(coefficients.shape[1])
     wavelength, design = _design()
     return wavelength, coefficients @ design.T
+
+
+def check_widths(width: int) -> None:
+    """Raise :class:`InputError` unless ``width`` is that of both bands of DR3 together."""
+    if width != sum(WIDTHS):
+        raise InputError(
+            f"spectra of {width} coefficients have no wavelengths: GaiaXPy knows DR3's "
+            f"{WIDTHS[0]} + {WIDTHS[1]}",
+            remedy="take a model of DR3 spectra",
+        )
 
 
 _design = cache(gaiaxpy_design)

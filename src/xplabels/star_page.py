@@ -27,7 +27,7 @@ from xplabels.explain_figures import LINES
 from xplabels.features import ErrorTensors, pull_back
 from xplabels.flags import MEANING
 from xplabels.giants import RESOLVING_POWER
-from xplabels.instrument import gaiaxpy_instrument, sampled_flux
+from xplabels.instrument import check_widths, gaiaxpy_instrument, sampled_flux
 from xplabels.labels import LABELS
 from xplabels.model import Model
 from xplabels.page import template
@@ -140,11 +140,7 @@ def star_view(model: Model, stars: Stars, source_id: int, weights: Covariance) -
         raise InputError(
             f"there is no source_id {source_id}", where=stars.where, remedy="name a star of STARS"
         )
-    if model.feature_set.widths != gaiaxpy_instrument().widths:
-        raise InputError(
-            "the page of a star needs a model of 55 + 55 coefficients",
-            remedy="take a model of DR3 spectra",
-        )
+    check_widths(model.feature_set.n_spectral)
     star = stars[at]
     prediction = model.predict(star)
     if not np.isfinite(prediction.values).all():

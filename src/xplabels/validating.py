@@ -144,9 +144,10 @@ def validate_model(
 
     check_new_folder(output, REPORT_FILES, overwrite)
     model = _with_estimate(model, stars, unshrunk, say)
-    survey = None
+    survey, everyone = None, stars
     if against is not None and stars.labels is None:
         stars, survey = _labelled_by(against, stars)
+        everyone = stars
     stars, labels, flow = reporting_stars(model, stars, selection, every)
     for line in flow:
         say(line)
@@ -177,6 +178,7 @@ def validate_model(
         )
         more.sections.insert(0, estimates.section())
         more.metrics["estimates"] = estimates.to_metrics()
+    more.add_explanation(model, everyone, shown)
     provenance = {
         "command": command,
         "version": __version__,
@@ -242,6 +244,14 @@ class _Supplements:
 
     sections: list[Section] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    def add_explanation(self, model: Model, everyone: Stars, compared: Stars) -> None:
+        """What the model looks at, of all stars of the table and of those compared."""
+        from xplabels.explain_section import explain_section
+
+        found = explain_section(model, everyone, compared)
+        self.sections.append(found.section)
+        self.metrics["what it looks at"] = dict(found.metrics)
 
 
 def _supplements(

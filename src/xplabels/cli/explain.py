@@ -138,7 +138,7 @@ def _extinction(word: str, stars: Any) -> Any:
         return word
     if word == "none":
         return None
-    from xplabels.explain import read_extinction
+    from xplabels.explain_inputs import read_extinction
 
     return read_extinction(word, stars)
 
@@ -159,6 +159,6 @@ def _emulator() -> Any:
 
 
 def _pairs(words: list[list[str]]) -> Any:
-    from xplabels.explain import read_pair
+    from xplabels.explain_inputs import read_pair
 
     return [read_pair(*four) for four in words]
