@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gzip
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import cast
 
@@ -131,9 +132,12 @@ def source_ids(stars: int, first_pixel: int) -> Iterator[int]:
         yield (pixel << PIXEL_SHIFT) + (star + 1) * 128
 
 
-def write_gzip(path: Path, columns: tuple[str, ...], ids: Iterator[int], rows: list[str]) -> None:
+def write_gzip(
+    path: Path, columns: tuple[str, ...], ids: Iterator[int], rows: list[str], quick: bool = False
+) -> None:
     """One file with its header."""
-    with gzip.open(path, "wt", encoding="ascii", compresslevel=6) as file:
+    packer, level = (import_module("isal.igzip"), 2) if quick else (gzip, 6)
+    with packer.open(path, "wt", encoding="ascii", compresslevel=level) as file:
         file.write("# %ECSV 1.0\n# ---\n# delimiter: ','\n# made by xplabels: simulated stars\n")
         file.write(",".join(columns) + "\n")
         for number, star in enumerate(ids):
@@ -142,9 +146,12 @@ def write_gzip(path: Path, columns: tuple[str, ...], ids: Iterator[int], rows: l
 
 def make(
     folder: Path, stars: int, files: int = 1, widths: tuple[int, int] = (55, 55),
-    distinct: int = 400, seed: int = 0,
+    distinct: int = 400, seed: int = 0, quick: bool = False,
 ) -> list[Path]:  # fmt: skip
-    """``files`` pairs of files of ``stars`` stars each; returns the spectra's."""
+    """``files`` pairs of files of ``stars`` stars each; returns the spectra's.
+
+    ``quick``: packed by ISA-L, in a tenth of the time, to files that are slightly larger.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pool = distinct_stars(min(distinct, stars), widths, seed)
     spectra, photometry = xp_rows(pool, seed), gaia_rows(pool, seed)
@@ -153,9 +160,13 @@ def make(
         first = number * PIXELS_PER_FILE
         span = f"{first:06d}-{first + PIXELS_PER_FILE - 1:06d}"
         path = folder / f"XpContinuousMeanSpectrum_{span}.csv.gz"
-        write_gzip(path, XP_COLUMNS, source_ids(stars, first), spectra)
+        write_gzip(path, XP_COLUMNS, source_ids(stars, first), spectra, quick)
         write_gzip(
-            folder / f"GaiaSource_{span}.csv.gz", GAIA_COLUMNS, source_ids(stars, first), photometry
+            folder / f"GaiaSource_{span}.csv.gz",
+            GAIA_COLUMNS,
+            source_ids(stars, first),
+            photometry,
+            quick,
         )
         made.append(path)
     return made
@@ -170,10 +181,12 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs=2, default=(55, 55), metavar=("BP", "RP"))
     parser.add_argument("--distinct", type=int, default=400, help="rows repeat after so many")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="pack by ISA-L (extra fast)")
     args = parser.parse_args()
     for path in make(
-        args.output, args.stars, args.files, tuple(args.widths), args.distinct, args.seed
-    ):
+        args.output, args.stars, args.files, tuple(args.widths), args.distinct, args.seed,
+        args.quick,
+    ):  # fmt: skip
         print(path, path.stat().st_size)
 
 

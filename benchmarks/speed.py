@@ -1,6 +1,8 @@
 """How fast bulk files are read and stars predicted, beside what else there is, in one run.
 
-    python benchmarks/speed.py --output benchmarks/results [--only reader,kernels]
+    python benchmarks/speed.py --output benchmarks/results/speed.json [--only reader,kernels]
+
+The section `memory` (a file of 200,000 stars) runs where --only names it.
 
 Everything of a section runs in turn, round after round, so that a machine that slows down slows
 all alike; what counts are the ratios, of which the median over rounds is printed. Times are of the
@@ -14,14 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch count the cores
 
@@ -48,6 +49,8 @@ SKY = 219_197_643
 """Stars with XP spectra in DR3."""
 SLOW_ROWS = 300
 """Rows that the slow readers get."""
+SKY_FILES = 8
+"""Made files of the section sky."""
 XGBOOST_TREES = 3000
 """A label, as tuned in benchmarks/baseline.py."""
 
@@ -296,28 +299,35 @@ def shipped(name: str, stars: int, count: int, trees: int, threads: int) -> dict
     return table(title, times, "XGBoost, labels only")
 
 
-def end_to_end(folder: Path, name: str, stars: int, gaiaxpy_us: float | None) -> dict[str, Any]:
-    """csv.gz -> catalogue, in processes of their own: one, and two at once."""
-    paths = make(folder / "sky", stars, files=2)
-    script = str(Path(__file__).resolve())
+def end_to_end(
+    folder: Path, name: str, stars: int, gaiaxpy_us: float | None, count: int
+) -> dict[str, Any]:
+    """csv.gz -> a folder of catalogues by ``xplabels predict``, with one worker and with two.
 
-    def process(path: Path, output: str) -> subprocess.Popen[str]:
-        command = [sys.executable, script, "--catalogue", name, str(path), str(folder / output)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-    def both(running: list[subprocess.Popen[str]]) -> list[dict[str, float]]:
-        return [json.loads(one.communicate()[0].splitlines()[-1]) for one in running]
-
-    both([process(paths[0], "warm.parquet")])
-    alone = both([process(paths[0], "one.parquet")])[0]
-    together = both([process(path, f"two{n}.parquet") for n, path in enumerate(paths)])
-    us = 1e6 * alone["cpu"] / stars
+    What counts is what each file took, as its manifest entry says, once its process is warm: the
+    archive's files have thirty times as many rows.
+    """
+    paths = make(folder / "sky", stars, files=SKY_FILES)
+    for path in (folder / "sky").glob("GaiaSource*"):
+        path.unlink()
+    ones, ratios, memory = [], [], 0.0
+    for number in range(count):
+        one = labelled(folder, name, f"one{number}", paths, 1)
+        two = labelled(folder, name, f"two{number}", paths, 2)
+        ones.append(np.median([entry["processor_seconds"] for entry in one.entries]))
+        walls = [np.median([entry["seconds"] for entry in run.entries]) for run in (one, two)]
+        ratios.append(2 * walls[0] / walls[1])
+        memory = max(memory, one.memory, two.memory)
+    us = 1e6 * float(np.median(ones)) / stars
     found = {
         "us_per_star": round(us, 1),
         "core_hours_for_the_sky": round(us * SKY / 3.6e9, 1),
-        "peak_memory_mib": round(max(one["memory"] for one in (alone, *together))),
-        "two_processes_over_one": round(2 * alone["wall"] / max(t["wall"] for t in together), 2),
+        "peak_memory_mib": round(memory),
+        "two_workers_over_one": round(float(np.median(ratios)), 2),
+        "two_processes_that_only_multiply_over_one": round(machine_limit(), 2),
         "stars_per_file": stars,
+        "files": SKY_FILES,
+        "rounds": count,
     }
     if gaiaxpy_us is not None:
         found["times_gaiaxpy_reading"] = round(gaiaxpy_us / us, 2)
@@ -325,20 +335,69 @@ def end_to_end(folder: Path, name: str, stars: int, gaiaxpy_us: float | None) ->
     return found
 
 
-def catalogue(name: str, path: Path, output: Path) -> None:
-    """One file to one catalogue; prints seconds of processor and wall, and MiB."""
-    from xplabels.workflow import predict_catalogue
+class Labelled(NamedTuple):
+    """A run: the entries of files at which its processes were warm, and MiB of the largest one."""
 
-    torch.set_num_threads(1)
-    model = Model.load(name)
-    # once for what is loaded and compiled: a file of the archive has thirty times these rows
-    predict_catalogue([path], output, model, overwrite=True)
-    wall, cpu = time.perf_counter(), time.process_time()
-    predict_catalogue([path], output, model, overwrite=True)
-    print(json.dumps({
-        "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }))  # fmt: skip
+    entries: list[dict[str, Any]]
+    memory: float
+
+
+def labelled(folder: Path, name: str, output: str, paths: list[Path], workers: int) -> Labelled:
+    """Run the command."""
+    words = [
+        sys.executable, "-m", "xplabels.cli", "predict", *map(str, paths), "--model", name,
+        "--output", str(folder / output), "--workers", str(workers),
+    ]  # fmt: skip
+    measured = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", measured, *words], check=True, capture_output=True, text=True
+    )
+    entries = [
+        json.loads(path.read_text()) for path in (folder / output).glob("_manifest/Xp*.json")
+    ]
+    # an entry is written when its file is through: the first of each process is not counted
+    written = sorted((folder / output).glob("_manifest/Xp*.json"), key=lambda p: p.stat().st_mtime)
+    warm = {path.stem for path in written[workers:]}
+    kept = [entry for entry in entries if Path(entry["output"]["name"]).stem in warm]
+    return Labelled(kept, int(told.stdout) / 1024)
+
+
+def machine_limit() -> float:
+    """How much more two processes multiply than one: what the machine has of two cores."""
+    multiply = (
+        "import time, torch\n"
+        "torch.set_num_threads(1)\n"
+        "a, end, n = torch.rand(512, 512), time.time() + 2, 0\n"
+        "while time.time() < end: torch.mm(a, a); n += 1\n"
+        "print(n)"
+    )
+
+    def processes(count: int) -> int:
+        running = [
+            subprocess.Popen([sys.executable, "-c", multiply], stdout=subprocess.PIPE, text=True)
+            for _ in range(count)
+        ]
+        return sum(int(one.communicate()[0]) for one in running)
+
+    return float(np.median([processes(2) / processes(1) for _ in range(3)]))
+
+
+def memory(folder: Path, name: str, stars: int) -> dict[str, Any]:
+    """The largest resident size of a process that labels one large file, GaiaSource joined."""
+    paths = make(folder / "large", stars, quick=True)
+    size = paths[0].stat().st_size
+    run = labelled(folder, name, "large_labels", paths, 1)
+    found = {
+        "stars": stars,
+        "gigabytes": round(size / 1e9, 2),
+        "peak_memory_mib": round(run.memory),
+    }
+    print(f"\none large file: {json.dumps(found)}")
+    return found
 
 
 def main() -> None:
@@ -346,7 +405,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/speed.json"))
     parser.add_argument("--only", default="reader,kernels,shipped,sky", metavar="SECTIONS")
     parser.add_argument("--rows", type=int, default=2000, help="stars in each bulk file")
     parser.add_argument("--stars", type=int, default=4096, help="stars predicted")
@@ -356,13 +415,15 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="for the shipped model and XGBoost")
     parser.add_argument("--model", default="apogee-dr17-library")
-    parser.add_argument("--catalogue", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--memory-rows", type=int, default=200_000, help="stars in the file of the section memory"
+    )
+    parser.add_argument("--scratch", type=Path, help="folder for the made files")
     args = parser.parse_args()
-    if args.catalogue:
-        catalogue(args.catalogue[0], Path(args.catalogue[1]), Path(args.catalogue[2]))
-        return
-    wanted, results = args.only.split(","), {}
-    with tempfile.TemporaryDirectory() as scratch:
+    wanted = args.only.split(",")
+    # sections that are not asked for stay as they were measured
+    results = json.loads(args.output.read_text()) if args.output.is_file() else {}
+    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder, gaiaxpy_us = Path(scratch), None
         if "reader" in wanted:
             results["reader"] = reader(folder, args.rows, args.rounds)
@@ -375,9 +436,11 @@ def main() -> None:
                 args.model, args.stars, args.rounds, args.trees, args.threads
             )
         if "sky" in wanted:
-            results["sky"] = end_to_end(folder, args.model, args.rows, gaiaxpy_us)
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "speed.json").write_text(json.dumps(results, indent=1) + "\n")
+            results["sky"] = end_to_end(folder, args.model, args.rows, gaiaxpy_us, 3)
+        if "memory" in wanted:
+            results["memory"] = memory(folder, args.model, args.memory_rows)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

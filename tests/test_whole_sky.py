@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
 import multiprocessing
 import os
+import re
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -19,12 +22,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from sky import Deadly, Slow, catalogues, edited, ids, make_sky, spectra_name
-from xplabels.cli import main
+from xplabels.cli import build_parser, main
 from xplabels.errors import InputError
 from xplabels.flags import Flag
 from xplabels.model import Model
 from xplabels.stars import Stars
 from xplabels.streaming import (
+    Entry,
     Order,
     Summary,
     find_inputs,
@@ -497,3 +501,24 @@ def test_one_catalogue_of_a_folder_has_the_same_rows(
     one = pq.read_table(tmp_path / "one.parquet")
     parts = [pq.read_table(sky.parent / "undisturbed" / name) for name in undisturbed]
     assert one.replace_schema_metadata().equals(pa.concat_tables(parts).replace_schema_metadata())
+
+
+# The page --------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[1] / "docs" / "whole_sky.md").read_text()
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\$ (xplabels .+)$", PAGE, re.MULTILINE))
+def test_documented_commands_parse(command: str) -> None:
+    build_parser().parse_args(shlex.split(command)[1:])
+
+
+def test_the_entries_on_the_page_are_the_real_ones() -> None:
+    section = PAGE.split("## What became of each file")[1].split("## ")[0]
+    listed = {
+        name
+        for cell in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", cell)
+    }
+    fields = {one.name for one in dataclasses.fields(Entry)}
+    assert listed == fields - {"kind", "first_id", "last_id"}
