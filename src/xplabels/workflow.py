@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xplabels.archive import BadRows
     from xplabels.model import Model
     from xplabels.recipes import Recipe
-    from xplabels.streaming import Summary
+    from xplabels.streaming import OnDask, Summary
 
 Say = Callable[[str], None]
 
@@ -137,7 +137,7 @@ def predict_files(
     carried: Sequence[str] = (),
     bad_rows: BadRows = "error",
     correlations: bool = False,
-    workers: int = 1,
+    workers: int | OnDask = 1,
     overwrite: bool = False,
     command: str = "",
 ) -> Summary:
@@ -160,8 +160,9 @@ def predict_files(
         predict_folder,
     )
 
-    if workers < 1:
-        raise InputError(f"{workers} workers are none", remedy="choose 1 or more")
+    number = workers if isinstance(workers, int) else workers.workers
+    if number < 1:
+        raise InputError(f"{number} workers are none", remedy="choose 1 or more")
     one = is_catalogue(output)
     if one:
         check_catalogue(output, overwrite)

@@ -65,6 +65,12 @@ def add(verbs: Verbs) -> None:
         metavar="N",
         help="files at a time, each in a process of its own (default 1)",
     )
+    verb.add_argument(
+        "--dask",
+        metavar="ADDRESS|local",
+        help="label on the Dask cluster with this scheduler, one task a file (all its machines "
+        "have to see input and output); local: on one of --workers processes here",
+    )
     add_photometry(verb)
     verb.add_argument(
         "--gaia-source",
@@ -89,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels.catalogue import check_catalogue
     from xplabels.model import Model
+    from xplabels.streaming import OnDask
     from xplabels.workflow import (
         DEFAULT_MODEL,
         check_failures,
@@ -109,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
         carried=args.carry,
         bad_rows=args.bad_rows,
         correlations=args.correlations,
-        workers=args.workers,
+        workers=args.workers if args.dask is None else OnDask(args.dask, args.workers),
         overwrite=args.overwrite,
         command=args.command,
     )

@@ -12,12 +12,14 @@ from xplabels.streaming.file import Order, predict_file
 from xplabels.streaming.folder import Summary, predict_folder
 from xplabels.streaming.inputs import Inputs, find_inputs
 from xplabels.streaming.manifest import Entry, Settings, entry_path, read_entry, whole_output
+from xplabels.streaming.on_dask import OnDask
 from xplabels.streaming.photometry import Companions
 
 __all__ = [
     "Companions",
     "Entry",
     "Inputs",
+    "OnDask",
     "Order",
     "Settings",
     "Summary",

@@ -30,6 +30,7 @@ from xplabels.streaming.manifest import (
     read_entry,
     whole_output,
 )
+from xplabels.streaming.on_dask import OnDask
 from xplabels.streaming.workers import Failure, Outcome, Progress, Task, Work, label_files
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def predict_catalogue(
     model: Predictor,
     order: Order,
     *,
-    workers: int = 1,
+    workers: int | OnDask = 1,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Summary:
@@ -138,7 +139,7 @@ def predict_catalogue(
     model, order
         The model, photometry and options.
     workers
-        Files at a time, each in a process; 1 is this process.
+        Files at a time, each in a process; 1 is this process. Or a Dask cluster.
     overwrite
         Replace an existing catalogue, or what a different interrupted run left.
     progress
@@ -167,7 +168,12 @@ def predict_catalogue(
 
 
 def _make_parts(
-    inputs: Inputs, partial: Partial, model: Predictor, order: Order, workers: int, progress: bool
+    inputs: Inputs,
+    partial: Partial,
+    model: Predictor,
+    order: Order,
+    workers: int | OnDask,
+    progress: bool,
 ) -> Summary:
     summary, entries = Summary(missing=inputs.missing), {}
     failed: list[Failure] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from xplabels.streaming.manifest import (
     read_entry,
     whole_output,
 )
+from xplabels.streaming.on_dask import OnDask
 from xplabels.streaming.workers import Outcome, Progress, Task, Work, label_files
 
 RUN = "run.json"
@@ -79,7 +80,7 @@ def predict_folder(
     model: Predictor,
     order: Order,
     *,
-    workers: int = 1,
+    workers: int | OnDask = 1,
     command: str = "",
     overwrite: bool = False,
     progress: bool = True,
@@ -95,7 +96,7 @@ def predict_folder(
     model, order
         The model, photometry and options.
     workers
-        Files at a time, each in a process; 1 is this process.
+        Files at a time, each in a process; 1 is this process. Or a Dask cluster.
     command
         Told in ``run.json``.
     overwrite
@@ -216,9 +217,12 @@ class _Run:
         if isinstance(outcome, Entry):
             self.entries[task.path] = outcome
             return
+        if outcome.ends_run:  # there may be no room even to say so
+            with suppress(InputError):
+                self.fail(task, outcome.why)
+            return
         self.fail(task, outcome.why)
-        if not outcome.ends_run:
-            _remove(task.output)
+        _remove(task.output)
 
     def fail(self, task: Task, why: str) -> None:
         """Put a failure down at once."""

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xplabels.errors import InputError
-from xplabels.streaming.manifest import Entry, entry_path
+from xplabels.streaming.manifest import Entry
 
 if TYPE_CHECKING:
     from xplabels.streaming.workers import Failure, Outcome, Report, Task, Tell, Work
 
 LOCAL = "local"
+CONNECT_SECONDS = 20
 RETRIES = 2
 """How often Dask tries a task again that failed for a reason that is none of its file's."""
 
@@ -60,8 +60,6 @@ def connected(where: OnDask) -> Iterator[Client]:
     except ImportError:
         raise InputError("Dask is not installed", remedy="pip install xplabels[lsdb]") from None
     if where.address == LOCAL:
-        if where.workers < 1:
-            raise InputError(f"{where.workers} workers are none", remedy="choose 1 or more")
         with (
             LocalCluster(
                 n_workers=where.workers,
@@ -75,10 +73,11 @@ def connected(where: OnDask) -> Iterator[Client]:
             yield client
         return
     try:
-        client = Client(where.address, timeout=20)
+        client = Client(where.address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
+        first = (str(error).splitlines() or ["timeout"])[0]
         raise InputError(
-            f"no Dask scheduler answers ({str(error).splitlines()[0] if str(error) else 'timeout'})",
+            f"no Dask scheduler answers ({first})",
             where=where.address,
             remedy="start one (dask scheduler), or give --dask local",
         ) from error
@@ -100,16 +99,29 @@ def label_on_dask(
 
     # not scattered: what a task makes can be made again where the worker that had it has died
     shared = client.submit(_unpacked, _packed(work), pure=False)
-    running = {
-        client.submit(_labelled, shared, _absolute(task), pure=False, retries=RETRIES): task
-        for task in tasks
-    }
+
+    def begun(task: Task) -> Any:
+        return client.submit(_labelled, shared, _absolute(task), pure=False, retries=RETRIES)
+
+    def ended(task: Task, outcome: Outcome) -> None:
+        if isinstance(outcome, Entry):
+            tell(outcome.rows_out)
+        report(task, outcome)
+
+    running = {begun(task): task for task in tasks}
+    deadly: list[Task] = []
     try:
         for future in as_completed(running):
             outcome = _outcome(future, running[future])
-            if isinstance(outcome, Entry):
-                tell(outcome.rows_out)
-            report(running[future], outcome)
+            if outcome is None:
+                deadly.append(running[future])
+            else:
+                ended(running[future], outcome)
+        # Dask blames a death on every file that its worker had, so each is tried by itself
+        for task in deadly:
+            last = begun(task)
+            running[last] = task
+            ended(task, _outcome(last, task) or _killed(task))
     finally:
         client.cancel([*running, shared])
 
@@ -153,19 +165,23 @@ def _nobody(stars: int) -> None:
     """Nobody is told while a file lasts."""
 
 
-def _outcome(future: Any, task: Task) -> Entry | Failure:
-    """What became of a task, with the path as it was asked for."""
+def _outcome(future: Any, task: Task) -> Outcome | None:
+    """What became of a task, with the path as it was asked for; None if workers died of it."""
     from distributed.scheduler import KilledWorker
 
+    try:
+        outcome: Outcome = future.result()
+    except KilledWorker:
+        return None
+    return outcome if isinstance(outcome, Entry) else replace(outcome, path=task.path)
+
+
+def _killed(task: Task) -> Failure:
     from xplabels.streaming.workers import GO_ON, Failure
 
-    try:
-        outcome: Entry | Failure = future.result()
-    except KilledWorker as error:
-        told = InputError(
-            f"worker after worker died at it ({error.last_worker.address} was the last)",
-            where=task.path,
-            remedy=f"is there memory enough for every worker? {GO_ON}",
-        )
-        return Failure(task.path, str(told), error=told)
-    return outcome if isinstance(outcome, Entry) else replace(outcome, path=task.path)
+    told = InputError(
+        "worker after worker died at it",
+        where=task.path,
+        remedy=f"is there memory enough for every worker? {GO_ON}",
+    )
+    return Failure(task.path, str(told), error=told)

@@ -28,6 +28,7 @@ from typing import Any
 from xplabels.errors import InputError
 from xplabels.streaming.file import Order, Predictor, predict_file
 from xplabels.streaming.manifest import Entry, Settings, entry_path
+from xplabels.streaming.on_dask import OnDask, connected, label_on_dask
 
 DEATHS_A_FILE = 2
 DEATHS_IN_SUCCESSION = 10
@@ -95,7 +96,7 @@ class Stopped(BaseException):
 
 
 def label_files(
-    work: Work, tasks: Sequence[Task], workers: int, report: Report, tell: Tell
+    work: Work, tasks: Sequence[Task], workers: int | OnDask, report: Report, tell: Tell
 ) -> None:
     """Label every file; a broken one does not keep the others from it.
 
@@ -106,7 +107,7 @@ def label_files(
     tasks
         The files; their outputs are replaced if they exist.
     workers
-        Processes. One is this process.
+        Processes. One is this process. Or a Dask cluster.
     report
         Called with each task and what became of it, as they end.
     tell
@@ -123,7 +124,10 @@ def label_files(
         if isinstance(outcome, Failure) and outcome.ends_run:
             raise outcome.error or InputError(outcome.why)
 
-    if workers == 1:
+    if isinstance(workers, OnDask):
+        with connected(workers) as client:
+            label_on_dask(work, tasks, client, ended, tell)
+    elif workers == 1:
         for task in tasks:
             ended(task, attempt(work, task, tell))
     else:
@@ -149,13 +153,20 @@ def attempt(work: Work, task: Task, tell: Tell) -> Outcome:
 GO_ON = "the same command goes on from here"
 
 
+def sweep(output: Path) -> None:
+    """Clear away what a dead worker left of an output and its entry."""
+    for path in (output, entry_path(output)):
+        for left in path.parent.glob(f".*.partial.{path.name}"):
+            left.unlink(missing_ok=True)
+
+
 class _Pool:
     """Workers, each a pool of one process."""
 
     def __init__(self, work: Work, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         # plain pickle: multiprocessing's own would put the model's arrays into shared memory
-        payload = pickle.dumps(replace(work, model=_bare(work.model)))
+        payload = pickle.dumps(replace(work, model=bare(work.model)))
         self._stop: Any = context.RawValue(ctypes.c_bool, False)
         self._slots = [_Slot(context, payload, self._stop) for _ in range(max(1, workers))]
         self._running: dict[Future[Outcome], tuple[_Slot, Task]] = {}
@@ -192,9 +203,7 @@ class _Pool:
             outcome = future.result()
         except BrokenProcessPool:
             slot.renew()
-            for path in (task.output, entry_path(task.output)):
-                for left in path.parent.glob(f".*.partial.{path.name}"):
-                    left.unlink(missing_ok=True)
+            sweep(task.output)
             self._deaths[task.path] += 1
             self._succession += 1
             if self._succession >= DEATHS_IN_SUCCESSION:
@@ -312,7 +321,7 @@ def _attempt(task: Task) -> Outcome:
         return Failure(task.path, "the run was interrupted")
 
 
-def _bare(model: Predictor) -> Predictor:
+def bare(model: Predictor) -> Predictor:
     """The model without what it makes of itself when it is first used."""
     try:
         return replace(model)  # type: ignore[type-var]

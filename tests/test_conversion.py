@@ -1,0 +1,317 @@
+"""Bulk files to a HATS catalogue: every row once, in its place, and back with the stated loss."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("hats")
+
+from sky import GAIA, edited, make_sky, span
+from xplabels import archive
+from xplabels.archive.hats import partition_files, pixel_of
+from xplabels.cli import main
+from xplabels.conversion import convert_files
+from xplabels.conversion.rows import pixel_centres
+from xplabels.errors import InputError
+from xplabels.flags import Flag
+from xplabels.model import Model
+from xplabels.stars import CoefficientSpectra, Stars
+
+FILES = (101, 102, 103)
+"""The middle one lies across the border of two pieces of sky, at level-8 pixel 1024."""
+HALF = 2.0**-11
+"""Greatest relative error of rounding to float16 (and 2^-25 where numbers are tiny)."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, small_stars: Stars) -> Path:
+    """Three bulk files of 900 stars in all."""
+    folder = tmp_path_factory.mktemp("bulk")
+    make_sky(folder, small_stars[slice(0, 900)], FILES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory, made: Path) -> Path:
+    """The same as HATS, at most 200 rows a partition."""
+    path = tmp_path_factory.mktemp("hats") / "xp"
+    convert_files([made], path, most_rows=200)
+    return path
+
+
+def bulk(folder: Path) -> list[Path]:
+    return sorted(folder.glob("Xp*"))
+
+
+def contents(folder: Path) -> dict[str, list[object]]:
+    """Each partition's rows."""
+    return {
+        path.relative_to(folder).as_posix(): pq.read_table(path).to_pylist()
+        for path in partition_files(folder)
+    }
+
+
+def test_a_catalogue_as_the_hats_library_wants_it(catalogue: Path) -> None:
+    from hats import read_hats
+    from hats.io.skymap import read_skymap
+    from hats.io.validation import is_valid_catalog
+
+    assert is_valid_catalog(catalogue, strict=True)
+    info = read_hats(catalogue).catalog_info
+    assert (info.total_rows, info.ra_column, info.dec_column) == (900, "pixel_ra", "pixel_dec")
+    assert info.hats_max_rows <= 200
+    assert "centre of the HEALPix pixel" in info.xplabels_position
+    assert read_skymap(read_hats(catalogue), 8).sum() == 900
+
+
+def test_every_row_is_in_its_partition_in_order(catalogue: Path, made: Path) -> None:
+    ids = []
+    files = partition_files(catalogue)
+    for path in files:
+        table = pq.read_table(path)
+        pixel = pixel_of(path)
+        assert pixel is not None
+        for name, shift in (("source_id", 35), ("_healpix_29", 34)):
+            level_12 = table[name].to_numpy() >> shift
+            first, end = pixel.span(12)
+            assert ((level_12 >= first) & (level_12 < end)).all()
+        assert table.num_rows <= 200
+        ids.append(table["source_id"].to_numpy())
+    assert np.array_equal(np.concatenate(ids), archive.read(bulk(made)).source_id)
+    # some partition holds rows of two files
+    borders = [int(span(number).split("-")[1]) << 43 for number in FILES[:-1]]
+    assert any(
+        (some < border).any() and (some > border).any() for some in ids for border in borders
+    )
+
+
+def test_what_is_rounded_and_by_how_much(catalogue: Path, made: Path) -> None:
+    exact, back = archive.read(bulk(made)), archive.read(catalogue)
+    assert np.array_equal(exact.flags, back.flags)
+    assert isinstance(exact.spectra, CoefficientSpectra)
+    assert isinstance(back.spectra, CoefficientSpectra)
+    for band, other in ((exact.spectra.bp, back.spectra.bp), (exact.spectra.rp, back.spectra.rp)):
+        np.testing.assert_allclose(other.coefficients, band.coefficients, rtol=2.0**-24)
+        np.testing.assert_allclose(other.errors, band.errors, rtol=2.0**-24)
+        assert band.correlations is not None
+        assert other.correlations is not None
+        assert (np.abs(band.correlations) > 0.01).any()
+        np.testing.assert_allclose(other.correlations, band.correlations, rtol=HALF, atol=2.0**-25)
+        assert not np.array_equal(other.correlations, band.correlations)
+
+
+def test_it_predicts_the_same_within_the_rounding(
+    catalogue: Path, made: Path, small_model: Model
+) -> None:
+    exact = small_model.predict(archive.read(bulk(made)))
+    back = small_model.predict(archive.read(catalogue))
+    assert np.array_equal(exact.source_id, back.source_id)
+    assert np.array_equal(exact.flags, back.flags)
+    # labels come from coefficients alone: float32
+    assert np.nanmax(np.abs(back.values - exact.values) / exact.errors) < 1e-4
+    np.testing.assert_allclose(back.errors, exact.errors, rtol=1e-3)
+
+
+def test_predict_takes_a_catalogue(catalogue: Path, small_model: Model, tmp_path: Path) -> None:
+    small_model.save(tmp_path / "model")
+    words = ["predict", str(catalogue), "--model", str(tmp_path / "model")]
+    assert main([*words, "--output", str(tmp_path / "labels.parquet")]) == 0
+    labels = pq.read_table(tmp_path / "labels.parquet")
+    direct = small_model.predict(archive.read(catalogue))
+    assert np.array_equal(labels["source_id"].to_numpy(), direct.source_id)
+    np.testing.assert_allclose(labels["teff"].to_numpy(), direct.values[:, 0], rtol=1e-6)
+
+
+def test_polars_and_duckdb_read_it(catalogue: Path) -> None:
+    polars, duckdb = pytest.importorskip("polars"), pytest.importorskip("duckdb")
+    stars = archive.read(catalogue)
+    assert isinstance(stars.spectra, CoefficientSpectra)
+    packed = stars.spectra.rp.correlations
+    assert packed is not None
+    pattern = f"{catalogue}/dataset/**/*.parquet"
+    frame = polars.read_parquet(pattern, hive_partitioning=False).sort("source_id")
+    assert np.array_equal(frame["source_id"].to_numpy(), stars.source_id)
+    assert np.array_equal(
+        frame["rp_coefficient_correlations"].to_numpy().astype(np.float32), packed
+    )
+    rows = duckdb.sql(
+        f"select source_id, rp_coefficient_correlations from '{pattern}' order by source_id"
+    ).fetchall()
+    assert [row[0] for row in rows] == stars.source_id.tolist()
+    assert np.array_equal(np.array([row[1] for row in rows], np.float32), packed)
+
+
+def write_gaia(folder: Path, stars: Stars, number: int, stray: bool = False) -> None:
+    """A GaiaSource file: each star near the middle of its pixel, with four more sources."""
+    rng = np.random.default_rng(number)
+    ra, dec = (
+        column + rng.uniform(-2e-3, 2e-3, len(stars)) for column in pixel_centres(stars.source_id)
+    )
+    if stray:
+        ra[0] += 40.0
+    bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("bp", "rp"))
+    lines = ["# made", GAIA + ",pmra,pmdec"]
+    for row, star in enumerate(stars.source_id.tolist()):
+        for other in range(5):
+            cells = [star + other, ra[row], dec[row], bp[row], 100.0, rp[row], 120.0]
+            cells += [rng.normal(2, 1), 0.1, "NOT_AVAILABLE", 1.5, "null"]
+            lines.append(",".join(map(str, cells)).replace("nan", "null"))
+    path = folder / f"GaiaSource_{span(number)}.csv.gz"
+    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
+
+
+def test_positions_and_photometry_of_gaia_source(made: Path, tmp_path: Path) -> None:
+    for number, path in zip(FILES, bulk(made), strict=True):
+        write_gaia(tmp_path, archive.read(path), number, stray=number == 101)
+    done = convert_files([made], tmp_path / "xp", gaia_source=tmp_path, most_rows=200)
+    assert (done.rows, done.outside) == (900, 1)
+    table = pq.read_table([str(path) for path in partition_files(tmp_path / "xp")])
+    assert {"ra", "dec", "pmra", "pmdec"} < set(table.column_names)
+    assert "pixel_ra" not in table.column_names
+    centre = pixel_centres(table["source_id"].to_numpy())
+    assert np.abs(table["dec"].to_numpy() - centre[1]).max() < 2e-3
+    assert np.abs(table["ra"].to_numpy() - centre[0])[1:].max() < 2e-3
+    assert (table["pmra"].to_numpy() == 1.5).all()
+    # the star that stands elsewhere has an index in its partition all the same
+    assert table["_healpix_29"].to_numpy()[0] >> 34 != 0
+    stars = archive.read(tmp_path / "xp")
+    known, _ = stars.photometry.column("parallax")
+    assert np.isfinite(known).all()
+    assert not (stars.flags & int(Flag.BAD_ROW)).any()
+
+
+def test_a_star_that_gaia_source_lacks(made: Path, tmp_path: Path) -> None:
+    for number, path in zip(FILES, bulk(made), strict=True):
+        write_gaia(tmp_path, archive.read(path), number)
+    edited(tmp_path / f"GaiaSource_{span(102)}.csv.gz", lambda lines: [*lines[:-5]])
+    with pytest.raises(InputError, match="1 stars with spectra are absent"):
+        convert_files([made], tmp_path / "xp", gaia_source=tmp_path)
+    assert not (tmp_path / "xp").exists()
+    (tmp_path / f"GaiaSource_{span(102)}.csv.gz").unlink()
+    with pytest.raises(InputError, match=r"holds no GaiaSource_001020"):
+        convert_files([made], tmp_path / "xp", gaia_source=tmp_path)
+
+
+def test_the_same_whatever_the_order_and_the_workers(
+    made: Path, catalogue: Path, tmp_path: Path
+) -> None:
+    convert_files(bulk(made)[::-1], tmp_path / "xp", most_rows=200, workers=2)
+    assert contents(tmp_path / "xp") == contents(catalogue)
+
+
+def test_it_goes_on_where_it_stopped(made: Path, catalogue: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bulk"
+    shutil.copytree(made, folder)
+    whole = bulk(folder)[2].read_bytes()
+    bulk(folder)[2].write_bytes(whole[: len(whole) // 2])
+    output = tmp_path / "xp"
+    with pytest.raises(InputError, match="001030-001039"):
+        convert_files([folder], output, most_rows=200)
+    assert not output.exists()
+    assert not archive.hats.is_catalogue(tmp_path / "xp.partial")
+    with pytest.raises(InputError, match="other options"):
+        convert_files([folder], output, most_rows=100)
+    bulk(folder)[2].write_bytes(whole)
+    done = convert_files([folder], output, most_rows=200)
+    assert (done.rows, done.resumed) == (900, 1)
+    assert contents(output) == contents(catalogue)
+    assert not (tmp_path / "xp.partial").exists()
+    with pytest.raises(InputError, match="exists already"):
+        convert_files([folder], output, most_rows=200)
+    convert_files([folder], output, most_rows=60, overwrite=True)
+    assert contents(output) != contents(catalogue)
+
+
+def test_a_kill_loses_nothing(made: Path, catalogue: Path, tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from xplabels.conversion import catalogue, region
+
+write, count = region.write_partition, []
+
+def deadly(table, path):
+    count.append(path)
+    if len(count) == {len(partition_files(catalogue)) - 1}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(table, path)
+
+region.write_partition = deadly
+catalogue.convert_files([Path({str(made)!r})], Path({str(tmp_path / "xp")!r}), most_rows=200)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], env=os.environ, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not (tmp_path / "xp").exists()
+    done = convert_files([made], tmp_path / "xp", most_rows=200)
+    assert done.resumed == 1
+    assert contents(tmp_path / "xp") == contents(catalogue)
+
+
+def test_a_damaged_row_is_flagged_or_named(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bulk"
+    shutil.copytree(made, folder)
+    edited(bulk(folder)[1], lambda lines: [*lines[:9], lines[9].replace("[", "[x", 1), *lines[10:]])
+    with pytest.raises(InputError, match="row 7, source_id"):
+        convert_files([folder], tmp_path / "xp")
+    done = convert_files([folder], tmp_path / "xp", bad_rows="flag", overwrite=True)
+    assert (done.rows, done.damaged) == (900, 1)
+    stars = archive.read(tmp_path / "xp")
+    assert int((stars.flags & int(Flag.BAD_ROW) > 0).sum()) == 1
+
+
+def test_files_that_are_not_what_their_names_say(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bulk"
+    shutil.copytree(made, folder)
+    first, second, third = bulk(folder)
+    edited(second, lambda lines: [*lines[:9], lines[11], *lines[9:11], *lines[12:]])
+    with pytest.raises(InputError, match="comes after"):
+        convert_files([folder], tmp_path / "xp")
+    third.rename(folder / "XpContinuousMeanSpectrum_002030-002039.csv.gz")
+    with pytest.raises(InputError, match="is of pixel 001030"):
+        convert_files([bulk(folder)[-1]], tmp_path / "xp", overwrite=True)
+    first.rename(folder / "XpContinuousMeanSpectrum_001011-001025.csv.gz")
+    with pytest.raises(InputError, match="holds pixel 001020, as does"):
+        convert_files([folder], tmp_path / "xp", overwrite=True)
+    second.rename(folder / "spectra.csv.gz")
+    with pytest.raises(InputError, match="does not say which pixels"):
+        convert_files([folder / "spectra.csv.gz"], tmp_path / "xp")
+    with pytest.raises(InputError, match="holds no bulk file"):
+        convert_files([tmp_path], tmp_path / "xp")
+
+
+def test_a_gap_between_files_is_told(made: Path, tmp_path: Path) -> None:
+    first, _, last = bulk(made)
+    done = convert_files([first, last], tmp_path / "xp")
+    assert done.gaps == ((1020, 1029),)
+    assert "No file holds the level-8 pixels 001020 to 001029" in done.told()
+
+
+def test_a_folder_that_is_a_users_is_never_replaced(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "xp.partial").mkdir()
+    (tmp_path / "xp.partial" / "thesis.tex").touch()
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        convert_files([made], tmp_path / "xp", overwrite=True)
+
+
+def test_an_incomplete_copy_is_noticed(catalogue: Path, tmp_path: Path) -> None:
+    shutil.copytree(catalogue, tmp_path / "xp")
+    partition_files(tmp_path / "xp")[1].unlink()
+    with pytest.raises(InputError, match="1 of its partitions are absent"):
+        archive.read(tmp_path / "xp")
+
+
+def test_the_command_line(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["convert", str(made), "--output", str(tmp_path / "xp"), "--most-rows", "500"]
+    assert main(words) == 0
+    assert "900 stars in" in capsys.readouterr().out
+    assert main([*words, "--workers", "0", "--overwrite"]) == 2
