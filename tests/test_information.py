@@ -230,8 +230,9 @@ def test_the_command_shows_them(
     assert np.shape(branch["errors"]["c_fe"]) == (len(branch["teff"]), len(branch["fe_h"]))
     page = (tmp_path / "out" / "index.html").read_text()
     assert "What the spectra hold" in page
-    assert page.count("data:image/png") == 4
-    assert (tmp_path / "out" / "figures" / "information.png").stat().st_size > 10_000
+    assert page.count("data:image/png") == 5
+    for name in ("information", "fading"):
+        assert (tmp_path / "out" / "figures" / f"{name}.png").stat().st_size > 10_000
 
 
 def test_medians_and_scatter_in_bins() -> None:

@@ -295,6 +295,8 @@ def write_explanation(
         pictures[name] = png(figures.curves(name, found.wavelength, shown))
     if found.content is not None:
         pictures["information"] = png(figures.information(found.content))
+    if found.grid is not None:
+        pictures["fading"] = png(figures.fading(found.grid))
     page = _page(title, found, metrics, pictures, views)
     pages = {view.source_id: star_page(view, provenance or {}) for view in views}
     with whole_folder(folder, overwrite) as partial:

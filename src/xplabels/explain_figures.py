@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, cycle, islice
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from xplabels.attention import Attention
 from xplabels.differences import SIDES, Curve, correlations
-from xplabels.figures import CYCLE, axis_title, styled
-from xplabels.information import DUSTLESS, FREE, POPULATION, Content
+from xplabels.figures import CYCLE, MARKERS, axis_title, styled
+from xplabels.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.labels import LABELS
 
 if TYPE_CHECKING:
@@ -209,6 +209,41 @@ def information(content: Content) -> Figure:
     for ax, name in zip(axes[:, 0], content.names, strict=True):
         ax.set_ylabel(f"{LABELS[name].symbol}\nerror [{LABELS[name].unit}]")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+FADING = ("c_fe", "n_fe", "alpha_m")
+"""Labels that FS24, section 5.5, expect to fade in hot and metal-poor giants."""
+LARGEST = 3.0
+"""dex: where a bound is larger, the figure ends; nothing of the label is in the spectrum."""
+
+
+@styled
+def fading(branch: Mapping[str, Array]) -> Figure:
+    """Attainable errors against [Fe/H] along the giant branch, a panel a label, a line a Teff.
+
+    Parameters
+    ----------
+    branch
+        Label -> errors [T, M], as :func:`xplabels.information.grid` gives them by default.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    figure = Figure(figsize=(9.4, 3.3), layout="constrained")
+    axes = figure.subplots(1, len(FADING), sharex=True, sharey=True)
+    for ax, name in zip(axes, FADING, strict=True):
+        rows = zip(CYCLE, MARKERS, GRID["teff"], branch[name], strict=False)
+        for colour, marker, teff, errors in rows:
+            ax.plot(GRID["fe_h"], errors, color=colour, marker=marker, markersize=4,
+                    label=f"{teff:.0f} K")  # fmt: skip
+        ax.set(title=LABELS[name].symbol, xlabel=axis_title("fe_h"), yscale="log")
+        ax.set_ylim(top=LARGEST)
+        ax.yaxis.set_major_formatter(FuncFormatter(_few_ticks))
+        ax.yaxis.set_minor_formatter(FuncFormatter(_few_ticks))
+        ax.grid(which="both", axis="y", linewidth=0.4, alpha=0.4)
+    axes[0].set_ylabel("attainable error [dex], simulated")
+    axes[0].legend(title=f"along the giant branch,\n$G$ = {GRID_G:g}")
     return figure
 
 
