@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fetch_services import Services
     from stand_ins import FakeModel
@@ -30,6 +33,32 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the real Gaia files (../shared/data) are not here")
     return path
+
+
+@pytest.fixture
+def in_browser(tmp_path: Path) -> Callable[..., str]:
+    """Opens a file in headless Chromium; gives the title that its script left, or skips.
+
+    Further words are Chromium's own. Any message on the console fails the test.
+    """
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no Chromium here")
+
+    def opened(page: Path, *options: str) -> str:
+        command = [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--disable-background-networking", "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", *options,
+            "--dump-dom", page.as_uri(),
+        ]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        title = re.search(r"<title>(.*?)</title>", result.stdout)
+        assert title is not None, result.stderr[-500:]
+        assert "CONSOLE" not in result.stderr
+        return title[1]
+
+    return opened
 
 
 def quick(**keys: Any) -> Recipe:

@@ -77,8 +77,10 @@ def test_a_file_is_read_and_integers_pass_as_numbers(tmp_path) -> None:
     ],
 )
 def test_every_mistake_is_named(tmp_path, text, message) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         load_recipe(written(tmp_path, text))
+    assert str(caught.value.where) == str(tmp_path / "mine.toml")
+    assert "custom" not in str(caught.value)
 
 
 def test_an_unknown_name_lists_those_that_ship() -> None:

@@ -15,7 +15,7 @@ from xplabels.sections import Picture, Section, Table, score_text
 from xplabels.trend import Trend, trend_along
 from xplabels.unshrinking import Unshrinking
 from xplabels.validation import METAL_POOR, Validation
-from xplabels.wording import as_json, with_unit
+from xplabels.wording import as_json
 
 STATISTICS = ("slope", "rmse", "robust", "bias", "coverage_68", "coverage_95", "sharpness")
 GROUPS = {"all": "all", "metal_poor": "[Fe/H] < -1"}
@@ -59,8 +59,8 @@ class Estimates:
         )
         return plain
 
-    def section(self) -> Section:
-        """The section of the report."""
+    def section(self, reported: str) -> Section:
+        """The section of a report that is of the estimate ``reported``, but for this section."""
         rows = []
         for name in self.strength:
             for group, title in GROUPS.items():
@@ -69,7 +69,7 @@ class Estimates:
                         continue
                     one = groups[group][name]
                     rows.append(
-                        [f"{with_unit(name)}, {title}, {estimate}", f"{one.n:,}",
+                        [f"{name}, {title}, {estimate}", f"{one.n:,}",
                          *(score_text(one, key) for key in STATISTICS)]
                     )  # fmt: skip
         strengths = ", ".join(f"{value:.2f} {name}" for name, value in self.strength.items())
@@ -84,10 +84,10 @@ class Estimates:
                 f"were fitted on the validation part: {strengths}."
             ],
             [Table("Both estimates; ± is the bootstrap error", header, rows)],
-            self._pictures(),
+            self._pictures(reported),
         )
 
-    def _pictures(self) -> list[Picture]:
+    def _pictures(self, reported: str) -> list[Picture]:
         return [
             Picture(
                 f"slopes_{estimate}",
@@ -95,10 +95,11 @@ class Estimates:
                     tuple(trend.slopes), trend.along, trend.middle, *_slopes(trend)
                 ),
                 f"Slope against S/N, {estimate}",
-                f"The {estimate} estimate. Bins of equally many stars; bars are bootstrap errors.",
+                f"The {estimate} estimate, which the rest of this report is not about. Bins of "
+                "equally many stars; bars are bootstrap errors. 1: no trend to the mean.",
             )
             for estimate, trend in self.trends.items()
-            if trend is not None
+            if trend is not None and estimate != reported
         ]  # fmt: skip
 
 

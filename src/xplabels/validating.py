@@ -176,7 +176,7 @@ def validate_model(
         estimates = compare_estimates(
             validation, mean, model.unshrinking, *signal_to_noise(stars.spectra)
         )
-        more.sections.insert(0, estimates.section())
+        more.sections.insert(0, estimates.section(model.estimate))
         more.metrics["estimates"] = estimates.to_metrics()
     more.add_explanation(model, everyone, shown)
     provenance = {

@@ -241,7 +241,10 @@ def parse_recipe(keys: dict[str, Any], where: str = "recipe") -> Recipe:
                 f"unknown key {key!r}", where=where, remedy=f"did you mean {nearest!r}?"
             )
         values[key] = _converted(key, value, getattr(_DEFAULT, key), where)
-    return Recipe(**values)
+    try:
+        return Recipe(**values)
+    except InputError as error:  # which knows the recipe's name only, if it has one
+        raise InputError(error.what, where=where, remedy=error.remedy) from None
 
 
 def _converted(key: str, value: Any, default: Any, where: str) -> Any:
