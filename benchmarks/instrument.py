@@ -1,12 +1,13 @@
 """How good the instrument and its noise model are, against real sources.
 
     python benchmarks/instrument.py --field xp_field_2000.fits --archive xp_archive \
-        [--sun ASTMG173.csv] [--output benchmarks/results] [--figures docs/figures]
+        [--sun ASTMG173.csv] [--library] [--output benchmarks/results] [--figures docs/figures]
 
 Real sources calibrated with GaiaXPy and pushed back; what a spectrum that is cut short costs; a
 flat spectrum with bins ten times finer; the noise model's errors against real ones; correlations
-against those of three real sources; and, with --sun (ASTM G173-03, as it comes in the package
-pvlib), the Sun against the archive spectrum of 18 Sco.
+against those of three real sources; with --library, magnitudes of real stars (extra library)
+against those published; and, with --sun (ASTM G173-03, as it comes in the package pvlib), the Sun
+against the archive spectrum of 18 Sco.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def round_trip(coefficients: Array, wavelength: Array, extrapolate: bool) -> Arr
     return gaiaxpy_instrument().coefficients(seds, extrapolate=extrapolate)
 
 
-def bands_apart(coefficients: Array) -> Array:
-    """As :func:`round_trip`, but each band calibrated and pushed back alone, over 310-1100 nm."""
+def bands_apart(coefficients: Array, low: float, high: float) -> Array:
+    """As :func:`round_trip`, but each band calibrated and pushed back alone, over low-high nm."""
     from gaiaxpy.spectrum.sampled_basis_functions import SampledBasisFunctions
 
     instrument = gaiaxpy_instrument()
@@ -71,8 +72,47 @@ def bands_apart(coefficients: Array) -> Array:
         ).design_matrix
         # below its dispersion table, a band's pseudo-wavelengths mean nothing
         sampled[:, wavelength < model.dispersion["wavelength"][0]] = 0.0
+        sampled[:, (wavelength < low) | (wavelength > high)] = 0.0
         returned.append(coefficients[:, cut] @ sampled @ instrument.matrix[cut].T)
     return np.concatenate(returned, axis=1)
+
+
+def _typical(share: Array, rows: NDArray[np.bool_], digits: int) -> float:
+    """Median over indices of the median over stars."""
+    return round(float(np.median(np.median(np.abs(share[rows]), axis=0))), digits)
+
+
+def causes(coefficients: Array, errors: Array, g: Array, apart: Array, cut: Array) -> Any:
+    """What the deviation of :func:`round_trip` is made of, in bins of G.
+
+    Parameters
+    ----------
+    coefficients, errors, g
+        Of the stars, as the archive has them.
+    apart, cut
+        :func:`bands_apart` over 310-1100 nm and over 330-1050 nm.
+    """
+    finer = round_trip(coefficients, np.linspace(330.0, 1050.0, 7201), False)
+    coarse = round_trip(coefficients, np.linspace(330.0, 1050.0, 1441), False)
+    parts = {
+        "sampling, 0.5 nm in place of 0.1 nm": coarse - finer,
+        "one curve for both bands": coarse - cut,
+        "no light beyond 330-1050 nm": cut - apart,
+        "what no light makes": apart - coefficients,
+        "all": coarse - coefficients,
+    }
+    bright = np.repeat(coefficients[:, [0, 55]], 55, axis=1)
+    found = {}
+    for low, high in itertools.pairwise(G_BINS):
+        inside = (g > low) & (g <= high)
+        found[f"G {low:g}-{high:g}"] = {
+            title: {
+                "of the error": _typical(part / errors, inside, 3),
+                "of coefficient 0": _typical(part / bright, inside, 6),
+            }
+            for title, part in parts.items()
+        }
+    return found
 
 
 def by_brightness(z: Array, g: Array) -> dict[str, Any]:
@@ -192,23 +232,58 @@ def sun(path: Path, archive: Path) -> dict[str, Any]:
     return found
 
 
+def library_photometry(every: int = 8) -> dict[str, Any]:
+    """Synthesised minus published G, BP and RP of real stars whose sampled spectra are the SEDs.
+
+    These spectra cover 336-1020 nm; their ends are held.
+    """
+    from xplabels.library import read_library
+
+    stars = read_library()[slice(None, None, every)]
+    spectra = stars.spectra
+    seds = [Sed.of(spectra.wavelength, flux) for flux in spectra.flux]
+    made = magnitudes(gaiaxpy_instrument().coefficients(seds, extrapolate=True))
+    published = np.stack([stars.photometry.column(name)[0] for name in room.MAGNITUDES], axis=1)
+    off = {name: made[:, b] - published[:, b] for b, name in enumerate(("G", "BP", "RP"))}
+    off["BP - RP"] = off["BP"] - off["RP"]
+    return {
+        name: {
+            "stars": int(np.isfinite(values).sum()),
+            "median, mag": round(float(np.nanmedian(values)), 4),
+            "68.3 % within, mag": round(
+                float(np.nanpercentile(np.abs(values - np.nanmedian(values)), 68.3)), 4
+            ),
+        }
+        for name, values in off.items()
+    }
+
+
 @styled
-def draw_round_trip(z: Array, g: Array, path: Path) -> None:
-    """Median |z| by index and brightness."""
+def draw_round_trip(trips: dict[str, Array], sizes: dict[str, Array], g: Array, path: Path) -> None:
+    """Median deviation by index and brightness, a row of panels for each trip and unit.
+
+    ``trips`` are titles -> deviations [N, 110], ``sizes`` are titles -> what they are divided by.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for ax, title, first in zip(axes, ("BP", "RP"), (0, 55), strict=True):
-        for colour, (low, high) in zip(CYCLE, itertools.pairwise(G_BINS), strict=False):
-            inside = (g > low) & (g <= high)
-            median = np.median(np.abs(z[inside, first : first + 55]), axis=0)
-            label = f"{low:g} < G < {high:g}, N = {int(inside.sum())}"
-            ax.plot(median, ".-", color=colour, label=label, linewidth=1)
-        ax.axhline(1, color="black", linewidth=0.8)
-        ax.set(yscale="log", xlabel=f"index of the {title} coefficient")
-    axes[0].set_ylabel("median |returned − real| / error")
-    axes[1].legend()
+    figure = Figure(figsize=(8.8, 2.5 * len(trips)), layout="constrained")
+    axes = figure.subplots(len(trips), 2, sharex="col", sharey="row")
+    for row, (title, deviation) in zip(axes, trips.items(), strict=True):
+        for ax, band, first in zip(row, ("BP", "RP"), (0, 55), strict=True):
+            columns = slice(first, first + 55)
+            for colour, (low, high) in zip(CYCLE, itertools.pairwise(G_BINS), strict=False):
+                inside = (g > low) & (g <= high)
+                share = np.abs(deviation[inside, columns] / sizes[title][inside, columns])
+                label = f"{low:g} < G < {high:g}, N = {int(inside.sum())}"
+                ax.plot(np.median(share, axis=0), ".-", color=colour, label=label, linewidth=1)
+            if "error" in title:
+                ax.axhline(1, color="black", linewidth=0.8)
+            ax.set(yscale="log", title=f"{band}: {title}")
+    for ax, band in zip(axes[-1], ("BP", "RP"), strict=True):
+        ax.set_xlabel(f"index of the {band} coefficient")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("median |returned \N{MINUS SIGN} real|")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=110)
 
 
@@ -251,6 +326,7 @@ def main() -> None:
     parser.add_argument("--field", type=Path, required=True)
     parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--sun", type=Path)
+    parser.add_argument("--library", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
     args = parser.parse_args()
@@ -264,11 +340,14 @@ def main() -> None:
             coefficients, np.arange(336.0, 1020.1, 2.0), True
         ),
     }
-    z["bands apart, 310-1100 nm"] = bands_apart(coefficients)
+    apart, cut = bands_apart(coefficients, 310, 1100), bands_apart(coefficients, 330, 1050)
+    z["bands apart, 310-1100 nm"] = apart
+    back = z["sampled 330-1050 nm by 0.5 nm"]
     z = {title: (back - coefficients) / errors for title, back in z.items()}
     ratio = left_out_ratios(errors, g, bp - rp)
     found: dict[str, Any] = {
         "round trip": {title: by_brightness(values, g) for title, values in z.items()},
+        "what the round trip's deviation is made of": causes(coefficients, errors, g, apart, cut),
         "flat spectrum, bins ten times finer": finer_bins(),
         "shorter spectra": ranges(coefficients, errors, g),
         "noise, left-out stars": {
@@ -282,12 +361,19 @@ def main() -> None:
         },
         "correlations": correlations(args.archive),
     }
+    if args.library:
+        found["magnitudes of library stars, synthesised - published"] = library_photometry()
     if args.sun:
         found["Sun and 18 Sco"] = sun(args.sun, args.archive)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "instrument.json").write_text(json.dumps(found, indent=2) + "\n")
     args.figures.mkdir(parents=True, exist_ok=True)
-    draw_round_trip(z["sampled 330-1050 nm by 0.5 nm"], g, args.figures / "instrument.png")
+    bright = np.repeat(coefficients[:, [0, 55]], 55, axis=1)
+    whole = {"as users get them / error": back, "bands apart / error": apart}
+    sizes = dict.fromkeys(whole, errors) | {"as users get them / coefficient 0": bright}
+    whole |= {"as users get them / coefficient 0": back}
+    trips = {title: returned - coefficients for title, returned in whole.items()}
+    draw_round_trip(trips, sizes, g, args.figures / "instrument.png")
     draw_noise(ratio, g, args.figures / "noise.png")
     for trips in found["round trip"].values():
         for row in trips.values():
