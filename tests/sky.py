@@ -134,6 +134,19 @@ class Wrapped:
 
 
 @dataclass(frozen=True)
+class Watched(Wrapped):
+    """Keeps which engine was asked for, block after block."""
+
+    engines: list[str] = field(default_factory=list)
+
+    def predict(
+        self, stars: Stars, *, correlations: bool = False, engine: Any = "auto"
+    ) -> Prediction:
+        self.engines.append(engine)
+        return super().predict(stars, correlations=correlations, engine=engine)
+
+
+@dataclass(frozen=True)
 class Deadly(Wrapped):
     """Kills its process at certain stars, so many times over."""
 

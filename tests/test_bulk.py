@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +342,25 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
     peak(50)  # what is loaded and compiled once does not count
     assert peak(2000) < 1.3 * peak(200)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("isal", [True, False])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_file_is_summed_as_it_is_read(
+    ending: str, isal: bool, line_end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By both readers, of which the compiled one begins and the other goes on at odd line ends."""
+    if isal and not gunzip_has_isal():
+        pytest.skip("isal is not installed")
+    monkeypatch.setattr(gunzip, "has_isal", lambda: isal)
+    path = write(fake_stars(30, (10, 10)), tmp_path / f"s.{ending}")
+    text = gzip.decompress(path.read_bytes()) if ending == "csv.gz" else path.read_bytes()
+    text = text.replace(b"\n", line_end.encode())
+    path.write_bytes(gzip.compress(text) if ending == "csv.gz" else text)
+    expected = hashlib.md5(path.read_bytes()).hexdigest()
+    for reader in (bulk.read_bulk, partial(read_delimited, delimiter=",")):
+        digest = gunzip.Digest()
+        assert sum(len(stars) for stars in reader(path, "error", 7, digest=digest)) == 30  # type: ignore[operator]
+        digest.take_rest(path)
+        assert digest.hexadecimal() == expected
