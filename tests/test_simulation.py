@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from astropy.table import Table
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.archive import read
+from xplabels.archive import read, write_stars
 from xplabels.catalogue import write_catalogue
 from xplabels.cli import build_parser, main
 from xplabels.errors import InputError
@@ -121,6 +122,8 @@ def test_the_command_makes_a_table_that_predict_reads(
     files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
     output = str(tmp_path / "stars.parquet")
     assert main(["simulate", *files, "--g-mag", "13,15", "--output", output]) == 0
+    real = str(tmp_path / "real.parquet")
+    write_stars(replace(read(output), source_id=np.arange(11, 15), notes=("as seen",)), real)
     assert "4 simulated stars" in capsys.readouterr().out
     stars = read(output)
     assert stars.notes[0].startswith("these stars are simulated")
@@ -128,6 +131,10 @@ def test_the_command_makes_a_table_that_predict_reads(
     labels = str(tmp_path / "labels.csv")
     assert main(["predict", output, "--output", labels]) == 0
     assert np.isfinite(Table.read(labels)["teff"]).all()
+    for ending in ("parquet", "ecsv"):
+        catalogue = tmp_path / f"labels.{ending}"
+        assert main(["predict", real, output, "--output", str(catalogue)]) == 0
+        assert catalogue.read_bytes().count(b"these stars are simulated") == 1
     assert main(["simulate", *files, "--output", output]) == 2
     assert "exists already" in capsys.readouterr().err
     assert main(["simulate", *files, "--noiseless", "--output", output, "--overwrite"]) == 0

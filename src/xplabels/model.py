@@ -310,8 +310,7 @@ class _Predictor:
 
     def _meta(self, stars: Stars) -> dict[str, Any]:
         metadata = self.model.metadata
-        # what is simulated says so in its notes, and so must labels made from it
-        notes = {"NOTES": "; ".join(stars.notes)} if stars.notes else {}
+        notes = {"NOTES": "; ".join(stars.made)} if stars.made else {}
         return notes | {
             "MODEL": metadata.get("name", ""),
             "MODELSHA": metadata.get("sha256", ""),

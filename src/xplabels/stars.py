@@ -30,6 +30,8 @@ MEASUREMENTS = (
     "parallax",
 )
 """Broad-band magnitudes (Vega, mag) and the parallax (mas), by the archives' names."""
+MADE = ("simulated", "semi-synthetic")
+"""Words of notes on stars that are no real ones (:attr:`Stars.made`)."""
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,15 @@ class Stars:
     def where(self) -> str | None:
         """What messages call these stars: the file a user can look into, else their origin."""
         return self.file or self.origin or None
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Notes that say that the stars are no real ones, or not altogether.
+
+        What is made from such stars must say so, too; other notes may differ from one block of a
+        table to the next.
+        """
+        return tuple(note for note in self.notes if any(word in note for word in MADE))
 
     def with_photometry(self, photometry: Photometry) -> Stars:
         """The same stars with other photometry."""

@@ -224,11 +224,11 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema(parts)
     if output.suffix.lower() != ".parquet":
         whole = pa.concat_tables([pq.read_table(part) for part in parts])
-        write_table(from_arrow(whole), output, overwrite)
+        write_table(from_arrow(whole.cast(schema)), output, overwrite)
         return
-    schema = pq.read_schema(parts[0])
     with (
         whole_file(output, overwrite) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
@@ -236,6 +236,19 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
         for part in parts:
             for group in _row_groups(pq.ParquetFile(part)):
                 writer.write_table(group.replace_schema_metadata(schema.metadata))
+
+
+def _schema(parts: Sequence[Path]) -> pa.Schema:
+    """The first part's, with what any of them notes of its stars."""
+    import pyarrow.parquet as pq
+
+    schemas = [pq.read_schema(part) for part in parts]
+    metadata = dict(schemas[0].metadata or {})
+    notes = dict.fromkeys((schema.metadata or {}).get(b"NOTES") for schema in schemas)
+    kept = [note for note in notes if note]
+    if kept:
+        metadata[b"NOTES"] = b"; ".join(kept)
+    return schemas[0].with_metadata(metadata)
 
 
 def _row_groups(file: Any) -> Iterator[pa.Table]:
