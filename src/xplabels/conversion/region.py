@@ -131,9 +131,10 @@ def convert_region(region: Region, parent: Path) -> Record:
 
 
 def write_partition(table: Any, path: Path) -> None:
-    """One partition as Parquet, encoded as HATS does but for float16.
+    """One partition as Parquet, encoded as the HATS library does, but for the arrays.
 
-    DuckDB reads no byte-split float16, so that correlations stay plain.
+    DuckDB reads no byte-split float16, so that correlations stay plain; the smallest and largest
+    of all coefficients of all stars, which take longest to write, are of no use.
     """
     import pyarrow.parquet as pq
     from hats.io.file_io.file_io import get_parquet_write_table_kwargs
@@ -146,7 +147,10 @@ def write_partition(table: Any, path: Path) -> None:
     keys = get_parquet_write_table_kwargs(
         table.schema, write_table_kwargs=ZSTD | {"column_encoding": halves}
     )
-    pq.write_table(table, path, **(keys | {"row_group_size": ROW_GROUP}))
+    numbers = [field.name for field in table.schema if field.type.num_fields == 0]
+    pq.write_table(
+        table, path, **(keys | {"row_group_size": ROW_GROUP, "write_statistics": numbers})
+    )
 
 
 def _indexed(pieces: Sequence[Any], pixel: Pixel) -> tuple[Any, int]:
