@@ -20,11 +20,12 @@ inputs. Of both recipes: z with and without the model part of the error, which t
 twice.
 
 Each run is a piece by itself, with its own file in PIECES; --only names some, so that pieces may
-run side by side, and each that ends puts all that stand together in OUTPUT/giants.json. A piece
-that stands under the same settings is not run again. --scale 0.02 tries all of it in minutes (the
-results say that they are of a trial). On a machine without GaiaXPy and dust_extinction, take the
-table and --sampling from benchmarks/giants_table.py. In full about three hours on two cores,
-estimated.
+run side by side, and each that ends puts all that stand together in OUTPUT/giants.json, and in
+giants.md as docs/giants.md shows them. A piece that stands under the same settings is not run
+again. --scale 0.02 tries all of it in minutes (the results say that they are of a trial). On a
+machine without GaiaXPy and dust_extinction, take the table and --sampling from
+benchmarks/giants_table.py. On one core a run of --different 23357 takes eight minutes (without
+the paper's), one with the fainter copies about 25.
 """
 
 from __future__ import annotations
@@ -159,7 +160,15 @@ def perform(
         "recipe": run.recipe.to_dict(),
         "violated": calibration_gate(validation),
         **told(validation),
+        **unshrunk(model, prediction, test),
     }  # fmt: skip
+
+
+def unshrunk(model: Model, prediction: Prediction, test: Stars) -> dict[str, Any]:
+    """Scores without the trend to the mean."""
+    if model.unshrinking is None:
+        return {}
+    return {"unshrunk": told(scored(model.unshrinking.apply(prediction), test))}
 
 
 def thinned(stars: Stars, count: int) -> Stars:
@@ -173,7 +182,7 @@ def facts(stars: Stars, test: Stars, scale: float, paper_scale: float) -> dict[s
     """What the results are of."""
     train_part = part_mask(stars.source_id, "train", TEST_FRACTION)
     return {
-        "stars": "semi-synthetic giants: " + stars.origin,
+        "stars": stars.origin,
         "n": len(stars),
         "n_different": int((stars.source_id < FIRST_COPY).sum()),
         "n_train": int(train_part.sum()),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from giants_words import markdown
 from xplabels.features import input_variance
 from xplabels.flags import UNUSABLE
 from xplabels.giants import NAMES
@@ -133,16 +134,21 @@ def read_piece(folder: Path, name: str, about: dict[str, Any]) -> dict[str, Any]
 
 
 def merge(folder: Path, names: tuple[str, ...], about: dict[str, Any], file: Path) -> str:
-    """Write the results that stand as one file; returns them as text."""
+    """Write the results that stand as one file and as Markdown; returns them as text."""
     pieces = {name: read_piece(folder, name, about) for name in names}
     results = about | {"runs": {name: piece for name, piece in pieces.items() if piece}}
     _write(file, results)
+    _put(file.with_suffix(".md"), markdown(results))
     return table(results)
 
 
 def _write(file: Path, contents: dict[str, Any]) -> None:
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(contents, indent=1) + "\n")
+    _put(file, json.dumps(contents, indent=1) + "\n")
+
+
+def _put(file: Path, text: str) -> None:
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    partial.write_text(text)
     partial.replace(file)
 
 

@@ -13,6 +13,7 @@ from stand_ins import FakeModel, make_stars
 from xplabels import __version__
 from xplabels.archive import write_stars
 from xplabels.cli import build_parser, main
+from xplabels.errors import InputError
 from xplabels.flags import Flag
 from xplabels.labels import LABELS
 from xplabels.split import part_mask
@@ -82,6 +83,18 @@ def test_models_lists_and_prints_cards(
     assert capsys.readouterr().out == "# fake\n"
 
 
+@pytest.fixture
+def opaque(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in has no network to look into."""
+    from xplabels import explain_section
+
+    def refused(*given: object) -> None:
+        raise InputError("it has no network")
+
+    monkeypatch.setattr(explain_section, "attention", refused)
+
+
+@pytest.mark.usefixtures("opaque")
 def test_validate_takes_the_test_part_only(
     folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +113,7 @@ def test_validate_takes_the_test_part_only(
         assert (folder / name / "metrics.json").exists()
 
 
+@pytest.mark.usefixtures("opaque")
 def test_without_photometry_the_tolerances_double(folder: Path, model: FakeModel) -> None:
     write_stars(make_stars(1, count=300), folder / "stars.parquet")
     words = ["validate", "fake", "stars.parquet", "--output"]
@@ -111,6 +125,7 @@ def test_without_photometry_the_tolerances_double(folder: Path, model: FakeModel
     assert "counts 2 times" in (folder / "without" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("opaque")
 def test_a_report_needs_no_latex_whatever_was_imported_before(
     folder: Path, model: FakeModel
 ) -> None:

@@ -53,6 +53,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         f"- Errors recalibrated on the validation part: {'yes' if model.recipe.recalibrate else 'no'}; "  # noqa: E501
         f"factors (68.3 %) {_numbers(model.calibration.factor)}, "
         f"(95.4 %) {_numbers(model.calibration.factor_95)}.",
+        *_unshrinking(model),
         f"- Recipe `{model.recipe.name}`, seed {metadata['seed']}, "
         f"xplabels {metadata['versions']['xplabels']}.",
         *(f"- {note}" for note in training["notes"]),
@@ -72,6 +73,15 @@ def _likelihood(model: Model) -> str:
     if model.recipe.likelihood == "gaussian":
         return "Gaussian"
     return f"Student t with {model.recipe.dof:g} degrees of freedom"
+
+
+def _unshrinking(model: Model) -> list[str]:
+    if model.unshrinking is None:
+        return []
+    return [
+        "- `--unshrunk` takes the trend to the mean out of the labels, with strengths "
+        f"{_numbers(model.unshrinking.strength)} (1: labels and errors are Gaussian)."
+    ]
 
 
 def _numbers(values: Any) -> str:

@@ -116,6 +116,7 @@ def validate_model(
     every: bool = False,
     withhold_photometry: bool = False,
     unshrunk: bool = False,
+    beside: Model | None = None,
     against: Request | None = None,
     training_labels: Labels | None = None,
     overwrite: bool = False,
@@ -127,7 +128,8 @@ def validate_model(
     ``withhold_photometry`` predicts from the spectra alone, and doubles the tolerances on
     calibration; magnitudes still make the bins. ``unshrunk`` takes the trend to the mean out of
     the labels (:mod:`xplabels.unshrinking`); for a model that was not fitted for it, that is done
-    here, from the validation part of ``stars``. ``against`` adds a comparison with another
+    here, from the validation part of ``stars``. ``beside`` is another model, compared on the same
+    stars. ``against`` adds a comparison with another
     survey, whose labels take the place of the known ones for stars that have none.
     ``training_labels``, where the caller has them, are drawn behind the errors.
 
@@ -137,9 +139,7 @@ def validate_model(
         See :func:`reporting_stars` and :func:`~xplabels.against.read_against`; if the output
         exists and ``overwrite`` is false.
     """
-    from xplabels.estimates import compare_estimates
     from xplabels.report import write_report
-    from xplabels.trend import signal_to_noise
     from xplabels.validation import validate
 
     check_new_folder(output, REPORT_FILES, overwrite)
@@ -172,12 +172,9 @@ def validate_model(
     known = labels if survey is None else None
     comparison = None if against is None else _compared(against, stars, known, prediction)
     more = _supplements(stars, validation, comparison, say)
-    if model.unshrinking is not None:
-        estimates = compare_estimates(
-            validation, mean, model.unshrinking, *signal_to_noise(stars.spectra)
-        )
-        more.sections.insert(0, estimates.section(model.estimate))
-        more.metrics["estimates"] = estimates.to_metrics()
+    more.add_estimates(model, validation, mean, stars)
+    if beside is not None:
+        more.add_model(model, beside, validation, shown)
     more.add_explanation(model, everyone, shown)
     provenance = {
         "command": command,
@@ -244,6 +241,36 @@ class _Supplements:
 
     sections: list[Section] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    def add_estimates(
+        self, model: Model, validation: Validation, mean: Prediction, stars: Stars
+    ) -> None:
+        """With and without the trend to the mean, if the model knows how."""
+        from xplabels.estimates import compare_estimates
+        from xplabels.trend import signal_to_noise
+
+        if model.unshrinking is None:
+            return
+        along = signal_to_noise(stars.spectra)
+        found = compare_estimates(validation, mean, model.unshrinking, *along)
+        self.sections.insert(0, found.section(model.estimate))
+        self.metrics["estimates"] = found.to_metrics()
+
+    def add_model(self, model: Model, other: Model, validation: Validation, stars: Stars) -> None:
+        """Another model on the same stars."""
+        from xplabels.beside import compare_models
+
+        ours, theirs = test_fraction_of(model), test_fraction_of(other)
+        note = ""
+        if theirs < ours:
+            note = (
+                f"It kept a share of {theirs:g} of the stars for testing and this one {ours:g}: it "
+                "may have been trained on some of these stars, if they are those it learnt from."
+            )
+        title = str(other.metadata.get("name") or "another model")
+        found = compare_models(validation, other.predict(stars), title, note)
+        self.sections.append(found.section())
+        self.metrics["beside"] = found.to_metrics()
 
     def add_explanation(self, model: Model, everyone: Stars, compared: Stars) -> None:
         """What the model looks at, of all stars of the table and of those compared."""

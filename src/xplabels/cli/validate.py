@@ -70,6 +70,11 @@ def add(verbs: Verbs) -> None:
         help="predict from the spectra alone, and judge the larger errors by twice the margins",
     )
     add_unshrunk(verb)
+    verb.add_argument(
+        "--beside",
+        metavar="MODEL",
+        help="another model of the same stars beside this one, such as one with an input left out",
+    )
     add_selection(verb, "compare only stars inside a range of a known label, e.g. fe_h=:-1")
     add_tables(verb)
     add_overwrite(verb)
@@ -113,6 +118,7 @@ def run(args: argparse.Namespace) -> None:
     request = _request(args)
     check_new_folder(args.output, REPORT_FILES, args.overwrite)
     model = Model.load(args.model)
+    beside = None if args.beside is None else Model.load(args.beside)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
     stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
@@ -124,6 +130,7 @@ def run(args: argparse.Namespace) -> None:
         every=args.all,
         withhold_photometry=args.withhold_photometry,
         unshrunk=args.unshrunk,
+        beside=beside,
         against=request,
         overwrite=args.overwrite,
         command=args.command,

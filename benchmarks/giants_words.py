@@ -1,0 +1,109 @@
+"""The results of benchmarks/giants.py as the tables of docs/giants.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xplabels.giants import NAMES
+from xplabels.paper_tables import TABLE_1
+
+SYMBOLS = {
+    "teff": "Teff (K)", "logg": "log g", "fe_h": "[Fe/H]", "c_fe": "[C/Fe]", "n_fe": "[N/Fe]",
+    "alpha_m": "[alpha/M]",
+}  # fmt: skip
+WORDS = {
+    "default": "`default`", "paper": "`paper`", "no_m_pseudo": "without M_pseudo",
+    "no_wise": "without WISE", "no_2mass": "without 2MASS", "xp_alone": "XP alone",
+    "eq2": "eq. 2 for the exact covariance", "missing_labels": "a third of the labels missing",
+}  # fmt: skip
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Tables of accuracy, of calibration and of what is counted twice, as far as runs stand."""
+    runs = results["runs"]
+    stars = (
+        f"{results['n']:,} semi-synthetic giants, {results['n_different']:,} of them different; "
+        f"{results['n_train']:,} train, {results['n_test']:,} test. `paper` at "
+        f"{results['paper_scale']:g} of its 20,000 iterations a batch."
+        + (f" A trial at {results['scale']:g} of the epochs." if results["trial"] else "")
+    )
+    parts = [stars, accuracy(runs), calibration(runs)]
+    parts += [twice(runs)] if any("counted_twice" in run for run in runs.values()) else []
+    parts += [diagonal(runs["default"])] if "default" in runs else []
+    return "\n\n".join(parts) + "\n"
+
+
+def rows_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(row: dict[str, Any], key: str) -> str:
+    """A score with its bootstrap error, of two significant digits."""
+    error = row["error_of"][key]
+    digits = max(0, 1 - int(f"{error:e}".split("e")[1])) if error > 0 else 3
+    return f"{row[key]:.{digits}f} +- {error:.{digits}f}"
+
+
+def accuracy(runs: dict[str, Any]) -> str:
+    """RMSE of every run, and robust scatter and slope of the two recipes."""
+    header = ["RMSE", *(SYMBOLS[name] for name in NAMES)]
+    rows = [
+        [WORDS[title], *(cell(run["labels"][name], "rmse") for name in NAMES)]
+        for title, run in runs.items()
+    ]
+    for title in ("default", "paper"):
+        if title in runs:
+            for key, words in (("robust", "robust scatter"), ("slope", "slope")):
+                cells = (cell(runs[title]["labels"][name], key) for name in NAMES)
+                rows.append([f"{WORDS[title]}, {words}", *cells])
+    printed = (f"{TABLE_1[name][3]:g}" for name in NAMES)
+    return rows_of(header, [*rows, ["the paper, other stars", *printed]])
+
+
+def calibration(runs: dict[str, Any]) -> str:
+    """Coverage, robust std of z, joint coverage and cost of every run."""
+    header = ["", "in 68.3 %", "in 95.4 %", "robust std of z", "six together", "training",
+              "prediction"]  # fmt: skip
+    rows = []
+    for title, run in runs.items():
+        labels, cost, joint = run["labels"], run["cost"], run["joint"]
+        spans = [
+            f"{min(v):.{d}f} to {max(v):.{d}f}{unit}"
+            for key, factor, d, unit in (
+                ("coverage_68", 100, 1, " %"), ("coverage_95", 100, 1, " %"),
+                ("robust_std_z", 1, 2, ""),
+            )
+            for v in [[factor * labels[name][key] for name in NAMES]]
+        ]  # fmt: skip
+        rows.append([
+            WORDS[title], *spans,
+            f"{100 * joint['coverage_68']:.1f} and {100 * joint['coverage_95']:.1f} %",
+            f"{cost['training_cpu_seconds']:.0f} s", f"{cost['prediction_us_a_star']:.0f} us",
+        ])  # fmt: skip
+    return rows_of(header, rows)
+
+
+def twice(runs: dict[str, Any]) -> str:
+    """Spread of z with and without the network's own scatter in the error."""
+    rows = [
+        [f"{WORDS[title]}, {part}", *(f"{labels[name]['robust_std_z']:.2f}" for name in NAMES)]
+        for title, run in runs.items()
+        for part, labels in run.get("counted_twice", {}).items()
+    ]
+    return rows_of(["robust std of z", *(SYMBOLS[name] for name in NAMES)], rows)
+
+
+def diagonal(run: dict[str, Any]) -> str:
+    """Input errors by the diagonal of the inputs' covariance over those by all of it."""
+    found = run["diagonal_covariance"]
+    ratios = found["input_error_over_full_05_50_95"]
+    cells = ["{1:.2f} ({0:.2f} to {2:.2f})".format(*ratios[name]) for name in NAMES]
+    coverages = [
+        [f"in 68.3 %, {words}",
+         *(f"{100 * found[key][name]['coverage_68']:.1f} %" for name in NAMES)]
+        for key, words in (("full", "full"), ("diagonal", "diagonal"))
+    ]  # fmt: skip
+    header = [f"input error, N = {found['n']:,}", *(SYMBOLS[name] for name in NAMES)]
+    return rows_of(header, [["diagonal over full: median (5 to 95 %)", *cells], *coverages])
