@@ -74,11 +74,12 @@ def correlation_lines(by_label: Mapping[str, Correlations]) -> list[str]:
     """A row a pair, a column a label: both sides together, and (BP, RP)."""
     rows = []
     for one, other in PAIRS:
-        row = [f"{TITLES[one]} / {TITLES[other]}"]
+        row = []
         for correlations in by_label.values():
             both, *sides = (of_pair(correlations, one, other, side) for side in ("both", *SIDES))
             row.append(both if both == "-" else f"{both} ({', '.join(sides)})")
-        rows.append(row)
+        if any(cell != "-" for cell in row):
+            rows.append([f"{TITLES[one]} / {TITLES[other]}", *row])
     return table(["correlation: both sides (BP, RP)", *map(name_of, by_label)], rows)
 
 
@@ -122,7 +123,9 @@ def told(model: Model, found: Explanation) -> list[str]:
     digest = str(model.metadata.get("sha256", ""))[:12]
     return [
         f"Of the model `{model.metadata.get('name', '')}` whose `model.json` has the SHA-256 "
-        f"{digest}...; the curves' stars: {'; '.join(found.flow)}.",
+        f"{digest}... (recipe `{model.recipe.name}`, hidden layers {list(model.recipe.hidden)}, "
+        f"{model.recipe.epochs} epochs, {model.metadata['training']['n_train']:,} training stars). "
+        f"The curves' stars: {'; '.join(found.flow)}.",
         "",
     ]
 
@@ -150,7 +153,7 @@ def draw(found: Explanation, labels: Sequence[str], prefix: str, folder: Path) -
     }
     for label in labels:
         pictures[label] = figures.curves(label, found.wavelength, found.curves[label])
-    if found.grid is not None:
+    if found.grid is not None and prefix == "explain":  # of no model: the same for all
         pictures["fading"] = figures.fading(found.grid)
     for name, figure in pictures.items():
         (folder / f"{prefix}_{name}.png").write_bytes(png(figure))
@@ -177,6 +180,10 @@ def library_block(model: Model, folder: Path) -> list[str]:
         f"What the spectra hold beside what the model reaches of them, medians: {content.told}.",
         "",
         *information_lines(content),
+        "",
+        "Bounds along the giant branch, dust free, solar ratios, at four temperatures and [Fe/H]:",
+        "",
+        *branch_lines(found.grid or {}),
     ]
 
 
@@ -194,8 +201,6 @@ def giants_block(model: Model, giants: Path, folder: Path) -> list[str]:
         f"What the spectra hold beside what the model reaches of them, medians: {content.told}.",
         "",
         *information_lines(content),
-        "",
-        *branch_lines(found.grid or {}),
     ]
 
 

@@ -162,12 +162,27 @@ def test_what_cannot_be_explained_is_told(tmp_path: Path, model: Model, stars: S
         read_extinction(twice, stars)
 
 
+DOCS = Path(__file__).parents[1] / "docs"
+
+
 def test_documented_commands_parse() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "explain.md").read_text()
+    text = (DOCS / "explain.md").read_text()
     commands = re.findall(r"^    \$ (xplabels .+)$", text, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 1
     for command in commands:
         build_parser().parse_args(shlex.split(command)[1:])
+
+
+def test_documented_numbers_are_of_the_model_that_ships() -> None:
+    text = (DOCS / "explain.md").read_text()
+    block = re.search(r"<!-- library: begin -->\n(.*?)<!-- library: end -->", text, re.DOTALL)
+    assert block is not None
+    told = re.search(r"SHA-256 ([0-9a-f]{12})", block[1])
+    digest = Model.load("apogee-dr17-library").metadata["sha256"]
+    assert told is not None
+    assert digest.startswith(told[1]), "run python benchmarks/explain.py"
+    for figure in re.findall(r"\]\((figures/[^)]+)\)", text):
+        assert (DOCS / figure).is_file()
 
 
 def test_the_report_shows_what_the_model_looks_at(

@@ -18,6 +18,7 @@ from xplabels import differences
 from xplabels.archive import write_stars
 from xplabels.attention import input_covariance
 from xplabels.cli import main
+from xplabels.derivatives import derivative_blocks
 from xplabels.errors import InputError
 from xplabels.explain import label_curves
 from xplabels.flags import MEANING, Flag
@@ -102,6 +103,22 @@ def test_information_adds_up_and_sits_where_the_error_is_small(
     assert (view.information >= 0).all()
     again = star_view(model, stars, view.source_id, input_covariance(model, stars))
     np.testing.assert_allclose(again.information, view.information)
+
+
+def test_information_is_the_squared_change_over_the_squared_error(
+    model: Model, stars: Stars, view: StarView
+) -> None:
+    """Each step as the page's words have it, with other code."""
+    x = model.feature_set.compute(stars).x[:, :110]
+    weights = np.cov(x.T, bias=True)
+    (block,) = derivative_blocks(model, stars[[3]])
+    jacobian = block.jacobian[0, :, :110]
+    inverse = weights @ jacobian.T @ np.linalg.inv(jacobian @ weights @ jacobian.T)
+    wavelength, change = sampled_flux(inverse.T)
+    for k in range(2):
+        density = (change[k] / view.flux_error) ** 2
+        share = 100 * density / np.trapezoid(density, wavelength)
+        np.testing.assert_allclose(view.information[k], share, rtol=1e-4, atol=1e-7)
 
 
 def test_sampled_spectra_show_as_they_are(stars: Stars) -> None:

@@ -42,6 +42,8 @@ LINES: tuple[tuple[str, float, float], ...] = (
 TEFF_UNIT = 1000.0
 """FS24 draw the attention of teff divided by 1000 K."""
 CONSTANT = "rp_0"
+WIDEST = 14.0
+"""Inches: a figure of more inputs has narrower bars."""
 INPUT_TITLES = {
     "bp_rp": r"$G_\mathrm{BP}-G_\mathrm{RP}$", "j_h": "$J-H$", "w1_w2": "$W_1-W_2$",
     "h_w2": "$H-W_2$", "m_pseudo": "p-mag",
@@ -68,7 +70,7 @@ def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
         if name != CONSTANT and (name in INPUT_TITLES or _order(name) < coefficients)
     ]
     figure = Figure(
-        figsize=(max(5.0, 0.42 * len(shown) + 1.5), 1.3 * len(found.names) + 0.8),
+        figsize=(min(max(5.0, 0.42 * len(shown) + 1.5), WIDEST), 1.3 * len(found.names) + 0.8),
         layout="constrained",
     )
     rows = figure.subplots(len(found.names), 1, sharex=True, squeeze=False)[:, 0]
@@ -79,7 +81,12 @@ def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
         ax.bar(at, deviation[shown] / unit, color=colours, width=0.75)
         told = "10$^3$ K" if name == "teff" else LABELS[name].unit
         ax.set_ylabel(f"{LABELS[name].symbol}\n[{told}]")
-    rows[-1].set_xticks(at, [_input_title(found.inputs[i]) for i in shown], rotation=60)
+    crowded = 0.42 * len(shown) + 1.5 > WIDEST
+    rows[-1].set_xticks(
+        at, [_input_title(found.inputs[i]) for i in shown],
+        rotation=90 if crowded else 60, fontsize=6.5 if crowded else None,
+    )  # fmt: skip
+    rows[-1].set_xlim(-0.7, len(shown) - 0.3)
     figure.supylabel("standard deviation of the attention $J_{ij}x_i$")
     return figure
 
@@ -238,10 +245,10 @@ def fading(branch: Mapping[str, Array]) -> Figure:
             ax.plot(GRID["fe_h"], errors, color=colour, marker=marker, markersize=4,
                     label=f"{teff:.0f} K")  # fmt: skip
         ax.set(title=LABELS[name].symbol, xlabel=axis_title("fe_h"), yscale="log")
-        ax.set_ylim(top=LARGEST)
         ax.yaxis.set_major_formatter(FuncFormatter(_few_ticks))
         ax.yaxis.set_minor_formatter(FuncFormatter(_few_ticks))
         ax.grid(which="both", axis="y", linewidth=0.4, alpha=0.4)
+    axes[0].set_ylim(0.8 * min(branch[name].min() for name in FADING), LARGEST)
     axes[0].set_ylabel("attainable error [dex], simulated")
     axes[0].legend(title=f"along the giant branch,\n$G$ = {GRID_G:g}")
     return figure
