@@ -268,6 +268,20 @@ def test_the_same_photometry_gives_the_same_labels_wherever_it_is_kept(
         assert catalogues(tmp_path / name) == expected
 
 
+def test_what_is_carried_comes_from_the_first_table_that_has_it(
+    sky: Path, small_model: Model, tmp_path: Path
+) -> None:
+    run(sky, tmp_path / "gaia", small_model, carried=("ra",))
+    table = tmp_path / "t.csv"
+    table.write_text("source_id,ra,ruwe\n128,77.5,1.25\n")
+    run(sky, tmp_path / "both", small_model, tables=(table,), carried=("ra", "ruwe"))
+    for name in catalogues(tmp_path / "gaia"):
+        gaia, both = (pq.read_table(tmp_path / folder / name) for folder in ("gaia", "both"))
+        assert gaia["ra"].equals(both["ra"])
+        ruwe = both["ruwe"].to_numpy()
+        assert ((ruwe == 1.25) == (both["source_id"].to_numpy() == 128)).all()
+
+
 def test_a_spectrum_file_without_its_gaia_source_fails_alone(
     sky: Path, small_model: Model, tmp_path: Path
 ) -> None:

@@ -300,6 +300,18 @@ def test_a_truncated_file_does_not_stop_the_others(
     assert len(ids(tmp_path / "out")) == len(set(ids(tmp_path / "out"))) == 3 * ROWS
 
 
+def test_an_old_catalogue_of_a_file_that_has_gone_bad_does_not_stay(
+    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+) -> None:
+    output, names = tmp_path / "out", list(undisturbed)
+    run(inputs, output, small_model)
+    truncate(inputs / spectra_name(1))
+    for _ in range(2):
+        assert list(run(inputs, output, small_model).failed) == [inputs / spectra_name(1)]
+        assert list(catalogues(output)) == [names[0], names[2]]
+        assert not entry_path(output / names[1]).exists()
+
+
 def test_a_damaged_row_is_named_and_the_rest_predicted(
     inputs: Path, small_model: Model, tmp_path: Path, undisturbed: dict[str, bytes], sky: Path
 ) -> None:
