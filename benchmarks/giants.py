@@ -54,6 +54,7 @@ from giants_scores import (
     told,
     write_piece,
 )
+from giants_words import show
 from xplabels.archive import read
 from xplabels.farther import FIRST_COPY
 from xplabels.features import AUXILIARY
@@ -182,7 +183,7 @@ def facts(stars: Stars, test: Stars, scale: float, paper_scale: float) -> dict[s
     """What the results are of."""
     train_part = part_mask(stars.source_id, "train", TEST_FRACTION)
     return {
-        "stars": stars.origin,
+        "stars": "semi-synthetic giants: " + stars.origin,
         "n": len(stars),
         "n_different": int((stars.source_id < FIRST_COPY).sum()),
         "n_train": int(train_part.sum()),
@@ -213,6 +214,9 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--sampling", type=Path, metavar="sampling.npz")
     parser.add_argument("--device", default="cpu", help="where to train (default cpu)")
+    parser.add_argument(
+        "--docs", type=Path, metavar="giants.md", help="page to write the tables into"
+    )
     parser.add_argument("--again", action="store_true", help="forget results that stand")
     return parser.parse_args()
 
@@ -243,6 +247,8 @@ def main() -> None:
         print(f"{name}: {found['cost']['training_seconds']} s", flush=True)
     arguments.output.mkdir(parents=True, exist_ok=True)
     print(merge(pieces, tuple(every), about, arguments.output / "giants.json"))
+    if arguments.docs is not None:
+        show(json.loads((arguments.output / "giants.json").read_text()), arguments.docs)
 
 
 if __name__ == "__main__":

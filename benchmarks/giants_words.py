@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from xplabels.giants import NAMES
@@ -24,14 +25,29 @@ def markdown(results: dict[str, Any]) -> str:
     runs = results["runs"]
     stars = (
         f"{results['n']:,} semi-synthetic giants, {results['n_different']:,} of them different; "
-        f"{results['n_train']:,} train, {results['n_test']:,} test. `paper` at "
-        f"{results['paper_scale']:g} of its 20,000 iterations a batch."
+        f"{results['n_train']:,} train, {results['n_test']:,} test."
+        + (
+            f" `paper` at {results['paper_scale']:g} of its 20,000 iterations a batch."
+            if "paper" in runs
+            else ""
+        )
         + (f" A trial at {results['scale']:g} of the epochs." if results["trial"] else "")
     )
     parts = [stars, accuracy(runs), calibration(runs)]
     parts += [twice(runs)] if any("counted_twice" in run for run in runs.values()) else []
     parts += [diagonal(runs["default"])] if "default" in runs else []
     return "\n\n".join(parts) + "\n"
+
+
+MARKS = ("<!-- tables of benchmarks/giants.py: begin -->", "<!-- end -->")
+
+
+def show(results: dict[str, Any], page: Path) -> None:
+    """Put the tables between the marks of a page."""
+    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
+    _, after = rest.split(MARKS[1], maxsplit=1)
+    tables = f"{MARKS[0]}\n\n{markdown(results)}\n{MARKS[1]}"
+    page.write_text(before + tables + after, encoding="utf-8")
 
 
 def rows_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -64,8 +80,8 @@ def accuracy(runs: dict[str, Any]) -> str:
 
 def calibration(runs: dict[str, Any]) -> str:
     """Coverage, robust std of z, joint coverage and cost of every run."""
-    header = ["", "in 68.3 %", "in 95.4 %", "robust std of z", "six together", "training",
-              "prediction"]  # fmt: skip
+    header = ["", "in 68.3 %", "in 95.4 %", "robust std of z", "six together",
+              "margins not met", "training", "prediction"]  # fmt: skip
     rows = []
     for title, run in runs.items():
         labels, cost, joint = run["labels"], run["cost"], run["joint"]
@@ -80,9 +96,15 @@ def calibration(runs: dict[str, Any]) -> str:
         rows.append([
             WORDS[title], *spans,
             f"{100 * joint['coverage_68']:.1f} and {100 * joint['coverage_95']:.1f} %",
-            f"{cost['training_cpu_seconds']:.0f} s", f"{cost['prediction_us_a_star']:.0f} us",
+            str(len(run["violated"])), f"{cost['training_cpu_seconds']:.0f} s",
+            f"{cost['prediction_us_a_star']:.0f} us",
         ])  # fmt: skip
-    return rows_of(header, rows)
+    missed = [
+        f"{WORDS[title]}, margins not met: {'; '.join(runs[title]['violated'])}."
+        for title in ("default", "missing_labels")
+        if title in runs and runs[title]["violated"]
+    ]
+    return "\n\n".join([rows_of(header, rows), *missed])
 
 
 def twice(runs: dict[str, Any]) -> str:
