@@ -41,21 +41,18 @@ def test_one_cycle_rises_and_falls_smoothly() -> None:
     assert (np.diff(rates[peak:]) <= 0).all()
 
 
-def steps(recipe: Recipe, stars: int, epochs: int, fraction: float) -> list[list[Any]]:
+def steps(recipe: Recipe, stars: int, epochs: int) -> list[list[Any]]:
     number = optimisation._number_of_epochs(recipe, stars, epochs)
-    return [
-        list(optimisation._steps(recipe, stars, epoch, epochs, fraction, 0))
-        for epoch in range(number)
-    ]
+    return [list(optimisation._steps(recipe, stars, epoch, epochs, 0)) for epoch in range(number)]
 
 
 def test_every_epoch_sees_every_star_once_and_in_another_order() -> None:
-    epochs = steps(quick(batch_size=30), 100, 6, 0.5)
+    epochs = steps(quick(batch_size=30, input_fraction=0.5), 100, 6)
     orders = [torch.cat([step.rows for step in epoch]) for epoch in epochs]
     for order in orders:
         assert sorted(order.tolist()) == list(range(100))
     assert not torch.equal(orders[0], orders[1])
-    assert [epoch[0].input_term for epoch in epochs] == [False] * 3 + [True] * 3
+    assert [epoch[0].last for epoch in epochs] == [False] * 3 + [True] * 3
 
 
 def test_the_paper_s_batches_come_in_turn_with_their_warm_up() -> None:
@@ -63,17 +60,17 @@ def test_the_paper_s_batches_come_in_turn_with_their_warm_up() -> None:
     recipe = quick(
         schedule="fixed_batches", iterations=250, warmup_iterations=60, batch_size=40, scale=1.0
     )
-    flat = [step for epoch in steps(recipe, 100, 1, 0.2) for step in epoch]
+    flat = [step for epoch in steps(recipe, 100, 1) for step in epoch]
     assert len(flat) == 3 * 250
     for batch in range(3):
         part = flat[250 * batch : 250 * (batch + 1)]
         wanted = list(range(40 * batch, min(100, 40 * (batch + 1))))
         assert all(step.rows.tolist() == wanted for step in part)
-        assert [step.input_term for step in part] == [False] * 60 + [True] * 190
+        assert [step.last for step in part] == [False] * 60 + [True] * 190
     half = replace(recipe, scale=0.5)
-    flat = [step for epoch in steps(half, 100, 1, 0.2) for step in epoch]
+    flat = [step for epoch in steps(half, 100, 1) for step in epoch]
     assert len(flat) == 3 * 125
-    assert sum(not step.input_term for step in flat) == 3 * 30
+    assert sum(not step.last for step in flat) == 3 * 30
 
 
 # the loss
@@ -109,6 +106,42 @@ def test_the_loss_holds_every_variance_that_is_added_at_prediction(stars) -> Non
     total = np.sqrt(few.y_error.numpy() ** 2 + sum(parts))
     residual = (few.y - out.labels).detach().numpy()
     assert got == pytest.approx(-laws.t.logpdf(residual, 4, scale=total).mean(), rel=1e-10)
+
+
+def test_the_last_phase_of_a_teacher_has_neither_masks_nor_input_noise(stars) -> None:
+    """Its loss is the same twice over, and that of its labels and excess alone."""
+    propagation, few = sample(stars[:20])
+    net, recipe = network(scatter="none"), quick(likelihood="gaussian")
+
+    def loss(**keys: bool) -> float:
+        return float(_loss(net, propagation, few, recipe, False, **keys).detach())
+
+    assert loss() != loss()
+    out = net(propagation.network_input(few.block))
+    total = few.y_error**2 + out.excess
+    wanted = 0.5 * (few.y - out.labels) ** 2 / total + 0.5 * torch.log(2 * torch.pi * total)
+    assert loss(settled=True) == pytest.approx(float(wanted.mean().detach()), rel=1e-12)
+
+
+def test_labels_count_as_the_recipe_weighs_them(stars) -> None:
+    """Against a loop; one label is unknown for some."""
+    propagation, few = sample(stars[:12])
+    net, recipe = network(), quick(likelihood="gaussian")
+    few.y[:5, 1] = torch.nan
+    weighted = replace(few, weights=torch.tensor([1.0, 3.0]).double())
+    got = float(_loss(net, propagation, weighted, recipe, True).detach())
+    with torch.no_grad():
+        out = propagation.run(net, few.block)
+    top = bottom = 0.0
+    for star in range(12):
+        for label, weight in enumerate((1.0, 3.0)):
+            if star < 5 and label == 1:
+                continue
+            total = float(few.y_error[star, label] ** 2 + out.variance[star, label])
+            residual = float(few.y[star, label] - out.labels[star, label])
+            top += weight * 0.5 * (residual**2 / total + np.log(2 * np.pi * total))
+            bottom += weight
+    assert got == pytest.approx(top / bottom, rel=1e-10)
 
 
 def test_the_gradient_of_the_whole_loss_is_that_of_finite_differences(stars) -> None:
@@ -158,6 +191,7 @@ def test_what_teachers_say_of_a_star_comes_from_those_that_left_it_out(stars) ->
         np.testing.assert_allclose(lesson.mean[star], np.mean(said, axis=0), rtol=1e-12)
         np.testing.assert_allclose(lesson.variance[star], np.var(said, axis=0, ddof=1), rtol=1e-9)
         np.testing.assert_allclose(lesson.unseen[star], np.mean(unseen, axis=0), rtol=1e-12)
+    assert Teachers(networks, 0 * fold, 1).say(x).unseen is None
     picked = Teachers(networks, fold, 3).take(torch.tensor([4, 0])).say(x[[4, 0]])
     torch.testing.assert_close(picked.unseen, lesson.unseen[[4, 0]])
 

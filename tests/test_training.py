@@ -224,6 +224,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "ensemble": {"scatter": "ensemble", "members": 3},
     "distilled": {"scatter": "distilled", "members": 3, "folds": 2, "teacher_hidden": (16,),
                   "teacher_epochs": 4},
+    "taught by all": {"scatter": "distilled", "members": 2, "teacher_hidden": (16,),
+                      "teacher_epochs": 4, "label_weights": {"logg": 2.0}},
 }  # fmt: skip
 
 
@@ -242,7 +244,7 @@ def test_every_kind_of_scatter_trains_saves_and_predicts(stars, tmp_path, kind, 
         assert ((prediction.errors_model > 0) == (kind != "none")).all()
         np.testing.assert_array_equal(prediction.values, model.predict(table).values)
     assert len(model.networks) == (3 if kind == "ensemble" else 1)
-    assert model.predict(stars).meta["SCATTER"] == kind
+    assert model.predict(stars).meta["SCATTER"] == KINDS[kind]["scatter"]
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "student_t"])
@@ -288,3 +290,9 @@ def test_an_ensemble_is_the_mean_and_scatter_of_its_members(stars) -> None:
     )
     excess = np.sqrt(np.mean([p.errors_excess**2 for p in single], axis=0))
     np.testing.assert_allclose(together.errors_excess, excess, rtol=1e-9)
+
+
+def test_a_weight_of_a_label_that_is_not_learnt_is_named(stars) -> None:
+    recipe = quick(label_weights={"fe_h": 2.0})
+    with pytest.raises(InputError, match="label_weights names fe_h, which is not learnt"):
+        fitted(stars, recipe)

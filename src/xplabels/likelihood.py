@@ -16,8 +16,9 @@ Likelihood = Literal["gaussian", "student_t"]
 
 
 def negative_log_likelihood(
-    residual: Tensor, variance: Tensor, likelihood: Likelihood = "gaussian", dof: float = 4.0
-) -> Tensor:
+    residual: Tensor, variance: Tensor, likelihood: Likelihood = "gaussian", dof: float = 4.0,
+    weights: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Mean over known labels of -ln p(residual).
 
     Parameters
@@ -29,6 +30,8 @@ def negative_log_likelihood(
         ``dof`` degrees of freedom, whose tails real residuals have.
     likelihood, dof
         Which of the two.
+    weights
+        How much each label counts [K]; by default all alike.
 
     Examples
     --------
@@ -48,4 +51,7 @@ def negative_log_likelihood(
             + 0.5 * torch.log(variance)
             + constant
         )
-    return torch.where(known, each, torch.zeros_like(each)).sum() / known.sum().clamp(min=1)
+    each = torch.where(known, each, torch.zeros_like(each))
+    if weights is None:
+        return each.sum() / known.sum().clamp(min=1)
+    return (weights * each).sum() / (weights * known).sum().clamp(min=1e-6)

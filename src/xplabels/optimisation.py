@@ -32,7 +32,7 @@ class Sample:
     """Stars with scaled labels; ``y`` is NaN where a label is unknown.
 
     A distilled network asks its ``teachers``. ``dust`` reddens these stars, of which ``rows`` are
-    the numbers there; ``faint`` adds noise to them.
+    the numbers there; ``faint`` adds noise to them. ``weights`` [K] are those of the labels.
     """
 
     block: Block
@@ -42,6 +42,7 @@ class Sample:
     dust: Dust | None = None
     rows: Tensor | None = None
     faint: Faint | None = None
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -76,12 +77,15 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: which stars, which terms, which learning rate."""
+    """One optimiser step: which stars, which learning rate, and whether it is of the last phase.
+
+    That has no dropout masks but every variance that is added at prediction.
+    """
 
     epoch: int
     rows: Tensor
     learning_rate: float
-    input_term: bool
+    last: bool
 
 
 def fit(
@@ -94,7 +98,7 @@ def fit(
     stage: str,
     seed: int,
     epochs: int,
-    input_fraction: float,
+    input_term: bool = True,
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> list[dict[str, float]]:
@@ -111,18 +115,20 @@ def fit(
     done = _restore(checkpoint, stage, network, optimiser, history)
     begun, resumed_at, saved = time.monotonic(), done, time.monotonic()
     before = history[-1]["seconds"] if history else 0.0
-    steps = list(_epochs(recipe, len(sample), epochs, input_fraction))
+    steps = list(_epochs(recipe, len(sample), epochs))
     for epoch, count in enumerate(steps):
         if epoch < done:
             continue
         total = 0.0
         network.train()
-        for step in _steps(recipe, len(sample), epoch, epochs, input_fraction, seed):
+        for step in _steps(recipe, len(sample), epoch, epochs, seed):
             for group in optimiser.param_groups:
                 group["lr"] = step.learning_rate
             optimiser.zero_grad(set_to_none=True)
             batch = sample.take(step.rows.to(propagation.device)).varied(recipe)
-            loss = _loss(network, propagation, batch, recipe, step.input_term)
+            loss = _loss(
+                network, propagation, batch, recipe, step.last and input_term, settled=step.last
+            )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_LIMIT)
             optimiser.step()
@@ -132,7 +138,9 @@ def fit(
         entry = {
             "epoch": float(epoch + 1),
             "train": total / count,
-            "validation": _evaluate(network, propagation, validation, recipe, input_fraction > 0),
+            "validation": _evaluate(
+                network, propagation, validation, recipe, recipe.input_fraction > 0 and input_term
+            ),
             "seconds": before + spent,  # of all runs that got here
         }
         history.append(entry)
@@ -145,10 +153,10 @@ def fit(
     return history
 
 
-def _epochs(recipe: Recipe, stars: int, epochs: int, input_fraction: float) -> Iterator[int]:
+def _epochs(recipe: Recipe, stars: int, epochs: int) -> Iterator[int]:
     """Number of steps in each epoch."""
     for epoch in range(_number_of_epochs(recipe, stars, epochs)):
-        yield sum(1 for _ in _steps(recipe, stars, epoch, epochs, input_fraction, 0))
+        yield sum(1 for _ in _steps(recipe, stars, epoch, epochs, 0))
 
 
 def _number_of_epochs(recipe: Recipe, stars: int, epochs: int) -> int:
@@ -166,9 +174,7 @@ def _scaled(count: int, recipe: Recipe) -> int:
     return max(1, round(count * recipe.scale))
 
 
-def _steps(
-    recipe: Recipe, stars: int, epoch: int, epochs: int, input_fraction: float, seed: int
-) -> Iterator[Step]:
+def _steps(recipe: Recipe, stars: int, epoch: int, epochs: int, seed: int) -> Iterator[Step]:
     """The steps of one epoch; they depend on nothing but these arguments."""
     if recipe.schedule == "fixed_batches":
         yield from _paper_steps(recipe, stars, epoch)
@@ -176,11 +182,11 @@ def _steps(
     batches = math.ceil(stars / recipe.batch_size)
     order = torch.randperm(stars, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
     # what is added at prediction is in the loss, however short the training
-    with_input = max(1, round(epochs * input_fraction)) if input_fraction > 0 else 0
-    input_term = epoch >= epochs - with_input
+    settled = max(1, round(epochs * recipe.input_fraction)) if recipe.input_fraction > 0 else 0
+    last = epoch >= epochs - settled
     for number, rows in enumerate(order.split(recipe.batch_size)):
         share = (epoch * batches + number) / (epochs * batches)
-        yield Step(epoch, rows, recipe.learning_rate * one_cycle(share), input_term)
+        yield Step(epoch, rows, recipe.learning_rate * one_cycle(share), last)
 
 
 def _paper_steps(recipe: Recipe, stars: int, epoch: int) -> Iterator[Step]:
@@ -209,9 +215,12 @@ def one_cycle(share: float) -> float:
 
 def _loss(
     network: UncertainNetwork, propagation: Propagation, sample: Sample, recipe: Recipe,
-    input_term: bool,
+    input_term: bool, settled: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Mean loss of one batch, auxiliary inputs hidden at random where the recipe says so."""
+    """Mean loss of one batch, auxiliary inputs hidden at random where the recipe says so.
+
+    ``settled``: without dropout masks although the input term is left out.
+    """
     block = sample.block
     if propagation.masks:
         block = block.hide(_hidden(block.missing, recipe.missing_fraction))
@@ -220,10 +229,12 @@ def _loss(
         out = propagation.run(network, block, input_term=input_term)
         # its match is sought under dropout, as any network's is
         matched = propagation.run(network, block, input_term=False, drop=True).labels
-        return distillation_loss(lesson, sample.y, sample.y_error, out, matched, recipe)
+        return distillation_loss(
+            lesson, sample.y, sample.y_error, out, matched, recipe, sample.weights
+        )
     # the paper keeps its dropout masks throughout; otherwise the last epochs see the network
     # as it predicts, with the scatter under dropout as a variance instead
-    drop = not input_term or recipe.scatter == "sampling"
+    drop = not (input_term or settled) or recipe.scatter == "sampling"
     out = propagation.run(network, block, input_term=input_term, drop=drop)
     if recipe.scatter == "sampling":
         out = out._replace(model=torch.zeros_like(out.model))
@@ -232,6 +243,7 @@ def _loss(
         sample.y_error**2 + out.variance,
         recipe.likelihood,
         recipe.dof,
+        sample.weights,
     )
 
 
@@ -264,6 +276,7 @@ def _evaluate(
                     part.y_error**2 + out.variance,
                     recipe.likelihood,
                     recipe.dof,
+                    part.weights,
                 )
             )
     return total / len(sample)

@@ -25,12 +25,12 @@ class Lesson(NamedTuple):
     """What teachers say of N stars, in scaled units.
 
     ``mean`` and ``variance`` [N, K] are over all of them; ``unseen`` [N, K] is the mean label of
-    those that did not train on the star.
+    those that did not train on the star, None where all trained on all.
     """
 
     mean: Tensor
     variance: Tensor
-    unseen: Tensor
+    unseen: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Teachers:
     networks
         M networks.
     fold, folds
-        Part [N] of each star; network m left out part m modulo ``folds``.
+        Part [N] of each star; network m left out part m modulo ``folds``. With one fold none
+        left out any.
     """
 
     networks: tuple[UncertainNetwork, ...]
@@ -57,15 +58,19 @@ class Teachers:
     def say(self, x: Tensor) -> Lesson:
         """Of network inputs [N, I]."""
         told = torch.stack([network(x).labels for network in self.networks])
+        mean, variance = told.mean(dim=0), told.var(dim=0)
+        if self.folds == 1:
+            return Lesson(mean, variance, None)
         members = torch.arange(len(told), device=x.device) % self.folds
         unseen = (members[:, None] == self.fold).to(told.dtype)
         weight = unseen / unseen.sum(dim=0)
-        return Lesson(told.mean(dim=0), told.var(dim=0), (told * weight[:, :, None]).sum(dim=0))
+        return Lesson(mean, variance, (told * weight[:, :, None]).sum(dim=0))
 
 
 def distillation_loss(
-    lesson: Lesson, y: Tensor, y_error: Tensor, out: Propagated, matched: Tensor, recipe: Recipe
-) -> Tensor:
+    lesson: Lesson, y: Tensor, y_error: Tensor, out: Propagated, matched: Tensor, recipe: Recipe,
+    weights: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Match the teachers' mean and scatter; learn the excess from stars they never saw.
 
     Parameters
@@ -80,17 +85,21 @@ def distillation_loss(
         Its labels [N, K], under dropout.
     recipe
         The likelihood.
+    weights
+        Of the labels [K].
 
     Notes
     -----
     The residuals are the teachers', of stars left out of their training: those of a network on
-    its own training stars would be too small.
+    its own training stars would be too small. Where they left out none, the student's own are
+    taken, as any network's are, and the calibration mends it.
     """
 
     def cost(residual: Tensor, variance: Tensor) -> Tensor:
-        return negative_log_likelihood(residual, variance, recipe.likelihood, recipe.dof)
+        return negative_log_likelihood(residual, variance, recipe.likelihood, recipe.dof, weights)
 
-    likelihood = cost(y - lesson.unseen, y_error**2 + out.variance)
+    unseen = out.labels if lesson.unseen is None else lesson.unseen
+    likelihood = cost(y - unseen, y_error**2 + out.variance)
     # distances from the teachers count in units of the error they would cause
     # and no star, however odd, may pull harder than in the likelihood
     match = cost(lesson.mean - matched, out.variance.detach() + MATCH_FLOOR)

@@ -48,8 +48,17 @@ class Run:
         )
         self.left_out: list[str] = []
         self.sampling = self._sampling()
-        self.training = self._faint(self._dusty(table.sample(table.train, device)))
-        self.validation = table.sample(table.validation, device)
+        weights = self._weights()
+        sample = replace(table.sample(table.train, device), weights=weights)
+        self.training = self._faint(self._dusty(sample))
+        self.validation = replace(table.sample(table.validation, device), weights=weights)
+
+    def _weights(self) -> torch.Tensor | None:
+        """Of the labels [K], if they differ."""
+        told = self.recipe.label_weights
+        if not told:
+            return None
+        return torch.tensor([told.get(name, 1.0) for name in self.table.names], device=self.device)
 
     def _sampling(self) -> Projection | None:
         """The sampling matrix of these widths, if it is known here."""
@@ -105,13 +114,13 @@ class Run:
         for member in range(members):
             stage = "network" if members == 1 else f"member-{member + 1}"
             network, history[stage] = self._fit(
-                architecture, stage, member, self.training, recipe.epochs, recipe.input_fraction
+                architecture, stage, member, self.training, recipe.epochs
             )
             networks.append(network)
         return networks, history
 
     def _distilled(self) -> tuple[list[UncertainNetwork], History]:
-        """Teachers that each leave out a fold, then one network that learns from all."""
+        """Teachers, each of which may leave out a fold, then one network that learns from all."""
         recipe = self.recipe
         n = len(self.training)
         shuffle = torch.Generator().manual_seed(7_919 * self.seed + 1)
@@ -120,17 +129,19 @@ class Run:
         teachers, history = [], {}
         for member in range(recipe.members):
             stage = f"teacher-{member + 1}"
-            seen = torch.nonzero(fold != member % recipe.folds)[:, 0].to(self.device)
+            seen = fold != member % recipe.folds if recipe.folds > 1 else fold >= 0
             teacher, history[stage] = self._fit(
-                architecture, stage, member, self.training.take(seen), recipe.teacher_epochs, 0.0
-            )
+                architecture, stage, member,
+                self.training.take(torch.nonzero(seen)[:, 0].to(self.device)),
+                recipe.teacher_epochs, input_term=False,
+            )  # fmt: skip
             teachers.append(teacher)
         taught = replace(
             self.training, teachers=Teachers(tuple(teachers), fold.to(self.device), recipe.folds)
         )
         student, history["student"] = self._fit(
             self._architecture(recipe.hidden, recipe.dropout, "distilled"),
-            "student", recipe.members, taught, recipe.epochs, recipe.input_fraction,
+            "student", recipe.members, taught, recipe.epochs,
         )  # fmt: skip
         return [student], history
 
@@ -145,7 +156,7 @@ class Run:
 
     def _fit(
         self, architecture: Architecture, stage: str, member: int, sample: Sample,
-        epochs: int, input_fraction: float,
+        epochs: int, input_term: bool = True,
     ) -> tuple[UncertainNetwork, list[dict[str, float]]]:  # fmt: skip
         seed = 1000 * self.seed + member
         torch.manual_seed(seed)
@@ -156,7 +167,7 @@ class Run:
         history = fit(
             network, self.propagation, sample, self.validation, self.recipe,
             stage=stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
-            input_fraction=input_fraction, checkpoint=self.checkpoint, progress=self.progress,
+            input_term=input_term, checkpoint=self.checkpoint, progress=self.progress,
         )  # fmt: skip
         network.settle()
         return network, history

@@ -28,9 +28,10 @@ SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
 
 @dataclass(frozen=True)
 class TrainingTable:
-    """Usable stars with features, labels, the split and training statistics."""
+    """Usable stars with features, labels (``names``), the split and training statistics."""
 
     stars: Stars
+    names: tuple[str, ...]
     feature_set: FeatureSet
     features: Features
     y: NDArray[np.float64]
@@ -98,6 +99,11 @@ def training_table(
             "the stars have no labels to learn", where=stars.where,
             remedy=f"add columns such as {names[0]} and {names[0]}_err",
         )  # fmt: skip
+    if strange := set(recipe.label_weights) - set(names):
+        raise InputError(
+            f"label_weights names {', '.join(sorted(strange))}, which is not learnt",
+            where=f"recipe {recipe.name}", remedy=f"weigh any of {', '.join(names)}",
+        )  # fmt: skip
     with located(stars.where):
         labels = _checked(stars.labels.select(names), stars)
     kept = ~part_mask(stars.source_id, "test", test_fraction)
@@ -144,7 +150,9 @@ def training_table(
     with located(stars.where):
         noise = feature_set.noise_levels(features)
         scaling = Scaling.fit(features.x[train], y[train], feature_set.names, names, noise[train])
-    return TrainingTable(stars, feature_set, features, y, y_error, train, validation, scaling)
+    return TrainingTable(
+        stars, names, feature_set, features, y, y_error, train, validation, scaling
+    )
 
 
 def _checked(labels: Labels, stars: Stars) -> Labels:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -54,10 +55,13 @@ class Recipe:
     members
         Networks in an ensemble, or teachers of a distilled network.
     folds, teacher_hidden, teacher_dropout, teacher_epochs
-        Each teacher leaves out one of ``folds`` parts of the training stars, so that residuals
+        With several folds each teacher leaves out one of them, a part of the training stars, so
+        that residuals
         are of unseen stars; it may be larger than the network that is kept.
     likelihood, dof
         See :mod:`xplabels.likelihood`.
+    label_weights
+        Label -> how much it counts in the loss, relative to 1 for the others: a table in TOML.
     schedule
         ``one_cycle``: ``epochs`` passes in shuffled batches, learning rate up and down once.
         ``fixed_batches``: the paper's, ``iterations`` steps on each batch in turn.
@@ -87,9 +91,10 @@ class Recipe:
     scatter: Scatter = "dropout"
     passes: int = 50
     members: int = 1
-    folds: int = 5
+    folds: int = 1
     likelihood: Literal["gaussian", "student_t"] = "student_t"
     dof: float = 4.0
+    label_weights: Mapping[str, float] = field(default_factory=dict)
     schedule: Literal["one_cycle", "fixed_batches"] = "one_cycle"
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 2e-3
@@ -127,6 +132,12 @@ class Recipe:
                     f"{name} = {list(getattr(self, name))} should be positive widths",
                     where=f"recipe {self.name}",
                 )
+        for name, weight in self.label_weights.items():
+            if not 0 < weight < LARGEST_WEIGHT:
+                raise InputError(
+                    f"label_weights: {name} = {weight} should lie between 0 and {LARGEST_WEIGHT:g}",
+                    where=f"recipe {self.name}",
+                )
         if self.scatter == "ensemble" and self.members < 2:
             raise InputError(
                 f"members = {self.members}: one network alone has no scatter",
@@ -145,6 +156,7 @@ class Recipe:
         return asdict(self)
 
 
+LARGEST_WEIGHT = 1e6
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "auxiliary": (*AUXILIARY, "available"),
     "covariance": ("exact", "fs24"),
@@ -165,7 +177,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "teacher_dropout": (0, 0.9),
     "passes": (2, 1e6),
     "members": (1, 1000),
-    "folds": (2, 1000),
+    "folds": (1, 1000),
     "dof": (1, 1e6),
     "learning_rate": (1e-8, 10),
     "weight_decay": (0, 10),
@@ -253,6 +265,10 @@ def _converted(key: str, value: Any, default: Any, where: str) -> Any:
         kind: type = int if key.endswith("hidden") else str
         if isinstance(value, (list, tuple)) and all(type(v) is kind for v in value):
             return tuple(value)
+    elif isinstance(default, dict):
+        if isinstance(value, dict) and all(type(v) in (int, float) for v in value.values()):
+            return {name: float(weight) for name, weight in value.items()}
+        default = {"fe_h": 2.0}
     elif isinstance(default, float) and type(value) in (int, float):
         return float(value)
     elif type(value) is type(default):
