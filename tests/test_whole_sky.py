@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sky import Deadly, Slow, Watched, catalogues, edited, ids, make_sky, spectra_name
+from xplabels import archive
+from xplabels.archive import write_stars
 from xplabels.cli import build_parser, main
 from xplabels.errors import InputError
 from xplabels.flags import Flag
@@ -185,6 +187,18 @@ def test_order_and_place_of_the_files_do_not_matter(
     listed = find_inputs(sorted(moved.iterdir(), reverse=True))
     predict_folder(listed, tmp_path / "out", small_model, Order(), progress=False)
     assert catalogues(tmp_path / "out") == undisturbed
+
+
+def test_bulk_files_and_star_tables_give_the_same_labels(
+    sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "stars.parquet"
+    write_stars(archive.read(sky / spectra_name(0)), path)
+    predict_file(small_model, path, tmp_path / "labels.parquet")
+    one = pq.read_table(tmp_path / "labels.parquet")
+    other = pq.read_table(sky.parent / "undisturbed" / next(iter(undisturbed)))
+    for name in other.column_names:
+        np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=2e-6)
 
 
 # Runs that go on -------------------------------------------------------------------------------
