@@ -214,6 +214,7 @@ def test_the_report_shows_what_the_model_looks_at(
     page = (tmp_path / "report" / "report.html").read_text()
     for name in ("attention", "curves_teff", "curves_fe_h"):
         assert f'id="figure-{name}"' in page
+    assert page.index("these stars are simulated") < page.index('id="accuracy"')
     for pair in told:
         assert pair in page
 
