@@ -43,7 +43,9 @@ def validated(here: Path, model: str, *options: str) -> dict[str, Any]:
         words = ["validate", str(here / model), str(here / "stars.parquet"), *options]
         assert main([*words, "--output", str(output)]) == 0
     metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text())
-    assert 'id="estimates"' in (output / "report.html").read_text()
+    page = (output / "report.html").read_text()
+    assert 'id="estimates"' in page
+    assert ("without the trend to the mean</h1>" in page) == ("--unshrunk" in options)
     return metrics
 
 

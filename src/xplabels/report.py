@@ -135,7 +135,8 @@ def _render(
         if name.endswith(".png")
     }
     return template("report.html.j2").render(
-        title=f"Validation of {_model_name(prediction)}",
+        title=f"Validation of {_model_name(prediction)}"
+        + (", without the trend to the mean" if "ESTIMATE" in prediction.meta else ""),
         version=provenance.get("version", ""),
         sections=body,
         images=images,

@@ -393,6 +393,8 @@ def mapping_table(caption: str, mapping: Mapping[str, Any]) -> Table:
     rows = []
     for key, value in mapping.items():
         plain = as_json(value)
+        if isinstance(plain, list) and all(isinstance(one, str | int | float) for one in plain):
+            plain = "; ".join(map(str, plain))
         text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
         rows.append([str(key), text])
     return Table(caption, ["", ""], rows)
