@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +21,7 @@ pytest.importorskip("hats")
 from sky import GAIA, edited, make_sky, span
 from xplabels import archive
 from xplabels.archive.hats import partition_files, pixel_of
-from xplabels.cli import main
+from xplabels.cli import build_parser, main
 from xplabels.conversion import convert_files
 from xplabels.conversion.rows import pixel_centres
 from xplabels.errors import InputError
@@ -308,6 +310,14 @@ def test_an_incomplete_copy_is_noticed(catalogue: Path, tmp_path: Path) -> None:
     partition_files(tmp_path / "xp")[1].unlink()
     with pytest.raises(InputError, match="1 of its partitions are absent"):
         archive.read(tmp_path / "xp")
+
+
+def test_documented_commands_parse() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "hats.md").read_text()
+    commands = re.findall(r"^\$ xplabels (.+)$", text, re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        build_parser().parse_args(shlex.split(command))
 
 
 def test_the_command_line(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

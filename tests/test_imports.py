@@ -9,7 +9,7 @@ import pytest
 
 HEAVY = {
     "torch", "matplotlib", "gaiaxpy", "astropy", "astroquery", "pyvo", "requests", "lsdb", "dask",
-    "gavo", "pandas", "pyarrow", "scipy",
+    "gavo", "hats", "pandas", "pyarrow", "scipy",
 }  # fmt: skip
 
 
