@@ -484,11 +484,11 @@ def test_a_killed_run_leaves_no_process_and_goes_on(
 ) -> None:
     notes, output = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
-    slow: Any = Slow(small_model, notes, 1.0)
+    slow: Any = Slow(small_model, notes, 2.0)
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_run_in_process, args=(sky, output, slow))
     process.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list(output.glob("[!.]*.parquet"))) < 1 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.pid is not None
