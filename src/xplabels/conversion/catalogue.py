@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -34,6 +35,7 @@ from xplabels.conversion.rows import INDEX, PRECISION, SOURCES, Layout, gaia_col
 from xplabels.errors import InputError
 from xplabels.output import check_new_folder, check_ours, whole_file
 from xplabels.stars import CoefficientSpectra
+from xplabels.streaming.workers import end_with_parent
 
 MOST_ROWS = 50_000
 """Of a partition: some 340 MB in memory; the archive's own files have 65,000 on average."""
@@ -238,7 +240,7 @@ def _made(missing: Sequence[Region], folder: Path, workers: int) -> Iterator[tup
         return
     from multiprocessing import get_context
 
-    pool = ProcessPoolExecutor(min(workers, len(missing)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(min(workers, len(missing)), get_context("spawn"), _begin)
     try:
         futures: dict[Future[Record], str] = {
             pool.submit(convert_region, region, folder): region.name for region in missing
@@ -252,6 +254,11 @@ def _made(missing: Sequence[Region], folder: Path, workers: int) -> Iterator[tup
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin() -> None:
+    """Prepare a worker: if the run is killed, it ends too."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _finish(

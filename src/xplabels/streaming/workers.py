@@ -295,13 +295,13 @@ def _begin(payload: bytes, stars: Any, stop: Any) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which tells its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     _Mine.work, _Mine.stars, _Mine.stop = pickle.loads(payload), stars, stop
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A worker whose run was killed would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
