@@ -19,6 +19,7 @@ from archive_files import FakeStars, fake_stars, write
 from xplabels.model import Model
 from xplabels.prediction import Prediction
 from xplabels.stars import CoefficientSpectra, Stars
+from xplabels.streaming import Order, Summary, find_inputs, predict_folder
 
 PIXELS = 10
 """In each file."""
@@ -169,3 +170,23 @@ class Slow(Wrapped):
     def happens(self, stars: Stars) -> None:
         (self.notes / f"pid-{os.getpid()}").touch()
         time.sleep(self.seconds)
+
+
+ROWS = 333
+"""In each of the three files of :func:`make_sky`."""
+
+
+def run(folder: Path, output: Path, model: Any, **keys: Any) -> Summary:
+    order = Order(**{key: keys.pop(key) for key in ("bad_rows", "companions") if key in keys})
+    return predict_folder(find_inputs([folder]), output, model, order, progress=False, **keys)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def swap(path: Path) -> None:
+    """As many bytes, one of them another."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)

@@ -1,27 +1,32 @@
-"""A folder of bulk files to a folder of catalogues: every star once, whatever breaks."""
+"""A folder of bulk files to a folder of catalogues: every star once, and what stands stays."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import shlex
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sky import Deadly, Slow, Watched, catalogues, edited, ids, make_sky, spectra_name
+from sky import (
+    ROWS,
+    Watched,
+    catalogues,
+    edited,
+    make_sky,
+    run,
+    spectra_name,
+    swap,
+    truncate,
+)
 from xplabels import archive
 from xplabels.archive import write_stars
 from xplabels.cli import build_parser, main
@@ -32,7 +37,6 @@ from xplabels.stars import Stars
 from xplabels.streaming import (
     Entry,
     Order,
-    Summary,
     find_inputs,
     predict_file,
     predict_folder,
@@ -40,9 +44,6 @@ from xplabels.streaming import (
     writing,
 )
 from xplabels.streaming.manifest import entry_path
-
-ROWS = 333
-"""In each of three files."""
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +68,6 @@ def inputs(small_stars: Stars, tmp_path: Path) -> Path:
     """The same files, to be broken."""
     make_sky(tmp_path / "in", small_stars)
     return tmp_path / "in"
-
-
-def run(folder: Path, output: Path, model: Any, **keys: Any) -> Summary:
-    order = Order(**{key: keys.pop(key) for key in ("bad_rows", "companions") if key in keys})
-    return predict_folder(find_inputs([folder]), output, model, order, progress=False, **keys)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-2000])
-
-
-def swap(path: Path) -> None:
-    """As many bytes, one of them another."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 # What comes out --------------------------------------------------------------------------------
@@ -283,235 +268,6 @@ def test_two_runs_into_one_folder_keep_apart(sky: Path, small_model: Model, tmp_
     (tmp_path / "_manifest").mkdir()
     with _locked(tmp_path), pytest.raises(InputError, match="another run is at work"):
         run(sky, tmp_path, small_model)
-
-
-# What breaks -----------------------------------------------------------------------------------
-
-
-def test_a_truncated_file_does_not_stop_the_others(
-    inputs: Path,
-    undisturbed: dict[str, bytes],
-    small_model: Model,
-    small_stars: Stars,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    small_model.save(tmp_path / "model")
-    broken, names = inputs / spectra_name(1), list(undisturbed)
-    truncate(broken)
-    words = ["predict", str(inputs), "--model", str(tmp_path / "model")]
-    words += ["--output", str(tmp_path / "out")]
-    assert main(words) == 2
-    told = capsys.readouterr()
-    assert f"{broken}: is truncated" in told.err
-    assert "1 of 3 files could not be labelled" in told.err
-    assert list(catalogues(tmp_path / "out")) == [names[0], names[2]]
-    account = json.loads((tmp_path / "out" / "_manifest" / "run.json").read_text())
-    assert not account["complete"]
-    assert list(account["failed"]) == [str(broken)]
-    make_sky(inputs, small_stars)  # downloaded again
-    assert main(words) == 0
-    assert len(ids(tmp_path / "out")) == len(set(ids(tmp_path / "out"))) == 3 * ROWS
-
-
-def test_an_old_catalogue_of_a_file_that_has_gone_bad_does_not_stay(
-    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
-) -> None:
-    output, names = tmp_path / "out", list(undisturbed)
-    run(inputs, output, small_model)
-    truncate(inputs / spectra_name(1))
-    for _ in range(2):
-        assert list(run(inputs, output, small_model).failed) == [inputs / spectra_name(1)]
-        assert list(catalogues(output)) == [names[0], names[2]]
-        assert not entry_path(output / names[1]).exists()
-
-
-def test_a_damaged_row_is_named_and_the_rest_predicted(
-    inputs: Path, small_model: Model, tmp_path: Path, undisturbed: dict[str, bytes], sky: Path
-) -> None:
-    row = 200
-
-    def damage(lines: list[str]) -> list[str]:
-        first = next(n for n, line in enumerate(lines) if line.startswith("source_id")) + 1
-        lines[first + row] = lines[first + row].replace("[", "[oops", 1)
-        return lines
-
-    edited(inputs / spectra_name(1), damage)
-    name = list(undisturbed)[1]
-    failed = run(inputs, tmp_path / "stopped", small_model).failed
-    assert f"row {row + 1}" in failed[inputs / spectra_name(1)]
-    summary = run(inputs, tmp_path / "out", small_model, bad_rows="flag")
-    good = pq.read_table(sky.parent / "undisturbed" / name)
-    star = good["source_id"][row].as_py()
-    assert summary.damaged == [(spectra_name(1), row + 1, star)]
-    assert summary.stars == 3 * ROWS
-    assert summary.flags["BAD_ROW"] == 1
-    entry = read_entry(tmp_path / "out" / name)
-    assert entry is not None
-    assert f"row {row + 1}, source_id {star}" in entry.notes[0]
-    table = pq.read_table(tmp_path / "out" / name)
-    others = np.arange(ROWS) != row
-    assert table["flags"][row].as_py() & Flag.BAD_ROW
-    assert np.isnan(table["teff"][row].as_py())
-    for column in table.column_names:
-        np.testing.assert_allclose(
-            table[column].to_numpy()[others], good[column].to_numpy()[others], rtol=2e-6
-        )
-
-
-def test_a_sum_that_is_not_the_published_one_is_an_error(
-    inputs: Path, small_model: Model, tmp_path: Path
-) -> None:
-    sums = {
-        path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(inputs.iterdir())
-    }
-    wrong = spectra_name(2)
-    sums[wrong] = "0" * 32
-    (inputs / "_MD5SUM.txt").write_text("".join(f"{md5}  {name}\n" for name, md5 in sums.items()))
-    summary = run(inputs, tmp_path / "out", small_model)
-    assert list(summary.failed) == [inputs / wrong]
-    assert "MD5 sum" in summary.failed[inputs / wrong]
-    assert summary.files == 2
-    entry = read_entry(tmp_path / "out" / spectra_name(0).replace(".csv.gz", ".parquet"))
-    assert entry is not None
-    assert entry.md5_published
-
-
-@pytest.mark.parametrize("listed", [False, True])
-def test_a_missing_file_is_told(
-    listed: bool, inputs: Path, small_model: Model, tmp_path: Path
-) -> None:
-    if listed:
-        lines = [
-            f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.name}\n"
-            for path in sorted(inputs.iterdir())
-        ]
-        (inputs / "_MD5SUM.txt").write_text("".join(lines))
-    (inputs / spectra_name(1)).unlink()
-    summary = run(inputs, tmp_path / "out", small_model)
-    assert summary.files == 2
-    assert len(summary.missing) == 1
-    wanted = spectra_name(1) if listed else "pixels 000010-000019"
-    assert wanted in summary.missing[0]
-    account = json.loads((tmp_path / "out" / "_manifest" / "run.json").read_text())
-    assert account["missing"] == list(summary.missing)
-
-
-def test_a_star_in_two_files_is_not_in_two_catalogues(
-    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
-) -> None:
-    copy = inputs / spectra_name(7)
-    copy.write_bytes((inputs / spectra_name(1)).read_bytes())
-    summary = run(inputs, tmp_path / "out", small_model)
-    assert list(summary.failed) == [copy]
-    assert f"({ROWS} source_ids do)" in summary.failed[copy]
-    assert catalogues(tmp_path / "out") == undisturbed
-
-
-def test_two_files_of_one_name_are_refused(sky: Path, tmp_path: Path, small_model: Model) -> None:
-    other = tmp_path / spectra_name(0)
-    other.write_bytes(b"")
-    with pytest.raises(InputError, match="would both become"):
-        predict_folder(
-            find_inputs([sky, other]), tmp_path / "out", small_model, Order(), progress=False
-        )
-
-
-def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(
-    inputs: Path,
-    undisturbed: dict[str, bytes],
-    small_model: Model,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    room, real = len(next(iter(undisturbed.values()))) + 10_000, writing._Summed.write
-
-    def write(self: Any, data: Any) -> int:
-        nonlocal room
-        room -= len(data)
-        if room < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(self, data)
-
-    output = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(writing._Summed, "write", write)
-        with pytest.raises(InputError, match=r"No space left.*make room; the same command goes on"):
-            run(inputs, output, small_model)
-    assert list(catalogues(output)) == list(undisturbed)[:1]
-    assert not list(output.glob(".*"))
-    assert run(inputs, output, small_model).resumed == 1
-    assert catalogues(output) == undisturbed
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_disk_that_is_really_full_is_an_os_error() -> None:
-    writer = writing.PartWriter(Path("/dev/full"))
-    with pytest.raises(OSError, match="No space left"):
-        writer.add(pa.table({"x": np.arange(70_000)}))
-    writer.abandon()
-
-
-# Processes that die ----------------------------------------------------------------------------
-
-
-def test_a_worker_that_dies_costs_nothing_and_a_file_that_kills_every_worker_is_named(
-    sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
-) -> None:
-    output, notes, names = tmp_path / "out", tmp_path / "notes", list(undisturbed)
-    notes.mkdir()
-    once, ever = (
-        pq.read_table(sky.parent / "undisturbed" / name)["source_id"][5].as_py()
-        for name in names[:2]
-    )
-    model: Any = Deadly(small_model, notes, {once: 1, ever: 99})
-    summary = run(sky, output, model, workers=2)
-    assert len(list(notes.iterdir())) == 3
-    assert list(summary.failed) == [sky / spectra_name(1)]
-    assert "its worker was killed" in summary.failed[sky / spectra_name(1)]
-    assert catalogues(output) == {name: undisturbed[name] for name in (names[0], names[2])}
-    assert not list(output.rglob(".*"))
-    assert run(sky, output, small_model).resumed == 2
-    assert catalogues(output) == undisturbed
-
-
-def _run_in_process(folder: Path, output: Path, model: Any) -> None:
-    run(folder, output, model, workers=2)
-
-
-def test_a_killed_run_leaves_no_process_and_goes_on(
-    sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
-) -> None:
-    notes, output = tmp_path / "notes", tmp_path / "out"
-    notes.mkdir()
-    slow: Any = Slow(small_model, notes, 2.0)
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_run_in_process, args=(sky, output, slow))
-    process.start()
-    deadline = time.monotonic() + 300
-    while len(list(output.glob("[!.]*.parquet"))) < 1 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    done = len(catalogues(output))
-    assert 1 <= done < 3
-    workers = [int(path.name.removeprefix("pid-")) for path in notes.iterdir()]
-    while any(map(_alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(map(_alive, workers))
-    summary = run(sky, output, small_model)
-    assert summary.resumed >= done
-    assert catalogues(output) == undisturbed
-    assert not list(output.rglob(".*"))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def test_an_entry_without_its_output_counts_for_nothing(
