@@ -94,7 +94,15 @@ def test_lookups_are_those_of_a_dictionary(
         patch.setattr(ascending, "TEXT_BYTES", 64)
         for name in ("t.csv", "t.csv.gz", "t.parquet"):
             path = write_table(rows, folder / name)
-            assert looked_up(AscendingTable(path, ["parallax"]), blocks) == expected
+            lookup = AscendingTable(path, ["parallax"])
+            try:
+                told = looked_up(lookup, blocks)
+                lookup.finish()
+            except InputError as error:  # it may show too late that the rows do not ascend
+                assert list(rows) != sorted(rows)
+                assert "sort the table" in str(error)
+            else:
+                assert told == expected
     (folder / "parts").mkdir()
     half = len(rows) // 2
     write_table(dict(list(rows.items())[:half]) or {900: 0.0}, folder / "parts" / "a.parquet")
@@ -377,3 +385,20 @@ def test_the_command_line_takes_it_all(
     assert table.column_names[:3] == ["source_id", "ra", "dec"]
     first = placed(replace(small_stars[slice(0, 333)]), 0)
     assert table["source_id"].to_pylist()[:333] == first.source_id.tolist()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
+def test_rows_out_of_order_are_served_or_told(tmp_path: Path, monkeypatch, name: str) -> None:
+    early = write_table({9: 1.0, 2: 2.0, 30: 3.0}, tmp_path / f"a{name}")
+    assert looked_up(AscendingTable(early, ["parallax"]), [[2, 9]]) == [{2: 2.0, 9: 1.0}]
+    monkeypatch.setattr(ascending, "BATCH_ROWS", 4)
+    monkeypatch.setattr(ascending, "TEXT_BYTES", 64)
+    late = write_table({star: 0.5 for star in (*range(10, 40), 3)}, tmp_path / f"b{name}")
+    table = AscendingTable(late, ["parallax"])
+    assert looked_up(table, [[3, 12]]) == [{12: 0.5}]
+    with pytest.raises(InputError, match="source_id 3 stands after 39.*missed"):
+        table.finish()
+    table = AscendingTable(late, ["parallax"])
+    looked_up(table, [[12]])
+    with pytest.raises(InputError, match="source_id 3 stands after 39"):
+        table.find(np.array([11]))  # behind: the whole is read

@@ -47,7 +47,9 @@ class AscendingTable:
 
     Notes
     -----
-    A table, or stars, in another order are served too, with the columns of the whole in memory.
+    Stars in another order are served too, with the columns of the whole table in memory; and so
+    is a table in another order if that shows before the first stars have been looked up. If it
+    shows later, what was said may be wrong: that is an error, at the latest in :meth:`finish`.
     """
 
     def __init__(self, path: Path, wanted: Collection[str], digest: Digest | None = None) -> None:
@@ -62,7 +64,8 @@ class AscendingTable:
         self._batches = self._read(digest)
         self._waiting: Batch = self._nothing()
         self._passed = np.iinfo(np.int64).min  # no star up to this one can be found any more
-        self._whole = self._ended = False
+        self._read_to = self._passed  # source_id of the last row read
+        self._whole = self._ended = self._asked = False
 
     def find(self, source_id: Ids) -> tuple[NDArray[np.intp], Columns]:
         """Which of ``source_id`` [N] are in the table, and their columns.
@@ -70,7 +73,7 @@ class AscendingTable:
         Raises
         ------
         InputError
-            If the table is damaged, or has a source_id twice.
+            If the table is damaged, has a source_id twice, or turns out not to ascend.
         """
         if not len(source_id):
             return np.empty(0, np.intp), self._nothing()[1]
@@ -86,10 +89,20 @@ class AscendingTable:
         found = {name: values[place[rows]] for name, values in columns.items()}
         if not self._whole:
             self._drop(int(np.searchsorted(ids, last, side="right")), int(last))
+        self._asked = True
         return rows, found
 
     def finish(self) -> None:
-        """Count the bytes that were not asked for; afterwards the digest is that of the file."""
+        """Read what was not asked for; afterwards the digest is that of the file.
+
+        Raises
+        ------
+        InputError
+            If a row there is out of order, so that a star may have been missed.
+        """
+        if self._asked and not self._whole:
+            for ids, _ in self._batches:
+                self._check_order(ids)
         if self._digest is not None:
             self._digest.take_rest(self.path)
 
@@ -107,10 +120,11 @@ class AscendingTable:
         if batch is None:
             self._ended = True
             return
-        ids = np.concatenate([self._waiting[0], batch[0]])
-        if len(batch[0]) and (batch[0][0] <= self._passed or (ids[1:] <= ids[:-1]).any()):
+        if not self._asked and not self._in_order(batch[0]):
             self._read_whole()
             return
+        self._check_order(batch[0])
+        ids = np.concatenate([self._waiting[0], batch[0]])
         joined = {n: np.concatenate([self._waiting[1][n], batch[1][n]]) for n in self.columns}
         self._waiting = ids, joined
         self._drop(int(np.searchsorted(ids, first)), first - 1)
@@ -119,11 +133,30 @@ class AscendingTable:
         """Begin anew and keep everything, sorted."""
         batches = [self._nothing(), *self._read(None)]
         ids = np.concatenate([one for one, _ in batches])
+        if self._asked:
+            self._read_to = ids[0] - 1
+            self._check_order(ids)
         real = np.flatnonzero(ids > 0)
         check_unique(ids[real], self.path)
         order = real[np.argsort(ids[real], kind="stable")]
         columns = {n: np.concatenate([c[n] for _, c in batches])[order] for n in self.columns}
         self._waiting, self._whole, self._ended = (ids[order], columns), True, True
+
+    def _in_order(self, ids: Ids) -> bool:
+        """Whether the next rows go on ascending."""
+        return not len(ids) or bool(ids[0] > self._read_to and (ids[1:] > ids[:-1]).all())
+
+    def _check_order(self, ids: Ids) -> None:
+        if not self._in_order(ids):
+            before = np.concatenate([[self._read_to], ids])
+            at = int(np.flatnonzero(before[1:] <= before[:-1])[0])
+            raise InputError(
+                f"source_id {ids[at]} stands after {before[at]}: stars may have been missed",
+                where=self.path,
+                remedy="sort the table by source_id",
+            )
+        if len(ids):
+            self._read_to = int(ids[-1])
 
     def _read(self, digest: Digest | None) -> Iterator[Batch]:
         chosen = {name: self._names[name] for name in ("source_id", *self.columns)}
