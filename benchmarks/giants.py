@@ -22,9 +22,8 @@ twice.
 Each run is a piece by itself, with its own file in PIECES; --only names some, so that pieces may
 run side by side, and each that ends puts all that stand together in OUTPUT/giants.json, and in
 giants.md as docs/giants.md shows them. A piece that stands under the same settings is not run
-again. --scale 0.02 tries all of it in minutes (the results say that they are of a trial). On a
-machine without GaiaXPy and dust_extinction, take the table and --sampling from
-benchmarks/giants_table.py. On one core a run of --different 23357 takes eight minutes (without
+again. --scale 0.02 tries all of it in minutes (the results say that they are of a trial). On one
+core a run of --different 23357 takes eight minutes (without
 the paper's), one with the fainter copies about 25.
 """
 
@@ -32,13 +31,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -109,26 +105,6 @@ def hide_labels(stars: Stars) -> Stars:
     hidden = np.random.default_rng(0).random(labels.values.shape) < HIDDEN_SHARE
     values, errors = (np.where(hidden, np.nan, array) for array in (labels.values, labels.errors))
     return stars.with_labels(Labels(labels.names, values, errors))
-
-
-def take_sampling(file: Path) -> None:
-    """Take what GaiaXPy and dust_extinction would say from a file of benchmarks/giants_table.py.
-
-    The package asks them wherever it needs them; here their answers stand in for them.
-    """
-    from xplabels import dust, projection
-
-    told = np.load(file)
-    fluxes = dict(zip(json.loads(str(told["flux_bands"])), told["fluxes"], strict=True))
-    by_band = json.loads(str(told["by_band"]))
-    wavelength, design, curve = told["wavelength"], told["design"], told["curve"]
-    projection.gaiaxpy_design = lambda: (wavelength, design)
-    dust.gaiaxpy_band_fluxes = lambda: fluxes
-    dust.extinction = lambda wavelength: (curve, by_band)
-    # what training asks before it reddens stars is whether this can be found
-    module = ModuleType("dust_extinction")
-    module.__spec__ = ModuleSpec("dust_extinction", None)
-    sys.modules.setdefault("dust_extinction", module)
 
 
 def perform(
@@ -212,7 +188,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--paper-scale", type=float, default=0.02, help="share of the paper's iterations"
     )
-    parser.add_argument("--sampling", type=Path, metavar="sampling.npz")
     parser.add_argument("--device", default="cpu", help="where to train (default cpu)")
     parser.add_argument(
         "--docs", type=Path, metavar="giants.md", help="page to write the tables into"
@@ -223,8 +198,6 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parsed()
-    if arguments.sampling is not None:
-        take_sampling(arguments.sampling)
     stars = read([arguments.stars])
     if arguments.different is not None:
         stars = thinned(stars, arguments.different)

@@ -29,7 +29,7 @@ def add_recipe(verb: argparse.ArgumentParser) -> None:
         default="default",
         metavar="default|paper|FILE.toml",
         help="network and training (default: default; paper: Fallows & Sanders 2024; distilled: "
-        "as the shipped model, which costs far more)",
+        "one network taught by four, which costs five times as much)",
     )
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
 
