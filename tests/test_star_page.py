@@ -16,7 +16,7 @@ pytest.importorskip("gaiaxpy")
 from conftest import quick
 from xplabels import differences
 from xplabels.archive import write_stars
-from xplabels.attention import input_covariance
+from xplabels.attention import input_covariance, training_covariance
 from xplabels.cli import main
 from xplabels.derivatives import derivative_blocks
 from xplabels.errors import InputError
@@ -25,6 +25,7 @@ from xplabels.flags import MEANING, Flag
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
 from xplabels.model import Model
 from xplabels.sed import Sed
+from xplabels.split import part_mask
 from xplabels.star_page import StarView, resolution, star_page, star_view, star_views
 from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.synthetic import simulate_stars
@@ -167,6 +168,32 @@ def test_the_command_links_to_the_page(
     assert f'href="stars/{source_id}.html"' in index
     assert (tmp_path / "out" / "stars" / f"{source_id}.html").is_file()
     assert main([*words, "--overwrite"]) == 0
+
+
+def test_a_few_stars_have_their_pages_without_curves(
+    tmp_path: Path, model: Model, stars: Stars, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save(tmp_path / "model")
+    write_stars(stars[:2], tmp_path / "two.parquet")
+    source_id = str(stars.source_id[1])
+    words = ["explain", str(tmp_path / "model"), str(tmp_path / "two.parquet"), "--output"]
+    assert main([*words, str(tmp_path / "out"), "--star", source_id]) == 0
+    assert "pages of single stars only" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == [
+        f"{source_id}.html"
+    ]
+    assert main([*words, str(tmp_path / "without")]) == 2
+
+
+def test_the_training_stars_covariance_is_what_the_model_was_scaled_by(
+    model: Model, stars: Stars
+) -> None:
+    """The stars that it trained on give it again, missing and masked ones apart."""
+    split = part_mask(stars.source_id, "train", model.metadata["split"]["test_fraction"])
+    again = input_covariance(model, stars[split])
+    np.testing.assert_allclose(
+        training_covariance(model).matrix, again.matrix, rtol=0.02, atol=1e-12
+    )
 
 
 def test_the_page_holds_every_number_and_asks_for_nothing(model: Model, view: StarView) -> None:

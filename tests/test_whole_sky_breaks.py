@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from xplabels.model import Model
 from xplabels.stars import Stars
 from xplabels.streaming import (
     Order,
+    Summary,
     find_inputs,
     predict_folder,
     read_entry,
@@ -295,3 +297,32 @@ def _alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_a_worker_that_dies_while_it_starts_does_not_hold_the_run_up(
+    sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+) -> None:
+    """Killed before it has read what it is given."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not killed:
+            for child in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+                for pid in map(int, child.read_text().split()):
+                    if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+                        return
+
+    done: list[Summary] = []
+    work = threading.Thread(
+        target=lambda: done.append(run(sky, tmp_path / "out", small_model, workers=2)), daemon=True
+    )
+    watch = threading.Thread(target=kill, daemon=True)
+    watch.start()
+    work.start()
+    work.join(timeout=120)
+    assert killed
+    assert done, "the run hangs"
+    assert done[0].failed == {}
+    assert catalogues(tmp_path / "out") == undisturbed

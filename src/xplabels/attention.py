@@ -279,6 +279,16 @@ def input_covariance(
     return spread
 
 
+def training_covariance(model: Model) -> Covariance:
+    """Covariance of the spectral inputs over the model's training stars, as it knows it."""
+    n, scaling = model.feature_set.n_spectral, model.scaling
+    scale = scaling.x_scale[:n]
+    spread = Covariance(n)
+    spread.count, spread.mean = 1, scaling.x_mean[:n].copy()
+    spread._products = scale[:, None] * scaling.x_correlation[:n, :n] * scale
+    return spread
+
+
 def inverse_jacobian(
     jacobian: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:

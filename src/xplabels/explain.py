@@ -298,19 +298,39 @@ def write_explanation(
     if found.grid is not None:
         pictures["fading"] = png(figures.fading(found.grid))
     page = _page(title, found, metrics, pictures, views)
-    pages = {view.source_id: star_page(view, provenance or {}) for view in views}
     with whole_folder(folder, overwrite) as partial:
         (partial / "figures").mkdir()
         for name, picture in pictures.items():
             (partial / "figures" / f"{name}.png").write_bytes(picture)
-        if pages:
-            (partial / "stars").mkdir()
-        for source_id, text in pages.items():
-            (partial / "stars" / f"{source_id}.html").write_text(text, encoding="utf-8")
+        _write_stars(views, partial, provenance or {})
         text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
         (partial / "explain.json").write_text(text, encoding="utf-8")
         (partial / "index.html").write_text(page, encoding="utf-8")
     return folder / "index.html"
+
+
+def write_star_pages(
+    views: Sequence[StarView], folder: Path, provenance: Mapping[str, str], overwrite: bool = False
+) -> list[Path]:
+    """Write ``stars/*.html`` alone, where there are too few stars for anything else.
+
+    Raises
+    ------
+    InputError
+        As :func:`write_explanation`.
+    """
+    check_new_folder(folder, FILES, overwrite)
+    with whole_folder(folder, overwrite) as partial:
+        _write_stars(views, partial, provenance)
+    return [folder / "stars" / f"{view.source_id}.html" for view in views]
+
+
+def _write_stars(views: Sequence[StarView], folder: Path, provenance: Mapping[str, str]) -> None:
+    if views:
+        (folder / "stars").mkdir()
+    for view in views:
+        text = star_page(view, provenance)
+        (folder / "stars" / f"{view.source_id}.html").write_text(text, encoding="utf-8")
 
 
 def _page(

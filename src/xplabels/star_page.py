@@ -20,7 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.attention import Covariance, input_covariance, inverse_jacobian
+from xplabels.attention import (
+    Covariance,
+    input_covariance,
+    inverse_jacobian,
+    training_covariance,
+)
 from xplabels.derivatives import derivative_blocks
 from xplabels.errors import InputError
 from xplabels.explain_figures import LINES
@@ -104,6 +109,8 @@ class StarView:
 def star_views(model: Model, stars: Stars, source_ids: Sequence[int]) -> list[StarView]:
     """The views of some of ``stars``, all of which are the sample of their derivative spectra.
 
+    With few stars, less than twice the number of coefficients, the model's training stars are.
+
     Raises
     ------
     InputError
@@ -112,6 +119,8 @@ def star_views(model: Model, stars: Stars, source_ids: Sequence[int]) -> list[St
     if not source_ids:
         return []
     weights = input_covariance(model, stars)
+    if weights.count < 2 * model.feature_set.n_spectral:
+        weights = training_covariance(model)
     return [star_view(model, stars, source_id, weights) for source_id in source_ids]
 
 

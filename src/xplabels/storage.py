@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from xplabels import __version__
 from xplabels.calibration import Calibration
 from xplabels.domain import Domain
 from xplabels.error_shape import ErrorShape, terms
@@ -23,7 +24,7 @@ from xplabels.model import Model, shipped
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.output import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.projection import Projection
-from xplabels.recipes import parse_recipe
+from xplabels.recipes import Recipe, parse_recipe
 from xplabels.scaling import Scaling
 from xplabels.unshrinking import Unshrinking
 
@@ -238,7 +239,7 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
         feature_set,
         scaling,
         tuple(_network(architecture, tensors, i) for i in range(network["members"])),
-        parse_recipe(description["recipe"], "model.json"),
+        _recipe(description),
         Calibration(
             arrays["calibration.factor"],
             arrays["calibration.factor_95"],
@@ -263,6 +264,18 @@ def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> Unshrinki
         joint=float(arrays["unshrinking.joint"].item()),
         **{name: arrays[f"unshrinking.{name}"] for name in _UNSHRINKING},
     )
+
+
+def _recipe(description: dict[str, Any]) -> Recipe:
+    try:
+        return parse_recipe(description["recipe"], "model.json")
+    except InputError as error:
+        made = description.get("versions", {}).get("xplabels", "another version")
+        raise InputError(
+            f"its recipe cannot be read ({error.what}): it was made by xplabels {made}",
+            where="model.json",
+            remedy=f"predict with that version, or train the model again with {__version__}",
+        ) from None
 
 
 def _check(

@@ -144,6 +144,8 @@ def validate_model(
 
     check_new_folder(output, REPORT_FILES, overwrite)
     model = _with_estimate(model, stars, unshrunk, say)
+    if beside is not None:
+        beside = _with_estimate(beside, stars, unshrunk, say)
     survey, everyone = None, stars
     if against is not None and stars.labels is None:
         stars, survey = _labelled_by(against, stars)

@@ -68,12 +68,17 @@ def write_giants(path: Path, copies: int, seed: int, overwrite: bool = False) ->
     return _write_made(partial(semi_synthetic_giants, copies=copies, seed=seed), path, overwrite)
 
 
-def _write_made(make: Callable[[], Stars], path: Path, overwrite: bool) -> int:
-    from xplabels.archive.parquet import write_stars
-
+def check_star_table(path: Path, overwrite: bool) -> None:
+    """Raise :class:`InputError` if no star table can be written there."""
     if path.suffix.lower() != ".parquet":
         raise InputError("a star table is Parquet", where=path, remedy="end its name in .parquet")
     check_output(path, overwrite)
+
+
+def _write_made(make: Callable[[], Stars], path: Path, overwrite: bool) -> int:
+    from xplabels.archive.parquet import write_stars
+
+    check_star_table(path, overwrite)
     stars = make()
     write_stars(stars, path, overwrite=overwrite)
     return len(stars)
@@ -208,5 +213,5 @@ def check_failures(summary: Summary) -> None:
         listed = "\n".join(summary.failed.values())
         raise InputError(
             f"{len(summary.failed)} of {summary.files + len(summary.failed)} files "
-            f"could not be labelled; the others are done:\n{listed}"
+            f"could not be labelled{'; the others are done' if summary.files else ''}:\n{listed}"
         )

@@ -58,4 +58,15 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     print(made.told())
+    if args.gaia_source is None and any(_beside(path) for path in args.inputs):
+        print(
+            "GaiaSource files lie beside the spectra but were not joined (positions are those of "
+            "pixels, there is no photometry): --gaia-source FOLDER joins them"
+        )
     print(f"Catalogue: {args.output}")
+
+
+def _beside(path: Path) -> bool:
+    """Whether files of GaiaSource lie in a folder of input, or beside an input file."""
+    folder = path if path.is_dir() else path.parent
+    return any(folder.glob("GaiaSource_*"))

@@ -90,7 +90,8 @@ def add(verbs: Verbs) -> None:
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels import __version__
-    from xplabels.explain import FILES, explain, write_explanation
+    from xplabels.errors import InputError
+    from xplabels.explain import FILES, explain, write_explanation, write_star_pages
     from xplabels.model import Model
     from xplabels.output import check_new_folder
     from xplabels.selection import Selection
@@ -102,30 +103,41 @@ def run(args: argparse.Namespace) -> None:
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
     stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
-    found = explain(
-        model,
-        stars,
-        selection=selection,
-        extinction=_extinction(args.extinction, stars),
-        max_extinction=args.max_extinction,
-        emulator=_emulator() if args.emulated or args.information else None,
-        pairs=_pairs(args.pair),
-        unseen=_unseen(model, stars) if args.information else None,
-    )
     views = star_views(model, stars, args.star)
     name = str(model.metadata.get("name") or args.model)
+    provenance = {
+        "command": args.command,
+        "version": f"xplabels {__version__}",
+        "model": f"{name} {model.metadata.get('sha256', '')}".strip(),
+        "stars": stars.origin or str(args.stars),
+        "notes": "; ".join(stars.notes),
+    }
+    extinction, pairs = _extinction(args.extinction, stars), _pairs(args.pair)
+    try:
+        found = explain(
+            model,
+            stars,
+            selection=selection,
+            extinction=extinction,
+            max_extinction=args.max_extinction,
+            emulator=_emulator() if args.emulated or args.information else None,
+            pairs=pairs,
+            unseen=_unseen(model, stars) if args.information else None,
+        )
+    except InputError as error:
+        if not views:
+            raise
+        # a page of one star needs no others, and few stars may be all there are
+        print(f"pages of single stars only: {error}")
+        for page in write_star_pages(views, args.output, provenance, args.overwrite):
+            print(f"Open {page}")
+        return
     page = write_explanation(
         found,
         args.output,
         coefficients=args.coefficients,
         title=f"What {name} looks at",
-        provenance={
-            "command": args.command,
-            "version": f"xplabels {__version__}",
-            "model": f"{name} {model.metadata.get('sha256', '')}".strip(),
-            "stars": stars.origin or str(args.stars),
-            "notes": "; ".join(stars.notes),
-        },
+        provenance=provenance,
         views=views,
         overwrite=args.overwrite,
     )

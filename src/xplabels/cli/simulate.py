@@ -33,7 +33,7 @@ def add(verbs: Verbs) -> None:
     )
     verb.add_argument(
         "--g-mag",
-        type=_numbers,
+        type=_magnitudes,
         metavar="MAG",
         help="scale each SED to this G (Vega, mag), or to several with commas (default: as given)",
     )
@@ -52,12 +52,15 @@ def add(verbs: Verbs) -> None:
         default="vacuum",
         help="what the wavelengths are measured in (default vacuum)",
     )
-    for what, example in (("wavelength", "Angstrom"), ("flux", "'erg s-1 cm-2 Angstrom-1'")):
+    for what, several, example in (
+        ("wavelength", "wavelengths", "Angstrom"),
+        ("flux", "fluxes", "'erg s-1 cm-2 Angstrom-1'"),
+    ):
         verb.add_argument(
             f"--{what}-unit",
             default="",
             metavar="UNIT",
-            help=f"unit of {what}s that state none, such as {example}",
+            help=f"unit of {several} that state none, such as {example}",
         )
     verb.add_argument(
         "--extrapolate",
@@ -68,18 +71,23 @@ def add(verbs: Verbs) -> None:
     verb.set_defaults(verb=run)
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(word) for word in text.split(",")]
+def _magnitudes(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give magnitudes, such as 13 or 12,13.5"
+        ) from None
 
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels.archive import write_stars
-    from xplabels.output import check_output
     from xplabels.sed import read_sed
     from xplabels.simulation import simulate_spectra
+    from xplabels.workflow import check_star_table
 
-    check_output(args.output, args.overwrite)
+    check_star_table(args.output, args.overwrite)
     stars = simulate_spectra(
         [
             read_sed(

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import tempfile
 import threading
 import time
 import traceback
@@ -165,10 +166,15 @@ class _Pool:
 
     def __init__(self, work: Work, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
-        # plain pickle: multiprocessing's own would put the model's arrays into shared memory
-        payload = pickle.dumps(replace(work, model=bare(work.model)))
+        # plain pickle: multiprocessing's own would put the model's arrays into shared memory; in a
+        # file: a process that dies before it has read its pipe would leave us writing for ever
+        self._file = tempfile.NamedTemporaryFile(prefix="xplabels-", suffix=".work")  # noqa: SIM115
+        self._file.write(pickle.dumps(replace(work, model=bare(work.model))))
+        self._file.flush()
         self._stop: Any = context.RawValue(ctypes.c_bool, False)
-        self._slots = [_Slot(context, payload, self._stop) for _ in range(max(1, workers))]
+        self._slots = [
+            _Slot(context, Path(self._file.name), self._stop) for _ in range(max(1, workers))
+        ]
         self._running: dict[Future[Outcome], tuple[_Slot, Task]] = {}
         self._deaths: Counter[Path] = Counter()
         self._succession = 0
@@ -196,6 +202,7 @@ class _Pool:
             self._stop.value = True
             for slot in self._slots:
                 slot.close()
+            self._file.close()
 
     def _outcome(self, future: Future[Outcome], slot: _Slot, task: Task) -> Outcome | None:
         """What became of a task; None if its worker died and it is to be tried again."""
@@ -227,16 +234,14 @@ class _Pool:
 class _Slot:
     """One worker, and the next if it dies."""
 
-    def __init__(self, context: SpawnContext, payload: bytes, stop: Any) -> None:
-        self._context, self._payload, self._stop = context, payload, stop
+    def __init__(self, context: SpawnContext, work: Path, stop: Any) -> None:
+        self._context, self._work, self._stop = context, work, stop
         self._stars: Any = context.RawValue(ctypes.c_int64, 0)
         self._told = 0
         self._pool = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            1, self._context, _begin, (self._payload, self._stars, self._stop)
-        )
+        return ProcessPoolExecutor(1, self._context, _begin, (self._work, self._stars, self._stop))
 
     def submit(self, task: Task) -> Future[Outcome]:
         """Begin a file."""
@@ -289,7 +294,7 @@ class _Mine:
     stop: Any
 
 
-def _begin(payload: bytes, stars: Any, stop: Any) -> None:
+def _begin(work: Path, stars: Any, stop: Any) -> None:
     """Prepare a worker."""
     import pyarrow as pa
     import torch
@@ -298,7 +303,7 @@ def _begin(payload: bytes, stars: Any, stop: Any) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
-    _Mine.work, _Mine.stars, _Mine.stop = pickle.loads(payload), stars, stop
+    _Mine.work, _Mine.stars, _Mine.stop = pickle.loads(work.read_bytes()), stars, stop
 
 
 def end_with_parent() -> None:

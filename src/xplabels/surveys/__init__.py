@@ -132,7 +132,9 @@ def _sources(
     if neighbours is None:
         if column is None:
             hint = ", ".join(survey.source_id)
-            translated = "" if survey.key is None else f", or --neighbours {survey.name}=TABLE"
+            translated = (
+                "" if survey.key is None else ", or translate its identifiers by --neighbours"
+            )
             raise InputError(
                 f"has no Gaia DR3 source_id (survey {survey.name!r})",
                 where=where,
