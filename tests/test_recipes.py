@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -95,3 +97,15 @@ def test_a_file_beats_a_shipped_name(tmp_path, monkeypatch) -> None:
     (tmp_path / "paper").write_text("hidden = [5]\n")
     monkeypatch.chdir(tmp_path)
     assert load_recipe("paper").hidden == (5,)
+
+
+def test_every_key_stands_in_the_docs_with_its_default() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    listed = {
+        name
+        for cell in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", cell)
+    }
+    assert listed == {field.name for field in fields(Recipe)} - {"name"}
+    example = page.split("```toml\n")[1].split("```")[0]
+    assert parse_recipe(tomllib.loads(example)).label_weights == {"fe_h": 2.0}

@@ -27,7 +27,7 @@ def add_recipe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--recipe",
         default="default",
-        metavar="default|paper|FILE.toml",
+        metavar="default|paper|distilled|FILE.toml",
         help="network and training (default: default; paper: Fallows & Sanders 2024; distilled: "
         "one network taught by four, which costs five times as much)",
     )
