@@ -288,10 +288,15 @@ def _locked(output: Path) -> Iterator[None]:
                 where=output,
                 remedy="wait for it, or name another folder",
             )
-        for folder in (output, output / ENTRIES):
-            for left in folder.glob(".*.partial.*"):
-                left.unlink(missing_ok=True)
+        _clear(output)
         yield
+        _clear(output)  # a scheduler may have replaced a worker that died without telling us
+
+
+def _clear(output: Path) -> None:
+    for folder in (output, output / ENTRIES):
+        for left in folder.glob(".*.partial.*"):
+            left.unlink(missing_ok=True)
 
 
 def _remove(output: Path) -> None:
