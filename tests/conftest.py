@@ -221,3 +221,33 @@ def undisturbed(archive_services: Services, tmp_path_factory: pytest.TempPathFac
     output = tmp_path_factory.mktemp("undisturbed") / "out"
     assert archive_services.fetch(output).complete
     return output
+
+
+@pytest.fixture(scope="session")
+def whole_sky(small_stars: Stars, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three bulk files that nothing happens to."""
+    from sky import make_sky
+
+    folder = tmp_path_factory.mktemp("sky") / "in"
+    make_sky(folder, small_stars)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labelled_sky(whole_sky: Path, small_model: Model) -> dict[str, bytes]:
+    """Their catalogues, from a run in which nothing went wrong."""
+    from sky import ROWS, catalogues, run
+
+    output = whole_sky.parent / "undisturbed"
+    summary = run(whole_sky, output, small_model)
+    assert (summary.stars, summary.files, summary.failed) == (3 * ROWS, 3, {})
+    return catalogues(output)
+
+
+@pytest.fixture
+def fragile_sky(small_stars: Stars, tmp_path: Path) -> Path:
+    """The same files, to be broken."""
+    from sky import make_sky
+
+    make_sky(tmp_path / "in", small_stars)
+    return tmp_path / "in"

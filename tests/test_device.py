@@ -52,8 +52,10 @@ def test_a_device_that_is_not_there_is_named(name: str) -> None:
         model.predict(stars, device=name)
 
 
-def test_without_a_gpu_the_cpu_is_taken() -> None:
-    assert best_device() == ("cuda" if torch.cuda.is_available() else "cpu")
+@pytest.mark.parametrize(("there", "taken"), [(True, "cuda"), (False, "cpu")])
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch, there: bool, taken: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert best_device() == taken
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # GaiaXPy's

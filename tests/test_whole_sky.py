@@ -21,7 +21,6 @@ from sky import (
     Watched,
     catalogues,
     edited,
-    make_sky,
     run,
     spectra_name,
     swap,
@@ -45,45 +44,20 @@ from xplabels.streaming import (
 )
 from xplabels.streaming.manifest import entry_path
 
-
-@pytest.fixture(scope="module")
-def sky(small_stars: Stars, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three bulk files that nothing happens to."""
-    folder = tmp_path_factory.mktemp("sky") / "in"
-    make_sky(folder, small_stars)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(sky: Path, small_model: Model) -> dict[str, bytes]:
-    """Their catalogues."""
-    output = sky.parent / "undisturbed"
-    summary = run(sky, output, small_model)
-    assert (summary.stars, summary.files, summary.failed) == (3 * ROWS, 3, {})
-    return catalogues(output)
-
-
-@pytest.fixture
-def inputs(small_stars: Stars, tmp_path: Path) -> Path:
-    """The same files, to be broken."""
-    make_sky(tmp_path / "in", small_stars)
-    return tmp_path / "in"
-
-
 # What comes out --------------------------------------------------------------------------------
 
 
 def test_each_file_has_its_catalogue_and_its_entry(
-    sky: Path, undisturbed: dict[str, bytes], small_model: Model
+    whole_sky: Path, labelled_sky: dict[str, bytes], small_model: Model
 ) -> None:
-    output = sky.parent / "undisturbed"
-    assert list(undisturbed) == [
+    output = whole_sky.parent / "undisturbed"
+    assert list(labelled_sky) == [
         spectra_name(number).replace(".csv.gz", ".parquet") for number in range(3)
     ]
-    for number, (name, content) in enumerate(undisturbed.items()):
+    for number, (name, content) in enumerate(labelled_sky.items()):
         entry = read_entry(output / name)
         assert entry is not None
-        source = sky / spectra_name(number)
+        source = whole_sky / spectra_name(number)
         assert entry.input.md5 == hashlib.md5(source.read_bytes()).hexdigest()
         assert entry.output.md5 == hashlib.md5(content).hexdigest()
         assert entry.rows_in == entry.rows_out == ROWS
@@ -102,7 +76,7 @@ def test_each_file_has_its_catalogue_and_its_entry(
 
 
 def test_the_labels_are_those_of_the_stars(
-    sky: Path, undisturbed: dict[str, bytes], small_model: Model, small_stars: Stars
+    whole_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, small_stars: Stars
 ) -> None:
     from dataclasses import replace
 
@@ -111,7 +85,7 @@ def test_the_labels_are_those_of_the_stars(
 
     bare = replace(small_stars, photometry=Photometry.missing(len(small_stars)))
     expected = small_model.predict(placed(bare[slice(0, ROWS)], 0))
-    table = pq.read_table(sky.parent / "undisturbed" / next(iter(undisturbed)))
+    table = pq.read_table(whole_sky.parent / "undisturbed" / next(iter(labelled_sky)))
     assert (table["source_id"].to_numpy() == expected.source_id).all()
     for k, name in enumerate(expected.names):
         np.testing.assert_allclose(table[name].to_numpy(), expected.values[:, k], rtol=1e-5)
@@ -122,26 +96,26 @@ def test_the_labels_are_those_of_the_stars(
 
 @pytest.mark.parametrize("block", [17, 100, 4096])
 def test_labels_do_not_depend_on_the_block(
-    block: int, sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    block: int, whole_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     output = tmp_path / "one.parquet"
-    predict_file(small_model, sky / spectra_name(0), output, block=block)
+    predict_file(small_model, whole_sky / spectra_name(0), output, block=block)
     one, other = (
         pq.read_table(output),
-        pq.read_table(sky.parent / "undisturbed" / next(iter(undisturbed))),
+        pq.read_table(whole_sky.parent / "undisturbed" / next(iter(labelled_sky))),
     )
     for name in other.column_names:
         np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=2e-6)
 
 
 def test_one_engine_predicts_all_of_a_file(
-    sky: Path, small_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole_sky: Path, small_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba")
     monkeypatch.setattr("xplabels.model.COMPILED_FROM", 100)
     for block, engine in ((150, "compiled"), (99, "torch")):
         model = Watched(small_model, tmp_path)
-        predict_file(model, sky / spectra_name(0), tmp_path / f"{block}.parquet", block=block)
+        predict_file(model, whole_sky / spectra_name(0), tmp_path / f"{block}.parquet", block=block)
         assert set(model.engines) == {engine}  # though the last block is of 33, or 36
 
 
@@ -165,23 +139,23 @@ def test_row_groups_do_not_depend_on_the_blocks(
 
 
 def test_order_and_place_of_the_files_do_not_matter(
-    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    fragile_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     moved = tmp_path / "elsewhere"
-    inputs.rename(moved)
+    fragile_sky.rename(moved)
     listed = find_inputs(sorted(moved.iterdir(), reverse=True))
     predict_folder(listed, tmp_path / "out", small_model, Order(), progress=False)
-    assert catalogues(tmp_path / "out") == undisturbed
+    assert catalogues(tmp_path / "out") == labelled_sky
 
 
 def test_bulk_files_and_star_tables_give_the_same_labels(
-    sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    whole_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     path = tmp_path / "stars.parquet"
-    write_stars(archive.read(sky / spectra_name(0)), path)
+    write_stars(archive.read(whole_sky / spectra_name(0)), path)
     predict_file(small_model, path, tmp_path / "labels.parquet")
     one = pq.read_table(tmp_path / "labels.parquet")
-    other = pq.read_table(sky.parent / "undisturbed" / next(iter(undisturbed)))
+    other = pq.read_table(whole_sky.parent / "undisturbed" / next(iter(labelled_sky)))
     for name in other.column_names:
         np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=2e-6)
 
@@ -190,109 +164,111 @@ def test_bulk_files_and_star_tables_give_the_same_labels(
 
 
 def test_what_is_complete_is_not_made_again(
-    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    fragile_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    run(inputs, output, small_model)
+    run(fragile_sky, output, small_model)
     before = {path: path.stat().st_mtime_ns for path in output.glob("[!.]*.parquet")}
-    for path in inputs.iterdir():
+    for path in fragile_sky.iterdir():
         os.utime(path)  # copied elsewhere and back: their sums are still the same
-    assert run(inputs, output, small_model).resumed == 3
+    assert run(fragile_sky, output, small_model).resumed == 3
     assert {path: path.stat().st_mtime_ns for path in output.glob("[!.]*.parquet")} == before
 
 
 @pytest.mark.parametrize("harm", [truncate, swap, Path.unlink])
 def test_what_does_not_fit_its_entry_is_made_again(
     harm: Callable[[Path], None],
-    inputs: Path,
-    undisturbed: dict[str, bytes],
+    fragile_sky: Path,
+    labelled_sky: dict[str, bytes],
     small_model: Model,
     tmp_path: Path,
 ) -> None:
     output = tmp_path / "out"
-    run(inputs, output, small_model)
-    harm(output / list(undisturbed)[1])
-    assert run(inputs, output, small_model).resumed == 2
-    assert catalogues(output) == undisturbed
+    run(fragile_sky, output, small_model)
+    harm(output / list(labelled_sky)[1])
+    assert run(fragile_sky, output, small_model).resumed == 2
+    assert catalogues(output) == labelled_sky
 
 
 def test_a_changed_input_is_labelled_again(
-    inputs: Path, small_model: Model, tmp_path: Path
+    fragile_sky: Path, small_model: Model, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    run(inputs, output, small_model)
-    edited(inputs / spectra_name(1), lambda lines: lines[:-1])
-    summary = run(inputs, output, small_model)
+    run(fragile_sky, output, small_model)
+    edited(fragile_sky / spectra_name(1), lambda lines: lines[:-1])
+    summary = run(fragile_sky, output, small_model)
     assert summary.resumed == 2
     assert summary.stars == 3 * ROWS - 1
 
 
 def test_another_model_needs_overwrite_and_then_leaves_nothing_of_the_first(
-    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    fragile_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     from dataclasses import replace
 
     output = tmp_path / "out"
-    run(inputs, output, small_model)
+    run(fragile_sky, output, small_model)
     other = replace(small_model, metadata=small_model.metadata | {"sha256": "another"})
     with pytest.raises(InputError, match=r"2 others.*'sha256': 'another'.*--overwrite"):
-        run(inputs, output, other)
-    assert catalogues(output) == undisturbed
-    (output / next(iter(undisturbed))).unlink()
-    assert run(inputs, output, other, overwrite=True).resumed == 0
+        run(fragile_sky, output, other)
+    assert catalogues(output) == labelled_sky
+    (output / next(iter(labelled_sky))).unlink()
+    assert run(fragile_sky, output, other, overwrite=True).resumed == 0
     for path in output.glob("[!.]*.parquet"):
         entry = read_entry(path)
         assert entry is not None
         assert entry.settings["model"]["sha256"] == "another"
-    assert run(inputs, output, other, overwrite=True).resumed == 3
+    assert run(fragile_sky, output, other, overwrite=True).resumed == 3
 
 
 def test_a_file_of_the_user_is_not_replaced(
-    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    fragile_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     output.mkdir()
-    mine = output / list(undisturbed)[2]
+    mine = output / list(labelled_sky)[2]
     mine.write_text("mine")
     with pytest.raises(InputError, match="was not made here"):
-        run(inputs, output, small_model)
+        run(fragile_sky, output, small_model)
     assert [path.name for path in output.glob("[!.]*.parquet")] == [mine.name]
     assert mine.read_text() == "mine"
-    run(inputs, output, small_model, overwrite=True)
-    assert catalogues(output) == undisturbed
+    run(fragile_sky, output, small_model, overwrite=True)
+    assert catalogues(output) == labelled_sky
 
 
-def test_two_runs_into_one_folder_keep_apart(sky: Path, small_model: Model, tmp_path: Path) -> None:
+def test_two_runs_into_one_folder_keep_apart(
+    whole_sky: Path, small_model: Model, tmp_path: Path
+) -> None:
     from xplabels.streaming.folder import _locked
 
     (tmp_path / "_manifest").mkdir()
     with _locked(tmp_path), pytest.raises(InputError, match="another run is at work"):
-        run(sky, tmp_path, small_model)
+        run(whole_sky, tmp_path, small_model)
 
 
 def test_an_entry_without_its_output_counts_for_nothing(
-    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    fragile_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     """As after a kill between the two."""
     output = tmp_path / "out"
-    run(inputs, output, small_model)
-    path = output / next(iter(undisturbed))
+    run(fragile_sky, output, small_model)
+    path = output / next(iter(labelled_sky))
     path.unlink()
     assert entry_path(path).exists()
-    assert run(inputs, output, small_model).resumed == 2
+    assert run(fragile_sky, output, small_model).resumed == 2
     entry_path(path).write_text("{")
-    assert run(inputs, output, small_model).resumed == 2
-    assert catalogues(output) == undisturbed
+    assert run(fragile_sky, output, small_model).resumed == 2
+    assert catalogues(output) == labelled_sky
 
 
 def test_one_catalogue_of_a_folder_has_the_same_rows(
-    sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    whole_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     small_model.save(tmp_path / "model")
-    words = ["predict", str(sky), "--model", str(tmp_path / "model"), "--output"]
+    words = ["predict", str(whole_sky), "--model", str(tmp_path / "model"), "--output"]
     assert main([*words, str(tmp_path / "one.parquet")]) == 0
     one = pq.read_table(tmp_path / "one.parquet")
-    parts = [pq.read_table(sky.parent / "undisturbed" / name) for name in undisturbed]
+    parts = [pq.read_table(whole_sky.parent / "undisturbed" / name) for name in labelled_sky]
     assert one.replace_schema_metadata().equals(pa.concat_tables(parts).replace_schema_metadata())
 
 

@@ -45,46 +45,21 @@ from xplabels.streaming import (
 )
 from xplabels.streaming.manifest import entry_path
 
-
-@pytest.fixture(scope="module")
-def sky(small_stars: Stars, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three bulk files that nothing happens to."""
-    folder = tmp_path_factory.mktemp("sky") / "in"
-    make_sky(folder, small_stars)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(sky: Path, small_model: Model) -> dict[str, bytes]:
-    """Their catalogues."""
-    output = sky.parent / "undisturbed"
-    summary = run(sky, output, small_model)
-    assert (summary.stars, summary.files, summary.failed) == (3 * ROWS, 3, {})
-    return catalogues(output)
-
-
-@pytest.fixture
-def inputs(small_stars: Stars, tmp_path: Path) -> Path:
-    """The same files, to be broken."""
-    make_sky(tmp_path / "in", small_stars)
-    return tmp_path / "in"
-
-
 # What breaks -----------------------------------------------------------------------------------
 
 
 def test_a_truncated_file_does_not_stop_the_others(
-    inputs: Path,
-    undisturbed: dict[str, bytes],
+    fragile_sky: Path,
+    labelled_sky: dict[str, bytes],
     small_model: Model,
     small_stars: Stars,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     small_model.save(tmp_path / "model")
-    broken, names = inputs / spectra_name(1), list(undisturbed)
+    broken, names = fragile_sky / spectra_name(1), list(labelled_sky)
     truncate(broken)
-    words = ["predict", str(inputs), "--model", str(tmp_path / "model")]
+    words = ["predict", str(fragile_sky), "--model", str(tmp_path / "model")]
     words += ["--output", str(tmp_path / "out")]
     assert main(words) == 2
     told = capsys.readouterr()
@@ -94,25 +69,29 @@ def test_a_truncated_file_does_not_stop_the_others(
     account = json.loads((tmp_path / "out" / "_manifest" / "run.json").read_text())
     assert not account["complete"]
     assert list(account["failed"]) == [str(broken)]
-    make_sky(inputs, small_stars)  # downloaded again
+    make_sky(fragile_sky, small_stars)  # downloaded again
     assert main(words) == 0
     assert len(ids(tmp_path / "out")) == len(set(ids(tmp_path / "out"))) == 3 * ROWS
 
 
 def test_an_old_catalogue_of_a_file_that_has_gone_bad_does_not_stay(
-    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    fragile_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
-    output, names = tmp_path / "out", list(undisturbed)
-    run(inputs, output, small_model)
-    truncate(inputs / spectra_name(1))
+    output, names = tmp_path / "out", list(labelled_sky)
+    run(fragile_sky, output, small_model)
+    truncate(fragile_sky / spectra_name(1))
     for _ in range(2):
-        assert list(run(inputs, output, small_model).failed) == [inputs / spectra_name(1)]
+        assert list(run(fragile_sky, output, small_model).failed) == [fragile_sky / spectra_name(1)]
         assert list(catalogues(output)) == [names[0], names[2]]
         assert not entry_path(output / names[1]).exists()
 
 
 def test_a_damaged_row_is_named_and_the_rest_predicted(
-    inputs: Path, small_model: Model, tmp_path: Path, undisturbed: dict[str, bytes], sky: Path
+    fragile_sky: Path,
+    small_model: Model,
+    tmp_path: Path,
+    labelled_sky: dict[str, bytes],
+    whole_sky: Path,
 ) -> None:
     row = 200
 
@@ -121,12 +100,12 @@ def test_a_damaged_row_is_named_and_the_rest_predicted(
         lines[first + row] = lines[first + row].replace("[", "[oops", 1)
         return lines
 
-    edited(inputs / spectra_name(1), damage)
-    name = list(undisturbed)[1]
-    failed = run(inputs, tmp_path / "stopped", small_model).failed
-    assert f"row {row + 1}" in failed[inputs / spectra_name(1)]
-    summary = run(inputs, tmp_path / "out", small_model, bad_rows="flag")
-    good = pq.read_table(sky.parent / "undisturbed" / name)
+    edited(fragile_sky / spectra_name(1), damage)
+    name = list(labelled_sky)[1]
+    failed = run(fragile_sky, tmp_path / "stopped", small_model).failed
+    assert f"row {row + 1}" in failed[fragile_sky / spectra_name(1)]
+    summary = run(fragile_sky, tmp_path / "out", small_model, bad_rows="flag")
+    good = pq.read_table(whole_sky.parent / "undisturbed" / name)
     star = good["source_id"][row].as_py()
     assert summary.damaged == [(spectra_name(1), row + 1, star)]
     assert summary.stars == 3 * ROWS
@@ -145,17 +124,20 @@ def test_a_damaged_row_is_named_and_the_rest_predicted(
 
 
 def test_a_sum_that_is_not_the_published_one_is_an_error(
-    inputs: Path, small_model: Model, tmp_path: Path
+    fragile_sky: Path, small_model: Model, tmp_path: Path
 ) -> None:
     sums = {
-        path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(inputs.iterdir())
+        path.name: hashlib.md5(path.read_bytes()).hexdigest()
+        for path in sorted(fragile_sky.iterdir())
     }
     wrong = spectra_name(2)
     sums[wrong] = "0" * 32
-    (inputs / "_MD5SUM.txt").write_text("".join(f"{md5}  {name}\n" for name, md5 in sums.items()))
-    summary = run(inputs, tmp_path / "out", small_model)
-    assert list(summary.failed) == [inputs / wrong]
-    assert "MD5 sum" in summary.failed[inputs / wrong]
+    (fragile_sky / "_MD5SUM.txt").write_text(
+        "".join(f"{md5}  {name}\n" for name, md5 in sums.items())
+    )
+    summary = run(fragile_sky, tmp_path / "out", small_model)
+    assert list(summary.failed) == [fragile_sky / wrong]
+    assert "MD5 sum" in summary.failed[fragile_sky / wrong]
     assert summary.files == 2
     entry = read_entry(tmp_path / "out" / spectra_name(0).replace(".csv.gz", ".parquet"))
     assert entry is not None
@@ -164,16 +146,16 @@ def test_a_sum_that_is_not_the_published_one_is_an_error(
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_a_missing_file_is_told(
-    listed: bool, inputs: Path, small_model: Model, tmp_path: Path
+    listed: bool, fragile_sky: Path, small_model: Model, tmp_path: Path
 ) -> None:
     if listed:
         lines = [
             f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.name}\n"
-            for path in sorted(inputs.iterdir())
+            for path in sorted(fragile_sky.iterdir())
         ]
-        (inputs / "_MD5SUM.txt").write_text("".join(lines))
-    (inputs / spectra_name(1)).unlink()
-    summary = run(inputs, tmp_path / "out", small_model)
+        (fragile_sky / "_MD5SUM.txt").write_text("".join(lines))
+    (fragile_sky / spectra_name(1)).unlink()
+    summary = run(fragile_sky, tmp_path / "out", small_model)
     assert summary.files == 2
     assert len(summary.missing) == 1
     wanted = spectra_name(1) if listed else "pixels 000010-000019"
@@ -183,33 +165,35 @@ def test_a_missing_file_is_told(
 
 
 def test_a_star_in_two_files_is_not_in_two_catalogues(
-    inputs: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    fragile_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
-    copy = inputs / spectra_name(7)
-    copy.write_bytes((inputs / spectra_name(1)).read_bytes())
-    summary = run(inputs, tmp_path / "out", small_model)
+    copy = fragile_sky / spectra_name(7)
+    copy.write_bytes((fragile_sky / spectra_name(1)).read_bytes())
+    summary = run(fragile_sky, tmp_path / "out", small_model)
     assert list(summary.failed) == [copy]
     assert f"({ROWS} source_ids do)" in summary.failed[copy]
-    assert catalogues(tmp_path / "out") == undisturbed
+    assert catalogues(tmp_path / "out") == labelled_sky
 
 
-def test_two_files_of_one_name_are_refused(sky: Path, tmp_path: Path, small_model: Model) -> None:
+def test_two_files_of_one_name_are_refused(
+    whole_sky: Path, tmp_path: Path, small_model: Model
+) -> None:
     other = tmp_path / spectra_name(0)
     other.write_bytes(b"")
     with pytest.raises(InputError, match="would both become"):
         predict_folder(
-            find_inputs([sky, other]), tmp_path / "out", small_model, Order(), progress=False
+            find_inputs([whole_sky, other]), tmp_path / "out", small_model, Order(), progress=False
         )
 
 
 def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(
-    inputs: Path,
-    undisturbed: dict[str, bytes],
+    fragile_sky: Path,
+    labelled_sky: dict[str, bytes],
     small_model: Model,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    room, real = len(next(iter(undisturbed.values()))) + 10_000, writing._Summed.write
+    room, real = len(next(iter(labelled_sky.values()))) + 10_000, writing._Summed.write
 
     def write(self: Any, data: Any) -> int:
         nonlocal room
@@ -222,11 +206,11 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(writing._Summed, "write", write)
         with pytest.raises(InputError, match=r"No space left.*make room; the same command goes on"):
-            run(inputs, output, small_model)
-    assert list(catalogues(output)) == list(undisturbed)[:1]
+            run(fragile_sky, output, small_model)
+    assert list(catalogues(output)) == list(labelled_sky)[:1]
     assert not list(output.glob(".*"))
-    assert run(inputs, output, small_model).resumed == 1
-    assert catalogues(output) == undisturbed
+    assert run(fragile_sky, output, small_model).resumed == 1
+    assert catalogues(output) == labelled_sky
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -241,23 +225,23 @@ def test_a_disk_that_is_really_full_is_an_os_error() -> None:
 
 
 def test_a_worker_that_dies_costs_nothing_and_a_file_that_kills_every_worker_is_named(
-    sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    whole_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
-    output, notes, names = tmp_path / "out", tmp_path / "notes", list(undisturbed)
+    output, notes, names = tmp_path / "out", tmp_path / "notes", list(labelled_sky)
     notes.mkdir()
     once, ever = (
-        pq.read_table(sky.parent / "undisturbed" / name)["source_id"][5].as_py()
+        pq.read_table(whole_sky.parent / "undisturbed" / name)["source_id"][5].as_py()
         for name in names[:2]
     )
     model: Any = Deadly(small_model, notes, {once: 1, ever: 99})
-    summary = run(sky, output, model, workers=2)
+    summary = run(whole_sky, output, model, workers=2)
     assert len(list(notes.iterdir())) == 3
-    assert list(summary.failed) == [sky / spectra_name(1)]
-    assert "its worker was killed" in summary.failed[sky / spectra_name(1)]
-    assert catalogues(output) == {name: undisturbed[name] for name in (names[0], names[2])}
+    assert list(summary.failed) == [whole_sky / spectra_name(1)]
+    assert "its worker was killed" in summary.failed[whole_sky / spectra_name(1)]
+    assert catalogues(output) == {name: labelled_sky[name] for name in (names[0], names[2])}
     assert not list(output.rglob(".*"))
-    assert run(sky, output, small_model).resumed == 2
-    assert catalogues(output) == undisturbed
+    assert run(whole_sky, output, small_model).resumed == 2
+    assert catalogues(output) == labelled_sky
 
 
 def _run_in_process(folder: Path, output: Path, model: Any) -> None:
@@ -265,13 +249,13 @@ def _run_in_process(folder: Path, output: Path, model: Any) -> None:
 
 
 def test_a_killed_run_leaves_no_process_and_goes_on(
-    sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    whole_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     notes, output = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
     slow: Any = Slow(small_model, notes, 2.0)
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_run_in_process, args=(sky, output, slow))
+    process = context.Process(target=_run_in_process, args=(whole_sky, output, slow))
     process.start()
     deadline = time.monotonic() + 300
     while len(list(output.glob("[!.]*.parquet"))) < 1 and time.monotonic() < deadline:
@@ -285,9 +269,9 @@ def test_a_killed_run_leaves_no_process_and_goes_on(
     while any(map(_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(_alive, workers))
-    summary = run(sky, output, small_model)
+    summary = run(whole_sky, output, small_model)
     assert summary.resumed >= done
-    assert catalogues(output) == undisturbed
+    assert catalogues(output) == labelled_sky
     assert not list(output.rglob(".*"))
 
 
@@ -300,7 +284,7 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_worker_that_dies_while_it_starts_does_not_hold_the_run_up(
-    sky: Path, undisturbed: dict[str, bytes], small_model: Model, tmp_path: Path
+    whole_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
     """Killed before it has read what it is given."""
     killed: list[int] = []
@@ -316,7 +300,8 @@ def test_a_worker_that_dies_while_it_starts_does_not_hold_the_run_up(
 
     done: list[Summary] = []
     work = threading.Thread(
-        target=lambda: done.append(run(sky, tmp_path / "out", small_model, workers=2)), daemon=True
+        target=lambda: done.append(run(whole_sky, tmp_path / "out", small_model, workers=2)),
+        daemon=True,
     )
     watch = threading.Thread(target=kill, daemon=True)
     watch.start()
@@ -325,4 +310,4 @@ def test_a_worker_that_dies_while_it_starts_does_not_hold_the_run_up(
     assert killed
     assert done, "the run hangs"
     assert done[0].failed == {}
-    assert catalogues(tmp_path / "out") == undisturbed
+    assert catalogues(tmp_path / "out") == labelled_sky

@@ -80,6 +80,13 @@ class Covariance:
         self.mean = np.zeros(width)
         self._products = np.zeros((width, width))
 
+    @classmethod
+    def known(cls, mean: NDArray[np.float64], matrix: NDArray[np.float64]) -> Covariance:
+        """One that is known from elsewhere, with the weight of one row."""
+        made = cls(len(mean))
+        made.count, made.mean, made._products = 1, mean.copy(), matrix.copy()
+        return made
+
     def add(self, rows: NDArray[np.float64]) -> None:
         """Take in M more rows, all of them finite."""
         if not len(rows):
@@ -283,10 +290,9 @@ def training_covariance(model: Model) -> Covariance:
     """Covariance of the spectral inputs over the model's training stars, as it knows it."""
     n, scaling = model.feature_set.n_spectral, model.scaling
     scale = scaling.x_scale[:n]
-    spread = Covariance(n)
-    spread.count, spread.mean = 1, scaling.x_mean[:n].copy()
-    spread._products = scale[:, None] * scaling.x_correlation[:n, :n] * scale
-    return spread
+    return Covariance.known(
+        scaling.x_mean[:n], scale[:, None] * scaling.x_correlation[:n, :n] * scale
+    )
 
 
 def inverse_jacobian(

@@ -29,7 +29,7 @@ def add_recipe(verb: argparse.ArgumentParser) -> None:
         default="default",
         metavar="default|paper|distilled|FILE.toml",
         help="network and training (default: default; paper: Fallows & Sanders 2024; distilled: "
-        "one network taught by four, which costs five times as much)",
+        "one network taught by four, which costs several times as much)",
     )
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
 
