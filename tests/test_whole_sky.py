@@ -21,6 +21,7 @@ from sky import (
     Watched,
     catalogues,
     edited,
+    make_sky,
     run,
     spectra_name,
     swap,
@@ -36,13 +37,15 @@ from xplabels.stars import Stars
 from xplabels.streaming import (
     Entry,
     Order,
+    Settings,
     find_inputs,
     predict_file,
     predict_folder,
     read_entry,
     writing,
 )
-from xplabels.streaming.manifest import entry_path
+from xplabels.streaming.manifest import difference, entry_path
+from xplabels.workflow import summary_lines
 
 # What comes out --------------------------------------------------------------------------------
 
@@ -186,7 +189,11 @@ def test_what_does_not_fit_its_entry_is_made_again(
     output = tmp_path / "out"
     run(fragile_sky, output, small_model)
     harm(output / list(labelled_sky)[1])
-    assert run(fragile_sky, output, small_model).resumed == 2
+    summary = run(fragile_sky, output, small_model)
+    assert summary.resumed == 2
+    gone = harm is Path.unlink
+    assert summary.remade == ({} if gone else {"truncated or altered since": 1})
+    assert ("1 truncated or altered" in "\n".join(summary_lines(summary))) is not gone
     assert catalogues(output) == labelled_sky
 
 
@@ -201,28 +208,80 @@ def test_a_changed_input_is_labelled_again(
     assert summary.stars == 3 * ROWS - 1
 
 
-def test_another_model_needs_overwrite_and_then_leaves_nothing_of_the_first(
+def another(model: Model) -> Model:
+    """The same under another digest."""
+    return dataclasses.replace(model, metadata=model.metadata | {"sha256": "f" * 64})
+
+
+def test_another_model_makes_every_output_again_and_says_so(
+    fragile_sky: Path,
+    labelled_sky: dict[str, bytes],
+    small_model: Model,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output, names = tmp_path / "out", list(labelled_sky)
+    run(fragile_sky, output, small_model)
+    assert capsys.readouterr().out == ""
+    truncate(output / names[1])
+    summary = run(fragile_sky, output, another(small_model))
+    before = str(small_model.metadata.get("sha256", ""))[:12]
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert told.startswith(f"{output}: 3 outputs made again: ")
+    assert re.search(rf"2 made with model \S+ .*{before}.*, now \S+ \(sha256 f{{12}}\)", told)
+    assert "; 1 truncated or altered" in told or "1 truncated or altered since; " in told
+    assert sorted(summary.remade.values()) == [1, 2]
+    assert "3 outputs made again: " in "\n".join(summary_lines(summary))
+    account = json.loads((output / "_manifest" / "run.json").read_text())
+    assert account["made_again"] == summary.remade
+    for name in names:
+        entry = read_entry(output / name)
+        assert entry is not None
+        assert entry.settings["model"]["sha256"] == "f" * 64
+    again = run(fragile_sky, output, another(small_model))
+    assert (again.resumed, again.remade) == (3, {})
+
+
+def test_the_output_of_another_model_stays_until_the_next_is_whole(
     fragile_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
-    output = tmp_path / "out"
+    output, names = tmp_path / "out", list(labelled_sky)
     run(fragile_sky, output, small_model)
-    other = replace(small_model, metadata=small_model.metadata | {"sha256": "another"})
-    with pytest.raises(InputError, match=r"2 others.*'sha256': 'another'.*--overwrite"):
-        run(fragile_sky, output, other)
-    assert catalogues(output) == labelled_sky
-    (output / next(iter(labelled_sky))).unlink()
-    assert run(fragile_sky, output, other, overwrite=True).resumed == 0
-    for path in output.glob("[!.]*.parquet"):
-        entry = read_entry(path)
-        assert entry is not None
-        assert entry.settings["model"]["sha256"] == "another"
-    assert run(fragile_sky, output, other, overwrite=True).resumed == 3
+
+    def look(stars: Stars) -> None:  # while the second file is being labelled
+        assert catalogues(output).keys() == labelled_sky.keys()
+        if len(seen) == 1:
+            assert catalogues(output)[names[1]] == labelled_sky[names[1]]
+            raise InputError("breaks")
+        seen.append(len(stars))
+
+    seen: list[int] = []
+    model = Watched(another(small_model), tmp_path)
+    object.__setattr__(model, "happens", look)
+    summary = run(fragile_sky, output, model)
+    assert "stays as it was" in summary.failed[fragile_sky / spectra_name(1)]
+    assert sum(summary.remade.values()) == 1
+    assert catalogues(output)[names[1]] == labelled_sky[names[1]]
+    entry = read_entry(output / names[1])
+    assert entry is not None
+    assert entry.settings["model"]["sha256"] == small_model.metadata.get("sha256", "")
+
+
+def test_a_change_of_version_or_options_is_told_in_few_words() -> None:
+    wanted = Settings({"name": "a", "sha256": "1" * 64}, (), "flag", "2.0", ("ra", "dec")).told()
+    made = wanted | {"version": "1.0", "photometry": ["x 1 2"], "carried": []}
+    told = "other photometry; version 1.0, now 2.0; carried none, now ra,dec"
+    assert difference(made, wanted) == told
+    assert difference(wanted, wanted) == ""
 
 
 def test_a_file_of_the_user_is_not_replaced(
-    fragile_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
+    fragile_sky: Path,
+    labelled_sky: dict[str, bytes],
+    small_model: Model,
+    small_stars: Stars,
+    tmp_path: Path,
 ) -> None:
     output = tmp_path / "out"
     output.mkdir()
@@ -232,6 +291,10 @@ def test_a_file_of_the_user_is_not_replaced(
         run(fragile_sky, output, small_model)
     assert [path.name for path in output.glob("[!.]*.parquet")] == [mine.name]
     assert mine.read_text() == "mine"
+    truncate(fragile_sky / spectra_name(2))
+    assert len(run(fragile_sky, output, small_model, overwrite=True).failed) == 1
+    assert mine.read_text() == "mine"
+    make_sky(fragile_sky, small_stars)
     run(fragile_sky, output, small_model, overwrite=True)
     assert catalogues(output) == labelled_sky
 

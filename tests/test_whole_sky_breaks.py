@@ -162,6 +162,38 @@ def test_a_missing_file_is_told(
     assert wanted in summary.missing[0]
     account = json.loads((tmp_path / "out" / "_manifest" / "run.json").read_text())
     assert account["missing"] == list(summary.missing)
+    assert summary.absent == ((fragile_sky / spectra_name(1),) if listed else ())
+
+
+def test_a_file_that_the_list_names_and_that_is_missing_is_no_success(
+    fragile_sky: Path,
+    labelled_sky: dict[str, bytes],
+    small_model: Model,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small_model.save(tmp_path / "model")
+    names = [spectra_name(number) for number in range(15)]
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in fragile_sky.iterdir()}
+    (fragile_sky / "_MD5SUM.txt").write_text(
+        "".join(f"{sums.get(name, '0' * 32)}  {name}\n" for name in names)
+    )
+    words = ["predict", str(fragile_sky), "--model", str(tmp_path / "model"), "--output"]
+    assert main([*words, str(tmp_path / "out")]) == 2
+    told = capsys.readouterr()
+    assert (
+        f"12 files that the folder's own _MD5SUM.txt lists are not there, the first {names[3]}"
+        in told.err
+    )
+    assert "--allow-missing" in told.err
+    lines = [line for line in told.out.splitlines() if line.startswith("missing: ")]
+    assert (len(lines), lines[-1]) == (11, "missing: 2 more")
+    assert catalogues(tmp_path / "out").keys() == labelled_sky.keys()  # done all the same
+    assert main([*words, str(tmp_path / "out"), "--allow-missing"]) == 0
+    # a single catalogue could not be added to: it is not begun
+    assert main([*words, str(tmp_path / "one.parquet")]) == 2
+    assert not list(tmp_path.glob("one.parquet*"))
+    assert main([*words, str(tmp_path / "one.parquet"), "--allow-missing"]) == 0
 
 
 def test_a_star_in_two_files_is_not_in_two_catalogues(
@@ -180,10 +212,15 @@ def test_two_files_of_one_name_are_refused(
 ) -> None:
     other = tmp_path / spectra_name(0)
     other.write_bytes(b"")
-    with pytest.raises(InputError, match="would both become"):
+    with pytest.raises(InputError) as error:
         predict_folder(
             find_inputs([whole_sky, other]), tmp_path / "out", small_model, Order(), progress=False
         )
+    told = str(error.value)
+    both = f"{whole_sky / spectra_name(0)} and {other} would both be labelled as "
+    assert told.startswith(both + spectra_name(0).replace(".csv.gz", ".parquet"))
+    assert "rename one of them" in told
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(

@@ -1,4 +1,4 @@
-"""The one kind of error a user can mend: it says what, where and what to do."""
+"""The one kind of error a user can mend: it says what, where and what to do; words for it."""
 
 from __future__ import annotations
 
@@ -48,3 +48,14 @@ def located(where: object) -> Iterator[None]:
             raise
         place = where if error.where is None else f"{where}, {error.where}"
         raise InputError(error.what, where=place, remedy=error.remedy) from error
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is 1.
+
+    Examples
+    --------
+    >>> counted(1, "star"), counted(1200, "star")
+    ('1 star', '1200 stars')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.catalogue import FORMATS, check_catalogue
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 from xplabels.output import MODEL_FILES, check_new_folder, check_output
 from xplabels.selection import Selection
 from xplabels.stars import Stars
@@ -30,6 +30,8 @@ DEFAULT_MODEL = "apogee-dr17-library"
 """The shipped model that ``predict`` takes when none is named."""
 DAMAGED_SHOWN = 10
 """Damaged rows named on the terminal; all are in the manifest."""
+MISSING_SHOWN = 10
+"""Missing files named on the terminal; all are in ``run.json``."""
 
 
 def read_stars(
@@ -143,6 +145,7 @@ def predict_files(
     bad_rows: BadRows = "error",
     correlations: bool = False,
     workers: int | OnDask = 1,
+    allow_missing: bool = False,
     overwrite: bool = False,
     command: str = "",
 ) -> Summary:
@@ -150,12 +153,13 @@ def predict_files(
 
     An ``output`` with an ending is one catalogue of all stars; one without, or a folder that is
     there, gets a catalogue for each file. ``correlations``: with a column for each pair of labels.
+    ``allow_missing``: one catalogue may be made of a folder that lacks files its own list names.
 
     Raises
     ------
     InputError
         As :func:`~xplabels.streaming.predict_catalogue` and
-        :func:`~xplabels.streaming.predict_folder`.
+        :func:`~xplabels.streaming.predict_folder`; if one catalogue would lack files.
     """
     from xplabels.streaming import (
         Companions,
@@ -176,6 +180,8 @@ def predict_files(
     order = Order(companions, bad_rows, correlations, {"COMMAND": command} if one else {})
     inputs = find_inputs(paths)
     if one:
+        if not allow_missing:  # once it stands, the same command would not add to it
+            _check_absent(inputs.absent, "no catalogue is made")
         return predict_catalogue(inputs, output, model, order, workers=workers, overwrite=overwrite)
     return predict_folder(
         inputs, output, model, order, workers=workers, overwrite=overwrite, command=command
@@ -192,10 +198,14 @@ def is_catalogue(output: Path) -> bool:
 def summary_lines(summary: Summary) -> list[str]:
     """What a catalogue run did, for the terminal."""
     from xplabels.flags import MEANING
+    from xplabels.streaming.folder import again
 
-    lines = [f"{summary.stars} stars"]
+    lines = [counted(summary.stars, "star")]
     if summary.resumed:
-        lines[0] += f" ({summary.resumed} input files were finished by an earlier run)"
+        files = counted(summary.resumed, "input file")
+        lines[0] += f" ({files} finished by an earlier run)"
+    if summary.remade:
+        lines.append(again(summary.remade))
     for flag, text in MEANING.items():
         if count := summary.flags.get(str(flag.name), 0):
             lines.append(f"{count:9d}  {flag.name}: {text}")
@@ -203,15 +213,34 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(f"damaged: {file}, row {row}, source_id {star}")
     if len(summary.damaged) > DAMAGED_SHOWN:
         lines.append(f"damaged: {len(summary.damaged) - DAMAGED_SHOWN} rows more")
-    lines.extend(f"missing: {missing}" for missing in summary.missing)
+    lines.extend(f"missing: {missing}" for missing in summary.missing[:MISSING_SHOWN])
+    if len(summary.missing) > MISSING_SHOWN:
+        lines.append(f"missing: {len(summary.missing) - MISSING_SHOWN} more")
     return lines
 
 
-def check_failures(summary: Summary) -> None:
-    """Raise :class:`InputError` that names every file without labels."""
+def check_failures(summary: Summary, allow_missing: bool = False) -> None:
+    """Raise :class:`InputError` that names every file without labels.
+
+    Files that the list of an input folder names and that are not there are such files, too, unless
+    ``allow_missing``.
+    """
     if summary.failed:
         listed = "\n".join(summary.failed.values())
         raise InputError(
             f"{len(summary.failed)} of {summary.files + len(summary.failed)} files "
             f"could not be labelled{'; the others are done' if summary.files else ''}:\n{listed}"
+        )
+    if not allow_missing:
+        _check_absent(summary.absent, "what is there is labelled")
+
+
+def _check_absent(absent: Sequence[Path], so: str) -> None:
+    if absent:
+        raise InputError(
+            f"{counted(len(absent), 'file')} that the folder's own _MD5SUM.txt lists "
+            f"{'is' if len(absent) == 1 else 'are'} not there, the first {absent[0].name}; {so}",
+            where=absent[0].parent,
+            remedy="download what is missing and give the same command again, or add "
+            "--allow-missing if only a part is wanted",
         )

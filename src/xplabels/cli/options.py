@@ -88,9 +88,9 @@ def add_unshrunk(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def add_overwrite(verb: argparse.ArgumentParser) -> None:
+def add_overwrite(verb: argparse.ArgumentParser, text: str = "replace an existing output") -> None:
     """``--overwrite``."""
-    verb.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    verb.add_argument("--overwrite", action="store_true", help=text)
 
 
 def names(text: str) -> list[str]:

@@ -35,7 +35,11 @@ def add(verbs: Verbs) -> None:
         "goes on when the same command is given again.",
         "Without such an ending the output is a folder: one Parquet file for each input, and in\n"
         "its _manifest/ what became of it. A file that is broken is named, the others are done.\n"
-        "The same command again makes what is missing or damaged. See docs/whole_sky.md.",
+        "The same command again makes what is missing, truncated or altered, or was made with\n"
+        "another model, version, photometry or option, and says which; what is there stays until\n"
+        "its replacement is whole. See docs/whole_sky.md.",
+        "The exit status is 0 only if every file has its labels: not if one is broken, nor if a\n"
+        "file is missing that the _MD5SUM.txt in the folder of input lists (--allow-missing).",
     )
     verb.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them"
@@ -87,7 +91,13 @@ def add(verbs: Verbs) -> None:
         help="columns of numbers to take over from the photometry, as ra,dec",
     )
     add_bad_rows(verb)
-    add_overwrite(verb)
+    verb.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="files that the _MD5SUM.txt of a folder lists may be missing from it: only a part of "
+        "the table was downloaded",
+    )
+    add_overwrite(verb, "replace an existing catalogue, or files in FOLDER that were not made here")
     verb.set_defaults(verb=run)
 
 
@@ -117,9 +127,10 @@ def run(args: argparse.Namespace) -> None:
         bad_rows=args.bad_rows,
         correlations=args.correlations,
         workers=args.workers if args.dask is None else OnDask(args.dask, args.workers),
+        allow_missing=args.allow_missing,
         overwrite=args.overwrite,
         command=args.command,
     )
     print("\n".join(summary_lines(summary)))
-    check_failures(summary)
+    check_failures(summary, args.allow_missing)
     print(f"Catalogue: {args.output}")

@@ -20,7 +20,7 @@ from xplabels.errors import InputError
 from xplabels.output import check_ours, whole_file
 from xplabels.streaming.doubles import doubled
 from xplabels.streaming.file import Order, Predictor
-from xplabels.streaming.folder import Summary
+from xplabels.streaming.folder import ALTERED, Summary
 from xplabels.streaming.inputs import Inputs
 from xplabels.streaming.manifest import (
     ENTRIES,
@@ -175,7 +175,7 @@ def _make_parts(
     workers: int | OnDask,
     progress: bool,
 ) -> Summary:
-    summary, entries = Summary(missing=inputs.missing), {}
+    summary, entries = Summary(missing=inputs.missing, absent=inputs.absent), {}
     failed: list[Failure] = []
     tasks = [Task(path, partial.part(path), inputs.published.get(path)) for path in inputs.files]
     waiting = []
@@ -185,6 +185,8 @@ def _make_parts(
             entries[task.path] = entry
         else:
             waiting.append(task)
+            if task.output.exists():
+                summary.remade[ALTERED] = summary.remade.get(ALTERED, 0) + 1
     summary.resumed = len(entries)
     with Progress(waiting, progress) as bar:
 

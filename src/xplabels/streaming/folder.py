@@ -7,13 +7,13 @@ last run as a whole is ``_manifest/run.json``: written by the run alone, it only
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 from xplabels.output import check_output, take_lock, whole_file
 from xplabels.streaming.doubles import doubled
 from xplabels.streaming.file import Order, Predictor
@@ -22,6 +22,7 @@ from xplabels.streaming.manifest import (
     ENTRIES,
     Entry,
     Settings,
+    difference,
     entry_path,
     read_entry,
     whole_output,
@@ -31,8 +32,14 @@ from xplabels.streaming.workers import Outcome, Progress, Task, Work, label_file
 
 RUN = "run.json"
 LOCK = "lock"
-NAMED = 5
-"""Outputs named in a message; more are counted."""
+ALTERED = "truncated or altered since"
+"""Why an output that does not fit its entry is made again."""
+WHY = {
+    "damaged": ALTERED,
+    "outdated": "of an input that changed since",
+    "foreign": "not made here (--overwrite)",
+}
+"""What is found in the place of an output, beside one of other settings -> why it is made again."""
 
 
 @dataclass
@@ -55,6 +62,10 @@ class Summary:
         Input -> why it has no output.
     missing
         What the folders of input lack.
+    absent
+        Files among them that the folder's own list names.
+    remade
+        Why outputs that were there have been made again -> how many.
     """
 
     stars: int = 0
@@ -64,6 +75,8 @@ class Summary:
     damaged: list[tuple[str, int, int]] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    absent: tuple[Path, ...] = ()
+    remade: dict[str, int] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
         """Count one file that is through."""
@@ -84,6 +97,7 @@ def predict_folder(
     command: str = "",
     overwrite: bool = False,
     progress: bool = True,
+    say: Callable[[str], None] = print,
 ) -> Summary:
     """Labels of every star of every input, in one Parquet file an input, in the folder ``output``.
 
@@ -100,10 +114,12 @@ def predict_folder(
     command
         Told in ``run.json``.
     overwrite
-        Make anew what was made with another model, photometry, option or version, and replace
-        files of the same name that were not made here. Without it, either is an error.
+        Replace files of the same name that were not made here; without it they are an error.
     progress
         Show a bar where the terminal has one.
+    say
+        Told, before the work begins, which outputs that are there are made again, and why. They
+        stay until what replaces them is whole.
 
     Returns
     -------
@@ -123,6 +139,8 @@ def predict_folder(
         tasks = [Task(f, output / names[f], inputs.published.get(f)) for f in inputs.files]
         run = _Run(output, settings, inputs, order, command)
         waiting = run.sort(tasks, overwrite)
+        if run.why:
+            say(f"{output}: {again(Counter(run.why.values()))}")
         with Progress(waiting, progress) as bar:
 
             def report(task: Task, outcome: Outcome) -> None:
@@ -141,8 +159,10 @@ class _Run:
         self, output: Path, settings: Settings, inputs: Inputs, order: Order, command: str
     ) -> None:
         self.output, self.settings, self.order, self.command = output, settings, order, command
-        self.summary = Summary(missing=inputs.missing)
+        self.summary = Summary(missing=inputs.missing, absent=inputs.absent)
         self.entries: dict[Path, Entry] = {}
+        self.why: dict[Path, str] = {}
+        self.kept: set[Path] = set()
 
     def sort(self, tasks: Sequence[Task], overwrite: bool) -> list[Task]:
         """The tasks that are to be done; those that are done already are noted.
@@ -150,37 +170,35 @@ class _Run:
         Raises
         ------
         InputError
-            If an output is not ours or of other settings, and ``overwrite`` is false.
+            If an output is not ours, and ``overwrite`` is false.
         """
-        waiting, others, foreign = [], [], []
+        waiting, foreign = [], []
         for task in tasks:
             state = self._state(task)
             if isinstance(state, Entry):
-                self.entries[task.path] = state
-                self.summary.resumed += 1
-                continue
-            waiting.append(task)
+                if state.settings == self.settings.told():
+                    self.entries[task.path] = state
+                    self.summary.resumed += 1
+                    continue
+                self.kept.add(task.path)
+                told = difference(state.settings, self.settings.told())
+                self.why[task.path] = f"made with {told}"
+            elif state in WHY:
+                self.why[task.path] = WHY[state]
             if state == "foreign":
                 foreign.append(task.output)
-            elif state == "other":
-                others.append(task.output)
+                self.kept.add(task.path)
+            waiting.append(task)
         if foreign and not overwrite:
             raise InputError(
                 f"exists already and was not made here{_more(foreign)}",
                 where=foreign[0],
                 remedy="choose another folder, or --overwrite",
             )
-        if others and not overwrite:
-            raise InputError(
-                f"was made with another model, photometry, option or version{_more(others)}: "
-                f"{self._difference(others[0])}",
-                where=others[0],
-                remedy="choose another folder, or make it anew with --overwrite",
-            )
         return waiting
 
     def _state(self, task: Task) -> Entry | str:
-        """The entry of an output that need not be made; or why it must be."""
+        """The entry of an output that is whole and of this input; or what is there instead."""
         if not task.output.exists():
             return "absent"
         entry = read_entry(task.output)
@@ -189,8 +207,6 @@ class _Run:
             return "damaged" if entry_path(task.output).exists() else "foreign"
         if not whole_output(entry, task.output):
             return "damaged"
-        if entry.settings != self.settings.told():
-            return "other"
         known = task.published in (None, entry.input.md5)
         return entry if known and self._same_inputs(entry, task.path) else "outdated"
 
@@ -203,23 +219,23 @@ class _Run:
             return False
         return entry.input.fits(path) and (beside is None or entry.beside[0].fits(beside))
 
-    def _difference(self, output: Path) -> str:
-        entry, wanted = read_entry(output), self.settings.told()
-        made: dict[str, Any] = dict(entry.settings) if entry is not None else {}
-        return "; ".join(
-            f"{key} {made.get(key)}, not {wanted[key]}"
-            for key in wanted
-            if made.get(key) != wanted[key]
-        )
-
     def note(self, task: Task, outcome: Outcome) -> None:
-        """Keep what became of a file; an output of old that failed to be made anew goes."""
+        """Keep what became of a file.
+
+        If it could not be labelled, an output that is broken or not of the file as it is now goes;
+        one of other settings, and one that was not made here, stays.
+        """
         if isinstance(outcome, Entry):
             self.entries[task.path] = outcome
             return
         if outcome.ends_run:  # there may be no room even to say so
             with suppress(InputError):
                 self.fail(task, outcome.why)
+            return
+        if task.path in self.kept:
+            self.fail(
+                task, f"{outcome.why}\n{task.output}: stays as it was ({self.why[task.path]})"
+            )
             return
         self.fail(task, outcome.why)
         _remove(task.output)
@@ -242,6 +258,7 @@ class _Run:
         for task in tasks:
             if task.path in self.entries:
                 self.summary.add(self.entries[task.path])
+        self.summary.remade = dict(Counter(w for p, w in self.why.items() if p in self.entries))
         self.write(complete=not self.summary.failed)
         if not self.summary.failed:
             self.order.companions.check_joined(self.entries.values())
@@ -258,6 +275,7 @@ class _Run:
             "flags": summary.flags,
             "failed": {str(path): why for path, why in summary.failed.items()},
             "missing": list(summary.missing),
+            "made_again": summary.remade,
             "damaged": [
                 {"file": file, "row": row, "source_id": star} for file, row, star in summary.damaged
             ],
@@ -267,6 +285,12 @@ class _Run:
         }
         with whole_file(self.output / ENTRIES / RUN, overwrite=True) as temporary:
             temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def again(reasons: Mapping[str, int]) -> str:
+    """How many outputs are made again, and why; reasons are those of :attr:`Summary.remade`."""
+    told = "; ".join(f"{number} {why}" for why, number in reasons.items())
+    return f"{counted(sum(reasons.values()), 'output')} made again: {told}"
 
 
 def _make(output: Path) -> None:
@@ -305,4 +329,4 @@ def _remove(output: Path) -> None:
 
 
 def _more(outputs: Sequence[Path]) -> str:
-    return f" (and so {len(outputs) - 1} others)" if len(outputs) > 1 else ""
+    return f" (and so {counted(len(outputs) - 1, 'other')})" if len(outputs) > 1 else ""

@@ -31,11 +31,14 @@ class Inputs:
     missing
         What the folders lack, as far as they tell: files that ``_MD5SUM.txt`` lists, or ranges of
         pixels between those of two files.
+    absent
+        Those of them that are listed: the folder itself says that they belong to it.
     """
 
     files: tuple[Path, ...]
     published: dict[Path, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    absent: tuple[Path, ...] = ()
 
 
 def find_inputs(paths: Sequence[Path]) -> Inputs:
@@ -55,7 +58,8 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
             raise InputError("is given twice", where=path, remedy="give each file once")
         seen.add(path.resolve())
     published: dict[Path, str] = {}
-    missing: list[str] = []
+    gaps: list[str] = []
+    absent: list[Path] = []
     for folder in dict.fromkeys(path.parent for path in files):
         here = [path for path in files if path.parent == folder]
         sums = published_sums(folder)
@@ -63,11 +67,11 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
         if folder in paths:
             listed = [name for name in sums if name.startswith(SPECTRA)]
             present = {path.name for path in here}
-            lacking = [name for name in listed if name not in present]
-            missing.extend(f"{folder / name} (it is in {SUMS})" for name in lacking)
+            absent.extend(folder / name for name in listed if name not in present)
             if not listed:
-                missing.extend(_gaps(folder, here))
-    return Inputs(tuple(files), published, tuple(missing))
+                gaps.extend(_gaps(folder, here))
+    told = [f"{path} (it is in {SUMS})" for path in absent]
+    return Inputs(tuple(files), published, (*told, *gaps), tuple(absent))
 
 
 def output_names(files: Sequence[Path]) -> dict[Path, str]:
@@ -83,9 +87,9 @@ def output_names(files: Sequence[Path]) -> dict[Path, str]:
         name = f"{stem(path)}.parquet"
         if name in names:
             raise InputError(
-                f"and {names[name]} would both become {name}",
-                where=path,
-                remedy="label them into two folders",
+                f"{names[name]} and {path} would both be labelled as {name} in the folder of "
+                "output: their names differ in folder or ending alone",
+                remedy="rename one of them, leave one out, or label them into two folders",
             )
         names[name] = path
     return {path: name for name, path in names.items()}

@@ -23,6 +23,8 @@ ENTRIES = "_manifest"
 """The folder of entries beside the outputs; tools that read a folder of Parquet pass it by."""
 DAMAGED_LISTED = 100
 """Damaged rows of a file that are listed one by one; all are counted."""
+DIGITS = 12
+"""Of a digest, where it is told."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,33 @@ class Settings:
     def to_json(self) -> str:
         """The same as text."""
         return json.dumps(self.told(), indent=1, sort_keys=True)
+
+
+def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In what settings, as :meth:`Settings.told` tells them, two runs differ: then and now."""
+    parts = []
+    for key in wanted:
+        if made.get(key) == wanted[key]:
+            continue
+        if key == "photometry":  # paths, sizes and times of tables: more than one would read
+            parts.append("other photometry")
+        else:
+            parts.append(f"{key} {_short(made.get(key))}, now {_short(wanted[key])}")
+    return "; ".join(parts)
+
+
+def _short(value: Any) -> str:
+    """A setting in a few words; of a digest, the first digits."""
+    if isinstance(value, Mapping):
+        rest = [
+            f"{key} {text[:DIGITS]}" if key == "sha256" else f"{key} {text}"
+            for key, text in value.items()
+            if key != "name" and text
+        ]
+        return f"{value.get('name', '')} ({', '.join(rest)})".strip()
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value)) or "none"
+    return str(value)
 
 
 @dataclass(frozen=True)
