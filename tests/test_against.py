@@ -152,6 +152,42 @@ def test_a_table_without_the_expected_columns(
     assert not (tmp_path / "v").exists()
 
 
+@pytest.mark.parametrize(
+    ("columns", "words", "message"),
+    [
+        (("temperature",), (), "has no labels: none of the columns teff"),
+        (("teff", "teff_err"), ("--inflate", "logg=2"), "errors of 'logg' cannot be multiplied"),
+        (("teff", "teff_err"), ("--inflate", "teff=-1"), "cannot be multiplied by -1"),
+        (("fe_h", "fe_h_err"), (), "knows fe_h, the model teff, logg: there is no label"),
+        ((), (), "t.csv"),
+    ],
+)
+def test_mistakes_show_before_anything_is_predicted(
+    columns: tuple[str, ...], words: tuple[str, ...], message: str, folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    path = tmp_path / "t.csv"
+    if columns:
+        Table({"source_id": [1, 2], **{name: [0.5, 0.5] for name in columns}}).write(path)
+    else:
+        path.write_bytes(b"\x00 no table")
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the stars were predicted")
+
+    monkeypatch.setattr(Model, "predict", never)
+    words = ("--against", str(path), "--survey", "fs24", *words)
+    assert run(folder, "stars.parquet", tmp_path / "v", *words) == 2
+    told = capsys.readouterr()
+    assert (message in told.err, str(path) in told.err) == (True, True)
+    assert not (tmp_path / "v").exists()
+
+
+def test_an_unknown_survey_is_told_from_python_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'lamost' is no survey .* name one of lamost-lrs"):
+        read_against(Request(tmp_path / "t.csv", "lamost"), np.array([1]))
+
+
 LOOKED_FOR = {
     "lamost-lrs": ("teff", "logg", "feh"),
     "lamost-mrs": ("teff_cnn", "c_fe", "alpha_m_cnn"),

@@ -19,6 +19,7 @@ from xplabels.errors import InputError
 from xplabels.model import Model
 from xplabels.stars import Stars
 from xplabels.training import train
+from xplabels.validating import validate_model
 from xplabels.validation import validate
 
 
@@ -54,9 +55,28 @@ def test_models_without_a_common_label_cannot_be_compared() -> None:
         compare_models(validation, only, "the other")
 
 
-def test_from_the_command_line(
+def test_models_without_a_common_label_are_refused_before_anything_is_predicted(
     small_model: Model, small_stars: Stars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the stars were predicted")
+
+    monkeypatch.setattr(Model, "predict", never)
+    with pytest.raises(InputError, match="predicts none of teff, logg"):
+        validate_model(
+            small_model,
+            small_stars,
+            tmp_path / "v",
+            every=True,
+            beside=replace(small_model, names=("fe_h", "alpha_m")),
+            say=lambda line: None,
+        )
+
+
+def test_from_the_command_line(
+    small_model: Model, small_stars: Stars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """As figure A1: the same recipe with an input less."""
     monkeypatch.setattr(report, "png", lambda figure: b"")
     small_model.save(tmp_path / "model")
@@ -71,6 +91,12 @@ def test_from_the_command_line(
     told = metrics["beside"]
     assert (told["model"], told["note"], list(told["labels"])) == ("without", "", ["logg"])
     assert told["labels"]["logg"]["rmse"] == pytest.approx(metrics["labels"]["logg"]["rmse"])
+    shown = capsys.readouterr().out.partition("beside without, on the same stars")[2]
+    row = next(line.split() for line in shown.splitlines() if line.startswith("logg [dex]"))
+    one = told["labels"]["logg"]
+    wanted = [f"{one['n']:,}", *(f"{one[key]:.4g}" for key in ("rmse", "rmse_beside"))]
+    assert row[2:5] == wanted
+    assert row[8] == f"{one['robust']:.4g}"
     page = (tmp_path / "v" / "report.html").read_text()
     assert 'id="beside"' in page
     assert 'id="figure-beside"' in page

@@ -79,6 +79,19 @@ def test_validate_takes_the_selection_of_the_training(trained: Path, tmp_path: P
     assert keys | {"coverage_95", "crps"} <= set(metrics["labels"]["teff"])
 
 
+def test_ranges_that_take_the_place_of_the_models_are_told(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["validate", str(trained / "model"), str(trained / "stars.parquet"), "--all"]
+    told = "the selection given takes the place of the model's own (teff < 6400 K)"
+    assert main([*words, "--range", "logg=1:", "--output", str(tmp_path / "v")]) == 0
+    assert told in capsys.readouterr().out
+    page = (tmp_path / "v" / "report.html").read_text()
+    assert told.replace("'", "&#39;").replace("<", "&lt;") in page
+    assert main([*words, "--range", "teff=:6400", "--output", str(tmp_path / "same")]) == 0
+    assert "takes the place of" not in capsys.readouterr().out
+
+
 def test_predict_puts_model_and_command_into_the_metadata(trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "labels.ecsv"
     stars, model = str(trained / "stars.parquet"), str(trained / "model")

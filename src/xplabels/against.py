@@ -22,7 +22,7 @@ from xplabels.labels import Labels
 from xplabels.prediction import Prediction
 from xplabels.scores import Array, Bin, Sample, Scores, bin_statistics, score
 from xplabels.stars import Photometry
-from xplabels.surveys import SPECTROSCOPIC, read_survey
+from xplabels.surveys import SPECTROSCOPIC, SurveyTable, read_survey
 from xplabels.validation import Validation, validate
 from xplabels.wording import as_json, format_score, with_unit
 
@@ -157,21 +157,65 @@ class Comparison:
         return "\n".join(lines)
 
 
-def read_against(request: Request, source_id: NDArray[np.int64]) -> Against:
-    """The survey's labels of the stars ``source_id`` [N]; of a star's several rows the best.
+@dataclass(frozen=True)
+class Opened:
+    """A survey's table that was read and is fit to be compared with.
+
+    Attributes
+    ----------
+    request
+        What was asked for.
+    best
+        Of each star's rows the best.
+    labels
+        Those of ``best``.
+    factors
+        What the errors of each label are multiplied by [K].
+    """
+
+    request: Request
+    best: SurveyTable
+    labels: Labels
+    factors: Array
+
+
+def open_survey(request: Request) -> Opened:
+    """Read the survey's table, before anything else is done: what is wrong with it shows here.
 
     Raises
     ------
     InputError
-        If the table has none of the survey's columns of labels (the message lists them), no Gaia
-        source_id, or no row of these stars; if a factor is not positive or of no label here.
+        If the survey is none of :data:`COMPARED`; if the table cannot be read, has none of the
+        survey's columns of labels (the message lists them) or no Gaia source_id; if a factor is
+        not positive or of no label here.
     """
+    if request.survey not in COMPARED:
+        raise InputError(
+            f"{request.survey!r} is no survey to compare with",
+            where=request.path,
+            remedy=f"name one of {', '.join(COMPARED)}",
+        )
     table = read_survey(request.survey, request.path, neighbours=request.neighbours)
     labels = table.labels
     if labels is None:
         raise InputError(f"survey {request.survey!r} has no labels", where=request.path)
     quality = np.full(len(table), np.nan) if table.quality is None else table.quality
     best = table.take(best_rows(table.source_id, quality, table.source_id > 0))
+    with located(request.path):
+        factors = _factors(request.inflation, labels.names)
+    return Opened(request, best, best.labels if best.labels is not None else labels, factors)
+
+
+def read_against(request: Request | Opened, source_id: NDArray[np.int64]) -> Against:
+    """The survey's labels of the stars ``source_id`` [N]; of a star's several rows the best.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_survey`; if the table has no row of these stars.
+    """
+    opened = open_survey(request) if isinstance(request, Request) else request
+    request, best, known = opened.request, opened.best, opened.labels
     common, rows, found = np.intersect1d(source_id, best.source_id, return_indices=True)
     if len(common) == 0:
         raise InputError(
@@ -180,18 +224,17 @@ def read_against(request: Request, source_id: NDArray[np.int64]) -> Against:
             remedy="check that both are Gaia DR3 source_ids; without --all only the model's "
             "test part is compared",
         )
-    values = np.full((len(source_id), len(labels.names)), np.nan)
+    values = np.full((len(source_id), len(known.names)), np.nan)
     errors = values.copy()
-    known = best.labels if best.labels is not None else labels
     values[rows], errors[rows] = known.values[found], known.errors[found]
     context = {}
     for name, column in best.columns.items():
         context[name] = np.full(len(source_id), np.nan)
         context[name][rows] = column[found]
-    errors *= _factors(request.inflation, labels.names)
+    errors *= opened.factors
     return Against(
-        request.survey, SPECTROSCOPIC[request.survey].title, table.where,
-        Labels(labels.names, values, errors), context, dict(request.inflation), table.notes,
+        request.survey, SPECTROSCOPIC[request.survey].title, best.where,
+        Labels(known.names, values, errors), context, dict(request.inflation), best.notes,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ the ratio of the errors. Stars are resampled in pairs: what both models find har
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from xplabels.prediction import Prediction
 from xplabels.scores import Array, robust_scatter
 from xplabels.sections import Picture, Section, Table
 from xplabels.validation import Validation
-from xplabels.wording import as_json, with_unit
+from xplabels.wording import aligned, as_json, with_unit
 
 MEASURES = ("rmse", "robust")
 FEWEST_STARS = 2
@@ -51,15 +51,27 @@ class Beside:
         )
         return plain
 
-    def section(self) -> Section:
-        """The section of the report."""
-        rows = [
+    def to_text(self) -> str:
+        """For the terminal."""
+        header = ["label", "N"]
+        for measure in ("RMSE", "robust"):
+            header += [measure, "other's", "ratio"]
+        rows = [[cell.replace("±", "+-") for cell in row] for row in self._rows()]
+        title = f"beside {self.title}, on the same stars; ratio: the other's over this model's"
+        return "\n".join([title, *([self.note] if self.note else []), aligned([header, *rows])])
+
+    def _rows(self) -> list[list[str]]:
+        return [
             [with_unit(name), f"{one['n']:,}",
              *(text for key in MEASURES for text in
                (f"{one[key]:.4g}", f"{one[f'{key}_beside']:.4g}",
                 f"{one[f'{key}_ratio']:.3f} ± {one[f'{key}_ratio_error']:.3f}"))]
             for name, one in self.ratios.items()
         ]  # fmt: skip
+
+    def section(self) -> Section:
+        """The section of the report."""
+        rows = self._rows()
         header = ["label", "N", "RMSE", "other's", "ratio", "robust", "other's", "ratio"]
         caption = f"This model and {self.title}; ratios are the other's over this one's, ± the "
         return Section(
@@ -96,12 +108,7 @@ def compare_models(validation: Validation, other: Prediction, title: str, note: 
     InputError
         If the models have no label in common.
     """
-    names = [name for name in validation.names if name in other.names]
-    if not names:
-        raise InputError(
-            f"{title} predicts none of {', '.join(validation.names)}",
-            remedy="give a model with a label in common",
-        )
+    names = check_common(validation.names, other.names, title)
     ratios, known, columns = {}, {}, {}
     for name in names:
         sample = validation.samples[name]
@@ -119,6 +126,23 @@ def compare_models(validation: Validation, other: Prediction, title: str, note: 
         for k, words in enumerate(("this model", "other model"))
     )
     return Beside(title, note, ratios, pairs)
+
+
+def check_common(ours: Sequence[str], theirs: Sequence[str], title: str) -> list[str]:
+    """Labels that two models have in common.
+
+    Raises
+    ------
+    InputError
+        If they have none.
+    """
+    names = [name for name in ours if name in theirs]
+    if not names:
+        raise InputError(
+            f"{title} predicts none of {', '.join(ours)}",
+            remedy="give a model with a label in common",
+        )
+    return names
 
 
 def _ratios(ours: Array, theirs: Array, resamples: int, seed: int) -> dict[str, float]:

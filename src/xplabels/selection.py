@@ -127,6 +127,19 @@ class Selection:
             )
         return (stars if keep.all() else stars[keep]), flow
 
+    def to_text(self) -> str:
+        """The cuts in words, "" where there are none.
+
+        Examples
+        --------
+        >>> Selection({"teff": (3200.0, math.inf)}, ("teff", "logg")).to_text()
+        '3200 < teff K; all of teff, logg known'
+        """
+        texts = [_range_text(name, bounds) for name, bounds in self.ranges.items()]
+        if self.complete:
+            texts.append(_complete_text(self.complete))
+        return "; ".join(texts)
+
     def _cuts(self, stars: Stars) -> list[tuple[str, NDArray[np.bool_]]]:
         if not (self.ranges or self.complete):
             return []
@@ -138,12 +151,20 @@ class Selection:
         cuts: list[tuple[str, NDArray[np.bool_]]] = []
         for name, (lower, upper) in self.ranges.items():
             values = stars.labels.select([name]).values[:, 0]
-            low = f"{lower:g} < " if math.isfinite(lower) else ""
-            high = f" < {upper:g}" if math.isfinite(upper) else ""
-            text = f"{low}{name}{high} {LABELS[name].unit}"
+            text = _range_text(name, (lower, upper))
             cuts.append((text, (values > lower) & (values < upper)))
         if self.complete:
             values = stars.labels.select(self.complete).values
             known = np.isfinite(values).sum(axis=1) == len(self.complete)
-            cuts.append((f"all of {', '.join(self.complete)} known", known))
+            cuts.append((_complete_text(self.complete), known))
         return cuts
+
+
+def _range_text(name: str, bounds: tuple[float, float]) -> str:
+    low = f"{bounds[0]:g} < " if math.isfinite(bounds[0]) else ""
+    high = f" < {bounds[1]:g}" if math.isfinite(bounds[1]) else ""
+    return f"{low}{name}{high} {LABELS[name].unit}"
+
+
+def _complete_text(names: Sequence[str]) -> str:
+    return f"all of {', '.join(names)} known"

@@ -17,7 +17,8 @@ from xplabels.stars import Photometry, Stars
 from xplabels.workflow import Say
 
 if TYPE_CHECKING:
-    from xplabels.against import Against, Comparison, Request
+    from xplabels.against import Against, Comparison, Opened, Request
+    from xplabels.beside import Beside
     from xplabels.cuts.flow import CutFlow
     from xplabels.model import Model
     from xplabels.prediction import Prediction
@@ -38,10 +39,13 @@ class Validated:
         Against the labels known of the stars or, where they have none, the survey's.
     comparison
         Against a survey, where one was given.
+    beside
+        Another model on the same stars, where one was given.
     """
 
     validation: Validation
     comparison: Comparison | None = None
+    beside: Beside | None = None
 
     def to_text(self) -> str:
         """For the terminal; metal-poor stars by themselves."""
@@ -51,6 +55,8 @@ class Validated:
             parts.append(self.validation.to_text("metal_poor"))
         if self.comparison is not None:
             parts.append(self.comparison.to_text())
+        if self.beside is not None:
+            parts.append(self.beside.to_text())
         return "\n\n".join(parts)
 
 
@@ -80,9 +86,10 @@ def reporting_stars(
     InputError
         If the stars have no labels, the model kept no test part or none of it is here.
     """
-    if selection is None:
-        selection = Selection.of_model(model.metadata, _labels(stars).names)
-    chosen, flow = selection.apply(stars)
+    own = Selection.of_model(model.metadata, _labels(stars).names)
+    chosen, flow = (own if selection is None else selection).apply(stars)
+    if selection not in (None, own) and own.to_text():
+        flow.insert(0, f"the selection given takes the place of the model's own ({own.to_text()})")
     if every:
         return chosen, _labels(chosen), flow
     fraction = test_fraction_of(model)
@@ -117,7 +124,7 @@ def validate_model(
     withhold_photometry: bool = False,
     unshrunk: bool = False,
     beside: Model | None = None,
-    against: Request | None = None,
+    against: Request | Opened | None = None,
     training_labels: Labels | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -137,12 +144,18 @@ def validate_model(
     ------
     InputError
         See :func:`reporting_stars` and :func:`~xplabels.against.read_against`; if the output
-        exists and ``overwrite`` is false.
+        exists and ``overwrite`` is false. All but the numbers themselves is checked before
+        anything is predicted.
     """
+    from xplabels.against import compare, read_against
+    from xplabels.beside import check_common
     from xplabels.report import write_report
-    from xplabels.validation import validate
+    from xplabels.validation import common_names, validate
 
     check_new_folder(output, REPORT_FILES, overwrite)
+    against = None if against is None else _opened(against, model)
+    if beside is not None:
+        check_common(model.names, beside.names, _name(beside))
     model = _with_estimate(model, stars, unshrunk, say)
     if beside is not None:
         beside = _with_estimate(beside, stars, unshrunk, say)
@@ -153,6 +166,9 @@ def validate_model(
     stars, labels, flow = reporting_stars(model, stars, selection, every)
     for line in flow:
         say(line)
+    with located(stars.where):
+        common_names(model.names, labels.names)
+    theirs = None if against is None else read_against(against, stars.source_id)
     shown = stars
     if withhold_photometry:
         shown = stars.with_photometry(Photometry.missing(len(stars)))
@@ -172,11 +188,10 @@ def validate_model(
             margin=WITHHELD_MARGIN if withhold_photometry else 1.0,
         )
     known = labels if survey is None else None
-    comparison = None if against is None else _compared(against, stars, known, prediction)
+    comparison = None if theirs is None else compare(prediction, theirs, known, stars.photometry)
     more = _supplements(stars, validation, comparison, say)
     more.add_estimates(model, validation, mean, stars)
-    if beside is not None:
-        more.add_model(model, beside, validation, shown)
+    other = None if beside is None else more.add_model(model, beside, validation, shown)
     more.add_explanation(model, everyone, shown)
     provenance = {
         "command": command,
@@ -198,7 +213,7 @@ def validate_model(
         metrics=more.metrics,
         overwrite=overwrite,
     )
-    return Validated(validation, comparison)
+    return Validated(validation, comparison, other)
 
 
 def _with_estimate(model: Model, stars: Stars, unshrunk: bool, say: Say) -> Model:
@@ -213,7 +228,26 @@ def _with_estimate(model: Model, stars: Stars, unshrunk: bool, say: Say) -> Mode
     return model.unshrunk()
 
 
-def _labelled_by(request: Request, stars: Stars) -> tuple[Stars, Against]:
+def _opened(request: Request | Opened, model: Model) -> Opened:
+    """The survey's table, and a label that the model knows in it."""
+    from xplabels.against import Request, open_survey
+
+    opened = open_survey(request) if isinstance(request, Request) else request
+    if not set(opened.labels.names) & set(model.names):
+        raise InputError(
+            f"knows {', '.join(opened.labels.names)}, the model {', '.join(model.names)}: "
+            "there is no label to compare",
+            where=opened.request.path,
+            remedy="name another survey, or take a model of its labels",
+        )
+    return opened
+
+
+def _name(model: Model) -> str:
+    return str(model.metadata.get("name") or "another model")
+
+
+def _labelled_by(request: Opened, stars: Stars) -> tuple[Stars, Against]:
     """The stars that the survey knows, with its labels as the known ones."""
     from xplabels.against import read_against
 
@@ -222,19 +256,10 @@ def _labelled_by(request: Request, stars: Stars) -> tuple[Stars, Against]:
     if not matched.any():
         raise InputError(
             f"knows no label of the {len(stars)} stars",
-            where=request.path,
+            where=request.request.path,
             remedy="give stars that are in the survey",
         )
     return stars[matched].with_labels(survey.labels[matched]), survey
-
-
-def _compared(
-    request: Request, stars: Stars, known: Labels | None, prediction: Prediction
-) -> Comparison:
-    from xplabels.against import compare, read_against
-
-    survey = read_against(request, stars.source_id)
-    return compare(prediction, survey, known, stars.photometry)
 
 
 @dataclass
@@ -258,7 +283,7 @@ class _Supplements:
         self.sections.insert(0, found.section(model.estimate))
         self.metrics["estimates"] = found.to_metrics()
 
-    def add_model(self, model: Model, other: Model, validation: Validation, stars: Stars) -> None:
+    def add_model(self, model: Model, other: Model, validation: Validation, stars: Stars) -> Beside:
         """Another model on the same stars."""
         from xplabels.beside import compare_models
 
@@ -269,10 +294,10 @@ class _Supplements:
                 f"It kept a share of {theirs:g} of the stars for testing and this one {ours:g}: it "
                 "may have been trained on some of these stars, if they are those it learnt from."
             )
-        title = str(other.metadata.get("name") or "another model")
-        found = compare_models(validation, other.predict(stars), title, note)
+        found = compare_models(validation, other.predict(stars), _name(other), note)
         self.sections.append(found.section())
         self.metrics["beside"] = found.to_metrics()
+        return found
 
     def add_explanation(self, model: Model, everyone: Stars, compared: Stars) -> None:
         """What the model looks at, of all stars of the table and of those compared."""

@@ -16,7 +16,7 @@ from xplabels.labels import Labels
 from xplabels.prediction import Prediction
 from xplabels.predictive import LEVEL_68, LEVEL_95
 from xplabels.scores import SCORES, Array, Bin, Group, Sample, Scores, bin_statistics, score
-from xplabels.wording import as_json, format_score, with_unit
+from xplabels.wording import aligned, as_json, format_score, with_unit
 
 BIN_WIDTHS: dict[str, float] = {
     "g_mag": 0.5,
@@ -133,14 +133,7 @@ class Validation:
             [key, *(format_score(chosen.labels[name], key) for name in self.names)]
             for key in SCORES
         ]
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in [header, ["-" * width for width in widths], *rows]
-        ]
+        lines = [aligned([header, *rows])]
         if self.joint is not None and group == "all":
             lines.append(self.joint.to_text())
         return "\n".join(lines)
@@ -203,7 +196,7 @@ def validate(
     >>> calibration_gate(validation)
     []
     """
-    names = _common_names(prediction, labels)
+    names = common_names(prediction.names, labels.names)
     n = len(prediction)
     chosen = np.ones(n, bool) if selection is None else np.asarray(selection, bool)
     _check_lengths(n, labels=len(labels), selection=len(chosen), g_mag=g_mag, bp_rp=bp_rp)
@@ -286,12 +279,19 @@ def calibration_gate(
     return found
 
 
-def _common_names(prediction: Prediction, labels: Labels) -> tuple[str, ...]:
-    names = tuple(name for name in prediction.names if name in labels.names)
+def common_names(predicted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Labels that are both predicted and known.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    names = tuple(name for name in predicted if name in known)
     if not names:
         raise InputError(
             "no label is both predicted and known",
-            where=f"predicted {','.join(prediction.names)}; known {','.join(labels.names)}",
+            where=f"predicted {','.join(predicted)}; known {','.join(known)}",
             remedy="add a known label among the predicted ones",
         )
     return names

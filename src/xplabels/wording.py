@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,27 @@ def format_score(scores: Scores, key: str) -> str:
 def with_unit(name: str) -> str:
     """``teff [K]``."""
     return f"{name} [{LABELS[name].unit}]"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A header and rows as an aligned table for the terminal; the first column is a title.
+
+    Examples
+    --------
+    >>> print(aligned([["label", "N"], ["teff", "1000"]]))
+    label     N
+    -----  ----
+    teff   1000
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [rows[0], ["-" * width for width in widths], *rows[1:]]
+    ]
+    return "\n".join(lines)
 
 
 def as_json(value: Any) -> Any:

@@ -17,7 +17,7 @@ from xplabels.cli.options import (
 from xplabels.errors import InputError
 
 if TYPE_CHECKING:
-    from xplabels.against import Request
+    from xplabels.against import Opened
     from xplabels.cli.options import Verbs
 
 
@@ -37,7 +37,8 @@ def add(verbs: Verbs) -> None:
         METRICS_HELP,
         "DIR gets metrics.json and one self-contained report.html. Without --all, the stars are\n"
         "the test part of the model's split; without --range and --complete, those inside the\n"
-        "ranges the model was trained with. With --against, labels of another survey are\n"
+        "ranges the model was trained with; with them, these take the place of the model's (the\n"
+        "report says so). With --against, labels of another survey are\n"
         "compared, too, and with the known ones beside; STARS need not have labels then.",
     )
     verb.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
@@ -90,8 +91,9 @@ def factor(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=FACTOR") from None
 
 
-def _request(args: argparse.Namespace) -> Request | None:
-    from xplabels.against import Request
+def _against(args: argparse.Namespace) -> Opened | None:
+    """The survey's table, read first: what is wrong with it should not show after an hour."""
+    from xplabels.against import Request, open_survey
 
     if args.against is None:
         given = [f"--{name}" for name in ("survey", "neighbours", "inflate") if getattr(args, name)]
@@ -104,7 +106,8 @@ def _request(args: argparse.Namespace) -> Request | None:
             where=args.against,
             remedy=f"add --survey, one of {', '.join(SURVEYS)}",
         )
-    return Request(args.against, args.survey, args.neighbours, dict(args.inflate))
+    request = Request(args.against, args.survey, args.neighbours, dict(args.inflate))
+    return open_survey(request)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -115,8 +118,8 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.validating import validate_model
     from xplabels.workflow import read_stars
 
-    request = _request(args)
     check_new_folder(args.output, REPORT_FILES, args.overwrite)
+    against = _against(args)
     model = Model.load(args.model)
     beside = None if args.beside is None else Model.load(args.beside)
     given = bool(args.ranges or args.complete)
@@ -131,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
         withhold_photometry=args.withhold_photometry,
         unshrunk=args.unshrunk,
         beside=beside,
-        against=request,
+        against=against,
         overwrite=args.overwrite,
         command=args.command,
     )
