@@ -241,7 +241,7 @@ def parsed(texts: list[str]) -> list[float] | None:
     line = ('"[' + ",".join(texts) + ']"').encode()
     data = np.frombuffer(line + bytes(compiled_text.PADDING), np.uint8)
     out = np.zeros(len(texts))
-    end = compiled_text.numbers(data, 0, out, False, -np.inf, np.finfo(np.float64).max)
+    end = compiled_text.numbers(data.ctypes.data, 0, out, False, -np.inf, np.finfo(np.float64).max)
     return None if end < 0 else out.tolist()
 
 
@@ -286,6 +286,32 @@ def test_exact_halves_go_to_the_even_neighbour(mantissa: int, power: int) -> Non
     text = str(half) if len(str(half)) <= 19 else f"{half:.18E}"
     found = parsed([text])
     assert found is None or found == [float(text)]
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.lists(
+        st.from_regex(r"-?[0-9]\.[0-9]{1,16}(E-?[0-9]{1,2})?", fullmatch=True),
+        min_size=1,
+        max_size=4,
+    )
+)
+@example(["-0.0", "0.0", "0.0E-9", "-0.0E9"])
+@example(["0.1234567890123", "-0.1234567890123", "9.9999999999999E-9", "-9.999999999999E9"])
+@example(["0.12345678901234", "-0.12345678901234", "1.234567890123456", "-1.2E-10"])
+def test_numbers_as_correlations_are_written(texts: list[str]) -> None:
+    found = parsed(texts)
+    assert found is not None
+    assert list(map(repr, found)) == [repr(float(text)) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1.", "-1.", "1.E-4", ".1", "-.1", "1..2", "--1.2", "1.2E", "1.2E-", "1.2E--4", "1.2-4",
+     "1.2345678901234x", "1.2 3", "a.25", "1,25", "1.2E4E4", "\x001.2"],
+)  # fmt: skip
+def test_what_is_nearly_such_a_number_is_passed_on(text: str) -> None:
+    assert parsed([text]) is None
 
 
 @settings(max_examples=300, deadline=None)

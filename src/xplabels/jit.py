@@ -25,6 +25,11 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
     return _compiled(function, frozenset())
 
 
+def inlined_jit(function: Callable[P, R]) -> Callable[P, R]:
+    """As :func:`jit`, and put in the place of every call: for what takes a few nanoseconds."""
+    return _compiled(function, frozenset(), forceinline=True)
+
+
 def fast_jit(function: Callable[P, R]) -> Callable[P, R]:
     """As :func:`jit`, with sums in any order and fused multiply-add; NaN and infinity stay."""
     return _compiled(function, frozenset(("reassoc", "contract", "nsz")))
@@ -38,13 +43,16 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-def _compiled(function: Callable[P, R], fastmath: frozenset[str]) -> Callable[P, R]:
+def _compiled(
+    function: Callable[P, R], fastmath: frozenset[str], forceinline: bool = False
+) -> Callable[P, R]:
     import numba
 
     options: dict[str, Any] = {
         "nogil": True,
         "fastmath": set(fastmath) or False,
         "error_model": "numpy",
+        "forceinline": forceinline,
     }
     try:
         compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)

@@ -4,9 +4,9 @@ Only text that is plainly right is taken: at anything else the parser stops and 
 and the line goes to :class:`xplabels.archive.csv.LineParser`, which knows every form and every
 fault. So there is one place that judges damage, and this one need not.
 
-Digits are read eight at a time from one 64-bit word (all on little-endian machines): which bytes
-are digits, how many come first, and their value are a few operations without a branch, where a
-loop over characters would be mispredicted at almost every number. Decimal to binary is Clinger's
+Digits are read eight or sixteen at a time (all on little-endian machines): which bytes are digits,
+how many come first, and their value are a few operations without a branch, where a loop over
+characters would be mispredicted at almost every number. Decimal to binary is Clinger's
 exact case (1990) where both parts are exact in float64, else the 128-bit product of Eisel and
 Lemire (Lemire 2021, Softw. Pract. Exper. 51, 1700): correctly rounded, as Python's ``float`` is.
 """
@@ -22,11 +22,13 @@ from xplabels.archive.compiled_words import (
     as_float,
     byte,
     leading_zeros,
+    other_than_digits,
+    sixteen_digits,
     trailing_zeros,
     upper_product,
     word,
 )
-from xplabels.jit import jit
+from xplabels.jit import inlined_jit, jit
 
 PADDING = 64
 """Bytes after the text that must be there, whatever they hold: words are read beyond its end."""
@@ -64,24 +66,29 @@ TEN = 10.0 ** np.arange(23)
 TEN_WHOLE = np.array([10**n for n in range(17)], np.uint64)
 
 
-@jit
+@inlined_jit
 def _signed(word: Any) -> Any:
     return np.int64(word)
 
 
-@jit
-def _digits(data: NDArray[np.uint8], i: int) -> tuple[Any, Any]:
+@inlined_jit
+def _value(eight: Any) -> Any:
+    """The number of eight digits 0 to 9, the first in the lowest byte."""
+    eight = (eight * U(2561)) >> U(8)
+    eight = ((eight & U(0x00FF00FF00FF00FF)) * U(6553601)) >> U(16)
+    return ((eight & U(0x0000FFFF0000FFFF)) * U(42949672960001)) >> U(32)
+
+
+@inlined_jit
+def _digits(text: int, i: int) -> tuple[Any, Any]:
     """Number of digits, at most 8, that begin at ``i``, and their value."""
-    eight = word(data, i) ^ U(0x3030303030303030)
+    eight = word(text, i) ^ U(0x3030303030303030)
     # a byte's highest bit is set where it is no digit; only the lowest such byte is looked at
     other = ((eight + U(0x7676767676767676)) | eight) & U(0x8080808080808080)
     count = trailing_zeros(other) >> U(3)
     # the digits move up, zeros come before them
     eight = U(0) if count == U(0) else eight << (U(64) - (count << U(3)))
-    eight = (eight * U(2561)) >> U(8)
-    eight = ((eight & U(0x00FF00FF00FF00FF)) * U(6553601)) >> U(16)
-    eight = ((eight & U(0x0000FFFF0000FFFF)) * U(42949672960001)) >> U(32)
-    return count, eight
+    return count, _value(eight)
 
 
 @jit
@@ -123,35 +130,68 @@ def _scaled(mantissa: Any, power: int) -> tuple[float, bool]:
     return as_float((bits & U((1 << 52) - 1)) | (U(exponent) << U(52))), True
 
 
+@inlined_jit
+def _common(text: int, i: int) -> tuple[float, int]:
+    """As :func:`_number`, for one digit, a point and 1 to 13 digits, E and a digit maybe; else -1.
+
+    Nearly all numbers are of this kind. Their end is known before their value, so that the
+    processor has several in hand.
+    """
+    negative = byte(text, i) == MINUS
+    other = other_than_digits(text, i) >> U(negative)
+    i += negative
+    end = trailing_zeros(other ^ U(2))
+    if byte(text, i + 1) != POINT or end < U(3) or end >= U(16):
+        return 0.0, -1
+    places = end - U(2)
+    upper, lower = sixteen_digits(text, i + 2, places)
+    mantissa = (byte(text, i) - ZERO) * TEN_WHOLE[places]
+    mantissa += _value(upper) * U(100_000_000) + _value(lower)
+    power = -_signed(places)
+    i += _signed(end)
+    if byte(text, i) | LOWER_CASE == EXPONENT:
+        down = byte(text, i + 1) == MINUS
+        i += 1 + down
+        digit = byte(text, i) - ZERO
+        if digit > U(9) or byte(text, i + 1) - ZERO <= U(9):
+            return 0.0, -1
+        power += -_signed(digit) if down else _signed(digit)
+        i += 1
+    # both parts are exact in float64: the quotient is correctly rounded
+    value = np.float64(mantissa)
+    value = value / TEN[-power] if power < 0 else value * TEN[power]
+    return (-value if negative else value), i
+
+
 @jit
-def _number(data: NDArray[np.uint8], i: int) -> tuple[float, int]:
+def _number(text: int, i: int) -> tuple[float, int]:
     """The number that begins at ``i``, and where it ends; -1 where this is not certain."""
-    negative = byte(data, i) == MINUS
+    negative = byte(text, i) == MINUS
     i += negative
     first = i
-    mantissa = byte(data, i) - ZERO
+    mantissa = byte(text, i) - ZERO
     if mantissa > U(9):
         return 0.0, -1
     i += 1
-    digit = byte(data, i) - ZERO
+    digit = byte(text, i) - ZERO
     while digit <= U(9) and i - first < 19:
         mantissa = mantissa * U(10) + digit
         i += 1
-        digit = byte(data, i) - ZERO
+        digit = byte(text, i) - ZERO
     places, zeros = 0, False
     leading = 0 if mantissa == U(0) else i - first
-    if byte(data, i) == POINT:
+    if byte(text, i) == POINT:
         i += 1
-        one, value = _digits(data, i)
+        one, value = _digits(text, i)
         zeros = value < U(100_000)  # as in 0.00012345678: three digits or more do not count
-        two, more = _digits(data, i + 8)
+        two, more = _digits(text, i + 8)
         two = two if one == U(8) else U(0)
         more = more if one == U(8) else U(0)
         mantissa = (mantissa * TEN_WHOLE[one] + value) * TEN_WHOLE[two] + more
         places = _signed(one + two)
         i += places
         if places == 16:
-            three, last = _digits(data, i)
+            three, last = _digits(text, i)
             mantissa = mantissa * TEN_WHOLE[three] + last
             places += _signed(three)
             i += _signed(three)
@@ -160,18 +200,18 @@ def _number(data: NDArray[np.uint8], i: int) -> tuple[float, int]:
     if leading + places > 19 and not (leading == 0 and zeros and places <= 22):
         return 0.0, -1
     power = -places
-    if byte(data, i) | LOWER_CASE == EXPONENT:
+    if byte(text, i) | LOWER_CASE == EXPONENT:
         i += 1
-        down = byte(data, i) == MINUS
-        i += down or byte(data, i) == PLUS
-        digit = byte(data, i) - ZERO
+        down = byte(text, i) == MINUS
+        i += down or byte(text, i) == PLUS
+        digit = byte(text, i) - ZERO
         if digit > U(9):
             return 0.0, -1
         size = 0
         while digit <= U(9) and size < 1000:
             size = size * 10 + _signed(digit)
             i += 1
-            digit = byte(data, i) - ZERO
+            digit = byte(text, i) - ZERO
         power += -size if down else size
     value, certain = _scaled(mantissa, power)
     return (-value if negative else value), (i if certain else -1)
@@ -179,7 +219,7 @@ def _number(data: NDArray[np.uint8], i: int) -> tuple[float, int]:
 
 @jit
 def numbers(
-    data: NDArray[np.uint8],
+    text: int,
     i: int,
     out: NDArray[np.floating],
     single: bool,
@@ -190,8 +230,8 @@ def numbers(
 
     Each number is to lie in (above, upto]; ``single`` rounds it to float32 first.
     """
-    opening = byte(data, i + 1)
-    if byte(data, i) != QUOTE or (opening != SQUARE and opening != ROUND):
+    opening = byte(text, i + 1)
+    if byte(text, i) != QUOTE or (opening != SQUARE and opening != ROUND):
         return -1
     closing = opening + (
         U(2) if opening == SQUARE else U(1)
@@ -199,62 +239,65 @@ def numbers(
     i += 2
     for k in range(len(out)):
         if k:
-            if byte(data, i) != COMMA:
+            if byte(text, i) != COMMA:
                 return -1
             i += 1
-            while byte(data, i) == SPACE:
+            while byte(text, i) == SPACE:
                 i += 1
-        value, i = _number(data, i)
-        if i < 0:
-            return -1
+        value, end = _common(text, i)
+        if end < 0:
+            value, end = _number(text, i)
+            if end < 0:
+                return -1
+        i = end
         if single:
             value = np.float64(np.float32(value))
         if not (value > above and value <= upto):
             return -1
         out[k] = value
-    if byte(data, i) != closing or byte(data, i + 1) != QUOTE:
+    if byte(text, i) != closing or byte(text, i + 1) != QUOTE:
         return -1
     return i + 2
 
 
 @jit
-def _skip(data: NDArray[np.uint8], i: int) -> int:
+def _skip(text: int, i: int) -> int:
     """The end of a cell that is not wanted, or -1."""
-    if byte(data, i) == QUOTE:
+    if byte(text, i) == QUOTE:
         i += 1
-        while byte(data, i) != QUOTE:
-            if byte(data, i) == NEWLINE or byte(data, i) == RETURN:
+        while byte(text, i) != QUOTE:
+            if byte(text, i) == NEWLINE or byte(text, i) == RETURN:
                 return -1
             i += 1
         return i + 1
-    while byte(data, i) != COMMA and byte(data, i) != NEWLINE:
-        if byte(data, i) == QUOTE or byte(data, i) == RETURN:
+    while byte(text, i) != COMMA and byte(text, i) != NEWLINE:
+        if byte(text, i) == QUOTE or byte(text, i) == RETURN:
             return -1
         i += 1
     return i
 
 
 @jit
-def _whole(data: NDArray[np.uint8], i: int) -> tuple[int, int]:
+def _whole(text: int, i: int) -> tuple[int, int]:
     """The positive integer that begins at ``i`` and its end, or -1."""
     first = i
     value = U(0)
-    digit = byte(data, i) - ZERO
+    digit = byte(text, i) - ZERO
     while digit <= U(9) and i - first < 19:
         value = value * U(10) + digit
         i += 1
-        digit = byte(data, i) - ZERO
+        digit = byte(text, i) - ZERO
     if i == first or digit <= U(9) or value >= U(1 << 63):
         return 0, -1
     return _signed(value), i
 
 
 @jit
-def _null(data: NDArray[np.uint8], i: int) -> int:
+def _null(text: int, i: int) -> int:
     """The end of an empty cell or of ``null``, or -1."""
-    if byte(data, i) == COMMA or byte(data, i) == NEWLINE:
+    if byte(text, i) == COMMA or byte(text, i) == NEWLINE:
         return i
-    if word(data, i) & U(0xFFFFFFFF) == NULL:
+    if word(text, i) & U(0xFFFFFFFF) == NULL:
         return i + 4
     return -1
 
@@ -292,7 +335,7 @@ def rows(
     i = start
     while i < limit and row < len(source_id):
         line = i
-        i = _row(data, i, columns, row, source_id, bp, rp, lacking)
+        i = _row(data.ctypes.data, i, columns, row, source_id, bp, rp, lacking)
         if i < 0:
             return row, line, True
         row += 1
@@ -301,7 +344,7 @@ def rows(
 
 @jit
 def _row(
-    data: NDArray[np.uint8],
+    text: int,
     i: int,
     columns: NDArray[np.int64],
     row: int,
@@ -315,20 +358,20 @@ def _row(
     for c in range(len(columns)):
         what = columns[c]
         if what == SKIPPED:
-            i = _skip(data, i)
+            i = _skip(text, i)
         elif what == SOURCE_ID:
-            source_id[row], i = _whole(data, i)
+            source_id[row], i = _whole(text, i)
         else:
-            null = _null(data, i)
+            null = _null(text, i)
             if null >= 0:
                 i = null
                 nulls_bp += what <= 3
                 nulls_rp += what > 3
             elif what <= 3:
-                i = _array(data, i, what, bp, row)
+                i = _array(text, i, what, bp, row)
             else:
-                i = _array(data, i, what - 3, rp, row)
-        if i < 0 or byte(data, i) != (NEWLINE if c == len(columns) - 1 else COMMA):
+                i = _array(text, i, what - 3, rp, row)
+        if i < 0 or byte(text, i) != (NEWLINE if c == len(columns) - 1 else COMMA):
             return -1
         i += 1
     if (nulls_bp != 0 and nulls_bp != 3) or (nulls_rp != 0 and nulls_rp != 3):
@@ -339,7 +382,7 @@ def _row(
 
 @jit
 def _array(
-    data: NDArray[np.uint8],
+    text: int,
     i: int,
     part: int,
     band: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]],
@@ -348,7 +391,7 @@ def _array(
     """Coefficients, errors or correlations of one band, as ``part`` is 1, 2 or 3."""
     coefficients, errors, correlations = band
     if part == 1:
-        return numbers(data, i, coefficients[row], False, -np.inf, np.finfo(np.float64).max)
+        return numbers(text, i, coefficients[row], False, -np.inf, np.finfo(np.float64).max)
     if part == 2:
-        return numbers(data, i, errors[row], True, 0.0, np.float64(np.finfo(np.float32).max))
-    return numbers(data, i, correlations[row], True, -1.0000000001, 1.0)
+        return numbers(text, i, errors[row], True, 0.0, np.float64(np.finfo(np.float32).max))
+    return numbers(text, i, correlations[row], True, -1.0000000001, 1.0)

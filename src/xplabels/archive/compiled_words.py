@@ -1,7 +1,9 @@
 """Compiled: what numba cannot say of single bytes and bits, said to LLVM.
 
-Little-endian machines only. Indices count from the front and are not checked. Numba's cache of
-:mod:`xplabels.archive.compiled_text` does not notice a change made here: touch that file, too.
+Little-endian machines only. A text is the address of its first byte, because an array is counted
+each time that it is handed on, which takes as long as reading a number; indices are not checked.
+Numba's cache of :mod:`xplabels.archive.compiled_text` does not notice a change made here: touch
+that file, too.
 """
 
 from __future__ import annotations
@@ -14,29 +16,66 @@ from numba import types
 from xplabels.jit import intrinsic
 
 
+def _at(builder: Any, text: Any, index: Any, kind: Any) -> Any:
+    """What of this kind stands at an address."""
+    pointer = builder.inttoptr(builder.add(text, index), kind.as_pointer())
+    return builder.load(pointer, align=1)
+
+
 @intrinsic
-def word(typing: Any, data: Any, index: Any) -> Any:
+def word(typing: Any, text: Any, index: Any) -> Any:
     """The eight bytes from ``index`` on as one number, the first byte lowest."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        pointer = builder.gep(array.data, [arguments[1]])
-        wide = builder.bitcast(pointer, ir.IntType(64).as_pointer())
-        return builder.load(wide, align=1)
+        return _at(builder, *arguments, ir.IntType(64))
 
-    return types.uint64(data, index), generate
+    return types.uint64(types.intp, types.intp), generate
 
 
 @intrinsic
-def byte(typing: Any, data: Any, index: Any) -> Any:
-    """The byte at ``index`` >= 0, without numba's look whether it counts from the end."""
+def byte(typing: Any, text: Any, index: Any) -> Any:
+    """The byte at ``index``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        byte = builder.load(builder.gep(array.data, [arguments[1]]))
-        return builder.zext(byte, ir.IntType(64))
+        return builder.zext(_at(builder, *arguments, ir.IntType(8)), ir.IntType(64))
 
-    return types.uint64(data, index), generate
+    return types.uint64(types.intp, types.intp), generate
+
+
+@intrinsic
+def other_than_digits(typing: Any, text: Any, index: Any) -> Any:
+    """A number whose lowest bit is set if no digit stands at ``index``, and so on for 16 bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = ir.VectorType(ir.IntType(8), 16)
+        values = builder.sub(_at(builder, *arguments, lanes), ir.Constant(lanes, [ord("0")] * 16))
+        other = builder.icmp_unsigned(">", values, ir.Constant(lanes, [9] * 16))
+        return builder.zext(builder.bitcast(other, ir.IntType(16)), ir.IntType(64))
+
+    return types.uint64(types.intp, types.intp), generate
+
+
+@intrinsic
+def sixteen_digits(typing: Any, text: Any, index: Any, count: Any) -> Any:
+    """The ``count`` digits from ``index`` on, 1 to 16, as 16 bytes 0 to 9 in two words.
+
+    Zeros come before them; a word's first digit is its lowest byte.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        text, index, count = arguments
+        half, whole = ir.IntType(64), ir.IntType(128)
+        zeros = ir.Constant(whole, int.from_bytes(b"0" * 16, "little"))
+        values = builder.xor(_at(builder, text, index, whole), zeros)
+        empty = builder.mul(builder.sub(half(16), count), half(8))
+        moved = builder.shl(values, builder.zext(empty, whole))
+        words = [
+            builder.trunc(moved, half),
+            builder.trunc(builder.lshr(moved, ir.Constant(whole, 64)), half),
+        ]
+        return context.make_tuple(builder, signature.return_type, words)
+
+    return types.UniTuple(types.uint64, 2)(types.intp, types.intp, types.uint64), generate
 
 
 @intrinsic
