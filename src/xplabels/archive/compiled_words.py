@@ -16,9 +16,12 @@ from numba import types
 from xplabels.jit import intrinsic
 
 
-def _at(builder: Any, text: Any, index: Any, kind: Any) -> Any:
-    """What of this kind stands at an address."""
-    pointer = builder.inttoptr(builder.add(text, index), kind.as_pointer())
+_pair: Any = types.UniTuple
+
+
+def _at(builder: Any, place: Any, kind: Any) -> Any:
+    """What of this kind stands at a place: a text and an index."""
+    pointer = builder.inttoptr(builder.add(*place), kind.as_pointer())
     return builder.load(pointer, align=1)
 
 
@@ -27,7 +30,7 @@ def word(typing: Any, text: Any, index: Any) -> Any:
     """The eight bytes from ``index`` on as one number, the first byte lowest."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _at(builder, *arguments, ir.IntType(64))
+        return _at(builder, arguments, ir.IntType(64))
 
     return types.uint64(types.intp, types.intp), generate
 
@@ -37,7 +40,7 @@ def byte(typing: Any, text: Any, index: Any) -> Any:
     """The byte at ``index``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.zext(_at(builder, *arguments, ir.IntType(8)), ir.IntType(64))
+        return builder.zext(_at(builder, arguments, ir.IntType(8)), ir.IntType(64))
 
     return types.uint64(types.intp, types.intp), generate
 
@@ -48,7 +51,7 @@ def other_than_digits(typing: Any, text: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         lanes = ir.VectorType(ir.IntType(8), 16)
-        values = builder.sub(_at(builder, *arguments, lanes), ir.Constant(lanes, [ord("0")] * 16))
+        values = builder.sub(_at(builder, arguments, lanes), ir.Constant(lanes, [ord("0")] * 16))
         other = builder.icmp_unsigned(">", values, ir.Constant(lanes, [9] * 16))
         return builder.zext(builder.bitcast(other, ir.IntType(16)), ir.IntType(64))
 
@@ -63,10 +66,10 @@ def sixteen_digits(typing: Any, text: Any, index: Any, count: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        text, index, count = arguments
+        *place, count = arguments
         half, whole = ir.IntType(64), ir.IntType(128)
         zeros = ir.Constant(whole, int.from_bytes(b"0" * 16, "little"))
-        values = builder.xor(_at(builder, text, index, whole), zeros)
+        values = builder.xor(_at(builder, place, whole), zeros)
         empty = builder.mul(builder.sub(half(16), count), half(8))
         moved = builder.shl(values, builder.zext(empty, whole))
         words = [
@@ -75,7 +78,7 @@ def sixteen_digits(typing: Any, text: Any, index: Any, count: Any) -> Any:
         ]
         return context.make_tuple(builder, signature.return_type, words)
 
-    return types.UniTuple(types.uint64, 2)(types.intp, types.intp, types.uint64), generate
+    return _pair(types.uint64, 2)(types.intp, types.intp, types.uint64), generate
 
 
 @intrinsic
