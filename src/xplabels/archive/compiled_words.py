@@ -15,7 +15,6 @@ from numba import types
 
 from xplabels.jit import intrinsic
 
-
 _pair: Any = types.UniTuple
 
 
