@@ -43,6 +43,15 @@ MEANING: dict[Flag, str] = {
 UNUSABLE = Flag.MISSING_BP | Flag.MISSING_RP | Flag.BAD_ROW | Flag.NO_PREDICTION
 """Stars with any of these bits have NaN in every label."""
 
+TABLE_WIDE = Flag.NO_CORRELATIONS
+"""What tells of a whole table, not of a star: it does not make a star "flagged" when scored."""
+UNFLAGGED = (
+    f"Unflagged stars have no flag but {TABLE_WIDE.name}, which tells of a whole table: nothing "
+    "that the model takes was missing, the inputs are like those it was trained on, and no label "
+    "lies outside their range. Stars without a prediction are in none of the tables."
+)
+"""What a report says of them."""
+
 
 def describe() -> str:
     """One line a bit: value, name, meaning (for ``--help``, column descriptions and docs)."""

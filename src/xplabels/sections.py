@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import figures
+from xplabels.flags import UNFLAGGED
 from xplabels.labels import LABELS, Labels
 from xplabels.prediction import PARTS, Prediction
 from xplabels.scores import BIN_STARS, SCORES, Scores
@@ -101,11 +102,9 @@ def summary_section(
     """What was trained on what, and which stars judge it."""
     rows = []
     for name, sample in validation.samples.items():
-        known = (
-            [f"{v:.5g}" for v in np.percentile(sample.truth, (0, 50, 100))]
-            if len(sample)
-            else ["-"] * 3
-        )
+        known = ["-"] * 3
+        if len(sample):
+            known = [f"{v:.5g}" for v in np.percentile(sample.truth, (0, 50, 100))]
         rows.append([with_unit(name), f"{len(sample):,}", *known])
     flagged = [[name, f"{count:,}"] for name, count in validation.flags.items() if count]
     told = {key: value for key, value in prediction.meta.items() if key != "NOTES"}
@@ -161,7 +160,7 @@ def scores_section(validation: Validation) -> Section:
         "their running median (solid) and 16-84 % range (dashed). As figure 1 of Fallows & "
         "Sanders (2024).",
     )
-    return Section("accuracy", "Accuracy", (), tables, [picture])
+    return Section("accuracy", "Accuracy", [UNFLAGGED], tables, [picture])
 
 
 def calibration_section(validation: Validation) -> Section:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.errors import InputError
-from xplabels.flags import Flag
+from xplabels.flags import TABLE_WIDE, Flag
 from xplabels.joint import Joint, joint_coverage
 from xplabels.labels import Labels
 from xplabels.prediction import Prediction
@@ -39,9 +39,6 @@ GATED_AXES = ("g_mag", "logg", "fe_h")
 
 METAL_POOR = -1.0
 """Stars below this [Fe/H] are scored by themselves."""
-
-TABLE_WIDE = Flag.NO_CORRELATIONS
-"""Flags that tell of a whole table, not of a star: they do not make a star "flagged" here."""
 
 
 @dataclass(frozen=True)
