@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xplabels.giants import NAMES
 from xplabels.paper_tables import TABLE_1
 
@@ -33,10 +35,17 @@ def markdown(results: dict[str, Any]) -> str:
         )
         + (f" A trial at {results['scale']:g} of the epochs." if results["trial"] else "")
     )
-    parts = [stars, accuracy(runs), calibration(runs)]
+    once = {name: run for name, run in runs.items() if name in WORDS}
+    parts = [stars, accuracy(once), calibration(once)]
+    parts += [by_seed(runs)] if seeded("missing_labels", 1) in runs else []
     parts += [twice(runs)] if any("counted_twice" in run for run in runs.values()) else []
     parts += [diagonal(runs["default"])] if "default" in runs else []
     return "\n\n".join(parts) + "\n"
+
+
+def seeded(name: str, seed: int) -> str:
+    """Name of a run with another seed than the first."""
+    return f"{name}_seed_{seed}" if seed else name
 
 
 MARKS = ("<!-- tables of benchmarks/giants.py: begin -->", "<!-- end -->")
@@ -81,7 +90,7 @@ def accuracy(runs: dict[str, Any]) -> str:
 def calibration(runs: dict[str, Any]) -> str:
     """Coverage, robust std of z, joint coverage and cost of every run."""
     header = ["", "in 68.3 %", "in 95.4 %", "robust std of z", "six together",
-              "margins not met", "training", "prediction"]  # fmt: skip
+              "margins not met", "bins as predicted", "training", "prediction"]  # fmt: skip
     rows = []
     for title, run in runs.items():
         labels, cost, joint = run["labels"], run["cost"], run["joint"]
@@ -96,7 +105,7 @@ def calibration(runs: dict[str, Any]) -> str:
         rows.append([
             WORDS[title], *spans,
             f"{100 * joint['coverage_68']:.1f} and {100 * joint['coverage_95']:.1f} %",
-            str(len(run["violated"])), f"{cost['training_cpu_seconds']:.0f} s",
+            str(len(run["violated"])), _failing_bins(run), f"{cost['training_cpu_seconds']:.0f} s",
             f"{cost['prediction_us_a_star']:.0f} us",
         ])  # fmt: skip
     missed = [
@@ -105,6 +114,34 @@ def calibration(runs: dict[str, Any]) -> str:
         if title in runs and runs[title]["violated"]
     ]
     return "\n\n".join([rows_of(header, rows), *missed])
+
+
+def _failing_bins(run: dict[str, Any]) -> str:
+    """How many bins fail along G and the predicted log g and [Fe/H], where that was asked."""
+    if "violated_as_chosen" not in run:
+        return ""
+    return str(sum(" stars at " in line for line in run["violated_as_chosen"]))
+
+
+def by_seed(runs: dict[str, Any]) -> str:
+    """What missing labels cost, over the seeds of both runs: mean and standard error."""
+    pairs = []
+    while all(seeded(n, len(pairs)) in runs for n in ("default", "missing_labels")):
+        pairs.append([runs[seeded(n, len(pairs))] for n in ("default", "missing_labels")])
+    header = [f"{WORDS['missing_labels']}, {len(pairs)} seeds", *(SYMBOLS[n] for n in NAMES)]
+    rows = []
+    for key, words in (("rmse", "RMSE"), ("robust", "robust scatter"), ("crps", "CRPS")):
+        changes = [
+            [100 * (without["labels"][n][key] / whole["labels"][n][key] - 1) for n in NAMES]
+            for whole, without in pairs
+        ]
+        error = np.std(changes, axis=0, ddof=1) / len(pairs) ** 0.5
+        cells = zip(np.mean(changes, axis=0), error, strict=True)
+        rows.append([f"{words}, change", *(f"{c:+.1f} +- {e:.1f} %" for c, e in cells)])
+    for column, words in enumerate(("all labels", "a third missing")):
+        covered = [[pair[column]["labels"][n]["coverage_68"] for n in NAMES] for pair in pairs]
+        rows.append([f"in 68.3 %, {words}", *(f"{100 * c:.1f} %" for c in np.mean(covered, 0))])
+    return rows_of(header, rows)
 
 
 def twice(runs: dict[str, Any]) -> str:

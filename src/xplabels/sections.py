@@ -20,6 +20,7 @@ from xplabels.labels import LABELS, Labels
 from xplabels.prediction import PARTS, Prediction
 from xplabels.scores import BIN_STARS, SCORES, Scores
 from xplabels.validation import (
+    CHOSEN_AXES,
     COVERAGE_MARGIN,
     GATED_AXES,
     PREDICTED,
@@ -354,7 +355,7 @@ def sample_columns(validation: Validation, attribute: str) -> Array:
 def _judged_bins(
     validation: Validation,
 ) -> dict[str, list[tuple[Array, Array, Array, Array]]]:
-    chosen = [*GATED_AXES, *(axis + PREDICTED for axis in GATED_AXES)]
+    chosen = dict.fromkeys((*GATED_AXES, *CHOSEN_AXES))
     found = {}
     for axis in (axis for axis in chosen if axis in validation.bins):
         rows = [

@@ -36,6 +36,8 @@ PREDICTED = "_predicted"
 COVERAGE_MARGIN = 0.025
 ROBUST_STD_Z_RANGE = (0.95, 1.05)
 GATED_AXES = ("g_mag", "logg", "fe_h")
+CHOSEN_AXES = ("g_mag", "logg" + PREDICTED, "fe_h" + PREDICTED)
+"""The same where stars are chosen by what is predicted of them."""
 
 METAL_POOR = -1.0
 """Stars below this [Fe/H] are scored by themselves."""
