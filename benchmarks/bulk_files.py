@@ -3,7 +3,8 @@
     python benchmarks/bulk_files.py --output made --files 2 --stars 65000 [--widths 51 55]
 
 Each `XpContinuousMeanSpectrum_aaaaaa-bbbbbb.csv.gz` gets a `GaiaSource_aaaaaa-bbbbbb.csv.gz` of the
-same stars. Spectra and correlations are simulated. Rows repeat after --distinct stars under new
+same stars, at positions in the HEALPix pixels that their source_ids name (extra lsdb). Spectra and
+correlations are simulated. Rows repeat after --distinct stars under new
 source_ids: a row is longer than the 32 kB that gzip looks back, so that the file is no more
 compressible than if no row came twice.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -26,6 +27,10 @@ from xplabels.synthetic import simulate_stars
 SOLUTION_ID = 4545469030156206080
 PIXEL_SHIFT = 43
 """source_id >> 43 is the HEALPix level-8 pixel, which names the archive's files."""
+POSITION_SHIFT, POSITION_LEVEL = 35, 12
+"""source_id >> 35 is the nested HEALPix level-12 pixel of the position."""
+DEEPER = 10
+"""Levels below it, at which a position is the centre of a pixel."""
 PIXELS_PER_FILE = 232
 """786,432 pixels in 3,386 files."""
 SCALARS = (
@@ -108,14 +113,22 @@ def xp_rows(stars: Stars, seed: int) -> list[str]:
     ]  # fmt: skip
 
 
-def gaia_rows(stars: Stars, seed: int) -> list[str]:
-    """Each star's line of GaiaSource after its source_id."""
-    random = np.random.default_rng(seed)
+def positions(ids: NDArray[np.int64], seed: int) -> tuple[NDArray[np.float64], ...]:
+    """Right ascension and declination [N] in deg: anywhere in the pixel that a source_id names."""
+    from cdshealpix.nested import healpix_to_lonlat
+
+    inside = np.random.default_rng(seed).integers(0, 4**DEEPER, len(ids))
+    pixels = ((ids >> POSITION_SHIFT) << 2 * DEEPER) + inside
+    longitude, latitude = healpix_to_lonlat(pixels.astype(np.uint64), POSITION_LEVEL + DEEPER)
+    return longitude.to_value("deg"), latitude.to_value("deg")
+
+
+def gaia_rows(stars: Stars) -> list[str]:
+    """Each star's line of GaiaSource after its position."""
     parallax, parallax_error = stars.photometry.column("parallax")
     lines = []
     for row in range(len(stars)):
-        cells = [random.uniform(0, 360), random.uniform(-90, 90), parallax[row]]
-        texts = [java(np.float64(cell)) for cell in cells]
+        texts = [java(np.float64(parallax[row]))]
         texts.append(java(np.float32(parallax_error[row])))
         for band in ("g", "bp", "rp"):
             magnitude, error = stars.photometry.column(f"phot_{band}_mean_mag")
@@ -125,23 +138,29 @@ def gaia_rows(stars: Stars, seed: int) -> list[str]:
     return lines
 
 
-def source_ids(stars: int, first_pixel: int) -> Iterator[int]:
-    """Ascending ids of one file's pixels."""
-    for star in range(stars):
-        pixel = first_pixel + star * PIXELS_PER_FILE // stars
-        yield (pixel << PIXEL_SHIFT) + (star + 1) * 128
+def source_ids(stars: int, first_pixel: int) -> NDArray[np.int64]:
+    """Ascending ids [N] of one file's pixels."""
+    star = np.arange(stars, dtype=np.int64)
+    return ((first_pixel + star * PIXELS_PER_FILE // stars) << PIXEL_SHIFT) + (star + 1) * 128
+
+
+def placed(ids: NDArray[np.int64], seed: int) -> Iterator[str]:
+    """Beginnings of lines of GaiaSource: source_id, ra, dec."""
+    for star, ra, dec in zip(ids.tolist(), *positions(ids, seed), strict=True):
+        yield f"{star},{java(ra)},{java(dec)}"
 
 
 def write_gzip(
-    path: Path, columns: tuple[str, ...], ids: Iterator[int], rows: list[str], quick: bool = False
-) -> None:
-    """One file with its header."""
+    path: Path, columns: tuple[str, ...], firsts: Iterable[object], rows: list[str],
+    quick: bool = False,
+) -> None:  # fmt: skip
+    """One file with its header; each line begins with one of ``firsts``."""
     packer, level = (import_module("isal.igzip"), 2) if quick else (gzip, 6)
     with packer.open(path, "wt", encoding="ascii", compresslevel=level) as file:
         file.write("# %ECSV 1.0\n# ---\n# delimiter: ','\n# made by xplabels: simulated stars\n")
         file.write(",".join(columns) + "\n")
-        for number, star in enumerate(ids):
-            file.write(f"{star}{rows[number % len(rows)]}\n")
+        for number, first in enumerate(firsts):
+            file.write(f"{first}{rows[number % len(rows)]}\n")
 
 
 def make(
@@ -154,17 +173,18 @@ def make(
     """
     folder.mkdir(parents=True, exist_ok=True)
     pool = distinct_stars(min(distinct, stars), widths, seed)
-    spectra, photometry = xp_rows(pool, seed), gaia_rows(pool, seed)
+    spectra, photometry = xp_rows(pool, seed), gaia_rows(pool)
     made = []
     for number in range(files):
         first = number * PIXELS_PER_FILE
         span = f"{first:06d}-{first + PIXELS_PER_FILE - 1:06d}"
         path = folder / f"XpContinuousMeanSpectrum_{span}.csv.gz"
-        write_gzip(path, XP_COLUMNS, source_ids(stars, first), spectra, quick)
+        ids = source_ids(stars, first)
+        write_gzip(path, XP_COLUMNS, ids.tolist(), spectra, quick)
         write_gzip(
             folder / f"GaiaSource_{span}.csv.gz",
             GAIA_COLUMNS,
-            source_ids(stars, first),
+            placed(ids, seed),
             photometry,
             quick,
         )

@@ -150,7 +150,7 @@ def test_the_command_writes_a_page_that_needs_nothing_else(
 def test_what_cannot_be_explained_is_told(tmp_path: Path, model: Model, stars: Stars) -> None:
     with pytest.raises(InputError, match="the model has no label c_fe"):
         explain(model, stars, selection=WIDE, pairs=[Pair("c_fe", sed(0.1), sed(0.2), 0.1)])
-    with pytest.raises(InputError, match="step 'big' of fe_h"):
+    with pytest.raises(InputError, match="step 'big' is no positive number; give a label"):
         read_pair("fe_h", "low.csv", "high.csv", "big")
     wrong = tmp_path / "wrong.csv"
     Table({"source_id": [1, 2], "ebv": [0.1, 0.2]}).write(wrong)

@@ -90,7 +90,7 @@ def test_photometry_goes_to_its_star(ending: str, stars: Stars, tmp_path: Path) 
     j, sigma = joined.photometry.column("j_m")
     assert np.array_equal(j, [np.nan, 3, 1], equal_nan=True)
     assert np.array_equal(sigma, [np.nan, 0.03, 0.02], equal_nan=True)
-    assert any("1 stars have j_m without an error" in note for note in joined.notes)
+    assert any("1 value of j_m without an error" in note for note in joined.notes)
     assert np.isnan(joined.photometry.column("parallax")[0]).all()
 
 
@@ -242,7 +242,7 @@ def test_labels_join(ending: str, stars: Stars, tmp_path: Path) -> None:
     assert np.array_equal(joined.labels.values, expected, equal_nan=True)
     expected = np.array([[np.nan, 0.2], [50, 0.1], [np.nan, np.nan]])
     assert np.array_equal(joined.labels.errors, expected, equal_nan=True)
-    assert any("1 stars have teff without an error" in note for note in joined.notes)
+    assert any("1 value of teff without an error" in note for note in joined.notes)
     chosen = join_labels(stars, path, ["logg"]).labels
     assert chosen is not None
     assert chosen.names == ("logg",)

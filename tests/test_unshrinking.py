@@ -14,6 +14,7 @@ from xplabels.errors import InputError
 from xplabels.flags import Flag
 from xplabels.labels import Labels
 from xplabels.model import Model
+from xplabels.model_card import write_card
 from xplabels.prediction import Prediction, packed_correlations
 from xplabels.refitting import fit_unshrinking
 from xplabels.scores import slope
@@ -51,6 +52,24 @@ def test_gaussian_stars_need_no_more_than_their_prior_divided_out(fitted: Unshri
     assert fitted.factor == pytest.approx(np.ones(2), abs=0.02)
     assert fitted.factor_95 == pytest.approx(np.ones(2), abs=0.02)
     assert fitted.joint == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_fit_that_found_no_strength_says_so(fitted: Unshrinking, small_model: Model) -> None:
+    assert fitted.caveats(("teff", "fe_h")) == []
+    prediction, labels = gaussian_stars(300)
+    # fe_h: a model that knows nothing of it, but thinks that it does; teff: of hardly any star
+    values = np.where([True, False], prediction.values, MEAN + 1e-3 * prediction.values)
+    known = labels.values.copy()
+    known[50:, 0] = np.nan
+    poor = Unshrinking.fit(
+        replace(prediction, values=values), replace(labels, values=known), MEAN, SPREAD
+    )
+    assert poor.strength == pytest.approx([0, 8], abs=1e-3)
+    told = poor.caveats(("teff", "fe_h"))
+    assert told[0].startswith("fe_h: the trend to the mean cannot be taken out")
+    assert told[1].startswith("teff: --unshrunk leaves it as it is")
+    card = write_card(replace(small_model, unshrinking=poor))
+    assert f"**Mind:** {poor.caveats(small_model.names)[0]}." in card
 
 
 def test_dividing_the_prior_out_gives_back_what_was_seen() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.duplicates import best_rows
-from xplabels.errors import InputError, located
+from xplabels.errors import InputError, counted, located
 from xplabels.labels import Labels
 from xplabels.prediction import Prediction
 from xplabels.scores import Array, Bin, Sample, Scores, bin_statistics, score
@@ -144,7 +144,7 @@ class Comparison:
 
     def to_text(self) -> str:
         """For the terminal: the scores, and the survey-to-survey comparison beside them."""
-        lines = [f"{self.against.title}, {self.validation.n} stars in common:"]
+        lines = [f"{self.against.title}, {counted(self.validation.n, 'star')} in common:"]
         if self.beside:
             lines.append(self.validation.to_text())
         for name, scores in self.known_scores.items():
@@ -219,7 +219,8 @@ def read_against(request: Request | Opened, source_id: NDArray[np.int64]) -> Aga
     common, rows, found = np.intersect1d(source_id, best.source_id, return_indices=True)
     if len(common) == 0:
         raise InputError(
-            f"none of its {len(best)} Gaia sources is among the {len(source_id)} stars to compare",
+            f"none of its {counted(len(best), 'Gaia source')} is among the "
+            f"{counted(len(source_id), 'star')} to compare",
             where=request.path,
             remedy="check that both are Gaia DR3 source_ids; without --all only the model's "
             "test part is compared",

@@ -117,7 +117,7 @@ class Emulator:
             )
             raise InputError(
                 f"the emulators do not cover {int((~covered).sum())} of these stars",
-                where=f"row {row}: {values}",
+                where=f"row {row + 1}: {values}",
                 remedy="keep to 3500-6000 K, log g 0-3.5, [M/H] -2.5 to 0.5, [X/M] -0.6 to 0.6",
             )
         which = self._which(labels if like is None else like)

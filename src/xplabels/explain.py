@@ -25,10 +25,10 @@ from xplabels.differences import (
 )
 from xplabels.emulator import Emulator
 from xplabels.errors import InputError
-from xplabels.explain_inputs import Extinction, Pair, extinction_of
+from xplabels.explain_inputs import Extinction, Pair, check_pair, extinction_of
 from xplabels.information import GRID, GRID_G, Content, grid, information_content
 from xplabels.instrument import check_widths
-from xplabels.labels import LABELS, Labels, check_names
+from xplabels.labels import LABELS, Labels
 from xplabels.model import Model
 from xplabels.output import check_new_folder, whole_folder
 from xplabels.page import template
@@ -188,11 +188,7 @@ def label_curves(
     """
     check_widths(model.feature_set.n_spectral)
     for pair in pairs:
-        if check_names([pair.name])[0] not in model.names:
-            raise InputError(
-                f"the model has no label {pair.name}",
-                remedy=f"give pairs of {', '.join(model.names)}",
-            )
+        check_pair(pair, model.names)
     chosen, flow = _select(model, stars, selection, extinction, max_extinction)
     names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
     wavelength, flux = normalised_spectra(model, chosen)
@@ -283,11 +279,14 @@ def write_explanation(
     Raises
     ------
     InputError
-        If the folder exists (without ``overwrite``), holds other things, or cannot be written.
+        If the folder exists (without ``overwrite``), holds other things, or cannot be written; if
+        no coefficient is to be shown.
     """
     from xplabels import explain_figures as figures
     from xplabels.report import png
 
+    if coefficients < 1:
+        raise InputError(f"{coefficients} coefficients are none", remedy="show 1 or more")
     check_new_folder(folder, FILES, overwrite)
     metrics = {"provenance": dict(provenance or {})} | found.to_metrics()
     pictures = {"attention": png(figures.attention_bars(found.attention, coefficients))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,5 +91,16 @@ def read_pair(name: str, low: str | Path, high: str | Path, step: str) -> Pair:
     except ValueError:
         size = np.nan
     if not size > 0:
-        raise InputError(f"the step {step!r} of {name} is no positive number")
+        raise InputError(
+            f"the step {step!r} is no positive number",
+            remedy=f"give a label, the table of less {name}, that of more, and by how much",
+        )
     return Pair(name, read_sed(low), read_sed(high), size)
+
+
+def check_pair(pair: Pair, labels: Sequence[str]) -> None:
+    """Raise :class:`InputError` if a pair's label is none of a model's ``labels``."""
+    if pair.name not in labels:
+        raise InputError(
+            f"the model has no label {pair.name}", remedy=f"give pairs of {', '.join(labels)}"
+        )

@@ -103,7 +103,8 @@ def bin_flux(
         raise InputError(
             f"covers {low:g}-{high:g} nm, needed is {NEEDED_RANGE[0]:g}-{NEEDED_RANGE[1]:g} nm",
             where=sed.name or "spectral energy distribution",
-            remedy="check its unit; else extend it, or hold its ends constant (extrapolate)",
+            remedy="check its unit; else extend it, or hold its ends constant: --extrapolate, "
+            "or extrapolate=True",
         )
     wavelength, flux = sed.wavelength, sed.flux
     if extrapolate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from xplabels.errors import counted
 from xplabels.labels import LABELS
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def _unshrinking(model: Model) -> list[str]:
         return []
     return [
         "- `--unshrunk` takes the trend to the mean out of the labels, with strengths "
-        f"{_numbers(model.unshrinking.strength)} (1: labels and errors are Gaussian)."
+        f"{_numbers(model.unshrinking.strength)} (1: labels and errors are Gaussian).",
+        *(f"- **Mind:** {text}." for text in model.unshrinking.caveats(model.names)),
     ]
 
 
@@ -96,7 +98,7 @@ def _table(model: Model, metrics: Mapping[str, Any]) -> list[str]:
         for name in model.names
     ]
     return [
-        f"{metrics['n']} stars.",
+        f"{counted(metrics['n'], 'star')}.",
         "",
         "| label | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 1) + "|",

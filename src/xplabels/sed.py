@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 
 Medium = Literal["vacuum", "air"]
 
@@ -64,11 +64,13 @@ class Sed:
             bad = np.flatnonzero(~np.isfinite(values))
             if bad.size:
                 raise InputError(
-                    f"{what} is not finite", where=f"{where}, row {bad[0]}", remedy="leave it out"
+                    f"{what} is not finite",
+                    where=f"{where}, row {bad[0] + 1} in order of wavelength",
+                    remedy="leave it out",
                 )
         steps = np.flatnonzero(np.diff(self.wavelength) <= 0)
         if len(self.wavelength) < 2 or steps.size:
-            row = f", row {steps[0] + 1}" if steps.size else ""
+            row = f", row {steps[0] + 2}" if steps.size else ""
             raise InputError(
                 "needs two wavelengths or more, each larger than the last",
                 where=f"{where}{row}",
@@ -288,6 +290,8 @@ def _read_columns(path: Path) -> tuple[Any, Any]:
             where=path,
             remedy="begin with a line of names: wavelength,flux",
         )
+    if not len(table):
+        raise InputError("holds no row", where=path, remedy=f"give a table: {UNITS}")
     return (
         _column(table, WAVELENGTH_COLUMNS, 0, path),
         _column(table, FLUX_COLUMNS, 1, path),
@@ -310,6 +314,8 @@ def _read_table(path: Path) -> Any:
 
     if not path.is_file():
         raise InputError("does not exist or is no file", where=path, remedy="check the path")
+    if path.stat().st_size == 0:
+        raise InputError("is empty", where=path, remedy=f"give a table: {UNITS}")
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
     keys = {"format": FORMATS[ending]} if ending in FORMATS else {}
     try:
@@ -331,7 +337,7 @@ def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> An
         found = [table.colnames[position]]
     if len(found) != 1:
         raise InputError(
-            f"{len(found) or 'no'} column{'s' if found else ''} of {names[0]} "
+            f"{counted(len(found), 'column') if found else 'no column'} of {names[0]} "
             f"among {', '.join(table.colnames)}",
             where=path,
             remedy=f"name the columns wavelength and flux ({UNITS})",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError, located
+from xplabels.errors import InputError, counted, located
 from xplabels.labels import LABELS, check_names
 from xplabels.stars import Stars
 
@@ -113,7 +113,7 @@ class Selection:
             If a label that is cut on is absent, or if no star remains.
         """
         keep = np.ones(len(stars), bool)
-        flow = [f"{len(stars)} stars in {stars.origin or 'the table'}"]
+        flow = [f"{counted(len(stars), 'star')} in {stars.origin or 'the table'}"]
         with located(stars.where):
             cuts = self._cuts(stars)
         for text, inside in cuts:

@@ -212,7 +212,11 @@ def _stars(lsdb: Any, path: str | Path) -> tuple[Catalogue, int]:
     columns = read_columns(path, LEFT, {"source_id": 0})
     for name in ("source_id", "ra", "dec"):
         if name not in columns:
-            raise InputError(f"column {name!r} is absent", where=path)
+            raise InputError(
+                f"column {name!r} is absent",
+                where=path,
+                remedy="give a table with source_id, ra and dec (deg), such as gaia_source",
+            )
     frame = pd.DataFrame(columns)
     frame = frame[frame.source_id > 0]
     return lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec"), len(frame)
@@ -267,7 +271,11 @@ def _is_hats(path: str | Path) -> bool:
 def _check_columns(catalogue: Catalogue, names: Collection[str], path: str | Path) -> None:
     for name in names:
         if name not in catalogue.columns:
-            raise InputError(f"column {name!r} is absent", where=path)
+            raise InputError(
+                f"column {name!r} is absent",
+                where=path,
+                remedy=f"name columns of the catalogue: {', '.join(map(str, catalogue.columns))}",
+            )
 
 
 def _gathered(frame: Frame, stars: int, where: object) -> SkyMatches:

@@ -18,6 +18,7 @@ A calibrated mean has the smaller error, star by star; this is for relations ove
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +38,8 @@ LARGEST_STRETCH = 1.5
 the library's validation part 2.5 costs 30 % in RMSE of [Fe/H] instead of 10 %, for the same slope.
 """
 LARGEST_STRENGTH, BISECTIONS = 8.0, 40
+AT_BOUND = 0.99
+"""Of the largest strength: a fit that ends beyond has found none that is large enough."""
 HOPELESS = 1e3
 """An error over the labels' spread beyond which nothing changes: its square must stay finite."""
 FEWEST_STARS = 100
@@ -98,6 +101,27 @@ class Unshrinking:
         calibrated = cls(mean, spread, strength, inner, outer, 1.0)
         joint = fit_joint_factor(calibrated.apply(prediction), known)
         return replace(calibrated, joint=joint)
+
+    def caveats(self, names: Sequence[str]) -> list[str]:
+        """What a user of ``names`` [K] has to know of the fit before using it."""
+        told = [
+            (
+                self.strength > AT_BOUND * LARGEST_STRENGTH,
+                f"the trend to the mean cannot be taken out: the strength is at its largest "
+                f"({LARGEST_STRENGTH:g}), --unshrunk does not mend the slope and its errors are "
+                "large (few training stars, or little of the label in the spectra)",
+            ),
+            (
+                self.strength == 0,
+                f"--unshrunk leaves it as it is: no trend to the mean was seen, or fewer than "
+                f"{FEWEST_STARS} stars of the validation part have it",
+            ),
+        ]
+        return [
+            f"{', '.join(name for name, one in zip(names, which, strict=True) if one)}: {text}"
+            for which, text in told
+            if which.any()
+        ]
 
     def stretch(self, errors: Array) -> Array:
         """1 / (1 - w) of stars with these errors [N, K], at most :data:`LARGEST_STRETCH`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xplabels import __version__
-from xplabels.errors import InputError, located
+from xplabels.errors import InputError, counted, located
 from xplabels.labels import Labels
 from xplabels.output import REPORT_FILES, check_new_folder
 from xplabels.selection import Selection
@@ -225,6 +225,9 @@ def _with_estimate(model: Model, stars: Stars, unshrunk: bool, say: Say) -> Mode
 
         model = fit_unshrinking(model, stars)
         say("the trend to the mean: fitted here, on the stars of the model's validation part")
+    if model.unshrinking is not None:
+        for text in model.unshrinking.caveats(model.names):
+            say(f"mind: {text}")
     return model.unshrunk()
 
 
@@ -255,7 +258,7 @@ def _labelled_by(request: Opened, stars: Stars) -> tuple[Stars, Against]:
     matched = survey.matched
     if not matched.any():
         raise InputError(
-            f"knows no label of the {len(stars)} stars",
+            f"knows no label of the {counted(len(stars), 'star')}",
             where=request.request.path,
             remedy="give stars that are in the survey",
         )

@@ -86,6 +86,26 @@ def _write_made(make: Callable[[], Stars], path: Path, overwrite: bool) -> int:
     return len(stars)
 
 
+def recipe_for(name_or_path: str, labels: Sequence[str]) -> Recipe:
+    """The recipe with which ``labels`` are to be learnt.
+
+    Raises
+    ------
+    InputError
+        As :func:`~xplabels.recipes.load_recipe`; if it weighs a label that is not learnt.
+    """
+    from xplabels.recipes import load_recipe
+
+    recipe = load_recipe(name_or_path)
+    if strange := set(recipe.label_weights) - set(labels):
+        raise InputError(
+            f"label_weights names {', '.join(sorted(strange))}, which is not learnt",
+            where=name_or_path,
+            remedy=f"weigh any of {', '.join(labels)}, or add the label to --labels",
+        )
+    return recipe
+
+
 def train_model(
     stars: Stars,
     output: Path,
@@ -126,6 +146,9 @@ def train_model(
         name=output.name,
         device=device,
     )
+    if model.unshrinking is not None:
+        for text in model.unshrinking.caveats(model.names):
+            say(f"mind: {text}")
     told = {"selection": selection.to_metadata() | {"flow": flow}, "command": command}
     model = replace(model, metadata=model.metadata | told)
     model = replace(model, card=write_card(model))

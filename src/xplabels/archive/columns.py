@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 from xplabels.labels import LABELS, Labels
 from xplabels.stars import MEASUREMENTS, Photometry
 
@@ -93,7 +93,8 @@ def photometry_of(
         errors = _errors_of(MEASURED[name], column, columns, source_id, where)
         alone = int((np.isfinite(values) & ~np.isfinite(errors)).sum())
         if alone:
-            notes.append(f"{where}: {alone} stars have {column} without an error: taken as missing")
+            text = f"{counted(alone, 'value')} of {column} without an error: taken as missing"
+            notes.append(f"{where}: {text}")
         measured[name] = (values, errors)
     return Photometry.of(len(source_id), measured), tuple(notes)
 
@@ -118,7 +119,8 @@ def labels_of(
         values[known, k], errors[known, k] = one[known], sigma[known]
         alone = int((np.isfinite(one) & ~known).sum())
         if alone:
-            notes.append(f"{where}: {alone} stars have {name} without an error: taken as unknown")
+            text = f"{counted(alone, 'value')} of {name} without an error: taken as unknown"
+            notes.append(f"{where}: {text}")
     return Labels(tuple(names), values, errors), tuple(notes)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from xplabels.archive.csv import BLOCK_ROWS
 from xplabels.archive.parquet import read_parquet
 from xplabels.archive.rows import BadRows
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 from xplabels.partitioning import Pixel
 from xplabels.stars import Stars
 
@@ -50,7 +50,8 @@ def partition_files(folder: Path) -> list[Path]:
     if absent:
         order, number = absent[0]
         raise InputError(
-            f"{len(absent)} of its partitions are absent, the first: Norder={order}, Npix={number}",
+            f"lacks {counted(len(absent), 'partition')} that it lists, the first: "
+            f"Norder={order}, Npix={number}",
             where=folder,
             remedy="copy the whole catalogue, or make it again",
         )

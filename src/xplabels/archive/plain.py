@@ -99,6 +99,8 @@ def _read(path: Path, wanted: _Wanted) -> Columns:
         )
     if not path.is_file():
         raise InputError("does not exist or is no file", where=path, remedy="check the path")
+    if path.stat().st_size == 0:
+        raise InputError("is empty", where=path, remedy="give a table with a header and rows")
     if ending == ".csv":
         table = _read_csv(path, wanted)
     elif ending == ".parquet":

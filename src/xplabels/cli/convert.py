@@ -48,6 +48,13 @@ def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels.conversion import MOST_ROWS, convert_files
 
+    beside = next((folder for path in args.inputs if (folder := _beside(path))), None)
+    if args.gaia_source is None and beside is not None:
+        print(
+            f"GaiaSource files lie beside the spectra but are not joined (positions are those of "
+            f"pixels, there is no photometry): add --gaia-source {beside} to join them",
+            flush=True,
+        )
     made = convert_files(
         args.inputs,
         args.output,
@@ -58,15 +65,10 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     print(made.told())
-    if args.gaia_source is None and any(_beside(path) for path in args.inputs):
-        print(
-            "GaiaSource files lie beside the spectra but were not joined (positions are those of "
-            "pixels, there is no photometry): --gaia-source FOLDER joins them"
-        )
     print(f"Catalogue: {args.output}")
 
 
-def _beside(path: Path) -> bool:
-    """Whether files of GaiaSource lie in a folder of input, or beside an input file."""
+def _beside(path: Path) -> Path | None:
+    """The folder of input, or that of an input file, if files of GaiaSource lie in it."""
     folder = path if path.is_dir() else path.parent
-    return any(folder.glob("GaiaSource_*"))
+    return folder if any(folder.glob("GaiaSource_*")) else None

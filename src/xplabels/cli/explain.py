@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
-from xplabels.cli.options import add_overwrite, add_selection, add_tables, add_verb
+from xplabels.cli.options import (
+    add_overwrite,
+    add_selection,
+    add_tables,
+    add_verb,
+    positive,
+    positive_number,
+)
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -34,7 +41,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     verb.add_argument(
         "--coefficients",
-        type=int,
+        type=positive,
         default=5,
         metavar="N",
         help="coefficients of each band in the figure of the attention (default 5)",
@@ -48,7 +55,7 @@ def add(verbs: Verbs) -> None:
     )
     verb.add_argument(
         "--max-extinction",
-        type=float,
+        type=positive_number,
         default=0.5,
         metavar="MAG",
         help="largest A_G (default 0.5)",
@@ -100,9 +107,11 @@ def run(args: argparse.Namespace) -> None:
 
     check_new_folder(args.output, FILES, args.overwrite)
     model = Model.load(args.model)
+    pairs = _pairs(args.pair, model.names)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
     stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
+    extinction = _extinction(args.extinction, stars)
     views = star_views(model, stars, args.star)
     name = str(model.metadata.get("name") or args.model)
     provenance = {
@@ -112,7 +121,6 @@ def run(args: argparse.Namespace) -> None:
         "stars": stars.origin or str(args.stars),
         "notes": "; ".join(stars.notes),
     }
-    extinction, pairs = _extinction(args.extinction, stars), _pairs(args.pair)
     try:
         found = explain(
             model,
@@ -170,7 +178,13 @@ def _emulator() -> Any:
     return load_emulator()
 
 
-def _pairs(words: list[list[str]]) -> Any:
-    from xplabels.explain_inputs import read_pair
+def _pairs(words: list[list[str]], labels: tuple[str, ...]) -> Any:
+    from xplabels.errors import located
+    from xplabels.explain_inputs import check_pair, read_pair
 
-    return [read_pair(*four) for four in words]
+    found = []
+    for four in words:
+        with located(f"--pair {' '.join(four)}"):
+            found.append(read_pair(*four))
+            check_pair(found[-1], labels)
+    return found

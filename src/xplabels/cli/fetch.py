@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.cli.options import add_overwrite, add_verb, names
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -174,7 +174,7 @@ def _bulk(args: argparse.Namespace, archive: Archive, patience: Patience) -> Non
     print(summary.to_text())
     if summary.failed:
         raise InputError(
-            f"{len(summary.failed)} files failed",
+            f"{counted(len(summary.failed), 'file')} failed",
             where=args.output,
             remedy="give the same command again to go on with them",
         )

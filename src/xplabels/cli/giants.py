@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.cli.help import LABELS_HELP
-from xplabels.cli.options import add_overwrite, add_verb
+from xplabels.cli.options import add_overwrite, add_verb, seed
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -31,7 +31,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "--copies", type=int, default=1, metavar="N", help="fainter copies of each (default 1)"
     )
-    verb.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
+    verb.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed (default 0)")
     add_overwrite(verb)
     verb.set_defaults(verb=run)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from xplabels.cli.help import LABELS_HELP
 from xplabels.cli.options import add_overwrite, add_verb
+from xplabels.errors import counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -34,4 +35,4 @@ def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels.workflow import write_library
 
-    print(f"{write_library(args.output, args.overwrite)} stars: {args.output}")
+    print(f"{counted(write_library(args.output, args.overwrite), 'star')}: {args.output}")

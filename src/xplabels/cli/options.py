@@ -31,7 +31,7 @@ def add_recipe(verb: argparse.ArgumentParser) -> None:
         help="network and training (default: default; paper: Fallows & Sanders 2024; distilled: "
         "one network taught by four, which costs several times as much)",
     )
-    verb.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
+    verb.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed (default 0)")
 
 
 def add_selection(verb: argparse.ArgumentParser, text: str) -> None:
@@ -91,6 +91,30 @@ def add_unshrunk(verb: argparse.ArgumentParser) -> None:
 def add_overwrite(verb: argparse.ArgumentParser, text: str = "replace an existing output") -> None:
     """``--overwrite``."""
     verb.add_argument("--overwrite", action="store_true", help=text)
+
+
+def seed(text: str) -> int:
+    """A random seed."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{number} is no seed: give 0 or more, below 2^63")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too few: give 1 or more")
+    return number
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and finite")
+    return number
 
 
 def names(text: str) -> list[str]:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_overwrite, add_verb
+from xplabels.cli.options import add_overwrite, add_verb, seed
+from xplabels.errors import counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -41,7 +42,7 @@ def add(verbs: Verbs) -> None:
         "--draws", type=int, default=1, metavar="N", help="stars of each SED and G (default 1)"
     )
     verb.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="random seed of the noise (default 0)"
+        "--seed", type=seed, default=0, metavar="N", help="random seed of the noise (default 0)"
     )
     verb.add_argument(
         "--noiseless", action="store_true", help="add no noise; errors are given all the same"
@@ -105,4 +106,4 @@ def run(args: argparse.Namespace) -> None:
         extrapolate=args.extrapolate,
     )
     write_stars(stars, args.output, args.overwrite)
-    print(f"{len(stars)} simulated star{'s' if len(stars) > 1 else ''}: {args.output}")
+    print(f"{counted(len(stars), 'simulated star')}: {args.output}")

@@ -66,14 +66,13 @@ def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels.labels import check_names
     from xplabels.output import MODEL_FILES, check_new_folder
-    from xplabels.recipes import load_recipe
     from xplabels.selection import Selection
     from xplabels.split import check_test_fraction
-    from xplabels.workflow import read_stars, train_model
+    from xplabels.workflow import read_stars, recipe_for, train_model
 
     names = check_names(args.labels)
     selection = Selection.of(args.ranges, names if args.complete else ())
-    recipe = load_recipe(args.recipe)
+    recipe = recipe_for(args.recipe, names)
     check_test_fraction(args.test_fraction)
     check_new_folder(args.output, MODEL_FILES, args.overwrite)
     # a table of labels may hold others, with sentinels: they are nobody's business here

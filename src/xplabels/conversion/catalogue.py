@@ -32,7 +32,7 @@ from xplabels.conversion.region import (
     partition_name,
 )
 from xplabels.conversion.rows import INDEX, PRECISION, SOURCES, Layout, gaia_columns
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 from xplabels.output import check_new_folder, check_ours, whole_file
 from xplabels.stars import CoefficientSpectra
 from xplabels.streaming.workers import end_with_parent
@@ -76,9 +76,10 @@ class Conversion:
 
     def told(self) -> str:
         """Counts, for the terminal."""
-        lines = [f"{self.rows} stars in {self.partitions} partitions"]
+        lines = [f"{counted(self.rows, 'star')} in {counted(self.partitions, 'partition')}"]
         if self.resumed:
-            lines[0] += f" ({self.resumed} pieces of sky were finished by an interrupted run)"
+            pieces = counted(self.resumed, "piece")
+            lines[0] += f" ({pieces} of sky finished by an interrupted run)"
         if self.damaged:
             lines.append(f"{self.damaged:9d}  damaged rows, flagged BAD_ROW")
         if self.outside:
@@ -87,7 +88,7 @@ class Conversion:
             first, last = self.gaps[0]
             lines.append(
                 f"No file holds the level-8 pixels {first:06d} to {last:06d}"
-                + (f" and {len(self.gaps) - 1} more ranges" if len(self.gaps) > 1 else "")
+                + (f" and {counted(len(self.gaps) - 1, 'more range')}" if self.gaps[1:] else "")
             )
         return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from xplabels.archive.ascending import AscendingTable
 from xplabels.archive.columns import MEASURED, PHOTOMETRY_COLUMNS, photometry_of
 from xplabels.archive.csv import header_names, lines
 from xplabels.archive.parquet import FORMAT_VERSION, META_KEY, to_arrow
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 from xplabels.partitioning import LEVEL, LEVEL_SHIFT
 from xplabels.stars import MEASUREMENTS, CoefficientSpectra, Stars, with_widths
 
@@ -122,7 +122,8 @@ class GaiaSource:
         if len(rows) < len(stars):
             absent = np.delete(stars.source_id, rows)
             raise InputError(
-                f"{len(absent)} stars with spectra are absent, the first: source_id {absent[0]}",
+                f"lacks {counted(len(absent), 'star')} with spectra, the first: "
+                f"source_id {absent[0]}",
                 where=path,
                 remedy="download it again, or convert without --gaia-source",
             )

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 from xplabels.fetch.archive import Archive
 from xplabels.fetch.patience import (
     Patience,
@@ -98,7 +98,7 @@ class BulkSummary:
     def to_text(self) -> str:
         """The account in a few lines."""
         lines = [
-            f"{len(self.received)} files received ({self.size / 1e9:.3g} GB), "
+            f"{counted(len(self.received), 'file')} received ({self.size / 1e9:.3g} GB), "
             f"{len(self.present)} here already, {len(self.failed)} failed"
         ]
         return "\n".join(lines + [f"{name}: {why}" for name, why in self.failed.items()])

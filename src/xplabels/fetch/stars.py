@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xplabels import __version__
-from xplabels.errors import InputError
+from xplabels.errors import InputError, counted
 from xplabels.fetch.archive import Archive
 from xplabels.fetch.asking import Asking, Settings
 from xplabels.fetch.assembly import write_spectra, write_table
@@ -56,7 +56,7 @@ class FetchSummary:
             f"{product:12}" + "".join(f"{c[status]:10d}" for status in (RECEIVED, ABSENT, FAILED))
             for product, c in self.counts.items()
         ]
-        return "\n".join([f"{self.ids} stars asked for", head, *rows])
+        return "\n".join([f"{counted(self.ids, 'star')} asked for", head, *rows])
 
 
 def fetch_stars(

@@ -1,0 +1,79 @@
+"""A wrong input for every verb: an exit status, a message with what, where and what to do, and
+nothing written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from xplabels.cli import VERBS, build_parser, main
+
+WRONG = {
+    "demo": ("demo --output empty.csv", "empty.csv: is a file, not a folder; name a folder"),
+    "library": ("library --output s.csv", "s.csv: a star table is Parquet; end its name in"),
+    "fetch": ("fetch --output d", "no stars are named; give --ids"),
+    "giants": ("giants --output g.csv", "g.csv: a star table is Parquet; end its name in"),
+    "match": ("match empty.csv hats --output m.parquet", "empty.csv: is empty; give a table"),
+    "select": (
+        "select some.csv --table apogee=none.fits --output s.parquet",
+        "none.fits: does not exist or is no file; check the path",
+    ),
+    "train": ("train empty.csv --output m", "empty.csv: is empty; download"),
+    "convert": ("convert none --output c", "none: does not exist; check the path"),
+    "predict": ("predict empty.csv --output o.csv", "empty.csv: is empty; download"),
+    "validate": ("validate none some.csv --output v", "no model 'none'; give a model folder"),
+    "models": ("models none", "no model 'none'; give a model folder"),
+    "simulate": ("simulate empty.csv --output s.parquet", "empty.csv: is empty; give a table"),
+    "explain": ("explain none some.csv --output e", "no model 'none'; give a model folder"),
+}
+MORE = [
+    ("simulate head.csv --output s.parquet", "head.csv: holds no row; give a table"),
+    ("simulate short.csv --seed -1 --output s.parquet", "--seed: -1 is no seed"),
+    ("giants --seed -1 --output s.parquet", "--seed: -1 is no seed"),
+    ("train some.csv --seed -1 --output m", "--seed: -1 is no seed"),
+    ("train some.csv --labels teff --recipe w.toml --output m", "w.toml: label_weights names n_fe"),
+    ("explain none some.csv --coefficients 0 --output e", "--coefficients: 0 is too few"),
+    ("explain none some.csv --max-extinction nan --output e", "nan is not above 0"),
+    (
+        "explain apogee-dr17-library some.csv --pair teff short.csv short.csv x --output e",
+        "--pair teff short.csv short.csv x: the step 'x' is no positive number; give a label",
+    ),
+    (
+        "explain apogee-dr17-library some.csv --pair c_fe short.csv short.csv 1 --output e",
+        "--pair c_fe .*: the model has no label c_fe; give pairs of teff",
+    ),
+]
+
+
+def test_every_verb_has_a_wrong_input() -> None:
+    actions = build_parser()._subparsers
+    assert actions is not None
+    assert set(WRONG) == set(actions._group_actions[0].choices or ())
+    assert len(WRONG) == len(VERBS)
+
+
+@pytest.mark.parametrize(("words", "message"), [*WRONG.values(), *MORE])
+def test_a_wrong_input_is_told_and_nothing_is_written(
+    words: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "head.csv").write_text("wavelength,flux\n")
+    (tmp_path / "some.csv").write_text("source_id,teff,teff_err\n1,5000,50\n")
+    (tmp_path / "short.csv").write_text("wavelength,flux\n400,1\n700,1\n")
+    (tmp_path / "w.toml").write_text("[label_weights]\nn_fe = 2.0\n")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(words.split())
+    except SystemExit as error:  # argparse
+        status = int(error.code or 0)
+    assert status == 2
+    told = capsys.readouterr().err
+    assert re.search(message, told), told
+    assert sorted(tmp_path.iterdir()) == before
