@@ -11,11 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xplabels.errors import InputError
+from xplabels.model import COMPILED_FROM
 from xplabels.streaming import Settings
 from xplabels.streaming.catalogue import Partial, identity
 from xplabels.streaming.doubles import SeenIds
+from xplabels.streaming.file import BLOCK
 
 SETTINGS = Settings({"name": "m", "sha256": "0"}, (), "error", "1")
+
+
+def test_whole_blocks_are_worth_the_compiled_engine() -> None:
+    assert BLOCK >= COMPILED_FROM
 
 
 @given(st.lists(st.lists(st.integers(0, 60), min_size=0, max_size=8), max_size=8))

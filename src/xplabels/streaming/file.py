@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from xplabels.prediction import Prediction
 
 
+BLOCK = 1000
+"""Stars at a time: half of what readers take, so that what was read is near when it is used, and
+no fewer than the compiled engine wants (:data:`xplabels.model.COMPILED_FROM`)."""
+
+
 class Predictor(Protocol):
     """What a model must offer here (:class:`xplabels.model.Model`)."""
 
@@ -93,7 +98,7 @@ def predict_file(
     published: str | None = None,
     settings: Settings | None = None,
     overwrite: bool = False,
-    block: int = archive.BLOCK_ROWS,
+    block: int = BLOCK,
     done: Callable[[int], object] | None = None,
 ) -> Entry:
     """Labels of all stars of one file, read and written in blocks: memory is bounded.
