@@ -228,7 +228,7 @@ def test_another_model_makes_every_output_again_and_says_so(
     before = str(small_model.metadata.get("sha256", ""))[:12]
     told = capsys.readouterr().out
     assert told.count("\n") == 1
-    assert told.startswith(f"{output}: 3 outputs made again: ")
+    assert told.startswith(f"{output}: 3 outputs to be made again: ")
     assert re.search(rf"2 made with model \S+ .*{before}.*, now \S+ \(sha256 f{{12}}\)", told)
     assert "; 1 truncated or altered" in told or "1 truncated or altered since; " in told
     assert sorted(summary.remade.values()) == [1, 2]

@@ -152,7 +152,9 @@ def _lines(path: Path) -> Ids:
         # by way of a float, the last digits of an id would be lost
         return np.array([int(word) for word in words], np.int64)
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
+        raise InputError(
+            f"cannot be read ({error.strerror})", where=path, remedy="check the path"
+        ) from error
     except (ValueError, OverflowError) as error:
         raise InputError(
             f"holds something that is no id ({error})", where=path, remedy="write one id a line"

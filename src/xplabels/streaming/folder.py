@@ -140,7 +140,7 @@ def predict_folder(
         run = _Run(output, settings, inputs, order, command)
         waiting = run.sort(tasks, overwrite)
         if run.why:
-            say(f"{output}: {again(Counter(run.why.values()))}")
+            say(f"{output}: {again(Counter(run.why.values()), 'to be made again')}")
         with Progress(waiting, progress) as bar:
 
             def report(task: Task, outcome: Outcome) -> None:
@@ -287,10 +287,10 @@ class _Run:
             temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def again(reasons: Mapping[str, int]) -> str:
+def again(reasons: Mapping[str, int], words: str = "made again") -> str:
     """How many outputs are made again, and why; reasons are those of :attr:`Summary.remade`."""
     told = "; ".join(f"{number} {why}" for why, number in reasons.items())
-    return f"{counted(sum(reasons.values()), 'output')} made again: {told}"
+    return f"{counted(sum(reasons.values()), 'output')} {words}: {told}"
 
 
 def _make(output: Path) -> None:
