@@ -44,6 +44,7 @@ import torch
 from giants_scores import (
     counted_twice,
     diagonal_covariance,
+    judged_bins,
     known_labels,
     merge,
     read_piece,
@@ -223,6 +224,8 @@ def main() -> None:
             print(f"{name}: stands", flush=True)
             continue
         model, prediction, found = perform(every[name], stars, test, arguments.device)
+        if name.startswith("default"):
+            found["judged_bins"] = judged_bins(scored(prediction, test))
         if name in ("default", "paper"):
             found["counted_twice"] = counted_twice(prediction, test)
         if name == "default":

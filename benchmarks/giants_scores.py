@@ -22,7 +22,7 @@ from xplabels.paper_tables import TABLE_1
 from xplabels.prediction import Prediction
 from xplabels.propagation import Block, Propagation
 from xplabels.stars import Stars
-from xplabels.validation import Validation, validate
+from xplabels.validation import CHOSEN_AXES, GATED_AXES, Validation, validate
 
 DIAGONAL_STARS, DIAGONAL_BLOCK = 4000, 64
 SHOWN = ("rmse", "robust", "slope", "robust_std_z", "coverage_68", "coverage_95")
@@ -38,6 +38,24 @@ def known_labels(stars: Stars) -> Labels:
 def scored(prediction: Prediction, stars: Stars) -> Validation:
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
     return validate(prediction, known_labels(stars), g_mag=g, bp_rp=bp - rp)
+
+
+def judged_bins(validation: Validation) -> dict[str, dict[str, list[list[float]]]]:
+    """``[axis][label]``: (low, high, N, coverage_68, allowed distance) of every bin judged.
+
+    Bins along predicted labels move with the network, but their edges do not.
+    """
+    return {
+        axis: {
+            name: [
+                [one.low, one.high, one.scores.n, one.scores["coverage_68"], one.tolerance()]
+                for one in row
+                if one.judged
+            ]
+            for name, row in validation.bins[axis].items()
+        }
+        for axis in dict.fromkeys((*GATED_AXES, *CHOSEN_AXES))
+    }
 
 
 def told(validation: Validation) -> dict[str, Any]:

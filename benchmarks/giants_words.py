@@ -10,6 +10,8 @@ import numpy as np
 
 from xplabels.giants import NAMES
 from xplabels.paper_tables import TABLE_1
+from xplabels.predictive import LEVEL_68
+from xplabels.validation import CHOSEN_AXES, GATED_AXES
 
 SYMBOLS = {
     "teff": "Teff (K)", "logg": "log g", "fe_h": "[Fe/H]", "c_fe": "[C/Fe]", "n_fe": "[N/Fe]",
@@ -37,7 +39,9 @@ def markdown(results: dict[str, Any]) -> str:
     )
     once = {name: run for name, run in runs.items() if name in WORDS}
     parts = [stars, accuracy(once), calibration(once)]
-    parts += [by_seed(runs)] if seeded("missing_labels", 1) in runs else []
+    pairs = by_seed(runs)
+    if len(pairs) > 1:
+        parts += [missing_labels(pairs), bins_over_seeds([whole for whole, _ in pairs])]
     parts += [twice(runs)] if any("counted_twice" in run for run in runs.values()) else []
     parts += [diagonal(runs["default"])] if "default" in runs else []
     return "\n\n".join(parts) + "\n"
@@ -123,11 +127,17 @@ def _failing_bins(run: dict[str, Any]) -> str:
     return str(sum(" stars at " in line for line in run["violated_as_chosen"]))
 
 
-def by_seed(runs: dict[str, Any]) -> str:
-    """What missing labels cost, over the seeds of both runs: mean and standard error."""
+def by_seed(runs: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The runs of each seed with all labels, and with a third of them missing."""
     pairs = []
-    while all(seeded(n, len(pairs)) in runs for n in ("default", "missing_labels")):
-        pairs.append([runs[seeded(n, len(pairs))] for n in ("default", "missing_labels")])
+    while all(seeded(name, len(pairs)) in runs for name in ("default", "missing_labels")):
+        seed = len(pairs)
+        pairs.append((runs[seeded("default", seed)], runs[seeded("missing_labels", seed)]))
+    return pairs
+
+
+def missing_labels(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """What missing labels cost, over the seeds of both runs: mean and standard error."""
     header = [f"{WORDS['missing_labels']}, {len(pairs)} seeds", *(SYMBOLS[n] for n in NAMES)]
     rows = []
     for key, words in (("rmse", "RMSE"), ("robust", "robust scatter"), ("crps", "CRPS")):
@@ -141,6 +151,41 @@ def by_seed(runs: dict[str, Any]) -> str:
     for column, words in enumerate(("all labels", "a third missing")):
         covered = [[pair[column]["labels"][n]["coverage_68"] for n in NAMES] for pair in pairs]
         rows.append([f"in 68.3 %, {words}", *(f"{100 * c:.1f} %" for c in np.mean(covered, 0))])
+    return rows_of(header, rows)
+
+
+def bins_over_seeds(runs: list[dict[str, Any]]) -> str:
+    """Which bins fail in each run, and in the mean over all of them."""
+    every = [
+        {
+            (axis, name, low, high): (n, coverage, allowed)
+            for axis, labels in run["judged_bins"].items()
+            for name, row in labels.items()
+            for low, high, n, coverage, allowed in row
+        }
+        for run in runs
+    ]
+
+    def failing(one: dict[Any, Any], known: bool) -> list[str]:
+        return [
+            f"{SYMBOLS[name]} at {axis} {low:g} to {high:g} ({100 * coverage:.1f} % of {n:.0f}, "
+            f"{100 * (LEVEL_68 - allowed):.1f} to {100 * (LEVEL_68 + allowed):.1f} allowed)"
+            for (axis, name, low, high), (n, coverage, allowed) in one.items()
+            if abs(coverage - LEVEL_68) > allowed and axis in (GATED_AXES if known else CHOSEN_AXES)
+        ]
+
+    shared = set(every[0]).intersection(*every[1:])
+    mean = {key: np.mean([one[key] for one in every], axis=0) for key in every[0] if key in shared}
+    rows = []
+    for words, one in [*((f"seed {i}", one) for i, one in enumerate(every)), ("mean", mean)]:
+        cells = []
+        for known in (True, False):
+            bad = failing(one, known)
+            judged = sum(key[0] in (GATED_AXES if known else CHOSEN_AXES) for key in one)
+            cells.append(f"{len(bad)} of {judged}" + (f": {'; '.join(bad)}" if bad else ""))
+        rows.append([words, *cells])
+    header = [f"{WORDS['default']}, bins that fail", "along G and the known log g, [Fe/H]",
+              "along G and the predicted ones"]  # fmt: skip
     return rows_of(header, rows)
 
 
