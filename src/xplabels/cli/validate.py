@@ -38,7 +38,7 @@ def add(verbs: Verbs) -> None:
         "DIR gets metrics.json and one self-contained report.html. Without --all, the stars are\n"
         "the test part of the model's split; without --range and --complete, those inside the\n"
         "ranges the model was trained with; with them, these take the place of the model's (the\n"
-        "report says so). With --against, labels of another survey are compared, too, and with the\n"
+        "report says so). With --against, labels of another survey are compared, too, with the\n"
         "known ones beside; STARS need not have labels then.",
     )
     verb.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
