@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -273,6 +274,9 @@ def test_buffers_that_are_used_again_leave_nothing_behind() -> None:
         assert torch.equal(getattr(whole, part), getattr(again, part))
         assert torch.allclose(getattr(some, part), getattr(whole, part)[200:231], 1e-5, 1e-6)
     assert np.allclose(few, x[200:231], rtol=1e-12)
+    (sent,) = pickle.loads(pickle.dumps(kernels._spare[:1]))
+    assert kernels._spare[0]._arrays
+    assert not sent._arrays
 
 
 @settings(max_examples=60, deadline=None)

@@ -30,6 +30,10 @@ class Buffers:
     def __init__(self) -> None:
         self._arrays: dict[tuple[Any, ...], NDArray[Any]] = {}
 
+    def __reduce__(self) -> tuple[type[Buffers], tuple[()]]:
+        """A model that is sent to another process leaves their contents behind."""
+        return Buffers, ()
+
     def take(self, name: str, rows: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """[rows, *shape] with whatever was last in it; zeros at first."""
         key = (name, shape, np.dtype(dtype))

@@ -117,12 +117,12 @@ class Kernels:
 
     def _block(self, features: Features, full: bool, buffers: Buffers) -> _Block:
         x, pattern = self.network_input(features)
-        outputs = [net.run(x, full, buffers) for net in self._nets[:1]]
-        if len(self._nets) == 1:
-            labels, excess, model, jacobian, _, shared = outputs[0]
-        else:
-            jacobian = outputs[0].jacobian / len(self._nets)
-            for net in self._nets[1:]:
+        first, *others = self._nets
+        outputs = [first.run(x, full, buffers)]
+        labels, excess, model, jacobian, _, shared = outputs[0]
+        if others:
+            jacobian = jacobian / len(self._nets)  # out of the buffer that the next one fills
+            for net in others:
                 outputs.append(net.run(x, full, buffers))
                 jacobian += outputs[-1].jacobian / len(self._nets)
             every = np.stack([out.labels for out in outputs])
