@@ -40,6 +40,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from giants_scores import (
     counted_twice,
@@ -49,6 +50,7 @@ from giants_scores import (
     merge,
     read_piece,
     scored,
+    star_of,
     told,
     write_piece,
 )
@@ -118,7 +120,7 @@ def hide_labels(stars: Stars, seed: int) -> Stars:
 
 
 def perform(
-    run: Run, stars: Stars, test: Stars, device: str
+    run: Run, stars: Stars, test: Stars, star: NDArray[np.int64], device: str
 ) -> tuple[Model, Prediction, dict[str, Any]]:
     """Train, predict the test part, and score."""
     begun, used = time.monotonic(), time.process_time()
@@ -133,7 +135,7 @@ def perform(
     model.predict(test)
     predicted = time.monotonic() - begun
     prediction = model.predict(test, correlations=True)
-    validation = scored(prediction, test)
+    validation = scored(prediction, test, star)
     return model, prediction, {
         "cost": {
             "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
@@ -148,6 +150,7 @@ def perform(
         "recipe": run.recipe.to_dict(),
         "violated": calibration_gate(validation),
         "violated_as_chosen": calibration_gate(validation, axes=CHOSEN_AXES),
+        "judged_bins": judged_bins(validation),
         **told(validation),
         **unshrunk(model, prediction, test),
     }  # fmt: skip
@@ -213,7 +216,8 @@ def main() -> None:
     stars = read([arguments.stars])
     if arguments.different is not None:
         stars = thinned(stars, arguments.different)
-    test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
+    test_part = part_mask(stars.source_id, "test", TEST_FRACTION)
+    test, star = stars[test_part], star_of(stars.source_id)[test_part]
     about = facts(stars, test, arguments.scale, arguments.paper_scale)
     every = runs(arguments.scale, arguments.paper_scale)
     chosen = arguments.only.split(",") if arguments.only else list(every)
@@ -223,9 +227,7 @@ def main() -> None:
         if read_piece(pieces, name, about) is not None and not arguments.again:
             print(f"{name}: stands", flush=True)
             continue
-        model, prediction, found = perform(every[name], stars, test, arguments.device)
-        if name.startswith("default"):
-            found["judged_bins"] = judged_bins(scored(prediction, test))
+        model, prediction, found = perform(every[name], stars, test, star, arguments.device)
         if name in ("default", "paper"):
             found["counted_twice"] = counted_twice(prediction, test)
         if name == "default":

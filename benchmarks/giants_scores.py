@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from giants_words import markdown
+from xplabels.farther import FIRST_COPY, copy_ids
 from xplabels.features import input_variance
 from xplabels.flags import UNUSABLE
 from xplabels.giants import NAMES
@@ -35,20 +36,36 @@ def known_labels(stars: Stars) -> Labels:
     return stars.labels.select(NAMES)
 
 
-def scored(prediction: Prediction, stars: Stars) -> Validation:
+def scored(
+    prediction: Prediction, stars: Stars, star: NDArray[np.int64] | None = None
+) -> Validation:
+    """Scores of all; bins count each ``star`` [N] once."""
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
-    return validate(prediction, known_labels(stars), g_mag=g, bp_rp=bp - rp)
+    return validate(prediction, known_labels(stars), g_mag=g, bp_rp=bp - rp, star=star)
+
+
+def star_of(source_id: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The id [N] of the star that each row of a whole table is, or is a fainter copy of."""
+    originals = source_id[source_id < FIRST_COPY]
+    copies = len(source_id) // len(originals) - 1
+    if copies == 0:
+        return source_id
+    known = {int(one): int(one) for one in originals}
+    for ids in copy_ids(originals, copies):
+        known |= zip(ids.tolist(), originals.tolist(), strict=True)
+    return np.array([known[one] for one in source_id.tolist()])
 
 
 def judged_bins(validation: Validation) -> dict[str, dict[str, list[list[float]]]]:
-    """``[axis][label]``: (low, high, N, coverage_68, allowed distance) of every bin judged.
+    """``[axis][label]``: (low, high, different stars, coverage_68, allowed distance) of every bin
+    judged.
 
     Bins along predicted labels move with the network, but their edges do not.
     """
     return {
         axis: {
             name: [
-                [one.low, one.high, one.scores.n, one.scores["coverage_68"], one.tolerance()]
+                [one.low, one.high, one.different, one.scores["coverage_68"], one.tolerance()]
                 for one in row
                 if one.judged
             ]

@@ -237,11 +237,24 @@ def test_a_bin_of_few_stars_is_not_judged(validated: Validation) -> None:
 
 def test_tolerance_of_a_bin() -> None:
     def tolerance(n: int, margin: float) -> float:
-        return scores.Bin(0, 1, scores.Scores(n, {}, {})).tolerance(margin)
+        return scores.Bin(0, 1, scores.Scores(n, {}, {}), n).tolerance(margin)
 
     assert tolerance(5000, 1) == 0.06
     assert tolerance(5000, 2) == 0.12
     assert tolerance(200, 1) == pytest.approx(3.5 * np.sqrt(0.6827 * 0.3173 / 200), rel=1e-4)
+
+
+def test_rows_of_one_star_count_once_where_bins_are_judged(simulated: Simulated) -> None:
+    twice = np.arange(len(simulated.prediction)) // 2
+    found, every = run(simulated, star=twice), run(simulated)
+    for one, other in zip(found.bins["fe_h"]["teff"], every.bins["fe_h"]["teff"], strict=True):
+        known = simulated.labels.values[:, NAMES.index("fe_h")]
+        inside = (known >= one.low) & (known < one.high)
+        assert one.different == len({int(star) for star in twice[inside]}) <= other.different
+        assert other.different == one.scores.n == inside.sum()
+        assert one.tolerance() >= other.tolerance()
+    with pytest.raises(InputError, match="rows of star"):
+        run(simulated, star=twice[:-1])
 
 
 def test_missing_values_leave_only_their_label_out(simulated: Simulated) -> None:

@@ -345,7 +345,7 @@ def _bins(axis: str, values: Array, sample: Sample, resamples: int, seed: int) -
         inside = (here >= low) & (here < high)
         if inside.any():
             scores = score(sample[inside], bin_statistics, resamples=resamples, seed=seed)
-            found.append(Bin(low, high, scores))
+            found.append(Bin(low, high, scores, scores.n))
     return tuple(found)
 
 

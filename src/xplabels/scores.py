@@ -124,20 +124,24 @@ class Scores:
 
 @dataclass(frozen=True)
 class Bin:
-    """Scores of one label over the stars with ``low <= axis < high``."""
+    """Scores of one label over the stars with ``low <= axis < high``, ``different`` of them.
+
+    A star that is there several times counts once: its residuals go together.
+    """
 
     low: float
     high: float
     scores: Scores
+    different: int
 
     @property
     def judged(self) -> bool:
         """Whether it has the 200 stars without which its coverage is not judged."""
-        return self.scores.n >= BIN_STARS
+        return self.different >= BIN_STARS
 
     def tolerance(self, margin: float = 1.0) -> float:
         """Allowed distance of coverage_68 from 0.683: 0.06 or 3.5 binomial sigma, times margin."""
-        sigma = np.sqrt(predictive.LEVEL_68 * (1 - predictive.LEVEL_68) / max(self.scores.n, 1))
+        sigma = np.sqrt(predictive.LEVEL_68 * (1 - predictive.LEVEL_68) / max(self.different, 1))
         return margin * max(BIN_MARGIN, BIN_SIGMAS * float(sigma))
 
     def within(self, margin: float = 1.0) -> bool | None:

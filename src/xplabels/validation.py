@@ -144,6 +144,7 @@ def validate(
     *,
     g_mag: Array | None = None,
     bp_rp: Array | None = None,
+    star: NDArray[np.int64] | None = None,
     selection: NDArray[np.bool_] | None = None,
     selection_text: str = "all stars given",
     resamples: int = 200,
@@ -161,6 +162,8 @@ def validate(
         both have are compared.
     g_mag, bp_rp
         G magnitude and BP-RP colour [N] in mag, for bins; left out: no bins along them.
+    star
+        What is alike for rows [N] of one star, of which bins count each once; left out: none is.
     selection
         Which stars [N] to compare; left out: all. ``selection_text`` says it in words.
     resamples, seed
@@ -198,7 +201,8 @@ def validate(
     names = common_names(prediction.names, labels.names)
     n = len(prediction)
     chosen = np.ones(n, bool) if selection is None else np.asarray(selection, bool)
-    _check_lengths(n, labels=len(labels), selection=len(chosen), g_mag=g_mag, bp_rp=bp_rp)
+    rowwise = {"g_mag": g_mag, "bp_rp": bp_rp, "star": star}
+    _check_lengths(n, labels=len(labels), selection=len(chosen), **rowwise)
     samples = {name: _sample(name, prediction, labels, chosen) for name in names}
     compared = _union(samples, n)
     if not compared.any():
@@ -208,6 +212,7 @@ def validate(
             remedy="check that the labels belong to the predicted stars",
         )
     axes = _axes(names, prediction, labels, g_mag, bp_rp)
+    star = np.arange(n) if star is None else star
     flags = prediction.flags
     groups = {"all": ("all", compared)}
     groups["unflagged"] = ("unflagged", compared & ((flags & ~np.uint32(TABLE_WIDE)) == 0))
@@ -221,7 +226,7 @@ def validate(
         },
         bins={
             axis: {
-                name: _bins(axis, values, samples[name], resamples=resamples, seed=seed)
+                name: _bins(axis, values, star, samples[name], resamples=resamples, seed=seed)
                 for name in names
             }
             for axis, values in axes.items()
@@ -248,8 +253,7 @@ def calibration_gate(
     predictions without photometry); left out: the validation's own. Where correlations are
     predicted, all labels together must cover their shares within 3 points.
     """
-    found = []
-    margin = validation.margin if margin is None else margin
+    found, margin = [], validation.margin if margin is None else margin
     for name, scores in validation.labels.items():
         if scores.n == 0:
             continue
@@ -269,7 +273,7 @@ def calibration_gate(
     for axis in axes:
         for name, row in validation.bins.get(axis, {}).items():
             found += [
-                f"{name}: coverage_68 {one.scores['coverage_68']:.3f} of {one.scores.n} stars at "
+                f"{name}: coverage_68 {one.scores['coverage_68']:.3f} of {one.different} stars at "
                 f"{axis} {one.low:g} to {one.high:g}, allowed {LEVEL_68:.3f} "
                 f"+- {one.tolerance(margin):.3f}"
                 for one in row
@@ -296,7 +300,7 @@ def common_names(predicted: Sequence[str], known: Sequence[str]) -> tuple[str, .
     return names
 
 
-def _check_lengths(n: int, labels: int, selection: int, **columns: Array | None) -> None:
+def _check_lengths(n: int, labels: int, selection: int, **columns: NDArray[Any] | None) -> None:
     lengths = {"labels": labels, "selection": selection}
     lengths |= {name: len(values) for name, values in columns.items() if values is not None}
     for name, length in lengths.items():
@@ -379,7 +383,7 @@ def _group(
 
 
 def _bins(
-    axis: str, values: Array, sample: Sample, *, resamples: int, seed: int
+    axis: str, values: Array, star: NDArray[np.int64], sample: Sample, *, resamples: int, seed: int
 ) -> tuple[Bin, ...]:
     """The populated bins, with edges at multiples of the width."""
     width = BIN_WIDTHS[axis.removesuffix(PREDICTED)]
@@ -390,6 +394,7 @@ def _bins(
             float(number * width),
             float((number + 1) * width),
             score(sample[known[numbers == number]], bin_statistics, resamples=resamples, seed=seed),
+            len(np.unique(star[sample.rows][known[numbers == number]])),
         )
         for number in np.unique(numbers)
     )
