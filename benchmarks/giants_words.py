@@ -94,7 +94,7 @@ def accuracy(runs: dict[str, Any]) -> str:
 def calibration(runs: dict[str, Any]) -> str:
     """Coverage, robust std of z, joint coverage and cost of every run."""
     header = ["", "in 68.3 %", "in 95.4 %", "robust std of z", "six together",
-              "margins not met", "bins as predicted", "training", "prediction"]  # fmt: skip
+              "margins not met", "bins as predicted", "training", "MFLOP a star"]  # fmt: skip
     rows = []
     for title, run in runs.items():
         labels, cost, joint = run["labels"], run["cost"], run["joint"]
@@ -110,7 +110,7 @@ def calibration(runs: dict[str, Any]) -> str:
             WORDS[title], *spans,
             f"{100 * joint['coverage_68']:.1f} and {100 * joint['coverage_95']:.1f} %",
             str(len(run["violated"])), _failing_bins(run), f"{cost['training_cpu_seconds']:.0f} s",
-            f"{cost['prediction_us_a_star']:.0f} us",
+            f"{cost['flop_a_star'] / 1e6:.1f}",
         ])  # fmt: skip
     missed = [
         f"{WORDS[title]}, margins not met: {'; '.join(runs[title]['violated'])}."

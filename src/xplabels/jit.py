@@ -1,7 +1,8 @@
 """Compiling with numba, which is an extra: what is decorated here runs in no other way.
 
 Modules of compiled functions import this one, and are themselves imported only where
-:func:`available` says that they can be.
+:func:`available` says that they can be. Numba's cache does not notice a change of the options
+here: touch the files of the functions, too.
 """
 
 from __future__ import annotations

@@ -135,6 +135,18 @@ class Bin:
     different: int
 
     @property
+    def counted(self) -> str:
+        """How many stars, and how many rows show them if these are more.
+
+        Examples
+        --------
+        >>> Bin(0.0, 1.0, Scores(740, {}, {}), 370).counted
+        '740 rows of 370'
+        """
+        rows = f"{self.scores.n:,}"
+        return rows if self.scores.n == self.different else f"{rows} rows of {self.different:,}"
+
+    @property
     def judged(self) -> bool:
         """Whether it has the 200 stars without which its coverage is not judged."""
         return self.different >= BIN_STARS
@@ -156,6 +168,7 @@ class Bin:
             "low": self.low,
             "high": self.high,
             **self.scores.to_metrics(),
+            "different": self.different,
             "within": self.within(margin),
         }
 

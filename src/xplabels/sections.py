@@ -18,7 +18,7 @@ from xplabels import figures
 from xplabels.flags import UNFLAGGED
 from xplabels.labels import LABELS, Labels
 from xplabels.prediction import PARTS, Prediction
-from xplabels.scores import BIN_STARS, SCORES, Scores
+from xplabels.scores import BIN_STARS, SCORES, Bin, Scores
 from xplabels.validation import (
     CHOSEN_AXES,
     COVERAGE_MARGIN,
@@ -236,16 +236,16 @@ def bin_table(validation: Validation, axis: str) -> Table:
     rows: list[list[str | Cell]] = []
     for low, high in edges:
         row: list[str | Cell] = [f"{low:g} to {high:g}"]
-        most = 0
+        most: Bin | None = None
         for name in validation.names:
             one = lookup.get((name, low))
             if one is None:
                 row.append("-")
                 continue
-            most = max(most, one.scores.n)
+            most = one if most is None or one.scores.n > most.scores.n else most
             verdict = {True: "pass", False: "fail", None: ""}[one.within(validation.margin)]
             row.append(Cell(score_text(one.scores, "coverage_68"), verdict))
-        rows.append([row[0], f"{most:,}", *row[1:]])
+        rows.append([row[0], "0" if most is None else most.counted, *row[1:]])
     return Table(
         f"Coverage of the 68.3 % interval along {_plain(axis)}; bins under {BIN_STARS} stars are "
         "not judged",

@@ -156,10 +156,7 @@ def validate_model(
     against = None if against is None else _opened(against, model)
     if beside is not None:
         check_common(model.names, beside.names, _name(beside))
-    model = _with_estimate(model, stars, unshrunk, say)
-    if beside is not None:
-        beside = _with_estimate(beside, stars, unshrunk, say)
-    survey, everyone = None, stars
+    given, survey, everyone = stars, None, stars
     if against is not None and stars.labels is None:
         stars, survey = _labelled_by(against, stars)
         everyone = stars
@@ -169,6 +166,9 @@ def validate_model(
     with located(stars.where):
         common_names(model.names, labels.names)
     theirs = None if against is None else read_against(against, stars.source_id)
+    model = _with_estimate(model, given, unshrunk, say)
+    if beside is not None:
+        beside = _with_estimate(beside, given, unshrunk, say)
     shown = stars
     if withhold_photometry:
         shown = stars.with_photometry(Photometry.missing(len(stars)))

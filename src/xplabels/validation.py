@@ -273,7 +273,7 @@ def calibration_gate(
     for axis in axes:
         for name, row in validation.bins.get(axis, {}).items():
             found += [
-                f"{name}: coverage_68 {one.scores['coverage_68']:.3f} of {one.different} stars at "
+                f"{name}: coverage_68 {one.scores['coverage_68']:.3f} of {one.counted} stars at "
                 f"{axis} {one.low:g} to {one.high:g}, allowed {LEVEL_68:.3f} "
                 f"+- {one.tolerance(margin):.3f}"
                 for one in row

@@ -25,7 +25,10 @@ Floats = NDArray[np.floating]
 
 
 class Buffers:
-    """Arrays of one thread that are used again for the next block."""
+    """Arrays of one thread that are used again for the next block.
+
+    They live as long as the model: 9 MB a thread for the one that ships.
+    """
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[Any, ...], NDArray[Any]] = {}
