@@ -1,4 +1,8 @@
-"""Outputs appear whole or not at all, and nothing that exists is lost without being asked."""
+"""Outputs appear whole or not at all, and what exists is replaced only where that is asked for.
+
+(A folder of catalogues makes its own outputs of another model again when it is gone on with: that
+is told before the work begins, :mod:`xplabels.streaming.folder`.)
+"""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ Say = Callable[[str], None]
 DEFAULT_MODEL = "apogee-dr17-library"
 """The shipped model that ``predict`` takes when none is named."""
 DAMAGED_SHOWN = 10
-"""Damaged rows named on the terminal; all are in the manifest."""
+"""Damaged rows named on the terminal; each has the flag ``BAD_ROW`` in the catalogue."""
 MISSING_SHOWN = 10
-"""Missing files named on the terminal; all are in ``run.json``."""
+"""Missing files named on the terminal where ``run.json`` names all of them."""
 
 
 def read_stars(
@@ -176,7 +176,8 @@ def predict_files(
 
     An ``output`` with an ending is one catalogue of all stars; one without, or a folder that is
     there, gets a catalogue for each file. ``correlations``: with a column for each pair of labels.
-    ``allow_missing``: one catalogue may be made of a folder that lacks files its own list names.
+    ``allow_missing``: one catalogue may be made of a folder that lacks files its own list names,
+    and a folder of catalogues be complete without them.
 
     Raises
     ------
@@ -207,8 +208,9 @@ def predict_files(
             _check_absent(inputs.absent, "no catalogue is made")
         return predict_catalogue(inputs, output, model, order, workers=workers, overwrite=overwrite)
     return predict_folder(
-        inputs, output, model, order, workers=workers, overwrite=overwrite, command=command
-    )
+        inputs, output, model, order, workers=workers, overwrite=overwrite, command=command,
+        allow_missing=allow_missing,
+    )  # fmt: skip
 
 
 def is_catalogue(output: Path) -> bool:
@@ -236,9 +238,10 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(f"damaged: {file}, row {row}, source_id {star}")
     if len(summary.damaged) > DAMAGED_SHOWN:
         lines.append(f"damaged: {len(summary.damaged) - DAMAGED_SHOWN} rows more")
-    lines.extend(f"missing: {missing}" for missing in summary.missing[:MISSING_SHOWN])
-    if len(summary.missing) > MISSING_SHOWN:
-        lines.append(f"missing: {len(summary.missing) - MISSING_SHOWN} more")
+    shown = len(summary.missing) if summary.account is None else MISSING_SHOWN
+    lines.extend(f"missing: {missing}" for missing in summary.missing[:shown])
+    if len(summary.missing) > shown:
+        lines.append(f"missing: {len(summary.missing) - shown} more (all in {summary.account})")
     return lines
 
 

@@ -37,9 +37,12 @@ def add(verbs: Verbs) -> None:
         "its _manifest/ what became of it. A file that is broken is named, the others are done.\n"
         "The same command again makes what is missing, truncated or altered, or was made with\n"
         "another model, version, photometry or option, and says which; what is there stays until\n"
-        "its replacement is whole. See docs/whole_sky.md.",
+        "its replacement is whole. If its input cannot be labelled, it stays as it was, unless it\n"
+        "is broken itself, or is of these settings and its input (or GaiaSource file) was looked\n"
+        "at and is another one now: then it goes. See docs/whole_sky.md.",
         "The exit status is 0 only if every file has its labels: not if one is broken, nor if a\n"
-        "file is missing that the _MD5SUM.txt in the folder of input lists (--allow-missing).",
+        "file is missing that the _MD5SUM.txt in a folder given as FILE lists (--allow-missing);\n"
+        "one that was labelled before it was removed is not missing.",
     )
     verb.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them"

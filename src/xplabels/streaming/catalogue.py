@@ -20,7 +20,7 @@ from xplabels.errors import InputError
 from xplabels.output import check_ours, whole_file
 from xplabels.streaming.doubles import doubled
 from xplabels.streaming.file import Order, Predictor
-from xplabels.streaming.folder import ALTERED, Summary
+from xplabels.streaming.folder import Summary
 from xplabels.streaming.inputs import Inputs
 from xplabels.streaming.manifest import (
     ENTRIES,
@@ -31,6 +31,7 @@ from xplabels.streaming.manifest import (
     whole_output,
 )
 from xplabels.streaming.on_dask import OnDask
+from xplabels.streaming.standing import ALTERED
 from xplabels.streaming.workers import Failure, Outcome, Progress, Task, Work, label_files
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Partial:
     def __init__(self, output: Path, settings: Settings) -> None:
         self.folder = output.with_name(output.name + ".partial")
         self._manifest = self.folder / "manifest.json"
-        self._settings = settings
+        self.settings = settings
 
     def open(self, overwrite: bool) -> None:
         """Go on in the folder if its manifest matches, else make it.
@@ -57,7 +58,7 @@ class Partial:
             If an interrupted run with other settings left it and ``overwrite`` is false, or if
             the folder is not of our making: a user's is never removed.
         """
-        wanted = self._settings.to_json()
+        wanted = self.settings.to_json()
         if self.folder.exists():
             found = self._found()
             if found == wanted:
@@ -83,7 +84,7 @@ class Partial:
             told = json.loads(text)
         except (OSError, ValueError):
             told = None
-        if not isinstance(told, dict) or told.keys() != self._settings.told().keys():
+        if not isinstance(told, dict) or told.keys() != self.settings.told().keys():
             raise InputError(
                 "is in the way: it has not the manifest of an interrupted run",
                 where=self.folder,
@@ -197,7 +198,7 @@ def _make_parts(
                 failed.append(outcome)
             bar.file(task.path)
 
-        label_files(Work(model, order, order.settings(model)), waiting, workers, report, bar.stars)
+        label_files(Work(model, order, partial.settings), waiting, workers, report, bar.stars)
     if failed:
         raise _of_all(failed, len(tasks))
     for _, error in doubled([(task.path, task.output, entries[task.path]) for task in tasks]):

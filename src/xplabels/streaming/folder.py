@@ -10,36 +10,21 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xplabels.errors import InputError, counted
 from xplabels.output import check_output, take_lock, whole_file
 from xplabels.streaming.doubles import doubled
 from xplabels.streaming.file import Order, Predictor
-from xplabels.streaming.inputs import Inputs, output_names
-from xplabels.streaming.manifest import (
-    ENTRIES,
-    Entry,
-    Settings,
-    difference,
-    entry_path,
-    read_entry,
-    whole_output,
-)
+from xplabels.streaming.inputs import Inputs, output_names, stem
+from xplabels.streaming.manifest import ENTRIES, Entry, Settings, entry_path
 from xplabels.streaming.on_dask import OnDask
+from xplabels.streaming.standing import FOREIGN, Lacking, standing, standing_alone
 from xplabels.streaming.workers import Outcome, Progress, Task, Work, label_files
 
 RUN = "run.json"
 LOCK = "lock"
-ALTERED = "truncated or altered since"
-"""Why an output that does not fit its entry is made again."""
-WHY = {
-    "damaged": ALTERED,
-    "outdated": "of an input that changed since",
-    "foreign": "not made here (--overwrite)",
-}
-"""What is found in the place of an output, beside one of other settings -> why it is made again."""
 
 
 @dataclass
@@ -63,9 +48,12 @@ class Summary:
     missing
         What the folders of input lack.
     absent
-        Files among them that the folder's own list names.
+        Files among them that the folder's own list names, and that have no output of an earlier
+        run either.
     remade
         Why outputs that were there have been made again -> how many.
+    account
+        The file in which all of this stands, if there is one.
     """
 
     stars: int = 0
@@ -77,6 +65,7 @@ class Summary:
     missing: tuple[str, ...] = ()
     absent: tuple[Path, ...] = ()
     remade: dict[str, int] = field(default_factory=dict)
+    account: Path | None = None
 
     def add(self, entry: Entry) -> None:
         """Count one file that is through."""
@@ -96,6 +85,7 @@ def predict_folder(
     workers: int | OnDask = 1,
     command: str = "",
     overwrite: bool = False,
+    allow_missing: bool = False,
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> Summary:
@@ -115,6 +105,8 @@ def predict_folder(
         Told in ``run.json``.
     overwrite
         Replace files of the same name that were not made here; without it they are an error.
+    allow_missing
+        A run may be complete though files that a folder of input lists are absent.
     progress
         Show a bar where the terminal has one.
     say
@@ -137,10 +129,13 @@ def predict_folder(
     _make(output)
     with _locked(output):
         tasks = [Task(f, output / names[f], inputs.published.get(f)) for f in inputs.files]
-        run = _Run(output, settings, inputs, order, command)
-        waiting = run.sort(tasks, overwrite)
-        if run.why:
-            say(f"{output}: {again(Counter(run.why.values()), 'to be made again')}")
+        run = _Run(output, settings, order, command, tasks)
+        waiting = run.sort(overwrite)
+        run.look_for(inputs, allow_missing)
+        if waiting:  # what an earlier run says of itself is not true any more
+            run.write(complete=False)
+        if run.lacking:
+            say(f"{output}: {again(run.reasons(done=False), 'to be made again')}")
         with Progress(waiting, progress) as bar:
 
             def report(task: Task, outcome: Outcome) -> None:
@@ -148,7 +143,7 @@ def predict_folder(
                 bar.file(task.path)
 
             label_files(Work(model, order, settings), waiting, workers, report, bar.stars)
-        run.finish(tasks)
+        run.finish()
     return run.summary
 
 
@@ -156,15 +151,16 @@ class _Run:
     """What is known of the files of one run."""
 
     def __init__(
-        self, output: Path, settings: Settings, inputs: Inputs, order: Order, command: str
+        self, output: Path, settings: Settings, order: Order, command: str, tasks: Sequence[Task]
     ) -> None:
         self.output, self.settings, self.order, self.command = output, settings, order, command
-        self.summary = Summary(missing=inputs.missing, absent=inputs.absent)
+        self.tasks = list(tasks)
+        self.summary = Summary(account=output / ENTRIES / RUN)
         self.entries: dict[Path, Entry] = {}
-        self.why: dict[Path, str] = {}
-        self.kept: set[Path] = set()
+        self.lacking: dict[Path, Lacking] = {}
+        self.allow_missing = False
 
-    def sort(self, tasks: Sequence[Task], overwrite: bool) -> list[Task]:
+    def sort(self, overwrite: bool) -> list[Task]:
         """The tasks that are to be done; those that are done already are noted.
 
         Raises
@@ -173,21 +169,15 @@ class _Run:
             If an output is not ours, and ``overwrite`` is false.
         """
         waiting, foreign = [], []
-        for task in tasks:
-            state = self._state(task)
-            if isinstance(state, Entry):
-                if state.settings == self.settings.told():
-                    self.entries[task.path] = state
-                    self.summary.resumed += 1
-                    continue
-                self.kept.add(task.path)
-                told = difference(state.settings, self.settings.told())
-                self.why[task.path] = f"made with {told}"
-            elif state in WHY:
-                self.why[task.path] = WHY[state]
-            if state == "foreign":
+        for task in self.tasks:
+            found = standing(task, self.settings, self.order.companions)
+            if isinstance(found, Entry):
+                self._resume(task, found)
+                continue
+            if found is not None:
+                self.lacking[task.path] = found
+            if found is FOREIGN:
                 foreign.append(task.output)
-                self.kept.add(task.path)
             waiting.append(task)
         if foreign and not overwrite:
             raise InputError(
@@ -197,33 +187,35 @@ class _Run:
             )
         return waiting
 
-    def _state(self, task: Task) -> Entry | str:
-        """The entry of an output that is whole and of this input; or what is there instead."""
-        if not task.output.exists():
-            return "absent"
-        entry = read_entry(task.output)
-        if entry is None:
-            # an entry that cannot be read is ours all the same
-            return "damaged" if entry_path(task.output).exists() else "foreign"
-        if not whole_output(entry, task.output):
-            return "damaged"
-        known = task.published in (None, entry.input.md5)
-        return entry if known and self._same_inputs(entry, task.path) else "outdated"
+    def _resume(self, task: Task, entry: Entry) -> None:
+        self.entries[task.path] = entry
+        self.summary.resumed += 1
 
-    def _same_inputs(self, entry: Entry, path: Path) -> bool:
-        try:
-            beside = self.order.companions.beside(path)
-        except InputError:  # told when its turn comes
-            return False
-        if [stamp.name for stamp in entry.beside] != ([] if beside is None else [beside.name]):
-            return False
-        return entry.input.fits(path) and (beside is None or entry.beside[0].fits(beside))
+    def look_for(self, inputs: Inputs, allow_missing: bool) -> None:
+        """Sort out what is missing: not what was labelled before its spectra were removed."""
+        absent = []
+        for path in inputs.absent:
+            task = Task(path, self.output / f"{stem(path)}.parquet", inputs.published.get(path))
+            entry = standing_alone(task, self.settings, self.order.companions)
+            if entry is None:
+                absent.append(path)
+            else:
+                self.tasks.append(task)
+                self._resume(task, entry)
+        inputs = replace(inputs, absent=tuple(absent))
+        self.summary.missing, self.summary.absent = inputs.missing, inputs.absent
+        self.allow_missing = allow_missing
+
+    def reasons(self, done: bool) -> dict[str, int]:
+        """Why outputs have been made again, or still are to be -> how many."""
+        of = [lacks.why for p, lacks in self.lacking.items() if (p in self.entries) == done]
+        return dict(Counter(of))
 
     def note(self, task: Task, outcome: Outcome) -> None:
         """Keep what became of a file.
 
-        If it could not be labelled, an output that is broken or not of the file as it is now goes;
-        one of other settings, and one that was not made here, stays.
+        If it could not be labelled, an output goes that is broken, or of an input that is known to
+        be another one now (:class:`~xplabels.streaming.standing.Lacking`); any other stays.
         """
         if isinstance(outcome, Entry):
             self.entries[task.path] = outcome
@@ -232,10 +224,9 @@ class _Run:
             with suppress(InputError):
                 self.fail(task, outcome.why)
             return
-        if task.path in self.kept:
-            self.fail(
-                task, f"{outcome.why}\n{task.output}: stays as it was ({self.why[task.path]})"
-            )
+        lacks = self.lacking.get(task.path)
+        if lacks is not None and lacks.stays:
+            self.fail(task, f"{outcome.why}\n{task.output}: stays as it was ({lacks.why})")
             return
         self.fail(task, outcome.why)
         _remove(task.output)
@@ -245,37 +236,41 @@ class _Run:
         self.summary.failed[task.path] = why
         self.write(complete=False)
 
-    def finish(self, tasks: Sequence[Task]) -> None:
+    def finish(self) -> None:
         """Find stars that two files have, sum up, and write the account."""
-        by_path = {task.path: task for task in tasks}
-        through = [
-            (t.path, t.output, self.entries[t.path]) for t in tasks if t.path in self.entries
-        ]
-        for path, error in list(doubled(through)):
+        by_path = {task.path: task for task in self.tasks}
+        for path, error in list(doubled([(t.path, t.output, e) for t, e in self._through()])):
             del self.entries[path]
             _remove(by_path[path].output)
             self.fail(by_path[path], str(error))
-        for task in tasks:
-            if task.path in self.entries:
-                self.summary.add(self.entries[task.path])
-        self.summary.remade = dict(Counter(w for p, w in self.why.items() if p in self.entries))
-        self.write(complete=not self.summary.failed)
+        self.summary.remade = self.reasons(done=True)
+        for _, entry in self._through():
+            self.summary.add(entry)
+        self.write(complete=False)
         if not self.summary.failed:
             self.order.companions.check_joined(self.entries.values())
+            self.write(complete=self.allow_missing or not self.summary.absent)
+
+    def _through(self) -> list[tuple[Task, Entry]]:
+        return [(t, self.entries[t.path]) for t in self.tasks if t.path in self.entries]
 
     def write(self, complete: bool) -> None:
-        """The account of the run."""
-        summary = self.summary
+        """The account of the run, as far as it has come."""
+        summary = replace(self.summary, stars=0, files=0, flags={}, damaged=[])
+        for _, entry in self._through():
+            summary.add(entry)
         told = {
             "command": self.command,
             "complete": complete,
             "settings": self.settings.told(),
-            "files": len(self.entries),
+            "files": summary.files,
             "stars": summary.stars,
             "flags": summary.flags,
             "failed": {str(path): why for path, why in summary.failed.items()},
             "missing": list(summary.missing),
-            "made_again": summary.remade,
+            "absent": [str(path) for path in summary.absent],
+            "made_again": self.reasons(done=True),
+            "to_be_made_again": self.reasons(done=False),
             "damaged": [
                 {"file": file, "row": row, "source_id": star} for file, row, star in summary.damaged
             ],

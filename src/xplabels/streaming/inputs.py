@@ -27,18 +27,22 @@ class Inputs:
     files
         In the order given, those of a folder by name.
     published
-        MD5 sum by file, from the ``_MD5SUM.txt`` of its folder.
-    missing
-        What the folders lack, as far as they tell: files that ``_MD5SUM.txt`` lists, or ranges of
-        pixels between those of two files.
+        MD5 sum by file, from the ``_MD5SUM.txt`` of its folder; of absent files, too.
     absent
-        Those of them that are listed: the folder itself says that they belong to it.
+        Files that the ``_MD5SUM.txt`` of a folder lists, and that it lacks, packed or unpacked.
+    gaps
+        Ranges of pixels that a folder without such a list lacks between those of two files.
     """
 
     files: tuple[Path, ...]
     published: dict[Path, str] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
     absent: tuple[Path, ...] = ()
+    gaps: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the folders lack, as far as they tell, in words."""
+        return (*(f"{path} (it is in {SUMS})" for path in self.absent), *self.gaps)
 
 
 def find_inputs(paths: Sequence[Path]) -> Inputs:
@@ -66,12 +70,13 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
         published |= {path: sums[path.name] for path in here if path.name in sums}
         if folder in paths:
             listed = [name for name in sums if name.startswith(SPECTRA)]
-            present = {path.name for path in here}
-            absent.extend(folder / name for name in listed if name not in present)
+            present = {stem(path) for path in here}  # X.csv is as good as the X.csv.gz listed
+            lacking = [name for name in listed if stem(Path(name)) not in present]
+            absent.extend(folder / name for name in lacking)
+            published |= {folder / name: sums[name] for name in lacking}
             if not listed:
                 gaps.extend(_gaps(folder, here))
-    told = [f"{path} (it is in {SUMS})" for path in absent]
-    return Inputs(tuple(files), published, (*told, *gaps), tuple(absent))
+    return Inputs(tuple(files), published, tuple(absent), tuple(gaps))
 
 
 def output_names(files: Sequence[Path]) -> dict[Path, str]:

@@ -4,7 +4,8 @@ An output ``FOLDER/NAME.parquet`` has its entry in ``FOLDER/_manifest/NAME.json`
 each, because each then appears whole with its output, whoever is writing others beside it, on this
 machine or another one, and whenever a run is killed: there is no list that all would have to
 change. The entry is put down just before the output takes its place. So an output that fits its
-entry is complete; one that does not fit is ours, and made again; one without an entry is a user's.
+entry is complete; one that does not fit is ours, and made again; one without an entry is a user's
+(:mod:`xplabels.streaming.standing`).
 """
 
 from __future__ import annotations
@@ -68,11 +69,14 @@ class Stamp:
         return cls(path.name, state.st_size, state.st_mtime_ns, md5)
 
     def fits(self, path: Path) -> bool:
-        """Whether ``path`` is that file: by size and time or, if only the time differs, its sum."""
-        try:
-            state = path.stat()
-        except OSError:
-            return False
+        """Whether ``path`` is that file: by size and time or, if only the time differs, its sum.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read: it may be that file all the same.
+        """
+        state = path.stat()
         if state.st_size != self.size:
             return False
         return state.st_mtime_ns == self.time or (bool(self.md5) and md5_of(path) == self.md5)
@@ -115,13 +119,13 @@ class Settings:
 def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """In what settings, as :meth:`Settings.told` tells them, two runs differ: then and now."""
     parts = []
-    for key in wanted:
-        if made.get(key) == wanted[key]:
+    for key in dict.fromkeys([*wanted, *made]):
+        if key in made and key in wanted and made[key] == wanted[key]:
             continue
-        if key == "photometry":  # paths, sizes and times of tables: more than one would read
+        if key == "photometry":  # names, sizes and sums of tables: more than one would read
             parts.append("other photometry")
         else:
-            parts.append(f"{key} {_short(made.get(key))}, now {_short(wanted[key])}")
+            parts.append(f"{key} {_short(made.get(key))}, now {_short(wanted.get(key))}")
     return "; ".join(parts)
 
 
@@ -129,14 +133,15 @@ def _short(value: Any) -> str:
     """A setting in a few words; of a digest, the first digits."""
     if isinstance(value, Mapping):
         rest = [
-            f"{key} {text[:DIGITS]}" if key == "sha256" else f"{key} {text}"
+            f"{key} {str(text)[:DIGITS]}" if key == "sha256" else f"{key} {text}"
             for key, text in value.items()
             if key != "name" and text
         ]
-        return f"{value.get('name', '')} ({', '.join(rest)})".strip()
+        name = str(value.get("name") or "without a name")
+        return f"{name} ({', '.join(rest)})" if rest else name
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value)) or "none"
-    return str(value)
+    return "none" if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -213,7 +218,27 @@ class Entry:
         told["joined"] = tuple(Joined(**one) for one in told["joined"])
         told["damaged"] = tuple((row, star) for row, star in told["damaged"])
         told["notes"] = tuple(told["notes"])
-        return cls(**told)
+        entry = cls(**told)
+        entry._check_kinds()
+        return entry
+
+    def _check_kinds(self) -> None:
+        """Raise TypeError where what others count with or look into is of another kind."""
+        stamps = (self.input, self.output, *self.beside)
+        numbers = [self.rows_in, self.rows_out, self.first_id, self.last_id]
+        numbers += [number for stamp in stamps for number in (stamp.size, stamp.time)]
+        numbers += [joined.stars for joined in self.joined]
+        for mapping in (self.settings, self.flags):
+            if not isinstance(mapping, dict):
+                raise TypeError(f"{mapping!r} is no mapping")
+        for number in (*numbers, *self.flags.values()):
+            if not isinstance(number, int):
+                raise TypeError(f"{number!r} is no whole number")
+        if not isinstance(self.processor_seconds, (int, float)):
+            raise TypeError(f"{self.processor_seconds!r} is no number")
+        for stamp in stamps:
+            if not isinstance(stamp.name, str) or not isinstance(stamp.md5, str):
+                raise TypeError(f"{stamp!r} is of no file")
 
 
 def entry_path(output: Path) -> Path:

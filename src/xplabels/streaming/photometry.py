@@ -18,7 +18,7 @@ from xplabels.archive.gunzip import Digest
 from xplabels.archive.partitioned import PartitionedTable, partition_files
 from xplabels.errors import InputError
 from xplabels.stars import Photometry, Stars
-from xplabels.streaming.manifest import Entry, Joined, Stamp
+from xplabels.streaming.manifest import Entry, Joined, Stamp, md5_of
 from xplabels.streaming.published import SPAN, check_sum, published_sums
 from xplabels.tables import KeyedTable, Table, check_photometry, has_photometry, lay_over
 
@@ -58,7 +58,10 @@ class Companions:
         return self.__dict__ | {"_opened": None}
 
     def identity(self) -> tuple[str, ...]:
-        """Each table by what tells it from another one: path, sizes and times.
+        """Each table by what tells it from another one, wherever it lies and whenever it came.
+
+        Of a file: name, size and MD5 sum, for it is held in memory anyhow; of a folder: name, and
+        the names and sizes of its files, which may be too many to read.
 
         Raises
         ------
@@ -222,12 +225,16 @@ def check_table(table: Table, carried: Sequence[str]) -> None:
 
 
 def _identity(path: Path) -> str:
-    if not path.is_dir():
-        stamp = Stamp.of(path)
-        return f"{path.resolve()} {stamp.size} {stamp.time}"
-    digest = hashlib.sha256()
-    files = partition_files(path)
-    for file in files:
-        state = file.stat()
-        digest.update(f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return f"{path.resolve()} {len(files)} files {digest.hexdigest()[:16]}"
+    name = path.name  # that by which entries count the stars it was joined to
+    try:
+        if not path.is_dir():
+            return f"{name} {Stamp.of(path).size} bytes md5 {md5_of(path)}"
+        digest = hashlib.sha256()
+        files = partition_files(path)
+        for file in files:
+            digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror or error})", where=path, remedy="check the table"
+        ) from error
+    return f"{name} {len(files)} files {digest.hexdigest()[:16]}"
