@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,37 @@ def test_other_photometry_is_noticed(sky: Path, small_model: Model, tmp_path: Pa
     table.write_text("source_id,j_m,j_msigcom\n128,12.0,0.02\n")
     summary = run(spectra, output, small_model, tables=(table,))
     assert summary.remade == {"made with other photometry": 3}
+
+
+def test_a_table_is_the_same_wherever_it_lies_and_whenever_it_came(
+    sky: Path, small_model: Model, tmp_path: Path
+) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("source_id,j_m,j_msigcom\n128,12.0,0.02\n")
+    output = tmp_path / "out"
+    run(sky, output, small_model, tables=(table,))
+    os.utime(table, (1, 1))
+    assert run(sky, output, small_model, tables=(table,)).resumed == 3
+    (tmp_path / "other").mkdir()
+    copy = tmp_path / "other" / table.name
+    copy.write_bytes(table.read_bytes())
+    assert run(sky, output, small_model, tables=(copy,)).resumed == 3
+    copy.write_text(copy.read_text().replace("12.0", "13.0"))  # as many bytes
+    summary = run(sky, output, small_model, tables=(copy,))
+    assert summary.remade == {"made with other photometry": 3}
+
+
+def test_a_folder_of_photometry_is_known_by_its_files_names_and_sizes(tmp_path: Path) -> None:
+    folder = tmp_path / "hats"
+    folder.mkdir()
+    (folder / "a.parquet").write_bytes(b"12345")
+    first = Companions((folder,)).identity()
+    os.utime(folder / "a.parquet", (1, 1))
+    shutil.copytree(folder, tmp_path / "other" / "hats")
+    assert Companions((folder,)).identity() == first
+    assert Companions((tmp_path / "other" / "hats",)).identity() == first
+    (folder / "a.parquet").write_bytes(b"123456")
+    assert Companions((folder,)).identity() != first
 
 
 def test_a_sum_of_gaia_source_is_compared_too(

@@ -323,6 +323,17 @@ def test_what_is_labelled_is_not_missing_when_its_spectra_are_removed(
     assert (told["complete"], told["files"], told["stars"]) == (True, 3, 3 * ROWS)
 
 
+def test_an_output_without_its_spectra_does_not_go_for_a_file_with_the_same_stars(
+    labelled: tuple[Path, Path], labelled_sky: dict[str, bytes], small_model: Model
+) -> None:
+    sky, output = labelled
+    list_sums(sky)
+    copy = (sky / spectra_name(1)).rename(sky / spectra_name(7))
+    summary = run(sky, output, small_model)
+    assert (list(summary.failed), summary.absent) == ([copy], ())
+    assert catalogues(output) == labelled_sky
+
+
 def _of_other_settings(sky: Path, output: Path) -> dict[str, Any]:
     return {"bad_rows": "flag"}
 
@@ -365,37 +376,3 @@ def test_labels_that_are_not_those_wanted_do_not_make_up_for_a_missing_file(
     summary = run(sky, output, small_model, **keys)
     assert summary.absent == (sky / spectra_name(0),)
     assert catalogues(output)[next(iter(labelled_sky))] == there
-
-
-# Photometry ------------------------------------------------------------------------------------
-
-
-def test_a_table_is_the_same_wherever_it_lies_and_whenever_it_came(
-    fragile_sky: Path, small_model: Model, small_stars: Stars, tmp_path: Path
-) -> None:
-    table = tmp_path / "t.csv"
-    table.write_text("source_id,j_m,j_msigcom\n128,12.0,0.02\n")
-    output = tmp_path / "out"
-    run(fragile_sky, output, small_model, companions=Companions((table,)))
-    os.utime(table, (1, 1))
-    assert run(fragile_sky, output, small_model, companions=Companions((table,))).resumed == 3
-    (tmp_path / "other").mkdir()
-    copy = tmp_path / "other" / table.name
-    copy.write_bytes(table.read_bytes())
-    assert run(fragile_sky, output, small_model, companions=Companions((copy,))).resumed == 3
-    copy.write_text(copy.read_text().replace("12.0", "13.0"))  # as many bytes
-    summary = run(fragile_sky, output, small_model, companions=Companions((copy,)))
-    assert summary.remade == {"made with other photometry": 3}
-
-
-def test_a_folder_of_photometry_is_known_by_its_files_names_and_sizes(tmp_path: Path) -> None:
-    folder = tmp_path / "hats"
-    folder.mkdir()
-    (folder / "a.parquet").write_bytes(b"12345")
-    first = Companions((folder,)).identity()
-    os.utime(folder / "a.parquet", (1, 1))
-    shutil.copytree(folder, tmp_path / "other" / "hats")
-    assert Companions((folder,)).identity() == first
-    assert Companions((tmp_path / "other" / "hats",)).identity() == first
-    (folder / "a.parquet").write_bytes(b"123456")
-    assert Companions((folder,)).identity() != first

@@ -193,15 +193,17 @@ class _Run:
 
     def look_for(self, inputs: Inputs, allow_missing: bool) -> None:
         """Sort out what is missing: not what was labelled before its spectra were removed."""
-        absent = []
+        absent, done = [], []
         for path in inputs.absent:
             task = Task(path, self.output / f"{stem(path)}.parquet", inputs.published.get(path))
             entry = standing_alone(task, self.settings, self.order.companions)
             if entry is None:
                 absent.append(path)
             else:
-                self.tasks.append(task)
+                done.append(task)
                 self._resume(task, entry)
+        # first, so that of two files with the same stars not the one goes that cannot be made again
+        self.tasks = done + self.tasks
         inputs = replace(inputs, absent=tuple(absent))
         self.summary.missing, self.summary.absent = inputs.missing, inputs.absent
         self.allow_missing = allow_missing
