@@ -323,6 +323,23 @@ def test_what_is_labelled_is_not_missing_when_its_spectra_are_removed(
     assert (told["complete"], told["files"], told["stars"]) == (True, 3, 3 * ROWS)
 
 
+def test_all_spectra_may_go_once_they_are_labelled(
+    labelled: tuple[Path, Path], small_model: Model, tmp_path: Path
+) -> None:
+    sky, output = labelled
+    list_sums(sky)
+    for path in sky.glob("Xp*"):
+        path.unlink()
+    summary = run(sky, output, small_model)
+    assert (summary.files, summary.absent) == (3, ())
+    assert account(output)["complete"]
+    small_model.save(tmp_path / "model")
+    words = ["predict", str(sky), "--model", str(tmp_path / "model"), "--allow-missing", "--output"]
+    for name in ("new", "one.parquet"):  # where nothing is labelled there is nothing to do
+        assert main([*words, str(tmp_path / name)]) == 2
+    assert not (tmp_path / "one.parquet").exists()
+
+
 def test_an_output_without_its_spectra_does_not_go_for_a_file_with_the_same_stars(
     labelled: tuple[Path, Path], labelled_sky: dict[str, bytes], small_model: Model
 ) -> None:

@@ -21,7 +21,7 @@ from xplabels.output import check_ours, whole_file
 from xplabels.streaming.doubles import doubled
 from xplabels.streaming.file import Order, Predictor
 from xplabels.streaming.folder import Summary
-from xplabels.streaming.inputs import Inputs
+from xplabels.streaming.inputs import Inputs, no_spectra
 from xplabels.streaming.manifest import (
     ENTRIES,
     Entry,
@@ -153,6 +153,8 @@ def predict_catalogue(
         No catalogue is written then; finished parts stay, so that the run can go on.
     """
     check_catalogue(output, overwrite)
+    if not inputs.files and inputs.absent:
+        raise no_spectra(inputs.absent[0].parent)
     for path in inputs.files:
         Stamp.of(path)
     partial = Partial(output, order.settings(model))

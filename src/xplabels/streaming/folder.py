@@ -17,7 +17,7 @@ from xplabels.errors import InputError, counted
 from xplabels.output import check_output, take_lock, whole_file
 from xplabels.streaming.doubles import doubled
 from xplabels.streaming.file import Order, Predictor
-from xplabels.streaming.inputs import Inputs, output_names, stem
+from xplabels.streaming.inputs import Inputs, no_spectra, output_names, stem
 from xplabels.streaming.manifest import ENTRIES, Entry, Settings, entry_path
 from xplabels.streaming.on_dask import OnDask
 from xplabels.streaming.standing import FOREIGN, Lacking, standing, standing_alone
@@ -132,6 +132,8 @@ def predict_folder(
         run = _Run(output, settings, order, command, tasks)
         waiting = run.sort(overwrite)
         run.look_for(inputs, allow_missing)
+        if not run.tasks and inputs.absent:
+            raise no_spectra(inputs.absent[0].parent)
         if waiting:  # what an earlier run says of itself is not true any more
             run.write(complete=False)
         if run.lacking:

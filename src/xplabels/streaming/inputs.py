@@ -25,7 +25,7 @@ class Inputs:
     Attributes
     ----------
     files
-        In the order given, those of a folder by name.
+        In the order given, those of a folder by name; none, if all that is listed is absent.
     published
         MD5 sum by file, from the ``_MD5SUM.txt`` of its folder; of absent files, too.
     absent
@@ -51,7 +51,8 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
     Raises
     ------
     InputError
-        If a folder holds no spectra, a file comes twice, or a list of sums is damaged.
+        If a folder neither holds nor lists spectra, a file comes twice, or a list of sums is
+        damaged.
     """
     files: list[Path] = []
     for path in paths:
@@ -64,7 +65,8 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
     published: dict[Path, str] = {}
     gaps: list[str] = []
     absent: list[Path] = []
-    for folder in dict.fromkeys(path.parent for path in files):
+    folders = [*(path.parent for path in files), *(path for path in paths if path.is_dir())]
+    for folder in dict.fromkeys(folders):
         here = [path for path in files if path.parent == folder]
         sums = published_sums(folder)
         published |= {path: sums[path.name] for path in here if path.name in sums}
@@ -120,11 +122,16 @@ def _of_folder(folder: Path) -> list[Path]:
         and _readable(path)
     )
     spectra = [path for path in files if path.name.startswith(SPECTRA)]
-    if not files:
-        raise InputError(
-            "holds no file of spectra", where=folder, remedy=f"give the folder of {SPECTRA}_*"
-        )
+    if not files and not any(name.startswith(SPECTRA) for name in published_sums(folder)):
+        raise no_spectra(folder)
     return spectra or files
+
+
+def no_spectra(folder: Path) -> InputError:
+    """What is to be said of a folder without files to label."""
+    return InputError(
+        "holds no file of spectra", where=folder, remedy=f"give the folder of {SPECTRA}_*"
+    )
 
 
 def _readable(path: Path) -> bool:
