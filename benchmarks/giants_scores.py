@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,9 @@ def merge(folder: Path, names: tuple[str, ...], about: dict[str, Any], file: Pat
 
 
 def _write(file: Path, contents: dict[str, Any]) -> None:
-    _put(file, json.dumps(contents, indent=1) + "\n")
+    text = json.dumps(contents, indent=1) + "\n"
+    # a list of numbers on one line
+    _put(file, re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text))
 
 
 def _put(file: Path, text: str) -> None:
