@@ -20,9 +20,9 @@ from xplabels.flags import UNUSABLE
 from xplabels.giants import NAMES
 from xplabels.labels import Labels
 from xplabels.model import Model
+from xplabels.network.propagation import Block, Propagation
 from xplabels.paper_tables import TABLE_1
 from xplabels.prediction import Prediction
-from xplabels.propagation import Block, Propagation
 from xplabels.stars import Stars
 from xplabels.validation import CHOSEN_AXES, GATED_AXES, Validation, validate
 

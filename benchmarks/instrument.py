@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from xplabels import instrument as room
 from xplabels.archive import read
+from xplabels.features.projection import quiet, unit_vectors
 from xplabels.figures import CYCLE, styled
 from xplabels.instrument import Instrument, gaiaxpy_instrument, magnitudes, sampled_flux
 from xplabels.noise import illustrative_correlations, noise_model
-from xplabels.projection import quiet, unit_vectors
 from xplabels.sed import Sed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))

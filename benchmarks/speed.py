@@ -35,12 +35,12 @@ from xplabels.archive.csv import read_delimited
 from xplabels.archive.gunzip import open_bytes
 from xplabels.archive.rows import ARRAYS
 from xplabels.features import Features, FeatureSet
+from xplabels.features.scaling import Scaling
 from xplabels.kernels.prediction import Kernels
 from xplabels.model import Model, propagate
 from xplabels.network import Architecture, UncertainNetwork
-from xplabels.propagation import Block, Propagation
+from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import load_recipe
-from xplabels.scaling import Scaling
 from xplabels.stars import Stars
 from xplabels.synthetic import example_stars
 

@@ -226,7 +226,7 @@ def test_planted_templates_come_back_and_the_covariance_beats_equation_14(
 
 def test_spectra_in_wavelength_are_the_calibrated_coefficients() -> None:
     pytest.importorskip("gaiaxpy")
-    from xplabels.projection import gaiaxpy_design
+    from xplabels.features.projection import gaiaxpy_design
 
     shipped = Model.load("apogee-dr17-library")
     stars, _ = simulate_stars(40, seed=3)

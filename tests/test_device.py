@@ -14,13 +14,13 @@ from xplabels.dust import Dust
 from xplabels.errors import InputError
 from xplabels.faint import Faint
 from xplabels.features import FeatureSet
+from xplabels.features.projection import default_projection
+from xplabels.features.scaling import Scaling
 from xplabels.model import Model
 from xplabels.network import Architecture, UncertainNetwork
+from xplabels.network.propagation import Block, Propagation
 from xplabels.optimisation import Sample, _loss
-from xplabels.projection import default_projection
-from xplabels.propagation import Block, Propagation
 from xplabels.recipes import Recipe
-from xplabels.scaling import Scaling
 from xplabels.stars import Photometry
 from xplabels.synthetic import example_stars, simulate_stars
 from xplabels.teaching import Teachers

@@ -19,8 +19,8 @@ from xplabels.differences import (
     simulated_difference,
 )
 from xplabels.errors import InputError
+from xplabels.features.projection import gaiaxpy_design
 from xplabels.instrument import gaiaxpy_instrument
-from xplabels.projection import gaiaxpy_design
 from xplabels.sed import Sed
 from xplabels.stars import Photometry
 from xplabels.synthetic import example_stars

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from xplabels.features import FeatureSet
+from xplabels.features.scaling import Scaling
 from xplabels.labels import Labels
-from xplabels.propagation import Block
-from xplabels.scaling import Scaling
+from xplabels.network.propagation import Block
 from xplabels.stars import Photometry, SampledSpectra, Stars
 
 pytest.importorskip("gaiaxpy")
@@ -21,7 +21,7 @@ AUXILIARY = ("bp_rp", "j_h", "w1_w2", "h_w2", "m_pseudo")
 @pytest.fixture(scope="module")
 def sampled() -> Stars:
     """Black bodies at five temperatures, sampled, with photometry."""
-    from xplabels.projection import default_projection
+    from xplabels.features.projection import default_projection
 
     wavelength = default_projection().wavelength
     temperature = np.array([3500.0, 4500.0, 5500.0, 6500.0, 9000.0])[:, None]

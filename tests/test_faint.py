@@ -11,9 +11,9 @@ import torch
 from twins import coefficient_covariance, ratio_covariance
 from xplabels.faint import LARGEST_ERROR, Faint
 from xplabels.features import FeatureSet
-from xplabels.propagation import Block
+from xplabels.features.scaling import NOISE_LIMIT, Scaling
+from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe
-from xplabels.scaling import NOISE_LIMIT, Scaling
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 

@@ -19,8 +19,8 @@ from twins import (
 )
 from xplabels.errors import InputError
 from xplabels.features import AUXILIARY, ErrorTensors, FeatureSet, input_variance, unpack
+from xplabels.features.projection import Projection
 from xplabels.flags import Flag
-from xplabels.projection import Projection
 from xplabels.stars import (
     MEASUREMENTS,
     Band,

@@ -18,10 +18,10 @@ from xplabels.emulator import Emulator, emulator_labels
 from xplabels.errors import InputError
 from xplabels.farther import BRIGHTEST, FAINTEST, FIRST_COPY, copy_ids, draw_dimming, farther
 from xplabels.features import EXTINCTION_SLOPE, RP_OVER_V
+from xplabels.features.projection import default_projection
 from xplabels.giants import NAMES, TRUTH_ERROR, Imprint, line_spread, semi_synthetic_giants
 from xplabels.instrument import gaiaxpy_instrument
 from xplabels.library import read_library
-from xplabels.projection import default_projection
 from xplabels.sed import Sed
 from xplabels.split import part_mask
 from xplabels.stars import Stars

@@ -14,6 +14,7 @@ from scipy import integrate, interpolate, special
 pytest.importorskip("gaiaxpy")
 
 from xplabels.errors import InputError
+from xplabels.features.projection import gaiaxpy_band_fluxes, quiet, unit_vectors
 from xplabels.instrument import (
     Instrument,
     archive_bases,
@@ -24,7 +25,6 @@ from xplabels.instrument import (
     magnitudes,
     sampled_flux,
 )
-from xplabels.projection import gaiaxpy_band_fluxes, quiet, unit_vectors
 from xplabels.sed import Sed
 
 QUADRATURE_TOLERANCE = 1e-6

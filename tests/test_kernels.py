@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from xplabels import model as model_module
 from xplabels.errors import InputError
 from xplabels.features import Features, FeatureSet, pull_back
+from xplabels.features.projection import Projection
+from xplabels.features.scaling import Scaling
 from xplabels.model import Model, propagate
 from xplabels.network import ACTIVATIONS, Architecture, UncertainNetwork
-from xplabels.projection import Projection
-from xplabels.propagation import Block, Propagated, Propagation
+from xplabels.network.propagation import Block, Propagated, Propagation
 from xplabels.recipes import Recipe
-from xplabels.scaling import Scaling
 from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.synthetic import simulate_stars
 

@@ -16,11 +16,11 @@ from twins import explicit_covariance, random_stars
 from xplabels.catalogue import FORMATS, write_catalogue
 from xplabels.errors import InputError
 from xplabels.features import ErrorTensors, FeatureSet, input_variance
+from xplabels.features.scaling import Scaling
 from xplabels.model import Model
 from xplabels.network import Architecture, UncertainNetwork, dropout_passes, sample_variance
+from xplabels.network.propagation import Block, Propagation
 from xplabels.prediction import packed_correlations, pairs, stack, unpacked
-from xplabels.propagation import Block, Propagation
-from xplabels.scaling import Scaling
 from xplabels.stars import MEASUREMENTS, Photometry, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train

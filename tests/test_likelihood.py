@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from xplabels.likelihood import negative_log_likelihood
+from xplabels.network.likelihood import negative_log_likelihood
 
 
 def draws(seed: int = 0, n: int = 7, k: int = 3) -> tuple[np.ndarray, np.ndarray]:

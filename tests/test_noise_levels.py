@@ -9,10 +9,10 @@ import torch
 
 from xplabels.errors import InputError
 from xplabels.features import FeatureSet
+from xplabels.features.scaling import NOISE_LIMIT, Scaling
 from xplabels.model import Model
-from xplabels.propagation import Block, Propagation
+from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
-from xplabels.scaling import NOISE_LIMIT, Scaling
 from xplabels.synthetic import example_stars
 from xplabels.training import train
 

@@ -11,7 +11,7 @@ import pytest
 
 from xplabels.errors import InputError
 from xplabels.features import FeatureSet
-from xplabels.projection import (
+from xplabels.features.projection import (
     FLUX_UNIT,
     Projection,
     default_projection,
@@ -88,7 +88,7 @@ def test_the_mapped_spectrum_is_the_spectrum(projection, real) -> None:
 
 
 def test_the_mean_spectrum_maps_to_the_prior_s_mean(projection) -> None:
-    from xplabels.projection import _field_prior
+    from xplabels.features.projection import _field_prior
 
     mean = _field_prior()["mean"]
     assert (projection.design @ mean).mean() == pytest.approx(FLUX_UNIT)

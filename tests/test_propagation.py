@@ -10,9 +10,9 @@ import torch
 
 from twins import coefficient_covariance, conditional, explicit, random_stars
 from xplabels.features import FeatureSet
+from xplabels.features.scaling import RIDGE, Scaling
 from xplabels.network import Architecture, UncertainNetwork
-from xplabels.propagation import Block, Propagation
-from xplabels.scaling import RIDGE, Scaling
+from xplabels.network.propagation import Block, Propagation
 from xplabels.stars import MEASUREMENTS, Photometry, Stars
 
 WIDTHS = (4, 3)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from twins import conditional
 from xplabels.errors import InputError
-from xplabels.scaling import RIDGE, Completion, Scaling
+from xplabels.features.scaling import RIDGE, Completion, Scaling
 
 
 def correlated(n: int = 3000, width: int = 6, seed: int = 0) -> np.ndarray:

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from xplabels.errors import InputError
 from xplabels.features import FeatureSet
+from xplabels.features.projection import Projection
 from xplabels.model import Model
-from xplabels.projection import Projection
 from xplabels.stars import Stars
 from xplabels.storage import find_model
 

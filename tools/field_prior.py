@@ -17,7 +17,7 @@ import numpy as np
 from astropy.table import Table
 from safetensors.numpy import save_file
 
-from xplabels.projection import field_prior, gaiaxpy_design
+from xplabels.features.projection import field_prior, gaiaxpy_design
 
 DATA = Path(__file__).parents[1] / "src" / "xplabels" / "data"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from xplabels.error_shape import ErrorShape
-from xplabels.likelihood import Likelihood
+from xplabels.network.likelihood import Likelihood
 from xplabels.predictive import LEVEL_68, LEVEL_95
 
 HALF_WIDTH_50 = float(stats.norm.ppf(0.75))

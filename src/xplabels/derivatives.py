@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xplabels.flags import UNUSABLE
 from xplabels.model import BLOCK, Model
-from xplabels.propagation import Block, Propagation
+from xplabels.network.propagation import Block, Propagation
 from xplabels.stars import Stars
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from xplabels.errors import InputError
 from xplabels.features import AUXILIARY, EXTINCTION_SLOPE, Features, FeatureSet
-from xplabels.projection import FLUX_UNIT, Projection, gaiaxpy_band_fluxes
-from xplabels.propagation import Block
-from xplabels.scaling import Scaling
+from xplabels.features.projection import FLUX_UNIT, Projection, gaiaxpy_band_fluxes
+from xplabels.features.scaling import Scaling
+from xplabels.network.propagation import Block
 from xplabels.stars import SampledSpectra, Stars
 
 R_V = 3.1

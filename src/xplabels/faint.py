@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from xplabels.features import FeatureSet, unpack
-from xplabels.propagation import Block
-from xplabels.scaling import NOISE_LIMIT, Scaling
+from xplabels.features.scaling import NOISE_LIMIT, Scaling
+from xplabels.network.propagation import Block
 
 LARGEST_ERROR = 0.05
 """Of RP 0 relative to itself: ratios to a noisier one are no longer linear."""

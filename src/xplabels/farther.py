@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.errors import InputError
+from xplabels.features.projection import Projection
 from xplabels.giant_relations import magnitude_error, parallax_error
 from xplabels.noise import noise_model
-from xplabels.projection import Projection
 from xplabels.split import uniform
 from xplabels.stars import MEASUREMENTS, Photometry, SampledSpectra, Stars
 

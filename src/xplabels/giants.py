@@ -22,10 +22,10 @@ from xplabels.bossbrain import DISTRIBUTION, VERSION, load_emulator
 from xplabels.emulator import TEFF_BOUNDS, Emulator, emulator_labels
 from xplabels.errors import InputError
 from xplabels.farther import copy_ids, draw_dimming, farther
+from xplabels.features.projection import Projection, default_projection
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.labels import Labels
 from xplabels.library import read_library
-from xplabels.projection import Projection, default_projection
 from xplabels.stacking import concatenate
 from xplabels.stars import Photometry, SampledSpectra, Stars
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.errors import InputError
-from xplabels.projection import gaiaxpy_design, need_gaiaxpy, quiet, unit_vectors
+from xplabels.features.projection import gaiaxpy_design, need_gaiaxpy, quiet, unit_vectors
 from xplabels.sed import Sed
 
 BP_MODEL, RP_MODEL = "v375wi", "v142r"

@@ -18,13 +18,13 @@ from xplabels.device import best_device, check_device
 from xplabels.domain import Domain
 from xplabels.errors import InputError
 from xplabels.features import Features, FeatureSet
+from xplabels.features.scaling import Scaling
 from xplabels.flags import UNUSABLE, Flag
 from xplabels.jit import available
 from xplabels.network import UncertainNetwork, dropout_passes, sample_variance
+from xplabels.network.propagation import Block, Propagated, Propagation
 from xplabels.prediction import Prediction, packed_correlations, stack
-from xplabels.propagation import Block, Propagated, Propagation
 from xplabels.recipes import Recipe
-from xplabels.scaling import Scaling
 from xplabels.stars import Stars
 from xplabels.unshrinking import Unshrinking
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from xplabels.checkpoint import Checkpoint
 from xplabels.dust import Dust
 from xplabels.faint import Faint
-from xplabels.likelihood import negative_log_likelihood
 from xplabels.network import UncertainNetwork
-from xplabels.propagation import Block, Propagation
+from xplabels.network.likelihood import negative_log_likelihood
+from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
 from xplabels.teaching import Teachers, distillation_loss
 

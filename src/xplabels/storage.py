@@ -19,13 +19,13 @@ from xplabels.domain import Domain
 from xplabels.error_shape import ErrorShape, terms
 from xplabels.errors import InputError
 from xplabels.features import FeatureSet
+from xplabels.features.projection import Projection
+from xplabels.features.scaling import Scaling
 from xplabels.labels import LABELS, check_names
 from xplabels.model import Model, shipped
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.output import MODEL_FILES, check_new_folder, whole_folder
-from xplabels.projection import Projection
 from xplabels.recipes import Recipe, parse_recipe
-from xplabels.scaling import Scaling
 from xplabels.unshrinking import Unshrinking
 
 FORMAT = 1

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xplabels.likelihood import negative_log_likelihood
 from xplabels.network import UncertainNetwork
-from xplabels.propagation import Propagated
+from xplabels.network.likelihood import negative_log_likelihood
+from xplabels.network.propagation import Propagated
 from xplabels.recipes import Recipe
 
 MATCH_FLOOR = 1e-4

@@ -23,7 +23,7 @@ from xplabels.labels import Labels, check_names
 from xplabels.model import Model, propagate
 from xplabels.model_card import write_card
 from xplabels.network import UncertainNetwork
-from xplabels.propagation import Propagated, Propagation
+from xplabels.network.propagation import Propagated, Propagation
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.refitting import with_unshrinking
 from xplabels.split import VALIDATION_FRACTION

@@ -13,10 +13,10 @@ import torch
 from xplabels.checkpoint import Checkpoint
 from xplabels.dust import Dust
 from xplabels.faint import Faint
+from xplabels.features.projection import FLUX_UNIT, Projection, default_projection
 from xplabels.network import Architecture, UncertainNetwork
+from xplabels.network.propagation import Propagation
 from xplabels.optimisation import Progress, Sample, fit
-from xplabels.projection import FLUX_UNIT, Projection, default_projection
-from xplabels.propagation import Propagation
 from xplabels.recipes import Recipe
 from xplabels.teaching import Teachers
 from xplabels.training_table import TrainingTable

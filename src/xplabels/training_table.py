@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from xplabels.errors import InputError, located
 from xplabels.features import AUXILIARY, Features, FeatureSet
+from xplabels.features.scaling import Scaling
 from xplabels.flags import UNUSABLE, Flag
 from xplabels.labels import Labels
+from xplabels.network.propagation import Block
 from xplabels.optimisation import Sample
-from xplabels.propagation import Block
 from xplabels.recipes import Recipe
-from xplabels.scaling import Scaling
 from xplabels.split import part_mask
 from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars
 

@@ -111,7 +111,7 @@ def pull_back(
     pattern
         [N]: the number of each star's pattern of missing auxiliary inputs, 0 for none.
     weights, roots
-        Of :meth:`xplabels.scaling.Completion.torch_rules`: [2^A, A, F] and [2^A, A, A].
+        Of :meth:`xplabels.features.scaling.Completion.torch_rules`: [2^A, A, F] and [2^A, A, A].
     scale
         Of the inputs [F].
     x, divisor, is_ratio, auxiliary_errors

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from xplabels.kernels import activations, compiled
-from xplabels.log_flux import LogFlux
 from xplabels.network import LOG_VARIANCE_RANGE, UncertainNetwork
+from xplabels.network.log_flux import LogFlux
 
 WIDTH = 16
 """float32 numbers of a cache line."""
@@ -145,7 +145,7 @@ class Network:
 
 
 class _LogFlux(NamedTuple):
-    """The arrays of :class:`xplabels.log_flux.LogFlux`."""
+    """The arrays of :class:`xplabels.network.log_flux.LogFlux`."""
 
     weight: Floats
     bias: Floats
@@ -160,7 +160,7 @@ class _LogFlux(NamedTuple):
     def append(self, x: Floats, inputs: int) -> Floats:
         """Puts log flux behind the ``inputs`` first columns of ``x``; its derivative by the flux.
 
-        As :meth:`xplabels.log_flux.LogFlux.forward`.
+        As :meth:`xplabels.network.log_flux.LogFlux.forward`.
         """
         samples, spectral = self.weight.shape
         ratio = product(x[:, :spectral], self.weight.T)
@@ -171,7 +171,7 @@ class _LogFlux(NamedTuple):
         return slope
 
     def pull_back(self, by_input: Floats, inputs: int, slope: Floats) -> None:
-        """As :meth:`xplabels.log_flux.LogFlux.pull_back`, in place."""
+        """As :meth:`xplabels.network.log_flux.LogFlux.pull_back`, in place."""
         samples, spectral = self.weight.shape
         rows = by_input.reshape(-1, by_input.shape[2])
         through = by_input[:, :, inputs : inputs + samples]

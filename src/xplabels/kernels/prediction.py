@@ -1,8 +1,9 @@
 """A model's networks on blocks of stars: labels and the parts of their variance, compiled.
 
-The torch path (:mod:`xplabels.propagation`) does the same and is the reference: this one agrees
-with it to 1e-5. It is faster because a few hundred stars at a time stay in the processor's cache,
-because element-wise steps are fused, and because J C J^T reads packed correlations as they are.
+The torch path (:mod:`xplabels.network.propagation`) does the same and is the reference: this one
+agrees with it to 1e-5. It is faster because a few hundred stars at a time stay in the processor's
+cache, because element-wise steps are fused, and because J C J^T reads packed correlations as they
+are.
 
 Matrix products with weights are in the networks' own type, everything after the Jacobian in
 float64. That is not enough where a common mode dominates a star's noise: J C J^T then is a small
@@ -22,12 +23,12 @@ import torch
 from numpy.typing import NDArray
 
 from xplabels.features import Features, FeatureSet
+from xplabels.features.scaling import Completion, Scaling
 from xplabels.kernels import compiled
 from xplabels.kernels.network import Buffers, Network, product
 from xplabels.kernels.triangle import quadratic_form
 from xplabels.network import UncertainNetwork
-from xplabels.propagation import Propagated
-from xplabels.scaling import Completion, Scaling
+from xplabels.network.propagation import Propagated
 
 STARS = 256
 """Stars that go through a network together: their hidden units stay in the cache."""

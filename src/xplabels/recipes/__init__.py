@@ -59,7 +59,7 @@ class Recipe:
         that residuals
         are of unseen stars; it may be larger than the network that is kept.
     likelihood, dof
-        See :mod:`xplabels.likelihood`.
+        See :mod:`xplabels.network.likelihood`.
     label_weights
         Label -> how much it counts in the loss, relative to 1 for the others: a table in TOML.
     schedule

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.errors import InputError, located
+from xplabels.features.projection import Projection
 from xplabels.flags import Flag
-from xplabels.projection import Projection
 from xplabels.stars import (
     MEASUREMENTS,
     CoefficientSpectra,
@@ -141,7 +141,7 @@ class FeatureSet:
         """The inputs that ``stars`` allow: widths, and a projection if they are sampled."""
         if isinstance(stars.spectra, CoefficientSpectra):
             return cls(stars.spectra.widths, auxiliary, **rules)
-        from xplabels.projection import default_projection
+        from xplabels.features.projection import default_projection
 
         projection = default_projection()
         return cls(projection.widths, auxiliary, projection=projection, **rules)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from xplabels.features import ErrorTensors, Features, FeatureSet, input_variance, products
+from xplabels.features.scaling import Completion, Scaling
 from xplabels.network import Outputs, UncertainNetwork
-from xplabels.scaling import Completion, Scaling
 
 
 @dataclass(frozen=True)

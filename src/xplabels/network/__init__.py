@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from xplabels.errors import InputError
 from xplabels.features import products
-from xplabels.log_flux import LogFlux
+from xplabels.network.log_flux import LogFlux
 
 LOG_VARIANCE_RANGE = (-14.0, 6.0)
 """Bounds of ln(variance) in scaled units: keeps likelihoods and errors finite."""
@@ -78,7 +78,7 @@ class Architecture:
         (K further outputs that learnt the scatter of an ensemble), or ``none``.
     samples, spectral
         Number of log-flux samples made of the first ``spectral`` inputs (see
-        :mod:`xplabels.log_flux`), or 0.
+        :mod:`xplabels.network.log_flux`), or 0.
     """
 
     inputs: int
