@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,10 +183,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     from stand_ins import FakeModel
 
     fake = FakeModel()
-    module = ModuleType("xplabels.model")
-    module.Model = SimpleNamespace(load=lambda name: fake)  # type: ignore[attr-defined]
-    module.shipped = lambda: ["fake"]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "xplabels.model", module)
+    monkeypatch.setattr("xplabels.model.Model", SimpleNamespace(load=lambda name: fake))
+    monkeypatch.setattr("xplabels.model.shipped", lambda: ["fake"])
     return fake
 
 

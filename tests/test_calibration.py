@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xplabels.calibration import SMALLEST_FACTOR, Calibration
+from xplabels.calibration.factors import SMALLEST_FACTOR, Calibration
 from xplabels.predictive import LEVEL_68, LEVEL_95
 
 

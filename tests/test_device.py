@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from conftest import quick, two_label_stars
-from xplabels.device import best_device, check_device
 from xplabels.dust import Dust
 from xplabels.errors import InputError
 from xplabels.faint import Faint
@@ -17,6 +16,7 @@ from xplabels.features import FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.features.scaling import Scaling
 from xplabels.model import Model
+from xplabels.model.device import best_device, check_device
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
 from xplabels.optimisation import Sample, _loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xplabels.domain import COMPONENTS, FLAGGED_SHARE, Domain
+from xplabels.calibration.domain import COMPONENTS, FLAGGED_SHARE, Domain
 
 
 def inside(n: int, seed: int, width: int = 60) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from xplabels.error_shape import BOUND, LARGEST, ErrorShape, terms
+from xplabels.calibration.error_shape import BOUND, LARGEST, ErrorShape, terms
 from xplabels.model import Model
 
 

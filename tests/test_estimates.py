@@ -13,12 +13,12 @@ from astropy.table import Table
 
 from xplabels import report
 from xplabels.archive import write_stars
+from xplabels.calibration.unshrinking import Unshrinking
 from xplabels.cli import main
 from xplabels.estimates import compare_estimates
 from xplabels.model import Model
 from xplabels.stars import Stars
 from xplabels.trend import signal_to_noise
-from xplabels.unshrinking import Unshrinking
 from xplabels.validation import validate
 
 

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from xplabels.archive import write_stars
+from xplabels.calibration.joint import fit_joint_factor, joint_coverage
 from xplabels.cli import main
-from xplabels.joint import fit_joint_factor, joint_coverage
 from xplabels.labels import Labels
 from xplabels.model import Model
 from xplabels.prediction import Prediction, stack

@@ -12,7 +12,7 @@ import torch
 
 from conftest import quick
 from twins import explicit, random_stars
-from xplabels.calibration import Calibration
+from xplabels.calibration.factors import Calibration
 from xplabels.errors import InputError
 from xplabels.flags import Flag
 from xplabels.model import BLOCK

@@ -20,8 +20,8 @@ from xplabels.errors import InputError
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.model import Model
+from xplabels.model.storage import find_model
 from xplabels.stars import Stars
-from xplabels.storage import find_model
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xplabels.calibration.unshrinking import LARGEST_STRETCH, Unshrinking
 from xplabels.errors import InputError
 from xplabels.flags import Flag
 from xplabels.labels import Labels
 from xplabels.model import Model
-from xplabels.model_card import write_card
+from xplabels.model.card import write_card
+from xplabels.model.refitting import fit_unshrinking
 from xplabels.prediction import Prediction, packed_correlations
-from xplabels.refitting import fit_unshrinking
 from xplabels.scores import slope
 from xplabels.stars import Stars
-from xplabels.unshrinking import LARGEST_STRETCH, Unshrinking
 from xplabels.validation import validate
 
 MEAN, SPREAD = np.array([4800.0, -0.4]), np.array([600.0, 0.5])

@@ -15,7 +15,7 @@ from pathlib import Path
 from xplabels.demo import LABELS, SELECTION, TEST_FRACTION
 from xplabels.library import read_library
 from xplabels.model import Model
-from xplabels.model_card import write_card
+from xplabels.model.card import write_card
 from xplabels.recipes import load_recipe
 from xplabels.split import part_mask
 from xplabels.training import train

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from xplabels.labels import LABELS, Labels
     from xplabels.library import read_library
     from xplabels.model import Model, shipped
+    from xplabels.model.refitting import fit_unshrinking
     from xplabels.prediction import Prediction
     from xplabels.recipes import Recipe, load_recipe
-    from xplabels.refitting import fit_unshrinking
     from xplabels.report import write_report
     from xplabels.sed import Sed, read_sed
     from xplabels.simulation import simulate_spectra
@@ -44,7 +44,7 @@ _ROOM_OF = {
     "Sed": "sed",
     "Stars": "stars",
     "example_stars": "synthetic",
-    "fit_unshrinking": "refitting",
+    "fit_unshrinking": "model.refitting",
     "join_labels": "tables",
     "join_photometry": "tables",
     "load_recipe": "recipes",

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from xplabels import population_figures as figures
+from xplabels.calibration.unshrinking import Unshrinking
 from xplabels.prediction import Prediction
 from xplabels.scores import Array, Sample, Scores, robust_scatter, score, slope
 from xplabels.sections import Picture, Section, Table, score_text
 from xplabels.trend import Trend, trend_along
-from xplabels.unshrinking import Unshrinking
 from xplabels.validation import METAL_POOR, Validation
 from xplabels.wording import as_json
 
@@ -33,7 +33,7 @@ class Estimates:
     trends
         Slopes by S/N of each estimate; None where the stars are too few.
     strength
-        By label, of the :class:`~xplabels.unshrinking.Unshrinking`.
+        By label, of the :class:`~xplabels.calibration.unshrinking.Unshrinking`.
     """
 
     scores: Mapping[str, Mapping[str, Mapping[str, Scores]]]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from xplabels import population_figures as figures
+from xplabels.calibration.joint import JOINT_MARGIN
 from xplabels.cuts.flow import CutFlow
-from xplabels.joint import JOINT_MARGIN
 from xplabels.labels import LABELS, Labels
 from xplabels.paper_tables import table_1, table_1_scores, table_3, table_metrics
 from xplabels.scores import Array, Scores, score

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 
 from xplabels import __version__
-from xplabels.calibration import Calibration
+from xplabels.calibration.domain import Domain
+from xplabels.calibration.error_shape import ErrorShape
+from xplabels.calibration.factors import Calibration
 from xplabels.checkpoint import Checkpoint
-from xplabels.device import check_device
-from xplabels.domain import Domain
-from xplabels.error_shape import ErrorShape
 from xplabels.labels import Labels, check_names
 from xplabels.model import Model, propagate
-from xplabels.model_card import write_card
+from xplabels.model.card import write_card
+from xplabels.model.device import check_device
+from xplabels.model.refitting import with_unshrinking
 from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Propagated, Propagation
 from xplabels.recipes import Recipe, load_recipe
-from xplabels.refitting import with_unshrinking
 from xplabels.split import VALIDATION_FRACTION
 from xplabels.stars import Stars
 from xplabels.training_run import Bar, Run, silent
@@ -158,7 +158,7 @@ def _calibrate(
 
 def _calibrate_jointly(model: Model, table: TrainingTable) -> Model:
     """The model with the factor for all labels at once, from the validation part."""
-    from xplabels.joint import fit_joint_factor
+    from xplabels.calibration.joint import fit_joint_factor
 
     rows = table.validation
     known = Labels(model.names, table.y[rows], table.y_error[rows])

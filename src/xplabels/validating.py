@@ -134,10 +134,10 @@ def validate_model(
 
     ``withhold_photometry`` predicts from the spectra alone, and doubles the tolerances on
     calibration; magnitudes still make the bins. ``unshrunk`` takes the trend to the mean out of
-    the labels (:mod:`xplabels.unshrinking`); for a model that was not fitted for it, that is done
-    here, from the validation part of ``stars``. ``beside`` is another model, compared on the same
-    stars. ``against`` adds a comparison with another
-    survey, whose labels take the place of the known ones for stars that have none.
+    the labels (:mod:`xplabels.calibration.unshrinking`); for a model that was not fitted for it,
+    that is done here, from the validation part of ``stars``. ``beside`` is another model, compared
+    on the same stars. ``against`` adds a comparison with another survey, whose labels take the
+    place of the known ones for stars that have none.
     ``training_labels``, where the caller has them, are drawn behind the errors.
 
     Raises
@@ -221,7 +221,7 @@ def _with_estimate(model: Model, stars: Stars, unshrunk: bool, say: Say) -> Mode
     if not unshrunk:
         return model
     if model.unshrinking is None:
-        from xplabels.refitting import fit_unshrinking
+        from xplabels.model.refitting import fit_unshrinking
 
         model = fit_unshrinking(model, stars)
         say("the trend to the mean: fitted here, on the stars of the model's validation part")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.calibration.joint import Joint, joint_coverage
 from xplabels.errors import InputError
 from xplabels.flags import TABLE_WIDE, Flag
-from xplabels.joint import Joint, joint_coverage
 from xplabels.labels import Labels
 from xplabels.prediction import Prediction
 from xplabels.predictive import LEVEL_68, LEVEL_95

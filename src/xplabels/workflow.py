@@ -127,7 +127,7 @@ def train_model(
     InputError
         If the output exists, or as :func:`xplabels.training.train` says.
     """
-    from xplabels.model_card import write_card
+    from xplabels.model.card import write_card
     from xplabels.training import train
 
     check_new_folder(output, MODEL_FILES, overwrite)

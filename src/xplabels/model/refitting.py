@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from xplabels.calibration.unshrinking import FEWEST_STARS, Unshrinking
 from xplabels.errors import InputError
 from xplabels.labels import Labels
 from xplabels.model import Model
 from xplabels.selection import Selection
 from xplabels.split import part_mask
 from xplabels.stars import Stars
-from xplabels.unshrinking import FEWEST_STARS, Unshrinking
 
 
 def fit_unshrinking(model: Model, stars: Stars) -> Model:

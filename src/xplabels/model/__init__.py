@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.calibration import Calibration
-from xplabels.device import best_device, check_device
-from xplabels.domain import Domain
+from xplabels.calibration.domain import Domain
+from xplabels.calibration.factors import Calibration
+from xplabels.calibration.unshrinking import Unshrinking
 from xplabels.errors import InputError
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.flags import UNUSABLE, Flag
 from xplabels.jit import available
+from xplabels.model.device import best_device, check_device
 from xplabels.network import UncertainNetwork, dropout_passes, sample_variance
 from xplabels.network.propagation import Block, Propagated, Propagation
 from xplabels.prediction import Prediction, packed_correlations, stack
 from xplabels.recipes import Recipe
 from xplabels.stars import Stars
-from xplabels.unshrinking import Unshrinking
 
 if TYPE_CHECKING:
     from xplabels.kernels.prediction import Kernels
@@ -97,7 +97,7 @@ class Model:
         >>> model.names
         ('teff', 'logg', 'fe_h', 'alpha_m')
         """
-        from xplabels.storage import load_model
+        from xplabels.model.storage import load_model
 
         return load_model(name_or_path)
 
@@ -116,14 +116,15 @@ class Model:
         InputError
             If ``folder`` exists and ``overwrite`` is not given, or cannot be written.
         """
-        from xplabels.storage import save_model
+        from xplabels.model.storage import save_model
 
         save_model(self, Path(folder), overwrite)
 
     def unshrunk(self) -> Model:
-        """The same model, predicting without the trend to the mean: :mod:`xplabels.unshrinking`.
+        """The same model, predicting without the trend to the mean.
 
-        :class:`InputError` if that was never fitted for it.
+        See :mod:`xplabels.calibration.unshrinking`. :class:`InputError` if that was never fitted
+        for it.
         """
         if self.unshrinking is None:
             raise InputError(
@@ -392,6 +393,6 @@ def shipped() -> list[str]:
 
 
 def _shipped_folders() -> Iterator[Path]:
-    root = Path(__file__).parent / "models"
+    root = Path(__file__).parents[1] / "models"
     if root.is_dir():
         yield from sorted(path for path in root.iterdir() if (path / "model.json").is_file())

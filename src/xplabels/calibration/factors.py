@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from xplabels.error_shape import ErrorShape
+from xplabels.calibration.error_shape import ErrorShape
 from xplabels.network.likelihood import Likelihood
 from xplabels.predictive import LEVEL_68, LEVEL_95
 
@@ -36,7 +36,7 @@ class Calibration:
     its own proved too small or too large.
 
     ``joint`` multiplies all errors in statements about all labels at once
-    (:func:`xplabels.joint.fit_joint_factor`).
+    (:func:`xplabels.calibration.joint.fit_joint_factor`).
     """
 
     factor: NDArray[np.float64]

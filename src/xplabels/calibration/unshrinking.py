@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.calibration import Calibration
+from xplabels.calibration.factors import Calibration
+from xplabels.calibration.joint import fit_joint_factor
 from xplabels.flags import Flag
-from xplabels.joint import fit_joint_factor
 from xplabels.labels import Labels
 from xplabels.prediction import Prediction
 from xplabels.scores import slope

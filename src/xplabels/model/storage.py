@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from xplabels import __version__
-from xplabels.calibration import Calibration
-from xplabels.domain import Domain
-from xplabels.error_shape import ErrorShape, terms
+from xplabels.calibration.domain import Domain
+from xplabels.calibration.error_shape import ErrorShape, terms
+from xplabels.calibration.factors import Calibration
+from xplabels.calibration.unshrinking import Unshrinking
 from xplabels.errors import InputError
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
@@ -26,7 +27,6 @@ from xplabels.model import Model, shipped
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.output import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.recipes import Recipe, parse_recipe
-from xplabels.unshrinking import Unshrinking
 
 FORMAT = 1
 FILES = ("weights.safetensors", "card.md")
@@ -83,7 +83,7 @@ def find_model(name_or_path: str | Path) -> Path:
     if path.exists():
         return path
     if str(name_or_path) in shipped():
-        return Path(__file__).parent / "models" / str(name_or_path)
+        return Path(__file__).parents[1] / "models" / str(name_or_path)
     raise InputError(
         f"no model {str(name_or_path)!r}",
         remedy=f"give a model folder or one of: {', '.join(shipped()) or 'none is shipped'}",
