@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from conftest import quick, two_label_stars
-from xplabels.dust import Dust
 from xplabels.errors import InputError
-from xplabels.faint import Faint
 from xplabels.features import FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.features.scaling import Scaling
@@ -19,12 +17,14 @@ from xplabels.model import Model
 from xplabels.model.device import best_device, check_device
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
-from xplabels.optimisation import Sample, _loss
 from xplabels.recipes import Recipe
 from xplabels.stars import Photometry
 from xplabels.synthetic import example_stars, simulate_stars
-from xplabels.teaching import Teachers
 from xplabels.training import train
+from xplabels.training.dust import Dust
+from xplabels.training.faint import Faint
+from xplabels.training.optimisation import Sample, _loss
+from xplabels.training.teaching import Teachers
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 KINDS = {

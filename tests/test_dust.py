@@ -38,7 +38,7 @@ def sampled() -> Stars:
 
 @pytest.fixture(scope="module")
 def parts(sampled):
-    from xplabels.dust import Dust
+    from xplabels.training.dust import Dust
 
     features = FeatureSet.for_stars(sampled, AUXILIARY)
     computed = features.compute(sampled)
@@ -64,7 +64,7 @@ def test_the_spectrum_is_the_one_behind_the_dust(sampled, parts) -> None:
     """The slow way: dim every sample, then take the features of that spectrum."""
     from dataclasses import replace
 
-    from xplabels.dust import extinction
+    from xplabels.training.dust import extinction
 
     features, scaling, dust, block = parts
     a_v = np.array([0.5, -0.3, 1.0, 0.2, -0.5])
@@ -107,7 +107,7 @@ def test_the_pseudo_absolute_magnitude_follows_its_magnitudes(parts) -> None:
 def test_stars_without_a_divisor_stay_as_they_are(sampled) -> None:
     from dataclasses import replace
 
-    from xplabels.dust import Dust
+    from xplabels.training.dust import Dust
 
     features = FeatureSet.for_stars(sampled, ("bp_rp",))
     computed = features.compute(sampled)
@@ -123,8 +123,8 @@ def test_stars_without_a_divisor_stay_as_they_are(sampled) -> None:
 def test_without_the_extinction_law_the_remedy_is_named(monkeypatch) -> None:
     import sys
 
-    from xplabels.dust import extinction
     from xplabels.errors import InputError
+    from xplabels.training.dust import extinction
 
     monkeypatch.setitem(sys.modules, "dust_extinction.parameter_averages", None)
     with pytest.raises(InputError, match="reddening = 0"):

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from twins import coefficient_covariance, ratio_covariance
-from xplabels.faint import LARGEST_ERROR, Faint
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import NOISE_LIMIT, Scaling
 from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
+from xplabels.training.faint import LARGEST_ERROR, Faint
 
 DRAWS = 40_000
 

@@ -19,7 +19,6 @@ from xplabels.archive import write_stars
 from xplabels.bossbrain import load_emulator
 from xplabels.cli import main
 from xplabels.differences import HC_OVER_K
-from xplabels.dust import extinction
 from xplabels.emulator import LABELS, Emulator, Network, emulator_labels
 from xplabels.errors import InputError
 from xplabels.information import (
@@ -42,6 +41,7 @@ from xplabels.split import part_mask
 from xplabels.stars import Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
+from xplabels.training.dust import extinction
 
 CLUMP = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0], [5300.0, 3.2, 0.49, -0.55, 0.1, 0.2]])
 G = np.array([14.0, 16.5])

@@ -11,16 +11,16 @@ import torch
 
 from conftest import quick, two_label_stars
 from twins import check_gradients
-from xplabels import optimisation
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
-from xplabels.optimisation import Sample, _hidden, _loss, one_cycle
 from xplabels.recipes import Recipe
 from xplabels.stars import Stars
-from xplabels.teaching import Teachers
-from xplabels.training_run import Bar
+from xplabels.training import optimisation
+from xplabels.training.optimisation import Sample, _hidden, _loss, one_cycle
+from xplabels.training.run import Bar
+from xplabels.training.teaching import Teachers
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from conftest import fitted, quick, relabelled, two_label_stars, weights
-from xplabels import optimisation, training
-from xplabels.checkpoint import Checkpoint
+from xplabels import training
 from xplabels.errors import InputError
 from xplabels.recipes import Recipe
 from xplabels.split import part_mask
 from xplabels.stars import Stars
-from xplabels.training import train
+from xplabels.training import optimisation, train
+from xplabels.training.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from xplabels.split import part_mask
 from xplabels.stars import Photometry, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
-from xplabels.training_table import SMALLEST_TRAINING
+from xplabels.training.table import SMALLEST_TRAINING
 
 NAMES = ("teff", "logg")
 

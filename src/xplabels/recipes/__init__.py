@@ -29,10 +29,10 @@ class Recipe:
         See :class:`~xplabels.features.FeatureSet`.
     reddening
         Scatter, in magnitudes of A_V, of the dust added to or taken from training stars (see
-        :mod:`xplabels.dust`), or 0. Like ``flux_samples`` it needs the sampling matrix.
+        :mod:`xplabels.training.dust`), or 0. Like ``flux_samples`` it needs the sampling matrix.
     fainter_share, fainter_decades
         Share of the training stars of a batch that get noise added, and by how many powers of ten
-        their errors grow at most (see :mod:`xplabels.faint`). It needs ``noise_levels``.
+        their errors grow at most (see :mod:`xplabels.training.faint`). It needs ``noise_levels``.
     missing_fraction
         Share of the stars of which some or all auxiliary inputs are hidden while training, anew
         each epoch; the network is told which are missing. 0: it is not told, and missing inputs

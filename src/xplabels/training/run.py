@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from xplabels.checkpoint import Checkpoint
-from xplabels.dust import Dust
-from xplabels.faint import Faint
 from xplabels.features.projection import FLUX_UNIT, Projection, default_projection
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Propagation
-from xplabels.optimisation import Progress, Sample, fit
 from xplabels.recipes import Recipe
-from xplabels.teaching import Teachers
-from xplabels.training_table import TrainingTable
+from xplabels.training.checkpoint import Checkpoint
+from xplabels.training.dust import Dust
+from xplabels.training.faint import Faint
+from xplabels.training.optimisation import Progress, Sample, fit
+from xplabels.training.table import TrainingTable
+from xplabels.training.teaching import Teachers
 
 LOG_FLUX_EMPHASIS = 2.0
 """Standard deviation with which log flux enters the first layer, where a recipe has emphasis."""

@@ -17,10 +17,10 @@ from xplabels.features.scaling import Scaling
 from xplabels.flags import UNUSABLE, Flag
 from xplabels.labels import Labels
 from xplabels.network.propagation import Block
-from xplabels.optimisation import Sample
 from xplabels.recipes import Recipe
 from xplabels.split import part_mask
 from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars
+from xplabels.training.optimisation import Sample
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
 """Fewer stars than this cannot train a network, or tell whether its errors are right."""

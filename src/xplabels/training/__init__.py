@@ -17,7 +17,6 @@ from xplabels import __version__
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.factors import Calibration
-from xplabels.checkpoint import Checkpoint
 from xplabels.labels import Labels, check_names
 from xplabels.model import Model, propagate
 from xplabels.model.card import write_card
@@ -28,8 +27,9 @@ from xplabels.network.propagation import Propagated, Propagation
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.split import VALIDATION_FRACTION
 from xplabels.stars import Stars
-from xplabels.training_run import Bar, Run, silent
-from xplabels.training_table import TrainingTable, training_table
+from xplabels.training.checkpoint import Checkpoint
+from xplabels.training.run import Bar, Run, silent
+from xplabels.training.table import TrainingTable, training_table
 
 
 def train(

@@ -11,14 +11,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from xplabels.checkpoint import Checkpoint
-from xplabels.dust import Dust
-from xplabels.faint import Faint
 from xplabels.network import UncertainNetwork
 from xplabels.network.likelihood import negative_log_likelihood
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
-from xplabels.teaching import Teachers, distillation_loss
+from xplabels.training.checkpoint import Checkpoint
+from xplabels.training.dust import Dust
+from xplabels.training.faint import Faint
+from xplabels.training.teaching import Teachers, distillation_loss
 
 WARMUP_SHARE = 0.1
 """Share of a one-cycle schedule in which the learning rate rises."""
