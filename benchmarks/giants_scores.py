@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from giants_words import markdown
-from xplabels.farther import FIRST_COPY, copy_ids
 from xplabels.features import input_variance
 from xplabels.flags import UNUSABLE
 from xplabels.giants import NAMES
+from xplabels.giants.distance import FIRST_COPY, copy_ids
 from xplabels.labels import Labels
 from xplabels.model import Model
 from xplabels.network.propagation import Block, Propagation

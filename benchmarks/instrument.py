@@ -27,8 +27,8 @@ from xplabels.archive import read
 from xplabels.features.projection import quiet, unit_vectors
 from xplabels.figures import CYCLE, styled
 from xplabels.instrument import Instrument, gaiaxpy_instrument, magnitudes, sampled_flux
-from xplabels.noise import illustrative_correlations, noise_model
-from xplabels.sed import Sed
+from xplabels.instrument.noise import illustrative_correlations, noise_model
+from xplabels.instrument.sed import Sed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from noise_model import field_stars, left_out_ratios

@@ -22,7 +22,7 @@ import numpy as np
 from astropy.table import Table
 
 from xplabels.sky import SkyMatches, match_on_sky
-from xplabels.synthetic_sky import MadeSky, make_sky, write_hats
+from xplabels.sky.synthetic import MadeSky, make_sky, write_hats
 
 RADIUS = 1.0
 FAST = 100.0

@@ -21,7 +21,7 @@ from xplabels.differences import (
 from xplabels.errors import InputError
 from xplabels.features.projection import gaiaxpy_design
 from xplabels.instrument import gaiaxpy_instrument
-from xplabels.sed import Sed
+from xplabels.instrument.sed import Sed
 from xplabels.stars import Photometry
 from xplabels.synthetic import example_stars
 
@@ -132,8 +132,8 @@ def test_correlations_are_of_each_side() -> None:
 
 
 def test_emulated_giants_lose_flux_in_their_bands() -> None:
-    from xplabels.bossbrain import load_emulator
     from xplabels.differences import emulated_difference
+    from xplabels.giants.bossbrain import load_emulator
 
     try:
         emulator = load_emulator()

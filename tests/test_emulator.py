@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xplabels import bossbrain
-from xplabels.bossbrain import load_emulator
-from xplabels.emulator import LABELS, WAVELENGTH, Emulator, Network, emulator_labels
 from xplabels.errors import InputError
+from xplabels.giants import bossbrain
+from xplabels.giants.bossbrain import load_emulator
+from xplabels.giants.emulator import LABELS, WAVELENGTH, Emulator, Network, emulator_labels
 
 GIANT = {"teff": 4750.0, "logg": 2.5, "fe_h": 0.0, "c_fe": 0.0, "n_fe": 0.0, "alpha_m": 0.0}
 

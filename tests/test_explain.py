@@ -26,9 +26,9 @@ from xplabels.explain import explain
 from xplabels.explain_figures import curves
 from xplabels.explain_inputs import Pair, known_extinction, read_extinction, read_pair
 from xplabels.explain_section import explain_section
+from xplabels.instrument.sed import Sed
 from xplabels.labels import Labels
 from xplabels.model import Model
-from xplabels.sed import Sed
 from xplabels.selection import Selection
 from xplabels.stars import CoefficientSpectra, Photometry, Stars
 from xplabels.synthetic import simulate_stars

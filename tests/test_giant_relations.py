@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xplabels import giant_relations as relations
+from xplabels.giants import relations
 
 
 @given(st.floats(0.8, 3), st.floats(0, 3.5), st.floats(-2.5, 0.5), st.floats(-0.1, 0.4))

@@ -10,19 +10,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xplabels import giant_relations as relations
 from xplabels.archive import read, write_stars
-from xplabels.bossbrain import load_emulator
 from xplabels.cli import main
-from xplabels.emulator import Emulator, emulator_labels
 from xplabels.errors import InputError
-from xplabels.farther import BRIGHTEST, FAINTEST, FIRST_COPY, copy_ids, draw_dimming, farther
 from xplabels.features import EXTINCTION_SLOPE, RP_OVER_V
 from xplabels.features.projection import default_projection
-from xplabels.giants import NAMES, TRUTH_ERROR, Imprint, line_spread, semi_synthetic_giants
+from xplabels.giants import (
+    NAMES,
+    TRUTH_ERROR,
+    Imprint,
+    line_spread,
+    relations,
+    semi_synthetic_giants,
+)
+from xplabels.giants.bossbrain import load_emulator
+from xplabels.giants.distance import (
+    BRIGHTEST,
+    FAINTEST,
+    FIRST_COPY,
+    copy_ids,
+    draw_dimming,
+    farther,
+)
+from xplabels.giants.emulator import Emulator, emulator_labels
 from xplabels.instrument import gaiaxpy_instrument
+from xplabels.instrument.sed import Sed
 from xplabels.library import read_library
-from xplabels.sed import Sed
 from xplabels.split import part_mask
 from xplabels.stars import Stars
 

@@ -14,13 +14,14 @@ pytest.importorskip("gaiaxpy")
 pytest.importorskip("dust_extinction")
 
 from conftest import quick
-from xplabels import bossbrain, differences
+from xplabels import differences
 from xplabels.archive import write_stars
-from xplabels.bossbrain import load_emulator
 from xplabels.cli import main
 from xplabels.differences import HC_OVER_K
-from xplabels.emulator import LABELS, Emulator, Network, emulator_labels
 from xplabels.errors import InputError
+from xplabels.giants import bossbrain
+from xplabels.giants.bossbrain import load_emulator
+from xplabels.giants.emulator import LABELS, Emulator, Network, emulator_labels
 from xplabels.information import (
     DUSTLESS,
     FREE,
@@ -34,9 +35,9 @@ from xplabels.information import (
     information_content,
 )
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
+from xplabels.instrument.noise import illustrative_correlations, noise_model
+from xplabels.instrument.sed import Sed
 from xplabels.labels import Labels
-from xplabels.noise import illustrative_correlations, noise_model
-from xplabels.sed import Sed
 from xplabels.split import part_mask
 from xplabels.stars import Stars
 from xplabels.synthetic import simulate_stars

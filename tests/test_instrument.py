@@ -25,7 +25,7 @@ from xplabels.instrument import (
     magnitudes,
     sampled_flux,
 )
-from xplabels.sed import Sed
+from xplabels.instrument.sed import Sed
 
 QUADRATURE_TOLERANCE = 1e-6
 """Of a band's largest coefficient."""

@@ -17,9 +17,9 @@ from astropy.coordinates import SkyCoord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xplabels.matching import MatchFlag, nearest, propagate, unit_vectors
+from xplabels.sky.synthetic import MadeSky, make_sky
 from xplabels.surveys import read_survey
-from xplabels.synthetic_sky import MadeSky, make_sky
+from xplabels.surveys.matching import MatchFlag, nearest, propagate, unit_vectors
 
 needs_lsdb = pytest.mark.skipif(
     importlib.util.find_spec("lsdb") is None, reason="the extra 'lsdb' is not installed"
@@ -128,7 +128,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from astropy.table import Table
 from xplabels.cli import main
-from xplabels.synthetic_sky import make_sky, write_hats
+from xplabels.sky.synthetic import make_sky, write_hats
 
 sky = make_sky(1500, seed=5)
 write_hats(sky, Path(), margin=60.0, partitions=4)

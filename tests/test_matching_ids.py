@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from survey_tables import IDS, write
-from xplabels.matching import MatchFlag, Neighbours, match_by_id, translate
 from xplabels.surveys import read_survey
+from xplabels.surveys.matching import MatchFlag, Neighbours, match_by_id, translate
 
 
 def test_two_mass_by_the_best_neighbour_table(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ pytest.importorskip("gaiaxpy")
 
 from xplabels.errors import InputError
 from xplabels.instrument import archive_bases, gaiaxpy_instrument, magnitudes
-from xplabels.noise import (
+from xplabels.instrument.noise import (
     BACKGROUND,
     COLOUR_RANGE,
     KNOTS,
@@ -25,7 +25,7 @@ from xplabels.noise import (
     noise_provenance,
     terms,
 )
-from xplabels.sed import Sed
+from xplabels.instrument.sed import Sed
 
 
 def test_the_terms_span_natural_cubic_splines() -> None:

@@ -12,7 +12,7 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 
 from xplabels.errors import InputError
-from xplabels.sed import Sed, air_to_vacuum, read_sed
+from xplabels.instrument.sed import Sed, air_to_vacuum, read_sed
 
 WAVELENGTH = np.linspace(320.0, 1080.0, 200)
 FLUX = 1e-17 * (1 + 0.3 * np.sin(WAVELENGTH / 40))

@@ -18,10 +18,10 @@ from xplabels.catalogue import write_catalogue
 from xplabels.cli import build_parser, main
 from xplabels.errors import InputError
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
+from xplabels.instrument.noise import illustrative_correlations, noise_model
+from xplabels.instrument.sed import Sed
+from xplabels.instrument.simulation import PHOTOMETRY_FLOOR, simulate_spectra
 from xplabels.model import Model
-from xplabels.noise import illustrative_correlations, noise_model
-from xplabels.sed import Sed
-from xplabels.simulation import PHOTOMETRY_FLOOR, simulate_spectra
 from xplabels.stars import CoefficientSpectra, Stars
 
 WAVELENGTH = np.arange(300.0, 1101.0)

@@ -23,8 +23,8 @@ from xplabels.errors import InputError
 from xplabels.explain import label_curves
 from xplabels.flags import MEANING, Flag
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
+from xplabels.instrument.sed import Sed
 from xplabels.model import Model
-from xplabels.sed import Sed
 from xplabels.split import part_mask
 from xplabels.star_page import StarView, resolution, star_page, star_view, star_views
 from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars

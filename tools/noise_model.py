@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from xplabels.instrument import magnitudes
-from xplabels.noise import fit_noise
+from xplabels.instrument.noise import fit_noise
 
 DATA = Path(__file__).parents[1] / "src" / "xplabels" / "data"
 PARTS = 5
@@ -69,7 +69,7 @@ def main(path: str) -> None:
         }
     provenance = {
         "what": "weights of the logarithm of XP coefficient errors by G and G_BP - G_RP "
-        "(xplabels.noise.terms); G and colour synthesised by GaiaXPy",
+        "(xplabels.instrument.noise.terms); G and colour synthesised by GaiaXPy",
         "stars": len(g),
         "g_range": [round(float(g.min()), 2), round(float(g.max()), 2)],
         "source": f"{Path(path).name} (archive coefficients and errors of real Gaia DR3 sources)",

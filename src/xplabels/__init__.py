@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from xplabels.errors import InputError
     from xplabels.flags import Flag
     from xplabels.giants import semi_synthetic_giants
+    from xplabels.instrument.sed import Sed, read_sed
+    from xplabels.instrument.simulation import simulate_spectra
     from xplabels.labels import LABELS, Labels
     from xplabels.library import read_library
     from xplabels.model import Model, shipped
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from xplabels.prediction import Prediction
     from xplabels.recipes import Recipe, load_recipe
     from xplabels.report import write_report
-    from xplabels.sed import Sed, read_sed
-    from xplabels.simulation import simulate_spectra
     from xplabels.stars import Photometry, Stars
     from xplabels.synthetic import example_stars, simulate_stars
     from xplabels.tables import join_labels, join_photometry
@@ -41,7 +41,7 @@ _ROOM_OF = {
     "Photometry": "stars",
     "Prediction": "prediction",
     "Recipe": "recipes",
-    "Sed": "sed",
+    "Sed": "instrument.sed",
     "Stars": "stars",
     "example_stars": "synthetic",
     "fit_unshrinking": "model.refitting",
@@ -51,10 +51,10 @@ _ROOM_OF = {
     "read": "archive",
     "read_blocks": "archive",
     "read_library": "library",
-    "read_sed": "sed",
+    "read_sed": "instrument.sed",
     "semi_synthetic_giants": "giants",
     "shipped": "model",
-    "simulate_spectra": "simulation",
+    "simulate_spectra": "instrument.simulation",
     "simulate_stars": "synthetic",
     "train": "training",
     "validate": "validation",

@@ -13,14 +13,14 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.emulator import Emulator, emulator_labels
 from xplabels.errors import InputError
 from xplabels.features import KS_OVER_V, RJCE_SLOPE, RJCE_ZERO
-from xplabels.giant_relations import G_OVER_V
+from xplabels.giants.emulator import Emulator, emulator_labels
+from xplabels.giants.relations import G_OVER_V
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
+from xplabels.instrument.sed import Sed
 from xplabels.labels import LABELS
 from xplabels.model import Model
-from xplabels.sed import Sed
 from xplabels.stars import Stars
 
 Array = NDArray[np.float64]

@@ -23,9 +23,9 @@ from xplabels.differences import (
     observed_slopes,
     simulated_difference,
 )
-from xplabels.emulator import Emulator
 from xplabels.errors import InputError
 from xplabels.explain_inputs import Extinction, Pair, check_pair, extinction_of
+from xplabels.giants.emulator import Emulator
 from xplabels.information import GRID, GRID_G, Content, grid, information_content
 from xplabels.instrument import check_widths
 from xplabels.labels import LABELS, Labels

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from xplabels.differences import extinction_g
 from xplabels.errors import InputError
 from xplabels.features import KS_OVER_V
-from xplabels.giant_relations import G_OVER_V
+from xplabels.giants.relations import G_OVER_V
+from xplabels.instrument.sed import Sed, read_sed
 from xplabels.labels import check_names
-from xplabels.sed import Sed, read_sed
 from xplabels.stars import Stars, check_unique
 
 Array = NDArray[np.float64]

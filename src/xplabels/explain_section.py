@@ -9,10 +9,10 @@ from typing import Any
 from xplabels import explain_figures as figures
 from xplabels.attention import attention
 from xplabels.differences import SIDES
-from xplabels.emulator import Emulator
 from xplabels.errors import InputError
 from xplabels.explain import Explanation, attention_metrics, label_curves
 from xplabels.explain_inputs import known_extinction
+from xplabels.giants.emulator import Emulator
 from xplabels.labels import LABELS
 from xplabels.model import Model
 from xplabels.sections import Picture, Section, Table
@@ -106,7 +106,7 @@ def _section(text: Sequence[str], pictures: Sequence[Picture], tables: Sequence[
 
 def _emulator() -> Emulator | None:
     """Emulated giants for simulated differences, where their package is installed."""
-    from xplabels.bossbrain import load_emulator
+    from xplabels.giants.bossbrain import load_emulator
 
     try:
         return load_emulator()

@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.differences import HC_OVER_K
-from xplabels.emulator import TEFF_BOUNDS, Emulator, emulator_labels
 from xplabels.errors import InputError
+from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, emulator_labels
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
+from xplabels.instrument.noise import G_RANGE, NoiseModel, illustrative_correlations, noise_model
 from xplabels.model import Model
-from xplabels.noise import G_RANGE, NoiseModel, illustrative_correlations, noise_model
 from xplabels.stars import Photometry, Stars
 
 Array = NDArray[np.float64]
@@ -165,7 +165,7 @@ def attainable_errors(
 
     Examples
     --------
-    >>> from xplabels.bossbrain import load_emulator  # doctest: +SKIP
+    >>> from xplabels.giants.bossbrain import load_emulator  # doctest: +SKIP
     >>> clump = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0]])
     >>> spectra = GiantSpectra(load_emulator())  # doctest: +SKIP
     >>> attainable_errors(spectra, clump, np.array([15.0])).shape  # doctest: +SKIP

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from xplabels.archive.csv import BLOCK_ROWS
 from xplabels.archive.parquet import read_parquet
+from xplabels.archive.partitioning import Pixel
 from xplabels.archive.rows import BadRows
 from xplabels.errors import InputError, counted
-from xplabels.partitioning import Pixel
 from xplabels.stars import Stars
 
 PROPERTIES = ("hats.properties", "properties")

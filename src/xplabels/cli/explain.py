@@ -173,7 +173,7 @@ def _unseen(model: Any, stars: Any) -> Any:
 
 
 def _emulator() -> Any:
-    from xplabels.bossbrain import load_emulator
+    from xplabels.giants.bossbrain import load_emulator
 
     return load_emulator()
 

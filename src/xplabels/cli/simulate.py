@@ -84,8 +84,8 @@ def _magnitudes(text: str) -> list[float]:
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels.archive import write_stars
-    from xplabels.sed import read_sed
-    from xplabels.simulation import simulate_spectra
+    from xplabels.instrument.sed import read_sed
+    from xplabels.instrument.simulation import simulate_spectra
     from xplabels.workflow import check_star_table
 
     check_star_table(args.output, args.overwrite)

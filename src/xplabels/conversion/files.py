@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from xplabels.archive.partitioning import LEVEL, LEVEL_SHIFT, Pixel
 from xplabels.errors import InputError
 from xplabels.fetch.bulk import PIXEL_SHIFT
-from xplabels.partitioning import LEVEL, LEVEL_SHIFT, Pixel
 
 FILE_LEVEL = LEVEL - (PIXEL_SHIFT - LEVEL_SHIFT) // 2
 """HEALPix level of the pixels in the files' names: 8."""

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from xplabels.archive import BadRows, read_blocks
 from xplabels.archive.parquet import ROW_GROUP
+from xplabels.archive.partitioning import LEVEL, LEVEL_SHIFT, Block, Pixel, partitions
 from xplabels.conversion.files import FILE_LEVEL, BulkFile
 from xplabels.conversion.rows import INDEX, GaiaSource, Layout, rows_of
 from xplabels.errors import InputError
 from xplabels.fetch.bulk import PIXEL_SHIFT
 from xplabels.flags import Flag
 from xplabels.output import whole_folder
-from xplabels.partitioning import LEVEL, LEVEL_SHIFT, Block, Pixel, partitions
 from xplabels.stars import Stars
 
 RECORD = "record.json"

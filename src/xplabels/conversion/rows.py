@@ -14,8 +14,8 @@ from xplabels.archive.ascending import AscendingTable
 from xplabels.archive.columns import MEASURED, PHOTOMETRY_COLUMNS, photometry_of
 from xplabels.archive.csv import header_names, lines
 from xplabels.archive.parquet import FORMAT_VERSION, META_KEY, to_arrow
+from xplabels.archive.partitioning import LEVEL, LEVEL_SHIFT
 from xplabels.errors import InputError, counted
-from xplabels.partitioning import LEVEL, LEVEL_SHIFT
 from xplabels.stars import MEASUREMENTS, CoefficientSpectra, Stars, with_widths
 
 INDEX = "_healpix_29"

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from xplabels.archive.plain import read_columns
 from xplabels.errors import InputError
-from xplabels.matching import MATCH_FLAGS, match_by_id, read_neighbours, told, translate
 from xplabels.surveys.allwise import ALLWISE
 from xplabels.surveys.apogee import APOGEE
 from xplabels.surveys.fs24 import FS24
 from xplabels.surveys.gaia import GAIA
 from xplabels.surveys.gspphot import GSPPHOT
 from xplabels.surveys.lamost import LAMOST_LRS, LAMOST_MRS
+from xplabels.surveys.matching import MATCH_FLAGS, match_by_id, read_neighbours, told, translate
 from xplabels.surveys.own import own_survey
 from xplabels.surveys.table import NO_SOURCE, UNKNOWN_BITS, Survey, SurveyTable, number
 from xplabels.surveys.twomass import TWOMASS
@@ -77,7 +77,7 @@ def read_survey(
         Lower-case names of columns that rules ask for.
     neighbours
         A table that relates the survey's identifiers to Gaia DR3's (see
-        :func:`~xplabels.matching.read_neighbours`), for a table without ``source_id``.
+        :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``.
     bit_masks
         Those of ``extra`` that hold bit masks, beside the survey's own.
 

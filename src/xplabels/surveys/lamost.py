@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.matching import MATCH_FLAGS, MatchFlag
+from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
 from xplabels.surveys.table import Columns, Measured, Survey, known_labels, number
 
 LRS_COLUMNS = {

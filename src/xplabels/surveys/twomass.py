@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.matching import MATCH_FLAGS, MatchFlag
 from xplabels.stars import Photometry
+from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
 from xplabels.surveys.table import Columns, Measured, Survey, number
 
 BANDS = {

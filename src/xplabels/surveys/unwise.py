@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from xplabels.archive.columns import MAG_PER_RELATIVE_FLUX
 from xplabels.errors import InputError
-from xplabels.matching import MATCH_FLAGS, MatchFlag
 from xplabels.stars import Photometry
+from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
 from xplabels.surveys.table import Columns, Measured, Survey
 
 ZERO_POINT = 22.5

@@ -1,7 +1,7 @@
 """Semi-synthetic giants: real spectra with carbon and nitrogen of known amount written into them.
 
 The library has no C, N, parallax or WISE. Here its giants get them: [C/Fe] and [N/Fe] are drawn
-from :mod:`xplabels.giant_relations` and imprinted on the real spectra as the difference of two
+from :mod:`xplabels.giants.relations` and imprinted on the real spectra as the difference of two
 emulated ones, seen through the instrument and sampled by the same operator as the library.
 
 The truth is known, but not alone: a star's own carbon and nitrogen, which nobody has told, stay
@@ -17,12 +17,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels import giant_relations as relations
-from xplabels.bossbrain import DISTRIBUTION, VERSION, load_emulator
-from xplabels.emulator import TEFF_BOUNDS, Emulator, emulator_labels
 from xplabels.errors import InputError
-from xplabels.farther import copy_ids, draw_dimming, farther
 from xplabels.features.projection import Projection, default_projection
+from xplabels.giants import relations
+from xplabels.giants.bossbrain import DISTRIBUTION, VERSION, load_emulator
+from xplabels.giants.distance import copy_ids, draw_dimming, farther
+from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, emulator_labels
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.labels import Labels
 from xplabels.library import read_library
@@ -55,8 +55,8 @@ def semi_synthetic_giants(
     ----------
     copies
         Of each star: C, N and mass drawn anew, the star moved farther away, and noise added so
-        that it is what a star so faint has (see :mod:`xplabels.farther`). A copy has a source_id
-        that no real star has, on its star's side of every split.
+        that it is what a star so faint has (see :mod:`xplabels.giants.distance`). A copy has a
+        source_id that no real star has, on its star's side of every split.
     seed
         Everything follows from it.
     library, emulator

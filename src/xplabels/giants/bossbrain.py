@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.emulator import LABELS, WAVELENGTH, Emulator, Network
 from xplabels.errors import InputError
+from xplabels.giants.emulator import LABELS, WAVELENGTH, Emulator, Network
 from xplabels.output import whole_file
 
 DISTRIBUTION = "bossbrain"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.matching import ARCSEC_PER_DEGREE, MatchFlag, nearest, propagate, unit_vectors
+from xplabels.surveys.matching import ARCSEC_PER_DEGREE, MatchFlag, nearest, propagate, unit_vectors
 
 Frame = Any
 """A pandas data frame."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from xplabels.errors import InputError
 from xplabels.features.projection import gaiaxpy_design, need_gaiaxpy, quiet, unit_vectors
-from xplabels.sed import Sed
+from xplabels.instrument.sed import Sed
 
 BP_MODEL, RP_MODEL = "v375wi", "v142r"
 """GaiaXPy's instrument models for DR3."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from xplabels.errors import InputError
 from xplabels.features.projection import Projection
-from xplabels.giant_relations import magnitude_error, parallax_error
-from xplabels.noise import noise_model
+from xplabels.giants.relations import magnitude_error, parallax_error
+from xplabels.instrument.noise import noise_model
 from xplabels.split import uniform
 from xplabels.stars import MEASUREMENTS, Photometry, SampledSpectra, Stars
 
@@ -73,9 +73,9 @@ def farther(
 ) -> Stars:
     """Stars as they would be seen from farther away.
 
-    Errors grow with magnitude as those of real stars do (:mod:`xplabels.noise`), and noise is
-    added that makes up the difference: independent in the coefficients, of the shape of the error
-    template, which is what a network trained on sampled spectra is told of it.
+    Errors grow with magnitude as those of real stars do (:mod:`xplabels.instrument.noise`), and
+    noise is added that makes up the difference: independent in the coefficients, of the shape of
+    the error template, which is what a network trained on sampled spectra is told of it.
 
     Parameters
     ----------

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from xplabels.archive.plain import read_columns
 from xplabels.errors import InputError
-from xplabels.matching import MatchFlag, shared, told
 from xplabels.output import check_output, whole_file
-from xplabels.sky_crossmatch import Moving, lsdb_algorithm
+from xplabels.sky.crossmatch import Moving, lsdb_algorithm
 from xplabels.surveys import SURVEYS
+from xplabels.surveys.matching import MatchFlag, shared, told
 
 REFERENCE_EPOCH = 2016.0
 """Of Gaia DR3 positions, Julian year, where a table has no column ``ref_epoch``."""
@@ -54,7 +54,7 @@ class SkyMatches:
     columns
         ``source_id``, the catalogue's columns, ``match_separation`` (arcsec, at the catalogue's
         epoch), ``match_count`` (candidates within the radius) and ``match_flags``
-        (:class:`~xplabels.matching.MatchFlag`).
+        (:class:`~xplabels.surveys.matching.MatchFlag`).
     stars
         How many stars there were.
     """

@@ -1,7 +1,7 @@
 """Spectra of giants with separate C and N: neural emulators of synthetic spectra.
 
 Three dense networks, each for a range of temperatures, give the flux over continuum at 0.05 nm
-for 22 labels. :mod:`xplabels.bossbrain` brings them.
+for 22 labels. :mod:`xplabels.giants.bossbrain` brings them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.errors import InputError
-from xplabels.sed import air_to_vacuum
+from xplabels.instrument.sed import air_to_vacuum
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]

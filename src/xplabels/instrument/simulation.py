@@ -15,14 +15,14 @@ from xplabels.instrument import (
     magnitude_errors,
     magnitudes,
 )
-from xplabels.noise import (
+from xplabels.instrument.noise import (
     G_RANGE,
     NoiseModel,
     illustrative_correlations,
     noise_model,
     noise_provenance,
 )
-from xplabels.sed import Sed
+from xplabels.instrument.sed import Sed
 from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
 
 PHOTOMETRY_FLOOR = 0.005
