@@ -21,8 +21,8 @@ from xplabels.giants.distance import FIRST_COPY, copy_ids
 from xplabels.labels import Labels
 from xplabels.model import Model
 from xplabels.network.propagation import Block, Propagation
-from xplabels.paper_tables import TABLE_1
 from xplabels.prediction import Prediction
+from xplabels.report.paper_tables import TABLE_1
 from xplabels.stars import Stars
 from xplabels.validation import CHOSEN_AXES, GATED_AXES, Validation, validate
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from xplabels.giants import NAMES
-from xplabels.paper_tables import TABLE_1
 from xplabels.predictive import LEVEL_68
+from xplabels.report.paper_tables import TABLE_1
 from xplabels.validation import CHOSEN_AXES, GATED_AXES
 
 SYMBOLS = {

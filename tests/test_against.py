@@ -12,15 +12,15 @@ from astropy.table import MaskedColumn, Table
 
 from simulated_predictions import simulate
 from xplabels import report
-from xplabels.against import COMPARED, Request, compare, read_against
-from xplabels.against_section import against_section
 from xplabels.archive import write_stars
 from xplabels.cli import main
 from xplabels.cli.validate import SURVEYS
 from xplabels.errors import InputError
 from xplabels.model import Model
+from xplabels.report.against import against_section
 from xplabels.stars import Photometry, Stars
 from xplabels.surveys import read_survey
+from xplabels.validation.against import COMPARED, Request, compare, read_against
 
 
 @pytest.fixture(scope="module")

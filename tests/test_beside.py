@@ -13,10 +13,10 @@ from conftest import quick
 from simulated_predictions import simulate
 from xplabels import report
 from xplabels.archive import write_stars
-from xplabels.beside import compare_models
 from xplabels.cli import main
 from xplabels.errors import InputError
 from xplabels.model import Model
+from xplabels.report.beside import compare_models
 from xplabels.stars import Stars
 from xplabels.training import train
 from xplabels.validating import validate_model

@@ -15,11 +15,11 @@ from xplabels import report
 from xplabels.archive import write_stars
 from xplabels.calibration.unshrinking import Unshrinking
 from xplabels.cli import main
-from xplabels.estimates import compare_estimates
 from xplabels.model import Model
+from xplabels.report.estimates import compare_estimates
 from xplabels.stars import Stars
-from xplabels.trend import signal_to_noise
 from xplabels.validation import validate
+from xplabels.validation.trend import signal_to_noise
 
 
 @pytest.fixture(scope="module")

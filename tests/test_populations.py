@@ -13,8 +13,9 @@ from simulated_predictions import NAMES, PROVENANCE, simulate
 from xplabels import report
 from xplabels.cuts.flow import Cut, CutFlow
 from xplabels.labels import Labels
-from xplabels.paper_tables import TABLE_1, table_1, table_1_scores, table_3_scores
-from xplabels.population_sections import (
+from xplabels.prediction import Prediction
+from xplabels.report.paper_tables import TABLE_1, table_1, table_1_scores, table_3_scores
+from xplabels.report.populations import (
     flow_section,
     joint_section,
     nitrogen_scores,
@@ -22,12 +23,11 @@ from xplabels.population_sections import (
     population_sections,
     trend_section,
 )
-from xplabels.prediction import Prediction
 from xplabels.stars import Band, CoefficientSpectra, SampledSpectra, Stars
 from xplabels.synthetic import simulate_stars
-from xplabels.trend import signal_to_noise, trend_along
 from xplabels.validating import _cut_flow
 from xplabels.validation import Validation, validate
+from xplabels.validation.trend import signal_to_noise, trend_along
 
 SIX = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
 

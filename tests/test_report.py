@@ -19,7 +19,7 @@ from xplabels import output, report
 from xplabels.errors import InputError
 from xplabels.labels import Labels
 from xplabels.report import write_report
-from xplabels.sections import Section, Table
+from xplabels.report.sections import Section, Table
 from xplabels.validation import Validation, validate
 
 CARD = """# A simulated model

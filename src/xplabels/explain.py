@@ -31,7 +31,7 @@ from xplabels.instrument import check_widths
 from xplabels.labels import LABELS, Labels
 from xplabels.model import Model
 from xplabels.output import check_new_folder, whole_folder
-from xplabels.page import template
+from xplabels.report.page import template
 from xplabels.selection import Selection
 from xplabels.star_page import StarView, star_page
 from xplabels.stars import Stars

@@ -15,7 +15,7 @@ from xplabels.explain_inputs import known_extinction
 from xplabels.giants.emulator import Emulator
 from xplabels.labels import LABELS
 from xplabels.model import Model
-from xplabels.sections import Picture, Section, Table
+from xplabels.report.sections import Picture, Section, Table
 from xplabels.stars import Stars
 
 ATTENTION_STARS = 4000

@@ -35,8 +35,8 @@ from xplabels.giants import RESOLVING_POWER
 from xplabels.instrument import check_widths, gaiaxpy_instrument, sampled_flux
 from xplabels.labels import LABELS
 from xplabels.model import Model
-from xplabels.page import template
 from xplabels.prediction import PARTS, Prediction
+from xplabels.report.page import template
 from xplabels.stars import SampledSpectra, Stars
 
 Array = NDArray[np.float64]

@@ -17,13 +17,13 @@ from xplabels.stars import Photometry, Stars
 from xplabels.workflow import Say
 
 if TYPE_CHECKING:
-    from xplabels.against import Against, Comparison, Opened, Request
-    from xplabels.beside import Beside
     from xplabels.cuts.flow import CutFlow
     from xplabels.model import Model
     from xplabels.prediction import Prediction
-    from xplabels.sections import Section
+    from xplabels.report.beside import Beside
+    from xplabels.report.sections import Section
     from xplabels.validation import Validation
+    from xplabels.validation.against import Against, Comparison, Opened, Request
 
 WITHHELD_MARGIN = 2.0
 """Tolerances on calibration are this many times wider where photometry is withheld."""
@@ -143,14 +143,14 @@ def validate_model(
     Raises
     ------
     InputError
-        See :func:`reporting_stars` and :func:`~xplabels.against.read_against`; if the output
-        exists and ``overwrite`` is false. All but the numbers themselves is checked before
+        See :func:`reporting_stars` and :func:`~xplabels.validation.against.read_against`; if the
+        output exists and ``overwrite`` is false. All but the numbers themselves is checked before
         anything is predicted.
     """
-    from xplabels.against import compare, read_against
-    from xplabels.beside import check_common
     from xplabels.report import write_report
+    from xplabels.report.beside import check_common
     from xplabels.validation import common_names, validate
+    from xplabels.validation.against import compare, read_against
 
     check_new_folder(output, REPORT_FILES, overwrite)
     against = None if against is None else _opened(against, model)
@@ -233,7 +233,7 @@ def _with_estimate(model: Model, stars: Stars, unshrunk: bool, say: Say) -> Mode
 
 def _opened(request: Request | Opened, model: Model) -> Opened:
     """The survey's table, and a label that the model knows in it."""
-    from xplabels.against import Request, open_survey
+    from xplabels.validation.against import Request, open_survey
 
     opened = open_survey(request) if isinstance(request, Request) else request
     if not set(opened.labels.names) & set(model.names):
@@ -252,7 +252,7 @@ def _name(model: Model) -> str:
 
 def _labelled_by(request: Opened, stars: Stars) -> tuple[Stars, Against]:
     """The stars that the survey knows, with its labels as the known ones."""
-    from xplabels.against import read_against
+    from xplabels.validation.against import read_against
 
     survey = read_against(request, stars.source_id)
     matched = survey.matched
@@ -276,8 +276,8 @@ class _Supplements:
         self, model: Model, validation: Validation, mean: Prediction, stars: Stars
     ) -> None:
         """With and without the trend to the mean, if the model knows how."""
-        from xplabels.estimates import compare_estimates
-        from xplabels.trend import signal_to_noise
+        from xplabels.report.estimates import compare_estimates
+        from xplabels.validation.trend import signal_to_noise
 
         if model.unshrinking is None:
             return
@@ -288,7 +288,7 @@ class _Supplements:
 
     def add_model(self, model: Model, other: Model, validation: Validation, stars: Stars) -> Beside:
         """Another model on the same stars."""
-        from xplabels.beside import compare_models
+        from xplabels.report.beside import compare_models
 
         ours, theirs = test_fraction_of(model), test_fraction_of(other)
         note = ""
@@ -314,10 +314,10 @@ class _Supplements:
 def _supplements(
     stars: Stars, validation: Validation, comparison: Comparison | None, say: Say
 ) -> _Supplements:
-    from xplabels.against_section import against_section
-    from xplabels.paper_tables import table_3_scores, table_metrics
-    from xplabels.population_sections import flow_section, trend_section
-    from xplabels.trend import signal_to_noise, trend_along
+    from xplabels.report.against import against_section
+    from xplabels.report.paper_tables import table_3_scores, table_metrics
+    from xplabels.report.populations import flow_section, trend_section
+    from xplabels.validation.trend import signal_to_noise, trend_along
 
     found = _Supplements()
     trend = trend_along(

@@ -17,12 +17,12 @@ from xplabels.cli.options import (
 from xplabels.errors import InputError
 
 if TYPE_CHECKING:
-    from xplabels.against import Opened
     from xplabels.cli.options import Verbs
+    from xplabels.validation.against import Opened
 
 
 SURVEYS = ("lamost-lrs", "lamost-mrs", "gspphot", "fs24")
-"""Those of :data:`xplabels.against.COMPARED`, which is not imported only to parse words."""
+"""Those of :data:`xplabels.validation.against.COMPARED`, not imported only to parse words."""
 
 
 def add(verbs: Verbs) -> None:
@@ -93,7 +93,7 @@ def factor(text: str) -> tuple[str, float]:
 
 def _against(args: argparse.Namespace) -> Opened | None:
     """The survey's table, read first: what is wrong with it should not show after an hour."""
-    from xplabels.against import Request, open_survey
+    from xplabels.validation.against import Request, open_survey
 
     if args.against is None:
         given = [f"--{name}" for name in ("survey", "neighbours", "inflate") if getattr(args, name)]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xplabels.report.sections import Table, score_text
 from xplabels.scores import Array, Scores, score
-from xplabels.sections import Table, score_text
 from xplabels.validation import Validation
-from xplabels.wording import as_json, with_unit
+from xplabels.validation.wording import as_json, with_unit
 
 if TYPE_CHECKING:
-    from xplabels.against import Against
+    from xplabels.validation.against import Against
 
 STATISTICS = ("median_prediction", "median_error", "median_residual", "rmse")
 TITLES = ("median prediction", "median error", "median residual", "RMSE")

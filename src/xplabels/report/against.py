@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from xplabels import population_figures as figures
-from xplabels.against import AXES, Comparison
-from xplabels.paper_tables import table_2, table_3
+from xplabels.figures import populations as figures
+from xplabels.report.paper_tables import table_2, table_3
+from xplabels.report.sections import Cell, Picture, Section, Table, sample_columns, score_text
 from xplabels.scores import Array, Sample, Scores
-from xplabels.sections import Cell, Picture, Section, Table, sample_columns, score_text
-from xplabels.wording import with_unit
+from xplabels.validation.against import AXES, Comparison
+from xplabels.validation.wording import with_unit
 
 SHOWN = ("bias", "rmse", "robust", "slope", "std_z", "robust_std_z")
 """Those of :data:`~xplabels.scores.SCORES` that stand in the table of two comparisons."""

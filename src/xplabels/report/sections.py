@@ -27,7 +27,7 @@ from xplabels.validation import (
     Validation,
     calibration_gate,
 )
-from xplabels.wording import as_json, format_score, with_unit
+from xplabels.validation.wording import as_json, format_score, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

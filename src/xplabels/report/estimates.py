@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from xplabels import population_figures as figures
 from xplabels.calibration.unshrinking import Unshrinking
+from xplabels.figures import populations as figures
 from xplabels.prediction import Prediction
+from xplabels.report.sections import Picture, Section, Table, score_text
 from xplabels.scores import Array, Sample, Scores, robust_scatter, score, slope
-from xplabels.sections import Picture, Section, Table, score_text
-from xplabels.trend import Trend, trend_along
 from xplabels.validation import METAL_POOR, Validation
-from xplabels.wording import as_json
+from xplabels.validation.trend import Trend, trend_along
+from xplabels.validation.wording import as_json
 
 STATISTICS = ("slope", "rmse", "robust", "bias", "coverage_68", "coverage_95", "sharpness")
 GROUPS = {"all": "all", "metal_poor": "[Fe/H] < -1"}
@@ -121,7 +121,7 @@ def compare_estimates(
     unshrinking
         The model's.
     along, snr
-        What :func:`~xplabels.trend.signal_to_noise` gives for the N stars.
+        What :func:`~xplabels.validation.trend.signal_to_noise` gives for the N stars.
     """
     settings = {"resamples": validation.resamples, "seed": validation.seed}
     fe_h = validation.axes.get("fe_h")

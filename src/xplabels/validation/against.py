@@ -24,7 +24,7 @@ from xplabels.scores import Array, Bin, Sample, Scores, bin_statistics, score
 from xplabels.stars import Photometry
 from xplabels.surveys import SPECTROSCOPIC, SurveyTable, read_survey
 from xplabels.validation import Validation, validate
-from xplabels.wording import as_json, format_score, with_unit
+from xplabels.validation.wording import as_json, format_score, with_unit
 
 COMPARED = tuple(name for name in SPECTROSCOPIC if name != "apogee")
 """Surveys whose tables may be compared with."""

@@ -16,7 +16,7 @@ from xplabels.labels import Labels
 from xplabels.prediction import Prediction
 from xplabels.predictive import LEVEL_68, LEVEL_95
 from xplabels.scores import SCORES, Array, Bin, Group, Sample, Scores, bin_statistics, score
-from xplabels.wording import aligned, as_json, format_score, with_unit
+from xplabels.validation.wording import aligned, as_json, format_score, with_unit
 
 BIN_WIDTHS: dict[str, float] = {
     "g_mag": 0.5,

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from xplabels import population_figures as figures
 from xplabels.calibration.joint import JOINT_MARGIN
 from xplabels.cuts.flow import CutFlow
+from xplabels.figures import populations as figures
 from xplabels.labels import LABELS, Labels
-from xplabels.paper_tables import table_1, table_1_scores, table_3, table_metrics
+from xplabels.report.paper_tables import table_1, table_1_scores, table_3, table_metrics
+from xplabels.report.sections import Picture, Section, Table, sample_columns, score_text
 from xplabels.scores import Array, Scores, score
-from xplabels.sections import Picture, Section, Table, sample_columns, score_text
-from xplabels.trend import Trend
 from xplabels.validation import Validation
-from xplabels.wording import with_unit
+from xplabels.validation.trend import Trend
+from xplabels.validation.wording import with_unit
 
 PLANES = (
     ("fe_h", "c_fe"), ("logg", "c_fe"), ("fe_h", "n_fe"), ("logg", "n_fe"), ("fe_h", "alpha_m"),

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from xplabels import population_figures as figures
 from xplabels.errors import InputError
+from xplabels.figures import populations as figures
 from xplabels.prediction import Prediction
+from xplabels.report.sections import Picture, Section, Table
 from xplabels.scores import Array, robust_scatter
-from xplabels.sections import Picture, Section, Table
 from xplabels.validation import Validation
-from xplabels.wording import aligned, as_json, with_unit
+from xplabels.validation.wording import aligned, as_json, with_unit
 
 MEASURES = ("rmse", "robust")
 FEWEST_STARS = 2

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xplabels.scores import Array, Sample, Scores, score, slope
 from xplabels.stars import CoefficientSpectra, Spectra
-from xplabels.wording import as_json
+from xplabels.validation.wording import as_json
 
 BINS, FEWEST = 6, 100
 """Bins of equally many stars, and how many stars a bin must have at least."""

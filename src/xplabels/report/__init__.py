@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from xplabels.labels import LABELS, Labels
 from xplabels.output import REPORT_FILES, check_new_folder, whole_folder
-from xplabels.page import template
-from xplabels.population_sections import population_metrics, population_sections
 from xplabels.prediction import Prediction
-from xplabels.sections import Section, card_section, provenance_section, standard_sections
+from xplabels.report.page import template
+from xplabels.report.populations import population_metrics, population_sections
+from xplabels.report.sections import Section, card_section, provenance_section, standard_sections
 from xplabels.validation import Validation, calibration_gate
-from xplabels.wording import format_score
+from xplabels.validation.wording import format_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
