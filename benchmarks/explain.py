@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels import explain_figures as figures
 from xplabels.archive import read
-from xplabels.differences import SIDES
-from xplabels.explain import Explanation, explain, label_curves
-from xplabels.explain_inputs import Extinction
+from xplabels.explain import Explanation, explain, figures
+from xplabels.explain.differences import SIDES
+from xplabels.explain.explanation import label_curves
+from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
+from xplabels.explain.inputs import Extinction
 from xplabels.giants.bossbrain import load_emulator
-from xplabels.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.labels import LABELS
 from xplabels.library import read_library
 from xplabels.model import Model

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Judged
-from xplabels.attention import (
+from xplabels.errors import InputError
+from xplabels.explain.attention import (
     Covariance,
     Moments,
     attention,
@@ -23,8 +24,7 @@ from xplabels.attention import (
     red_clump,
     star_attention,
 )
-from xplabels.derivatives import derivative_blocks
-from xplabels.errors import InputError
+from xplabels.explain.derivatives import derivative_blocks
 from xplabels.labels import Labels
 from xplabels.model import Model
 from xplabels.stars import MEASUREMENTS, Band, CoefficientSpectra, Photometry, Stars

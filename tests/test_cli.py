@@ -86,12 +86,12 @@ def test_models_lists_and_prints_cards(
 @pytest.fixture
 def opaque(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in has no network to look into."""
-    from xplabels import explain_section
+    from xplabels.explain import section
 
     def refused(*given: object) -> None:
         raise InputError("it has no network")
 
-    monkeypatch.setattr(explain_section, "attention", refused)
+    monkeypatch.setattr(section, "attention", refused)
 
 
 @pytest.mark.usefixtures("opaque")

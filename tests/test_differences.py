@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.differences import (
+from xplabels.errors import InputError
+from xplabels.explain.differences import (
     SIDES,
     Curve,
     correlations,
@@ -18,7 +19,6 @@ from xplabels.differences import (
     observed_slopes,
     simulated_difference,
 )
-from xplabels.errors import InputError
 from xplabels.features.projection import gaiaxpy_design
 from xplabels.instrument import gaiaxpy_instrument
 from xplabels.instrument.sed import Sed
@@ -132,7 +132,7 @@ def test_correlations_are_of_each_side() -> None:
 
 
 def test_emulated_giants_lose_flux_in_their_bands() -> None:
-    from xplabels.differences import emulated_difference
+    from xplabels.explain.differences import emulated_difference
     from xplabels.giants.bossbrain import load_emulator
 
     try:

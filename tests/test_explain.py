@@ -16,16 +16,15 @@ from conftest import quick
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels import differences
 from xplabels.archive import write_stars
-from xplabels.attention import attention
 from xplabels.cli import build_parser, main
-from xplabels.differences import extinction_g
 from xplabels.errors import InputError
-from xplabels.explain import explain
-from xplabels.explain_figures import curves
-from xplabels.explain_inputs import Pair, known_extinction, read_extinction, read_pair
-from xplabels.explain_section import explain_section
+from xplabels.explain import differences, explain
+from xplabels.explain.attention import attention
+from xplabels.explain.differences import extinction_g
+from xplabels.explain.figures import curves
+from xplabels.explain.inputs import Pair, known_extinction, read_extinction, read_pair
+from xplabels.explain.section import explain_section
 from xplabels.instrument.sed import Sed
 from xplabels.labels import Labels
 from xplabels.model import Model

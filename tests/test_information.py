@@ -14,15 +14,12 @@ pytest.importorskip("gaiaxpy")
 pytest.importorskip("dust_extinction")
 
 from conftest import quick
-from xplabels import differences
 from xplabels.archive import write_stars
 from xplabels.cli import main
-from xplabels.differences import HC_OVER_K
 from xplabels.errors import InputError
-from xplabels.giants import bossbrain
-from xplabels.giants.bossbrain import load_emulator
-from xplabels.giants.emulator import LABELS, Emulator, Network, emulator_labels
-from xplabels.information import (
+from xplabels.explain import differences
+from xplabels.explain.differences import HC_OVER_K
+from xplabels.explain.information import (
     DUSTLESS,
     FREE,
     NAMES,
@@ -34,6 +31,9 @@ from xplabels.information import (
     grid,
     information_content,
 )
+from xplabels.giants import bossbrain
+from xplabels.giants.bossbrain import load_emulator
+from xplabels.giants.emulator import LABELS, Emulator, Network, emulator_labels
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed

@@ -14,19 +14,19 @@ import pytest
 pytest.importorskip("gaiaxpy")
 
 from conftest import quick
-from xplabels import differences
 from xplabels.archive import write_stars
-from xplabels.attention import input_covariance, training_covariance
 from xplabels.cli import main
-from xplabels.derivatives import derivative_blocks
 from xplabels.errors import InputError
-from xplabels.explain import label_curves
+from xplabels.explain import differences
+from xplabels.explain.attention import input_covariance, training_covariance
+from xplabels.explain.derivatives import derivative_blocks
+from xplabels.explain.explanation import label_curves
+from xplabels.explain.star_page import StarView, resolution, star_page, star_view, star_views
 from xplabels.flags import MEANING, Flag
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
 from xplabels.instrument.sed import Sed
 from xplabels.model import Model
 from xplabels.split import part_mask
-from xplabels.star_page import StarView, resolution, star_page, star_view, star_views
 from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train

@@ -304,7 +304,7 @@ class _Supplements:
 
     def add_explanation(self, model: Model, everyone: Stars, compared: Stars) -> None:
         """What the model looks at, of all stars of the table and of those compared."""
-        from xplabels.explain_section import explain_section
+        from xplabels.explain.section import explain_section
 
         found = explain_section(model, everyone, compared)
         self.sections.append(found.section)

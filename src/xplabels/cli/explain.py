@@ -99,10 +99,10 @@ def run(args: argparse.Namespace) -> None:
     from xplabels import __version__
     from xplabels.errors import InputError
     from xplabels.explain import FILES, explain, write_explanation, write_star_pages
+    from xplabels.explain.star_page import star_views
     from xplabels.model import Model
     from xplabels.output import check_new_folder
     from xplabels.selection import Selection
-    from xplabels.star_page import star_views
     from xplabels.workflow import read_stars
 
     check_new_folder(args.output, FILES, args.overwrite)
@@ -158,7 +158,7 @@ def _extinction(word: str, stars: Any) -> Any:
         return word
     if word == "none":
         return None
-    from xplabels.explain_inputs import read_extinction
+    from xplabels.explain.inputs import read_extinction
 
     return read_extinction(word, stars)
 
@@ -180,7 +180,7 @@ def _emulator() -> Any:
 
 def _pairs(words: list[list[str]], labels: tuple[str, ...]) -> Any:
     from xplabels.errors import located
-    from xplabels.explain_inputs import check_pair, read_pair
+    from xplabels.explain.inputs import check_pair, read_pair
 
     found = []
     for four in words:

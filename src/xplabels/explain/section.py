@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xplabels import explain_figures as figures
-from xplabels.attention import attention
-from xplabels.differences import SIDES
 from xplabels.errors import InputError
-from xplabels.explain import Explanation, attention_metrics, label_curves
-from xplabels.explain_inputs import known_extinction
+from xplabels.explain import figures
+from xplabels.explain.attention import attention
+from xplabels.explain.differences import SIDES
+from xplabels.explain.explanation import Explanation, attention_metrics, label_curves
+from xplabels.explain.inputs import known_extinction
 from xplabels.giants.emulator import Emulator
 from xplabels.labels import LABELS
 from xplabels.model import Model

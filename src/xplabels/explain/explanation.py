@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.attention import Attention, attention, derivative_spectra, red_clump
-from xplabels.differences import (
+from xplabels.errors import InputError
+from xplabels.explain.attention import Attention, attention, derivative_spectra, red_clump
+from xplabels.explain.differences import (
     STEPS,
     Curve,
     correlations,
@@ -23,17 +24,16 @@ from xplabels.differences import (
     observed_slopes,
     simulated_difference,
 )
-from xplabels.errors import InputError
-from xplabels.explain_inputs import Extinction, Pair, check_pair, extinction_of
+from xplabels.explain.information import GRID, GRID_G, Content, grid, information_content
+from xplabels.explain.inputs import Extinction, Pair, check_pair, extinction_of
+from xplabels.explain.star_page import StarView, star_page
 from xplabels.giants.emulator import Emulator
-from xplabels.information import GRID, GRID_G, Content, grid, information_content
 from xplabels.instrument import check_widths
 from xplabels.labels import LABELS, Labels
 from xplabels.model import Model
 from xplabels.output import check_new_folder, whole_folder
 from xplabels.report.page import template
 from xplabels.selection import Selection
-from xplabels.star_page import StarView, star_page
 from xplabels.stars import Stars
 
 Array = NDArray[np.float64]
@@ -60,7 +60,8 @@ class Explanation:
     content
         Attainable and reached errors of giants, or None.
     grid
-        Label -> attainable errors along the giant branch (:func:`xplabels.information.grid`).
+        Label -> attainable errors along the giant branch, as
+        :func:`xplabels.explain.information.grid` gives them.
     """
 
     attention: Attention
@@ -282,7 +283,7 @@ def write_explanation(
         If the folder exists (without ``overwrite``), holds other things, or cannot be written; if
         no coefficient is to be shown.
     """
-    from xplabels import explain_figures as figures
+    from xplabels.explain import figures
     from xplabels.report import png
 
     if coefficients < 1:

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.differences import extinction_g
 from xplabels.errors import InputError
+from xplabels.explain.differences import extinction_g
 from xplabels.features import KS_OVER_V
 from xplabels.giants.relations import G_OVER_V
 from xplabels.instrument.sed import Sed, read_sed

@@ -2,9 +2,9 @@
 
 Two curves for each label. **Information** is (df/dy)^2 / sigma^2 at each wavelength, its share of
 the whole in percent per nm: df/dy is the derivative spectrum at the star's own Jacobian with the
-inputs' full covariance over a sample (:mod:`xplabels.attention`), so the other labels are held;
-sigma is the error of the sampled flux, taken as independent between wavelengths. **Movement** is
-the change of the predicted label if the star were brighter by one sigma within one resolution
+inputs' full covariance over a sample (:mod:`xplabels.explain.attention`), so the other labels are
+held; sigma is the error of the sampled flux, taken as independent between wavelengths. **Movement**
+is the change of the predicted label if the star were brighter by one sigma within one resolution
 element of XP around a wavelength, seen through the instrument, with its photometry and what the
 network is told of its noise unchanged.
 """
@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.attention import (
+from xplabels.errors import InputError
+from xplabels.explain.attention import (
     Covariance,
     input_covariance,
     inverse_jacobian,
     training_covariance,
 )
-from xplabels.derivatives import derivative_blocks
-from xplabels.errors import InputError
-from xplabels.explain_figures import LINES
+from xplabels.explain.derivatives import derivative_blocks
+from xplabels.explain.figures import LINES
 from xplabels.features import ErrorTensors, pull_back
 from xplabels.flags import MEANING
 from xplabels.giants import RESOLVING_POWER
@@ -136,7 +136,7 @@ def star_view(model: Model, stars: Stars, source_id: int, weights: Covariance) -
     source_id
         Which one.
     weights
-        Of the spectral inputs over a sample (:func:`xplabels.attention.input_covariance`).
+        Of the spectral inputs over a sample (:func:`xplabels.explain.attention.input_covariance`).
 
     Raises
     ------

@@ -20,8 +20,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.derivatives import Derivatives, derivative_blocks
 from xplabels.errors import InputError
+from xplabels.explain.derivatives import Derivatives, derivative_blocks
 from xplabels.labels import LABELS
 from xplabels.model import BLOCK, Model
 from xplabels.selection import Selection

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.attention import Attention
-from xplabels.differences import SIDES, Curve, correlations
+from xplabels.explain.attention import Attention
+from xplabels.explain.differences import SIDES, Curve, correlations
+from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.figures import CYCLE, MARKERS, axis_title, styled
-from xplabels.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.labels import LABELS
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def fading(branch: Mapping[str, Array]) -> Figure:
     Parameters
     ----------
     branch
-        Label -> errors [T, M], as :func:`xplabels.information.grid` gives them by default.
+        Label -> errors [T, M], as :func:`xplabels.explain.information.grid` gives them by default.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
