@@ -23,7 +23,6 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from xplabels.demo import LABELS, SELECTION, TEST_FRACTION
 from xplabels.features import FeatureSet
 from xplabels.labels import Labels
 from xplabels.library import read_library
@@ -34,6 +33,7 @@ from xplabels.split import part_mask
 from xplabels.stars import Stars
 from xplabels.training import train
 from xplabels.validation import validate
+from xplabels.workflow.demo import LABELS, SELECTION, TEST_FRACTION
 
 AUXILIARY = ("bp_rp", "j_h")
 XGBOOST = {

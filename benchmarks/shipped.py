@@ -20,7 +20,6 @@ import numpy as np
 from astropy.table import Table
 from scipy.stats import rankdata
 
-from xplabels.demo import SELECTION, TEST_FRACTION
 from xplabels.flags import MEANING
 from xplabels.library import read_library
 from xplabels.model import Model
@@ -28,6 +27,7 @@ from xplabels.prediction import Prediction
 from xplabels.split import part_mask
 from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.validation import Validation, calibration_gate, validate
+from xplabels.workflow.demo import SELECTION, TEST_FRACTION
 
 NAME = "apogee-dr17-library"
 

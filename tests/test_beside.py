@@ -19,8 +19,8 @@ from xplabels.model import Model
 from xplabels.report.beside import compare_models
 from xplabels.stars import Stars
 from xplabels.training import train
-from xplabels.validating import validate_model
 from xplabels.validation import validate
+from xplabels.workflow.validating import validate_model
 
 
 def test_ratios_are_those_of_the_residuals_and_pairs_are_sharper() -> None:

@@ -32,7 +32,7 @@ from xplabels.selection import Selection
 from xplabels.stars import CoefficientSpectra, Photometry, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
-from xplabels.validating import reporting_stars, validate_model
+from xplabels.workflow.validating import reporting_stars, validate_model
 
 NAMES = ("teff", "fe_h")
 WIDE = Selection.of(["teff=4000:5600"])

@@ -25,9 +25,9 @@ from xplabels.report.populations import (
 )
 from xplabels.stars import Band, CoefficientSpectra, SampledSpectra, Stars
 from xplabels.synthetic import simulate_stars
-from xplabels.validating import _cut_flow
 from xplabels.validation import Validation, validate
 from xplabels.validation.trend import signal_to_noise, trend_along
+from xplabels.workflow.validating import _cut_flow
 
 SIX = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
 

@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from xplabels import archive
-from xplabels.demo import SELECTION, TEST_FRACTION
 from xplabels.flags import Flag
 from xplabels.model import Model
 from xplabels.prediction import Prediction
 from xplabels.split import part_mask
 from xplabels.stars import Photometry, Stars
+from xplabels.workflow.demo import SELECTION, TEST_FRACTION
 
 NAME = "apogee-dr17-library"
 

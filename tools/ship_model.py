@@ -12,7 +12,6 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from xplabels.demo import LABELS, SELECTION, TEST_FRACTION
 from xplabels.library import read_library
 from xplabels.model import Model
 from xplabels.model.card import write_card
@@ -20,6 +19,7 @@ from xplabels.recipes import load_recipe
 from xplabels.split import part_mask
 from xplabels.training import train
 from xplabels.validation import validate
+from xplabels.workflow.demo import LABELS, SELECTION, TEST_FRACTION
 
 NAME = "apogee-dr17-library"
 SEED = 1

@@ -115,8 +115,8 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.model import Model
     from xplabels.output import REPORT_FILES, check_new_folder
     from xplabels.selection import Selection
-    from xplabels.validating import validate_model
     from xplabels.workflow import read_stars
+    from xplabels.workflow.validating import validate_model
 
     check_new_folder(args.output, REPORT_FILES, args.overwrite)
     against = _against(args)

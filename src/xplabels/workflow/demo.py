@@ -21,8 +21,8 @@ from xplabels.recipes import Recipe, load_recipe
 from xplabels.selection import Selection
 from xplabels.split import part_mask
 from xplabels.stars import Stars
-from xplabels.validating import reporting_stars, validate_model
 from xplabels.workflow import Say, read_stars, train_model, write_library
+from xplabels.workflow.validating import reporting_stars, validate_model
 
 if TYPE_CHECKING:
     from xplabels.model import Model
