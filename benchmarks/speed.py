@@ -31,7 +31,7 @@ from bulk_files import make
 from speed_of_runs import end_to_end, memory
 from xplabels.archive import compiled_text
 from xplabels.archive.bulk import _Text, read_bulk
-from xplabels.archive.csv import read_delimited
+from xplabels.archive.delimited import read_delimited
 from xplabels.archive.gunzip import open_bytes
 from xplabels.archive.rows import ARRAYS
 from xplabels.features import Features, FeatureSet

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from archive_files import FORMATS, FakeStars, fake_stars, write
 from xplabels.archive import read, read_blocks
-from xplabels.archive.csv import parse_array
+from xplabels.archive.delimited import parse_array
 from xplabels.errors import InputError
 from xplabels.flags import Flag
 from xplabels.stars import CoefficientSpectra

@@ -19,7 +19,7 @@ from archive_files import FakeStars, fake_stars, write
 from test_archive_damage import DAMAGE
 from xplabels import jit
 from xplabels.archive import gunzip, read_blocks
-from xplabels.archive.csv import read_delimited
+from xplabels.archive.delimited import read_delimited
 from xplabels.errors import InputError
 from xplabels.stars import CoefficientSpectra, Stars
 

@@ -8,13 +8,13 @@ from typing import get_args
 
 import numpy as np
 
-from xplabels.archive.csv import BLOCK_ROWS, read_csv
+from xplabels.archive.csv import read_csv
 from xplabels.archive.ecsv import read_ecsv
 from xplabels.archive.fits import read_fits
 from xplabels.archive.gunzip import Digest
 from xplabels.archive.hats import is_catalogue, read_hats
 from xplabels.archive.parquet import read_parquet, read_stars, write_star_blocks, write_stars
-from xplabels.archive.rows import BadRows
+from xplabels.archive.rows import BLOCK_ROWS, BadRows
 from xplabels.archive.votable import read_votable
 from xplabels.errors import InputError
 from xplabels.stacking import concatenate

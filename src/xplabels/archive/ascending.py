@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.csv import header_names, lines
+from xplabels.archive.delimited import header_names, lines
 from xplabels.archive.gunzip import Digest, open_bytes, readable_bytes
 from xplabels.archive.plain import NULLS, Columns
 from xplabels.archive.rows import DOWNLOAD_AGAIN

@@ -2,9 +2,9 @@
 
 Bytes are unpacked into one buffer and parsed there by compiled code, straight into the arrays of a
 block of stars, so that memory is bounded whatever the file's size. A line that is not plainly right
-goes to :class:`~xplabels.archive.csv.LineParser` instead, and a block that has such a line through
-the checks of :mod:`xplabels.archive.rows`: what comes out, stars and complaints, is what
-:func:`~xplabels.archive.csv.read_delimited` would have said.
+goes to :class:`~xplabels.archive.delimited.LineParser` instead, and a block that has such a line
+through the checks of :mod:`xplabels.archive.rows`: what comes out, stars and complaints, is what
+:func:`~xplabels.archive.delimited.read_delimited` would have said.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.archive import compiled_text
-from xplabels.archive.csv import BLOCK_ROWS, LineParser, header_names, read_delimited
+from xplabels.archive.delimited import LineParser, header_names, read_delimited
 from xplabels.archive.gunzip import Digest, open_bytes, readable_bytes
 from xplabels.archive.rows import (
     ARRAYS,
     BANDS,
+    BLOCK_ROWS,
     DOWNLOAD_AGAIN,
     EMPTY,
     PARTS,
@@ -46,12 +47,12 @@ Arrays = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]
 def read_bulk(
     path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS, digest: Digest | None = None
 ) -> Iterator[Stars]:
-    """Blocks of at most ``block`` stars; see :func:`~xplabels.archive.csv.read_csv`.
+    """Blocks of at most ``block`` stars; see :func:`~xplabels.archive.delimited.read_delimited`.
 
     Raises
     ------
     InputError
-        As :func:`~xplabels.archive.csv.read_csv`.
+        As :func:`~xplabels.archive.delimited.read_delimited`.
     """
     with readable_bytes(path), open_bytes(path, digest) as file:
         text = _Text(file)

@@ -1,8 +1,8 @@
 """Compiled: lines of a bulk file -> rows of dense arrays, at a few cycles a character.
 
 Only text that is plainly right is taken: at anything else the parser stops and names the line,
-and the line goes to :class:`xplabels.archive.csv.LineParser`, which knows every form and every
-fault. So there is one place that judges damage, and this one need not.
+and the line goes to :class:`xplabels.archive.delimited.LineParser`, which knows every form and
+every fault. So there is one place that judges damage, and this one need not.
 
 Digits are read eight or sixteen at a time (all on little-endian machines): which bytes are digits,
 how many come first, and their value are a few operations without a branch, where a loop over

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
-from xplabels.archive.csv import BLOCK_ROWS, lines, read_delimited
-from xplabels.archive.rows import BadRows
+from xplabels.archive.delimited import lines, read_delimited
+from xplabels.archive.rows import BLOCK_ROWS, BadRows
 from xplabels.errors import InputError
 from xplabels.stars import Stars
 
@@ -22,7 +22,7 @@ def read_ecsv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterato
     Raises
     ------
     InputError
-        As :func:`xplabels.archive.csv.read_csv`, and if the file is not ECSV.
+        As :func:`xplabels.archive.delimited.read_delimited`, and if the file is not ECSV.
     """
     header = list(takewhile(lambda line: line.startswith("#"), lines(path)))
     if not header or "%ECSV" not in header[0]:

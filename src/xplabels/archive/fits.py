@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from xplabels.archive.csv import BLOCK_ROWS
 from xplabels.archive.damage import whole
 from xplabels.archive.rows import (
     ARRAYS,
+    BLOCK_ROWS,
     BadRows,
     RawBlock,
     as_source_id,

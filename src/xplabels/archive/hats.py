@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xplabels.archive.csv import BLOCK_ROWS
 from xplabels.archive.parquet import read_parquet
 from xplabels.archive.partitioning import Pixel
-from xplabels.archive.rows import BadRows
+from xplabels.archive.rows import BLOCK_ROWS, BadRows
 from xplabels.errors import InputError, counted
 from xplabels.stars import Stars
 

@@ -28,11 +28,11 @@ from xplabels.archive.columns import (
     labels_of,
     photometry_of,
 )
-from xplabels.archive.csv import BLOCK_ROWS
 from xplabels.archive.damage import whole
 from xplabels.archive.rows import (
     ARRAYS,
     BANDS,
+    BLOCK_ROWS,
     EMPTY,
     PARTS,
     Assembler,

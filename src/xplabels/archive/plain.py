@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.csv import header_names, lines
 from xplabels.archive.damage import whole
+from xplabels.archive.delimited import header_names, lines
 from xplabels.archive.fits import open_fits, readable_fits
 from xplabels.archive.rows import DOWNLOAD_AGAIN, as_source_id
 from xplabels.archive.votable import first_votable, readable_votable

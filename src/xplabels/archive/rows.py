@@ -26,6 +26,8 @@ PARTS = ("coefficients", "coefficient_errors", "coefficient_correlations")
 ARRAYS = tuple(f"{band}_{part}" for band in BANDS for part in PARTS)
 REQUIRED = ("source_id", *ARRAYS)
 
+BLOCK_ROWS = 2000
+"""Rows a block: about 30 MB of numbers, whatever the length of the file."""
 CORRELATION_ROUNDING = 1e-6
 """How far beyond 1 the archive's float32 rounding may push a correlation."""
 

@@ -25,10 +25,10 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.csv import BLOCK_ROWS
 from xplabels.archive.damage import whole
 from xplabels.archive.rows import (
     ARRAYS,
+    BLOCK_ROWS,
     DOWNLOAD_AGAIN,
     EMPTY,
     BadRows,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xplabels.archive.ascending import AscendingTable
 from xplabels.archive.columns import MEASURED, PHOTOMETRY_COLUMNS, photometry_of
-from xplabels.archive.csv import header_names, lines
+from xplabels.archive.delimited import header_names, lines
 from xplabels.archive.parquet import FORMAT_VERSION, META_KEY, to_arrow
 from xplabels.archive.partitioning import LEVEL, LEVEL_SHIFT
 from xplabels.errors import InputError, counted
