@@ -32,7 +32,8 @@ from xplabels.streaming.manifest import (
 )
 from xplabels.streaming.on_dask import OnDask
 from xplabels.streaming.standing import ALTERED
-from xplabels.streaming.workers import Failure, Outcome, Progress, Task, Work, label_files
+from xplabels.streaming.tasks import Failure, Outcome, Task, Work
+from xplabels.streaming.workers import Progress, label_files
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,7 +21,8 @@ from xplabels.streaming.inputs import Inputs, no_spectra, output_names, stem
 from xplabels.streaming.manifest import ENTRIES, Entry, Settings, entry_path
 from xplabels.streaming.on_dask import OnDask
 from xplabels.streaming.standing import FOREIGN, Lacking, standing, standing_alone
-from xplabels.streaming.workers import Outcome, Progress, Task, Work, label_files
+from xplabels.streaming.tasks import Outcome, Task, Work
+from xplabels.streaming.workers import Progress, label_files
 
 RUN = "run.json"
 LOCK = "lock"

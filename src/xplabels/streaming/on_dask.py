@@ -12,13 +12,22 @@ import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xplabels.errors import InputError
 from xplabels.streaming.manifest import Entry
-
-if TYPE_CHECKING:
-    from xplabels.streaming.workers import Failure, Outcome, Report, Task, Tell, Work
+from xplabels.streaming.tasks import (
+    GO_ON,
+    Failure,
+    Outcome,
+    Report,
+    Task,
+    Tell,
+    Work,
+    attempt,
+    bare,
+    sweep,
+)
 
 LOCAL = "local"
 CONNECT_SECONDS = 20
@@ -88,7 +97,7 @@ def connected(where: OnDask) -> Iterator[Client]:
 def label_on_dask(
     work: Work, tasks: Sequence[Task], client: Client, report: Report, tell: Tell
 ) -> None:
-    """As :func:`~xplabels.streaming.workers.label_files`, on the cluster of ``client``.
+    """Label every file, as workers of this machine do, on the cluster of ``client``.
 
     Raises
     ------
@@ -128,8 +137,6 @@ def label_on_dask(
 
 def _packed(work: Work) -> bytes:
     """Model and options for workers that may have another working directory."""
-    from xplabels.streaming.workers import bare
-
     companions = work.order.companions
     source = companions.gaia_source
     companions = replace(
@@ -155,8 +162,6 @@ def _unpacked(payload: bytes) -> Work:
 
 def _labelled(work: Work, task: Task) -> Outcome:
     """What a worker does: one file, over what a dead one may have left of it."""
-    from xplabels.streaming.workers import attempt, sweep
-
     sweep(task.output)
     return attempt(work, task, _nobody)
 
@@ -177,8 +182,6 @@ def _outcome(future: Any, task: Task) -> Outcome | None:
 
 
 def _killed(task: Task) -> Failure:
-    from xplabels.streaming.workers import GO_ON, Failure
-
     told = InputError(
         "worker after worker died at it",
         where=task.path,

@@ -20,7 +20,7 @@ from xplabels.streaming.manifest import (
     whole_output,
 )
 from xplabels.streaming.photometry import Companions
-from xplabels.streaming.workers import Task
+from xplabels.streaming.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import multiprocessing
 import os
 import pickle
@@ -16,80 +15,34 @@ import signal
 import tempfile
 import threading
 import time
-import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
 
 from xplabels.errors import InputError
-from xplabels.streaming.file import Order, Predictor, predict_file
-from xplabels.streaming.manifest import Entry, Settings, entry_path
 from xplabels.streaming.on_dask import OnDask, connected, label_on_dask
+from xplabels.streaming.tasks import (
+    GO_ON,
+    Failure,
+    Outcome,
+    Report,
+    Task,
+    Tell,
+    Work,
+    attempt,
+    bare,
+    sweep,
+)
 
 DEATHS_A_FILE = 2
 DEATHS_IN_SUCCESSION = 10
 """Workers that may die, no file being finished in between, until the run gives up."""
-DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What no other file would be spared."""
 POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Task:
-    """One file to be labelled.
-
-    Attributes
-    ----------
-    path, output
-        From where, to where.
-    published
-        MD5 sum that the input must have, if one was published.
-    """
-
-    path: Path
-    output: Path
-    published: str | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a file has no labels.
-
-    Attributes
-    ----------
-    path
-        The input.
-    why
-        In full: what, where and what to do.
-    ends_run
-        Whether every other file would fail in the same way.
-    error
-        The same where the user can mend it.
-    """
-
-    path: Path
-    why: str
-    ends_run: bool = False
-    error: InputError | None = None
-
-
-Outcome = Entry | Failure
-Report = Callable[[Task, Outcome], None]
-Tell = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What all files of a run share."""
-
-    model: Predictor
-    order: Order
-    settings: Settings
 
 
 class Stopped(BaseException):
@@ -133,32 +86,6 @@ def label_files(
             ended(task, attempt(work, task, tell))
     else:
         _Pool(work, min(workers, len(tasks))).run(tasks, ended, tell)
-
-
-def attempt(work: Work, task: Task, tell: Tell) -> Outcome:
-    """Label one file; what goes wrong with it is the outcome."""
-    try:
-        return predict_file(
-            work.model, task.path, task.output, work.order,
-            published=task.published, settings=work.settings, overwrite=True, done=tell,
-        )  # fmt: skip
-    except InputError as error:
-        refused = isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_REFUSES
-        if refused:
-            error = InputError(error.what, where=error.where, remedy="make room; " + GO_ON)
-        return Failure(task.path, str(error), refused, error)
-    except Exception:  # one file must not cost the others their run, whatever it is
-        return Failure(task.path, f"{task.path}: unexpected: {traceback.format_exc()}")
-
-
-GO_ON = "the same command goes on from here"
-
-
-def sweep(output: Path) -> None:
-    """Clear away what a dead worker left of an output and its entry."""
-    for path in (output, entry_path(output)):
-        for left in path.parent.glob(f".*.partial.{path.name}"):
-            left.unlink(missing_ok=True)
 
 
 class _Pool:
@@ -324,14 +251,6 @@ def _attempt(task: Task) -> Outcome:
         return attempt(_Mine.work, task, tell)
     except Stopped:
         return Failure(task.path, "the run was interrupted")
-
-
-def bare(model: Predictor) -> Predictor:
-    """The model without what it makes of itself when it is first used."""
-    try:
-        return replace(model)  # type: ignore[type-var]
-    except TypeError:
-        return model
 
 
 class Progress:
