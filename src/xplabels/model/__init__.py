@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -13,15 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.calibration.domain import Domain
-from xplabels.calibration.factors import Calibration
 from xplabels.calibration.unshrinking import Unshrinking
 from xplabels.errors import InputError
-from xplabels.features import Features, FeatureSet
-from xplabels.features.scaling import Scaling
+from xplabels.features import Features
 from xplabels.flags import UNUSABLE, Flag
 from xplabels.jit import available
 from xplabels.model.device import best_device, check_device
+from xplabels.model.parts import Parts
+from xplabels.model.storage import load_model, save_model, shipped
 from xplabels.network import UncertainNetwork, dropout_passes, sample_variance
 from xplabels.network.propagation import Block, Propagated, Propagation
 from xplabels.prediction import Prediction, packed_correlations, stack
@@ -31,8 +29,9 @@ from xplabels.stars import Stars
 if TYPE_CHECKING:
     from xplabels.kernels.prediction import Kernels
 
+__all__ = ["BLOCK", "COMPILED_FROM", "Engine", "Model", "propagate", "shipped"]
+
 Engine = Literal["auto", "compiled", "torch"]
-Estimate = Literal["mean", "unshrunk"]
 
 COMPILED_FROM = 1000
 """Fewer stars than these are predicted before compiled code is even loaded."""
@@ -41,46 +40,11 @@ BLOCK = 2048
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Parts):
     """A trained model.
 
-    Attributes
-    ----------
-    names
-        K labels.
-    feature_set, scaling
-        What the inputs are, and their training statistics.
-    networks
-        One network, or the members of an ensemble.
-    recipe
-        How it was trained; ``recipe.scatter`` names the kind of model variance.
-    calibration, domain
-        Fitted on the validation part, and on the training part.
-    label_range
-        Float64 [K, 2]: smallest and largest label trained on.
-    metadata
-        Provenance, as it stands in ``model.json``.
-    card
-        Markdown: what the model is, what it was trained on, how well it does.
-    unshrinking
-        What takes the trend to the mean out of predictions, fitted on the validation part; None
-        for a model made before there was such a thing.
-    estimate
-        What :meth:`predict` gives: ``mean``, or ``unshrunk`` (see :meth:`unshrunk`).
+    Its attributes are those of :class:`~xplabels.model.parts.Parts`.
     """
-
-    names: tuple[str, ...]
-    feature_set: FeatureSet
-    scaling: Scaling
-    networks: tuple[UncertainNetwork, ...]
-    recipe: Recipe
-    calibration: Calibration
-    domain: Domain
-    label_range: NDArray[np.float64]
-    metadata: dict[str, Any] = field(default_factory=dict)
-    card: str = ""
-    unshrinking: Unshrinking | None = None
-    estimate: Estimate = "mean"
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Model:
@@ -97,9 +61,7 @@ class Model:
         >>> model.names
         ('teff', 'logg', 'fe_h', 'alpha_m')
         """
-        from xplabels.model.storage import load_model
-
-        return load_model(name_or_path)
+        return load_model(name_or_path, cls)
 
     @cached_property
     def kernels(self) -> Kernels:
@@ -116,8 +78,6 @@ class Model:
         InputError
             If ``folder`` exists and ``overwrite`` is not given, or cannot be written.
         """
-        from xplabels.model.storage import save_model
-
         save_model(self, Path(folder), overwrite)
 
     def unshrunk(self) -> Model:
@@ -385,14 +345,3 @@ def _present(jacobian: torch.Tensor | None) -> torch.Tensor:
     if jacobian is None:
         raise ValueError("the Jacobian was not asked for")
     return jacobian
-
-
-def shipped() -> list[str]:
-    """Names of the models that come with the package."""
-    return [path.name for path in _shipped_folders()]
-
-
-def _shipped_folders() -> Iterator[Path]:
-    root = Path(__file__).parents[1] / "models"
-    if root.is_dir():
-        yield from sorted(path for path in root.iterdir() if (path / "model.json").is_file())

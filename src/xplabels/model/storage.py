@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,12 +23,15 @@ from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
 from xplabels.labels import LABELS, check_names
-from xplabels.model import Model, shipped
+from xplabels.model.parts import Parts
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.output import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.recipes import Recipe, parse_recipe
 
+P = TypeVar("P", bound=Parts)
+
 FORMAT = 1
+SHIPPED = Path(__file__).parents[1] / "models"
 FILES = ("weights.safetensors", "card.md")
 _UNSHRINKING = ("strength", "factor", "factor_95")
 """Beside the training labels' mean and spread, which are those of the scaling."""
@@ -37,7 +40,7 @@ _UNFIT = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndexEr
 """What parts that do not fit together raise while a model is put together."""
 
 
-def save_model(model: Model, folder: Path, overwrite: bool = False) -> None:
+def save_model(model: Parts, folder: Path, overwrite: bool = False) -> None:
     """Write ``model`` as ``folder``; see :meth:`xplabels.model.Model.save`."""
     contents = {
         "weights.safetensors": save(_tensors(model)),
@@ -53,14 +56,14 @@ def save_model(model: Model, folder: Path, overwrite: bool = False) -> None:
         (partial / "model.json").write_text(text, encoding="utf-8")
 
 
-def load_model(name_or_path: str | Path) -> Model:
-    """Read and check a model folder; see :meth:`xplabels.model.Model.load`."""
+def load_model(name_or_path: str | Path, kind: type[P]) -> P:
+    """Read and check a model folder, as a ``kind``; see :meth:`xplabels.model.Model.load`."""
     folder = find_model(name_or_path)
     description = _read_description(folder)
     contents = {name: _read_checked(folder, name, description) for name in FILES}
     try:
         tensors = load(contents["weights.safetensors"])
-        return _rebuild(description, tensors, contents["card.md"].decode("utf-8"))
+        return _rebuild(description, tensors, contents["card.md"].decode("utf-8"), kind)
     except InputError:
         raise
     except _UNFIT as error:
@@ -69,6 +72,13 @@ def load_model(name_or_path: str | Path) -> Model:
             where=folder,
             remedy="get the model again, or train it again",
         ) from None
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    if not SHIPPED.is_dir():
+        return []
+    return sorted(path.name for path in SHIPPED.iterdir() if (path / "model.json").is_file())
 
 
 def find_model(name_or_path: str | Path) -> Path:
@@ -83,7 +93,7 @@ def find_model(name_or_path: str | Path) -> Path:
     if path.exists():
         return path
     if str(name_or_path) in shipped():
-        return Path(__file__).parents[1] / "models" / str(name_or_path)
+        return SHIPPED / str(name_or_path)
     raise InputError(
         f"no model {str(name_or_path)!r}",
         remedy=f"give a model folder or one of: {', '.join(shipped()) or 'none is shipped'}",
@@ -135,7 +145,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _tensors(model: Model) -> dict[str, torch.Tensor]:
+def _tensors(model: Parts) -> dict[str, torch.Tensor]:
     arrays: dict[str, NDArray[Any]] = {
         f"scaling.{name}": array for name, array in model.scaling.tensors().items()
     }
@@ -162,7 +172,7 @@ def _tensors(model: Model) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _description(model: Model) -> dict[str, Any]:
+def _description(model: Parts) -> dict[str, Any]:
     features, architecture = model.feature_set, model.networks[0].architecture
     provenance = {k: v for k, v in model.metadata.items() if k not in ("files", "sha256")}
     return provenance | {
@@ -203,7 +213,9 @@ def _description(model: Model) -> dict[str, Any]:
     }
 
 
-def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card: str) -> Model:
+def _rebuild(
+    description: dict[str, Any], tensors: dict[str, torch.Tensor], card: str, kind: type[P]
+) -> P:
     """A model from its parts; anything that does not fit raises."""
     features, network = description["features"], description["network"]
     arrays = {k: v.numpy() for k, v in tensors.items() if not k.startswith("network.")}
@@ -234,7 +246,7 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor], card
     _check(description, arrays, feature_set, architecture, len(names))
     if network["members"] < 1:
         raise ValueError("a model needs at least one network")
-    return Model(
+    return kind(
         names,
         feature_set,
         scaling,
