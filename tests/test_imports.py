@@ -13,7 +13,10 @@ HEAVY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["xplabels", "xplabels.cli", "xplabels.stars"])
+@pytest.mark.parametrize(
+    "module",
+    ["xplabels", "xplabels.cli", "xplabels.stars", "xplabels.workflow", "xplabels.validation"],
+)
 def test_import_loads_no_heavy_library(module: str) -> None:
     told = subprocess.run(
         [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"],
