@@ -1,4 +1,4 @@
-"""What makes a model's statements hold: fitted on stars it was not trained on.
+"""How far what a model says holds: its errors alone and together, their shape, trend and domain.
 
-Nothing is loaded here: :mod:`~xplabels.calibration.joint` needs no torch.
+Nothing is imported here: :mod:`~xplabels.calibration.joint` needs no torch.
 """
