@@ -14,7 +14,11 @@ on its side.
     xp_alone            without any photometry
     eq2                 the covariance of FS24's eq. 2 in place of the exact one, trained with it
     missing_labels      a third of the labels, at random, hidden while training
-    default_seed_1 ...  these two with other seeds
+    quick               the default's network, calibrated on the validation part alone
+    default_seed_1 ...  default, quick and missing_labels with other seeds
+
+What inputs and eq. 2 do to the labels shows without the trainings that calibrate the default: these
+runs do without, as quick does.
 
 Of `default` also, not trained anew: input errors from the diagonal of the covariance of the 110
 inputs. Of both recipes: z with and without the model part of the error, which tells what is counted
@@ -92,20 +96,24 @@ def runs(scale: float, paper_scale: float) -> dict[str, Run]:
         keys: dict[str, Any] = {"auxiliary": every, "scale": scale} | changes
         return replace(recipe, **keys)
 
+    def quick(**changes: Any) -> Recipe:
+        return default(calibration_folds=0, **changes)
+
     paper = replace(load_recipe("paper"), scale=scale * paper_scale)
     found = {
         "default": Run(default()),
+        "quick": Run(quick()),
         "paper": Run(paper),
-        "no_m_pseudo": Run(default(auxiliary=("bp_rp", "j_h", "w1_w2", "h_w2"))),
-        "no_wise": Run(default(auxiliary=("bp_rp", "j_h"))),
-        "no_2mass": Run(default(auxiliary=("bp_rp", "w1_w2"))),
-        "xp_alone": Run(default(auxiliary=())),
-        "eq2": Run(default(covariance="fs24")),
+        "no_m_pseudo": Run(quick(auxiliary=("bp_rp", "j_h", "w1_w2", "h_w2"))),
+        "no_wise": Run(quick(auxiliary=("bp_rp", "j_h"))),
+        "no_2mass": Run(quick(auxiliary=("bp_rp", "w1_w2"))),
+        "xp_alone": Run(quick(auxiliary=())),
+        "eq2": Run(quick(covariance="fs24")),
         "missing_labels": Run(default(), hide_labels),
     }
     again = {
         seeded(name, seed): replace(found[name], seed=seed)
-        for name in ("default", "missing_labels")
+        for name in ("default", "quick", "missing_labels")
         for seed in range(1, SEEDS)
     }
     return found | again

@@ -18,8 +18,9 @@ SYMBOLS = {
     "alpha_m": "[alpha/M]",
 }  # fmt: skip
 WORDS = {
-    "default": "`default`", "paper": "`paper`", "no_m_pseudo": "without M_pseudo",
-    "no_wise": "without WISE", "no_2mass": "without 2MASS", "xp_alone": "XP alone",
+    "default": "`default`", "quick": "`quick`", "paper": "`paper`",
+    "no_m_pseudo": "without M_pseudo", "no_wise": "without WISE",
+    "no_2mass": "without 2MASS", "xp_alone": "XP alone",
     "eq2": "eq. 2 for the exact covariance", "missing_labels": "a third of the labels missing",
 }  # fmt: skip
 
@@ -39,9 +40,12 @@ def markdown(results: dict[str, Any]) -> str:
     )
     once = {name: run for name, run in runs.items() if name in WORDS}
     parts = [stars, accuracy(once), calibration(once)]
-    pairs = by_seed(runs)
+    pairs = by_seed(runs, "default", "missing_labels")
     if len(pairs) > 1:
-        parts += [missing_labels(pairs), bins_over_seeds([whole for whole, _ in pairs])]
+        parts += [missing_labels(pairs)]
+    for title in ("default", "quick"):
+        if len(seeds := by_seed(runs, title)) > 1:
+            parts += [bins_over_seeds(title, [run for (run,) in seeds])]
     parts += [twice(runs)] if any("counted_twice" in run for run in runs.values()) else []
     parts += [diagonal(runs["default"])] if "default" in runs else []
     return "\n\n".join(parts) + "\n"
@@ -81,6 +85,7 @@ def accuracy(runs: dict[str, Any]) -> str:
     rows = [
         [WORDS[title], *(cell(run["labels"][name], "rmse") for name in NAMES)]
         for title, run in runs.items()
+        if title != "quick"  # the default's network
     ]
     for title in ("default", "paper"):
         if title in runs:
@@ -127,16 +132,15 @@ def _failing_bins(run: dict[str, Any]) -> str:
     return str(sum(" stars at " in line for line in run["violated_as_chosen"]))
 
 
-def by_seed(runs: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The runs of each seed with all labels, and with a third of them missing."""
-    pairs = []
-    while all(seeded(name, len(pairs)) in runs for name in ("default", "missing_labels")):
-        seed = len(pairs)
-        pairs.append((runs[seeded("default", seed)], runs[seeded("missing_labels", seed)]))
-    return pairs
+def by_seed(runs: dict[str, Any], *titles: str) -> list[tuple[dict[str, Any], ...]]:
+    """The runs of these titles with the same seed, for every seed that all of them stand for."""
+    found: list[tuple[dict[str, Any], ...]] = []
+    while all(seeded(title, len(found)) in runs for title in titles):
+        found.append(tuple(runs[seeded(title, len(found))] for title in titles))
+    return found
 
 
-def missing_labels(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+def missing_labels(pairs: list[tuple[dict[str, Any], ...]]) -> str:
     """What missing labels cost, over the seeds of both runs: mean and standard error."""
     header = [f"{WORDS['missing_labels']}, {len(pairs)} seeds", *(SYMBOLS[n] for n in NAMES)]
     rows = []
@@ -154,7 +158,7 @@ def missing_labels(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     return rows_of(header, rows)
 
 
-def bins_over_seeds(runs: list[dict[str, Any]]) -> str:
+def bins_over_seeds(title: str, runs: list[dict[str, Any]]) -> str:
     """Which bins fail in each run, and in the mean over all of them."""
     every = [
         {
@@ -184,7 +188,7 @@ def bins_over_seeds(runs: list[dict[str, Any]]) -> str:
             judged = sum(key[0] in (GATED_AXES if known else CHOSEN_AXES) for key in one)
             cells.append(f"{len(bad)} of {judged}" + (f": {'; '.join(bad)}" if bad else ""))
         rows.append([words, *cells])
-    header = [f"{WORDS['default']}, bins that fail", "along G and the known log g, [Fe/H]",
+    header = [f"{WORDS[title]}, bins that fail", "along G and the known log g, [Fe/H]",
               "along G and the predicted ones"]  # fmt: skip
     return rows_of(header, rows)
 

@@ -49,14 +49,19 @@ def test_a_settled_network_says_the_same(samples):
 
 
 def test_training_leaves_a_settled_network():
-    recipe = Recipe(hidden=(8,), epochs=1, flux_samples=0, reddening=0.0, emphasis=0.5)
+    recipe = Recipe(
+        hidden=(8,), epochs=1, flux_samples=0, reddening=0.0, calibration_folds=0, emphasis=0.5
+    )
     model = train(example_stars(600), ["teff"], recipe, progress=False)
     assert all(member.emphasis is None for member in model.networks)
 
 
 def test_emphasis_changes_what_is_learnt_and_nothing_else():
     recipes = [
-        Recipe(hidden=(8,), epochs=1, flux_samples=0, reddening=0.0, emphasis=e) for e in (0.0, 0.5)
+        Recipe(
+            hidden=(8,), epochs=1, flux_samples=0, reddening=0.0, calibration_folds=0, emphasis=e
+        )
+        for e in (0.0, 0.5)
     ]
     models = [train(example_stars(600), ["teff"], r, progress=False) for r in recipes]
     plain, emphasised = (m.networks[0].state_dict() for m in models)

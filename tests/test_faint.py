@@ -117,7 +117,7 @@ def test_training_on_fainter_copies_helps_faint_stars() -> None:
     faint, truth = simulate_stars(1500, noise=4.0, seed=12, **keys)
     recipe = Recipe(
         hidden=(48, 48), epochs=25, batch_size=128, flux_samples=0, reddening=0.0, dropout=0.0,
-        scatter="none", fainter_share=0.0,
+        scatter="none", fainter_share=0.0, calibration_folds=0,
     )  # fmt: skip
     off = []
     for share in (0.0, 0.6):

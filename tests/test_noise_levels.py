@@ -16,7 +16,7 @@ from xplabels.recipes import Recipe
 from xplabels.synthetic import example_stars
 from xplabels.training import train
 
-QUICK = Recipe(hidden=(8,), epochs=2, flux_samples=0, reddening=0.0)
+QUICK = Recipe(hidden=(8,), epochs=2, flux_samples=0, reddening=0.0, calibration_folds=0)
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ SCHEDULES: dict[str, tuple[dict[str, Any], str, int]] = {
         "network", 5,
     ),
     "ensemble": ({"scatter": "ensemble", "members": 2}, "member-2", 2),
+    "folds": ({"calibration_folds": 2}, "fold-2-network", 2),
     "distilled": (
         {"scatter": "distilled", "members": 2, "folds": 2, "teacher_hidden": (12,),
          "teacher_epochs": 3, "missing_fraction": 0.2, "auxiliary": ("bp_rp", "j_h")},

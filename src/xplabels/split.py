@@ -48,3 +48,19 @@ def part_mask(source_id: NDArray[np.int64], part: Part, test_fraction: float) ->
     if part == "validation":
         return (u >= test_fraction) & (u < test_fraction + VALIDATION_FRACTION)
     return u >= test_fraction + VALIDATION_FRACTION
+
+
+PLACES = 10_000
+"""Stars whose hashes lie in the same of so many equal parts share every fold: fainter copies of a
+star (:mod:`xplabels.giants.distance`) do."""
+
+
+def fold_of(source_id: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+    """Which of ``folds`` parts of about equal size each star [N] belongs to.
+
+    Examples
+    --------
+    >>> np.bincount(fold_of(np.arange(1000), 4)).tolist()
+    [250, 253, 237, 260]
+    """
+    return (uniform(source_id) * PLACES).astype(np.int64) % folds

@@ -1,4 +1,4 @@
-"""One factor a label that makes stated intervals cover what they say, fitted on validation stars.
+"""One factor a label that makes stated intervals cover what they say, fitted on unseen stars.
 
 Real residuals have heavier tails than a Gaussian, so the 68.3 and the 95.4 % interval each get
 their own factor. A factor multiplies every part of the error alike.

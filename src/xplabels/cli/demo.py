@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
         METRICS_HELP,
     )
     verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to fill")
-    add_recipe(verb)
+    add_recipe(verb, default="quick")
     add_overwrite(verb)
     verb.set_defaults(verb=run)
 

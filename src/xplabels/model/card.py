@@ -51,9 +51,8 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         "Jacobian.",
         f"- Likelihood: {_likelihood(model)}. "
         f"Model part of the error: {SCATTER[model.recipe.scatter]}.",
-        f"- Errors recalibrated on the validation part: {'yes' if model.recipe.recalibrate else 'no'}; "  # noqa: E501
-        f"factors (68.3 %) {_numbers(model.calibration.factor)}, "
-        f"(95.4 %) {_numbers(model.calibration.factor_95)}.",
+        f"- Errors {_recalibrated(model)}; factors (68.3 %) "
+        f"{_numbers(model.calibration.factor)}, (95.4 %) {_numbers(model.calibration.factor_95)}.",
         *_unshrinking(model),
         f"- Recipe `{model.recipe.name}`, seed {metadata['seed']}, "
         f"xplabels {metadata['versions']['xplabels']}.",
@@ -74,6 +73,19 @@ def _likelihood(model: Model) -> str:
     if model.recipe.likelihood == "gaussian":
         return "Gaussian"
     return f"Student t with {model.recipe.dof:g} degrees of freedom"
+
+
+def _recalibrated(model: Model) -> str:
+    """On which stars."""
+    recipe = model.recipe
+    if not recipe.recalibrate:
+        return "not recalibrated"
+    if not recipe.calibration_folds:
+        return "recalibrated on the validation part"
+    return (
+        "recalibrated on the validation part and on the training part, of which "
+        f"{recipe.calibration_folds} further trainings each left out a fold"
+    )
 
 
 def _unshrinking(model: Model) -> list[str]:

@@ -34,7 +34,7 @@ class Parts:
     recipe
         How it was trained; ``recipe.scatter`` names the kind of model variance.
     calibration, domain
-        Fitted on the validation part, and on the training part.
+        Fitted on stars that the network did not see, and on the training part.
     label_range
         Float64 [K, 2]: smallest and largest label trained on.
     metadata

@@ -69,7 +69,13 @@ class Recipe:
         Share of the epochs, at the end, whose loss has the input and dropout terms and no
         dropout masks: what is added at prediction is then in the loss.
     recalibrate
-        Whether error bars are multiplied by one factor a label, fitted on the validation part.
+        Whether error bars are made to hold what they say on stars that the network did not see: the
+        validation part, and the folds of ``calibration_folds``.
+    calibration_folds
+        Parts of the training stars each of which is left out once by a further training, so that
+        ``recalibrate`` has nearly ten times as many unseen stars (see
+        :mod:`xplabels.training.cross_fitting`); 0: the validation part alone, in a quarter of the
+        time.
     scale
         Multiplies epochs or iterations.
     """
@@ -108,6 +114,7 @@ class Recipe:
     iterations: int = 20000
     warmup_iterations: int = 2500
     recalibrate: bool = True
+    calibration_folds: int = 4
     scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -126,6 +133,12 @@ class Recipe:
                     f"{name} = {value} should lie between {low:g} and {high:g}",
                     where=f"recipe {self.name}",
                 )
+        if self.calibration_folds == 1:
+            raise InputError(
+                "calibration_folds = 1 would leave out all stars",
+                where=f"recipe {self.name}",
+                remedy="give 0, or at least 2",
+            )
         for name in ("hidden", "teacher_hidden"):
             if not getattr(self, name) or any(width < 1 for width in getattr(self, name)):
                 raise InputError(
@@ -178,6 +191,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "passes": (2, 1e6),
     "members": (1, 1000),
     "folds": (1, 1000),
+    "calibration_folds": (0, 100),
     "dof": (1, 1e6),
     "learning_rate": (1e-8, 10),
     "weight_decay": (0, 10),

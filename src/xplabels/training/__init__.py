@@ -15,19 +15,18 @@ import torch
 
 from xplabels import __version__
 from xplabels.calibration.domain import Domain
-from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.factors import Calibration
 from xplabels.labels import Labels, check_names
-from xplabels.model import Model, propagate
+from xplabels.model import Model
 from xplabels.model.card import write_card
 from xplabels.model.device import check_device
 from xplabels.model.refitting import with_unshrinking
-from xplabels.network import UncertainNetwork
-from xplabels.network.propagation import Propagated, Propagation
+from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.split import VALIDATION_FRACTION
 from xplabels.stars import Stars
 from xplabels.training.checkpoint import Checkpoint
+from xplabels.training.cross_fitting import calibrated
 from xplabels.training.run import Bar, Run, silent
 from xplabels.training.table import TrainingTable, training_table
 
@@ -79,10 +78,9 @@ def train(
 
     Examples
     --------
-    >>> from dataclasses import replace
     >>> from xplabels.recipes import Recipe
     >>> from xplabels.synthetic import example_stars
-    >>> quick = Recipe(hidden=(16,), epochs=2, missing_fraction=0.0)
+    >>> quick = Recipe(hidden=(16,), epochs=2, calibration_folds=0)
     >>> model = train(example_stars(600), ["teff", "logg"], quick, progress=False)
     >>> model.names
     ('teff', 'logg')
@@ -115,56 +113,19 @@ def train(
         table.scaling,
         networks,
         recipe,
-        _calibrate(table, networks, propagation, recipe),
+        Calibration.nominal(len(names), recipe.likelihood, recipe.dof),
         Domain.fit(inputs.numpy().astype(np.float64)),
         np.stack([np.nanmin(table.y[table.train], 0), np.nanmax(table.y[table.train], 0)], axis=1),
         _metadata(table, recipe, seed, test_fraction, history, name)
         | {"left_out": run.left_out, "device": device},
     )  # fmt: skip
     if recipe.recalibrate:
-        model = _calibrate_jointly(model, table)
+        model = calibrated(model, table, list(run.folds()))
     rows = table.validation
     known = Labels(model.names, table.y[rows], table.y_error[rows])
     model = with_unshrinking(model, table.stars[rows], known)
     model = replace(model, metadata=model.metadata | {"validation": _validate(model, table)})
     return replace(model, card=write_card(model))
-
-
-def _calibrate(
-    table: TrainingTable,
-    networks: tuple[UncertainNetwork, ...],
-    propagation: Propagation,
-    recipe: Recipe,
-) -> Calibration:
-    """Factors from the validation part, with photometry as it is."""
-    if not recipe.recalibrate:
-        return Calibration.nominal(len(table.scaling.y_mean), recipe.likelihood, recipe.dof)
-    sample = table.sample(table.validation)
-    parts = []
-    with torch.no_grad():
-        for rows in torch.arange(len(sample)).split(2048):
-            parts.append(propagate(networks, propagation, sample.block.take(rows), recipe))
-    out = Propagated(*(torch.cat(p).double() for p in zip(*parts, strict=True)))
-    labels, noise = out.labels.numpy(), sample.block.noise.double().numpy()
-    residuals, known = (sample.y - out.labels).numpy(), sample.y_error.double().numpy()
-    shape = ErrorShape.fit(labels, noise, residuals, out.variance.numpy(), known)
-    squares = shape.squares(labels, noise)
-    of_input = squares * out.input.clamp(min=0).numpy()
-    calibration = Calibration.fit(
-        residuals, squares * (out.model + out.excess).numpy(), known, of_input
-    )
-    return replace(calibration, shape=shape)
-
-
-def _calibrate_jointly(model: Model, table: TrainingTable) -> Model:
-    """The model with the factor for all labels at once, from the validation part."""
-    from xplabels.calibration.joint import fit_joint_factor
-
-    rows = table.validation
-    known = Labels(model.names, table.y[rows], table.y_error[rows])
-    prediction = model.predict(table.stars[rows], correlations=True)
-    factor = fit_joint_factor(prediction, known)
-    return replace(model, calibration=replace(model.calibration, joint=factor))
 
 
 def _validate(model: Model, table: TrainingTable) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,9 @@ from xplabels.features.projection import FLUX_UNIT, Projection, default_projecti
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
+from xplabels.split import fold_of
 from xplabels.training.checkpoint import Checkpoint
+from xplabels.training.cross_fitting import Fold
 from xplabels.training.dust import Dust
 from xplabels.training.faint import Faint
 from xplabels.training.optimisation import Progress, Sample, fit
@@ -38,8 +41,9 @@ class Run:
         checkpoint: Checkpoint,
         progress: Progress,
         device: str = "cpu",
+        prefix: str = "",
     ) -> None:
-        self.device = device
+        self.device, self.prefix = device, prefix
         self.table, self.recipe, self.seed = table, recipe, seed
         self.checkpoint, self.progress = checkpoint, progress
         self.masks = len(table.feature_set.auxiliary) if recipe.missing_fraction > 0 else 0
@@ -104,6 +108,19 @@ class Run:
         networks, history = one_or_more()
         return tuple(network.cpu() for network in networks), history
 
+    def folds(self) -> Iterator[Fold]:
+        """For each fold of the training stars, networks like the run's that never saw it."""
+        table, count = self.table, self.recipe.calibration_folds
+        fold = fold_of(table.stars.source_id, max(count, 1))
+        for number in range(count):
+            left_out = table.train & (fold == number)
+            run = Run(
+                replace(table, train=table.train & ~left_out), self.recipe, self.seed,
+                self.checkpoint, self.progress, self.device, f"fold-{number + 1}-",
+            )  # fmt: skip
+            networks, _ = run.networks()
+            yield Fold(left_out, networks)
+
     def _alike(self) -> tuple[list[UncertainNetwork], History]:
         """One network, or the members of an ensemble."""
         recipe = self.recipe
@@ -158,6 +175,7 @@ class Run:
         self, architecture: Architecture, stage: str, member: int, sample: Sample,
         epochs: int, input_term: bool = True,
     ) -> tuple[UncertainNetwork, list[dict[str, float]]]:  # fmt: skip
+        stage = self.prefix + stage
         seed = 1000 * self.seed + member
         torch.manual_seed(seed)
         network = UncertainNetwork(architecture)

@@ -62,7 +62,7 @@ class Settings:
 def run_demo(
     folder: Path,
     *,
-    recipe: str = "default",
+    recipe: str = "quick",
     seed: int = 0,
     overwrite: bool = False,
     command: str = "",

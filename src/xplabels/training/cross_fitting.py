@@ -1,0 +1,173 @@
+"""How wrong networks are on stars they did not see: what a calibration is fitted on.
+
+The validation part is a tenth of the stars; what it says of the error in a bin of labels is good
+to a few points of coverage. Where a recipe has ``calibration_folds``, each fold of the training
+part is left out once by a further network, trained like the model's own. Together these err on
+nearly ten times as many stars, none of which the network that errs has seen, and the test part
+stays untouched.
+
+They saw fewer stars than the model's network, so their errors are a little larger. Only how errors
+go with the star (:class:`~xplabels.calibration.error_shape.ErrorShape`) is taken from them as it
+is. A level is that of the model on the validation part, times that of the further networks on the
+stars left out, over theirs on the validation part: the luck of the validation stars cancels, and
+what the networks differ by does, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xplabels.calibration.error_shape import ErrorShape
+from xplabels.calibration.factors import Calibration
+from xplabels.calibration.joint import fit_joint_factor
+from xplabels.labels import Labels
+from xplabels.model import Model, propagate
+from xplabels.network import UncertainNetwork
+from xplabels.network.propagation import Propagated, Propagation
+from xplabels.training.table import TrainingTable
+
+Array = NDArray[np.float64]
+
+BLOCK = 2048
+"""Stars propagated at a time."""
+LARGEST_CORRECTION = 1.5
+"""Of a level, either way: the validation part of no table worth training on is as odd as that."""
+
+
+class Fold(NamedTuple):
+    """The stars [N] of the table that networks trained like the model's did not see."""
+
+    left_out: NDArray[np.bool_]
+    networks: tuple[UncertainNetwork, ...]
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What networks say of stars that they did not train on, beside the truth, in scaled units.
+
+    Attributes
+    ----------
+    labels
+        Predicted [N, K].
+    noise
+        Scaled noise levels [N, 2], or [N, 0].
+    residuals, label_errors
+        Known minus predicted labels and the errors of the known ones [N, K]; NaN where unknown.
+    variance, gaussian
+        The model and excess parts together, and the input part [N, K].
+    """
+
+    labels: Array
+    noise: Array
+    residuals: Array
+    label_errors: Array
+    variance: Array
+    gaussian: Array
+
+    @classmethod
+    def of(
+        cls, model: Model, networks: tuple[UncertainNetwork, ...], table: TrainingTable,
+        rows: NDArray[np.bool_],
+    ) -> Unseen:  # fmt: skip
+        """The stars ``rows`` [N] of the table, photometry as it is, by ``networks``."""
+        sample = table.sample(rows)
+        masks = networks[0].architecture.masks > 0
+        propagation = Propagation(table.feature_set, table.scaling, masks, torch.float32)
+        with torch.no_grad():
+            parts = [
+                propagate(networks, propagation, sample.block.take(some), model.recipe)
+                for some in torch.arange(len(sample)).split(BLOCK)
+            ]
+        out = Propagated(*(torch.cat(part).double() for part in zip(*parts, strict=True)))
+        return cls(
+            out.labels.numpy(),
+            sample.block.noise.double().numpy(),
+            (sample.y - out.labels).numpy(),
+            sample.y_error.double().numpy(),
+            (out.model + out.excess).numpy(),
+            out.input.clamp(min=0).numpy(),
+        )
+
+    @classmethod
+    def together(cls, parts: Sequence[Unseen]) -> Unseen:
+        """The stars of all."""
+        return cls(
+            *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls))
+        )
+
+    def shape(self) -> ErrorShape:
+        """How errors of such stars should differ from what is said, but for their level."""
+        return ErrorShape.fit(
+            self.labels, self.noise, self.residuals, self.variance + self.gaussian,
+            self.label_errors,
+        )  # fmt: skip
+
+    def level(self, shape: ErrorShape) -> Calibration:
+        """Factors that make the intervals of these stars hold their share."""
+        squares = shape.squares(self.labels, self.noise)
+        return Calibration.fit(
+            self.residuals, squares * self.variance, self.label_errors, squares * self.gaussian
+        )
+
+
+def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -> Model:
+    """The model with errors that hold what they say, on the validation part and on the folds."""
+
+    def unseen(networks: tuple[UncertainNetwork, ...], rows: NDArray[np.bool_]) -> Unseen:
+        return Unseen.of(model, networks, table, rows)
+
+    single = fit_calibration(
+        unseen(model.networks, table.validation),
+        [
+            (unseen(fold.networks, fold.left_out), unseen(fold.networks, table.validation))
+            for fold in folds
+        ],
+    )
+    model = replace(model, calibration=single)
+
+    def joint(networks: tuple[UncertainNetwork, ...], rows: NDArray[np.bool_]) -> float:
+        known = Labels(model.names, table.y[rows], table.y_error[rows])
+        prediction = replace(model, networks=networks).predict(table.stars[rows], correlations=True)
+        return fit_joint_factor(prediction, known)
+
+    factor = joint(model.networks, table.validation) * _correction(
+        [
+            (joint(fold.networks, fold.left_out), joint(fold.networks, table.validation))
+            for fold in folds
+        ]
+    )
+    return replace(model, calibration=replace(single, joint=float(factor)))
+
+
+def fit_calibration(validation: Unseen, folds: Sequence[tuple[Unseen, Unseen]] = ()) -> Calibration:
+    """The calibration of single labels.
+
+    Parameters
+    ----------
+    validation
+        What the model says of the validation part.
+    folds
+        What the networks of each fold say of the stars they left out, and of the validation part.
+    """
+    shape = Unseen.together([validation, *(left_out for left_out, _ in folds)]).shape()
+    own = validation.level(shape)
+    levels = [tuple(unseen.level(shape) for unseen in fold) for fold in folds]
+    inner = own.factor * _correction([(out.factor, val.factor) for out, val in levels])
+    outer = own.factor_95 * _correction([(out.factor_95, val.factor_95) for out, val in levels])
+    return Calibration(inner, np.maximum(outer, inner), shape=shape)
+
+
+def _correction(levels: Sequence[tuple[Array | float, Array | float]]) -> Array | float:
+    """Geometric mean over folds of the level of left-out stars over that of the validation part."""
+    if not levels:
+        return 1.0
+    mean = np.mean([np.log(out) - np.log(val) for out, val in levels], axis=0)
+    bound = np.log(LARGEST_CORRECTION)
+    found: Array = np.exp(np.clip(mean, -bound, bound))
+    return found

@@ -1,0 +1,168 @@
+"""Networks that leave out a fold of the training stars each tell how wrong errors are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from conftest import fitted, quick, relabelled, two_label_stars, weights
+from xplabels.errors import InputError
+from xplabels.giants.distance import FIRST_COPY
+from xplabels.predictive import LEVEL_68, LEVEL_95
+from xplabels.recipes import Recipe
+from xplabels.split import fold_of, part_mask, uniform
+from xplabels.training.checkpoint import Checkpoint
+from xplabels.training.cross_fitting import LARGEST_CORRECTION, Unseen, fit_calibration
+from xplabels.training.run import Run, silent
+from xplabels.training.table import training_table
+
+NAMES = ("teff", "logg")
+
+
+@pytest.fixture(scope="module")
+def stars():
+    return two_label_stars()
+
+
+# folds
+
+
+def test_folds_are_even_and_a_stars_copies_share_its_fold() -> None:
+    random = np.random.default_rng(0)
+    ids = random.integers(0, FIRST_COPY, 20_000)
+    fold = fold_of(ids, 4)
+    np.testing.assert_allclose(np.bincount(fold) / len(ids), 0.25, atol=0.015)
+    place = (uniform(ids) * 10_000).astype(int)  # as copies of a star are given their ids
+    for one in np.unique(place)[:500]:
+        assert len(set(fold[place == one])) == 1
+
+
+def runs_of(stars, recipe):
+    table = training_table(stars, NAMES, recipe, 0.1)
+    return table, list(Run(table, recipe, 1, Checkpoint(None, {}), silent).folds())
+
+
+def test_every_training_star_is_left_out_once_and_unseen_by_those_networks(stars) -> None:
+    """Labels exchanged within what a fold leaves out: no mean or scatter tells of it."""
+    recipe = quick(calibration_folds=3)
+    table, folds = runs_of(stars, recipe)
+    np.testing.assert_array_equal(np.sum([fold.left_out for fold in folds], axis=0), table.train)
+    assert not any((fold.left_out & table.validation).any() for fold in folds)
+
+    exchanged = np.flatnonzero(np.isin(stars.source_id, table.stars.source_id[folds[1].left_out]))
+    values, errors = stars.labels.values.copy(), stars.labels.errors.copy()
+    values[exchanged], errors[exchanged] = values[exchanged[::-1]], errors[exchanged[::-1]]
+    _, others = runs_of(relabelled(stars, values, errors), recipe)
+    same = [
+        np.array_equal(*(n.networks[0].out.weight.detach().numpy() for n in pair))
+        for pair in zip(folds, others, strict=True)
+    ]
+    assert same == [False, True, False]
+
+
+def test_folds_change_errors_only(stars) -> None:
+    plain, crossed = (fitted(stars, quick(calibration_folds=n)) for n in (0, 2))
+    np.testing.assert_array_equal(weights(plain), weights(crossed))
+    assert plain.calibration.factor.tolist() != crossed.calibration.factor.tolist()
+    assert list(plain.metadata["history"]) == list(crossed.metadata["history"])
+
+
+def test_the_test_part_has_no_say(stars) -> None:
+    test = part_mask(stars.source_id, "test", 0.1)
+    changed = relabelled(stars, stars.labels.values + 7.0 * test[:, None])
+    one, other = (fitted(s, quick(calibration_folds=2)).calibration for s in (stars, changed))
+    np.testing.assert_array_equal(one.factor, other.factor)
+    np.testing.assert_array_equal(one.factor_95, other.factor_95)
+    assert one.joint == other.joint
+
+
+def test_one_fold_is_an_error() -> None:
+    with pytest.raises(InputError, match="calibration_folds = 1 would leave out all stars"):
+        Recipe(calibration_folds=1)
+
+
+# what is fitted
+
+OWN = 0.2
+"""Of a network's residuals, relative to the part that all share: networks that train on three
+quarters of the semi-synthetic giants agree with that of all so well (correlation 0.96)."""
+
+
+def simulated(random, count, common, larger=1.0):
+    """Stars of which a network states errors of 1 whose true size goes with the first label.
+
+    ``common`` [count, 2] is the part of a residual that every network shares: the noise of a
+    star's own spectrum and labels. ``larger``: how much worse than the best network this one is.
+    """
+    labels, noise = common[:, 2:], np.empty((count, 0))
+    own = random.normal(0, OWN, (count, 2))
+    size = larger * true_size(labels)
+    residuals = size * (common[:, :2] + own) / np.hypot(1, OWN)
+    none = np.zeros((count, 2))
+    return Unseen(labels, noise, residuals, none, np.ones((count, 2)), none)
+
+
+def true_size(labels):
+    return np.exp(0.2 * np.clip(labels[:, :1], -2, 2))
+
+
+def common_part(random, count):
+    return np.concatenate(
+        [stats.norm.rvs(size=(count, 2), random_state=random), random.normal(size=(count, 2))], 1
+    )
+
+
+def coverage_error(calibration, random) -> list[float]:
+    """Of new stars, all and the quarter with the largest first labels, 68.3 and 95.4 %: exact."""
+    labels = random.normal(size=(4000, 2))
+    squares = calibration.shape.squares(labels, np.empty((4000, 0)))
+    found = []
+    for width, level in zip(
+        calibration.half_widths(squares, np.zeros_like(squares)), (LEVEL_68, LEVEL_95), strict=True
+    ):
+        inside = 2 * stats.norm.cdf(width / true_size(labels)) - 1
+        edge = labels[:, 0] > 0.67
+        found += [inside[:, 0].mean() - level, inside[edge, 0].mean() - level]
+    return found
+
+
+def test_folds_make_coverage_right_where_few_validation_stars_leave_it_to_luck() -> None:
+    """In the mean of many tables; the networks of folds err 10 % more, which must not count."""
+    random = np.random.default_rng(5)
+    alone, crossed = [], []
+    for _ in range(60):
+        common = common_part(random, 1000)
+        validation = simulated(random, 1000, common)
+        folds = [
+            (
+                simulated(random, 2000, common_part(random, 2000), 1.1),
+                simulated(random, 1000, common, 1.1),
+            )
+            for _ in range(4)
+        ]
+        alone.append(coverage_error(fit_calibration(validation), random))
+        crossed.append(coverage_error(fit_calibration(validation, folds), random))
+    rms = [np.sqrt(np.mean(np.square(one), axis=0)) for one in (alone, crossed)]
+    assert (rms[1] < 0.75 * rms[0]).all(), rms
+    assert np.abs(np.mean(crossed, axis=0)).max() < 0.01
+
+
+def test_a_level_is_never_corrected_by_much() -> None:
+    random = np.random.default_rng(6)
+    common = common_part(random, 1000)
+    validation = simulated(random, 1000, common)
+    odd = (simulated(random, 1000, common, 50.0), simulated(random, 1000, common))
+    plain, corrected = fit_calibration(validation), fit_calibration(validation, [odd])
+    assert (corrected.factor <= 1.01 * LARGEST_CORRECTION * plain.factor).all()
+
+
+def test_without_folds_the_validation_part_sets_all() -> None:
+    random = np.random.default_rng(7)
+    validation = simulated(random, 1000, common_part(random, 1000))
+    calibration = fit_calibration(validation)
+    shape = validation.shape()
+    np.testing.assert_array_equal(calibration.factor, validation.level(shape).factor)
+    assert replace(calibration, shape=shape).factor_95.tolist() == calibration.factor_95.tolist()
