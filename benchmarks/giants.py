@@ -70,7 +70,7 @@ from xplabels.recipes import Recipe, load_recipe
 from xplabels.split import part_mask
 from xplabels.stars import Stars
 from xplabels.training import train
-from xplabels.validation import CHOSEN_AXES, calibration_gate
+from xplabels.validation.gate import CHOSEN_AXES, calibration_gate
 
 TEST_FRACTION = 0.1
 HIDDEN_SHARE = 1 / 3

@@ -24,7 +24,8 @@ from xplabels.network.propagation import Block, Propagation
 from xplabels.prediction import Prediction
 from xplabels.report.paper_tables import TABLE_1
 from xplabels.stars import Stars
-from xplabels.validation import CHOSEN_AXES, GATED_AXES, Validation, validate
+from xplabels.validation import Validation, validate
+from xplabels.validation.gate import CHOSEN_AXES, GATED_AXES
 
 DIAGONAL_STARS, DIAGONAL_BLOCK = 4000, 64
 SHOWN = ("rmse", "robust", "slope", "robust_std_z", "coverage_68", "coverage_95")

@@ -26,7 +26,8 @@ from xplabels.model import Model
 from xplabels.prediction import Prediction
 from xplabels.split import part_mask
 from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
-from xplabels.validation import Validation, calibration_gate, validate
+from xplabels.validation import Validation, validate
+from xplabels.validation.gate import calibration_gate
 from xplabels.workflow.demo import SELECTION, TEST_FRACTION
 
 NAME = "apogee-dr17-library"

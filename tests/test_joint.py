@@ -17,7 +17,8 @@ from xplabels.model import Model
 from xplabels.prediction import Prediction, stack
 from xplabels.predictive import LEVEL_68, LEVEL_95, ellipsoid_content
 from xplabels.stars import Stars
-from xplabels.validation import calibration_gate, validate
+from xplabels.validation import validate
+from xplabels.validation.gate import calibration_gate
 
 NAMES = ("teff", "logg", "fe_h")
 

@@ -14,10 +14,10 @@ from xplabels import report
 from xplabels.cuts.flow import Cut, CutFlow
 from xplabels.labels import Labels
 from xplabels.prediction import Prediction
+from xplabels.report.calibration import joint_section
 from xplabels.report.paper_tables import TABLE_1, table_1, table_1_scores, table_3_scores
 from xplabels.report.populations import (
     flow_section,
-    joint_section,
     nitrogen_scores,
     planes_section,
     population_sections,
@@ -106,14 +106,14 @@ def test_no_planes_without_two_labels() -> None:
     few = validate(prediction, labels.select(["teff", "logg"]), resamples=0)
     assert planes_section(few, None) is None
     assert nitrogen_scores(few) == {}
-    assert [section.anchor for section in population_sections(few, None)] == ["joint", "tables"]
+    assert [section.anchor for section in population_sections(few, None)] == ["tables"]
 
 
 def test_joint_coverage_is_judged(validated: Validation) -> None:
     section = joint_section(validated)
     assert section is not None
     # nitrogen is wrong in a tenth of the stars, so that the ellipsoids hold too few
-    assert section.verdict == "fail"
+    assert section.badge.verdict == "fail"
     prediction, labels = six(4000)
     right = validate(
         prediction,
@@ -122,7 +122,7 @@ def test_joint_coverage_is_judged(validated: Validation) -> None:
     )
     good = joint_section(right)
     assert good is not None
-    assert good.verdict == "pass"
+    assert good.badge.verdict == "pass"
 
 
 def test_slopes_fall_where_the_noise_is() -> None:

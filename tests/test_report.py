@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from xplabels import output, report
 from xplabels.errors import InputError
 from xplabels.labels import Labels
 from xplabels.report import write_report
+from xplabels.report.calibration import standing
 from xplabels.report.sections import Section, Table
 from xplabels.validation import Validation, validate
 
@@ -146,6 +148,22 @@ def test_what_it_says(page: Page, validated: Validation) -> None:
     shown = f"{validated.labels['teff']['rmse']:.1f} ±"
     assert shown in page.text
     assert "✗" in page.text
+
+
+def test_the_verdict_tells_a_single_bin_from_wrong_errors(validated: Validation) -> None:
+    assert standing(validated).text == "not calibrated"  # all errors are too small
+    s = simulate(8000, dof=np.inf, seed=5)
+
+    def verdict(wrong: np.ndarray) -> str:
+        errors = s.prediction.errors * np.where(wrong[:, None], [0.7, *[1.0] * (len(NAMES) - 1)], 1)
+        prediction = replace(s.prediction, errors=errors)
+        return standing(validate(prediction, s.labels, g_mag=s.g_mag, resamples=0)).text
+
+    nobody = np.zeros(len(s.g_mag), bool)
+    assert verdict(nobody) == "calibrated"
+    some = verdict((s.g_mag > 11) & (s.g_mag < 11.5))
+    assert re.fullmatch(r"calibrated, but for 1 of \d+ bins", some), some
+    assert verdict(~nobody) == "not calibrated"
 
 
 def test_training_labels_and_a_card_of_names(

@@ -17,7 +17,8 @@ from xplabels.errors import InputError
 from xplabels.flags import Flag
 from xplabels.labels import Labels
 from xplabels.predictive import LEVEL_68, LEVEL_95
-from xplabels.validation import Validation, calibration_gate, validate
+from xplabels.validation import Validation, validate
+from xplabels.validation.gate import calibration_gate
 
 
 def run(simulated: Simulated, **options: object) -> Validation:

@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Any
 from xplabels.labels import LABELS, Labels
 from xplabels.output import REPORT_FILES, check_new_folder, whole_folder
 from xplabels.prediction import Prediction
+from xplabels.report.calibration import calibration_section, joint_section, standing
 from xplabels.report.page import template
 from xplabels.report.populations import population_metrics, population_sections
-from xplabels.report.sections import Section, card_section, provenance_section, standard_sections
-from xplabels.validation import Validation, calibration_gate
+from xplabels.report.sections import (
+    Section,
+    card_section,
+    errors_section,
+    kiel_section,
+    provenance_section,
+    scores_section,
+    summary_section,
+)
+from xplabels.validation import Validation
+from xplabels.validation.gate import calibration_gate
 from xplabels.validation.wording import format_score
 
 if TYPE_CHECKING:
@@ -99,7 +109,12 @@ def report_files(
 ) -> dict[str, bytes]:
     """The files of a report by relative name; arguments as in :func:`write_report`."""
     body = [
-        *standard_sections(validation, prediction, training_labels, provenance),
+        summary_section(validation, prediction, provenance),
+        scores_section(validation),
+        calibration_section(validation),
+        errors_section(validation, prediction, training_labels),
+        kiel_section(validation),
+        *([joint] if (joint := joint_section(validation)) else []),
         *population_sections(validation, training_labels),
         *sections,
         card_section(model_card),
@@ -142,6 +157,7 @@ def _render(
         images=images,
         n=validation.n,
         headline=_headline(validation),
+        standing=standing(validation),
         findings=calibration_gate(validation),
     )
 

@@ -1,7 +1,7 @@
 """Sections on all labels of the stars together, and on the populations they show.
 
-Abundance planes (FS24, figs 9 and 10), the stars poor in nitrogen (section 4.1), joint coverage,
-the trend to the mean, and the cut flow of the table.
+Abundance planes (FS24, figs 9 and 10), the stars poor in nitrogen (section 4.1), the trend to the
+mean, and the cut flow of the table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from xplabels.calibration.joint import JOINT_MARGIN
 from xplabels.cuts.flow import CutFlow
 from xplabels.figures import populations as figures
 from xplabels.labels import LABELS, Labels
@@ -20,7 +19,6 @@ from xplabels.report.sections import Picture, Section, Table, sample_columns, sc
 from xplabels.scores import Array, Scores, score
 from xplabels.validation import Validation
 from xplabels.validation.trend import Trend
-from xplabels.validation.wording import with_unit
 
 PLANES = (
     ("fe_h", "c_fe"), ("logg", "c_fe"), ("fe_h", "n_fe"), ("logg", "n_fe"), ("fe_h", "alpha_m"),
@@ -33,7 +31,6 @@ POOR_IN_NITROGEN = -0.4
 def population_sections(validation: Validation, training_labels: Labels | None) -> list[Section]:
     """The sections here that need nothing but a validation, as far as they say something."""
     made = [
-        joint_section(validation),
         planes_section(validation, training_labels),
         tables_section(validation),
     ]
@@ -144,44 +141,6 @@ def nitrogen_table(validation: Validation) -> tuple[Table | None, list[str]]:
         "are larger there."
     )
     return Table("Stars poor in nitrogen", header, rows), [text]
-
-
-def joint_section(validation: Validation) -> Section | None:
-    """Joint coverage of all labels, or None where no correlations were predicted."""
-    joint = validation.joint
-    if joint is None:
-        return None
-    findings = joint.violations(validation.margin)
-    rows = [
-        [title, f"{100 * joint.value[key]:.2f} ± {100 * joint.error[key]:.2f}"]
-        for key, title in (("coverage_68", "inside 68.3 % [%]"), ("coverage_95", "95.4 % [%]"))
-    ]
-    rows.append(
-        ["distance of the PIT", f"{joint.value['pit_distance']:.4f} ± "
-         f"{joint.error['pit_distance']:.4f}"]
-    )  # fmt: skip
-    symbols = ", ".join(with_unit(name) for name in joint.names)
-    return Section(
-        "joint",
-        "All labels together",
-        [
-            f"The ellipsoid in {len(joint.names)} dimensions ({symbols}) that the stated errors "
-            "and correlations make should hold as many stars as it says, within "
-            f"{100 * validation.margin * JOINT_MARGIN:g} points."
-        ],
-        [Table(f"Joint coverage, N = {joint.n:,}; ± is the bootstrap error", ["", "share"], rows)],
-        [
-            Picture(
-                "joint",
-                figures.joint_curve(joint.content, validation.margin * JOINT_MARGIN),
-                "Joint coverage at every level",
-                "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of right "
-                "predictions; bars: the margins.",
-            )
-        ],
-        verdict="fail" if findings else "pass",
-        findings=findings,
-    )
 
 
 def trend_section(trend: Trend) -> Section:

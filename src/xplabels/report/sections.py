@@ -1,7 +1,7 @@
 """What a report says, as data: sections of paragraphs, tables and pictures.
 
-A new table or figure is one more entry in :func:`standard_sections`, or a :class:`Section` that
-the caller hands to :func:`xplabels.report.write_report`.
+A new table or figure is one more section in :func:`xplabels.report.write_report`, or a
+:class:`Section` that the caller hands to it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,11 @@ from numpy.typing import NDArray
 
 from xplabels import figures
 from xplabels.flags import UNFLAGGED
-from xplabels.labels import LABELS, Labels
+from xplabels.labels import Labels
 from xplabels.prediction import PARTS, Prediction
-from xplabels.scores import BIN_STARS, SCORES, Bin, Scores
+from xplabels.scores import SCORES, Scores
 from xplabels.validation import (
-    CHOSEN_AXES,
-    COVERAGE_MARGIN,
-    GATED_AXES,
-    PREDICTED,
     Validation,
-    calibration_gate,
 )
 from xplabels.validation.wording import as_json, format_score, with_unit
 
@@ -37,7 +32,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table; ``verdict`` is ``pass``, ``fail`` or empty and colours it."""
+    """Text that ``verdict`` colours: ``pass``, ``partly``, ``fail`` or empty."""
 
     text: str
     verdict: str = ""
@@ -76,25 +71,9 @@ class Section:
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     commands: Sequence[str] = ()
-    verdict: str = ""
+    badge: Cell | None = None
     findings: Sequence[str] = ()
     html: str = ""
-
-
-def standard_sections(
-    validation: Validation,
-    prediction: Prediction,
-    training_labels: Labels | None,
-    provenance: Mapping[str, Any],
-) -> list[Section]:
-    """The sections that every report has."""
-    return [
-        summary_section(validation, prediction, provenance),
-        scores_section(validation),
-        calibration_section(validation),
-        errors_section(validation, prediction, training_labels),
-        kiel_section(validation),
-    ]
 
 
 def summary_section(
@@ -162,97 +141,6 @@ def scores_section(validation: Validation) -> Section:
         "Sanders (2024).",
     )
     return Section("accuracy", "Accuracy", [UNFLAGGED], tables, [picture])
-
-
-def calibration_section(validation: Validation) -> Section:
-    """Whether the stated errors are right: the gate, curves, z, bins."""
-    findings = calibration_gate(validation)
-    text = (
-        "Stated 68.3 and 95.4 % intervals must cover within 2.5 points, the robust standard "
-        "deviation of z must lie within 0.95-1.05, and in every bin of at least "
-        f"{BIN_STARS} stars along {', '.join(_plain(a) for a in GATED_AXES)} the 68.3 % interval "
-        "must cover within the larger of 6 points and 3.5 binomial sigma. The labels' own errors "
-        "are included."
-    )
-    if validation.margin != 1:
-        text += f" Here every tolerance counts {validation.margin:g} times."
-    shape = (
-        "The predictive distribution is a Student-t fixed by the two stated half-widths (a "
-        "Gaussian where the outer is twice the inner). Heavier tails than a Gaussian's give a "
-        "standard deviation of z above 1 with right intervals. Along a known label, predictions "
-        "that tend to the mean cover too little at the ends; along a predicted label they cover "
-        "alike everywhere if each prediction is a proper posterior distribution."
-    )
-    judged = _judged_bins(validation)
-    pictures = [
-        Picture(
-            "calibration",
-            figures.calibration_curve(
-                validation.names,
-                sample_columns(validation, "pit"),
-                validation.margin * COVERAGE_MARGIN,
-            ),
-            "Calibration at every level",
-            "Left: observed minus stated coverage of central intervals. Right: probability "
-            "integral transform, flat if the errors are right. Grey: 95 % of right "
-            "predictions; bars: the margins at the stated levels.",
-        ),
-        Picture(
-            "z",
-            figures.z_histograms(
-                validation.names, sample_columns(validation, "z"), sample_columns(validation, "dof")
-            ),
-            "Residuals over errors",
-            "z with the label's error included, the unit Gaussian, and the distribution that the "
-            "two half-widths state. As figure 7 of Fallows & Sanders (2024), with the tails on a "
-            "logarithmic scale below.",
-        ),
-    ]
-    if judged:
-        pictures.append(
-            Picture(
-                "coverage_bins",
-                figures.coverage_by_bins(validation.names, judged),
-                "Coverage in bins",
-                f"Bins of at least {BIN_STARS} stars; grey: tolerance.",
-            )
-        )
-    return Section(
-        "calibration",
-        "Calibration",
-        [text, shape],
-        [bin_table(validation, axis) for axis in validation.bins],
-        pictures,
-        verdict="fail" if findings else "pass",
-        findings=findings,
-    )
-
-
-def bin_table(validation: Validation, axis: str) -> Table:
-    """Coverage along one axis: a row a bin, a column a label, with pass or fail."""
-    by_label = validation.bins[axis]
-    edges = sorted({(one.low, one.high) for row in by_label.values() for one in row})
-    lookup = {(name, one.low): one for name, row in by_label.items() for one in row}
-    rows: list[list[str | Cell]] = []
-    for low, high in edges:
-        row: list[str | Cell] = [f"{low:g} to {high:g}"]
-        most: Bin | None = None
-        for name in validation.names:
-            one = lookup.get((name, low))
-            if one is None:
-                row.append("-")
-                continue
-            most = one if most is None or one.scores.n > most.scores.n else most
-            verdict = {True: "pass", False: "fail", None: ""}[one.within(validation.margin)]
-            row.append(Cell(score_text(one.scores, "coverage_68"), verdict))
-        rows.append([row[0], "0" if most is None else most.counted, *row[1:]])
-    return Table(
-        f"Coverage of the 68.3 % interval along {_plain(axis)}; bins under {BIN_STARS} stars are "
-        "not judged",
-        [_plain(axis), "N", *validation.names],
-        rows,
-        folded=axis not in GATED_AXES,
-    )
 
 
 def errors_section(
@@ -352,41 +240,12 @@ def sample_columns(validation: Validation, attribute: str) -> Array:
     return found
 
 
-def _judged_bins(
-    validation: Validation,
-) -> dict[str, list[tuple[Array, Array, Array, Array]]]:
-    chosen = dict.fromkeys((*GATED_AXES, *CHOSEN_AXES))
-    found = {}
-    for axis in (axis for axis in chosen if axis in validation.bins):
-        rows = [
-            [one for one in validation.bins[axis][name] if one.judged] for name in validation.names
-        ]
-        if any(rows):
-            found[axis] = [
-                (
-                    np.array([(one.low, one.high) for one in row]).reshape(-1, 2),
-                    np.array([one.scores["coverage_68"] for one in row]),
-                    np.array([one.tolerance(validation.margin) for one in row]),
-                    np.array([one.scores.n for one in row]),
-                )
-                for row in rows
-            ]
-    return found
-
-
 def score_text(scores: Scores, key: str) -> str:
     return format_score(scores, key).replace("+-", "±")
 
 
 def _spaced(key: str) -> str:
     return key.replace("_", " ")
-
-
-def _plain(axis: str) -> str:
-    """An axis in words: ``fe_h_predicted`` -> ``predicted fe_h [dex]``."""
-    base = axis.removesuffix(PREDICTED)
-    title = with_unit(base) if base in LABELS else {"g_mag": "G", "bp_rp": "BP-RP"}[base] + " [mag]"
-    return f"predicted {title}" if base != axis else title
 
 
 def mapping_table(caption: str, mapping: Mapping[str, Any]) -> Table:
