@@ -33,6 +33,7 @@ MORE = [
     ("simulate short.csv --seed -1 --output s.parquet", "--seed: -1 is no seed"),
     ("giants --seed -1 --output s.parquet", "--seed: -1 is no seed"),
     ("train some.csv --seed -1 --output m", "--seed: -1 is no seed"),
+    ("train some.csv --device tpu --output m", "device 'tpu' cannot be used: .*; choose cpu"),
     ("train some.csv --labels teff --recipe w.toml --output m", "w.toml: label_weights names n_fe"),
     ("explain none some.csv --coefficients 0 --output e", "--coefficients: 0 is too few"),
     ("explain none some.csv --max-extinction nan --output e", "nan is not above 0"),

@@ -65,6 +65,7 @@ def add(verbs: Verbs) -> None:
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels.labels import check_names
+    from xplabels.model.device import check_device
     from xplabels.output import MODEL_FILES, check_new_folder
     from xplabels.selection import Selection
     from xplabels.split import check_test_fraction
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
     selection = Selection.of(args.ranges, names if args.complete else ())
     recipe = recipe_for(args.recipe, names)
     check_test_fraction(args.test_fraction)
+    check_device(args.device)
     check_new_folder(args.output, MODEL_FILES, args.overwrite)
     # a table of labels may hold others, with sentinels: they are nobody's business here
     needed = tuple(dict.fromkeys((*names, *selection.ranges)))
