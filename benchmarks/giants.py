@@ -62,7 +62,7 @@ from giants_words import seeded, show
 from xplabels.archive import read
 from xplabels.features import AUXILIARY
 from xplabels.giants import NAMES
-from xplabels.giants.distance import FIRST_COPY
+from xplabels.giants.copies import FIRST_COPY
 from xplabels.labels import Labels
 from xplabels.model import Model
 from xplabels.prediction import Prediction

@@ -17,7 +17,7 @@ from giants_words import markdown
 from xplabels.features import input_variance
 from xplabels.flags import UNUSABLE
 from xplabels.giants import NAMES
-from xplabels.giants.distance import FIRST_COPY, copy_ids
+from xplabels.giants.copies import FIRST_COPY, copy_ids
 from xplabels.labels import Labels
 from xplabels.model import Model
 from xplabels.network.propagation import Block, Propagation

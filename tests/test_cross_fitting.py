@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from conftest import fitted, quick, relabelled, two_label_stars, weights
 from xplabels.errors import InputError
-from xplabels.giants.distance import FIRST_COPY
+from xplabels.giants.copies import FIRST_COPY, copy_ids
+from xplabels.model import Model
 from xplabels.predictive import LEVEL_68, LEVEL_95
 from xplabels.recipes import Recipe
-from xplabels.split import fold_of, part_mask, uniform
+from xplabels.split import fold_of, part_mask
+from xplabels.synthetic import simulate_stars
+from xplabels.training import cross_fitting
 from xplabels.training.checkpoint import Checkpoint
-from xplabels.training.cross_fitting import LARGEST_CORRECTION, Unseen, fit_calibration
+from xplabels.training.cross_fitting import (
+    LARGEST_CORRECTION,
+    Unseen,
+    calibrated,
+    fit_calibration,
+)
 from xplabels.training.run import Run, silent
 from xplabels.training.table import training_table
 
@@ -31,18 +40,16 @@ def stars():
 
 
 def test_folds_are_even_and_a_stars_copies_share_its_fold() -> None:
-    random = np.random.default_rng(0)
-    ids = random.integers(0, FIRST_COPY, 20_000)
+    ids = np.random.default_rng(0).integers(0, FIRST_COPY, 20_000)
     fold = fold_of(ids, 4)
     np.testing.assert_allclose(np.bincount(fold) / len(ids), 0.25, atol=0.015)
-    place = (uniform(ids) * 10_000).astype(int)  # as copies of a star are given their ids
-    for one in np.unique(place)[:500]:
-        assert len(set(fold[place == one])) == 1
+    for copies in copy_ids(ids[:300], 2):
+        np.testing.assert_array_equal(fold_of(copies, 4), fold[:300])
 
 
 def runs_of(stars, recipe):
     table = training_table(stars, NAMES, recipe, 0.1)
-    return table, list(Run(table, recipe, 1, Checkpoint(None, {}), silent).folds())
+    return table, list(Run(table, recipe, 1, Checkpoint(None, {}), silent).calibration_folds())
 
 
 def test_every_training_star_is_left_out_once_and_unseen_by_those_networks(stars) -> None:
@@ -150,19 +157,103 @@ def test_folds_make_coverage_right_where_few_validation_stars_leave_it_to_luck()
     assert np.abs(np.mean(crossed, axis=0)).max() < 0.01
 
 
-def test_a_level_is_never_corrected_by_much() -> None:
+@pytest.mark.parametrize("size", [50.0, 0.02])
+def test_a_level_is_never_corrected_by_much(size) -> None:
     random = np.random.default_rng(6)
     common = common_part(random, 1000)
     validation = simulated(random, 1000, common)
-    odd = (simulated(random, 1000, common, 50.0), simulated(random, 1000, common))
-    plain, corrected = fit_calibration(validation), fit_calibration(validation, [odd])
-    assert (corrected.factor <= 1.01 * LARGEST_CORRECTION * plain.factor).all()
+    odd = (simulated(random, 1000, common, size), simulated(random, 1000, common))
+    shape = Unseen.together([validation, odd[0]]).shape()
+    corrected, own = fit_calibration(validation, [odd]), validation.level(shape)
+    bound = LARGEST_CORRECTION if size > 1 else 1 / LARGEST_CORRECTION
+    np.testing.assert_allclose(corrected.factor, bound * own.factor)
+    np.testing.assert_allclose(corrected.factor_95, bound * own.factor_95)
 
 
 def test_without_folds_the_validation_part_sets_all() -> None:
     random = np.random.default_rng(7)
     validation = simulated(random, 1000, common_part(random, 1000))
     calibration = fit_calibration(validation)
-    shape = validation.shape()
-    np.testing.assert_array_equal(calibration.factor, validation.level(shape).factor)
-    assert replace(calibration, shape=shape).factor_95.tolist() == calibration.factor_95.tolist()
+    level = validation.level(validation.shape())
+    np.testing.assert_array_equal(calibration.factor, level.factor)
+    np.testing.assert_array_equal(
+        calibration.factor_95, np.maximum(level.factor_95, level.factor)
+    )  # fmt: skip
+
+
+def test_no_network_is_asked_about_stars_it_saw(monkeypatch) -> None:
+    """Every network that the calibration asks, by the stars it is asked about."""
+    stars, _ = simulate_stars(1500, labels=NAMES, widths=(6, 5), noise=5.0, seed=3)
+    recipe = quick(calibration_folds=2)
+    table, folds = runs_of(stars, recipe)
+    model = fitted(stars, recipe)
+    saw = {fold.networks: table.train & ~fold.left_out for fold in folds}
+    saw[model.networks] = table.train
+    whole = table.sample(np.ones(len(table.train), bool)).block.x
+    asked: list[tuple[int, int]] = []
+
+    def unseen(model, networks, sample):
+        rows = [int(torch.nonzero((whole == x).all(dim=1))[0, 0]) for x in sample.block.x]
+        assert not saw[networks][rows].any()
+        asked.append((id(networks), len(rows)))
+        return real(model, networks, sample)
+
+    def predict(model, given, **keys):
+        rows = np.isin(table.stars.source_id, given.source_id)
+        assert not saw[model.networks][rows].any()
+        asked.append((id(model.networks), int(rows.sum())))
+        return predicted(model, given, **keys)
+
+    real, predicted = Unseen.of, Model.predict
+    monkeypatch.setattr(Unseen, "of", unseen)
+    monkeypatch.setattr(Model, "predict", predict)
+    calibrated(model, table, folds)
+    n = int(table.validation.sum())
+    once = [(id(model.networks), n)]
+    for fold in folds:
+        once += [(id(fold.networks), int(fold.left_out.sum())), (id(fold.networks), n)]
+    assert sorted(asked) == sorted(2 * once)  # for single labels, and for all together
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ({"val": 1.2, "left out": 1.5, "again": 1.25}, 1.2 * 1.5 / 1.25),
+        ({"val": 1.2, "left out": None, "again": 1.25}, 1.2),
+        ({"val": 1.2, "left out": 1.5, "again": None}, 1.2),
+        ({"val": None, "left out": 1.5, "again": None}, 1.0),
+    ],
+)
+def test_the_joint_factor_is_corrected_by_folds_that_tell(stars, monkeypatch, told, wanted) -> None:
+    recipe = quick(calibration_folds=2)
+    table, folds = runs_of(stars, recipe)
+    model = fitted(stars, recipe)
+
+    def factor(prediction, known):
+        if len(prediction) != table.validation.sum():
+            return told["left out"]
+        own = np.array_equal(prediction.values, model.predict(validation).values)
+        return told["val" if own else "again"]
+
+    validation = table.stars[table.validation]
+    monkeypatch.setattr(cross_fitting, "fit_joint_factor", factor)
+    assert calibrated(model, table, folds).calibration.joint == pytest.approx(wanted)
+
+
+def test_too_few_stars_in_a_fold_are_told_before_training(stars) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"only \d+ stars of fold \d+ of 20 have teff, 30 are needed .*; give fewer "
+        r"calibration_folds \(the recipe quick has none\), or more stars",
+    ):
+        fitted(stars, quick(calibration_folds=20))
+
+
+def test_a_model_from_before_folds_has_none(tmp_path, stars) -> None:
+    folder = tmp_path / "model"
+    fitted(stars, quick(calibration_folds=2)).save(folder)
+    assert Model.load(folder).recipe.calibration_folds == 2
+    described = json.loads((folder / "model.json").read_text())
+    del described["recipe"]["calibration_folds"]
+    (folder / "model.json").write_text(json.dumps(described))
+    assert Model.load(folder).recipe.calibration_folds == 0

@@ -24,7 +24,7 @@ from xplabels.giants import (
     semi_synthetic_giants,
 )
 from xplabels.giants.bossbrain import load_emulator
-from xplabels.giants.distance import (
+from xplabels.giants.copies import (
     BRIGHTEST,
     FAINTEST,
     FIRST_COPY,

@@ -107,7 +107,7 @@ def test_stars_that_lack_a_label_are_left_out_and_few_tell_nothing() -> None:
     labels.values[:220, 1] = np.nan
     everyone = np.ones(300, bool)
     assert joint_coverage(prediction, labels, NAMES, everyone, resamples=2).n == 80
-    assert fit_joint_factor(prediction, labels) == 1.0
+    assert fit_joint_factor(prediction, labels) is None
     assert joint_coverage(prediction, labels, NAMES[:1], everyone) is None
     assert joint_coverage(replace(prediction, correlations=None), labels, NAMES, everyone) is None
     labels.values[:] = np.nan

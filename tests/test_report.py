@@ -164,6 +164,11 @@ def test_the_verdict_tells_a_single_bin_from_wrong_errors(validated: Validation)
     some = verdict((s.g_mag > 11) & (s.g_mag < 11.5))
     assert re.fullmatch(r"calibrated, but for 1 of \d+ bins", some), some
     assert verdict(~nobody) == "not calibrated"
+    # right in all, wrong in many bins: too small for bright stars, too large for faint ones
+    halves = np.where(s.g_mag < np.median(s.g_mag), 0.8, 1.25)[:, None]
+    prediction = replace(s.prediction, errors=s.prediction.errors * halves)
+    both = validate(prediction, s.labels, g_mag=s.g_mag, resamples=0)
+    assert standing(both).text == "not calibrated"
 
 
 def test_training_labels_and_a_card_of_names(

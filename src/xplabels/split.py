@@ -50,9 +50,14 @@ def part_mask(source_id: NDArray[np.int64], part: Part, test_fraction: float) ->
     return u >= test_fraction + VALIDATION_FRACTION
 
 
-PLACES = 10_000
-"""Stars whose hashes lie in the same of so many equal parts share every fold: fainter copies of a
-star (:mod:`xplabels.giants.distance`) do."""
+SLICES = 10_000
+"""Stars whose hashes lie in the same of so many equal parts of 0-1 share every split and fold: a
+star's fainter copies (:mod:`xplabels.giants.copies`) have such ids."""
+
+
+def slice_of(source_id: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of the :data:`SLICES` the hash of each star [N] lies in."""
+    return np.floor(SLICES * uniform(source_id)).astype(np.int64)
 
 
 def fold_of(source_id: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
@@ -63,4 +68,4 @@ def fold_of(source_id: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
     >>> np.bincount(fold_of(np.arange(1000), 4)).tolist()
     [250, 253, 237, 260]
     """
-    return (uniform(source_id) * PLACES).astype(np.int64) % folds
+    return slice_of(source_id) % folds

@@ -3,7 +3,7 @@
 A network's residuals are smallest on the stars it trained on, and how much smaller they are there
 depends on the star: faint ones and rare ones are learnt by heart more than others. One factor for
 all cannot mend that. Here ln(factor) is a polynomial in the noise level and the predicted labels,
-fitted to validation stars under a heavy-tailed likelihood; the calibration then sets the level. A
+fitted to unseen stars under a heavy-tailed likelihood; the calibration then sets the level. A
 factor multiplies every part of a star's error alike.
 """
 
@@ -22,7 +22,7 @@ LARGEST = 2.0
 PENALTY = 30.0
 """On the sum of squared coefficients; thousands of stars outweigh it, a few do not."""
 STARS_A_TERM = 20
-"""With fewer validation stars for each term of the polynomial the errors keep their shape."""
+"""With fewer such stars for each term of the polynomial the errors keep their shape."""
 DOF = 4.0
 """Of the Student t likelihood."""
 
@@ -71,7 +71,7 @@ class ErrorShape:
         variance: NDArray[np.float64],
         label_errors: NDArray[np.float64],
     ) -> ErrorShape:
-        """The shape with which the errors of validation stars are most likely.
+        """The shape with which the errors of unseen stars are most likely.
 
         Parameters
         ----------

@@ -7,15 +7,17 @@ their own factor. A factor multiplies every part of the error alike.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from xplabels.calibration.error_shape import ErrorShape
-from xplabels.network.likelihood import Likelihood
 from xplabels.predictive import LEVEL_68, LEVEL_95
+
+if TYPE_CHECKING:
+    from xplabels.network.likelihood import Likelihood
 
 HALF_WIDTH_50 = float(stats.norm.ppf(0.75))
 """Half-width of a Gaussian's central half, in standard deviations."""
@@ -82,9 +84,9 @@ class Calibration:
         Parameters
         ----------
         residuals, variance, label_errors, gaussian
-            [N, K] of validation stars; NaN where a label is unknown. Variance and its Gaussian
-            part are those of :meth:`half_widths`, to which the label's error is added in
-            quadrature, twice for 95.4 %.
+            [N, K] of stars that the network did not see; NaN where a label is unknown. Variance
+            and its Gaussian part are those of :meth:`half_widths`, to which the label's error is
+            added in quadrature, twice for 95.4 %.
         """
 
         def quantile(known: NDArray[np.float64], share: NDArray[np.float64], level: float) -> Any:

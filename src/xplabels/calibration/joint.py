@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 JOINT_MARGIN = 0.03
 """How far the joint coverages may be from 68.3 and 95.4 %."""
 FEWEST_STARS, FACTOR_RANGE, BISECTIONS = 100, (0.25, 4.0), 30
-"""Validation stars without which no joint factor is fitted, and how it is sought."""
+"""Stars without which no joint factor is fitted, and how it is sought."""
 
 
 @dataclass(frozen=True)
@@ -121,24 +121,24 @@ def joint_coverage(
     return Joint(tuple(names), content, value, error)
 
 
-def fit_joint_factor(prediction: Prediction, labels: Labels) -> float:
+def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
     """What multiplies all errors so that the joint 68.3 % ellipsoids hold their share.
 
     Intervals of single labels are calibrated in their core and outer part; ellipsoids in several
     dimensions depend on what lies between, and stars of which one label is far off are more
-    numerous the more labels there are. 1 where it cannot be told.
+    numerous the more labels there are. None where fewer than 100 stars tell.
 
     Parameters
     ----------
     prediction
-        Of validation stars, with correlations.
+        Of stars that the network did not see, with correlations.
     labels
         Their known labels.
     """
     names = tuple(name for name in prediction.names if name in labels.names)
     residuals = _Residuals.of(prediction, labels, names, np.ones(len(prediction), bool))
     if residuals is None or len(residuals.values) < FEWEST_STARS:
-        return 1.0
+        return None
     low, high = FACTOR_RANGE
     for _ in range(BISECTIONS):
         middle = np.sqrt(low * high)

@@ -99,7 +99,7 @@ class Unshrinking:
         inner = np.where(fitted, _factor(residuals, stretched.errors, errors, "factor"), 1.0)
         outer = np.where(fitted, _factor(residuals, stretched.errors_95, errors, "factor_95"), 1.0)
         calibrated = cls(mean, spread, strength, inner, outer, 1.0)
-        joint = fit_joint_factor(calibrated.apply(prediction), known)
+        joint = fit_joint_factor(calibrated.apply(prediction), known) or 1.0
         return replace(calibrated, joint=joint)
 
     def caveats(self, names: Sequence[str]) -> list[str]:

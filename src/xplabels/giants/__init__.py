@@ -21,7 +21,7 @@ from xplabels.errors import InputError
 from xplabels.features.projection import Projection, default_projection
 from xplabels.giants import relations
 from xplabels.giants.bossbrain import DISTRIBUTION, VERSION, load_emulator
-from xplabels.giants.distance import copy_ids, draw_dimming, farther
+from xplabels.giants.copies import copy_ids, draw_dimming, farther
 from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, emulator_labels
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.labels import Labels
@@ -55,7 +55,7 @@ def semi_synthetic_giants(
     ----------
     copies
         Of each star: C, N and mass drawn anew, the star moved farther away, and noise added so
-        that it is what a star so faint has (see :mod:`xplabels.giants.distance`). A copy has a
+        that it is what a star so faint has (see :mod:`xplabels.giants.copies`). A copy has a
         source_id that no real star has, on its star's side of every split.
     seed
         Everything follows from it.

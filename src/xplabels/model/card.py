@@ -62,7 +62,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
     if flow := metadata.get("selection", {}).get("flow"):
         lines += ["", "## Selection of stars", "", *(f"- {line}" for line in flow)]
     if "validation" in metadata:
-        lines += ["", "## Validation part (the calibration was fitted on it)", ""]
+        lines += ["", "## Validation part (the calibration knows it)", ""]
         lines += _table(model, metadata["validation"])
     if test is not None:
         lines += ["", "## Test part (never trained on)", "", *_table(model, test)]

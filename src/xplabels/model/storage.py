@@ -280,7 +280,8 @@ def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> Unshrinki
 
 def _recipe(description: dict[str, Any]) -> Recipe:
     try:
-        return parse_recipe(description["recipe"], "model.json")
+        # a model from before there were such folds was calibrated without them
+        return parse_recipe({"calibration_folds": 0} | description["recipe"], "model.json")
     except InputError as error:
         made = description.get("versions", {}).get("xplabels", "another version")
         raise InputError(

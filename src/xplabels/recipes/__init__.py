@@ -191,7 +191,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "passes": (2, 1e6),
     "members": (1, 1000),
     "folds": (1, 1000),
-    "calibration_folds": (0, 100),
+    "calibration_folds": (0, 20),
     "dof": (1, 1e6),
     "learning_rate": (1e-8, 10),
     "weight_decay": (0, 10),

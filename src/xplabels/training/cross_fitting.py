@@ -30,6 +30,7 @@ from xplabels.labels import Labels
 from xplabels.model import Model, propagate
 from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Propagated, Propagation
+from xplabels.training.optimisation import Sample
 from xplabels.training.table import TrainingTable
 
 Array = NDArray[np.float64]
@@ -37,11 +38,11 @@ Array = NDArray[np.float64]
 BLOCK = 2048
 """Stars propagated at a time."""
 LARGEST_CORRECTION = 1.5
-"""Of a level, either way: the validation part of no table worth training on is as odd as that."""
+"""Of a level, either way: more is not the luck of the validation part, but a fold gone wrong."""
 
 
 class Fold(NamedTuple):
-    """The stars [N] of the table that networks trained like the model's did not see."""
+    """Networks trained like the model's without the stars ``left_out`` [N] of the table."""
 
     left_out: NDArray[np.bool_]
     networks: tuple[UncertainNetwork, ...]
@@ -58,7 +59,7 @@ class Unseen:
     noise
         Scaled noise levels [N, 2], or [N, 0].
     residuals, label_errors
-        Known minus predicted labels and the errors of the known ones [N, K]; NaN where unknown.
+        Known minus predicted labels, NaN where unknown, and the errors of the known ones [N, K].
     variance, gaussian
         The model and excess parts together, and the input part [N, K].
     """
@@ -71,14 +72,10 @@ class Unseen:
     gaussian: Array
 
     @classmethod
-    def of(
-        cls, model: Model, networks: tuple[UncertainNetwork, ...], table: TrainingTable,
-        rows: NDArray[np.bool_],
-    ) -> Unseen:  # fmt: skip
-        """The stars ``rows`` [N] of the table, photometry as it is, by ``networks``."""
-        sample = table.sample(rows)
+    def of(cls, model: Model, networks: tuple[UncertainNetwork, ...], sample: Sample) -> Unseen:
+        """What ``networks`` in the place of the model's say, photometry as it is."""
         masks = networks[0].architecture.masks > 0
-        propagation = Propagation(table.feature_set, table.scaling, masks, torch.float32)
+        propagation = Propagation(model.feature_set, model.scaling, masks, torch.float32)
         with torch.no_grad():
             parts = [
                 propagate(networks, propagation, sample.block.take(some), model.recipe)
@@ -118,31 +115,31 @@ class Unseen:
 
 def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -> Model:
     """The model with errors that hold what they say, on the validation part and on the folds."""
-
-    def unseen(networks: tuple[UncertainNetwork, ...], rows: NDArray[np.bool_]) -> Unseen:
-        return Unseen.of(model, networks, table, rows)
-
+    validation = table.sample(table.validation)
     single = fit_calibration(
-        unseen(model.networks, table.validation),
+        Unseen.of(model, model.networks, validation),
         [
-            (unseen(fold.networks, fold.left_out), unseen(fold.networks, table.validation))
+            (Unseen.of(model, fold.networks, table.sample(fold.left_out)),
+             Unseen.of(model, fold.networks, validation))
             for fold in folds
         ],
-    )
+    )  # fmt: skip
     model = replace(model, calibration=single)
 
-    def joint(networks: tuple[UncertainNetwork, ...], rows: NDArray[np.bool_]) -> float:
+    def joint(networks: tuple[UncertainNetwork, ...], rows: NDArray[np.bool_]) -> float | None:
         known = Labels(model.names, table.y[rows], table.y_error[rows])
         prediction = replace(model, networks=networks).predict(table.stars[rows], correlations=True)
         return fit_joint_factor(prediction, known)
 
-    factor = joint(model.networks, table.validation) * _correction(
-        [
-            (joint(fold.networks, fold.left_out), joint(fold.networks, table.validation))
-            for fold in folds
-        ]
-    )
-    return replace(model, calibration=replace(single, joint=float(factor)))
+    factor = joint(model.networks, table.validation)
+    if factor is None:
+        return model
+    pairs = [
+        (joint(fold.networks, fold.left_out), joint(fold.networks, table.validation))
+        for fold in folds
+    ]
+    told = [(out, val) for out, val in pairs if out is not None and val is not None]
+    return replace(model, calibration=replace(single, joint=float(factor * _correction(told))))
 
 
 def fit_calibration(validation: Unseen, folds: Sequence[tuple[Unseen, Unseen]] = ()) -> Calibration:
@@ -160,7 +157,7 @@ def fit_calibration(validation: Unseen, folds: Sequence[tuple[Unseen, Unseen]] =
     levels = [tuple(unseen.level(shape) for unseen in fold) for fold in folds]
     inner = own.factor * _correction([(out.factor, val.factor) for out, val in levels])
     outer = own.factor_95 * _correction([(out.factor_95, val.factor_95) for out, val in levels])
-    return Calibration(inner, np.maximum(outer, inner), shape=shape)
+    return Calibration(inner, outer, shape=shape)
 
 
 def _correction(levels: Sequence[tuple[Array | float, Array | float]]) -> Array | float:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xplabels.features.projection import FLUX_UNIT, Projection, default_projection
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
-from xplabels.split import fold_of
 from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import Fold
 from xplabels.training.dust import Dust
@@ -108,18 +108,18 @@ class Run:
         networks, history = one_or_more()
         return tuple(network.cpu() for network in networks), history
 
-    def folds(self) -> Iterator[Fold]:
+    def calibration_folds(self) -> Iterator[Fold]:
         """For each fold of the training stars, networks like the run's that never saw it."""
-        table, count = self.table, self.recipe.calibration_folds
-        fold = fold_of(table.stars.source_id, max(count, 1))
-        for number in range(count):
-            left_out = table.train & (fold == number)
-            run = Run(
-                replace(table, train=table.train & ~left_out), self.recipe, self.seed,
-                self.checkpoint, self.progress, self.device, f"fold-{number + 1}-",
-            )  # fmt: skip
-            networks, _ = run.networks()
-            yield Fold(left_out, networks)
+        folds = self.table.folds(self.recipe.calibration_folds)
+        for number, left_out in enumerate(folds, start=1):
+            yield Fold(left_out, self._without(left_out, f"fold-{number}-"))
+
+    def _without(
+        self, left_out: NDArray[np.bool_], prefix: str
+    ) -> tuple[UncertainNetwork, ...]:  # a run of its own, whose tensors go when it ends
+        kept = replace(self.table, train=self.table.train & ~left_out)
+        run = Run(kept, self.recipe, self.seed, self.checkpoint, self.progress, self.device, prefix)
+        return run.networks()[0]
 
     def _alike(self) -> tuple[list[UncertainNetwork], History]:
         """One network, or the members of an ensemble."""

@@ -18,7 +18,7 @@ from xplabels.flags import UNUSABLE, Flag
 from xplabels.labels import Labels
 from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe
-from xplabels.split import part_mask
+from xplabels.split import fold_of, part_mask
 from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.training.optimisation import Sample
 
@@ -43,6 +43,12 @@ class TrainingTable:
     @property
     def x(self) -> NDArray[np.float64]:
         return self.features.x
+
+    def folds(self, count: int) -> Iterator[NDArray[np.bool_]]:
+        """The stars [N] of each of ``count`` parts of the training part."""
+        if count:
+            fold = fold_of(self.stars.source_id, count)
+            yield from (self.train & (fold == number) for number in range(count))
 
     def sample(self, rows: NDArray[np.bool_], device: str = "cpu") -> Sample:
         """Float32 tensors of some stars."""
@@ -150,9 +156,26 @@ def training_table(
     with located(stars.where):
         noise = feature_set.noise_levels(features)
         scaling = Scaling.fit(features.x[train], y[train], feature_set.names, names, noise[train])
-    return TrainingTable(
+    table = TrainingTable(
         stars, names, feature_set, features, y, y_error, train, validation, scaling
     )
+    if recipe.recalibrate:
+        _check_folds(table, recipe.calibration_folds)
+    return table
+
+
+def _check_folds(table: TrainingTable, count: int) -> None:
+    """Raise :class:`InputError` unless every fold can tell of the errors of every label."""
+    for number, left_out in enumerate(table.folds(count), start=1):
+        known = np.isfinite(table.y[left_out]).sum(axis=0)
+        if known.min() < SMALLEST_VALIDATION:
+            raise InputError(
+                f"only {known.min()} stars of fold {number} of {count} have "
+                f"{table.names[known.argmin()]}, {SMALLEST_VALIDATION} are needed to tell whether "
+                "its errors are right",
+                where=table.stars.where,
+                remedy="give fewer calibration_folds (the recipe quick has none), or more stars",
+            )
 
 
 def _checked(labels: Labels, stars: Stars) -> Labels:

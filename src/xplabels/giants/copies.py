@@ -15,7 +15,7 @@ from xplabels.errors import InputError
 from xplabels.features.projection import Projection
 from xplabels.giants.relations import magnitude_error, parallax_error
 from xplabels.instrument.noise import noise_model
-from xplabels.split import uniform
+from xplabels.split import SLICES, slice_of
 from xplabels.stars import MEASUREMENTS, Photometry, SampledSpectra, Stars
 
 Array = NDArray[np.float64]
@@ -24,8 +24,6 @@ FAINTEST, BRIGHTEST = 17.5, 14.0
 """G of copies: XP spectra are published to 17.65."""
 FIRST_COPY = 12 * 4**12 << 35
 """Gaia's source_ids begin with one of the sky's 12 x 4^12 pixels; from here on no star has one."""
-SLICES = 10_000
-"""The hash of a copy lies in the same slice of 0-1 as its star's."""
 
 
 def copy_ids(source_id: NDArray[np.int64], copies: int) -> NDArray[np.int64]:
@@ -40,16 +38,15 @@ def copy_ids(source_id: NDArray[np.int64], copies: int) -> NDArray[np.int64]:
     >>> copy_ids(np.array([4295806720]), 2).shape
     (2, 1)
     """
-    slices = np.floor(SLICES * uniform(source_id)).astype(int)
     waiting: dict[int, list[int]] = defaultdict(list)
-    for place, number in enumerate(np.tile(slices, copies)):
+    for place, number in enumerate(np.tile(slice_of(source_id), copies)):
         waiting[int(number)].append(place)
     ids = np.empty(copies * len(source_id), np.int64)
     candidate, left = FIRST_COPY, len(ids)
     while left:
         drawn = np.arange(candidate, candidate + SLICES, dtype=np.int64)
         candidate += SLICES
-        for new, number in zip(drawn, np.floor(SLICES * uniform(drawn)).astype(int), strict=True):
+        for new, number in zip(drawn, slice_of(drawn), strict=True):
             if places := waiting.get(int(number)):
                 ids[places.pop()] = new
                 left -= 1
