@@ -102,11 +102,35 @@ def test_the_joint_factor_mends_errors_that_are_too_small() -> None:
     assert mended.violations() == []
 
 
+def test_where_few_stars_have_all_labels_those_that_lack_some_tell_the_factor() -> None:
+    """Errors stated too small by 1.3, and 400 of 1,600 stars with all three labels."""
+    prediction, labels = gaussian_prediction(1600)
+    small = replace(
+        prediction, errors=prediction.errors / 1.3, errors_95=prediction.errors_95 / 1.3
+    )
+    labels.values[::2, 0] = np.nan
+    labels.values[1::4, 1] = np.nan
+    complete = np.isfinite(labels.values).all(axis=1)
+    assert complete.sum() == 400
+    assert fit_joint_factor(small, labels) == pytest.approx(1.3, rel=0.05)
+    labels.values[~complete] += 1e3
+    assert fit_joint_factor(small, labels) == pytest.approx(4, rel=0.01)  # no factor is enough
+
+
+def test_labels_of_a_thousand_complete_stars_are_enough() -> None:
+    prediction, labels = gaussian_prediction(1600)
+    labels.values[1200:, 0] = np.nan
+    whole = fit_joint_factor(prediction, labels)
+    labels.values[1200:] += 1e3
+    assert fit_joint_factor(prediction, labels) == whole
+
+
 def test_stars_that_lack_a_label_are_left_out_and_few_tell_nothing() -> None:
     prediction, labels = gaussian_prediction(300)
     labels.values[:220, 1] = np.nan
     everyone = np.ones(300, bool)
     assert joint_coverage(prediction, labels, NAMES, everyone, resamples=2).n == 80
+    labels.values[:205] = np.nan
     assert fit_joint_factor(prediction, labels) is None
     assert joint_coverage(prediction, labels, NAMES[:1], everyone) is None
     assert joint_coverage(replace(prediction, correlations=None), labels, NAMES, everyone) is None

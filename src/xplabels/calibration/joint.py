@@ -23,8 +23,10 @@ Array = NDArray[np.float64]
 
 JOINT_MARGIN = 0.03
 """How far the joint coverages may be from 68.3 and 95.4 %."""
-FEWEST_STARS, FACTOR_RANGE, BISECTIONS = 100, (0.25, 4.0), 30
-"""Stars without which no joint factor is fitted, and how it is sought."""
+FEWEST_STARS, ENOUGH_STARS = 100, 1000
+"""Without so many stars no joint factor is fitted; with so many, others with fewer labels rest."""
+FACTOR_RANGE, BISECTIONS = (0.25, 4.0), 30
+"""How it is sought."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
 
     Intervals of single labels are calibrated in their core and outer part; ellipsoids in several
     dimensions depend on what lies between, and stars of which one label is far off are more
-    numerous the more labels there are. None where fewer than 100 stars tell.
+    numerous the more labels there are. Stars of which all labels are known tell; where they are
+    fewer than 1,000, those that lack one do, too, each in the labels that it has, then those that
+    lack two, and so on. None where fewer than 100 stars tell.
 
     Parameters
     ----------
@@ -135,16 +139,34 @@ def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
     labels
         Their known labels.
     """
-    names = tuple(name for name in prediction.names if name in labels.names)
-    residuals = _Residuals.of(prediction, labels, names, np.ones(len(prediction), bool))
-    if residuals is None or len(residuals.values) < FEWEST_STARS:
+    groups = _telling(prediction, labels)
+    if sum(len(group.values) for group in groups) < FEWEST_STARS:
         return None
     low, high = FACTOR_RANGE
     for _ in range(BISECTIONS):
         middle = np.sqrt(low * high)
-        inside = (residuals.content(middle) <= predictive.LEVEL_68).mean()
+        content = np.concatenate([group.content(middle) for group in groups])
+        inside = (content <= predictive.LEVEL_68).mean()
         low, high = (middle, high) if inside < predictive.LEVEL_68 else (low, middle)
     return float(np.sqrt(low * high))
+
+
+def _telling(prediction: Prediction, labels: Labels) -> list[_Residuals]:
+    """Enough of the stars with the most known labels, those that have the same ones together."""
+    names = tuple(name for name in prediction.names if name in labels.names)
+    columns = [prediction.names.index(name) for name in names]
+    known = np.isfinite(prediction.values[:, columns] - labels.select(names).values)
+    count = known.sum(axis=1)
+    least = len(names)
+    while least > 2 and (count >= least).sum() < ENOUGH_STARS:
+        least -= 1
+    groups = []
+    for pattern in np.unique(known[count >= least], axis=0):
+        those = tuple(name for name, is_known in zip(names, pattern, strict=True) if is_known)
+        rows = (known == pattern).all(axis=1)
+        if (group := _Residuals.of(prediction, labels, those, rows)) is not None:
+            groups.append(group)
+    return groups
 
 
 @dataclass(frozen=True)
