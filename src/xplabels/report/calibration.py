@@ -51,6 +51,10 @@ def calibration_section(validation: Validation) -> Section:
         "must cover within the larger of 6 points and 3.5 binomial sigma. The labels' own errors "
         "are included."
     )
+    text += (
+        f" Errors right but for at most {100 * FEW_BINS:g} % of these bins are called calibrated "
+        "but for them."
+    )
     if validation.margin != 1:
         text += f" Here every tolerance counts {validation.margin:g} times."
     shape = (
