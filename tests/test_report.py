@@ -164,6 +164,12 @@ def test_the_verdict_tells_a_single_bin_from_wrong_errors(validated: Validation)
     some = verdict((s.g_mag > 11) & (s.g_mag < 11.5))
     assert re.fullmatch(r"calibrated, but for 1 of \d+ bins", some), some
     assert verdict(~nobody) == "not calibrated"
+    few = simulate(300, dof=np.inf, seed=5)
+    by_luck = validate(few.prediction, few.labels, g_mag=few.g_mag, resamples=0)
+    assert standing(by_luck).text == "too few stars to tell: 300"
+    half = replace(few.prediction, errors=few.prediction.errors / 2)
+    wrong = validate(half, few.labels, g_mag=few.g_mag, resamples=0)
+    assert standing(wrong).text == "not calibrated"
     # right in all, wrong in many bins: too small for bright stars, too large for faint ones
     halves = np.where(s.g_mag < np.median(s.g_mag), 0.8, 1.25)[:, None]
     prediction = replace(s.prediction, errors=s.prediction.errors * halves)

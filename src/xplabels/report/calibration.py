@@ -8,8 +8,9 @@ from xplabels import figures
 from xplabels.calibration.joint import JOINT_MARGIN
 from xplabels.figures import populations
 from xplabels.labels import LABELS
+from xplabels.predictive import LEVEL_68, LEVEL_95
 from xplabels.report.sections import Cell, Picture, Section, Table, sample_columns, score_text
-from xplabels.scores import BIN_STARS, Array, Bin
+from xplabels.scores import BIN_SIGMAS, BIN_STARS, Array, Bin
 from xplabels.validation import Validation
 from xplabels.validation.gate import (
     CHOSEN_AXES,
@@ -23,10 +24,12 @@ from xplabels.validation.wording import with_unit
 
 FEW_BINS = 0.05
 """Share of the judged bins that may fail in errors that are right otherwise."""
+TELLING_STARS = 2000
+"""With fewer the margins are two standard errors or less: even right errors miss some."""
 
 
 def standing(validation: Validation) -> Cell:
-    """The verdict in a few words: calibrated, but for single bins, or not."""
+    """The verdict in a few words: calibrated, but for single bins, not, or too few stars."""
     bins = failing_bins(validation)
     others = len(calibration_gate(validation)) - len(bins)
     judged = sum(
@@ -37,9 +40,24 @@ def standing(validation: Validation) -> Cell:
     )
     if not others and not bins:
         return Cell("calibrated", "pass")
-    if not others and len(bins) <= FEW_BINS * judged:
+    if len(bins) > FEW_BINS * judged:
+        return Cell("not calibrated", "fail")
+    if not others:
         return Cell(f"calibrated, but for {len(bins)} of {judged} bins", "partly")
+    fewest = min(scores.n for scores in validation.labels.values() if scores.n)
+    if fewest < TELLING_STARS and not _beyond_luck(validation):
+        return Cell(f"too few stars to tell: {fewest:,}", "partly")
     return Cell("not calibrated", "fail")
+
+
+def _beyond_luck(validation: Validation) -> bool:
+    """Whether the coverage of a label is off by more than few stars explain."""
+    return any(
+        abs(scores[key] - level) > BIN_SIGMAS * (level * (1 - level) / scores.n) ** 0.5
+        for scores in validation.labels.values()
+        if scores.n
+        for key, level in (("coverage_68", LEVEL_68), ("coverage_95", LEVEL_95))
+    )
 
 
 def calibration_section(validation: Validation) -> Section:
@@ -53,7 +71,8 @@ def calibration_section(validation: Validation) -> Section:
     )
     text += (
         f" Errors right but for at most {100 * FEW_BINS:g} % of these bins are called calibrated "
-        "but for them."
+        f"but for them. Of fewer than {TELLING_STARS:,} stars even right errors miss a margin: "
+        f"they are called wrong only where a coverage is off by {BIN_SIGMAS} binomial sigma."
     )
     if validation.margin != 1:
         text += f" Here every tolerance counts {validation.margin:g} times."

@@ -49,7 +49,7 @@ class Validated:
 
     def to_text(self) -> str:
         """For the terminal; metal-poor stars by themselves."""
-        parts = [self.validation.to_text()]
+        parts = [self.validation.to_text(), _verdict(self.validation)]
         poor = self.validation.groups.get("metal_poor")
         if poor is not None and poor.n:
             parts.append(self.validation.to_text("metal_poor"))
@@ -58,6 +58,16 @@ class Validated:
         if self.beside is not None:
             parts.append(self.beside.to_text())
         return "\n\n".join(parts)
+
+
+def _verdict(validation: Validation) -> str:
+    """One line: whether the errors are right, and how many margins are not met."""
+    from xplabels.report.calibration import standing
+    from xplabels.validation.gate import calibration_gate
+
+    missed = len(calibration_gate(validation))
+    told = f" ({counted(missed, 'margin')} not met, see the report)" if missed else ""
+    return f"error bars: {standing(validation).text}{told}"
 
 
 def test_fraction_of(model: Model) -> float:
