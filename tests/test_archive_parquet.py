@@ -249,3 +249,20 @@ def test_a_bad_sampled_row_is_an_error_or_a_flag(tmp_path: Path) -> None:
     # and what was flagged once can be written and read again without complaint
     write_stars(flagged, path, overwrite=True)
     same(read(path), flagged)
+
+
+def test_labels_whose_columns_a_user_dropped_are_gone(stars: Stars, tmp_path: Path) -> None:
+    """The table's metadata still name them."""
+    path = tmp_path / "stars.parquet"
+    two = np.full((len(stars), 2), [5000.0, 4.0])
+    write_stars(stars.with_labels(Labels(("teff", "logg"), two, 0.01 * two)), path)
+    table = pq.read_table(path)
+    pq.write_table(table.drop(["teff", "teff_err"]), path)
+    left = read([path]).labels
+    assert left is not None
+    assert left.names == ("logg",)
+    pq.write_table(table.drop(["teff", "teff_err", "logg", "logg_err"]), path)
+    assert read([path]).labels is None
+    pq.write_table(table.drop(["teff_err"]), path)
+    with pytest.raises(InputError, match="teff_err"):
+        read([path])

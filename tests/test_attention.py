@@ -144,7 +144,9 @@ def test_moments_are_those_of_all_rows_at_once(seed: int, cut: int, offset: floa
         spread.add(rows[part])
     known = np.ones((2, 3), bool)
     known[0, 1] = False
-    np.testing.assert_allclose(sums.mean[known], np.nanmean(values[:, known], axis=0), rtol=1e-12)
+    np.testing.assert_allclose(
+        sums.mean[known], np.nanmean(values[:, known], axis=0), rtol=1e-12, atol=1e-14
+    )
     np.testing.assert_allclose(
         sums.deviation[known], np.nanstd(values[:, known], axis=0), rtol=1e-6, atol=1e-9
     )

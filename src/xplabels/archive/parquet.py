@@ -333,8 +333,9 @@ def _with_the_rest(
         origin=meta.get("origin") or stars.origin,
         notes=(*meta.get("notes", ()), *stars.notes, *notes),
     )
-    # a foreign table's "teff" without an error is no label; ours lists its labels
-    names = meta.get("labels") or [
+    # ours lists its labels, of which a user may have dropped some; a foreign table's "teff" without
+    # an error is no label
+    names = [name for name in meta.get("labels", ()) if name in plain] or [
         name
         for name in (() if meta else LABELS)
         if name in plain and first_present([name + end for end in LABEL_ERRORS], plain)
