@@ -111,7 +111,17 @@ def main() -> None:
     if library.labels is None:
         raise SystemExit("the library has no labels")
     hot = library[library.labels.select(["teff"]).values[:, 0] > 7000.0]
-    results["hot_stars"] = {"n": len(hot), "auroc": domain_auroc(model, test, hot)}
+    prediction = model.predict(hot)
+    results["hot_stars"] = {
+        "n": len(hot),
+        "auroc": domain_auroc(model, test, hot),
+        "flags": flag_counts(prediction),
+        "teff_05_50_95": np.nanpercentile(
+            prediction.values[:, model.names.index("teff")], (5, 50, 95)
+        )
+        .round(1)
+        .tolist(),
+    }
     results["flop_a_star"] = model.networks[0].architecture.flop_with_jacobian
     print(f"\nhot stars: {results['hot_stars']}, {results['flop_a_star'] / 1e6:.2f} MFLOP a star")
     if arguments.field:

@@ -114,9 +114,8 @@ class Run:
         for number, left_out in enumerate(folds, start=1):
             yield Fold(left_out, self._without(left_out, f"fold-{number}-"))
 
-    def _without(
-        self, left_out: NDArray[np.bool_], prefix: str
-    ) -> tuple[UncertainNetwork, ...]:  # a run of its own, whose tensors go when it ends
+    def _without(self, left_out: NDArray[np.bool_], prefix: str) -> tuple[UncertainNetwork, ...]:
+        """Networks of a run of its own, whose tensors go when it ends."""
         kept = replace(self.table, train=self.table.train & ~left_out)
         run = Run(kept, self.recipe, self.seed, self.checkpoint, self.progress, self.device, prefix)
         return run.networks()[0]
