@@ -23,17 +23,17 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
+from xplabels.api.demo import LABELS, SELECTION, TEST_FRACTION
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Stars
 from xplabels.features import FeatureSet
-from xplabels.labels import Labels
-from xplabels.library import read_library
 from xplabels.model import Model
-from xplabels.prediction import Prediction
 from xplabels.recipes import load_recipe
-from xplabels.split import part_mask
-from xplabels.stars import Stars
+from xplabels.surveys.library import read_library
 from xplabels.training import train
 from xplabels.validation import validate
-from xplabels.workflow.demo import LABELS, SELECTION, TEST_FRACTION
 
 AUXILIARY = ("bp_rp", "j_h")
 XGBOOST = {

@@ -21,7 +21,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.stars import Band, CoefficientSpectra, Stars
+from xplabels.core.stars import Band, CoefficientSpectra, Stars
 from xplabels.synthetic import simulate_stars
 
 SOLUTION_ID = 4545469030156206080

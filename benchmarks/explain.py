@@ -20,19 +20,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive import read
+from xplabels.core.labels import LABELS
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Stars
 from xplabels.explain import Explanation, explain, figures
 from xplabels.explain.differences import SIDES
 from xplabels.explain.explanation import label_curves
 from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.explain.inputs import Extinction
 from xplabels.giants.bossbrain import load_emulator
-from xplabels.labels import LABELS
-from xplabels.library import read_library
+from xplabels.io import read
 from xplabels.model import Model
 from xplabels.report import png
-from xplabels.split import part_mask
-from xplabels.stars import Stars
+from xplabels.surveys.library import read_library
 
 ROOT = Path(__file__).parents[1]
 MODEL = "apogee-dr17-library"

@@ -59,16 +59,16 @@ from giants_scores import (
     write_piece,
 )
 from giants_words import seeded, show
-from xplabels.archive import read
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Stars
 from xplabels.features import AUXILIARY
 from xplabels.giants import NAMES
 from xplabels.giants.copies import FIRST_COPY
-from xplabels.labels import Labels
+from xplabels.io import read
 from xplabels.model import Model
-from xplabels.prediction import Prediction
 from xplabels.recipes import Recipe, load_recipe
-from xplabels.split import part_mask
-from xplabels.stars import Stars
 from xplabels.training import train
 from xplabels.validation.gate import CHOSEN_AXES, calibration_gate
 

@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from giants_words import markdown
+from xplabels.core.flags import UNUSABLE
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
+from xplabels.core.stars import Stars
 from xplabels.features import input_variance
-from xplabels.flags import UNUSABLE
 from xplabels.giants import NAMES
 from xplabels.giants.copies import FIRST_COPY, copy_ids
-from xplabels.labels import Labels
 from xplabels.model import Model
 from xplabels.network.propagation import Block, Propagation
-from xplabels.prediction import Prediction
 from xplabels.report.paper_tables import TABLE_1
-from xplabels.stars import Stars
 from xplabels.validation import Validation, validate
 from xplabels.validation.gate import CHOSEN_AXES, GATED_AXES
 

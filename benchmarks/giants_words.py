@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from xplabels.core.distribution import LEVEL_68
 from xplabels.giants import NAMES
-from xplabels.predictive import LEVEL_68
 from xplabels.report.paper_tables import TABLE_1
 from xplabels.validation.gate import CHOSEN_AXES, GATED_AXES
 

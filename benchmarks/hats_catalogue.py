@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 import bulk_files
-from xplabels import archive
-from xplabels.archive.parquet import read_stars, to_arrow
-from xplabels.conversion import convert_files
+from xplabels import io as archive
+from xplabels.convert import convert_files
+from xplabels.core.stars import Stars, with_widths
+from xplabels.io.parquet import read_stars, to_arrow
 from xplabels.model import Model, shipped
-from xplabels.stars import Stars, with_widths
 
 REPEATS = 3
 ROUNDING_STARS = 3000

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import instrument as room
-from xplabels.archive import read
 from xplabels.features.projection import quiet, unit_vectors
 from xplabels.figures import CYCLE, styled
 from xplabels.instrument import Instrument, gaiaxpy_instrument, magnitudes, sampled_flux
 from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
+from xplabels.io import read
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from noise_model import field_stars, left_out_ratios
@@ -237,7 +237,7 @@ def library_photometry(every: int = 8) -> dict[str, Any]:
 
     These spectra cover 336-1020 nm; their ends are held.
     """
-    from xplabels.library import read_library
+    from xplabels.surveys.library import read_library
 
     stars = read_library()[slice(None, None, every)]
     spectra = stars.spectra

@@ -20,15 +20,15 @@ import numpy as np
 from astropy.table import Table
 from scipy.stats import rankdata
 
-from xplabels.flags import MEANING
-from xplabels.library import read_library
+from xplabels.api.demo import SELECTION, TEST_FRACTION
+from xplabels.core.flags import MEANING
+from xplabels.core.prediction import Prediction
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.model import Model
-from xplabels.prediction import Prediction
-from xplabels.split import part_mask
-from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
+from xplabels.surveys.library import read_library
 from xplabels.validation import Validation, validate
 from xplabels.validation.gate import calibration_gate
-from xplabels.workflow.demo import SELECTION, TEST_FRACTION
 
 NAME = "apogee-dr17-library"
 

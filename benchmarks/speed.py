@@ -29,19 +29,19 @@ import torch
 
 from bulk_files import make
 from speed_of_runs import end_to_end, memory
-from xplabels.archive import compiled_text
-from xplabels.archive.bulk import _Text, read_bulk
-from xplabels.archive.delimited import read_delimited
-from xplabels.archive.gunzip import open_bytes
-from xplabels.archive.rows import ARRAYS
+from xplabels.core.stars import Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
+from xplabels.io import compiled_text
+from xplabels.io.bulk import _Text, read_bulk
+from xplabels.io.delimited import read_delimited
+from xplabels.io.gunzip import open_bytes
+from xplabels.io.rows import ARRAYS
 from xplabels.kernels.prediction import Kernels
 from xplabels.model import Model, propagate
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import load_recipe
-from xplabels.stars import Stars
 from xplabels.synthetic import example_stars
 
 SLOW_ROWS = 300

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from fetch_services import Services
     from stand_ins import FakeModel
-    from xplabels.labels import Labels
+    from xplabels.core.labels import Labels
+    from xplabels.core.prediction import Prediction
+    from xplabels.core.stars import Stars
     from xplabels.model import Model
-    from xplabels.prediction import Prediction
     from xplabels.recipes import Recipe
-    from xplabels.stars import Stars
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +136,7 @@ class Judged:
 
 def judged(curvature: float, noise_levels: bool = True) -> Judged:
     """Train on 8,000 stars of mixed noise, without photometry; predict 2,000 of each level."""
-    from xplabels.stars import Photometry
+    from xplabels.core.stars import Photometry
     from xplabels.synthetic import simulate_stars
     from xplabels.training import train
 

@@ -14,11 +14,11 @@ import numpy as np
 from services.datalink import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
-from xplabels.fetch import Archive, FetchSummary, Patience, Settings, Wanted, fetch_stars
+from xplabels.fetch import Archive, FetchSummary, RetryPolicy, Settings, Targets, fetch_stars
 
 STARS = 40
 QUICK = Settings(
-    Patience(attempts=4, first_wait=0.01, timeout=1.0, job_timeout=5.0),
+    RetryPolicy(attempts=4, first_wait=0.01, timeout=1.0, job_timeout=5.0),
     chunk=10,
     tap_chunk=15,
     progress=False,
@@ -44,7 +44,7 @@ class Services:
     def fetch(
         self, output: Path, ids: Any = None, settings: Settings = QUICK, **more: Any
     ) -> FetchSummary:
-        wanted = Wanted.of_ids(self.made.ids if ids is None else np.array(ids))
+        wanted = Targets.of_ids(self.made.ids if ids is None else np.array(ids))
         return fetch_stars(wanted, output, self.archive, settings=settings, **more)
 
     def calm(self) -> None:

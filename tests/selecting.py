@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from xplabels.archive import write_stars
 from xplabels.cli import main
-from xplabels.stars import Band, CoefficientSpectra, Stars
+from xplabels.core.stars import Band, CoefficientSpectra, Stars
+from xplabels.io import write_stars
 
 
 def spectra_of(

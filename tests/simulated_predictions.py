@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from xplabels.flags import Flag
-from xplabels.labels import Labels
-from xplabels.prediction import Prediction
-from xplabels.predictive import LEVEL_68, LEVEL_95
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
+from xplabels.core.flags import Flag
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
 
 NAMES = ("teff", "logg", "fe_h", "alpha_m")
 SCALE = np.array([55.0, 0.15, 0.09, 0.03])

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from archive_files import FakeStars, fake_stars, write
+from xplabels.core.prediction import Prediction
+from xplabels.core.stars import CoefficientSpectra, Stars
 from xplabels.model import Model
-from xplabels.prediction import Prediction
-from xplabels.stars import CoefficientSpectra, Stars
-from xplabels.streaming import Order, Summary, find_inputs, predict_folder
+from xplabels.pipeline import PredictOptions, Summary, find_inputs, predict_folder
 
 PIXELS = 10
 """In each file."""
@@ -177,7 +177,9 @@ ROWS = 333
 
 
 def run(folder: Path, output: Path, model: Any, **keys: Any) -> Summary:
-    order = Order(**{key: keys.pop(key) for key in ("bad_rows", "companions") if key in keys})
+    order = PredictOptions(
+        **{key: keys.pop(key) for key in ("bad_rows", "companions") if key in keys}
+    )
     return predict_folder(find_inputs([folder]), output, model, order, progress=False, **keys)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from xplabels.flags import UNUSABLE
-from xplabels.labels import Labels
-from xplabels.prediction import Prediction
-from xplabels.stars import Band, CoefficientSpectra, Stars
+from xplabels.core.flags import UNUSABLE
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
+from xplabels.core.stars import Band, CoefficientSpectra, Stars
 
 BP, RP = 3, 4
 Row = dict[str, Any]

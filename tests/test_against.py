@@ -12,13 +12,13 @@ from astropy.table import MaskedColumn, Table
 
 from simulated_predictions import simulate
 from xplabels import report
-from xplabels.archive import write_stars
 from xplabels.cli import main
 from xplabels.cli.validate import SURVEYS
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Photometry, Stars
+from xplabels.io import write_stars
 from xplabels.model import Model
 from xplabels.report.against import against_section
-from xplabels.stars import Photometry, Stars
 from xplabels.surveys import read_survey
 from xplabels.validation.against import COMPARED, Request, compare, read_against
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xplabels.archive import read_stars, write_star_blocks
-from xplabels.errors import InputError
-from xplabels.stars import Photometry, Stars
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Photometry, Stars
+from xplabels.io import read_stars, write_star_blocks
 
 
 def test_blocks_are_the_whole(small_stars: Stars, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archive_files import FORMATS, FakeStars, fake_stars, write
-from xplabels.archive import read, read_blocks
-from xplabels.archive.delimited import parse_array
-from xplabels.errors import InputError
-from xplabels.flags import Flag
-from xplabels.stars import CoefficientSpectra
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.stars import CoefficientSpectra
+from xplabels.io import read, read_blocks
+from xplabels.io.delimited import parse_array
 
 BAD = 2  # the damaged row among five, counted from 0
 

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from archive_files import FORMATS, FakeStars, fake_stars, write
-from xplabels.archive import read, read_blocks, read_stars, write_stars
-from xplabels.flags import Flag
-from xplabels.stars import CoefficientSpectra, Stars, with_widths
+from xplabels.core.flags import Flag
+from xplabels.core.stars import CoefficientSpectra, Stars, with_widths
+from xplabels.io import read, read_blocks, read_stars, write_stars
 
 
 def arrays(stars: Stars) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -14,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xplabels.archive import read, read_stars, write_stars
-from xplabels.errors import InputError
-from xplabels.flags import Flag
-from xplabels.labels import LABELS, Labels
-from xplabels.stars import (
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.labels import LABELS, Labels
+from xplabels.core.stars import (
     MEASUREMENTS,
     Band,
     CoefficientSpectra,
@@ -27,6 +26,7 @@ from xplabels.stars import (
     Spectra,
     Stars,
 )
+from xplabels.io import read, read_stars, write_stars
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 POSITIVE = st.floats(1e-300, 1e300)

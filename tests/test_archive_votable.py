@@ -13,10 +13,10 @@ from astropy.io.votable import from_table
 from astropy.table import Table
 
 from archive_files import fake_stars, write
-from xplabels.archive import read, read_blocks, votable
-from xplabels.errors import InputError
-from xplabels.flags import Flag
-from xplabels.stars import CoefficientSpectra, Stars
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.stars import CoefficientSpectra, Stars
+from xplabels.io import read, read_blocks, votable
 
 SERIALISATIONS = ("tabledata", "binary2", "binary")  # astropy reads the last
 

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Judged
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.core.stars import MEASUREMENTS, Band, CoefficientSpectra, Photometry, Stars
 from xplabels.explain.attention import (
     Covariance,
     Moments,
@@ -25,9 +27,7 @@ from xplabels.explain.attention import (
     star_attention,
 )
 from xplabels.explain.derivatives import derivative_blocks
-from xplabels.labels import Labels
 from xplabels.model import Model
-from xplabels.stars import MEASUREMENTS, Band, CoefficientSpectra, Photometry, Stars
 from xplabels.synthetic import POPULATION, _spectrum, simulate_stars
 
 SOLE = {"bp_rp": "phot_bp_mean_mag", "j_h": "j_m", "m_pseudo": "parallax"}

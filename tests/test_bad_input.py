@@ -10,8 +10,8 @@ import pytest
 from astropy.table import Table
 
 from stand_ins import GOOD, FakeModel, bulk_rows, changed, csv_text, make_stars
-from xplabels.archive import write_stars
 from xplabels.cli import main
+from xplabels.io import write_stars
 
 SHORT = [name for name in bulk_rows(1)[0] if name != "rp_coefficients"]
 
@@ -139,7 +139,7 @@ def test_a_full_disk_is_told_and_leaves_no_catalogue(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "labels.fits")
 
-    monkeypatch.setattr("xplabels.catalogue._write_fits", full)
+    monkeypatch.setattr("xplabels.io.catalogue._write_fits", full)
     assert main(["predict", "a.parquet", "--output", "labels.fits"]) == 2
     assert "labels.fits: cannot be written: No space left on device" in capsys.readouterr().err
     assert not (folder / "labels.fits").exists()
@@ -176,8 +176,8 @@ def test_an_unwritable_output_is_told_before_any_work(
     def work(*_: object, **__: object) -> None:
         raise AssertionError("began to work")
 
-    monkeypatch.setattr("xplabels.library.read_library", work)
-    monkeypatch.setattr("xplabels.archive.read", work)
+    monkeypatch.setattr("xplabels.surveys.library.read_library", work)
+    monkeypatch.setattr("xplabels.io.read", work)
     for overwrite in ([], ["--overwrite"]):
         assert main([*words, "--output", place + ending, *overwrite]) == 2
         message = capsys.readouterr().err

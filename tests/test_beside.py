@@ -12,15 +12,15 @@ import pytest
 from conftest import quick
 from simulated_predictions import simulate
 from xplabels import report
-from xplabels.archive import write_stars
+from xplabels.api.validation import validate_model
 from xplabels.cli import main
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Stars
+from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.report.beside import compare_models
-from xplabels.stars import Stars
+from xplabels.report.model_comparison import compare_models
 from xplabels.training import train
 from xplabels.validation import validate
-from xplabels.workflow.validating import validate_model
 
 
 def test_ratios_are_those_of_the_residuals_and_pairs_are_sharper() -> None:

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 
 from archive_files import FakeStars, fake_stars, write
 from test_archive_damage import DAMAGE
-from xplabels import jit
-from xplabels.archive import gunzip, read_blocks
-from xplabels.archive.delimited import read_delimited
-from xplabels.errors import InputError
-from xplabels.stars import CoefficientSpectra, Stars
+from xplabels.core import jit
+from xplabels.core.errors import InputError
+from xplabels.core.stars import CoefficientSpectra, Stars
+from xplabels.io import gunzip, read_blocks
+from xplabels.io.delimited import read_delimited
 
 pytest.importorskip("numba")
 
-from xplabels.archive import bulk, compiled_text
+from xplabels.io import bulk, compiled_text
 
 ENDINGS = ("csv", "csv.gz")
 gunzip_has_isal = gunzip.has_isal
@@ -340,10 +340,10 @@ def test_large_files_take_the_compiled_reader(
     path = write(fake_stars(3, (3, 4)), tmp_path / "s.csv")
     assert len(list(read_blocks(path))) == 1
     assert taken == []
-    monkeypatch.setattr("xplabels.archive.csv.COMPILED_FROM", 10)
+    monkeypatch.setattr("xplabels.io.csv.COMPILED_FROM", 10)
     list(read_blocks(path))
     assert taken == [path]
-    monkeypatch.setattr("xplabels.archive.csv.available", lambda: False)
+    monkeypatch.setattr("xplabels.io.csv.available", lambda: False)
     assert len(list(read_blocks(path))) == 1
     assert len(taken) == 1
 

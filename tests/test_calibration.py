@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from xplabels.calibration.factors import SMALLEST_FACTOR, Calibration
-from xplabels.predictive import LEVEL_68, LEVEL_95
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
 
 
 def covered(calibration: Calibration, residuals, variance, errors) -> list[np.ndarray]:

@@ -11,10 +11,10 @@ from astropy.io import fits
 from astropy.io.votable import parse
 from astropy.table import Table
 
-from xplabels.catalogue import FORMATS, from_arrow, to_arrow, write_catalogue
-from xplabels.errors import InputError
-from xplabels.flags import Flag
-from xplabels.prediction import Prediction
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.prediction import Prediction
+from xplabels.io.catalogue import FORMATS, from_arrow, to_arrow, write_catalogue
 
 META = {
     "model": "apogee-dr17-library",

@@ -11,12 +11,12 @@ import pytest
 
 from stand_ins import FakeModel, make_stars
 from xplabels import __version__
-from xplabels.archive import write_stars
 from xplabels.cli import build_parser, main
-from xplabels.errors import InputError
-from xplabels.flags import Flag
-from xplabels.labels import LABELS
-from xplabels.split import part_mask
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.labels import LABELS
+from xplabels.core.split import part_mask
+from xplabels.io import write_stars
 
 VERBS = ("demo", "library", "train", "predict", "validate", "models")
 

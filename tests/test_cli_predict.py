@@ -9,9 +9,9 @@ import pytest
 from astropy.table import Table
 
 from stand_ins import FakeModel, bulk_rows, changed, csv_text, make_stars
-from xplabels.archive import write_stars
 from xplabels.cli import main
-from xplabels.flags import Flag
+from xplabels.core.flags import Flag
+from xplabels.io import write_stars
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".fits", ".ecsv", ".csv"])

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from xplabels.archive import write_stars
 from xplabels.cli import main
-from xplabels.labels import Labels
-from xplabels.split import part_mask
-from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
+from xplabels.core.labels import Labels
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
+from xplabels.io import write_stars
 
 RECIPE = "hidden = [16]\nepochs = 2\nmissing_fraction = 0.0\n"
 

@@ -15,16 +15,16 @@ pytest.importorskip("distributed")
 import dask
 
 from sky import Deadly, catalogues, make_sky
-from xplabels import archive
+from xplabels import io as archive
 from xplabels.cli import main
-from xplabels.clusters import Carried, predict_catalog, write_catalog
-from xplabels.conversion import convert_files
-from xplabels.errors import InputError
-from xplabels.flags import Flag
+from xplabels.convert import convert_files
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.stars import Stars
 from xplabels.model import Model
-from xplabels.stars import Stars
-from xplabels.streaming import OnDask, Order, find_inputs, on_dask, predict_folder
-from xplabels.streaming.on_dask import connected
+from xplabels.pipeline import OnDask, PredictOptions, find_inputs, on_dask, predict_folder
+from xplabels.pipeline.lsdb_catalogue import Carried, predict_catalog, write_catalog
+from xplabels.pipeline.on_dask import connected
 
 pytestmark = [
     # LSDB's advice to its own users, and what it and Dask leave open
@@ -141,7 +141,7 @@ def test_columns_that_were_not_opened_and_models_that_are_others(folder: Path) -
 @pytest.fixture(scope="module")
 def undisturbed(folder: Path, small_model: Model) -> dict[str, bytes]:
     """Catalogues of the bulk files that nothing happened to."""
-    predict_folder(find_inputs([folder / "bulk"]), folder / "labels", small_model, Order())
+    predict_folder(find_inputs([folder / "bulk"]), folder / "labels", small_model, PredictOptions())
     return catalogues(folder / "labels")
 
 
@@ -152,7 +152,7 @@ def test_a_worker_that_dies_loses_nothing(
     star = int(archive.read(inputs.files[1]).source_id[7])
     model = Deadly(small_model, tmp_path, {star: 1})
     cluster = OnDask(client.scheduler.address)
-    summary = predict_folder(inputs, tmp_path / "labels", model, Order(), workers=cluster)
+    summary = predict_folder(inputs, tmp_path / "labels", model, PredictOptions(), workers=cluster)
     assert len(list(tmp_path.glob(f"{star}-*"))) == 1
     assert (summary.stars, summary.files, summary.failed) == (600, 3, {})
     assert catalogues(tmp_path / "labels") == undisturbed
@@ -172,11 +172,13 @@ def test_a_file_at_which_every_worker_dies_is_named(
     star = int(archive.read(inputs.files[1]).source_id[7])
     model = Deadly(small_model, tmp_path, {star: 9})
     cluster = OnDask(client.scheduler.address)
-    summary = predict_folder(inputs, tmp_path / "labels", model, Order(), workers=cluster)
+    summary = predict_folder(inputs, tmp_path / "labels", model, PredictOptions(), workers=cluster)
     assert list(summary.failed) == [inputs.files[1]]
     assert "worker after worker died" in summary.failed[inputs.files[1]]
     monkeypatch.undo()
-    again = predict_folder(inputs, tmp_path / "labels", small_model, Order(), workers=cluster)
+    again = predict_folder(
+        inputs, tmp_path / "labels", small_model, PredictOptions(), workers=cluster
+    )
     assert (again.files, again.resumed, again.failed) == (3, 2, {})
     assert catalogues(tmp_path / "labels") == undisturbed
 

@@ -18,19 +18,19 @@ import pytest
 
 from sky import catalogues, edited, make_sky, placed, span, spectra_name
 from xplabels.cli import main
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Stars
+from xplabels.io.tables import join_photometry
 from xplabels.model import Model
-from xplabels.stars import Stars
-from xplabels.streaming import (
-    Companions,
-    Order,
+from xplabels.pipeline import (
+    AuxiliaryTables,
+    PredictOptions,
     Summary,
     find_inputs,
     predict_file,
     predict_folder,
     read_entry,
 )
-from xplabels.tables import join_photometry
 
 # Whole runs ------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def sky(small_stars: Stars, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, output: Path, model: Model, **keys: Any) -> Summary:
-    order = Order(Companions(**keys))
+    order = PredictOptions(AuxiliaryTables(**keys))
     return predict_folder(find_inputs([folder]), output, model, order, progress=False)
 
 
@@ -89,7 +89,7 @@ def test_gaia_source_beside_the_spectra_is_joined_and_carried(
     assert table.schema.field("ra").metadata[b"unit"] == b"deg"
     assert np.isfinite(table["ra"].to_numpy()).all()
     # the slow way: the same photometry, read whole
-    from xplabels import archive
+    from xplabels import io as archive
 
     stars = join_photometry(archive.read(sky / spectra_name(1)), gaia)
     expected = small_model.predict(stars)
@@ -198,13 +198,13 @@ def test_a_folder_of_photometry_is_known_by_its_files_names_and_sizes(tmp_path: 
     folder = tmp_path / "hats"
     folder.mkdir()
     (folder / "a.parquet").write_bytes(b"12345")
-    first = Companions((folder,)).identity()
+    first = AuxiliaryTables((folder,)).identity()
     os.utime(folder / "a.parquet", (1, 1))
     shutil.copytree(folder, tmp_path / "other" / "hats")
-    assert Companions((folder,)).identity() == first
-    assert Companions((tmp_path / "other" / "hats",)).identity() == first
+    assert AuxiliaryTables((folder,)).identity() == first
+    assert AuxiliaryTables((tmp_path / "other" / "hats",)).identity() == first
     (folder / "a.parquet").write_bytes(b"123456")
-    assert Companions((folder,)).identity() != first
+    assert AuxiliaryTables((folder,)).identity() != first
 
 
 def test_a_sum_of_gaia_source_is_compared_too(
@@ -249,7 +249,7 @@ def test_tables_of_no_star_are_told(sky: Path, small_model: Model, tmp_path: Pat
 def test_companions_travel_without_their_tables(sky: Path, tmp_path: Path) -> None:
     hats, table = as_hats(sky, tmp_path / "hats"), tmp_path / "t.csv"
     table.write_text("source_id,j_m,j_msigcom\n77,12.0,0.02\n")
-    companions = Companions((hats, table), carried=("ra",))
+    companions = AuxiliaryTables((hats, table), carried=("ra",))
     companions.open()
     sent = pickle.loads(pickle.dumps(companions))
     assert sent._opened is None

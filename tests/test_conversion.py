@@ -19,15 +19,15 @@ import pytest
 pytest.importorskip("hats")
 
 from sky import GAIA, edited, make_sky, span
-from xplabels import archive
-from xplabels.archive.hats import partition_files, pixel_of
+from xplabels import io as archive
 from xplabels.cli import build_parser, main
-from xplabels.conversion import convert_files
-from xplabels.conversion.rows import pixel_centres
-from xplabels.errors import InputError
-from xplabels.flags import Flag
+from xplabels.convert import convert_files
+from xplabels.convert.rows import pixel_centres
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.stars import CoefficientSpectra, Stars
+from xplabels.io.hats import partition_files, pixel_of
 from xplabels.model import Model
-from xplabels.stars import CoefficientSpectra, Stars
 
 FILES = (101, 102, 103)
 """The middle one lies across the border of two pieces of sky, at level-8 pixel 1024."""
@@ -256,7 +256,7 @@ def test_a_kill_loses_nothing(made: Path, catalogue: Path, tmp_path: Path) -> No
     program = f"""
 import os, signal
 from pathlib import Path
-from xplabels.conversion import catalogue, region
+from xplabels.convert import catalogue, region
 
 write, count = region.write_partition, []
 

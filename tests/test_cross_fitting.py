@@ -10,18 +10,18 @@ import torch
 from scipy import stats
 
 from conftest import fitted, quick, relabelled, two_label_stars, weights
-from xplabels.errors import InputError
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
+from xplabels.core.errors import InputError
+from xplabels.core.split import fold_of, part_mask
 from xplabels.giants.copies import FIRST_COPY, copy_ids
 from xplabels.model import Model
-from xplabels.predictive import LEVEL_68, LEVEL_95
 from xplabels.recipes import Recipe
-from xplabels.split import fold_of, part_mask
 from xplabels.synthetic import simulate_stars
 from xplabels.training import cross_fitting
 from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import (
     LARGEST_CORRECTION,
-    Unseen,
+    HoldoutPrediction,
     calibrated,
     fit_calibration,
 )
@@ -109,7 +109,7 @@ def simulated(random, count, common, larger=1.0):
     size = larger * true_size(labels)
     residuals = size * (common[:, :2] + own) / np.hypot(1, OWN)
     none = np.zeros((count, 2))
-    return Unseen(labels, noise, residuals, none, np.ones((count, 2)), none)
+    return HoldoutPrediction(labels, noise, residuals, none, np.ones((count, 2)), none)
 
 
 def true_size(labels):
@@ -163,7 +163,7 @@ def test_a_level_is_never_corrected_by_much(size) -> None:
     common = common_part(random, 1000)
     validation = simulated(random, 1000, common)
     odd = (simulated(random, 1000, common, size), simulated(random, 1000, common))
-    shape = Unseen.together([validation, odd[0]]).shape()
+    shape = HoldoutPrediction.together([validation, odd[0]]).shape()
     corrected, own = fit_calibration(validation, [odd]), validation.level(shape)
     bound = LARGEST_CORRECTION if size > 1 else 1 / LARGEST_CORRECTION
     np.testing.assert_allclose(corrected.factor, bound * own.factor)
@@ -204,8 +204,8 @@ def test_no_network_is_asked_about_stars_it_saw(monkeypatch) -> None:
         asked.append((id(model.networks), int(rows.sum())))
         return predicted(model, given, **keys)
 
-    real, predicted = Unseen.of, Model.predict
-    monkeypatch.setattr(Unseen, "of", unseen)
+    real, predicted = HoldoutPrediction.of, Model.predict
+    monkeypatch.setattr(HoldoutPrediction, "of", unseen)
     monkeypatch.setattr(Model, "predict", predict)
     calibrated(model, table, folds)
     n = int(table.validation.sum())

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xplabels.core.errors import InputError
 from xplabels.cuts.flow import CutFlow, count
 from xplabels.cuts.rules import load_rules, parse_rule
-from xplabels.errors import InputError
 
 
 @pytest.mark.parametrize(

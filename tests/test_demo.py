@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from xplabels.errors import InputError
+from xplabels.api.demo import Settings, open_folder
+from xplabels.core.errors import InputError
 from xplabels.recipes import Recipe
-from xplabels.workflow.demo import Settings, open_folder
 
 SETTINGS = Settings(Recipe(), 0)
 

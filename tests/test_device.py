@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from conftest import quick, two_label_stars
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Photometry
 from xplabels.features import FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.features.scaling import Scaling
@@ -18,13 +19,12 @@ from xplabels.model.device import best_device, check_device
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
-from xplabels.stars import Photometry
 from xplabels.synthetic import example_stars, simulate_stars
 from xplabels.training import train
+from xplabels.training.distillation import Teachers
 from xplabels.training.dust import Dust
-from xplabels.training.faint import Faint
+from xplabels.training.noise_augmentation import NoiseAugmentation
 from xplabels.training.optimisation import Sample, _loss
-from xplabels.training.teaching import Teachers
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 KINDS = {
@@ -79,7 +79,7 @@ def test_no_step_of_training_mixes_devices(monkeypatch, taught: bool, correlated
     shape = Architecture(f, 2, (9, 8), k, dropout=0.1, samples=20, spectral=110, noise=2)
     network, teacher = (UncertainNetwork(shape).to("meta") for _ in range(2))
     dust = Dust(stars, features, feature_set, scaling, projection, "meta")
-    faint = Faint(feature_set, scaling, propagation.projection, "meta")
+    faint = NoiseAugmentation(feature_set, scaling, propagation.projection, "meta")
     numbers = torch.arange(len(y), device="meta")
     sample = Sample(
         Block.of(features, feature_set, scaling, torch.float32, "meta"),

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Photometry
 from xplabels.explain.differences import (
     SIDES,
     Curve,
@@ -22,7 +23,6 @@ from xplabels.explain.differences import (
 from xplabels.features.projection import gaiaxpy_design
 from xplabels.instrument import gaiaxpy_instrument
 from xplabels.instrument.sed import Sed
-from xplabels.stars import Photometry
 from xplabels.synthetic import example_stars
 
 WAVELENGTH = np.arange(300.0, 1101.0)

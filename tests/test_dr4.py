@@ -18,13 +18,13 @@ import pytest
 
 pytest.importorskip("hats")
 
-from xplabels import archive
-from xplabels.archive.hats import partition_files
-from xplabels.archive.plain import read_columns
+from xplabels import io as archive
 from xplabels.cli import main
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import CoefficientSpectra
+from xplabels.io.hats import partition_files
+from xplabels.io.plain import read_columns
 from xplabels.model import Model
-from xplabels.stars import CoefficientSpectra
 from xplabels.synthetic import simulate_stars
 
 WIDTHS = (51, 55)

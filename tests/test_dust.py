@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from xplabels.core.labels import Labels
+from xplabels.core.stars import Photometry, SampledSpectra, Stars
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import Scaling
-from xplabels.labels import Labels
 from xplabels.network.propagation import Block
-from xplabels.stars import Photometry, SampledSpectra, Stars
 
 pytest.importorskip("gaiaxpy")
 pytest.importorskip("dust_extinction")
@@ -123,7 +123,7 @@ def test_stars_without_a_divisor_stay_as_they_are(sampled) -> None:
 def test_without_the_extinction_law_the_remedy_is_named(monkeypatch) -> None:
     import sys
 
-    from xplabels.errors import InputError
+    from xplabels.core.errors import InputError
     from xplabels.training.dust import extinction
 
     monkeypatch.setitem(sys.modules, "dust_extinction.parameter_averages", None)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.recipes import Recipe
 from xplabels.synthetic import example_stars
@@ -41,7 +41,7 @@ def test_a_settled_network_says_the_same(samples):
     x = torch.randn(6, 8, dtype=torch.float64)
     with torch.no_grad():
         before = made(x, jacobian=True)
-        made.settle()
+        made.fold_scale_into_weights()
         after = made(x, jacobian=True)
     assert made.emphasis is None
     for part in ("labels", "excess", "model", "jacobian"):

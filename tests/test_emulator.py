@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.giants import bossbrain
 from xplabels.giants.bossbrain import load_emulator
 from xplabels.giants.emulator import LABELS, WAVELENGTH, Emulator, Network, emulator_labels

@@ -12,12 +12,12 @@ import pytest
 from astropy.table import Table
 
 from xplabels import report
-from xplabels.archive import write_stars
-from xplabels.calibration.unshrinking import Unshrinking
+from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.cli import main
+from xplabels.core.stars import Stars
+from xplabels.io import write_stars
 from xplabels.model import Model
 from xplabels.report.estimates import compare_estimates
-from xplabels.stars import Stars
 from xplabels.validation import validate
 from xplabels.validation.trend import signal_to_noise
 
@@ -66,9 +66,9 @@ def test_the_same_run_with_the_other_estimate_does_not_go_on(
     here: Path, small_model: Model
 ) -> None:
     """An interrupted catalogue must not mix the two."""
-    from xplabels.streaming.file import Order
+    from xplabels.pipeline.file import PredictOptions
 
-    one, other = (Order().settings(m) for m in (small_model, small_model.unshrunk()))
+    one, other = (PredictOptions().settings(m) for m in (small_model, small_model.unshrunk()))
     assert one.told() != other.told()
 
 
@@ -103,7 +103,7 @@ def test_a_model_of_before_predicts_no_unshrunk_labels(
 def test_scores_are_those_of_a_validation_of_each(small_model: Model, small_stars: Stars) -> None:
     mean = small_model.predict(small_stars)
     unshrinking = small_model.unshrinking
-    assert isinstance(unshrinking, Unshrinking)
+    assert isinstance(unshrinking, ShrinkageCorrection)
     known = small_stars.labels
     assert known is not None
     found = compare_estimates(

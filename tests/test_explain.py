@@ -16,9 +16,12 @@ from conftest import quick
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.archive import write_stars
+from xplabels.api.validation import reporting_stars, validate_model
 from xplabels.cli import build_parser, main
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.core.selection import Selection
+from xplabels.core.stars import CoefficientSpectra, Photometry, Stars
 from xplabels.explain import differences, explain
 from xplabels.explain.attention import attention
 from xplabels.explain.differences import extinction_g
@@ -26,13 +29,10 @@ from xplabels.explain.figures import curves
 from xplabels.explain.inputs import Pair, known_extinction, read_extinction, read_pair
 from xplabels.explain.section import explain_section
 from xplabels.instrument.sed import Sed
-from xplabels.labels import Labels
+from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.selection import Selection
-from xplabels.stars import CoefficientSpectra, Photometry, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
-from xplabels.workflow.validating import reporting_stars, validate_model
 
 NAMES = ("teff", "fe_h")
 WIDE = Selection.of(["teff=4000:5600"])

@@ -15,7 +15,7 @@ from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
-from xplabels.training.faint import LARGEST_ERROR, Faint
+from xplabels.training.noise_augmentation import LARGEST_ERROR, NoiseAugmentation
 
 DRAWS = 40_000
 
@@ -40,7 +40,7 @@ def parts(request):
     # a wide range of noise, which these stars do not have
     scaling = replace(scaling, noise_scale=np.full(2, 0.4))
     block = Block.of(computed, features, scaling, torch.float32)
-    return stars, features, computed, scaling, block, Faint(features, scaling, None)
+    return stars, features, computed, scaling, block, NoiseAugmentation(features, scaling, None)
 
 
 def copies(block, star):

@@ -17,11 +17,9 @@ from twins import (
     explicit,
     random_stars,
 )
-from xplabels.errors import InputError
-from xplabels.features import AUXILIARY, ErrorTensors, FeatureSet, input_variance, unpack
-from xplabels.features.projection import Projection
-from xplabels.flags import Flag
-from xplabels.stars import (
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.stars import (
     MEASUREMENTS,
     Band,
     CoefficientSpectra,
@@ -29,6 +27,8 @@ from xplabels.stars import (
     SampledSpectra,
     Stars,
 )
+from xplabels.features import AUXILIARY, ErrorTensors, FeatureSet, input_variance, unpack
+from xplabels.features.projection import Projection
 
 ALL = tuple(AUXILIARY)
 LABELS = 3

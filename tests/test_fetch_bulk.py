@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from services.files import FileService
 from services.http import Fault
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.fetch import (
     Archive,
     BulkFile,
     BulkSummary,
-    Patience,
+    RetryPolicy,
     covering,
     fetch_bulk,
     list_bulk,
@@ -28,7 +28,7 @@ from xplabels.fetch import (
 from xplabels.fetch.bulk import BLOCK_BYTES, parse_sums
 
 FOLDER = "gdr3/Spectroscopy/xp_continuous_mean_spectrum"
-QUICK = Patience(attempts=4, first_wait=0.01, timeout=1.0)
+QUICK = RetryPolicy(attempts=4, first_wait=0.01, timeout=1.0)
 
 
 def made_files() -> dict[str, bytes]:

@@ -17,8 +17,8 @@ from services.dachs.publish import STARS
 from services.datalink import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
-from xplabels.errors import InputError
-from xplabels.fetch import Archive, Cone, Patience, Settings, Wanted, fetch_stars, release_of
+from xplabels.core.errors import InputError
+from xplabels.fetch import Archive, Cone, RetryPolicy, Settings, Targets, fetch_stars, release_of
 
 BOTH = ("dachs", "small")
 ADDRESS = os.environ.get("XPLABELS_TAP", "")
@@ -26,7 +26,7 @@ ADDRESS = os.environ.get("XPLABELS_TAP", "")
 pytestmark = pytest.mark.skipif(not ADDRESS, reason="no TAP server (make test-archive starts one)")
 
 SETTINGS = Settings(
-    Patience(attempts=3, first_wait=0.5, timeout=60.0), chunk=100, tap_chunk=300, progress=False
+    RetryPolicy(attempts=3, first_wait=0.5, timeout=60.0), chunk=100, tap_chunk=300, progress=False
 )
 
 
@@ -44,7 +44,7 @@ def datalink(made: MadeArchive) -> Iterator[DataLinkService]:
 def test_every_table_as_the_small_service_gives_it(
     made: MadeArchive, datalink: DataLinkService, tmp_path: Path
 ) -> None:
-    wanted = Wanted.of_ids(np.append(made.ids, 4295806720))
+    wanted = Targets.of_ids(np.append(made.ids, 4295806720))
     dachs = fetch_stars(
         wanted, tmp_path / "dachs", Archive(ADDRESS, datalink.address), settings=SETTINGS
     )
@@ -69,7 +69,7 @@ def test_a_cone(made: MadeArchive, datalink: DataLinkService, tmp_path: Path) ->
     ra, dec = (np.radians(np.array(table[name])) for name in ("ra", "dec"))
     north = np.sin(dec) >= np.cos(np.radians(40))
     assert 10 < north.sum() < STARS
-    wanted = Wanted.of_cone(Cone(10.0, 90.0, 40.0), release_of("dr3"))
+    wanted = Targets.of_cone(Cone(10.0, 90.0, 40.0), release_of("dr3"))
     summary = fetch_stars(
         wanted, tmp_path / "cone", Archive(ADDRESS, datalink.address), ["tmass"], SETTINGS
     )
@@ -82,7 +82,7 @@ def test_a_cone(made: MadeArchive, datalink: DataLinkService, tmp_path: Path) ->
 def test_a_query_that_it_refuses_is_told(datalink: DataLinkService, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nonsense"):
         fetch_stars(
-            Wanted(query="SELECT nonsense FROM gaiadr3.gaia_source"),
+            Targets(query="SELECT nonsense FROM gaiadr3.gaia_source"),
             tmp_path / "out",
             Archive(ADDRESS, datalink.address),
             [],
@@ -93,4 +93,4 @@ def test_a_query_that_it_refuses_is_told(datalink: DataLinkService, tmp_path: Pa
 def test_a_table_that_it_lacks_is_told(datalink: DataLinkService, tmp_path: Path) -> None:
     archive = Archive(ADDRESS, datalink.address, release=release_of("dr4"))
     with pytest.raises(InputError, match=r"gaiadr4\.gaia_source cannot be read"):
-        fetch_stars(Wanted.of_ids(np.array([1])), tmp_path / "out", archive, [], SETTINGS)
+        fetch_stars(Targets.of_ids(np.array([1])), tmp_path / "out", archive, [], SETTINGS)

@@ -10,8 +10,8 @@ import pytest
 
 from fetch_services import QUICK, STARS, Services, account, contents
 from services.http import Fault
-from xplabels.archive import read_stars
 from xplabels.fetch import datalink as datalink_module
+from xplabels.io import read_stars
 
 
 @pytest.fixture(scope="module")

@@ -18,27 +18,27 @@ from services.datalink import DataLinkService
 from services.files import FileService
 from services.made import made_archive
 from services.tap import TapService
-from xplabels.archive import read_stars
 from xplabels.fetch import (
     Archive,
-    Patience,
+    RetryPolicy,
     Settings,
-    Wanted,
+    Targets,
     fetch_bulk,
     fetch_stars,
     list_bulk,
 )
+from xplabels.io import read_stars
 
 KILLS = 10
 SETTINGS = Settings(
-    Patience(first_wait=0.01, timeout=20.0), chunk=6, tap_chunk=25, parallel=2, progress=False
+    RetryPolicy(first_wait=0.01, timeout=20.0), chunk=6, tap_chunk=25, parallel=2, progress=False
 )
 PRODUCTS = ("tmass", "xp")
 
 
 def stars(archive: Archive, ids: list[int], output: Path) -> None:
     """What the killed process does."""
-    fetch_stars(Wanted.of_ids(np.array(ids)), output, archive, PRODUCTS, SETTINGS)
+    fetch_stars(Targets.of_ids(np.array(ids)), output, archive, PRODUCTS, SETTINGS)
 
 
 def bulk(archive: Archive, folder: Path) -> None:

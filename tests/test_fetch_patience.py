@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.fetch.archive import Archive, release_of
-from xplabels.fetch.patience import Patience, ServiceError, Stopped
 from xplabels.fetch.products import ALLWISE, GAIA_SOURCE, TABLES, TMASS
+from xplabels.fetch.retry import RetryPolicy, ServiceError, Stopped
 
 
 class Failing:
@@ -30,21 +30,21 @@ class Failing:
 
 def test_it_asks_again_until_it_has_an_answer() -> None:
     request = Failing(ServiceError("once"), ServiceError("twice"))
-    assert Patience(attempts=3, first_wait=0).persist(request) == "at last"
+    assert RetryPolicy(attempts=3, first_wait=0).persist(request) == "at last"
     assert request.calls == 3
 
 
 def test_it_gives_up_with_the_last_reason() -> None:
     request = Failing(*(ServiceError(f"no {n}") for n in range(9)))
     with pytest.raises(ServiceError, match="no 2"):
-        Patience(attempts=3, first_wait=0).persist(request)
+        RetryPolicy(attempts=3, first_wait=0).persist(request)
     assert request.calls == 3
 
 
 def test_what_is_final_is_not_asked_again() -> None:
     request = Failing(ServiceError("never", passing=False))
     with pytest.raises(ServiceError, match="never"):
-        Patience(attempts=3, first_wait=0).persist(request)
+        RetryPolicy(attempts=3, first_wait=0).persist(request)
     assert request.calls == 1
 
 
@@ -57,7 +57,7 @@ def test_waits_double_to_a_limit_and_heed_the_service(monkeypatch: pytest.Monkey
             return False
 
     request = Failing(*(ServiceError("no", wait=50.0 if n == 3 else 0.0) for n in range(6)))
-    Patience(attempts=7, first_wait=1.0, longest_wait=8.0).persist(request, Clock())
+    RetryPolicy(attempts=7, first_wait=1.0, longest_wait=8.0).persist(request, Clock())
     for drawn, middle in zip(waits, (1, 2, 4, None, 8, 8), strict=True):
         if middle is None:
             assert drawn == 50.0
@@ -70,7 +70,7 @@ def test_nobody_waits_after_an_interruption() -> None:
     threading.Timer(0.05, stop.set).start()
     start = time.monotonic()
     with pytest.raises(Stopped):
-        Patience(first_wait=100.0).persist(Failing(ServiceError("no")), stop)
+        RetryPolicy(first_wait=100.0).persist(Failing(ServiceError("no")), stop)
     assert time.monotonic() - start < 10
 
 
@@ -79,7 +79,7 @@ def test_nobody_waits_after_an_interruption() -> None:
 )
 def test_patience_of_no_use_is_told(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
-        Patience(**wrong)  # type: ignore[arg-type]
+        RetryPolicy(**wrong)  # type: ignore[arg-type]
 
 
 def test_queries_name_the_archives_tables_and_columns() -> None:

@@ -9,8 +9,8 @@ import pytest
 from astropy.table import Table
 
 from fetch_services import QUICK, STARS, Services, account
-from xplabels.errors import InputError
-from xplabels.fetch import Cone, Settings, Wanted, fetch_stars
+from xplabels.core.errors import InputError
+from xplabels.fetch import Cone, Settings, Targets, fetch_stars
 from xplabels.fetch.archive import release_of
 
 
@@ -18,7 +18,7 @@ def test_a_cone_and_a_query(services: Services, tmp_path: Path) -> None:
     table = services.made.tables["gaiadr3.gaia_source"]
     cone = Cone(180.0, 30.0, 60.0)
     fetch_stars(
-        Wanted.of_cone(cone, release_of("dr3")), tmp_path / "cone", services.archive, [],
+        Targets.of_cone(cone, release_of("dr3")), tmp_path / "cone", services.archive, [],
         QUICK,
     )  # fmt: skip
     ra, dec = (np.radians(np.array(table[name])) for name in ("ra", "dec"))
@@ -30,7 +30,7 @@ def test_a_cone_and_a_query(services: Services, tmp_path: Path) -> None:
     assert sorted(account(tmp_path / "cone")) == sorted(inside)
 
     query = "SELECT source_id FROM gaiadr3.gaia_source WHERE phot_g_mean_mag < 12"
-    fetch_stars(Wanted(query=query), tmp_path / "query", services.archive, [], QUICK)
+    fetch_stars(Targets(query=query), tmp_path / "query", services.archive, [], QUICK)
     bright = np.array(table["source_id"])[np.array(table["phot_g_mean_mag"]) < 12]
     assert sorted(account(tmp_path / "query")) == sorted(bright)
 
@@ -47,7 +47,7 @@ def test_a_query_of_no_use_is_told(
     services: Services, tmp_path: Path, query: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        fetch_stars(Wanted(query=query), tmp_path / "out", services.archive, [], QUICK)
+        fetch_stars(Targets(query=query), tmp_path / "out", services.archive, [], QUICK)
     assert not (tmp_path / "out").exists()
 
 
@@ -62,7 +62,7 @@ def test_ids_from_a_file(tmp_path: Path, kind: str) -> None:
         path.write_text("name,source_id\n" + "".join(f"x,{one}\n" for one in ids))
     else:
         path.write_text("\n".join(map(str, ids)))
-    wanted = Wanted.of_file(path).ids
+    wanted = Targets.of_file(path).ids
     assert wanted is not None
     assert wanted.tolist() == [4345775217221821312, 4345775217221821313]
 
@@ -80,7 +80,7 @@ def test_a_file_without_ids_is_told(tmp_path: Path, name: str, text: str, messag
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        Wanted.of_file(path)
+        Targets.of_file(path)
 
 
 @pytest.mark.parametrize("text", ["1,2", "a,b,c", "400,0,1", "0,91,1", "0,0,0", "nan,0,1"])

@@ -16,11 +16,11 @@ from fetch_services import QUICK, STARS, Services, account, contents
 from services.datalink import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
-from xplabels.archive import read, read_stars
-from xplabels.errors import InputError
-from xplabels.fetch import Archive, Wanted, fetch_stars
+from xplabels.core.errors import InputError
+from xplabels.fetch import Archive, Targets, fetch_stars
 from xplabels.fetch.archive import release_of
-from xplabels.tables import join_photometry
+from xplabels.io import read, read_stars
+from xplabels.io.tables import join_photometry
 
 
 def slow_twin(made: MadeArchive, product: str) -> dict[int, dict[str, Any]]:
@@ -128,7 +128,7 @@ def test_a_column_that_the_archive_lacks(services: Services, tmp_path: Path) -> 
     del lean["gaiadr1.tmass_original_valid"]["h_m"]
     with TapService(lean) as tap:
         archive = Archive(tap=tap.address, datalink=services.datalink.address)
-        wanted = Wanted.of_ids(made.ids)
+        wanted = Targets.of_ids(made.ids)
         # without the word of gaia_source, a star that is not handed out has no spectrum
         fetch_stars(wanted, tmp_path / "out", archive, ["xp"], QUICK)
         told = account(tmp_path / "out")
@@ -156,7 +156,7 @@ def test_the_fourth_release_by_its_names(tmp_path: Path) -> None:
         DataLinkService(renamed, "MEAN_SPECTRUM_XP", "Gaia DR4") as datalink,
     ):
         archive = Archive(tap.address, datalink.address, release=release_of("dr4"))
-        fetch_stars(Wanted.of_ids(made.ids), tmp_path / "out", archive, ["xp"], QUICK)
+        fetch_stars(Targets.of_ids(made.ids), tmp_path / "out", archive, ["xp"], QUICK)
     stars = read_stars(tmp_path / "out" / "xp.parquet")
     assert stars.spectra.widths == (51, 55)
     assert stars.origin == "Gaia DR4 MEAN_SPECTRUM_XP"
@@ -220,12 +220,12 @@ def test_nothing_of_anybody_else_is_replaced(services: Services, tmp_path: Path)
 
 
 def test_two_fetches_do_not_share_a_folder(services: Services, tmp_path: Path) -> None:
-    from xplabels.fetch.ledger import Ledger
+    from xplabels.fetch.state import FetchState
 
-    ledger = Ledger(tmp_path / "out", {"some": "request"})
+    ledger = FetchState(tmp_path / "out", {"some": "request"})
     ledger.open(False)
     with ledger.locked():
-        other = Ledger(tmp_path / "out", {"some": "request"})
+        other = FetchState(tmp_path / "out", {"some": "request"})
         other.open(False)
         with pytest.raises(InputError, match="another fetch is at work"), other.locked():
             pass

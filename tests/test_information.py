@@ -14,9 +14,11 @@ pytest.importorskip("gaiaxpy")
 pytest.importorskip("dust_extinction")
 
 from conftest import quick
-from xplabels.archive import write_stars
 from xplabels.cli import main
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Stars
 from xplabels.explain import differences
 from xplabels.explain.differences import HC_OVER_K
 from xplabels.explain.information import (
@@ -37,9 +39,7 @@ from xplabels.giants.emulator import LABELS, Emulator, Network, emulator_labels
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
-from xplabels.labels import Labels
-from xplabels.split import part_mask
-from xplabels.stars import Stars
+from xplabels.io import write_stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 from xplabels.training.dust import extinction

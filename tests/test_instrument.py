@@ -13,7 +13,7 @@ from scipy import integrate, interpolate, special
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.features.projection import gaiaxpy_band_fluxes, quiet, unit_vectors
 from xplabels.instrument import (
     Instrument,
@@ -197,7 +197,7 @@ def test_18_sco_is_like_the_sun(shared_data: Path, instrument: Instrument) -> No
 
     benchmarks/instrument.py has the sharper comparison with a measured solar spectrum.
     """
-    from xplabels.archive import read
+    from xplabels.io import read
 
     spectra = read(shared_data / "xp_archive" / "18Sco_XP_CONTINUOUS_RAW.csv").spectra
     wavelength = np.arange(300.0, 1101.0)
@@ -211,7 +211,7 @@ def test_18_sco_is_like_the_sun(shared_data: Path, instrument: Instrument) -> No
 def test_the_inverse_direction_is_gaiaxpys_calibrate(shared_data: Path) -> None:
     from gaiaxpy import calibrate
 
-    from xplabels.archive import read
+    from xplabels.io import read
 
     path = shared_data / "xp_archive" / "XP_CONTINUOUS_RAW.csv"
     spectra = read(path).spectra

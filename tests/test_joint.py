@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xplabels.archive import write_stars
 from xplabels.calibration.joint import fit_joint_factor, joint_coverage
 from xplabels.cli import main
-from xplabels.labels import Labels
+from xplabels.core.distribution import LEVEL_68, LEVEL_95, ellipsoid_content
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction, stack
+from xplabels.core.stars import Stars
+from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.prediction import Prediction, stack
-from xplabels.predictive import LEVEL_68, LEVEL_95, ellipsoid_content
-from xplabels.stars import Stars
 from xplabels.validation import validate
 from xplabels.validation.gate import calibration_gate
 

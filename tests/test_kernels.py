@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xplabels import model as model_module
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.features import Features, FeatureSet, pull_back
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
@@ -23,7 +24,6 @@ from xplabels.model import Model, propagate
 from xplabels.network import ACTIVATIONS, Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagated, Propagation
 from xplabels.recipes import Recipe
-from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.synthetic import simulate_stars
 
 pytest.importorskip("numba")
@@ -352,7 +352,7 @@ def test_what_the_kernels_cannot_do(
 
 def test_the_brightest_archive_stars(shared_data: Path) -> None:
     """Where S/N is highest, float64 from end to end says the same."""
-    from xplabels.archive import read
+    from xplabels.io import read
 
     files = ["18Sco_XP_CONTINUOUS_RAW.csv", "XP_CONTINUOUS_RAW.csv"]
     stars = read([shared_data / "xp_archive" / name for name in files])

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from conftest import Judged, quick
 from twins import explicit_covariance, random_stars
-from xplabels.catalogue import FORMATS, write_catalogue
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.prediction import packed_correlations, pairs, stack, unpacked
+from xplabels.core.stars import MEASUREMENTS, Photometry, Stars
 from xplabels.features import ErrorTensors, FeatureSet, input_variance
 from xplabels.features.scaling import Scaling
+from xplabels.io.catalogue import FORMATS, write_catalogue
 from xplabels.model import Model
 from xplabels.network import Architecture, UncertainNetwork, dropout_passes, sample_variance
 from xplabels.network.propagation import Block, Propagation
-from xplabels.prediction import packed_correlations, pairs, stack, unpacked
-from xplabels.stars import MEASUREMENTS, Photometry, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 

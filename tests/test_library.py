@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xplabels import library
-from xplabels.duplicates import best_rows
-from xplabels.errors import InputError
-from xplabels.stars import SampledSpectra, Stars
+from xplabels.core.duplicates import best_rows
+from xplabels.core.errors import InputError
+from xplabels.core.stars import SampledSpectra, Stars
+from xplabels.surveys import library
 
 
 @pytest.fixture(scope="module")

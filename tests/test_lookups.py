@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xplabels.archive import ascending, partitioned
-from xplabels.archive.ascending import AscendingTable
-from xplabels.archive.gunzip import Digest
-from xplabels.archive.partitioned import PartitionedTable
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.io import ascending, partitioned
+from xplabels.io.ascending import AscendingTable
+from xplabels.io.gunzip import Digest
+from xplabels.io.partitioned import PartitionedTable
 
 Rows = dict[int, float]
 

@@ -13,11 +13,9 @@ import torch
 from conftest import quick
 from twins import explicit, random_stars
 from xplabels.calibration.factors import Calibration
-from xplabels.errors import InputError
-from xplabels.flags import Flag
-from xplabels.model import BLOCK
-from xplabels.network import LOG_VARIANCE_RANGE
-from xplabels.stars import (
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.stars import (
     MEASUREMENTS,
     Band,
     CoefficientSpectra,
@@ -25,6 +23,8 @@ from xplabels.stars import (
     SampledSpectra,
     Stars,
 )
+from xplabels.model import BLOCK
+from xplabels.network import LOG_VARIANCE_RANGE
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 
@@ -122,7 +122,7 @@ def test_stars_without_a_band_get_nan_and_a_flag_and_harm_nobody(small_model, sm
 
 
 def test_the_real_star_without_bp(small_model, shared_data: Path) -> None:
-    from xplabels.archive import read
+    from xplabels.io import read
 
     stars = read(shared_data / "xp_archive" / "XP_CONTINUOUS_RAW_with_missing_BP.csv")
     model = train(simulate_stars(400, seed=1, noise=5.0)[0], NAMES, quick(), progress=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from twins import check_gradients
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.network import (
     ACTIVATIONS,
     LOG_VARIANCE_RANGE,

@@ -13,7 +13,7 @@ from scipy.interpolate import CubicSpline
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.instrument import archive_bases, gaiaxpy_instrument, magnitudes
 from xplabels.instrument.noise import (
     BACKGROUND,

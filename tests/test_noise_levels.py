@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import NOISE_LIMIT, Scaling
 from xplabels.model import Model

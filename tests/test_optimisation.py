@@ -11,16 +11,16 @@ import torch
 
 from conftest import quick, two_label_stars
 from twins import check_gradients
+from xplabels.core.stars import Stars
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
-from xplabels.stars import Stars
 from xplabels.training import optimisation
+from xplabels.training.distillation import Teachers
 from xplabels.training.optimisation import Sample, _hidden, _loss, one_cycle
 from xplabels.training.run import Bar
-from xplabels.training.teaching import Teachers
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from twins import random_stars
-from xplabels.archive import write_stars
 from xplabels.cli import main
-from xplabels.errors import InputError
-from xplabels.labels import Labels
-from xplabels.output import MODEL_FILES, REPORT_FILES, check_new_folder
-from xplabels.stars import Stars
+from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.core.stars import Stars
+from xplabels.io import write_stars
+from xplabels.io.atomic import MODEL_FILES, REPORT_FILES, check_new_folder
 
 
 def labelled(count: int = 12) -> Stars:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xplabels.archive.partitioning import LEVEL, Block, Pixel, partitions
+from xplabels.io.partitioning import LEVEL, Block, Pixel, partitions
 
 ROOT = Pixel(9, 5)
 FIRST, END = ROOT.span(LEVEL)

@@ -11,9 +11,11 @@ import pytest
 
 from simulated_predictions import NAMES, PROVENANCE, simulate
 from xplabels import report
+from xplabels.api.validation import _cut_flow
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
+from xplabels.core.stars import Band, CoefficientSpectra, SampledSpectra, Stars
 from xplabels.cuts.flow import Cut, CutFlow
-from xplabels.labels import Labels
-from xplabels.prediction import Prediction
 from xplabels.report.calibration import joint_section
 from xplabels.report.paper_tables import TABLE_1, table_1, table_1_scores, table_3_scores
 from xplabels.report.populations import (
@@ -23,11 +25,9 @@ from xplabels.report.populations import (
     population_sections,
     trend_section,
 )
-from xplabels.stars import Band, CoefficientSpectra, SampledSpectra, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.validation import Validation, validate
 from xplabels.validation.trend import signal_to_noise, trend_along
-from xplabels.workflow.validating import _cut_flow
 
 SIX = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.features import FeatureSet
 from xplabels.features.projection import (
     FLUX_UNIT,
@@ -18,7 +19,6 @@ from xplabels.features.projection import (
     field_prior,
     field_prior_provenance,
 )
-from xplabels.stars import SampledSpectra, Stars
 from xplabels.synthetic import example_stars
 
 
@@ -34,7 +34,7 @@ def coefficients(stars: Stars) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def real(shared_data: Path) -> Stars:
-    from xplabels.archive import read
+    from xplabels.io import read
 
     stars = read(shared_data / "xp_archive" / "XP_CONTINUOUS_RAW.csv")
     return stars[np.isfinite(coefficients(stars)).all(axis=1)]

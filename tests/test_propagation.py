@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from twins import coefficient_covariance, conditional, explicit, random_stars
+from xplabels.core.stars import MEASUREMENTS, Photometry, Stars
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import RIDGE, Scaling
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
-from xplabels.stars import MEASUREMENTS, Photometry, Stars
 
 WIDTHS = (4, 3)
 AUXILIARY = ("bp_rp", "j_h", "m_pseudo")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xplabels.cli import build_parser
-from xplabels.flags import Flag
+from xplabels.core.flags import Flag
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

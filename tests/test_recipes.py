@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.recipes import Recipe, load_recipe, parse_recipe, shipped_recipes
 
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from simulated_predictions import NAMES, PROVENANCE, Simulated, simulate
-from xplabels import output, report
-from xplabels.errors import InputError
-from xplabels.labels import Labels
+from xplabels import report
+from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.io import atomic as output
 from xplabels.report import write_report
-from xplabels.report.calibration import standing
+from xplabels.report.calibration import verdict
 from xplabels.report.sections import Section, Table
 from xplabels.validation import Validation, validate
 
@@ -151,30 +152,30 @@ def test_what_it_says(page: Page, validated: Validation) -> None:
 
 
 def test_the_verdict_tells_a_single_bin_from_wrong_errors(validated: Validation) -> None:
-    assert standing(validated).text == "not calibrated"  # all errors are too small
+    assert verdict(validated).text == "not calibrated"  # all errors are too small
     s = simulate(8000, dof=np.inf, seed=5)
 
-    def verdict(wrong: np.ndarray) -> str:
+    def with_smaller_errors(wrong: np.ndarray) -> str:
         errors = s.prediction.errors * np.where(wrong[:, None], [0.7, *[1.0] * (len(NAMES) - 1)], 1)
         prediction = replace(s.prediction, errors=errors)
-        return standing(validate(prediction, s.labels, g_mag=s.g_mag, resamples=0)).text
+        return verdict(validate(prediction, s.labels, g_mag=s.g_mag, resamples=0)).text
 
     nobody = np.zeros(len(s.g_mag), bool)
-    assert verdict(nobody) == "calibrated"
-    some = verdict((s.g_mag > 11) & (s.g_mag < 11.5))
+    assert with_smaller_errors(nobody) == "calibrated"
+    some = with_smaller_errors((s.g_mag > 11) & (s.g_mag < 11.5))
     assert re.fullmatch(r"calibrated, but for 1 of \d+ bins", some), some
-    assert verdict(~nobody) == "not calibrated"
+    assert with_smaller_errors(~nobody) == "not calibrated"
     few = simulate(300, dof=np.inf, seed=5)
     by_luck = validate(few.prediction, few.labels, g_mag=few.g_mag, resamples=0)
-    assert standing(by_luck).text == "too few stars to tell: 300"
+    assert verdict(by_luck).text == "too few stars to tell: 300"
     half = replace(few.prediction, errors=few.prediction.errors / 2)
     wrong = validate(half, few.labels, g_mag=few.g_mag, resamples=0)
-    assert standing(wrong).text == "not calibrated"
+    assert verdict(wrong).text == "not calibrated"
     # right in all, wrong in many bins: too small for bright stars, too large for faint ones
     halves = np.where(s.g_mag < np.median(s.g_mag), 0.8, 1.25)[:, None]
     prediction = replace(s.prediction, errors=s.prediction.errors * halves)
     both = validate(prediction, s.labels, g_mag=s.g_mag, resamples=0)
-    assert standing(both).text == "not calibrated"
+    assert verdict(both).text == "not calibrated"
 
 
 def test_training_labels_and_a_card_of_names(

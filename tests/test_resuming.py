@@ -11,10 +11,10 @@ import torch
 
 from conftest import fitted, quick, relabelled, two_label_stars, weights
 from xplabels import training
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Stars
 from xplabels.recipes import Recipe
-from xplabels.split import part_mask
-from xplabels.stars import Stars
 from xplabels.training import optimisation, train
 from xplabels.training.checkpoint import Checkpoint
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twins import conditional
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.features.scaling import RIDGE, Completion, Scaling
 
 

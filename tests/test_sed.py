@@ -11,7 +11,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable, Table
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.instrument.sed import Sed, air_to_vacuum, read_sed
 
 WAVELENGTH = np.linspace(320.0, 1080.0, 200)

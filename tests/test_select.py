@@ -10,8 +10,8 @@ import pytest
 from astropy.table import Table
 
 from selecting import select, spectra_of
-from xplabels.archive import read_stars
-from xplabels.labels import LABELS
+from xplabels.core.labels import LABELS
+from xplabels.io import read_stars
 
 ROWS = 10_000
 SIX = tuple(LABELS)

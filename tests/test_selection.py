@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from xplabels.errors import InputError
-from xplabels.labels import Labels
-from xplabels.selection import Selection
-from xplabels.stars import SampledSpectra, Stars
+from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.core.selection import Selection
+from xplabels.core.stars import SampledSpectra, Stars
 
 
 def make_stars(teff: list[float], logg: list[float]) -> Stars:

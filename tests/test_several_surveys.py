@@ -11,10 +11,10 @@ import pytest
 from astropy.table import Table
 
 from selecting import select, spectra_of
-from xplabels.archive import read_stars, write_stars
 from xplabels.cli import main
+from xplabels.core.stars import Stars
+from xplabels.io import read_stars, write_stars
 from xplabels.model import Model
-from xplabels.stars import Stars
 from xplabels.synthetic import simulate_stars
 
 QUICK = "hidden = [8]\nepochs = 2\nbatch_size = 64\nflux_samples = 0\nreddening = 0.0\n"

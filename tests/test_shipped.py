@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xplabels import archive
-from xplabels.flags import Flag
+from xplabels import io as archive
+from xplabels.api.demo import SELECTION, TEST_FRACTION
+from xplabels.core.flags import Flag
+from xplabels.core.prediction import Prediction
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Photometry, Stars
 from xplabels.model import Model
-from xplabels.prediction import Prediction
-from xplabels.split import part_mask
-from xplabels.stars import Photometry, Stars
-from xplabels.workflow.demo import SELECTION, TEST_FRACTION
 
 NAME = "apogee-dr17-library"
 
@@ -27,8 +27,8 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def library() -> Stars:
     pytest.importorskip("gaiaxpy")
-    from xplabels.errors import InputError
-    from xplabels.library import read_library
+    from xplabels.core.errors import InputError
+    from xplabels.surveys.library import read_library
 
     try:
         return read_library()

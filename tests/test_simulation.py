@@ -13,16 +13,16 @@ from astropy.table import Table
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.archive import read, write_stars
-from xplabels.catalogue import write_catalogue
 from xplabels.cli import build_parser, main
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import CoefficientSpectra, Stars
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
 from xplabels.instrument.simulation import PHOTOMETRY_FLOOR, simulate_spectra
+from xplabels.io import read, write_stars
+from xplabels.io.catalogue import write_catalogue
 from xplabels.model import Model
-from xplabels.stars import CoefficientSpectra, Stars
 
 WAVELENGTH = np.arange(300.0, 1101.0)
 

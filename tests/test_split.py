@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xplabels.errors import InputError
-from xplabels.split import VALIDATION_FRACTION, part_mask, uniform
+from xplabels.core.errors import InputError
+from xplabels.core.split import VALIDATION_FRACTION, part_mask, uniform
 
 PARTS = ("train", "validation", "test")
 GAIA = st.integers(0, 2**63 - 1)

@@ -14,20 +14,20 @@ import pytest
 pytest.importorskip("gaiaxpy")
 
 from conftest import quick
-from xplabels.archive import write_stars
 from xplabels.cli import main
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.flags import MEANING, Flag
+from xplabels.core.split import part_mask
+from xplabels.core.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.explain import differences
 from xplabels.explain.attention import input_covariance, training_covariance
 from xplabels.explain.derivatives import derivative_blocks
 from xplabels.explain.explanation import label_curves
 from xplabels.explain.star_page import StarView, resolution, star_page, star_view, star_views
-from xplabels.flags import MEANING, Flag
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
 from xplabels.instrument.sed import Sed
+from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.split import part_mask
-from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from twins import random_stars
-from xplabels.errors import InputError
-from xplabels.flags import MEANING, Flag, describe
-from xplabels.labels import LABELS, Labels, check_names
-from xplabels.stacking import concatenate
-from xplabels.stars import (
+from xplabels.core.errors import InputError
+from xplabels.core.flags import MEANING, Flag, describe
+from xplabels.core.labels import LABELS, Labels, check_names
+from xplabels.core.stacking import concatenate
+from xplabels.core.stars import (
     MEASUREMENTS,
     Band,
     CoefficientSpectra,

@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Stars
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.model import Model
 from xplabels.model.storage import find_model
-from xplabels.stars import Stars
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_model_json_says_what_the_model_is(folder, small_model, small_stars) -> 
 
 
 def test_the_ids_digest_is_that_of_the_training_part(folder, small_stars) -> None:
-    from xplabels.split import part_mask
+    from xplabels.core.split import part_mask
 
     ids = np.sort(small_stars.source_id[part_mask(small_stars.source_id, "train", 0.1)])
     text = json.loads((folder / "model.json").read_text())

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.model import COMPILED_FROM
-from xplabels.streaming import Settings
-from xplabels.streaming.catalogue import Partial, identity
-from xplabels.streaming.doubles import SeenIds
-from xplabels.streaming.file import BLOCK
+from xplabels.pipeline import Settings
+from xplabels.pipeline.catalogue import Partial, identity
+from xplabels.pipeline.doubles import SeenIds
+from xplabels.pipeline.file import BLOCK
 
 SETTINGS = Settings({"name": "m", "sha256": "0"}, (), "error", "1")
 

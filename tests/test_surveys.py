@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from survey_tables import IDS, write
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.surveys import SURVEYS, bits_of, read_survey
 from xplabels.surveys.apogee import AspcapFlag, ExtraTarget, StarFlag
 from xplabels.surveys.table import number

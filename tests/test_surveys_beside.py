@@ -14,9 +14,9 @@ from astropy.table import Table
 
 from conftest import quick
 from xplabels import report
-from xplabels.archive import write_stars
 from xplabels.cli import main
-from xplabels.stars import Stars
+from xplabels.core.stars import Stars
+from xplabels.io import write_stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 

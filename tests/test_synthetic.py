@@ -8,7 +8,7 @@ from scipy import stats
 
 from conftest import Judged
 from twins import coefficient_covariance
-from xplabels.flags import Flag
+from xplabels.core.flags import Flag
 from xplabels.synthetic import LABEL_ERROR, POPULATION, _spectrum, example_stars, simulate_stars
 
 NAMES = ("teff", "logg")

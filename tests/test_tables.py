@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.table import MaskedColumn, Table
 
-from xplabels.errors import InputError
-from xplabels.stars import Photometry, SampledSpectra, Stars
-from xplabels.tables import PhotometryTables, join_labels, join_photometry, read_table
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Photometry, SampledSpectra, Stars
+from xplabels.io.tables import PhotometryTables, join_labels, join_photometry, read_table
 
 # neighbours that one float64 cannot tell apart
 IDS = np.array([5853498713190525696, 5853498713190525697, 5405570973190252288])

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from conftest import fitted, quick, relabelled, two_label_stars, weights
-from xplabels.errors import InputError
-from xplabels.flags import Flag
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Photometry, Stars
 from xplabels.model import Model
 from xplabels.recipes import load_recipe
-from xplabels.split import part_mask
-from xplabels.stars import Photometry, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 from xplabels.training.table import SMALLEST_TRAINING

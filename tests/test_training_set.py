@@ -15,12 +15,12 @@ from archive_files import FakeStars
 from services.datalink import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
-from xplabels.archive import read_stars
 from xplabels.cli import build_parser, main
+from xplabels.core.stars import CoefficientSpectra
 from xplabels.fetch.archive import RELEASES
 from xplabels.fetch.products import TABLES
+from xplabels.io import read_stars
 from xplabels.model import Model
-from xplabels.stars import CoefficientSpectra
 from xplabels.synthetic import simulate_stars
 
 TEXT = (Path(__file__).parents[1] / "docs" / "training_set.md").read_text()

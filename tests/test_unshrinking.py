@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xplabels.calibration.unshrinking import LARGEST_STRETCH, Unshrinking
-from xplabels.errors import InputError
-from xplabels.flags import Flag
-from xplabels.labels import Labels
+from xplabels.calibration.shrinkage import LARGEST_STRETCH, ShrinkageCorrection
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction, packed_correlations
+from xplabels.core.scores import slope
+from xplabels.core.stars import Stars
 from xplabels.model import Model
 from xplabels.model.card import write_card
 from xplabels.model.refitting import fit_unshrinking
-from xplabels.prediction import Prediction, packed_correlations
-from xplabels.scores import slope
-from xplabels.stars import Stars
 from xplabels.validation import validate
 
 MEAN, SPREAD = np.array([4800.0, -0.4]), np.array([600.0, 0.5])
@@ -43,25 +43,29 @@ def gaussian_stars(n: int, seed: int = 0) -> tuple[Prediction, Labels]:
 
 
 @pytest.fixture(scope="module")
-def fitted() -> Unshrinking:
-    return Unshrinking.fit(*gaussian_stars(40_000), MEAN, SPREAD)
+def fitted() -> ShrinkageCorrection:
+    return ShrinkageCorrection.fit(*gaussian_stars(40_000), MEAN, SPREAD)
 
 
-def test_gaussian_stars_need_no_more_than_their_prior_divided_out(fitted: Unshrinking) -> None:
+def test_gaussian_stars_need_no_more_than_their_prior_divided_out(
+    fitted: ShrinkageCorrection,
+) -> None:
     assert fitted.strength == pytest.approx(np.ones(2), abs=0.05)
     assert fitted.factor == pytest.approx(np.ones(2), abs=0.02)
     assert fitted.factor_95 == pytest.approx(np.ones(2), abs=0.02)
     assert fitted.joint == pytest.approx(1.0, abs=0.02)
 
 
-def test_a_fit_that_found_no_strength_says_so(fitted: Unshrinking, small_model: Model) -> None:
+def test_a_fit_that_found_no_strength_says_so(
+    fitted: ShrinkageCorrection, small_model: Model
+) -> None:
     assert fitted.caveats(("teff", "fe_h")) == []
     prediction, labels = gaussian_stars(300)
     # fe_h: a model that knows nothing of it, but thinks that it does; teff: of hardly any star
     values = np.where([True, False], prediction.values, MEAN + 1e-3 * prediction.values)
     known = labels.values.copy()
     known[50:, 0] = np.nan
-    poor = Unshrinking.fit(
+    poor = ShrinkageCorrection.fit(
         replace(prediction, values=values), replace(labels, values=known), MEAN, SPREAD
     )
     assert poor.strength == pytest.approx([0, 8], abs=1e-3)
@@ -78,14 +82,14 @@ def test_dividing_the_prior_out_gives_back_what_was_seen() -> None:
     precision = 1 / prediction.errors**2 - 1 / SPREAD**2
     seen = (prediction.values / prediction.errors**2 - MEAN / SPREAD**2) / precision
     ones = np.ones(2)
-    found = Unshrinking(MEAN, SPREAD, ones, ones, ones, 1.0).apply(prediction)
+    found = ShrinkageCorrection(MEAN, SPREAD, ones, ones, ones, 1.0).apply(prediction)
     free = 1 / (1 - (prediction.errors / SPREAD) ** 2) < LARGEST_STRETCH
     assert free.any(axis=0).all()
     assert found.values[free] == pytest.approx(seen[free])
     assert found.errors[free] == pytest.approx(1 / np.sqrt(precision)[free])
 
 
-def test_other_stars_have_slope_one_and_cover_what_they_say(fitted: Unshrinking) -> None:
+def test_other_stars_have_slope_one_and_cover_what_they_say(fitted: ShrinkageCorrection) -> None:
     prediction, labels = gaussian_stars(20_000, seed=1)
     found = validate(fitted.apply(prediction), labels, resamples=20)
     before = validate(prediction, labels, resamples=20)
@@ -99,7 +103,9 @@ def test_other_stars_have_slope_one_and_cover_what_they_say(fitted: Unshrinking)
     assert found.joint.value["coverage_68"] == pytest.approx(0.683, abs=0.015)
 
 
-def test_it_is_right_at_every_truth_and_not_for_every_prediction(fitted: Unshrinking) -> None:
+def test_it_is_right_at_every_truth_and_not_for_every_prediction(
+    fitted: ShrinkageCorrection,
+) -> None:
     prediction, labels = gaussian_stars(40_000, seed=2)
     found = fitted.apply(prediction)
     high = labels.values[:, 1] > MEAN[1] + SPREAD[1]
@@ -115,12 +121,12 @@ def test_it_is_right_at_every_truth_and_not_for_every_prediction(fitted: Unshrin
 )  # fmt: skip
 def test_stretch_is_bounded_whatever_the_error(strength: float, error: float, value: float) -> None:
     one = np.ones(1)
-    unshrinking = Unshrinking(0 * one, one, strength * one, one, one, 1.0)
+    unshrinking = ShrinkageCorrection(0 * one, one, strength * one, one, one, 1.0)
     stretch = unshrinking.stretch(np.array([[error]]))
     assert 1.0 <= stretch.item() <= LARGEST_STRETCH * (1 + 1e-12)
 
 
-def test_parts_still_add_and_what_is_nan_stays_nan(fitted: Unshrinking) -> None:
+def test_parts_still_add_and_what_is_nan_stays_nan(fitted: ShrinkageCorrection) -> None:
     prediction, _ = gaussian_stars(50)
     values, errors = prediction.values.copy(), prediction.errors.copy()
     values[3], errors[3] = np.nan, np.nan
@@ -137,7 +143,7 @@ def test_a_label_that_is_stretched_out_of_the_training_range_is_flagged() -> Non
     prediction, _ = gaussian_stars(2000)
     ones = np.ones(2)
     limits = np.stack([prediction.values.min(axis=0), prediction.values.max(axis=0)], axis=1)
-    found = Unshrinking(MEAN, SPREAD, ones, ones, ones, 1.0).apply(prediction, limits)
+    found = ShrinkageCorrection(MEAN, SPREAD, ones, ones, ones, 1.0).apply(prediction, limits)
     outside = ((found.values < limits[:, 0]) | (found.values > limits[:, 1])).any(axis=1)
     assert 0 < outside.sum() < 100
     assert ((found.flags & Flag.LABEL_OUT_OF_RANGE) > 0).tolist() == outside.tolist()
@@ -147,7 +153,9 @@ def test_few_stars_leave_a_label_as_it_is() -> None:
     prediction, labels = gaussian_stars(300)
     values = labels.values.copy()
     values[50:, 1] = np.nan
-    found = Unshrinking.fit(prediction, Labels(labels.names, values, labels.errors), MEAN, SPREAD)
+    found = ShrinkageCorrection.fit(
+        prediction, Labels(labels.names, values, labels.errors), MEAN, SPREAD
+    )
     assert found.strength[0] > 0
     assert found.strength[1] == 0
     assert found.factor[1] == found.factor_95[1] == 1
@@ -159,7 +167,7 @@ def test_few_stars_leave_a_label_as_it_is() -> None:
 def test_labels_that_are_not_drawn_to_the_mean_stay() -> None:
     prediction, labels = gaussian_stars(1000)
     steep = replace(prediction, values=MEAN + 1.1 * (labels.values - MEAN))
-    assert Unshrinking.fit(steep, labels, MEAN, SPREAD).strength.tolist() == [0.0, 0.0]
+    assert ShrinkageCorrection.fit(steep, labels, MEAN, SPREAD).strength.tolist() == [0.0, 0.0]
 
 
 def test_a_trained_model_has_it_saves_it_and_says_it(

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from simulated_predictions import NAMES, PROVENANCE, Simulated, simulate
-from xplabels import predictive, scores
-from xplabels.errors import InputError
-from xplabels.flags import Flag
-from xplabels.labels import Labels
-from xplabels.predictive import LEVEL_68, LEVEL_95
+from xplabels.core import distribution as predictive
+from xplabels.core import scores
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.labels import Labels
 from xplabels.validation import Validation, validate
 from xplabels.validation.gate import calibration_gate
 

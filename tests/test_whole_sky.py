@@ -27,16 +27,17 @@ from sky import (
     swap,
     truncate,
 )
-from xplabels import archive
-from xplabels.archive import write_stars
+from xplabels import io as archive
+from xplabels.api import summary_lines
 from xplabels.cli import build_parser, main
-from xplabels.errors import InputError
-from xplabels.flags import Flag
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.stars import Stars
+from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.stars import Stars
-from xplabels.streaming import (
-    Entry,
-    Order,
+from xplabels.pipeline import (
+    ManifestEntry,
+    PredictOptions,
     Settings,
     find_inputs,
     predict_file,
@@ -44,8 +45,7 @@ from xplabels.streaming import (
     read_entry,
     writing,
 )
-from xplabels.streaming.manifest import difference, entry_path
-from xplabels.workflow import summary_lines
+from xplabels.pipeline.manifest import difference, entry_path
 
 # What comes out --------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ def test_the_labels_are_those_of_the_stars(
     from dataclasses import replace
 
     from sky import placed
-    from xplabels.stars import Photometry
+    from xplabels.core.stars import Photometry
 
     bare = replace(small_stars, photometry=Photometry.missing(len(small_stars)))
     expected = small_model.predict(placed(bare[slice(0, ROWS)], 0))
@@ -147,7 +147,7 @@ def test_order_and_place_of_the_files_do_not_matter(
     moved = tmp_path / "elsewhere"
     fragile_sky.rename(moved)
     listed = find_inputs(sorted(moved.iterdir(), reverse=True))
-    predict_folder(listed, tmp_path / "out", small_model, Order(), progress=False)
+    predict_folder(listed, tmp_path / "out", small_model, PredictOptions(), progress=False)
     assert catalogues(tmp_path / "out") == labelled_sky
 
 
@@ -303,7 +303,7 @@ def test_a_file_of_the_user_is_not_replaced(
 def test_two_runs_into_one_folder_keep_apart(
     whole_sky: Path, small_model: Model, tmp_path: Path
 ) -> None:
-    from xplabels.streaming.folder import _locked
+    from xplabels.pipeline.folder import _locked
 
     (tmp_path / "_manifest").mkdir()
     with _locked(tmp_path), pytest.raises(InputError, match="another run is at work"):
@@ -353,5 +353,5 @@ def test_the_entries_on_the_page_are_the_real_ones() -> None:
         for cell in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
         for name in re.findall(r"`(\w+)`", cell)
     }
-    fields = {one.name for one in dataclasses.fields(Entry)}
+    fields = {one.name for one in dataclasses.fields(ManifestEntry)}
     assert listed == fields - {"kind", "first_id", "last_id"}

@@ -31,19 +31,19 @@ from sky import (
     truncate,
 )
 from xplabels.cli import main
-from xplabels.errors import InputError
-from xplabels.flags import Flag
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.stars import Stars
 from xplabels.model import Model
-from xplabels.stars import Stars
-from xplabels.streaming import (
-    Order,
+from xplabels.pipeline import (
+    PredictOptions,
     Summary,
     find_inputs,
     predict_folder,
     read_entry,
     writing,
 )
-from xplabels.streaming.manifest import entry_path
+from xplabels.pipeline.manifest import entry_path
 
 # What breaks -----------------------------------------------------------------------------------
 
@@ -215,7 +215,11 @@ def test_two_files_of_one_name_are_refused(
     other.write_bytes(b"")
     with pytest.raises(InputError) as error:
         predict_folder(
-            find_inputs([whole_sky, other]), tmp_path / "out", small_model, Order(), progress=False
+            find_inputs([whole_sky, other]),
+            tmp_path / "out",
+            small_model,
+            PredictOptions(),
+            progress=False,
         )
     told = str(error.value)
     both = f"{whole_sky / spectra_name(0)} and {other} would both be labelled as "

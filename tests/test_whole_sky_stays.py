@@ -26,13 +26,20 @@ from sky import (
     spectra_name,
     truncate,
 )
+from xplabels.api import summary_lines
 from xplabels.cli import main
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Stars
 from xplabels.model import Model
-from xplabels.stars import Stars
-from xplabels.streaming import Companions, Order, Summary, find_inputs, manifest, predict_folder
-from xplabels.streaming.manifest import entry_path
-from xplabels.workflow import summary_lines
+from xplabels.pipeline import (
+    AuxiliaryTables,
+    PredictOptions,
+    Summary,
+    find_inputs,
+    manifest,
+    predict_folder,
+)
+from xplabels.pipeline.manifest import entry_path
 
 
 def account(output: Path) -> dict[str, Any]:
@@ -47,7 +54,7 @@ def entries(output: Path) -> dict[str, bytes]:
 
 def run_on(files: Sequence[Path], output: Path, model: Any, **keys: Any) -> Summary:
     """With each file named, whether or not it is there."""
-    order = Order(Companions(**keys))
+    order = PredictOptions(AuxiliaryTables(**keys))
     return predict_folder(find_inputs(files), output, model, order, progress=False)
 
 
@@ -275,7 +282,7 @@ def test_a_run_whose_table_meets_no_star_is_not_complete(
 ) -> None:
     table = tmp_path / "t.csv"
     table.write_text("source_id,j_m,j_msigcom\n77,12.0,0.02\n")
-    companions = Companions((table,))
+    companions = AuxiliaryTables((table,))
     with pytest.raises(InputError, match="shares no source_id"):
         run(fragile_sky, tmp_path / "out", small_model, companions=companions)
     assert not account(tmp_path / "out")["complete"]
@@ -373,7 +380,7 @@ def _to_be_joined(sky: Path, output: Path) -> dict[str, Any]:
 
 
 def _source_asked_for(sky: Path, output: Path) -> dict[str, Any]:
-    return {"companions": Companions(gaia_source=sky)}
+    return {"companions": AuxiliaryTables(gaia_source=sky)}
 
 
 @pytest.mark.parametrize(

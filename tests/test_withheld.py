@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from conftest import quick
-from xplabels.flags import Flag
+from xplabels.core.flags import Flag
+from xplabels.core.stars import Photometry, Stars
 from xplabels.model import Model
-from xplabels.stars import Photometry, Stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 

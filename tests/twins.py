@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xplabels.core.stars import MEASUREMENTS, Band, CoefficientSpectra, Photometry, Stars
 from xplabels.features import FeatureSet
-from xplabels.stars import MEASUREMENTS, Band, CoefficientSpectra, Photometry, Stars
 
 Array = NDArray[np.float64]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from xplabels import figures
-from xplabels.library import read_library
+from xplabels.api.demo import SELECTION, TEST_FRACTION
+from xplabels.core.split import part_mask
 from xplabels.model import Model
-from xplabels.split import part_mask
-from xplabels.workflow.demo import SELECTION, TEST_FRACTION
+from xplabels.surveys.library import read_library
 
 
 def main() -> None:

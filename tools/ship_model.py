@@ -12,14 +12,14 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from xplabels.library import read_library
+from xplabels.api.demo import LABELS, SELECTION, TEST_FRACTION
+from xplabels.core.split import part_mask
 from xplabels.model import Model
 from xplabels.model.card import write_card
 from xplabels.recipes import load_recipe
-from xplabels.split import part_mask
+from xplabels.surveys.library import read_library
 from xplabels.training import train
 from xplabels.validation import validate
-from xplabels.workflow.demo import LABELS, SELECTION, TEST_FRACTION
 
 NAME = "apogee-dr17-library"
 SEED = 1

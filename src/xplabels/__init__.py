@@ -10,47 +10,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xplabels.archive import read, read_blocks, write_stars
-    from xplabels.catalogue import write_catalogue
-    from xplabels.errors import InputError
-    from xplabels.flags import Flag
+    from xplabels.core.errors import InputError
+    from xplabels.core.flags import Flag
+    from xplabels.core.labels import LABELS, Labels
+    from xplabels.core.prediction import Prediction
+    from xplabels.core.stars import Photometry, Stars
     from xplabels.giants import semi_synthetic_giants
     from xplabels.instrument.sed import Sed, read_sed
     from xplabels.instrument.simulation import simulate_spectra
-    from xplabels.labels import LABELS, Labels
-    from xplabels.library import read_library
+    from xplabels.io import read, read_blocks, write_stars
+    from xplabels.io.catalogue import write_catalogue
+    from xplabels.io.tables import join_labels, join_photometry
     from xplabels.model import Model, shipped
     from xplabels.model.refitting import fit_unshrinking
-    from xplabels.prediction import Prediction
     from xplabels.recipes import Recipe, load_recipe
     from xplabels.report import write_report
-    from xplabels.stars import Photometry, Stars
+    from xplabels.surveys.library import read_library
     from xplabels.synthetic import example_stars, simulate_stars
-    from xplabels.tables import join_labels, join_photometry
     from xplabels.training import train
     from xplabels.validation import validate
 
 __version__ = "0.1.0"
 
-_ROOM_OF = {
-    "LABELS": "labels",
-    "Flag": "flags",
-    "InputError": "errors",
-    "Labels": "labels",
+_MODULE_OF = {
+    "LABELS": "core.labels",
+    "Flag": "core.flags",
+    "InputError": "core.errors",
+    "Labels": "core.labels",
     "Model": "model",
-    "Photometry": "stars",
-    "Prediction": "prediction",
+    "Photometry": "core.stars",
+    "Prediction": "core.prediction",
     "Recipe": "recipes",
     "Sed": "instrument.sed",
-    "Stars": "stars",
+    "Stars": "core.stars",
     "example_stars": "synthetic",
     "fit_unshrinking": "model.refitting",
-    "join_labels": "tables",
-    "join_photometry": "tables",
+    "join_labels": "io.tables",
+    "join_photometry": "io.tables",
     "load_recipe": "recipes",
-    "read": "archive",
-    "read_blocks": "archive",
-    "read_library": "library",
+    "read": "io",
+    "read_blocks": "io",
+    "read_library": "surveys.library",
     "read_sed": "instrument.sed",
     "semi_synthetic_giants": "giants",
     "shipped": "model",
@@ -58,9 +58,9 @@ _ROOM_OF = {
     "simulate_stars": "synthetic",
     "train": "training",
     "validate": "validation",
-    "write_catalogue": "catalogue",
+    "write_catalogue": "io.catalogue",
     "write_report": "report",
-    "write_stars": "archive",
+    "write_stars": "io",
 }
 
 __all__ = [
@@ -96,9 +96,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOM_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'xplabels' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"xplabels.{_ROOM_OF[name]}"), name)
+    return getattr(importlib.import_module(f"xplabels.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.labels import Labels, check_names
-from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
+from xplabels.core.labels import Labels, check_names
+from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 
 POPULATION = {
     "teff": (4800.0, 600.0),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from xplabels.calibration.error_shape import ErrorShape
-from xplabels.predictive import LEVEL_68, LEVEL_95
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
 
 if TYPE_CHECKING:
     from xplabels.network.likelihood import Likelihood

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels import predictive
-from xplabels.labels import Labels
-from xplabels.prediction import Prediction, unpacked
-from xplabels.scores import distance_from_uniform
+from xplabels.core import distribution as predictive
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction, unpacked
+from xplabels.core.scores import distance_from_uniform
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class Joint:
         The K labels.
     content
         Of each star compared [n]: probability inside the ellipsoid through its true labels
-        (:func:`~xplabels.predictive.ellipsoid_content`).
+        (:func:`~xplabels.core.distribution.ellipsoid_content`).
     value, error
         ``coverage_68``, ``coverage_95`` and ``pit_distance``, and their bootstrap errors.
     """
@@ -93,7 +93,7 @@ def joint_coverage(
     """Joint coverage of the labels ``names`` over the stars of which all are known.
 
     The errors of the known labels, taken as independent, widen the ellipsoids, and so does the
-    prediction's ``joint_factor``. Tails are those of :func:`~xplabels.predictive.matched_t`. None
+    prediction's ``joint_factor``. Tails: :func:`~xplabels.core.distribution.matched_t`. None
     where the prediction has no correlations, or there are fewer than two labels or stars.
 
     Parameters

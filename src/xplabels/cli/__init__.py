@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from xplabels.cli import (
     train,
     validate,
 )
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 
 VERBS = (
     demo,
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(words)
     args.command = shlex.join(["xplabels", *words])
+    _show_log()
     try:
         args.verb(args)
     except InputError as error:
@@ -59,6 +61,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("xplabels: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+class _Terminal(logging.Handler):
+    """Prints what the package logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One message, as it is; whatever standard output is now."""
+        print(self.format(record))
+
+
+def _show_log() -> None:
+    """Show on the terminal what library code logs at level INFO and above."""
+    logger = logging.getLogger("xplabels")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Terminal) for handler in logger.handlers):
+        logger.addHandler(_Terminal())
 
 
 def _fail(message: str) -> int:

@@ -46,7 +46,7 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.conversion import MOST_ROWS, convert_files
+    from xplabels.convert import MOST_ROWS, convert_files
 
     beside = next((folder for path in args.inputs if (folder := _beside(path))), None)
     if args.gaia_source is None and beside is not None:

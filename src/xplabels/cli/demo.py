@@ -32,7 +32,7 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.workflow.demo import run_demo
+    from xplabels.api.demo import run_demo
 
     report = run_demo(
         args.output,

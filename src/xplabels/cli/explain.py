@@ -97,13 +97,13 @@ def add(verbs: Verbs) -> None:
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
     from xplabels import __version__
-    from xplabels.errors import InputError
+    from xplabels.api import read_stars
+    from xplabels.core.errors import InputError
+    from xplabels.core.selection import Selection
     from xplabels.explain import FILES, explain, write_explanation, write_star_pages
     from xplabels.explain.star_page import star_views
+    from xplabels.io.atomic import check_new_folder
     from xplabels.model import Model
-    from xplabels.output import check_new_folder
-    from xplabels.selection import Selection
-    from xplabels.workflow import read_stars
 
     check_new_folder(args.output, FILES, args.overwrite)
     model = Model.load(args.model)
@@ -165,7 +165,7 @@ def _extinction(word: str, stars: Any) -> Any:
 
 def _unseen(model: Any, stars: Any) -> Any:
     """The model's test part, or all stars where it has none here."""
-    from xplabels.split import part_mask
+    from xplabels.core.split import part_mask
 
     fraction = float(model.metadata["split"]["test_fraction"])
     test = part_mask(stars.source_id, "test", fraction)
@@ -179,7 +179,7 @@ def _emulator() -> Any:
 
 
 def _pairs(words: list[list[str]], labels: tuple[str, ...]) -> Any:
-    from xplabels.errors import located
+    from xplabels.core.errors import located
     from xplabels.explain.inputs import check_pair, read_pair
 
     found = []

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.cli.options import add_overwrite, add_verb, names
-from xplabels.errors import InputError, counted
+from xplabels.core.errors import InputError, counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
-    from xplabels.fetch import Archive, BulkFile, Patience, Wanted
+    from xplabels.fetch import Archive, BulkFile, RetryPolicy, Targets
 
 STARS_TEXT = """\
 stars: --ids, --cone or --query says which. DIR gets, one row a star, sorted by source_id:
@@ -115,13 +115,13 @@ def _add_patience(verb: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.fetch import Archive, Patience, release_of
+    from xplabels.fetch import Archive, RetryPolicy, release_of
 
     given = {"tap": args.tap, "datalink": args.datalink, "bulk": args.bulk_url}
     archive = Archive(
         **{name: url for name, url in given.items() if url}, release=release_of(args.release)
     )
-    patience = Patience(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
+    patience = RetryPolicy(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
     if args.output is None and not args.list:
         raise InputError("no output is named", remedy="give --output DIR")
     if args.bulk is not None:
@@ -132,17 +132,17 @@ def run(args: argparse.Namespace) -> None:
         _stars(args, archive, patience)
 
 
-def _wanted(args: argparse.Namespace, archive: Archive) -> Wanted | None:
-    from xplabels.fetch import Cone, Wanted
+def _wanted(args: argparse.Namespace, archive: Archive) -> Targets | None:
+    from xplabels.fetch import Cone, Targets
 
     if args.ids is not None:
-        return Wanted.of_file(args.ids)
+        return Targets.of_file(args.ids)
     if args.cone is not None:
-        return Wanted.of_cone(Cone.parse(args.cone), archive.release)
-    return Wanted(query=args.query) if args.query else None
+        return Targets.of_cone(Cone.parse(args.cone), archive.release)
+    return Targets(query=args.query) if args.query else None
 
 
-def _stars(args: argparse.Namespace, archive: Archive, patience: Patience) -> None:
+def _stars(args: argparse.Namespace, archive: Archive, patience: RetryPolicy) -> None:
     from xplabels.fetch import Settings, fetch_stars
 
     wanted = _wanted(args, archive)
@@ -161,7 +161,7 @@ def _stars(args: argparse.Namespace, archive: Archive, patience: Patience) -> No
     print(f"Stars: {args.output}")
 
 
-def _bulk(args: argparse.Namespace, archive: Archive, patience: Patience) -> None:
+def _bulk(args: argparse.Namespace, archive: Archive, patience: RetryPolicy) -> None:
     from xplabels.fetch import fetch_bulk
 
     files = _bulk_files(args, archive, patience)
@@ -181,8 +181,10 @@ def _bulk(args: argparse.Namespace, archive: Archive, patience: Patience) -> Non
     print(f"Bulk files: {args.output}")
 
 
-def _bulk_files(args: argparse.Namespace, archive: Archive, patience: Patience) -> list[BulkFile]:
-    from xplabels.fetch import Wanted, covering, list_bulk, matching
+def _bulk_files(
+    args: argparse.Namespace, archive: Archive, patience: RetryPolicy
+) -> list[BulkFile]:
+    from xplabels.fetch import Targets, covering, list_bulk, matching
 
     if args.cone is not None or args.query is not None:
         raise InputError("bulk files are chosen by --ids or --files", remedy="leave the rest out")
@@ -190,7 +192,7 @@ def _bulk_files(args: argparse.Namespace, archive: Archive, patience: Patience) 
     if args.files:
         files = matching(files, args.files)
     if args.ids is not None:
-        ids = Wanted.of_file(args.ids).ids
+        ids = Targets.of_file(args.ids).ids
         files = covering(files, ids) if ids is not None else files
     if not files:
         raise InputError(f"no file of {args.bulk} matches", remedy="see --list")

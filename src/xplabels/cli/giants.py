@@ -38,7 +38,7 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.workflow import write_giants
+    from xplabels.api import write_giants
 
     count = write_giants(args.output, args.copies, args.seed, args.overwrite)
     print(f"{count} semi-synthetic stars: {args.output}")

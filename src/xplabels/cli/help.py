@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xplabels.flags import describe
+from xplabels.core.flags import describe
 
 STARS_HELP = """\
 STARS is a table of stars: the package's own Parquet (xplabels library writes one), or a Gaia XP

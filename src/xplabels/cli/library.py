@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xplabels.cli.help import LABELS_HELP
 from xplabels.cli.options import add_overwrite, add_verb
-from xplabels.errors import counted
+from xplabels.core.errors import counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -33,6 +33,6 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.workflow import write_library
+    from xplabels.api import write_library
 
     print(f"{counted(write_library(args.output, args.overwrite), 'star')}: {args.output}")

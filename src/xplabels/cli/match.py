@@ -62,7 +62,7 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.errors import InputError
+    from xplabels.core.errors import InputError
     from xplabels.sky import check_matches, match_on_sky, write_matches
 
     check_matches(args.output, args.overwrite)

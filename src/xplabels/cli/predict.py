@@ -106,16 +106,16 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.catalogue import check_catalogue
-    from xplabels.model import Model
-    from xplabels.streaming import OnDask
-    from xplabels.workflow import (
+    from xplabels.api import (
         DEFAULT_MODEL,
         check_failures,
         is_catalogue,
         predict_files,
         summary_lines,
     )
+    from xplabels.io.catalogue import check_catalogue
+    from xplabels.model import Model
+    from xplabels.pipeline import OnDask
 
     model = Model.load(args.model or DEFAULT_MODEL)
     if is_catalogue(args.output):

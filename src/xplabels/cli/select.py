@@ -98,10 +98,10 @@ def named(text: str) -> tuple[str, Path]:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
+    from xplabels.core.labels import check_names
     from xplabels.cuts.rules import load_rules
     from xplabels.cuts.selecting import select_stars
     from xplabels.cuts.tables import Request
-    from xplabels.labels import check_names
 
     request = Request(
         tuple(args.spectra),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.cli.options import add_overwrite, add_verb, seed
-from xplabels.errors import counted
+from xplabels.core.errors import counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -83,10 +83,10 @@ def _magnitudes(text: str) -> list[float]:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.archive import write_stars
+    from xplabels.api import check_star_table
     from xplabels.instrument.sed import read_sed
     from xplabels.instrument.simulation import simulate_spectra
-    from xplabels.workflow import check_star_table
+    from xplabels.io import write_stars
 
     check_star_table(args.output, args.overwrite)
     stars = simulate_spectra(

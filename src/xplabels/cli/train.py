@@ -64,12 +64,12 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.labels import check_names
+    from xplabels.api import read_stars, recipe_for, train_model
+    from xplabels.core.labels import check_names
+    from xplabels.core.selection import Selection
+    from xplabels.core.split import check_test_fraction
+    from xplabels.io.atomic import MODEL_FILES, check_new_folder
     from xplabels.model.device import check_device
-    from xplabels.output import MODEL_FILES, check_new_folder
-    from xplabels.selection import Selection
-    from xplabels.split import check_test_fraction
-    from xplabels.workflow import read_stars, recipe_for, train_model
 
     names = check_names(args.labels)
     selection = Selection.of(args.ranges, names if args.complete else ())

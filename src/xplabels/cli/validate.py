@@ -14,7 +14,7 @@ from xplabels.cli.options import (
     add_unshrunk,
     add_verb,
 )
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -112,11 +112,11 @@ def _against(args: argparse.Namespace) -> Opened | None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
+    from xplabels.api import read_stars
+    from xplabels.api.validation import validate_model
+    from xplabels.core.selection import Selection
+    from xplabels.io.atomic import REPORT_FILES, check_new_folder
     from xplabels.model import Model
-    from xplabels.output import REPORT_FILES, check_new_folder
-    from xplabels.selection import Selection
-    from xplabels.workflow import read_stars
-    from xplabels.workflow.validating import validate_model
 
     check_new_folder(args.output, REPORT_FILES, args.overwrite)
     against = _against(args)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.labels import Labels
-from xplabels.stars import MEASUREMENTS, Photometry, check_unique
+from xplabels.core.labels import Labels
+from xplabels.core.stars import MEASUREMENTS, Photometry, check_unique
 
 
 class Book:

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
-from xplabels.labels import LABELS, Labels
-from xplabels.stars import MEASUREMENTS, Photometry
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS, Labels
+from xplabels.core.stars import MEASUREMENTS, Photometry
 from xplabels.surveys import bits_of
 
 RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -66,7 +66,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Lacks:
+class BitsUnset:
     """Bits that a survey's mask must not have."""
 
     survey: str
@@ -80,7 +80,7 @@ class Lacks:
 
 
 @dataclass(frozen=True)
-class Has:
+class BitsSet:
     """Labels or magnitudes that must be known."""
 
     what: str
@@ -108,12 +108,12 @@ class Rule:
 
     name: str
     text: str
-    condition: Comparison | Lacks | Has
+    condition: Comparison | BitsUnset | BitsSet
 
     @property
     def survey(self) -> str | None:
         """The survey whose column it asks for, or None."""
-        return None if isinstance(self.condition, Has) else self.condition.survey
+        return None if isinstance(self.condition, BitsSet) else self.condition.survey
 
 
 def parse_rule(name: str, text: str) -> Rule:
@@ -151,9 +151,11 @@ def parse_rule(name: str, text: str) -> Rule:
     if match := _LACKS.fullmatch(body):
         survey, column, bits = match[1], match[2].lower(), _listed(match[3])
         mask = sum({_bit(survey, column, bit, where) for bit in bits})
-        return Rule(name, words, Lacks(survey, column, mask, missing))
+        return Rule(name, words, BitsUnset(survey, column, mask, missing))
     if (match := _HAS.fullmatch(body)) and not missing:
-        return Rule(name, words, Has(match[1], _known_names(match[1], _listed(match[2]), where)))
+        return Rule(
+            name, words, BitsSet(match[1], _known_names(match[1], _listed(match[2]), where))
+        )
     raise InputError(f"{text!r} is no rule", where=where, remedy=HOW)
 
 

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import __version__
+from xplabels.core.errors import InputError
+from xplabels.core.flags import UNUSABLE
+from xplabels.core.stars import MEASUREMENTS, Stars
 from xplabels.cuts.accounts import Book, Known
+from xplabels.cuts.applying import apply_cuts, without_repeats
 from xplabels.cuts.flow import Cut, CutFlow, beside_the_paper
-from xplabels.cuts.judging import judge, without_repeats
 from xplabels.cuts.rules import load_rules
 from xplabels.cuts.tables import Request, gathered, read_spectra, read_tables
-from xplabels.errors import InputError
-from xplabels.flags import UNUSABLE
-from xplabels.output import check_output, whole_file
-from xplabels.stars import MEASUREMENTS, Stars
+from xplabels.io.atomic import check_output, whole_file
 from xplabels.surveys.merging import Keyed, merged_labels, merged_photometry
 from xplabels.surveys.offsets import Labelled, Offset, fit_offsets, subtract
 from xplabels.surveys.table import SurveyTable
@@ -84,7 +84,7 @@ def select_stars(
     numbers, picture = output.with_suffix(".cuts.json"), output.with_suffix(".cuts.png")
     for path in (output, numbers, picture):
         check_output(path, overwrite)
-    from xplabels.archive import write_star_blocks
+    from xplabels.io import write_star_blocks
 
     labelled, keyed = read_tables(request)
     work = _FromLabels(request, labelled, keyed) if labelled else _FromSpectra(request, keyed)
@@ -106,7 +106,7 @@ class _FromLabels:
         self, request: Request, tables: Sequence[SurveyTable], keyed: Mapping[str, Keyed]
     ) -> None:
         self._request, self._tables, self._keyed = request, tables, keyed
-        keep, flow = judge(tables, keyed, request.rules)
+        keep, flow = apply_cuts(tables, keyed, request.rules)
         keep, repeats = without_repeats(tables, keep)
         kept, start = [], 0
         for table in tables:
@@ -199,7 +199,7 @@ class _FromSpectra:
             if labels is not None and self._request.labels is not None:
                 labels = labels.select(self._request.labels)
             table = SurveyTable(STARS, str(block.where), block.source_id, labels=labels)
-            keep, here = judge([table], self._keyed, self._request.rules, block.photometry)
+            keep, here = apply_cuts([table], self._keyed, self._request.rules, block.photometry)
             if labels is not None:
                 removed = int((keep & ~usable).sum())
                 text = "a BP and an RP spectrum, undamaged"

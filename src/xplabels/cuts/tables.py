@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xplabels.cuts.rules import Has, Lacks, Rule
-from xplabels.errors import InputError
-from xplabels.stars import CoefficientSpectra, Stars, with_widths
+from xplabels.core.errors import InputError
+from xplabels.core.stars import CoefficientSpectra, Stars, with_widths
+from xplabels.cuts.rules import BitsSet, BitsUnset, Rule
 from xplabels.surveys import PHOTOMETRIC, SURVEYS, read_survey
 from xplabels.surveys.merging import Keyed, stack
 from xplabels.surveys.table import SurveyTable
 
 if TYPE_CHECKING:
-    from xplabels.archive import BadRows
+    from xplabels.io import BadRows
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Request:
     offsets
         Whether to put several surveys on one scale.
     bad_rows
-        See :func:`xplabels.archive.read_blocks`.
+        See :func:`xplabels.io.read_blocks`.
     """
 
     spectra: tuple[Path, ...]
@@ -94,7 +94,7 @@ def _asked_for(request: Request) -> tuple[dict[str, set[str]], dict[str, set[str
     masks: dict[str, set[str]] = {}
     given = {name for name, _ in request.tables}
     for rule in request.rules:
-        if isinstance(rule.condition, Has):
+        if isinstance(rule.condition, BitsSet):
             continue
         survey = rule.condition.survey
         if survey not in given and survey not in SURVEYS:
@@ -104,7 +104,7 @@ def _asked_for(request: Request) -> tuple[dict[str, set[str]], dict[str, set[str
                 remedy=f"give --table {survey}=FILE, or one of {', '.join(SURVEYS)}",
             )
         columns.setdefault(survey, set()).add(rule.condition.column)
-        if isinstance(rule.condition, Lacks):
+        if isinstance(rule.condition, BitsUnset):
             masks.setdefault(survey, set()).add(rule.condition.column)
     return columns, masks
 
@@ -125,7 +125,7 @@ def _with_labels(table: SurveyTable, names: tuple[str, ...] | None) -> SurveyTab
 
 def read_spectra(request: Request) -> Iterator[Stars]:
     """Blocks of all files, a band that a block lacks as wide as elsewhere."""
-    from xplabels import archive
+    from xplabels import io as archive
 
     opened = [archive.read_blocks(path, request.bad_rows) for path in request.spectra]
     widths = (0, 0)
@@ -141,8 +141,8 @@ def read_spectra(request: Request) -> Iterator[Stars]:
 
 def gathered(blocks: Iterator[Stars]) -> Iterator[Stars]:
     """Blocks stacked until they are worth a row group."""
-    from xplabels.archive.parquet import ROW_GROUP
-    from xplabels.stacking import concatenate
+    from xplabels.core.stacking import concatenate
+    from xplabels.io.parquet import ROW_GROUP
 
     waiting: list[Stars] = []
     for block in blocks:

@@ -20,12 +20,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS
+from xplabels.core.selection import Selection
+from xplabels.core.stars import Stars
 from xplabels.explain.derivatives import Derivatives, derivative_blocks
-from xplabels.labels import LABELS
 from xplabels.model import BLOCK, Model
-from xplabels.selection import Selection
-from xplabels.stars import Stars
 
 Weighting = Literal["covariance", "fs24"]
 
@@ -147,7 +147,7 @@ def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) 
     model
         Any model.
     stars
-        A table of stars or a stream of tables (as of :func:`xplabels.archive.read_blocks`): a
+        A table of stars or a stream of tables (as of :func:`xplabels.io.read_blocks`): a
         million stars take no more memory than a thousand.
     block
         Stars at a time.

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.flags import UNUSABLE
+from xplabels.core.flags import UNUSABLE
+from xplabels.core.stars import Stars
 from xplabels.model import BLOCK, Model
 from xplabels.network.propagation import Block, Propagation
-from xplabels.stars import Stars
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS
+from xplabels.core.stars import Stars
 from xplabels.features import KS_OVER_V, RJCE_SLOPE, RJCE_ZERO
 from xplabels.giants.emulator import Emulator, emulator_labels
 from xplabels.giants.relations import G_OVER_V
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
 from xplabels.instrument.sed import Sed
-from xplabels.labels import LABELS
 from xplabels.model import Model
-from xplabels.stars import Stars
 
 Array = NDArray[np.float64]
 

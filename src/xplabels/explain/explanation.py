@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS, Labels
+from xplabels.core.selection import Selection
+from xplabels.core.stars import Stars
 from xplabels.explain.attention import Attention, attention, derivative_spectra, red_clump
 from xplabels.explain.differences import (
     STEPS,
@@ -29,12 +32,9 @@ from xplabels.explain.inputs import Extinction, Pair, check_pair, extinction_of
 from xplabels.explain.star_page import StarView, star_page
 from xplabels.giants.emulator import Emulator
 from xplabels.instrument import check_widths
-from xplabels.labels import LABELS, Labels
+from xplabels.io.atomic import check_new_folder, whole_folder
 from xplabels.model import Model
-from xplabels.output import check_new_folder, whole_folder
 from xplabels.report.page import template
-from xplabels.selection import Selection
-from xplabels.stars import Stars
 
 Array = NDArray[np.float64]
 

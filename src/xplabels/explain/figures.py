@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.labels import LABELS
 from xplabels.explain.attention import Attention
 from xplabels.explain.differences import SIDES, Curve, correlations
 from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.figures import CYCLE, MARKERS, axis_title, styled
-from xplabels.labels import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

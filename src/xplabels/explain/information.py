@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Photometry, Stars
 from xplabels.explain.differences import HC_OVER_K
 from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, emulator_labels
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.instrument.noise import G_RANGE, NoiseModel, illustrative_correlations, noise_model
 from xplabels.model import Model
-from xplabels.stars import Photometry, Stars
 
 Array = NDArray[np.float64]
 

@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.labels import check_names
+from xplabels.core.stars import Stars, check_unique
 from xplabels.explain.differences import extinction_g
 from xplabels.features import KS_OVER_V
 from xplabels.giants.relations import G_OVER_V
 from xplabels.instrument.sed import Sed, read_sed
-from xplabels.labels import check_names
-from xplabels.stars import Stars, check_unique
 
 Array = NDArray[np.float64]
 Extinction = Literal["library", "rjce"]
@@ -37,7 +37,7 @@ def extinction_of(stars: Stars, given: Extinction | Array) -> Array:
     if isinstance(given, str):
         if given == "rjce":
             return extinction_g(stars)
-        from xplabels.library import library_extinction
+        from xplabels.surveys.library import library_extinction
 
         return library_extinction(stars.source_id) * (G_OVER_V / KS_OVER_V)
     return given
@@ -62,7 +62,7 @@ def read_extinction(path: str | Path, stars: Stars) -> Array:
     InputError
         If the table cannot be read, lacks the columns, or has a source_id twice.
     """
-    from xplabels.archive.plain import read_table
+    from xplabels.io.plain import read_table
 
     table = read_table(path, ("a_g",))
     if "a_g" not in table or table["a_g"].dtype.kind not in "iuf":

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS
+from xplabels.core.stars import Stars
 from xplabels.explain import figures
 from xplabels.explain.attention import attention
 from xplabels.explain.differences import SIDES
 from xplabels.explain.explanation import Explanation, attention_metrics, label_curves
 from xplabels.explain.inputs import known_extinction
 from xplabels.giants.emulator import Emulator
-from xplabels.labels import LABELS
 from xplabels.model import Model
 from xplabels.report.sections import Picture, Section, Table
-from xplabels.stars import Stars
 
 ATTENTION_STARS = 4000
 """Attention is over so many of the stars compared, evenly taken from them, where there are more."""

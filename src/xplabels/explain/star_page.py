@@ -20,7 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.flags import MEANING
+from xplabels.core.labels import LABELS
+from xplabels.core.prediction import PARTS, Prediction
+from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.explain.attention import (
     Covariance,
     input_covariance,
@@ -30,14 +34,10 @@ from xplabels.explain.attention import (
 from xplabels.explain.derivatives import derivative_blocks
 from xplabels.explain.figures import LINES
 from xplabels.features import ErrorTensors, pull_back
-from xplabels.flags import MEANING
 from xplabels.giants import RESOLVING_POWER
 from xplabels.instrument import check_widths, gaiaxpy_instrument, sampled_flux
-from xplabels.labels import LABELS
 from xplabels.model import Model
-from xplabels.prediction import PARTS, Prediction
 from xplabels.report.page import template
-from xplabels.stars import SampledSpectra, Stars
 
 Array = NDArray[np.float64]
 

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError, located
-from xplabels.features.projection import Projection
-from xplabels.flags import Flag
-from xplabels.stars import (
+from xplabels.core.errors import InputError, located
+from xplabels.core.flags import Flag
+from xplabels.core.stars import (
     MEASUREMENTS,
     CoefficientSpectra,
     Photometry,
@@ -26,6 +25,7 @@ from xplabels.stars import (
     Stars,
     with_widths,
 )
+from xplabels.features.projection import Projection
 
 if TYPE_CHECKING:
     import torch

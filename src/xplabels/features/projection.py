@@ -27,8 +27,8 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
-from xplabels.stars import SampledSpectra
+from xplabels.core.errors import InputError
+from xplabels.core.stars import SampledSpectra
 
 FLUX_UNIT = 1e-17
 """W m^-2 nm^-1: keeps D of order one."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 
 if TYPE_CHECKING:
     import torch

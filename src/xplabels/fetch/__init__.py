@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from xplabels.fetch.archive import RELEASES, Archive, Release, release_of
-from xplabels.fetch.asking import Settings
 from xplabels.fetch.bulk import BulkFile, BulkSummary, covering, fetch_bulk, list_bulk, matching
-from xplabels.fetch.ids import Cone, Wanted
-from xplabels.fetch.patience import Patience
+from xplabels.fetch.ids import Cone, Targets
 from xplabels.fetch.products import PRODUCTS
+from xplabels.fetch.retry import RetryPolicy
+from xplabels.fetch.run import Settings
 from xplabels.fetch.stars import FetchSummary, fetch_stars
 
 __all__ = [
@@ -18,10 +18,10 @@ __all__ = [
     "BulkSummary",
     "Cone",
     "FetchSummary",
-    "Patience",
     "Release",
+    "RetryPolicy",
     "Settings",
-    "Wanted",
+    "Targets",
     "covering",
     "fetch_bulk",
     "fetch_stars",

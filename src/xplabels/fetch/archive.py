@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 
 MOST_IDS = 5000
 """DataLink hands out no more stars a request."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive import read_stars, write_star_blocks
-from xplabels.archive.parquet import COMPRESSION_LEVEL, ROW_GROUP
-from xplabels.archive.rows import BANDS
+from xplabels.core.stars import Stars, with_widths
 from xplabels.fetch.datalink import stacked
-from xplabels.stars import Stars, with_widths
+from xplabels.io import read_stars, write_star_blocks
+from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
+from xplabels.io.rows import BANDS
 
 
 def write_table(files: Sequence[Path], path: Path) -> None:

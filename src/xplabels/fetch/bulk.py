@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from xplabels.errors import InputError, counted
+from xplabels.core.errors import InputError, counted
 from xplabels.fetch.archive import Archive
-from xplabels.fetch.patience import (
-    Patience,
+from xplabels.fetch.retry import (
+    RetryPolicy,
     ServiceError,
     Stopped,
     check_answer,
@@ -105,7 +105,7 @@ class BulkSummary:
 
 
 def list_bulk(
-    table: str, archive: Archive | None = None, patience: Patience | None = None
+    table: str, archive: Archive | None = None, patience: RetryPolicy | None = None
 ) -> list[BulkFile]:
     """The files of a bulk table, as its published list of MD5 sums has them.
 
@@ -122,7 +122,7 @@ def list_bulk(
         If the list cannot be had or is none; without the extra ``archive``.
     """
     check_installed()
-    archive, patience = archive or Archive(), patience or Patience()
+    archive, patience = archive or Archive(), patience or RetryPolicy()
     folder = archive.bulk_folder(table)
     url = f"{folder}/{SUMS}"
 
@@ -198,7 +198,7 @@ def covering(files: Sequence[BulkFile], ids: NDArray[np.int64]) -> list[BulkFile
 def fetch_bulk(
     files: Sequence[BulkFile],
     folder: str | Path,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
     parallel: int = 4,
     verify: bool = False,
     progress: bool = True,
@@ -231,7 +231,7 @@ def fetch_bulk(
     if folder.exists() and not folder.is_dir():
         raise InputError("is not a folder", where=folder, remedy="choose another name")
     folder.mkdir(parents=True, exist_ok=True)
-    downloads = _Downloads(folder, patience or Patience(), verify)
+    downloads = _Downloads(folder, patience or RetryPolicy(), verify)
     with (
         tqdm(unit="B", unit_scale=True, desc="files", disable=not progress) as bar,
         ThreadPoolExecutor(parallel) as pool,
@@ -251,7 +251,7 @@ def fetch_bulk(
 class _Downloads:
     """Downloads into one folder, and what became of each."""
 
-    def __init__(self, folder: Path, patience: Patience, verify: bool) -> None:
+    def __init__(self, folder: Path, patience: RetryPolicy, verify: bool) -> None:
         self.folder, self.patience, self.verify = folder, patience, verify
         self.stop = threading.Event()
         self._received: dict[str, int] = {}
@@ -288,7 +288,7 @@ class _Download:
     """One file on its way."""
 
     def __init__(
-        self, file: BulkFile, folder: Path, patience: Patience, stop: threading.Event, bar: Any
+        self, file: BulkFile, folder: Path, patience: RetryPolicy, stop: threading.Event, bar: Any
     ) -> None:
         self.file, self.patience, self.stop, self.bar = file, patience, stop, bar
         self.path = folder / file.name

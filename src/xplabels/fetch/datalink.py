@@ -19,19 +19,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive import read
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stacking import concatenate
+from xplabels.core.stars import CoefficientSpectra, Stars, with_widths
 from xplabels.fetch.archive import Archive
-from xplabels.fetch.patience import (
-    Patience,
+from xplabels.fetch.retry import (
+    RetryPolicy,
     ServiceError,
     Stopped,
     check_answer,
     session,
     told_as_service_error,
 )
-from xplabels.stacking import concatenate
-from xplabels.stars import CoefficientSpectra, Stars, with_widths
+from xplabels.io import read
 
 Ids = NDArray[np.int64]
 ROUNDS = 3
@@ -45,7 +45,7 @@ BLOCK_BYTES = 1 << 20
 
 
 @dataclass
-class Answer:
+class Response:
     """What became of the ids that were asked for.
 
     Attributes
@@ -62,7 +62,7 @@ class Answer:
     left_out: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
 
-    def add(self, other: Answer) -> None:
+    def add(self, other: Response) -> None:
         """Take in another answer, of other ids."""
         self.stars += other.stars
         self.left_out += other.left_out
@@ -86,7 +86,7 @@ class DataLink:
     """
 
     archive: Archive
-    patience: Patience
+    patience: RetryPolicy
     scratch: Path
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -94,14 +94,14 @@ class DataLink:
         self._strikes = 0
         self._lock = threading.Lock()
 
-    def spectra(self, ids: Ids) -> Answer:
+    def spectra(self, ids: Ids) -> Response:
         """Spectra of ``ids`` [N], each id accounted for.
 
         Ids that an answer leaves out are asked for again by themselves. If a request fails for
         good its ids are asked for in halves, until the star that the service fails on stands
         alone.
         """
-        answer = Answer()
+        answer = Response()
         wanted = ids
         for _ in range(ROUNDS):
             part = self._in_halves(wanted, self.patience.attempts)
@@ -113,7 +113,7 @@ class DataLink:
         answer.left_out = wanted.tolist()
         return answer
 
-    def _in_halves(self, ids: Ids, attempts: int) -> Answer:
+    def _in_halves(self, ids: Ids, attempts: int) -> Response:
         if self._strikes >= STRIKES:
             return _all_failed(ids, "not asked: the service failed too often in a row")
         try:
@@ -130,7 +130,7 @@ class DataLink:
         with self._lock:
             self._strikes = 0
         got = np.concatenate([part.source_id for part in stars]) if stars else ids[:0]
-        return Answer(stars, ids[~np.isin(ids, got)].tolist())
+        return Response(stars, ids[~np.isin(ids, got)].tolist())
 
     def _ask(self, ids: Ids) -> list[Stars]:
         """One request: the stars among ``ids`` that its answer holds."""
@@ -173,8 +173,8 @@ class DataLink:
                     file.write(block)
 
 
-def _all_failed(ids: Ids, reason: str) -> Answer:
-    return Answer(failed=dict.fromkeys(ids.tolist(), reason))
+def _all_failed(ids: Ids, reason: str) -> Response:
+    return Response(failed=dict.fromkeys(ids.tolist(), reason))
 
 
 def _unpacked(path: Path) -> list[Path]:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.plain import read_columns
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.fetch.archive import Release
 from xplabels.fetch.tap import Tap, asked
+from xplabels.io.plain import read_columns
 
 Ids = NDArray[np.int64]
 ID_COLUMNS = ("source_id", "gaiaedr3_source_id", "gaiadr3_source_id")
@@ -64,7 +64,7 @@ class Cone:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Targets:
     """The stars asked for: ``ids`` as they are, or those a ``query`` returns.
 
     Attributes
@@ -79,12 +79,12 @@ class Wanted:
     query: str = ""
 
     @classmethod
-    def of_ids(cls, ids: Ids) -> Wanted:
+    def of_ids(cls, ids: Ids) -> Targets:
         """These ids, in any order, each once or more."""
         return cls(np.unique(np.asarray(ids, np.int64)))
 
     @classmethod
-    def of_file(cls, path: Path) -> Wanted:
+    def of_file(cls, path: Path) -> Targets:
         """The ids in a table's column (see :data:`ID_COLUMNS`), or, ``.txt``, one a line.
 
         Ids that are zero or negative, by which surveys say that a star has none, are left out.
@@ -101,7 +101,7 @@ class Wanted:
         return cls.of_ids(ids)
 
     @classmethod
-    def of_cone(cls, cone: Cone, release: Release) -> Wanted:
+    def of_cone(cls, cone: Cone, release: Release) -> Targets:
         """All sources inside a cone."""
         return cls(query=cone.query(release))
 

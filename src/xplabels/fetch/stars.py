@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from xplabels import __version__
-from xplabels.errors import InputError, counted
+from xplabels.core.errors import InputError, counted
 from xplabels.fetch.archive import Archive
-from xplabels.fetch.asking import Asking, Settings
 from xplabels.fetch.assembly import write_spectra, write_table
-from xplabels.fetch.ids import Wanted
-from xplabels.fetch.ledger import ABSENT, ACCOUNT, FAILED, RECEIVED, REQUEST, Ledger
-from xplabels.fetch.patience import check_installed
+from xplabels.fetch.ids import Targets
 from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA
+from xplabels.fetch.retry import check_installed
+from xplabels.fetch.run import FetchRun, Settings
+from xplabels.fetch.state import ABSENT, ACCOUNT, FAILED, RECEIVED, REQUEST, FetchState
 
 FORMAT = 1
 
@@ -60,7 +60,7 @@ class FetchSummary:
 
 
 def fetch_stars(
-    wanted: Wanted,
+    wanted: Targets,
     output: str | Path,
     archive: Archive | None = None,
     products: Sequence[str] = PRODUCTS,
@@ -113,14 +113,14 @@ def fetch_stars(
         "tap": archive.tap,
         "datalink": archive.datalink,
     }
-    ledger = Ledger(Path(output), request)
+    ledger = FetchState(Path(output), request)
     record = None if overwrite else ledger.finished()
     if record is not None:
         ledger.discard()
         return FetchSummary(Path(output), record["ids"], record["counts"])
     ledger.open(overwrite)
     with ledger.locked():
-        asking = Asking(wanted, ledger, archive, settings)
+        asking = FetchRun(wanted, ledger, archive, settings)
         asking.run(chosen)
         summary = _summary(asking)
         _publish(asking, summary, request)
@@ -134,7 +134,7 @@ def _chosen(products: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in PRODUCTS if name in products or name == GAIA_SOURCE.name)
 
 
-def _summary(asking: Asking) -> FetchSummary:
+def _summary(asking: FetchRun) -> FetchSummary:
     return FetchSummary(
         asking.ledger.output,
         len(asking.ids),
@@ -147,7 +147,7 @@ def _summary(asking: Asking) -> FetchSummary:
     )
 
 
-def _publish(asking: Asking, summary: FetchSummary, request: dict[str, Any]) -> None:
+def _publish(asking: FetchRun, summary: FetchSummary, request: dict[str, Any]) -> None:
     """Write the output from the ledger: the tables, the account, the record."""
     ledger = asking.ledger
     whole = ledger.folder / "whole"
@@ -169,7 +169,7 @@ def _publish(asking: Asking, summary: FetchSummary, request: dict[str, Any]) -> 
     ledger.publish(whole, keep=not summary.complete)
 
 
-def _write_account(asking: Asking, path: Path) -> None:
+def _write_account(asking: FetchRun, path: Path) -> None:
     """One row an id: its status for each product, and the reasons."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
-from xplabels.fetch.patience import (
+from xplabels.core.errors import InputError
+from xplabels.fetch.products import UPLOAD
+from xplabels.fetch.retry import (
     PASSING,
-    Patience,
+    RetryPolicy,
     ServiceError,
     Stopped,
     check_answer,
     session,
     told_as_service_error,
 )
-from xplabels.fetch.products import UPLOAD
 
 if TYPE_CHECKING:
     import requests
@@ -57,7 +57,7 @@ class Tap:
     """
 
     url: str
-    patience: Patience
+    patience: RetryPolicy
     stop: threading.Event = field(default_factory=threading.Event)
 
     def query(

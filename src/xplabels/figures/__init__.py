@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels import predictive
-from xplabels.labels import LABELS
+from xplabels.core import distribution as predictive
+from xplabels.core.labels import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xplabels import predictive
+from xplabels.core import distribution as predictive
+from xplabels.core.labels import LABELS
 from xplabels.figures import (
     ACCENT,
     CYCLE,
@@ -27,7 +28,6 @@ from xplabels.figures import (
     running,
     styled,
 )
-from xplabels.labels import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,17 +17,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.core.stacking import concatenate
+from xplabels.core.stars import Photometry, SampledSpectra, Stars
 from xplabels.features.projection import Projection, default_projection
 from xplabels.giants import relations
 from xplabels.giants.bossbrain import DISTRIBUTION, VERSION, load_emulator
 from xplabels.giants.copies import copy_ids, draw_dimming, farther
 from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, emulator_labels
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
-from xplabels.labels import Labels
-from xplabels.library import read_library
-from xplabels.stacking import concatenate
-from xplabels.stars import Photometry, SampledSpectra, Stars
+from xplabels.surveys.library import read_library
 
 Array = NDArray[np.float64]
 

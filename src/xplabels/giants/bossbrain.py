@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.giants.emulator import LABELS, WAVELENGTH, Emulator, Network
-from xplabels.output import whole_file
+from xplabels.io.atomic import whole_file
 
 DISTRIBUTION = "bossbrain"
 VERSION = "1.0.12"

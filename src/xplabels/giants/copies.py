@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.split import SLICES, slice_of
+from xplabels.core.stars import MEASUREMENTS, Photometry, SampledSpectra, Stars
 from xplabels.features.projection import Projection
 from xplabels.giants.relations import magnitude_error, parallax_error
 from xplabels.instrument.noise import noise_model
-from xplabels.split import SLICES, slice_of
-from xplabels.stars import MEASUREMENTS, Photometry, SampledSpectra, Stars
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.instrument.sed import air_to_vacuum
 
 Array = NDArray[np.float64]

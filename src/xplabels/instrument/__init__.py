@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.features.projection import gaiaxpy_design, need_gaiaxpy, quiet, unit_vectors
 from xplabels.instrument.sed import Sed
 

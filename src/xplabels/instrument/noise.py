@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.instrument import archive_bases
 
 KNOTS = (8.0, 9.5, 10.75, 11.5, 12.5, 14.0, 16.0, 17.6)

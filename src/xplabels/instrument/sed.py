@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError, counted
+from xplabels.core.errors import InputError, counted
 
 Medium = Literal["vacuum", "air"]
 

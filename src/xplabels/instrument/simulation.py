@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.instrument import (
     MAGNITUDES,
     gaiaxpy_instrument,
@@ -23,7 +24,6 @@ from xplabels.instrument.noise import (
     noise_provenance,
 )
 from xplabels.instrument.sed import Sed
-from xplabels.stars import Band, CoefficientSpectra, Photometry, Stars
 
 PHOTOMETRY_FLOOR = 0.005
 """mag: added in quadrature to the errors of simulated G, BP and RP, as the library's are."""

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from xplabels.jit import intrinsic, jit
+from xplabels.core.jit import intrinsic, jit
 
 LOG2_E = np.float32(1.4426950408889634)
 LN2_HIGH, LN2_LOW = np.float32(0.693145751953125), np.float32(1.428606765330187e-6)

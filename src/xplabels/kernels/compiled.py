@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.jit import fast_jit
+from xplabels.core.jit import fast_jit
 
 
 @fast_jit

@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from xplabels.jit import fast_jit, intrinsic
+from xplabels.core.jit import fast_jit, intrinsic
 
 LANES = 8
 """Numbers that are taken side by side: a vector register or two of float64."""

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.calibration.unshrinking import Unshrinking
-from xplabels.errors import InputError
+from xplabels.calibration.shrinkage import ShrinkageCorrection
+from xplabels.core.errors import InputError
+from xplabels.core.flags import UNUSABLE, Flag
+from xplabels.core.jit import available
+from xplabels.core.prediction import Prediction, packed_correlations, stack
+from xplabels.core.stars import Stars
 from xplabels.features import Features
-from xplabels.flags import UNUSABLE, Flag
-from xplabels.jit import available
 from xplabels.model.device import best_device, check_device
 from xplabels.model.parts import Parts
 from xplabels.model.storage import load_model, save_model, shipped
 from xplabels.network import UncertainNetwork, dropout_passes, sample_variance
 from xplabels.network.propagation import Block, Propagated, Propagation
-from xplabels.prediction import Prediction, packed_correlations, stack
 from xplabels.recipes import Recipe
-from xplabels.stars import Stars
 
 if TYPE_CHECKING:
     from xplabels.kernels.prediction import Kernels
@@ -83,7 +83,7 @@ class Model(Parts):
     def unshrunk(self) -> Model:
         """The same model, predicting without the trend to the mean.
 
-        See :mod:`xplabels.calibration.unshrinking`. :class:`InputError` if that was never fitted
+        See :mod:`xplabels.calibration.shrinkage`. :class:`InputError` if that was never fitted
         for it.
         """
         if self.unshrinking is None:
@@ -146,7 +146,7 @@ class Model(Parts):
         prediction = stack(blocks) if blocks else predictor.predict(stars)
         if self.estimate == "mean":
             return prediction
-        return cast(Unshrinking, self.unshrinking).apply(prediction, self.label_range)
+        return cast(ShrinkageCorrection, self.unshrinking).apply(prediction, self.label_range)
 
     def engine_for(self, stars: int) -> Engine:
         """The engine that ``auto`` takes for so many stars, where no device is named.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from xplabels.errors import counted
-from xplabels.labels import LABELS
+from xplabels.core.errors import counted
+from xplabels.core.labels import LABELS
 
 if TYPE_CHECKING:
     from xplabels.model import Model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 
 
 def best_device() -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.factors import Calibration
-from xplabels.calibration.unshrinking import Unshrinking
+from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.network import UncertainNetwork
@@ -58,5 +58,5 @@ class Parts:
     label_range: NDArray[np.float64]
     metadata: dict[str, Any] = field(default_factory=dict)
     card: str = ""
-    unshrinking: Unshrinking | None = None
+    unshrinking: ShrinkageCorrection | None = None
     estimate: Estimate = "mean"

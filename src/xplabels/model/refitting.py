@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xplabels.calibration.unshrinking import FEWEST_STARS, Unshrinking
-from xplabels.errors import InputError
-from xplabels.labels import Labels
+from xplabels.calibration.shrinkage import FEWEST_STARS, ShrinkageCorrection
+from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.core.selection import Selection
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Stars
 from xplabels.model import Model
-from xplabels.selection import Selection
-from xplabels.split import part_mask
-from xplabels.stars import Stars
 
 
 def fit_unshrinking(model: Model, stars: Stars) -> Model:
@@ -68,5 +68,5 @@ def with_unshrinking(model: Model, validation: Stars, known: Labels) -> Model:
     if names != list(model.names):
         absent = ", ".join(sorted(set(model.names) - set(names)))
         raise InputError(f"{absent}: not among the stars' labels", where=validation.where)
-    fitted = Unshrinking.fit(prediction, known, scaling.y_mean, scaling.y_scale)
+    fitted = ShrinkageCorrection.fit(prediction, known, scaling.y_mean, scaling.y_scale)
     return replace(model, unshrinking=fitted)

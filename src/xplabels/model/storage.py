@@ -17,15 +17,15 @@ from xplabels import __version__
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.error_shape import ErrorShape, terms
 from xplabels.calibration.factors import Calibration
-from xplabels.calibration.unshrinking import Unshrinking
-from xplabels.errors import InputError
+from xplabels.calibration.shrinkage import ShrinkageCorrection
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS, check_names
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
-from xplabels.labels import LABELS, check_names
+from xplabels.io.atomic import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.model.parts import Parts
 from xplabels.network import Architecture, UncertainNetwork
-from xplabels.output import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.recipes import Recipe, parse_recipe
 
 P = TypeVar("P", bound=Parts)
@@ -266,11 +266,11 @@ def _rebuild(
     )
 
 
-def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> Unshrinking | None:
+def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
     """What a model of before has not."""
     if "unshrinking.strength" not in arrays:
         return None
-    return Unshrinking(
+    return ShrinkageCorrection(
         scaling.y_mean,
         scaling.y_scale,
         joint=float(arrays["unshrinking.joint"].item()),

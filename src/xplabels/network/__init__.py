@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.features import products
 from xplabels.network.log_flux import LogFlux
 
@@ -221,7 +221,7 @@ class UncertainNetwork(nn.Module):
         self.emphasis = emphasis
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def fold_scale_into_weights(self) -> None:
         """Put the emphasis into the first layer's weights: the same outputs without it."""
         if self.emphasis is not None:
             first = cast(nn.Linear, self.hidden[0])

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
 from xplabels.features import AUXILIARY, CovarianceRule
 
 Scatter = Literal["none", "dropout", "sampling", "ensemble", "distilled"]
@@ -32,7 +32,8 @@ class Recipe:
         :mod:`xplabels.training.dust`), or 0. Like ``flux_samples`` it needs the sampling matrix.
     fainter_share, fainter_decades
         Share of the training stars of a batch that get noise added, and by how many powers of ten
-        their errors grow at most (see :mod:`xplabels.training.faint`). It needs ``noise_levels``.
+        their errors grow at most (:mod:`xplabels.training.noise_augmentation`). It needs
+        ``noise_levels``.
     missing_fraction
         Share of the stars of which some or all auxiliary inputs are hidden while training, anew
         each epoch; the network is told which are missing. 0: it is not told, and missing inputs

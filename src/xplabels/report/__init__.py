@@ -9,10 +9,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xplabels.labels import LABELS, Labels
-from xplabels.output import REPORT_FILES, check_new_folder, whole_folder
-from xplabels.prediction import Prediction
-from xplabels.report.calibration import calibration_section, joint_section, standing
+from xplabels.core.labels import LABELS, Labels
+from xplabels.core.prediction import Prediction
+from xplabels.io.atomic import REPORT_FILES, check_new_folder, whole_folder
+from xplabels.report.calibration import calibration_section, joint_section, verdict
 from xplabels.report.page import template
 from xplabels.report.populations import population_metrics, population_sections
 from xplabels.report.sections import (
@@ -157,7 +157,7 @@ def _render(
         images=images,
         n=validation.n,
         headline=_headline(validation),
-        standing=standing(validation),
+        verdict=verdict(validation),
         findings=calibration_gate(validation),
     )
 

@@ -7,15 +7,15 @@ from itertools import pairwise
 
 import numpy as np
 
+from xplabels.core.scores import Array, Sample, Scores
 from xplabels.figures import populations as figures
 from xplabels.report.paper_tables import table_2, table_3
 from xplabels.report.sections import Cell, Picture, Section, Table, sample_columns, score_text
-from xplabels.scores import Array, Sample, Scores
 from xplabels.validation.against import AXES, Comparison
 from xplabels.validation.wording import with_unit
 
 SHOWN = ("bias", "rmse", "robust", "slope", "std_z", "robust_std_z")
-"""Those of :data:`~xplabels.scores.SCORES` that stand in the table of two comparisons."""
+"""Those of :data:`~xplabels.core.scores.SCORES` that stand in the table of two comparisons."""
 
 
 def against_section(comparison: Comparison) -> Section:

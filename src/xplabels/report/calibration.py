@@ -6,11 +6,11 @@ import numpy as np
 
 from xplabels import figures
 from xplabels.calibration.joint import JOINT_MARGIN
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
+from xplabels.core.labels import LABELS
+from xplabels.core.scores import BIN_SIGMAS, BIN_STARS, Array, Bin
 from xplabels.figures import populations
-from xplabels.labels import LABELS
-from xplabels.predictive import LEVEL_68, LEVEL_95
 from xplabels.report.sections import Cell, Picture, Section, Table, sample_columns, score_text
-from xplabels.scores import BIN_SIGMAS, BIN_STARS, Array, Bin
 from xplabels.validation import Validation
 from xplabels.validation.gate import (
     CHOSEN_AXES,
@@ -28,7 +28,7 @@ TELLING_STARS = 2000
 """With fewer the margins are two standard errors or less: even right errors miss some."""
 
 
-def standing(validation: Validation) -> Cell:
+def verdict(validation: Validation) -> Cell:
     """The verdict in a few words: calibrated, but for single bins, not, or too few stars."""
     bins = failing_bins(validation)
     others = len(calibration_gate(validation)) - len(bins)
@@ -123,7 +123,7 @@ def calibration_section(validation: Validation) -> Section:
         [text, shape],
         [bin_table(validation, axis) for axis in validation.bins],
         pictures,
-        badge=standing(validation),
+        badge=verdict(validation),
         findings=calibration_gate(validation),
     )
 

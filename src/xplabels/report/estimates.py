@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from xplabels.calibration.unshrinking import Unshrinking
+from xplabels.calibration.shrinkage import ShrinkageCorrection
+from xplabels.core.prediction import Prediction
+from xplabels.core.scores import Array, Sample, Scores, robust_scatter, score, slope
 from xplabels.figures import populations as figures
-from xplabels.prediction import Prediction
 from xplabels.report.sections import Picture, Section, Table, score_text
-from xplabels.scores import Array, Sample, Scores, robust_scatter, score, slope
 from xplabels.validation import METAL_POOR, Validation
 from xplabels.validation.trend import Trend, trend_along
 from xplabels.validation.wording import as_json
@@ -33,7 +33,7 @@ class Estimates:
     trends
         Slopes by S/N of each estimate; None where the stars are too few.
     strength
-        By label, of the :class:`~xplabels.calibration.unshrinking.Unshrinking`.
+        By label, of the :class:`~xplabels.calibration.shrinkage.ShrinkageCorrection`.
     """
 
     scores: Mapping[str, Mapping[str, Mapping[str, Scores]]]
@@ -106,7 +106,7 @@ class Estimates:
 def compare_estimates(
     validation: Validation,
     mean: Prediction,
-    unshrinking: Unshrinking,
+    unshrinking: ShrinkageCorrection,
     along: str,
     snr: Array,
 ) -> Estimates:

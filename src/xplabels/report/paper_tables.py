@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xplabels.core.scores import Array, Scores, score
 from xplabels.report.sections import Table, score_text
-from xplabels.scores import Array, Scores, score
 from xplabels.validation import Validation
 from xplabels.validation.wording import as_json, with_unit
 

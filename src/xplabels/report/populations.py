@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from xplabels.core.labels import LABELS, Labels
+from xplabels.core.scores import Array, Scores, score
 from xplabels.cuts.flow import CutFlow
 from xplabels.figures import populations as figures
-from xplabels.labels import LABELS, Labels
 from xplabels.report.paper_tables import table_1, table_1_scores, table_3, table_metrics
 from xplabels.report.sections import Picture, Section, Table, sample_columns, score_text
-from xplabels.scores import Array, Scores, score
 from xplabels.validation import Validation
 from xplabels.validation.trend import Trend
 

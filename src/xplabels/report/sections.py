@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import figures
-from xplabels.flags import UNFLAGGED
-from xplabels.labels import Labels
-from xplabels.prediction import PARTS, Prediction
-from xplabels.scores import SCORES, Scores
+from xplabels.core.flags import UNFLAGGED
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import PARTS, Prediction
+from xplabels.core.scores import SCORES, Scores
 from xplabels.validation import (
     Validation,
 )

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.plain import read_columns
-from xplabels.errors import InputError
-from xplabels.output import check_output, whole_file
+from xplabels.core.errors import InputError
+from xplabels.io.atomic import check_output, whole_file
+from xplabels.io.plain import read_columns
 from xplabels.sky.crossmatch import Moving, lsdb_algorithm
 from xplabels.surveys import SURVEYS
 from xplabels.surveys.matching import MatchFlag, shared, told

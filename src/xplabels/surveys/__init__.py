@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.plain import read_columns
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.io.plain import read_columns
 from xplabels.surveys.allwise import ALLWISE
 from xplabels.surveys.apogee import APOGEE
 from xplabels.surveys.fs24 import FS24

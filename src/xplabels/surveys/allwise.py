@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.stars import Photometry
+from xplabels.core.stars import Photometry
 from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
 from xplabels.surveys.table import Columns, Measured, Survey, number
 from xplabels.surveys.twomass import first, letters

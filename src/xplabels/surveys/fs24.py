@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.labels import LABELS
+from xplabels.core.labels import LABELS
 from xplabels.surveys.table import Columns, Measured, Survey, known_labels, number
 
 ERROR_NAMES = ("{}_err", "{}_error", "{}_unc", "{}_uncertainty", "{}_total_unc", "{}_sigma", "e_{}")

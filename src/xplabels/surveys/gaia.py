@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.columns import MAG_PER_RELATIVE_FLUX, MEASURED
-from xplabels.stars import Photometry
+from xplabels.core.stars import Photometry
+from xplabels.io.columns import MAG_PER_RELATIVE_FLUX, MEASURED
 from xplabels.surveys.table import Columns, Measured, Survey, number
 
 MAGNITUDES = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.plain import read_columns
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.io.plain import read_columns
 
 MATCH_FLAGS = "match_flags"
 """The column of :class:`MatchFlag` that a matched table has."""

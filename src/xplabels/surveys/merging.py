@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
-from xplabels.labels import LABELS, Labels
-from xplabels.stars import Photometry, check_unique
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS, Labels
+from xplabels.core.stars import Photometry, check_unique
 from xplabels.surveys import PHOTOMETRIC
 from xplabels.surveys.offsets import Labelled
 from xplabels.surveys.table import UNKNOWN_BITS, SurveyTable

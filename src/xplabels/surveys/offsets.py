@@ -15,8 +15,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
-from xplabels.labels import LABELS, Labels
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS, Labels
 
 MIN_COMMON = 20
 """A pair of surveys with fewer stars in common says nothing of their offset."""

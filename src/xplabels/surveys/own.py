@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.columns import LABEL_COLUMNS, labels_of
-from xplabels.errors import InputError
-from xplabels.labels import LABELS
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS
+from xplabels.io.columns import LABEL_COLUMNS, labels_of
 from xplabels.surveys.table import Columns, Measured, Survey
 
 
@@ -22,7 +22,7 @@ def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Me
     Raises
     ------
     InputError
-        If it has none, or as :func:`xplabels.archive.columns.labels_of`.
+        If it has none, or as :func:`xplabels.io.columns.labels_of`.
     """
     names = [name for name in LABELS if name in columns]
     if not names:

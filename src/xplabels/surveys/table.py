@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError
-from xplabels.labels import LABELS, Labels, check_names
-from xplabels.stars import Photometry, Rows
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS, Labels, check_names
+from xplabels.core.stars import Photometry, Rows
 
 Columns = Mapping[str, NDArray[Any]]
 """Lower-case column name -> array [N]."""

@@ -14,9 +14,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.archive.columns import MAG_PER_RELATIVE_FLUX
-from xplabels.errors import InputError
-from xplabels.stars import Photometry
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Photometry
+from xplabels.io.columns import MAG_PER_RELATIVE_FLUX
 from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
 from xplabels.surveys.table import Columns, Measured, Survey
 

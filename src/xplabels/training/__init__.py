@@ -16,15 +16,15 @@ import torch
 from xplabels import __version__
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.factors import Calibration
-from xplabels.labels import Labels, check_names
+from xplabels.core.labels import Labels, check_names
+from xplabels.core.split import VALIDATION_FRACTION
+from xplabels.core.stars import Stars
 from xplabels.model import Model
 from xplabels.model.card import write_card
 from xplabels.model.device import check_device
 from xplabels.model.refitting import with_unshrinking
 from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe, load_recipe
-from xplabels.split import VALIDATION_FRACTION
-from xplabels.stars import Stars
 from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import calibrated
 from xplabels.training.run import Bar, Run, silent

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xplabels.errors import InputError
-from xplabels.output import check_ours, whole_file
+from xplabels.core.errors import InputError
+from xplabels.io.atomic import check_ours, whole_file
 
 CHECKPOINT_FILES = ("manifest.json", "*.safetensors", ".*.partial.*")
 """All that the folder of an unfinished training may hold; anything else is the user's."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factor
-from xplabels.labels import Labels
+from xplabels.core.labels import Labels
 from xplabels.model import Model, propagate
 from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Propagated, Propagation
@@ -49,7 +49,7 @@ class Fold(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Unseen:
+class HoldoutPrediction:
     """What networks say of stars that they did not train on, beside the truth, in scaled units.
 
     Attributes
@@ -72,7 +72,9 @@ class Unseen:
     gaussian: Array
 
     @classmethod
-    def of(cls, model: Model, networks: tuple[UncertainNetwork, ...], sample: Sample) -> Unseen:
+    def of(
+        cls, model: Model, networks: tuple[UncertainNetwork, ...], sample: Sample
+    ) -> HoldoutPrediction:
         """What ``networks`` in the place of the model's say, photometry as it is."""
         masks = networks[0].architecture.masks > 0
         propagation = Propagation(model.feature_set, model.scaling, masks, torch.float32)
@@ -92,7 +94,7 @@ class Unseen:
         )
 
     @classmethod
-    def together(cls, parts: Sequence[Unseen]) -> Unseen:
+    def together(cls, parts: Sequence[HoldoutPrediction]) -> HoldoutPrediction:
         """The stars of all."""
         return cls(
             *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls))
@@ -117,10 +119,10 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     """The model with errors that hold what they say, on the validation part and on the folds."""
     validation = table.sample(table.validation)
     single = fit_calibration(
-        Unseen.of(model, model.networks, validation),
+        HoldoutPrediction.of(model, model.networks, validation),
         [
-            (Unseen.of(model, fold.networks, table.sample(fold.left_out)),
-             Unseen.of(model, fold.networks, validation))
+            (HoldoutPrediction.of(model, fold.networks, table.sample(fold.left_out)),
+             HoldoutPrediction.of(model, fold.networks, validation))
             for fold in folds
         ],
     )  # fmt: skip
@@ -142,7 +144,9 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     return replace(model, calibration=replace(single, joint=float(factor * _correction(told))))
 
 
-def fit_calibration(validation: Unseen, folds: Sequence[tuple[Unseen, Unseen]] = ()) -> Calibration:
+def fit_calibration(
+    validation: HoldoutPrediction, folds: Sequence[tuple[HoldoutPrediction, HoldoutPrediction]] = ()
+) -> Calibration:
     """The calibration of single labels.
 
     Parameters
@@ -152,7 +156,7 @@ def fit_calibration(validation: Unseen, folds: Sequence[tuple[Unseen, Unseen]] =
     folds
         What the networks of each fold say of the stars they left out, and of the validation part.
     """
-    shape = Unseen.together([validation, *(left_out for left_out, _ in folds)]).shape()
+    shape = HoldoutPrediction.together([validation, *(left_out for left_out, _ in folds)]).shape()
     own = validation.level(shape)
     levels = [tuple(unseen.level(shape) for unseen in fold) for fold in folds]
     inner = own.factor * _correction([(out.factor, val.factor) for out, val in levels])

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xplabels.errors import InputError
+from xplabels.core.errors import InputError
+from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.features import AUXILIARY, EXTINCTION_SLOPE, Features, FeatureSet
 from xplabels.features.projection import FLUX_UNIT, Projection, gaiaxpy_band_fluxes
 from xplabels.features.scaling import Scaling
 from xplabels.network.propagation import Block
-from xplabels.stars import SampledSpectra, Stars
 
 R_V = 3.1
 REDDENED_SHARE = 0.7

@@ -16,9 +16,9 @@ from xplabels.network.likelihood import negative_log_likelihood
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
 from xplabels.training.checkpoint import Checkpoint
+from xplabels.training.distillation import Teachers, distillation_loss
 from xplabels.training.dust import Dust
-from xplabels.training.faint import Faint
-from xplabels.training.teaching import Teachers, distillation_loss
+from xplabels.training.noise_augmentation import NoiseAugmentation
 
 WARMUP_SHARE = 0.1
 """Share of a one-cycle schedule in which the learning rate rises."""
@@ -41,7 +41,7 @@ class Sample:
     teachers: Teachers | None = None
     dust: Dust | None = None
     rows: Tensor | None = None
-    faint: Faint | None = None
+    faint: NoiseAugmentation | None = None
     weights: Tensor | None = None
 
     def __len__(self) -> int:

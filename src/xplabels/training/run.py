@@ -18,11 +18,11 @@ from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
 from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import Fold
+from xplabels.training.distillation import Teachers
 from xplabels.training.dust import Dust
-from xplabels.training.faint import Faint
+from xplabels.training.noise_augmentation import NoiseAugmentation
 from xplabels.training.optimisation import Progress, Sample, fit
 from xplabels.training.table import TrainingTable
-from xplabels.training.teaching import Teachers
 
 LOG_FLUX_EMPHASIS = 2.0
 """Standard deviation with which log flux enters the first layer, where a recipe has emphasis."""
@@ -99,7 +99,9 @@ class Run:
         recipe, features = self.recipe, self.table.feature_set
         if not (recipe.fainter_share and recipe.fainter_decades and recipe.noise_levels):
             return sample
-        faint = Faint(features, self.table.scaling, self.propagation.projection, self.device)
+        faint = NoiseAugmentation(
+            features, self.table.scaling, self.propagation.projection, self.device
+        )
         return replace(sample, faint=faint)
 
     def networks(self) -> tuple[tuple[UncertainNetwork, ...], History]:
@@ -186,7 +188,7 @@ class Run:
             stage=stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
             input_term=input_term, checkpoint=self.checkpoint, progress=self.progress,
         )  # fmt: skip
-        network.settle()
+        network.fold_scale_into_weights()
         return network, history
 
     def _emphasise(self, network: UncertainNetwork) -> None:

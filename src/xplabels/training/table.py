@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.errors import InputError, located
+from xplabels.core.errors import InputError, located
+from xplabels.core.flags import UNUSABLE, Flag
+from xplabels.core.labels import Labels
+from xplabels.core.split import fold_of, part_mask
+from xplabels.core.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.features import AUXILIARY, Features, FeatureSet
 from xplabels.features.scaling import Scaling
-from xplabels.flags import UNUSABLE, Flag
-from xplabels.labels import Labels
 from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe
-from xplabels.split import fold_of, part_mask
-from xplabels.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.training.optimisation import Sample
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30

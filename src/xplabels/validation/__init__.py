@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.calibration.joint import Joint, joint_coverage
-from xplabels.errors import InputError
-from xplabels.flags import TABLE_WIDE, Flag
-from xplabels.labels import Labels
-from xplabels.prediction import Prediction
-from xplabels.predictive import LEVEL_68, LEVEL_95
-from xplabels.scores import SCORES, Array, Bin, Group, Sample, Scores, bin_statistics, score
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
+from xplabels.core.errors import InputError
+from xplabels.core.flags import TABLE_WIDE, Flag
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
+from xplabels.core.scores import SCORES, Array, Bin, Group, Sample, Scores, bin_statistics, score
 from xplabels.validation.gate import PREDICTED, calibration_gate
 from xplabels.validation.wording import aligned, as_json, format_score, with_unit
 

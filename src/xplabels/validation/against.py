@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.duplicates import best_rows
-from xplabels.errors import InputError, counted, located
-from xplabels.labels import Labels
-from xplabels.prediction import Prediction
-from xplabels.scores import Array, Bin, Sample, Scores, bin_statistics, score
-from xplabels.stars import Photometry
+from xplabels.core.duplicates import best_rows
+from xplabels.core.errors import InputError, counted, located
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
+from xplabels.core.scores import Array, Bin, Sample, Scores, bin_statistics, score
+from xplabels.core.stars import Photometry
 from xplabels.surveys import SPECTROSCOPIC, SurveyTable, read_survey
 from xplabels.validation import Validation, validate
 from xplabels.validation.wording import as_json, format_score, with_unit

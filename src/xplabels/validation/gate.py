@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from xplabels.predictive import LEVEL_68, LEVEL_95
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
 
 if TYPE_CHECKING:
     from xplabels.validation import Validation

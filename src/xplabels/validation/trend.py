@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.scores import Array, Sample, Scores, score, slope
-from xplabels.stars import CoefficientSpectra, Spectra
+from xplabels.core.scores import Array, Sample, Scores, score, slope
+from xplabels.core.stars import CoefficientSpectra, Spectra
 from xplabels.validation.wording import as_json
 
 BINS, FEWEST = 6, 100
@@ -51,7 +51,7 @@ class Trend:
     edges, middle
         Of the bins [B + 1], and the median S/N in each [B].
     slopes
-        By label, a :class:`~xplabels.scores.Scores` with ``slope`` and ``rmse`` for each bin.
+        By label, a :class:`~xplabels.core.scores.Scores` with ``slope`` and ``rmse`` for each bin.
     """
 
     along: str

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xplabels.labels import LABELS
-from xplabels.scores import Scores
+from xplabels.core.labels import LABELS
+from xplabels.core.scores import Scores
 
 
 def format_score(scores: Scores, key: str) -> str:

@@ -1,0 +1,65 @@
+"""Every error that the package raises on purpose: it says what, where and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class XplabelsError(Exception):
+    """The base of every error that the package raises on purpose."""
+
+
+class InputError(XplabelsError, ValueError):
+    """Something the user gave cannot be used.
+
+    Parameters
+    ----------
+    what
+        What is wrong, in one sentence without a full stop.
+    where
+        File, row, source_id, column: whatever locates it.
+    remedy
+        What the user can do about it.
+
+    Examples
+    --------
+    >>> print(InputError("column 'teff' is absent", where="stars.fits", remedy="add it"))
+    stars.fits: column 'teff' is absent; add it
+    """
+
+    def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        text = what if where is None else f"{where}: {what}"
+        super().__init__(text if remedy is None else f"{text}; {remedy}")
+
+
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """Name ``where`` first in an :class:`InputError` of code that does not know the file.
+
+    Examples
+    --------
+    >>> with located("stars.fits"):
+    ...     raise InputError("label 'teff' is absent")
+    Traceback (most recent call last):
+    xplabels.core.errors.InputError: stars.fits: label 'teff' is absent
+    """
+    try:
+        yield
+    except InputError as error:
+        if where is None:
+            raise
+        place = where if error.where is None else f"{where}, {error.where}"
+        raise InputError(error.what, where=place, remedy=error.remedy) from error
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is 1.
+
+    Examples
+    --------
+    >>> counted(1, "star"), counted(1200, "star")
+    ('1 star', '1200 stars')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,57 @@
+"""Rows of a table by ``source_id``."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.stars import check_unique
+
+Rows = NDArray[np.intp]
+
+
+class Lookup:
+    """Where each star stands in a table.
+
+    Parameters
+    ----------
+    source_id
+        Int64 [N] of the table's rows. Zero and negative ids, which surveys write where a star has
+        no Gaia source, belong to no star.
+    where
+        The table's name in messages.
+
+    Raises
+    ------
+    InputError
+        If a source_id occurs twice.
+
+    Examples
+    --------
+    >>> lookup = Lookup(np.array([30, -1, 10]))
+    >>> stars, rows = lookup.find(np.array([10, 20, 30]))
+    >>> stars.tolist(), rows.tolist()
+    ([0, 2], [2, 0])
+    """
+
+    def __init__(self, source_id: NDArray[np.int64], where: object = None) -> None:
+        real = np.flatnonzero(source_id > 0)
+        check_unique(source_id[real], where)
+        self._rows = real[np.argsort(source_id[real], kind="stable")]
+        self._sorted = source_id[self._rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def find(self, source_id: NDArray[np.int64]) -> tuple[Rows, Rows]:
+        """Which of ``source_id`` [M] are in the table, and the row of each.
+
+        Returns
+        -------
+        stars, rows
+            Of one length: positions in ``source_id``, ascending, and rows of the table.
+        """
+        place = np.searchsorted(self._sorted, source_id)
+        inside = np.flatnonzero(place < len(self._sorted))
+        stars = inside[self._sorted[place[inside]] == source_id[inside]]
+        return stars, self._rows[place[stars]]

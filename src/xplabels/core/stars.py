@@ -1,0 +1,360 @@
+"""What a star brings: its XP spectra, photometry and, where known, labels.
+
+These are plain arrays in frozen classes, checked once when they are built. The number of
+coefficients comes from the data: nothing here or downstream assumes 55 + 55.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.labels import Labels
+
+Rows = NDArray[np.bool_] | NDArray[np.intp] | slice
+
+MEASUREMENTS = (
+    "phot_g_mean_mag",
+    "phot_bp_mean_mag",
+    "phot_rp_mean_mag",
+    "j_m",
+    "h_m",
+    "ks_m",
+    "w1mpro",
+    "w2mpro",
+    "parallax",
+)
+"""Broad-band magnitudes (Vega, mag) and the parallax (mas), by the archives' names."""
+MADE = ("simulated", "semi-synthetic")
+"""Words of notes on stars that are no real ones (:attr:`Stars.made`)."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band (BP or RP) of N stars as archive coefficients.
+
+    Attributes
+    ----------
+    coefficients
+        Float64 [N, n]; a row of NaN where the archive has no spectrum in this band.
+    errors
+        Float64 [N, n]: the archive's ``*_coefficient_errors``.
+    correlations
+        Float32 [N, n (n - 1) / 2]: column-major upper triangle without the diagonal, i.e.
+        ``matrix[np.tril_indices(n, -1)] = packed`` (GaiaXPy's order); None: not known.
+    """
+
+    coefficients: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    correlations: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        stars, width = self.coefficients.shape
+        if self.errors.shape != (stars, width):
+            raise InputError(
+                f"coefficients have the shape {(stars, width)}, errors {self.errors.shape}"
+            )
+        packed = width * (width - 1) // 2
+        if self.correlations is not None and self.correlations.shape != (stars, packed):
+            raise InputError(
+                f"{width} coefficients need {packed} packed correlations a star",
+                where=f"correlations of shape {self.correlations.shape}",
+            )
+
+    @property
+    def width(self) -> int:
+        """Number of coefficients."""
+        return int(self.coefficients.shape[1])
+
+    def __getitem__(self, rows: Rows) -> Band:
+        correlations = None if self.correlations is None else self.correlations[rows]
+        return Band(self.coefficients[rows], self.errors[rows], correlations)
+
+
+@dataclass(frozen=True)
+class CoefficientSpectra:
+    """XP spectra as the archive gives them: basis coefficients of BP and RP."""
+
+    bp: Band
+    rp: Band
+
+    space = "coefficients"
+
+    def __post_init__(self) -> None:
+        if len(self.bp.coefficients) != len(self.rp.coefficients):
+            raise InputError(
+                f"{len(self.bp.coefficients)} stars in BP, {len(self.rp.coefficients)} in RP"
+            )
+
+    def __len__(self) -> int:
+        return len(self.bp.coefficients)
+
+    def __getitem__(self, rows: Rows) -> CoefficientSpectra:
+        return CoefficientSpectra(self.bp[rows], self.rp[rows])
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Number of BP and RP coefficients."""
+        return self.bp.width, self.rp.width
+
+
+@dataclass(frozen=True)
+class SampledSpectra:
+    """XP spectra sampled in wavelength, as GaiaXPy's ``calibrate(truncation=False)`` gives them.
+
+    Attributes
+    ----------
+    wavelength
+        Float64 [L], nm.
+    flux, flux_error
+        Float64 [N, L], W m^-2 nm^-1.
+    """
+
+    wavelength: NDArray[np.float64]
+    flux: NDArray[np.float64]
+    flux_error: NDArray[np.float64]
+
+    space = "sampled"
+
+    def __post_init__(self) -> None:
+        shape = (len(self.flux), len(self.wavelength))
+        if self.flux.shape != shape or self.flux_error.shape != shape:
+            raise InputError(
+                f"flux {self.flux.shape} and flux_error {self.flux_error.shape} "
+                f"should both have the shape {shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.flux)
+
+    def __getitem__(self, rows: Rows) -> SampledSpectra:
+        return SampledSpectra(self.wavelength, self.flux[rows], self.flux_error[rows])
+
+
+Spectra = CoefficientSpectra | SampledSpectra
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """Magnitudes and parallax of N stars with errors, in the order of :data:`MEASUREMENTS`.
+
+    Attributes
+    ----------
+    values, errors
+        Float64 [N, 9], mag and mas; NaN in both where a measurement is missing.
+    """
+
+    values: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.values), len(MEASUREMENTS))
+        if self.values.shape != shape or self.errors.shape != shape:
+            raise InputError(
+                f"photometry {self.values.shape} and its errors {self.errors.shape} "
+                f"should both have the shape {shape}"
+            )
+
+    @classmethod
+    def missing(cls, stars: int) -> Photometry:
+        """Photometry of stars of which nothing is known."""
+        nothing = np.full((stars, len(MEASUREMENTS)), np.nan)
+        return cls(nothing, nothing.copy())
+
+    @classmethod
+    def of(
+        cls, stars: int, measured: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    ) -> Photometry:
+        """Photometry from ``{measurement: (values [N], errors [N])}``; the rest is missing."""
+        photometry = cls.missing(stars)
+        for name, (values, errors) in measured.items():
+            column = MEASUREMENTS.index(name)
+            known = np.isfinite(values) & np.isfinite(errors)
+            photometry.values[:, column] = np.where(known, values, np.nan)
+            photometry.errors[:, column] = np.where(known, errors, np.nan)
+        return photometry
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Rows) -> Photometry:
+        return Photometry(self.values[rows], self.errors[rows])
+
+    def column(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values and errors [N] of one of :data:`MEASUREMENTS`."""
+        index = MEASUREMENTS.index(name)
+        return self.values[:, index], self.errors[:, index]
+
+
+@dataclass(frozen=True)
+class Stars:
+    """N stars keyed by ``source_id``: spectra, photometry, flags of the reader, maybe labels.
+
+    Attributes
+    ----------
+    source_id
+        Int64 [N], each once.
+    spectra
+        Archive coefficients or sampled flux.
+    photometry
+        Absent measurements are NaN.
+    flags
+        Uint32 [N] of :class:`~xplabels.core.flags.Flag`: what was noticed while reading.
+    labels
+        Known labels (a training or validation table), or None.
+    origin
+        Where the stars came from, for provenance: a star table keeps it from file to file.
+    notes
+        What a user of this table should know, e.g. approximations.
+    file
+        The file they were just read from, as the user named it.
+    """
+
+    source_id: NDArray[np.int64]
+    spectra: Spectra
+    photometry: Photometry
+    flags: NDArray[np.uint32]
+    labels: Labels | None = None
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        stars = len(self.source_id)
+        parts: dict[str, int] = {
+            "spectra": len(self.spectra),
+            "photometry": len(self.photometry),
+            "flags": len(self.flags),
+        }
+        if self.labels is not None:
+            parts["labels"] = len(self.labels)
+        for name, length in parts.items():
+            if length != stars:
+                raise InputError(f"{stars} source_ids but {length} rows of {name}")
+        check_unique(self.source_id, self.where)
+
+    @classmethod
+    def of(
+        cls,
+        source_id: NDArray[np.int64],
+        spectra: Spectra,
+        photometry: Photometry | None = None,
+        labels: Labels | None = None,
+        flags: NDArray[np.uint32] | None = None,
+        origin: str = "",
+        notes: tuple[str, ...] = (),
+        file: str = "",
+    ) -> Stars:
+        """Stars, with whatever is left out filled in as missing.
+
+        The bits ``MISSING_BP`` and ``MISSING_RP`` are set where a band is NaN throughout, and
+        ``NO_CORRELATIONS`` where correlations are not known.
+        """
+        stars = len(source_id)
+        noticed = np.zeros(stars, np.uint32) if flags is None else flags.astype(np.uint32)
+        if isinstance(spectra, CoefficientSpectra):
+            for band, bit in ((spectra.bp, Flag.MISSING_BP), (spectra.rp, Flag.MISSING_RP)):
+                noticed |= np.where(np.isnan(band.coefficients).all(axis=1), bit, 0).astype(
+                    np.uint32
+                )
+        if not has_correlations(spectra):
+            noticed |= np.uint32(Flag.NO_CORRELATIONS)
+        return cls(
+            np.ascontiguousarray(source_id, dtype=np.int64),
+            spectra,
+            Photometry.missing(stars) if photometry is None else photometry,
+            noticed,
+            labels,
+            origin,
+            notes,
+            file,
+        )
+
+    def __len__(self) -> int:
+        return len(self.source_id)
+
+    def __getitem__(self, rows: Rows) -> Stars:
+        return Stars(
+            self.source_id[rows],
+            self.spectra[rows],
+            self.photometry[rows],
+            self.flags[rows],
+            None if self.labels is None else self.labels[rows],
+            self.origin,
+            self.notes,
+            self.file,
+        )
+
+    @property
+    def where(self) -> str | None:
+        """What messages call these stars: the file a user can look into, else their origin."""
+        return self.file or self.origin or None
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Notes that say that the stars are no real ones, or not altogether.
+
+        What is made from such stars must say so, too; other notes may differ from one block of a
+        table to the next.
+        """
+        return tuple(note for note in self.notes if any(word in note for word in MADE))
+
+    def with_photometry(self, photometry: Photometry) -> Stars:
+        """The same stars with other photometry."""
+        return replace(self, photometry=photometry)
+
+    def with_labels(self, labels: Labels | None) -> Stars:
+        """The same stars with other labels."""
+        return replace(self, labels=labels)
+
+
+def has_correlations(spectra: Spectra) -> bool:
+    """Whether the full covariance of the coefficients is known."""
+    return (
+        isinstance(spectra, CoefficientSpectra)
+        and spectra.bp.correlations is not None
+        and spectra.rp.correlations is not None
+    )
+
+
+def with_widths(stars: Stars, widths: tuple[int, int]) -> Stars:
+    """``stars`` with any band of width 0 given its number of coefficients in ``widths``, as NaN.
+
+    A file in which no star has a spectrum in a band does not say how many coefficients the band
+    would have had; other files, or a model, do. Bands that have a width keep it.
+    """
+    spectra = stars.spectra
+    if not isinstance(spectra, CoefficientSpectra) or 0 not in spectra.widths:
+        return stars
+    bands = [
+        _blank_band(band, width) if band.width == 0 else band
+        for band, width in zip((spectra.bp, spectra.rp), widths, strict=True)
+    ]
+    return replace(stars, spectra=CoefficientSpectra(*bands))
+
+
+def _blank_band(band: Band, width: int) -> Band:
+    nothing = np.full((len(band.coefficients), width), np.nan)
+    packed = width * (width - 1) // 2
+    return Band(
+        nothing,
+        nothing.copy(),
+        None if band.correlations is None else np.full((len(nothing), packed), np.nan, np.float32),
+    )
+
+
+def check_unique(source_id: NDArray[np.int64], where: object = None) -> None:
+    """Raise :class:`InputError` naming the first source_id that occurs twice."""
+    ids, counts = np.unique(source_id, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(
+            f"source_id {ids[counts > 1][0]} occurs {counts.max()} times "
+            f"({int((counts > 1).sum())} source_ids are duplicated)",
+            where=where or None,
+            remedy="keep one row a star",
+        )

@@ -1,0 +1,152 @@
+"""Files of XP spectra -> :class:`~xplabels.core.stars.Stars`; nothing downstream knows a format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from xplabels.core.errors import InputError
+from xplabels.core.stacking import concatenate
+from xplabels.core.stars import CoefficientSpectra, Stars, with_widths
+from xplabels.io.csv import read_csv
+from xplabels.io.ecsv import read_ecsv
+from xplabels.io.fits import read_fits
+from xplabels.io.gunzip import Digest
+from xplabels.io.hats import is_catalogue, read_hats
+from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
+from xplabels.io.rows import BLOCK_ROWS, BadRows
+from xplabels.io.votable import read_votable
+
+__all__ = [
+    "BLOCK_ROWS",
+    "BadRows",
+    "Digest",
+    "read",
+    "read_blocks",
+    "read_stars",
+    "write_star_blocks",
+    "write_stars",
+]
+
+Reader = Callable[[Path, BadRows, int], Iterator[Stars]]
+
+READERS: dict[str, Reader] = {
+    ".csv": read_csv,
+    ".ecsv": read_ecsv,
+    ".fits": read_fits,
+    ".xml": read_votable,
+    ".vot": read_votable,
+    ".votable": read_votable,
+    ".parquet": read_parquet,
+}
+"""Ending -> reader; every text or FITS ending may be followed by ``.gz``."""
+
+
+def read_blocks(
+    path: str | Path,
+    bad_rows: BadRows = "error",
+    block: int = BLOCK_ROWS,
+    digest: Digest | None = None,
+) -> Iterator[Stars]:
+    """The stars of a file or HATS catalogue, at most ``block`` at a time, in its order.
+
+    Parameters
+    ----------
+    path
+        A DataLink or bulk file of continuous XP spectra (``.csv``, ``.csv.gz``, ``.ecsv``,
+        ``.fits``, ``.vot``, ``.votable``, ``.xml``), a star table (``.parquet``), or the folder of
+        a HATS catalogue of star tables.
+    bad_rows
+        What to do with a damaged row among good ones: ``"error"`` stops; ``"flag"`` makes its
+        spectrum NaN, sets :attr:`~xplabels.core.flags.Flag.BAD_ROW` and counts it in ``notes``.
+        Damage to the whole file (truncation, an absent column, a source_id that is unreadable or
+        occurs twice) is always an error.
+    block
+        Most stars a block.
+    digest
+        Counts the file's bytes as they are read; ``digest.take_rest(path)`` after the last block
+        counts what a format leaves unread.
+
+    Raises
+    ------
+    InputError
+        Here for a missing file or an unknown ending, while iterating for what is wrong inside.
+    """
+    if bad_rows not in get_args(BadRows):
+        raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
+    path = Path(path)
+    reader = _reader(path)
+    if digest is not None and reader is read_csv:
+        return read_csv(path, bad_rows, block, digest)
+    return reader(path, bad_rows, block)
+
+
+def read(paths: str | Path | Sequence[str | Path], bad_rows: BadRows = "error") -> Stars:
+    """All stars of one or several files, stacked in order.
+
+    Parameters
+    ----------
+    paths
+        Files as for :func:`read_blocks`; their formats may differ.
+    bad_rows
+        See :func:`read_blocks`.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_blocks`; if a source_id stands in two files; if the files differ in their
+        numbers of coefficients.
+    """
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    # every file is looked at before the first is read: a misspelt name should not cost an hour
+    opened = [read_blocks(path, bad_rows) for path in listed]
+    blocks = [block for blocks in opened for block in blocks]
+    _check_across_files(blocks)
+    return concatenate(_same_widths(blocks))
+
+
+def _reader(path: Path) -> Reader:
+    if path.is_dir() and is_catalogue(path):
+        return read_hats
+    name = path.name.lower()
+    ending = Path(name.removesuffix(".gz")).suffix
+    if ending not in READERS or (ending == ".parquet" and name.endswith(".gz")):
+        raise InputError(
+            "has an unknown ending",
+            where=path,
+            remedy=f"give one of {', '.join(READERS)} (all but .parquet also with .gz)",
+        )
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise InputError(what, where=path, remedy="check the path")
+    return READERS[ending]
+
+
+def _check_across_files(blocks: Sequence[Stars]) -> None:
+    """Raise if two blocks share a source_id (within one file the reader has looked)."""
+    if len(blocks) < 2:
+        return
+    ids = np.concatenate([block.source_id for block in blocks])
+    block_of = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
+    if len(twice):
+        first, second = order[twice[0]], order[twice[0] + 1]
+        raise InputError(
+            f"source_id {ids[first]} is in {blocks[block_of[first]].where} too",
+            where=blocks[block_of[second]].where,
+            remedy="keep one row a star",
+        )
+
+
+def _same_widths(blocks: Sequence[Stars]) -> list[Stars]:
+    """Give blocks in which no star has a band the width that this band has elsewhere."""
+    widths = [0, 0]
+    for block in blocks:
+        if isinstance(block.spectra, CoefficientSpectra):
+            for band, width in enumerate(block.spectra.widths):
+                widths[band] = widths[band] or width
+    return [with_widths(block, (widths[0], widths[1])) for block in blocks]

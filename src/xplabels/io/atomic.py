@@ -1,0 +1,143 @@
+"""Outputs appear whole or not at all, and what exists is replaced only where that is asked for.
+
+(A folder of catalogues makes its own outputs of another model again when it is gone on with: that
+is told before the work begins, :mod:`xplabels.pipeline.folder`.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import IO
+
+from xplabels.core.errors import InputError
+
+MODEL_FILES = ("model.json", "weights.safetensors", "card.md")
+REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
+"""All that a model's and a report's folder may hold; anything else is the user's."""
+
+
+def check_output(path: Path, overwrite: bool = False) -> None:
+    """Raise :class:`InputError` if ``path`` exists without ``overwrite``, or cannot be written."""
+    if path.exists() and not overwrite:
+        raise InputError("exists already", where=path, remedy="choose another name or --overwrite")
+    parent = path.absolute().parent
+    if parent.exists() and not parent.is_dir():
+        raise InputError(
+            f"cannot be written: {path.parent} is a file", where=path, remedy="choose another name"
+        )
+    if not parent.is_dir():
+        raise InputError("its folder does not exist", where=path, remedy=f"make {parent}")
+    try:
+        # tried, not asked: the superuser may write everywhere, but not on a read-only disk
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot be written: {error.strerror or error}",
+            where=path,
+            remedy=f"make {parent} writable, or choose another folder",
+        ) from error
+
+
+def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False) -> None:
+    """Make sure, before any work, that ``folder`` may be made, or replaced with ``overwrite``.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_output`; if it is no folder; if it holds a file that matches none of the
+        patterns ``ours``: a user's folder is never replaced.
+    """
+    check_output(folder, overwrite)
+    if folder.exists():
+        check_ours(folder, ours)
+
+
+def check_ours(folder: Path, ours: Sequence[str]) -> None:
+    """Make sure that an existing ``folder`` holds nothing of a user's before it is replaced.
+
+    Raises
+    ------
+    InputError
+        If it is no folder, or holds a file that matches none of the patterns ``ours``.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        raise InputError("is not a folder", where=folder, remedy="choose another name")
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+    foreign = next((n for n in names if not any(fnmatch(n, pattern) for pattern in ours)), None)
+    if foreign is not None:
+        raise InputError(
+            f"holds {foreign!r}, which was not made here, so the folder is not replaced",
+            where=folder,
+            remedy="move that away, or choose another output",
+        )
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_output`, or if the system refuses to write.
+    """
+    check_output(path, overwrite)
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", where=path) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its place when the block ends well.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_output`, or if the system refuses to write.
+    """
+    check_output(path, overwrite)
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    old = path.with_name(f".{os.getpid()}.old.{path.name}")
+    try:
+        partial.mkdir()
+        yield partial
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", where=path) from error
+    finally:
+        # whatever stopped the exchange, Ctrl-C included: what was there comes back
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)
+
+
+def take_lock(file: IO[str]) -> bool:
+    """Lock a file for this process, until it ends in whatever way; False if it is taken."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: two runs into one folder are the user's care
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

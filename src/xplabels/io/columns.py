@@ -1,0 +1,214 @@
+"""The archives' column names, and what a row must hold to count as a measurement or a label."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError, counted
+from xplabels.core.labels import LABELS, Labels
+from xplabels.core.stars import MEASUREMENTS, Photometry
+
+MAG_PER_RELATIVE_FLUX = 2.5 / np.log(10.0)
+"""Magnitude error per relative flux error, 1.0857362 (sigma_mag = this / flux_over_error)."""
+
+Columns = Mapping[str, NDArray[Any]]
+"""Lower-case column name -> array [N]; NaN where a number is missing."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Where the archives keep one of :data:`~xplabels.core.stars.MEASUREMENTS`.
+
+    ``over_error`` is Gaia's ``*_mean_flux_over_error``; a column of magnitude errors beside it
+    (``errors``) takes precedence.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    errors: tuple[str, ...]
+    over_error: str | None = None
+
+
+def _gaia(band: str) -> Measured:
+    stem = f"phot_{band}_mean"
+    return Measured(
+        f"{stem}_mag", (f"{stem}_mag",), (f"{stem}_mag_error",), f"{stem}_flux_over_error"
+    )
+
+
+MEASURED: dict[str, Measured] = {
+    measured.name: measured
+    for measured in (
+        _gaia("g"),
+        _gaia("bp"),
+        _gaia("rp"),
+        Measured("j_m", ("j_m",), ("j_msigcom",)),
+        Measured("h_m", ("h_m",), ("h_msigcom",)),
+        # 2MASS's own tables call the band k, Gaia's copy of them ks
+        Measured("ks_m", ("ks_m", "k_m"), ("ks_msigcom", "k_msigcom")),
+        Measured("w1mpro", ("w1mpro",), ("w1sigmpro",)),
+        Measured("w2mpro", ("w2mpro",), ("w2sigmpro",)),
+        Measured("parallax", ("parallax",), ("parallax_error",)),
+    )
+}
+PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
+    name
+    for measured in MEASURED.values()
+    for name in (*measured.values, *measured.errors, measured.over_error)
+    if name is not None
+)
+LABEL_ERRORS = ("_err", "_error")
+LABEL_COLUMNS: tuple[str, ...] = tuple(
+    f"{name}{suffix}" for name in LABELS for suffix in ("", *LABEL_ERRORS)
+)
+
+
+def first_present(names: Sequence[str], columns: Collection[str]) -> str | None:
+    """The first of ``names`` that is among ``columns``, or None."""
+    return next((name for name in names if name in columns), None)
+
+
+def photometry_of(
+    columns: Columns, source_id: NDArray[np.int64], where: object
+) -> tuple[Photometry, tuple[str, ...]]:
+    """Photometry [N] from a table's columns, and notes on values that have no error.
+
+    Raises
+    ------
+    InputError
+        If a column of values has no column of errors, or an error is zero or negative.
+    """
+    measured: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    notes: list[str] = []
+    for name in MEASUREMENTS:
+        column = first_present(MEASURED[name].values, columns)
+        if column is None:
+            continue
+        values = numbers(columns, column, where)
+        errors = _errors_of(MEASURED[name], column, columns, source_id, where)
+        alone = int((np.isfinite(values) & ~np.isfinite(errors)).sum())
+        if alone:
+            text = f"{counted(alone, 'value')} of {column} without an error: taken as missing"
+            notes.append(f"{where}: {text}")
+        measured[name] = (values, errors)
+    return Photometry.of(len(source_id), measured), tuple(notes)
+
+
+def labels_of(
+    columns: Columns, names: Sequence[str], source_id: NDArray[np.int64], where: object
+) -> tuple[Labels, tuple[str, ...]]:
+    """The labels ``names`` [N] from a table's columns, and notes on values without an error.
+
+    Raises
+    ------
+    InputError
+        If a column is absent, an error is zero or negative, or a value is outside the label's
+        believable range.
+    """
+    values = np.full((len(source_id), len(names)), np.nan)
+    errors = values.copy()
+    notes: list[str] = []
+    for k, name in enumerate(names):
+        one, sigma = _label(columns, name, source_id, where)
+        known = np.isfinite(one) & np.isfinite(sigma)
+        values[known, k], errors[known, k] = one[known], sigma[known]
+        alone = int((np.isfinite(one) & ~known).sum())
+        if alone:
+            text = f"{counted(alone, 'value')} of {name} without an error: taken as unknown"
+            notes.append(f"{where}: {text}")
+    return Labels(tuple(names), values, errors), tuple(notes)
+
+
+def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
+    """The column ``name`` as float64 [N].
+
+    Raises
+    ------
+    InputError
+        If it does not hold one number a row.
+    """
+    column = columns[name]
+    if column.dtype.kind not in "iufb" or column.ndim != 1:
+        raise InputError(
+            "does not hold one number a row",
+            where=f"{where}, column {name}",
+            remedy="write numbers, and nothing where a value is missing",
+        )
+    return column.astype(np.float64)
+
+
+def _errors_of(
+    measured: Measured,
+    column: str,
+    columns: Columns,
+    source_id: NDArray[np.int64],
+    where: object,
+) -> NDArray[np.float64]:
+    """Errors [N] of one measurement, each positive or NaN."""
+    # k_m goes with k_msigcom before ks_msigcom
+    order = sorted(measured.errors, key=lambda name: not name.startswith(column))
+    name = first_present(order, columns)
+    if name is not None:
+        errors = numbers(columns, name, where)
+        check_positive(errors, source_id, where, name)
+        return errors
+    if measured.over_error in columns and measured.over_error is not None:
+        ratio = numbers(columns, measured.over_error, where)
+        check_positive(ratio, source_id, where, measured.over_error)
+        ratio = np.where(np.isfinite(ratio), ratio, np.nan)
+        return np.asarray(MAG_PER_RELATIVE_FLUX / ratio, np.float64)
+    wanted = measured.over_error or order[0]
+    raise InputError(
+        f"column {column!r} has no errors: column {wanted!r} is absent",
+        where=where,
+        remedy=f"add {wanted}, or leave {column} out",
+    )
+
+
+def _label(
+    columns: Columns, name: str, source_id: NDArray[np.int64], where: object
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """One label's values and errors [N], checked."""
+    if name not in columns:
+        raise InputError(
+            f"column {name!r} is absent", where=where, remedy=f"add {name} and {name}_err"
+        )
+    error_name = first_present([f"{name}{suffix}" for suffix in LABEL_ERRORS], columns)
+    if error_name is None:
+        raise InputError(
+            f"column {name!r} has no errors: column '{name}_err' is absent",
+            where=where,
+            remedy=f"add {name}_err",
+        )
+    values, errors = numbers(columns, name, where), numbers(columns, error_name, where)
+    check_positive(errors, source_id, where, error_name)
+    label = LABELS[name]
+    outside = np.isfinite(values) & ((values < label.lower) | (values > label.upper))
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise InputError(
+            f"{values[row]:g} is outside the believable range "
+            f"{label.lower:g} to {label.upper:g} {label.unit} ({int(outside.sum())} such rows)",
+            where=f"{where}, source_id {source_id[row]}, column {name}",
+            remedy="write nothing (or NaN) where the label is unknown, or leave the star out",
+        )
+    return values, errors
+
+
+def check_positive(
+    errors: NDArray[np.float64], source_id: NDArray[np.int64], where: object, column: str
+) -> None:
+    """Raise :class:`InputError` naming the first star whose error is zero or negative."""
+    bad = errors <= 0  # NaN compares false: missing, not wrong
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise InputError(
+            f"the error {errors[row]:g} is not positive ({int(bad.sum())} such rows)",
+            where=f"{where}, source_id {source_id[row]}, column {column}",
+            remedy="write nothing (or NaN) where it is missing, or leave the star out",
+        )

@@ -1,0 +1,398 @@
+"""The project's own star table: Parquet, one row a star, fixed-size lists.
+
+Columns: ``source_id``; spectra, either archive coefficients (``bp_coefficients``,
+``bp_coefficient_errors``, ``bp_coefficient_correlations`` packed as in the archive, and ``rp_*``)
+or sampled flux (``flux``, ``flux_error``); photometry and labels by the archives' names; ``flags``.
+The metadata entry ``xplabels`` is JSON: ``format`` (version), ``space``, ``wavelength`` (nm, if
+sampled), ``labels``, ``notes``, ``origin``. Without it, a table with the archive's columns is read
+as archive coefficients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError
+from xplabels.core.flags import UNUSABLE, Flag
+from xplabels.core.labels import LABELS
+from xplabels.core.stacking import concatenate
+from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars
+from xplabels.io.atomic import whole_file
+from xplabels.io.columns import (
+    LABEL_ERRORS,
+    MAG_PER_RELATIVE_FLUX,
+    MEASURED,
+    first_present,
+    labels_of,
+    photometry_of,
+)
+from xplabels.io.damage import whole
+from xplabels.io.rows import (
+    ARRAYS,
+    BANDS,
+    BLOCK_ROWS,
+    EMPTY,
+    PARTS,
+    Assembler,
+    BadRows,
+    Cells,
+    RawBlock,
+    as_source_id,
+    check_columns,
+)
+
+FORMAT_VERSION = 1
+META_KEY = b"xplabels"
+COMPRESSION_LEVEL = 3
+ROW_GROUP = 8192
+"""Rows a Parquet row group: 100 MB of coefficients, so a reader needs little memory."""
+
+COMPACT = (np.float32, np.float32, np.float16)
+"""Types of coefficients, errors and correlations in half the space."""
+
+ArrowTable = Any
+"""A pyarrow ``Table`` or ``RecordBatch``."""
+
+
+def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None:
+    """Write ``stars`` as a star table; :func:`read_stars` gives exactly the same stars back.
+
+    Columns of measurements that no star has are left out. Gaia's magnitude errors stand twice: as
+    the archive's ``phot_*_mean_flux_over_error`` and, exactly, as ``phot_*_mean_mag_error``.
+    The file appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If ``path`` exists and ``overwrite`` is false, or it cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    with whole_file(Path(path), overwrite) as temporary:
+        pq.write_table(
+            to_arrow(stars),
+            temporary,
+            compression="zstd",
+            compression_level=COMPRESSION_LEVEL,
+            row_group_size=ROW_GROUP,
+        )
+
+
+def write_star_blocks(
+    blocks: Iterable[Stars],
+    path: str | Path,
+    overwrite: bool = False,
+    measurements: Collection[str] = (),
+) -> int:
+    """Write blocks of stars one after the other as one star table, in memory one at a time.
+
+    The first block says which columns there are, and ``origin`` and ``notes``; a column that a
+    later block has besides is an error, one that it lacks is null there. Columns of
+    ``measurements`` (of :data:`~xplabels.core.stars.MEASUREMENTS`) are there in any case.
+
+    Returns
+    -------
+    int
+        Stars written.
+
+    Raises
+    ------
+    InputError
+        As :func:`write_stars`; if there is no block; if the blocks differ in space, widths or
+        labels, or a later one has more columns.
+    """
+    import pyarrow.parquet as pq
+
+    stars, schema = 0, None
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(whole_file(Path(path), overwrite))
+        for block in blocks:
+            table = to_arrow(block, measurements)
+            if schema is None:
+                schema = table.schema
+                writer = stack.enter_context(
+                    pq.ParquetWriter(
+                        temporary,
+                        schema,
+                        compression="zstd",
+                        compression_level=COMPRESSION_LEVEL,
+                    )
+                )
+            writer.write_table(_as_before(table, schema, block), row_group_size=ROW_GROUP)
+            stars += len(block)
+        if schema is None:
+            raise InputError("no stars to write", where=path)
+    return stars
+
+
+def _as_before(table: ArrowTable, schema: Any, block: Stars) -> ArrowTable:
+    """One block's columns as the first block has them."""
+    import pyarrow as pa
+
+    more = [name for name in table.column_names if name not in schema.names]
+    if more:
+        raise InputError(
+            f"a block of stars has columns that the first lacks: {', '.join(more)}",
+            where=block.where,
+        )
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(len(table), field.type))
+        elif table.schema.field(field.name).type != field.type:
+            raise InputError(
+                f"a block of stars differs from the first in column {field.name!r}",
+                where=block.where,
+            )
+        else:
+            columns.append(table.column(field.name))
+    return pa.table(columns, schema=schema)
+
+
+def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
+    """All stars of a star table.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_parquet`.
+    """
+    return concatenate(list(read_parquet(Path(path), "error", block)))
+
+
+def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
+    """Blocks of at most ``block`` stars from a star table.
+
+    Raises
+    ------
+    InputError
+        For a file that is unreadable, truncated, of a newer format, lacks columns or rows, or
+        (``bad_rows="error"``) holds a damaged row.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise InputError("does not exist", where=path, remedy="check the path")
+    assembler = Assembler(path, bad_rows)
+    with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
+        meta = _metadata(file.schema_arrow.metadata or {}, path)
+        for batch in file.iter_batches(batch_size=block):
+            if len(batch):
+                yield stars_of(batch, meta, assembler)
+    assembler.finish()
+
+
+def _metadata(raw: dict[bytes, bytes], path: Path) -> dict[str, Any]:
+    """The entry ``xplabels`` of the schema's metadata; an empty dict where it is absent."""
+    if META_KEY not in raw:
+        return {}
+    try:
+        meta: dict[str, Any] = json.loads(raw[META_KEY])
+        version, space = meta["format"], meta["space"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"its metadata entry 'xplabels' is damaged ({error!r})",
+            where=path,
+            remedy="write the star table again",
+        ) from error
+    if version != FORMAT_VERSION or space not in ("coefficients", "sampled"):
+        raise InputError(
+            f"is a star table of format {version!r}, space {space!r}; "
+            f"this version reads format {FORMAT_VERSION}, space 'coefficients' or 'sampled'",
+            where=path,
+            remedy="update xplabels",
+        )
+    return meta
+
+
+def to_arrow(stars: Stars, measurements: Collection[str] = (), compact: bool = False) -> ArrowTable:
+    """The table of ``stars``; ``compact``: float32 throughout, and float16 correlations."""
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {"source_id": pa.array(stars.source_id)}
+    meta: dict[str, Any] = {
+        "format": FORMAT_VERSION,
+        "space": stars.spectra.space,
+        "origin": stars.origin,
+        "notes": list(stars.notes),
+        "labels": [] if stars.labels is None else list(stars.labels.names),
+    }
+    spectra = stars.spectra
+    if isinstance(spectra, CoefficientSpectra):
+        for name, band in zip(BANDS, (spectra.bp, spectra.rp), strict=True):
+            parts: list[NDArray[np.floating]] = [band.coefficients, _narrowest(band.errors)]
+            if band.correlations is not None:
+                parts.append(band.correlations)
+            if compact:
+                parts = [part.astype(kind) for part, kind in zip(parts, COMPACT, strict=False)]
+            for part, values in zip(PARTS, parts, strict=False):
+                columns[f"{name}_{part}"] = _fixed_lists(values)
+    else:
+        meta["wavelength"] = spectra.wavelength.tolist()
+        columns["flux"] = _fixed_lists(spectra.flux)
+        columns["flux_error"] = _fixed_lists(spectra.flux_error)
+    columns |= _photometry_columns(stars, measurements)
+    if stars.labels is not None:
+        for k, name in enumerate(stars.labels.names):
+            columns[name] = pa.array(stars.labels.values[:, k])
+            columns[f"{name}_err"] = pa.array(stars.labels.errors[:, k])
+    columns["flags"] = pa.array(stars.flags)
+    table = pa.table(columns)
+    return table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
+
+
+def _photometry_columns(stars: Stars, always: Collection[str]) -> dict[str, NDArray[np.float64]]:
+    """Columns of the measurements that any star has, and of those named in ``always``."""
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name in MEASUREMENTS:
+        values, errors = stars.photometry.column(name)
+        if np.isnan(values).all() and name not in always:
+            continue
+        measured = MEASURED[name]
+        columns[measured.values[0]] = values
+        if measured.over_error is not None:
+            columns[measured.over_error] = MAG_PER_RELATIVE_FLUX / errors
+        columns[measured.errors[0]] = errors
+    return columns
+
+
+def _narrowest(values: NDArray[np.float64]) -> NDArray[np.floating]:
+    """The values as float32 if that loses nothing (the archive's errors are float32)."""
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = values.astype(np.float32)
+    return narrow if np.array_equal(narrow, values, equal_nan=True) else values
+
+
+def _fixed_lists(values: NDArray[np.floating]) -> ArrowTable:
+    import pyarrow as pa
+
+    kind = pa.from_numpy_dtype(values.dtype)
+    if values.shape[1] == 0:  # pyarrow cannot tell the number of zero-size lists
+        return pa.array([[]] * len(values), pa.list_(kind))
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -> Stars:
+    """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
+    columns = {name.lower(): batch.column(i) for i, name in enumerate(batch.schema.names)}
+    path = assembler.path
+    check_columns(columns, path, ["source_id"])
+    source_id = _source_id(columns["source_id"], path)
+    if meta.get("space") == "sampled":
+        check_columns(columns, path, ["source_id", "flux", "flux_error"])
+        cells = {name: _cells(columns[name], name, path) for name in ("flux", "flux_error")}
+        stars = assembler.sampled(
+            source_id, np.array(meta["wavelength"], float), cells, _unusable(columns)
+        )
+    else:
+        if not meta and "flux" in columns and "bp_coefficients" not in columns:
+            raise InputError(
+                "holds sampled flux without the metadata that give its wavelengths",
+                where=path,
+                remedy="write the table with xplabels.io.write_stars",
+            )
+        needed = [name for name in ARRAYS if not name.endswith("correlations")]
+        check_columns(columns, path, ["source_id", *needed])
+        cells = {name: _cells(columns[name], name, path) for name in ARRAYS if name in columns}
+        stars = assembler.stars(RawBlock(source_id, cells))
+    return _with_the_rest(stars, columns, meta, path)
+
+
+def _unusable(columns: dict[str, ArrowTable]) -> NDArray[np.bool_]:
+    """Stars that an earlier reader has flagged as having no usable spectrum."""
+    if "flags" not in columns:
+        return np.zeros(len(columns["source_id"]), bool)
+    flags = _plain(columns["flags"]).astype(np.uint32)
+    return np.asarray(flags & np.uint32(UNUSABLE), bool)
+
+
+def _with_the_rest(
+    stars: Stars, columns: dict[str, ArrowTable], meta: Mapping[str, Any], path: Path
+) -> Stars:
+    from pyarrow import types
+
+    plain = {
+        name: _plain(column)
+        for name, column in columns.items()
+        if types.is_floating(column.type) or types.is_integer(column.type)
+    }
+    photometry, notes = photometry_of(plain, stars.source_id, path)
+    stars = replace(
+        stars,
+        photometry=photometry,
+        origin=meta.get("origin") or stars.origin,
+        notes=(*meta.get("notes", ()), *stars.notes, *notes),
+    )
+    # ours lists its labels, of which a user may have dropped some; a foreign table's "teff" without
+    # an error is no label
+    names = [name for name in meta.get("labels", ()) if name in plain] or [
+        name
+        for name in (() if meta else LABELS)
+        if name in plain and first_present([name + end for end in LABEL_ERRORS], plain)
+    ]
+    if names:
+        labels, notes = labels_of(plain, names, stars.source_id, path)
+        stars = replace(stars, labels=labels, notes=(*stars.notes, *notes))
+    return replace(stars, flags=_flags(stars.flags, plain)) if meta else stars
+
+
+def _flags(noticed: NDArray[np.uint32], plain: dict[str, NDArray[Any]]) -> NDArray[np.uint32]:
+    """The table's flags with what was noticed while reading it.
+
+    A row that was damaged when the table was made is NaN now; that does not mean that the archive
+    has no spectrum of the star.
+    """
+    if "flags" not in plain:
+        return noticed
+    kept = plain["flags"].astype(np.uint32)
+    return np.where(kept & np.uint32(Flag.BAD_ROW), kept, kept | noticed).astype(np.uint32)
+
+
+def _source_id(column: ArrowTable, path: Path) -> NDArray[np.int64]:
+    values = column.to_numpy(zero_copy_only=False)
+    if column.null_count:
+        values = np.ma.array(values, mask=column.is_null().to_numpy(zero_copy_only=False))
+    return as_source_id(values, path)
+
+
+def _plain(column: ArrowTable) -> NDArray[Any]:
+    """A column of numbers; nulls become NaN."""
+    from pyarrow import float64
+
+    if column.null_count:
+        column = column.cast(float64(), safe=False)
+    values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
+    """A column of lists, of fixed or variable size; null: empty."""
+    from pyarrow import types
+
+    kind = column.type
+    fixed = types.is_fixed_size_list(kind)
+    if not (fixed or types.is_list(kind) or types.is_large_list(kind)) or not types.is_floating(
+        kind.value_type
+    ):
+        raise InputError(
+            f"holds {kind}, not lists of numbers",
+            where=f"{path}, column {name}",
+            remedy="write one list of floating-point numbers a row",
+        )
+    if fixed and not column.null_count:
+        flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(column), kind.list_size)
+    return [
+        EMPTY if not cell.is_valid else cell.values.to_numpy(zero_copy_only=False)
+        for cell in column
+    ]

@@ -1,0 +1,382 @@
+"""Rows of an archive file, in whatever format, -> checked blocks of :class:`Stars`.
+
+Every reader hands its rows over as :class:`RawBlock`; what counts as missing, what as damage and
+how a damaged row is reported stand here once, so all formats agree.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.stars import Band, CoefficientSpectra, SampledSpectra, Spectra, Stars
+
+BadRows = Literal["error", "flag"]
+
+BANDS = ("bp", "rp")
+PARTS = ("coefficients", "coefficient_errors", "coefficient_correlations")
+ARRAYS = tuple(f"{band}_{part}" for band in BANDS for part in PARTS)
+REQUIRED = ("source_id", *ARRAYS)
+
+BLOCK_ROWS = 2000
+"""Rows a block: about 30 MB of numbers, whatever the length of the file."""
+CORRELATION_ROUNDING = 1e-6
+"""How far beyond 1 the archive's float32 rounding may push a correlation."""
+
+DOWNLOAD_AGAIN = "download the file again"
+AS_RAW = "download the XP continuous spectra with all their columns (DataLink structure RAW)"
+
+
+def kind_of(column: str) -> type[np.floating]:
+    """The archive's own type of a column of arrays: only coefficients are float64."""
+    return np.float64 if column.endswith("coefficients") else np.float32
+
+
+Cells = NDArray[np.floating] | Sequence[NDArray[np.floating]]
+"""One array a row: a rectangle [N, n], or N arrays of any length (0: null)."""
+EMPTY: NDArray[np.float64] = np.empty(0)
+
+
+@dataclass
+class RawBlock:
+    """N rows as a format gave them.
+
+    Attributes
+    ----------
+    source_id
+        Int64 [N].
+    cells
+        Column of :data:`ARRAYS` -> its arrays. Both columns of correlations may be left out by a
+        format that allows it.
+    faults
+        Row in the block -> (column, what is wrong), for what the format itself noticed.
+    """
+
+    source_id: NDArray[np.int64]
+    cells: Mapping[str, Cells]
+    faults: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+
+class Faults:
+    """Which rows of a block are damaged, and what was noticed first in each."""
+
+    def __init__(self, rows: int, known: Mapping[int, tuple[str, str]]) -> None:
+        self.rows = np.zeros(rows, bool)
+        self.first = dict(known)
+        self.rows[list(known)] = True
+
+    def add(self, rows: NDArray[np.bool_], column: str, what: Callable[[int], str]) -> None:
+        """Mark ``rows`` [N] as damaged in ``column``; ``what`` says how, for a row."""
+        for row in np.flatnonzero(rows & ~self.rows).tolist():
+            self.first[row] = (column, what(row))
+        self.rows |= rows
+
+    def check_lengths(
+        self, rows: NDArray[np.bool_], column: str, lengths: NDArray[np.intp], expected: int
+    ) -> None:
+        """Mark those of ``rows`` whose array is not as long as expected."""
+        self.add(
+            rows & (lengths != expected),
+            column,
+            lambda row: f"has {lengths[row]} values, not {expected}",
+        )
+
+    def check_values(
+        self, rows: NDArray[np.bool_], column: str, values: NDArray[np.floating]
+    ) -> None:
+        """Mark those of ``rows`` that hold an impossible value."""
+        wrong, what = _wrong(values, column)
+
+        def first(row: int) -> str:
+            index = int(wrong[row].argmax())
+            return f"value {index} ({values[row, index]:g}) {what}"
+
+        self.add(rows & wrong.any(axis=1), column, first)
+
+
+class SeenIds:
+    """The source_ids of a file so far: as arrays while they ascend, as in the archive's files."""
+
+    def __init__(self) -> None:
+        self._ascending: list[NDArray[np.int64]] = []
+        self._set: set[int] | None = None
+
+    def add(self, source_id: NDArray[np.int64]) -> int | None:
+        """Take the ids [N] of the next rows; the first row whose id came before, if any did."""
+        if self._set is None:
+            last = self._ascending[-1][-1:] if self._ascending else source_id[:0]
+            run = np.concatenate([last, source_id])
+            if (run[1:] > run[:-1]).all():
+                self._ascending.append(source_id.copy())
+                return None
+            self._set = {star for ids in self._ascending for star in ids.tolist()}
+            self._ascending.clear()
+        for row, star in enumerate(source_id.tolist()):
+            if star in self._set:
+                return row
+            self._set.add(star)
+        return None
+
+
+@dataclass
+class Assembler:
+    """Turns the raw blocks of one file, in order, into stars.
+
+    It remembers what the blocks of one file share: the numbers of coefficients, the source_ids
+    seen and the row reached.
+    """
+
+    path: Path
+    bad_rows: BadRows
+    rows: int = 0
+    widths: dict[str, int] = field(default_factory=dict)
+    seen: SeenIds = field(default_factory=SeenIds)
+
+    def stars(self, raw: RawBlock) -> Stars:
+        """The block's stars; damaged rows are NaN with :attr:`Flag.BAD_ROW`, or an error.
+
+        Raises
+        ------
+        InputError
+            For a source_id that came before, and, with ``bad_rows="error"``, for the first
+            damaged row.
+        """
+        self._check_ids(raw.source_id)
+        faults = Faults(len(raw.source_id), raw.faults)
+        bp, rp = (self._band(raw, band, faults) for band in BANDS)
+        for band in (bp, rp):
+            _blank(band, faults.rows)
+        return self._block(raw.source_id, CoefficientSpectra(bp, rp), faults)
+
+    def checked(self, source_id: NDArray[np.int64], spectra: CoefficientSpectra) -> Stars:
+        """As :meth:`stars`, for rows already known to be whole, NaN in a band that is missing.
+
+        Raises
+        ------
+        InputError
+            For a source_id that came before.
+        """
+        self._check_ids(source_id)
+        return self._block(source_id, spectra, Faults(len(source_id), {}))
+
+    def learn_widths(self, raw: RawBlock) -> tuple[int, int]:
+        """Numbers of BP and RP coefficients, from these rows if none before told; 0: not known."""
+        widths = []
+        for band in BANDS:
+            names = [f"{band}_{part}" for part in PARTS]
+            lengths = {name: _lengths(raw.cells[name]) for name in names if name in raw.cells}
+            widths.append(self._width(band, lengths, names))
+        return widths[0], widths[1]
+
+    def sampled(
+        self,
+        source_id: NDArray[np.int64],
+        wavelength: NDArray[np.float64],
+        cells: Mapping[str, Cells],
+        unusable: NDArray[np.bool_],
+    ) -> Stars:
+        """As :meth:`stars`, for sampled ``flux`` and ``flux_error``.
+
+        Rows known to be ``unusable`` [N] may be NaN.
+
+        Raises
+        ------
+        InputError
+            As :meth:`stars`.
+        """
+        self._check_ids(source_id)
+        faults = Faults(len(source_id), {})
+        arrays: dict[str, NDArray[np.float64]] = {}
+        for name in ("flux", "flux_error"):
+            lengths, width = _lengths(cells[name]), len(wavelength)
+            faults.check_lengths(np.ones(len(source_id), bool), name, lengths, width)
+            values = _rectangle(cells[name], lengths == width, width, np.float64)
+            faults.check_values(~unusable, name, values)
+            arrays[name] = np.asarray(values, np.float64)
+        for array in arrays.values():
+            array[faults.rows] = np.nan
+        spectra = SampledSpectra(wavelength, arrays["flux"], arrays["flux_error"])
+        return self._block(source_id, spectra, faults)
+
+    def _block(self, source_id: NDArray[np.int64], spectra: Spectra, faults: Faults) -> Stars:
+        """Stars of one block, their damaged rows reported and flagged."""
+        notes = self._report(source_id, faults.first)
+        name = str(self.path)
+        stars = Stars.of(source_id, spectra, origin=name, notes=notes, file=name)
+        self.rows += len(stars)
+        # nothing is known of a damaged row, not even that the archive lacks a spectrum
+        lacking = np.uint32(Flag.MISSING_BP | Flag.MISSING_RP)
+        damaged = (stars.flags & ~lacking) | np.uint32(Flag.BAD_ROW)
+        flags = np.where(faults.rows, damaged, stars.flags).astype(np.uint32)
+        return replace(stars, flags=flags)
+
+    def finish(self) -> None:
+        """Raise :class:`InputError` if the file had no rows."""
+        if self.rows == 0:
+            raise InputError("has no rows", where=self.path, remedy="give a file with stars")
+
+    def where(self, row: int, source_id: int | None = None, column: str | None = None) -> str:
+        """File, row (1-based, counting from the block's first ``row`` = 0), source_id, column."""
+        text = f"{self.path}, row {self.rows + row + 1}"
+        text += "" if source_id is None else f", source_id {source_id}"
+        return text if column is None else f"{text}, column {column}"
+
+    def _check_ids(self, source_id: NDArray[np.int64]) -> None:
+        row = self.seen.add(source_id)
+        if row is not None:
+            star = int(source_id[row])
+            raise InputError(
+                f"source_id {star} occurs twice",
+                where=self.where(row, star),
+                remedy="keep one row a star",
+            )
+
+    def _report(
+        self, source_id: NDArray[np.int64], faults: Mapping[int, tuple[str, str]]
+    ) -> tuple[str, ...]:
+        if not faults:
+            return ()
+        row = min(faults)
+        column, what = faults[row]
+        where = self.where(row, int(source_id[row]), column or None)
+        if self.bad_rows == "error":
+            raise InputError(
+                what,
+                where=where,
+                remedy=f"{DOWNLOAD_AGAIN}, leave the row out, or read with --bad-rows flag",
+            )
+        count = "1 damaged row is" if len(faults) == 1 else f"{len(faults)} damaged rows are"
+        return (f"{count} flagged BAD_ROW; the first: {where}: {what}",)
+
+    def _band(self, raw: RawBlock, band: str, faults: Faults) -> Band:
+        """One band, NaN where it is missing or damaged; adds to ``faults``."""
+        names = [f"{band}_{part}" for part in PARTS]
+        cells = {name: raw.cells[name] for name in names if name in raw.cells}
+        lengths = {name: _lengths(column) for name, column in cells.items()}
+        width = self._width(band, lengths, names)
+        expected = dict(zip(names, (width, width, width * (width - 1) // 2), strict=True))
+        filled = lengths[names[0]] > 0
+        arrays: dict[str, NDArray[np.floating]] = {}
+        for name, column in cells.items():
+            found, length = lengths[name], expected[name]
+            faults.check_lengths(filled | (found > 0), name, found, length)
+            kind = np.float32 if name == names[2] else np.float64
+            arrays[name] = _rectangle(column, found == length, length, kind)
+        present = ~np.isnan(arrays[names[0]]).all(axis=1)
+        faults.add(
+            ~present & np.isfinite(arrays[names[1]]).any(axis=1),
+            names[0],
+            lambda row: f"is empty, though {names[1]} is not",
+        )
+        for name, values in arrays.items():
+            faults.check_values(present, name, values)
+        correlations = arrays.get(names[2])
+        result = Band(
+            np.asarray(arrays[names[0]], np.float64),
+            np.asarray(arrays[names[1]], np.float64),
+            None if correlations is None else np.asarray(correlations, np.float32),
+        )
+        _blank(result, ~present)
+        return result
+
+    def _width(
+        self, band: str, lengths: Mapping[str, NDArray[np.intp]], names: Sequence[str]
+    ) -> int:
+        """Number of coefficients: what most of the first rows with a spectrum agree on."""
+        if band in self.widths:
+            return self.widths[band]
+        coefficients = lengths[names[0]]
+        whole = (coefficients > 0) & (lengths[names[1]] == coefficients)
+        if names[2] in lengths:
+            whole &= lengths[names[2]] == coefficients * (coefficients - 1) // 2
+        candidates = coefficients[whole] if whole.any() else coefficients[coefficients > 0]
+        if len(candidates) == 0:
+            return 0
+        self.widths[band] = int(Counter(candidates.tolist()).most_common(1)[0][0])
+        return self.widths[band]
+
+
+def check_columns(names: Collection[str], path: Path, required: Sequence[str] = REQUIRED) -> None:
+    """Raise :class:`InputError` listing the ``required`` columns that are absent."""
+    absent = [name for name in required if name not in names]
+    if absent:
+        plural = "columns" if len(absent) > 1 else "column"
+        verb = "are" if len(absent) > 1 else "is"
+        raise InputError(f"{plural} {', '.join(absent)} {verb} absent", where=path, remedy=AS_RAW)
+
+
+def as_source_id(values: NDArray[np.generic], path: Path) -> NDArray[np.int64]:
+    """A column of integers as source_ids; floating-point numbers cannot hold them.
+
+    Raises
+    ------
+    InputError
+        If the column does not hold integers, or some are masked.
+    """
+    if values.dtype.kind not in "iu" or np.ma.is_masked(values):
+        raise InputError(
+            f"holds {values.dtype.name} values or nulls, not 64-bit integers",
+            where=f"{path}, column source_id",
+            remedy="write source_id as int64: it has up to 19 digits",
+        )
+    return np.asarray(values).astype(np.int64)
+
+
+def assembled(raw_blocks: Iterator[RawBlock], path: Path, bad_rows: BadRows) -> Iterator[Stars]:
+    """The stars of one file, block by block.
+
+    Raises
+    ------
+    InputError
+        As :meth:`Assembler.stars`, or if there are no rows.
+    """
+    assembler = Assembler(path, bad_rows)
+    for raw in raw_blocks:
+        if len(raw.source_id):
+            yield assembler.stars(raw)
+    assembler.finish()
+
+
+def _lengths(column: Cells) -> NDArray[np.intp]:
+    if isinstance(column, np.ndarray):
+        return np.full(len(column), column.shape[1], np.intp)
+    return np.array([len(cell) for cell in column], np.intp)
+
+
+def _rectangle(
+    column: Cells, rows: NDArray[np.bool_], width: int, kind: type[np.floating]
+) -> NDArray[np.floating]:
+    """The cells of ``rows`` as [N, width]; NaN elsewhere."""
+    if isinstance(column, np.ndarray) and rows.all():
+        return column.astype(kind)
+    full = np.full((len(rows), width), np.nan, kind)
+    chosen = np.flatnonzero(rows)
+    if len(chosen) and width:
+        full[chosen] = np.stack([column[row] for row in chosen.tolist()])
+    return full
+
+
+def _wrong(values: NDArray[np.floating], column: str) -> tuple[NDArray[np.bool_], str]:
+    """Which values [N, n] of an archive column cannot be, and why."""
+    if column.endswith("correlations"):
+        # written so that NaN is wrong too
+        return ~(np.abs(values) <= 1 + CORRELATION_ROUNDING), "is not between -1 and 1"
+    if column.endswith(("errors", "flux_error")):
+        return ~(np.isfinite(values) & (values > 0)), "is not a positive finite number"
+    return ~np.isfinite(values), "is not finite"
+
+
+def _blank(band: Band, rows: NDArray[np.bool_]) -> None:
+    """Make ``rows`` NaN throughout, in place: the arrays are ours until the stars are built."""
+    band.coefficients[rows] = np.nan
+    band.errors[rows] = np.nan
+    if band.correlations is not None:
+        band.correlations[rows] = np.nan

@@ -1,0 +1,241 @@
+"""Photometry, parallaxes and labels, joined to stars by ``source_id`` from tables in any format."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS, check_names
+from xplabels.core.stars import Photometry, Stars, check_unique
+from xplabels.io.columns import (
+    LABEL_COLUMNS,
+    MEASURED,
+    PHOTOMETRY_COLUMNS,
+    labels_of,
+    photometry_of,
+)
+from xplabels.io.plain import Columns, read_table
+
+__all__ = ["PhotometryTables", "join_labels", "join_photometry", "read_table"]
+
+
+class PhotometryTables:
+    """Tables of photometry and parallaxes, read once, to be joined to block after block of stars.
+
+    Parameters
+    ----------
+    paths
+        Tables keyed by ``source_id`` with the archives' column names (see
+        :data:`~xplabels.io.columns.MEASURED`). A later table overrides an earlier one where
+        it has values.
+
+    Raises
+    ------
+    InputError
+        If a table cannot be read, has no column of photometry, has magnitudes without a column of
+        errors, or has a source_id twice.
+    """
+
+    def __init__(self, paths: str | Path | Sequence[str | Path]) -> None:
+        listed = [paths] if isinstance(paths, str | Path) else list(paths)
+        self._tables = [KeyedTable.read(path, PHOTOMETRY_COLUMNS) for path in listed]
+        for table in self._tables:
+            check_photometry(table)
+        self._joined = [0] * len(self._tables)
+
+    def join(self, stars: Stars) -> Stars:
+        """``stars`` with the tables' photometry; what is in none of them stays as it was.
+
+        A value without an error is missing; ``notes`` says how many.
+
+        Raises
+        ------
+        InputError
+            If an error of one of these stars is zero or negative.
+        """
+        values, errors = stars.photometry.values.copy(), stars.photometry.errors.copy()
+        notes: list[str] = []
+        for index, table in enumerate(self._tables):
+            rows, found = table.find(stars.source_id)
+            notes.extend(
+                fill_photometry(values, errors, rows, found, stars.source_id[rows], table.path)
+            )
+            self._joined[index] += len(rows)
+        return replace(stars, photometry=Photometry(values, errors), notes=(*stars.notes, *notes))
+
+    def check_used(self) -> None:
+        """Raise :class:`InputError` for a table that had no row for any star joined so far."""
+        for table, joined in zip(self._tables, self._joined, strict=True):
+            if joined == 0:
+                raise _nothing_shared(table.path)
+
+
+def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> Stars:
+    """``stars`` with photometry and parallaxes from tables keyed by ``source_id``.
+
+    Raises
+    ------
+    InputError
+        As :class:`PhotometryTables`, and if a table shares no source_id with the stars.
+
+    Notes
+    -----
+    To join many blocks of stars, make one :class:`PhotometryTables`.
+    """
+    tables = PhotometryTables(paths)
+    joined = tables.join(stars)
+    tables.check_used()
+    return joined
+
+
+def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = None) -> Stars:
+    """``stars`` with labels from a table keyed by ``source_id``, in place of any they had.
+
+    Parameters
+    ----------
+    stars
+        Stars without a row in the table get NaN.
+    path
+        A table with columns ``teff, teff_err`` (or ``teff_error``), ...; a value without an error
+        is unknown, and ``notes`` says how many are.
+    names
+        The labels wanted; without it, all of ``LABELS`` that the table has.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be read, has a source_id twice or shares none with the stars; if a
+        label or its column of errors is absent; if an error is zero or negative or a value is
+        outside the label's believable range.
+    """
+    wanted = None if names is None else check_names(names)
+    table = KeyedTable.read(path, LABEL_COLUMNS)
+    if wanted is None:
+        wanted = tuple(name for name in LABELS if name in table.columns)
+        if not wanted:
+            raise InputError(
+                "has no column of labels",
+                where=table.path,
+                remedy=f"name its columns {', '.join(LABELS)}, and their errors teff_err, ...",
+            )
+    rows, found = table.find(stars.source_id)
+    if len(rows) == 0:
+        raise _nothing_shared(table.path)
+    here, notes = labels_of(found, wanted, stars.source_id[rows], table.path)
+    values = np.full((len(stars), len(wanted)), np.nan)
+    errors = values.copy()
+    values[rows], errors[rows] = here.values, here.errors
+    return replace(
+        stars,
+        labels=replace(here, values=values, errors=errors),
+        notes=(*stars.notes, *notes),
+    )
+
+
+class Table(Protocol):
+    """A table to look stars up in."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    @property
+    def columns(self) -> Collection[str]:
+        """Lower-case names of those of its columns that were wanted."""
+
+    def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
+        """Which of ``source_id`` [N] it holds, and their columns."""
+
+
+@dataclass(frozen=True)
+class KeyedTable:
+    """Columns of a table, in memory, sorted by source_id, each once."""
+
+    path: Path
+    source_id: NDArray[np.int64]
+    columns: Columns
+
+    @classmethod
+    def read(cls, path: str | Path, columns: Collection[str]) -> KeyedTable:
+        """The wanted columns of a file, as far as they are there.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read, or has a source_id twice.
+        """
+        table = read_table(path, columns)
+        source_id = table.pop("source_id")
+        # surveys write 0 or -1 where a star has no Gaia source: those rows are nobody's
+        real = np.flatnonzero(source_id > 0)
+        check_unique(source_id[real], path)
+        order = real[np.argsort(source_id[real])]
+        return cls(
+            Path(path), source_id[order], {name: values[order] for name, values in table.items()}
+        )
+
+    def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
+        """Which of ``source_id`` are here, and their columns."""
+        position = np.searchsorted(self.source_id, source_id)
+        inside = np.flatnonzero(position < len(self.source_id))
+        rows = inside[self.source_id[position[inside]] == source_id[inside]]
+        return rows, {name: values[position[rows]] for name, values in self.columns.items()}
+
+
+def has_photometry(names: Collection[str]) -> bool:
+    """Whether one of these columns is a magnitude or a parallax."""
+    return any(name in names for measured in MEASURED.values() for name in measured.values)
+
+
+def check_photometry(table: Table) -> None:
+    """Notice before the work that a table lacks photometry, or the errors of it.
+
+    Raises
+    ------
+    InputError
+        If it has no column of photometry, or values without a column of errors.
+    """
+    if not has_photometry(table.columns):
+        raise InputError(
+            "has no column of photometry",
+            where=table.path,
+            remedy=f"name its columns {', '.join(MEASURED)}",
+        )
+    # no rows, but the same columns
+    photometry_of(table.find(np.empty(0, np.int64))[1], np.empty(0, np.int64), table.path)
+
+
+def fill_photometry(
+    values: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    rows: NDArray[np.intp],
+    found: Columns,
+    source_id: NDArray[np.int64],
+    where: object,
+) -> tuple[str, ...]:
+    """Put the photometry in ``found`` into ``rows`` of ``values, errors`` [N, M]; notes on it.
+
+    Raises
+    ------
+    InputError
+        If an error is zero or negative.
+    """
+    here, notes = photometry_of(found, source_id, where)
+    known = np.isfinite(here.values)
+    values[rows] = np.where(known, here.values, values[rows])
+    errors[rows] = np.where(known, here.errors, errors[rows])
+    return notes
+
+
+def _nothing_shared(path: Path) -> InputError:
+    return InputError(
+        "shares no source_id with the stars",
+        where=path,
+        remedy="check that both have source_ids of the same Gaia data release",
+    )

@@ -1,0 +1,153 @@
+"""What there is to label: the files of a folder, their published sums, and which are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from xplabels.core.errors import InputError
+from xplabels.fetch.bulk import SUMS
+from xplabels.io import READERS
+from xplabels.io.hats import is_catalogue, partition_files, pixel_of
+from xplabels.pipeline.published import SPAN, published_sums
+
+SPECTRA = "XpContinuousMeanSpectrum"
+OTHER_TABLES = ("GaiaSource_",)
+"""Files that lie beside the spectra, and are none."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files to label.
+
+    Attributes
+    ----------
+    files
+        In the order given, those of a folder by name; none, if all that is listed is absent.
+    published
+        MD5 sum by file, from the ``_MD5SUM.txt`` of its folder; of absent files, too.
+    absent
+        Files that the ``_MD5SUM.txt`` of a folder lists, and that it lacks, packed or unpacked.
+    gaps
+        Ranges of pixels that a folder without such a list lacks between those of two files.
+    """
+
+    files: tuple[Path, ...]
+    published: dict[Path, str] = field(default_factory=dict)
+    absent: tuple[Path, ...] = ()
+    gaps: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the folders lack, as far as they tell, in words."""
+        return (*(f"{path} (it is in {SUMS})" for path in self.absent), *self.gaps)
+
+
+def find_inputs(paths: Sequence[Path]) -> Inputs:
+    """The files meant by files and folders, a HATS catalogue's partitions among them.
+
+    Raises
+    ------
+    InputError
+        If a folder neither holds nor lists spectra, a file comes twice, or a list of sums is
+        damaged.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files.extend(_of_folder(path) if path.is_dir() else [path])
+    seen: set[Path] = set()
+    for path in files:
+        if path.resolve() in seen:
+            raise InputError("is given twice", where=path, remedy="give each file once")
+        seen.add(path.resolve())
+    published: dict[Path, str] = {}
+    gaps: list[str] = []
+    absent: list[Path] = []
+    folders = [*(path.parent for path in files), *(path for path in paths if path.is_dir())]
+    for folder in dict.fromkeys(folders):
+        here = [path for path in files if path.parent == folder]
+        sums = published_sums(folder)
+        published |= {path: sums[path.name] for path in here if path.name in sums}
+        if folder in paths:
+            listed = [name for name in sums if name.startswith(SPECTRA)]
+            present = {stem(path) for path in here}  # X.csv is as good as the X.csv.gz listed
+            lacking = [name for name in listed if stem(Path(name)) not in present]
+            absent.extend(folder / name for name in lacking)
+            published |= {folder / name: sums[name] for name in lacking}
+            if not listed:
+                gaps.extend(_gaps(folder, here))
+    return Inputs(tuple(files), published, tuple(absent), tuple(gaps))
+
+
+def output_names(files: Sequence[Path]) -> dict[Path, str]:
+    """The name of each file's output.
+
+    Raises
+    ------
+    InputError
+        If two have the same.
+    """
+    names: dict[str, Path] = {}
+    for path in files:
+        name = f"{stem(path)}.parquet"
+        if name in names:
+            raise InputError(
+                f"{names[name]} and {path} would both be labelled as {name} in the folder of "
+                "output: their names differ in folder or ending alone",
+                remedy="rename one of them, leave one out, or label them into two folders",
+            )
+        names[name] = path
+    return {path: name for name, path in names.items()}
+
+
+def stem(path: Path) -> str:
+    """A file's name without its endings; of a HATS partition, its order and pixel."""
+    pixel = pixel_of(path)
+    if pixel is not None:
+        return f"Norder={pixel.order}_Npix={pixel.number}"
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    return Path(name).stem if Path(name).suffix.lower() in READERS else name
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    if is_catalogue(folder):
+        return partition_files(folder)
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file()
+        and not path.name.startswith((".", "_", *OTHER_TABLES))
+        and _readable(path)
+    )
+    spectra = [path for path in files if path.name.startswith(SPECTRA)]
+    if not files and not any(name.startswith(SPECTRA) for name in published_sums(folder)):
+        raise no_spectra(folder)
+    return spectra or files
+
+
+def no_spectra(folder: Path) -> InputError:
+    """What is to be said of a folder without files to label."""
+    return InputError(
+        "holds no file of spectra", where=folder, remedy=f"give the folder of {SPECTRA}_*"
+    )
+
+
+def _readable(path: Path) -> bool:
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix in READERS
+
+
+def _gaps(folder: Path, files: Sequence[Path]) -> list[str]:
+    """Ranges of pixels between those of two files; what the sky lacks at its ends is not told."""
+    spans = sorted(
+        (int(found[1]), int(found[2]), path.name)
+        for path in files
+        if path.name.startswith(SPECTRA) and (found := SPAN.search(path.name))
+    )
+    return [
+        f"{folder}: pixels {last + 1:06d}-{first - 1:06d}, between {before} and {after}"
+        for (_, last, before), (first, _, after) in pairwise(spans)
+        if first > last + 1
+    ]

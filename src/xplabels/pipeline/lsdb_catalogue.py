@@ -1,0 +1,185 @@
+"""Labels of a HATS catalogue through LSDB, on whatever Dask runs on; written as HATS.
+
+LSDB and Dask are imported where they are used. Dask schedules; nothing here does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Band, CoefficientSpectra, Stars
+from xplabels.io.atomic import check_output
+from xplabels.io.catalogue import to_arrow
+from xplabels.io.parquet import FORMAT_VERSION, stars_of
+from xplabels.io.rows import ARRAYS, Assembler
+from xplabels.model import Model
+
+Catalogue = Any
+"""An LSDB catalogue."""
+Frame = Any
+"""A pandas data frame."""
+
+ZSTD = {"compression": "zstd", "compression_level": 3}
+META: Mapping[str, Any] = {"format": FORMAT_VERSION, "space": CoefficientSpectra.space}
+"""Metadata of a star table, which do not survive in a data frame."""
+
+
+class Carried:
+    """A model on its way to the workers: unpacked once in each of their processes.
+
+    Parameters
+    ----------
+    model
+        A folder or the name of a shipped model travels as such, so that every worker has to see
+        it; a :class:`~xplabels.model.Model` travels whole, with every task.
+    correlations
+        Whether to predict the correlations of the labels' errors, too.
+    """
+
+    def __init__(self, model: Model | str | Path, correlations: bool = False) -> None:
+        loaded = model if isinstance(model, Model) else Model.load(model)
+        self.correlations = correlations
+        self.sha256 = str(loaded.metadata.get("sha256", ""))
+        self._packed = pickle.dumps(model if isinstance(model, Model) else str(model))
+
+    def __dask_tokenize__(self) -> tuple[str, bool, str]:
+        return self.sha256, self.correlations, hashlib.sha256(self._packed).hexdigest()
+
+    def model(self) -> Model:
+        """The model.
+
+        Raises
+        ------
+        InputError
+            If the folder this worker sees holds another model.
+        """
+        model = _unpacked(self._packed)
+        if str(model.metadata.get("sha256", "")) != self.sha256:
+            raise InputError(
+                "a worker sees another model here than the one that was asked for",
+                where=pickle.loads(self._packed),
+                remedy="give the model itself, Model.load(...), in place of its folder",
+            )
+        return model
+
+
+@lru_cache(maxsize=4)
+def _unpacked(packed: bytes) -> Model:
+    model = pickle.loads(packed)
+    return model if isinstance(model, Model) else Model.load(model)
+
+
+def predict_catalog(
+    model: Model | str | Path, catalog: Catalogue, correlations: bool = False
+) -> Catalogue:
+    """Labels of all stars of an LSDB catalogue of spectra, as an LSDB catalogue.
+
+    Nothing is computed before the result is: by :func:`write_catalog`, or LSDB's own methods, on
+    the Dask client of the time.
+
+    Parameters
+    ----------
+    model
+        A model, or its folder or name, if all workers see the same files.
+    catalog
+        What ``lsdb.open_catalog`` gives of a catalogue that ``xplabels convert`` made, with all
+        its columns, or any other with the archive's columns of coefficients.
+    correlations
+        Whether to give the correlations of each star's label errors, too.
+
+    Returns
+    -------
+    lsdb.Catalog
+        ``source_id``, the catalogue's two columns of position, and the columns of
+        :meth:`~xplabels.core.prediction.Prediction.to_table`; partitions as before.
+
+    Raises
+    ------
+    InputError
+        If columns are absent.
+
+    Examples
+    --------
+    >>> import lsdb                                           # doctest: +SKIP
+    >>> from dask.distributed import Client                   # doctest: +SKIP
+    >>> with Client(n_workers=4, threads_per_worker=1):       # doctest: +SKIP
+    ...     stars = lsdb.open_catalog("xp_hats")
+    ...     labels = predict_catalog("apogee-dr17-library", stars)
+    ...     write_catalog(labels, "labels_hats")
+    """
+    absent = [name for name in ("source_id", *ARRAYS) if name not in catalog.columns]
+    if absent:
+        raise InputError(
+            f"the catalogue lacks the columns {', '.join(absent)}",
+            remedy='open it with columns="all"',
+        )
+    info = catalog.hc_structure.catalog_info
+    position = (info.ra_column, info.dec_column)
+    carried = Carried(model, correlations)
+    meta = _labels(catalog.meta.iloc[:0], carried, position)
+    return catalog.map_partitions(_labels, carried, position, meta=meta)
+
+
+def write_catalog(labels: Catalogue, folder: str | Path, overwrite: bool = False) -> None:
+    """Save what :func:`predict_catalog` gave as a HATS catalogue (zstd, level 3).
+
+    LSDB's own writer does it: it may be called directly, with other options.
+
+    Raises
+    ------
+    InputError
+        If ``folder`` exists and ``overwrite`` is false, or cannot be written.
+    """
+    folder = Path(folder)
+    check_output(folder, overwrite)
+    labels.write_catalog(
+        folder, catalog_name=folder.name, as_collection=False, overwrite=overwrite,
+        progress_bar=False, write_table_kwargs=dict(ZSTD),
+    )  # fmt: skip
+
+
+def _labels(frame: Frame, carried: Carried, position: tuple[str, str]) -> Frame:
+    """The labels of one partition, with its index."""
+    import pandas as pd
+
+    model = carried.model()
+    stars = _stars(frame, model.feature_set.widths)
+    prediction = model.predict(stars, correlations=carried.correlations)
+    labels = to_arrow(prediction.to_table()).to_pandas(types_mapper=pd.ArrowDtype)
+    labels.index = frame.index
+    for place, name in enumerate(position, start=1):
+        labels.insert(place, name, frame[name])
+    return type(frame)(labels)
+
+
+def _stars(frame: Frame, widths: tuple[int, int]) -> Stars:
+    """The stars of a partition; of the model's widths where there are none."""
+    import pyarrow as pa
+
+    from xplabels.core.stars import with_widths
+
+    if not len(frame):
+        return _no_stars(widths)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    (batch,) = table.combine_chunks().to_batches()
+    return with_widths(stars_of(batch, META, Assembler(Path("catalogue"), "flag")), widths)
+
+
+def _no_stars(widths: tuple[int, int]) -> Stars:
+    bands = [
+        Band(
+            np.empty((0, width)),
+            np.empty((0, width)),
+            np.empty((0, width * (width - 1) // 2), np.float32),
+        )
+        for width in widths
+    ]
+    return Stars.of(np.empty(0, np.int64), CoefficientSpectra(*bands))
