@@ -14,10 +14,10 @@ import numpy as np
 from services.datalink import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
-from xplabels.fetch import Archive, FetchSummary, RetryPolicy, Settings, Targets, fetch_stars
+from xplabels.fetch import Archive, FetchSettings, FetchSummary, RetryPolicy, Targets, fetch_stars
 
 STARS = 40
-QUICK = Settings(
+QUICK = FetchSettings(
     RetryPolicy(attempts=4, first_wait=0.01, timeout=1.0, job_timeout=5.0),
     chunk=10,
     tap_chunk=15,
@@ -42,7 +42,7 @@ class Services:
         return set(self.made.spectra.source_id)
 
     def fetch(
-        self, output: Path, ids: Any = None, settings: Settings = QUICK, **more: Any
+        self, output: Path, ids: Any = None, settings: FetchSettings = QUICK, **more: Any
     ) -> FetchSummary:
         wanted = Targets.of_ids(self.made.ids if ids is None else np.array(ids))
         return fetch_stars(wanted, output, self.archive, settings=settings, **more)

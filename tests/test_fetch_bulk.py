@@ -17,8 +17,8 @@ from services.http import Fault
 from xplabels.core.errors import InputError
 from xplabels.fetch import (
     Archive,
-    BulkFile,
     BulkSummary,
+    RemoteFile,
     RetryPolicy,
     covering,
     fetch_bulk,
@@ -160,9 +160,9 @@ def test_sums_of_any_writing() -> None:
     text = f"# published\n{sums[0]}  b.gz\n\n{sums[1].upper()} *a.gz\n{sums[2]}  ./sub/c.gz\n"
     found = parse_sums(text, "http://x/y")
     assert found == [
-        BulkFile("a.gz", sums[1], "http://x/y/a.gz"),
-        BulkFile("b.gz", sums[0], "http://x/y/b.gz"),
-        BulkFile("c.gz", sums[2], "http://x/y/c.gz"),
+        RemoteFile("a.gz", sums[1], "http://x/y/a.gz"),
+        RemoteFile("b.gz", sums[0], "http://x/y/b.gz"),
+        RemoteFile("c.gz", sums[2], "http://x/y/c.gz"),
     ]
 
 
@@ -186,7 +186,8 @@ def test_a_list_of_no_use_is_told(text: str, message: str) -> None:
 def test_covering_is_what_a_look_at_every_file_gives(pixels: list[int], below: int) -> None:
     edges = [0, 3112, 5264, 400_000, 786_432]
     files = [
-        BulkFile(f"G_{first:06d}-{last - 1:06d}.csv.gz", "", "") for first, last in pairwise(edges)
+        RemoteFile(f"G_{first:06d}-{last - 1:06d}.csv.gz", "", "")
+        for first, last in pairwise(edges)
     ]
     ids = np.array([(pixel << 43) + below for pixel in pixels])
     slow = [
@@ -198,11 +199,11 @@ def test_covering_is_what_a_look_at_every_file_gives(pixels: list[int], below: i
 
 
 def test_a_star_in_no_file_is_told() -> None:
-    files = [BulkFile("G_000010-000019.csv.gz", "", "")]
+    files = [RemoteFile("G_000010-000019.csv.gz", "", "")]
     for pixel in (9, 20):
         with pytest.raises(InputError, match="no file holds source_id"):
             covering(files, np.array([pixel << 43]))
     with pytest.raises(InputError, match="do not say"):
-        covering([BulkFile("a.csv", "", "")], np.array([1]))
+        covering([RemoteFile("a.csv", "", "")], np.array([1]))
     assert matching(files, "G_*-000019.*") == files
     assert matching(files, "H*") == []

@@ -18,14 +18,22 @@ from services.datalink import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
 from xplabels.core.errors import InputError
-from xplabels.fetch import Archive, Cone, RetryPolicy, Settings, Targets, fetch_stars, release_of
+from xplabels.fetch import (
+    Archive,
+    Cone,
+    FetchSettings,
+    RetryPolicy,
+    Targets,
+    fetch_stars,
+    release_of,
+)
 
 BOTH = ("dachs", "small")
 ADDRESS = os.environ.get("XPLABELS_TAP", "")
 
 pytestmark = pytest.mark.skipif(not ADDRESS, reason="no TAP server (make test-archive starts one)")
 
-SETTINGS = Settings(
+SETTINGS = FetchSettings(
     RetryPolicy(attempts=3, first_wait=0.5, timeout=60.0), chunk=100, tap_chunk=300, progress=False
 )
 

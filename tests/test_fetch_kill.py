@@ -20,8 +20,8 @@ from services.made import made_archive
 from services.tap import TapService
 from xplabels.fetch import (
     Archive,
+    FetchSettings,
     RetryPolicy,
-    Settings,
     Targets,
     fetch_bulk,
     fetch_stars,
@@ -30,7 +30,7 @@ from xplabels.fetch import (
 from xplabels.io import read_stars
 
 KILLS = 10
-SETTINGS = Settings(
+SETTINGS = FetchSettings(
     RetryPolicy(first_wait=0.01, timeout=20.0), chunk=6, tap_chunk=25, parallel=2, progress=False
 )
 PRODUCTS = ("tmass", "xp")
@@ -43,8 +43,8 @@ def stars(archive: Archive, ids: list[int], output: Path) -> None:
 
 def bulk(archive: Archive, folder: Path) -> None:
     """What the killed process does."""
-    files = list_bulk("xp", archive, SETTINGS.patience)
-    fetch_bulk(files, folder, SETTINGS.patience, parallel=2, progress=False)
+    files = list_bulk("xp", archive, SETTINGS.retry)
+    fetch_bulk(files, folder, SETTINGS.retry, parallel=2, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,8 @@ import pytest
 
 from xplabels.core.errors import InputError
 from xplabels.fetch.archive import Archive, release_of
+from xplabels.fetch.http import RetryPolicy, ServiceError
 from xplabels.fetch.products import ALLWISE, GAIA_SOURCE, TABLES, TMASS
-from xplabels.fetch.retry import RetryPolicy, ServiceError, Stopped
 
 
 class Failing:
@@ -30,21 +31,21 @@ class Failing:
 
 def test_it_asks_again_until_it_has_an_answer() -> None:
     request = Failing(ServiceError("once"), ServiceError("twice"))
-    assert RetryPolicy(attempts=3, first_wait=0).persist(request) == "at last"
+    assert RetryPolicy(attempts=3, first_wait=0).call(request) == "at last"
     assert request.calls == 3
 
 
 def test_it_gives_up_with_the_last_reason() -> None:
     request = Failing(*(ServiceError(f"no {n}") for n in range(9)))
     with pytest.raises(ServiceError, match="no 2"):
-        RetryPolicy(attempts=3, first_wait=0).persist(request)
+        RetryPolicy(attempts=3, first_wait=0).call(request)
     assert request.calls == 3
 
 
 def test_what_is_final_is_not_asked_again() -> None:
-    request = Failing(ServiceError("never", passing=False))
+    request = Failing(ServiceError("never", transient=False))
     with pytest.raises(ServiceError, match="never"):
-        RetryPolicy(attempts=3, first_wait=0).persist(request)
+        RetryPolicy(attempts=3, first_wait=0).call(request)
     assert request.calls == 1
 
 
@@ -56,8 +57,8 @@ def test_waits_double_to_a_limit_and_heed_the_service(monkeypatch: pytest.Monkey
             waits.append(timeout or 0.0)
             return False
 
-    request = Failing(*(ServiceError("no", wait=50.0 if n == 3 else 0.0) for n in range(6)))
-    RetryPolicy(attempts=7, first_wait=1.0, longest_wait=8.0).persist(request, Clock())
+    request = Failing(*(ServiceError("no", retry_after=50.0 if n == 3 else 0.0) for n in range(6)))
+    RetryPolicy(attempts=7, first_wait=1.0, longest_wait=8.0).call(request, Clock())
     for drawn, middle in zip(waits, (1, 2, 4, None, 8, 8), strict=True):
         if middle is None:
             assert drawn == 50.0
@@ -69,8 +70,8 @@ def test_nobody_waits_after_an_interruption() -> None:
     stop = threading.Event()
     threading.Timer(0.05, stop.set).start()
     start = time.monotonic()
-    with pytest.raises(Stopped):
-        RetryPolicy(first_wait=100.0).persist(Failing(ServiceError("no")), stop)
+    with pytest.raises(CancelledError):
+        RetryPolicy(first_wait=100.0).call(Failing(ServiceError("no")), stop)
     assert time.monotonic() - start < 10
 
 

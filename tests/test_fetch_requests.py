@@ -10,7 +10,7 @@ from astropy.table import Table
 
 from fetch_services import QUICK, STARS, Services, account
 from xplabels.core.errors import InputError
-from xplabels.fetch import Cone, Settings, Targets, fetch_stars
+from xplabels.fetch import Cone, FetchSettings, Targets, fetch_stars
 from xplabels.fetch.archive import release_of
 
 
@@ -94,4 +94,4 @@ def test_a_cone_of_no_use_is_told(text: str) -> None:
 )
 def test_settings_of_no_use_are_told(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError):
-        Settings(**wrong)  # type: ignore[arg-type]
+        FetchSettings(**wrong)  # type: ignore[arg-type]

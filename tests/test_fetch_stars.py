@@ -19,6 +19,7 @@ from services.tap import TapService
 from xplabels.core.errors import InputError
 from xplabels.fetch import Archive, Targets, fetch_stars
 from xplabels.fetch.archive import release_of
+from xplabels.fetch.state import FetchState
 from xplabels.io import read, read_stars
 from xplabels.io.tables import join_photometry
 
@@ -219,13 +220,11 @@ def test_nothing_of_anybody_else_is_replaced(services: Services, tmp_path: Path)
         services.fetch(tmp_path / "half", services.made.ids[:5])
 
 
-def test_two_fetches_do_not_share_a_folder(services: Services, tmp_path: Path) -> None:
-    from xplabels.fetch.state import FetchState
-
-    ledger = FetchState(tmp_path / "out", {"some": "request"})
-    ledger.open(False)
-    with ledger.locked():
-        other = FetchState(tmp_path / "out", {"some": "request"})
-        other.open(False)
-        with pytest.raises(InputError, match="another fetch is at work"), other.locked():
-            pass
+def test_two_fetches_do_not_share_a_folder(tmp_path: Path) -> None:
+    one, other = (FetchState(tmp_path / "out", {"some": "request"}) for _ in range(2))
+    with (
+        one.opened(False),
+        pytest.raises(InputError, match="another fetch is at work"),
+        other.opened(False),
+    ):
+        pass

@@ -114,7 +114,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         service = self.owner
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # of a client that was killed, most likely
+            self.close_connection = True
+            self._send(Reply(b"the body breaks off", "text/plain", 400))
+            return
         with service.lock:
             service.log.append((self.command, self.path))
             fault = (

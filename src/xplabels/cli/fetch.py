@@ -11,7 +11,7 @@ from xplabels.core.errors import InputError, counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
-    from xplabels.fetch import Archive, BulkFile, RetryPolicy, Targets
+    from xplabels.fetch import Archive, RemoteFile, RetryPolicy, Targets
 
 STARS_TEXT = """\
 stars: --ids, --cone or --query says which. DIR gets, one row a star, sorted by source_id:
@@ -48,7 +48,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--output", type=Path, metavar="DIR", help="folder to fill")
     _add_bulk(verb)
     _add_archive(verb)
-    _add_patience(verb)
+    _add_retry(verb)
     add_overwrite(verb)
     verb.set_defaults(verb=run)
 
@@ -98,7 +98,7 @@ def _add_archive(verb: argparse.ArgumentParser) -> None:
         )
 
 
-def _add_patience(verb: argparse.ArgumentParser) -> None:
+def _add_retry(verb: argparse.ArgumentParser) -> None:
     for name, kind, default, metavar, text in (
         ("chunk", int, 5000, "N", "ids a request for spectra, at most 5000"),
         ("tap-chunk", int, 50_000, "N", "ids uploaded with one query"),
@@ -121,15 +121,15 @@ def run(args: argparse.Namespace) -> None:
     archive = Archive(
         **{name: url for name, url in given.items() if url}, release=release_of(args.release)
     )
-    patience = RetryPolicy(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
+    retry = RetryPolicy(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
     if args.output is None and not args.list:
         raise InputError("no output is named", remedy="give --output DIR")
     if args.bulk is not None:
-        _bulk(args, archive, patience)
+        _bulk(args, archive, retry)
     elif args.list or args.files or args.verify:
         raise InputError("--list, --files and --verify are of bulk files", remedy="give --bulk")
     else:
-        _stars(args, archive, patience)
+        _stars(args, archive, retry)
 
 
 def _wanted(args: argparse.Namespace, archive: Archive) -> Targets | None:
@@ -142,13 +142,13 @@ def _wanted(args: argparse.Namespace, archive: Archive) -> Targets | None:
     return Targets(query=args.query) if args.query else None
 
 
-def _stars(args: argparse.Namespace, archive: Archive, patience: RetryPolicy) -> None:
-    from xplabels.fetch import Settings, fetch_stars
+def _stars(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> None:
+    from xplabels.fetch import FetchSettings, fetch_stars
 
     wanted = _wanted(args, archive)
     if wanted is None:
         raise InputError("no stars are named", remedy="give --ids, --cone, --query or --bulk")
-    settings = Settings(patience, args.chunk, args.tap_chunk, args.parallel)
+    settings = FetchSettings(retry, args.chunk, args.tap_chunk, args.parallel)
     summary = fetch_stars(wanted, args.output, archive, args.products, settings, args.overwrite)
     print(summary.to_text())
     if not summary.complete:
@@ -161,16 +161,16 @@ def _stars(args: argparse.Namespace, archive: Archive, patience: RetryPolicy) ->
     print(f"Stars: {args.output}")
 
 
-def _bulk(args: argparse.Namespace, archive: Archive, patience: RetryPolicy) -> None:
+def _bulk(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> None:
     from xplabels.fetch import fetch_bulk
 
-    files = _bulk_files(args, archive, patience)
+    files = _bulk_files(args, archive, retry)
     if args.list:
         for file in files:
             pixels = " ".join(map(str, file.pixels)) if file.pixels else "- -"
             print(f"{file.name} {file.md5} {pixels}")
         return
-    summary = fetch_bulk(files, args.output, patience, args.parallel, args.verify)
+    summary = fetch_bulk(files, args.output, retry, args.parallel, args.verify)
     print(summary.to_text())
     if summary.failed:
         raise InputError(
@@ -181,14 +181,12 @@ def _bulk(args: argparse.Namespace, archive: Archive, patience: RetryPolicy) -> 
     print(f"Bulk files: {args.output}")
 
 
-def _bulk_files(
-    args: argparse.Namespace, archive: Archive, patience: RetryPolicy
-) -> list[BulkFile]:
+def _bulk_files(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> list[RemoteFile]:
     from xplabels.fetch import Targets, covering, list_bulk, matching
 
     if args.cone is not None or args.query is not None:
         raise InputError("bulk files are chosen by --ids or --files", remedy="leave the rest out")
-    files = list_bulk(args.bulk, archive, patience)
+    files = list_bulk(args.bulk, archive, retry)
     if args.files:
         files = matching(files, args.files)
     if args.ids is not None:
