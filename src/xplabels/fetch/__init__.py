@@ -6,8 +6,7 @@ from xplabels.fetch.archive import RELEASES, Archive, Release, release_of
 from xplabels.fetch.bulk import BulkSummary, RemoteFile, covering, fetch_bulk, list_bulk, matching
 from xplabels.fetch.http import RetryPolicy, ServiceError
 from xplabels.fetch.products import PRODUCTS
-from xplabels.fetch.run import FetchSettings
-from xplabels.fetch.stars import FetchSummary, fetch_stars
+from xplabels.fetch.stars import FetchSettings, FetchSummary, fetch_stars
 from xplabels.fetch.targets import Cone, Targets
 
 __all__ = [

@@ -13,27 +13,13 @@ MOST_IDS = 5000
 
 @dataclass(frozen=True)
 class Release:
-    """A data release's names.
+    """What a data release calls things."""
 
-    Attributes
-    ----------
-    name
-        As DataLink writes it.
-    schema
-        Of its tables in TAP.
-    spectra
-        DataLink's type of the mean XP spectra.
-    folder
-        Of its bulk files, below :attr:`Archive.bulk`.
-    bulk_tables
-        Short name -> folder of bulk files, below ``folder``.
-    """
-
-    name: str
-    schema: str
-    spectra: str
-    folder: str
-    bulk_tables: Mapping[str, str]
+    name: str  # in DataLink
+    schema: str  # of its tables in TAP
+    spectra: str  # DataLink's type of the mean XP spectra
+    folder: str  # of its bulk files, below Archive.bulk
+    bulk_tables: Mapping[str, str]  # short name -> folder of bulk files, below folder
 
 
 RELEASES: dict[str, Release] = {

@@ -60,24 +60,12 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class BulkSummary:
-    """What became of the files asked for; each is in one of these.
+    """What became of the files asked for; each is in one of the first three."""
 
-    Attributes
-    ----------
-    received
-        Downloaded and verified now.
-    present
-        There already (verified again where that was asked for).
-    failed
-        Name -> why.
-    size
-        Bytes received now.
-    """
-
-    received: tuple[str, ...] = ()
-    present: tuple[str, ...] = ()
-    failed: dict[str, str] = field(default_factory=dict)
-    size: int = 0
+    received: tuple[str, ...] = ()  # downloaded and verified now
+    present: tuple[str, ...] = ()  # there already (verified again where that was asked for)
+    failed: dict[str, str] = field(default_factory=dict)  # name -> why
+    size: int = 0  # bytes received now
 
     def to_text(self) -> str:
         """The account in a few lines."""
@@ -93,13 +81,8 @@ def list_bulk(
 ) -> list[RemoteFile]:
     """The files of a bulk table, from its published list of MD5 sums.
 
-    ``table`` is ``xp``, ``gaia_source``, ``astrophysical_parameters``, or a folder below the
-    release's.
-
-    Raises
-    ------
-    InputError
-        If the list cannot be had or is none; without the extra ``archive``.
+    ``table`` is one of the release's ``bulk_tables`` or a folder below the release's. Raises
+    InputError if the list cannot be had or is none; without the extra ``archive``.
     """
     check_installed()
     retry = retry or RetryPolicy()
@@ -117,10 +100,7 @@ def list_bulk(
 def parse_sums(text: str, folder: str) -> list[RemoteFile]:
     """The files that a list of MD5 sums names, sorted by name.
 
-    Raises
-    ------
-    InputError
-        If a line is neither a sum with a name nor a comment, or a name comes twice.
+    Raises InputError if a line is neither a sum with a name nor a comment, or a name comes twice.
     """
     files: dict[str, RemoteFile] = {}
     where = f"{folder}/{SUMS}"
@@ -149,10 +129,7 @@ def matching(files: Sequence[RemoteFile], pattern: str) -> list[RemoteFile]:
 def covering(files: Sequence[RemoteFile], ids: NDArray[np.int64]) -> list[RemoteFile]:
     """The files that hold the stars ``ids`` [N], by the pixels in the files' names.
 
-    Raises
-    ------
-    InputError
-        If no file's name says which pixels it holds, or a star is in none.
+    Raises InputError if no file's name says which pixels it holds, or a star is in none.
     """
     known = sorted((*file.pixels, file.name) for file in files if file.pixels is not None)
     if not known:
@@ -179,22 +156,10 @@ def fetch_bulk(
     verify: bool = False,
     progress: bool = True,
 ) -> BulkSummary:
-    """Download files into ``folder``, several at a time.
+    """Download files of :func:`list_bulk` into ``folder``, ``parallel`` at a time.
 
-    Parameters
-    ----------
-    files
-        Of :func:`list_bulk`.
-    folder
-        Made if it is not there. Files there that have their final name are left alone.
-    retry
-        How often and how long to try.
-    parallel
-        Downloads at a time.
-    verify
-        Compute the MD5 sum of files that are there already, and fetch again those that differ.
-    progress
-        Show a progress bar.
+    The folder is made if it is not there. Files in it that have their final name are left alone;
+    ``verify`` computes their MD5 sums and fetches again those that differ.
 
     Raises
     ------

@@ -11,7 +11,8 @@ import shutil
 import threading
 import zipfile
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +23,8 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.fetch.archive import Archive
 from xplabels.fetch.http import RetryPolicy, ServiceError, response_to, write_body
-from xplabels.io import read
+from xplabels.fetch.state import GIVEN_UP, Response
+from xplabels.io import read, write_stars
 
 Ids = NDArray[np.int64]
 ROUNDS = 3
@@ -32,48 +34,10 @@ SPLIT_ATTEMPTS = 2
 MOST_FAILURES = 16
 """Requests that fail in a row before no more are made. It takes 13 to isolate one star on which
 the service fails among 5,000."""
-GIVEN_UP = "not asked: the service failed too often in a row"
-
-
-@dataclass
-class Response:
-    """What became of the ids that were asked for.
-
-    Attributes
-    ----------
-    stars
-        The stars received, in one or several parts.
-    left_out
-        Ids that whole answers do not hold, in :data:`ROUNDS` rounds.
-    failed
-        Id -> why no whole answer came.
-    """
-
-    stars: list[Stars] = field(default_factory=list)
-    left_out: list[int] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
-
-    def add(self, other: Response) -> None:
-        """Take in the response to other ids."""
-        self.stars += other.stars
-        self.left_out += other.left_out
-        self.failed |= other.failed
 
 
 class DataLink:
-    """The service of spectra.
-
-    Parameters
-    ----------
-    archive
-        Its address, and the release's name and type of spectra.
-    retry
-        How often a request is made.
-    scratch
-        Folder for answers while they are read.
-    stop
-        Set when the user has interrupted.
-    """
+    """The service of spectra; answers lie in the folder ``scratch`` while they are read."""
 
     def __init__(
         self, archive: Archive, retry: RetryPolicy, scratch: Path, stop: threading.Event
@@ -81,37 +45,39 @@ class DataLink:
         self.archive, self.retry, self.scratch, self.stop = archive, retry, scratch, stop
         self._failures = 0  # in a row, in all threads
 
-    def spectra(self, ids: Ids) -> Response:
-        """Spectra of ``ids`` [N], each id accounted for.
+    def spectra(self, ids: Ids) -> tuple[Response, list[int]]:
+        """Spectra of ``ids`` [N], and the ids that whole answers leave out.
 
         Ids that an answer leaves out are asked for again by themselves. If a request fails for
         good its ids are asked for in halves, until the star that the service fails on is alone.
         """
-        response = Response(left_out=ids.tolist())
+        response = Response()
+        left_out = ids.tolist()
         for _ in range(ROUNDS):
-            ids = np.array(response.left_out, np.int64)
-            response.left_out = []
-            response.add(self._in_halves(ids, self.retry.attempts))
-            if not response.left_out:
-                break
-        return response
+            if left_out:
+                left_out = self._in_halves(np.array(left_out), self.retry.attempts, response)
+        return response, left_out
 
-    def _in_halves(self, ids: Ids, attempts: int) -> Response:
+    def _in_halves(self, ids: Ids, attempts: int, response: Response) -> list[int]:
+        """Add what comes of ``ids`` to ``response``; the ids that answers leave out."""
         if self._failures >= MOST_FAILURES:
-            return Response(failed=dict.fromkeys(ids.tolist(), GIVEN_UP))
+            response.failed |= dict.fromkeys(ids.tolist(), GIVEN_UP)
+            return []
         try:
             stars = self.retry.call(lambda: self._request(ids), self.stop, attempts)
         except ServiceError as error:
             self._failures += 1
             if len(ids) == 1:
-                return Response(failed={int(ids[0]): error.reason})
-            response = Response()
-            for half in np.array_split(ids, 2):
-                response.add(self._in_halves(half, SPLIT_ATTEMPTS))
-            return response
+                response.failed[int(ids[0])] = error.reason
+                return []
+            one, other = np.array_split(ids, 2)
+            left_out = self._in_halves(one, SPLIT_ATTEMPTS, response)
+            return left_out + self._in_halves(other, SPLIT_ATTEMPTS, response)
         self._failures = 0
-        left_out = ids if stars is None else ids[~np.isin(ids, stars.source_id)]
-        return Response([] if stars is None else [stars], left_out.tolist())
+        if stars is None:
+            return list(ids.tolist())
+        response.parts.append((stars.source_id, partial(write_stars, stars)))
+        return list(ids[~np.isin(ids, stars.source_id)].tolist())
 
     def _request(self, ids: Ids) -> Stars | None:
         """One request: the stars among ``ids`` that its answer holds, if any."""

@@ -31,11 +31,7 @@ BLOCK_BYTES = 1 << 16
 
 
 class ServiceError(XplabelsError):
-    """A service did not give what was asked for.
-
-    ``reason`` says why; ``transient`` whether the same request may succeed later, after at least
-    ``retry_after`` seconds.
-    """
+    """Why a request failed, and whether it may succeed later (after ``retry_after`` seconds)."""
 
     def __init__(self, reason: str, *, transient: bool = True, retry_after: float = 0.0) -> None:
         super().__init__(reason)
@@ -44,19 +40,12 @@ class ServiceError(XplabelsError):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a request is made, and how long to wait.
+    """How often one request is made before it counts as failed; waits in seconds.
 
-    Attributes
-    ----------
-    attempts
-        Times that one request is made before it counts as failed.
-    first_wait, longest_wait
-        Seconds before the second attempt, doubled from one to the next, and their limit. Each wait
-        is drawn from half to one and a half of this, so that clients do not come back in step.
-    timeout
-        Seconds to wait for a connection, or for the next byte of an answer.
-    job_timeout
-        Seconds to wait until an asynchronous query is done.
+    The wait before the second attempt is ``first_wait``, doubled from one to the next up to
+    ``longest_wait``; each is drawn from half to one and a half of this, so that clients do not come
+    back in step. ``timeout`` is for a connection or the next byte of an answer, ``job_timeout`` for
+    an asynchronous query.
     """
 
     attempts: int = 5
@@ -132,12 +121,9 @@ def session(retry: RetryPolicy) -> requests.Session:
 def response_to(
     retry: RetryPolicy, method: str, url: str, **options: Any
 ) -> Iterator[requests.Response]:
-    """The response to one request, its body not read yet.
+    """The response to one request, of success or 416, its body not read yet.
 
-    Raises
-    ------
-    ServiceError
-        If there is none, its status is none of success (416 aside), or its body breaks off.
+    What fails, also while the body is read inside the block, is raised as :class:`ServiceError`.
     """
     with (
         as_service_error(),
@@ -161,12 +147,9 @@ def write_body(
     stop: threading.Event,
     received: Callable[[int], object] = lambda size: None,
 ) -> None:
-    """Append a response's body to ``file``, block after block; ``received`` gets each one's size.
+    """Append a body to ``file``; ``received`` gets the size of each block.
 
-    Raises
-    ------
-    CancelledError
-        If ``stop`` is set.
+    Raises CancelledError once ``stop`` is set.
     """
     for block in response.iter_content(BLOCK_BYTES):
         if stop.is_set():

@@ -19,49 +19,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProductColumn:
-    """A column of a product.
+    """A column of a product."""
 
-    Attributes
-    ----------
-    name
-        In the file written.
-    kind
-        Its Arrow type there.
-    unit
-        For the file's metadata.
-    source
-        ``alias.column`` in the archive; the product's last table and ``name`` without it.
-    needed
-        Whether an archive without it is of no use.
-    """
-
-    name: str
-    kind: str
-    unit: str = ""
-    source: str = ""
-    needed: bool = True
+    name: str  # in the file written
+    kind: str  # its Arrow type there
+    unit: str = ""  # for the file's metadata
+    source: str = ""  # alias.column in the archive; else name in the product's last table
+    needed: bool = True  # whether an archive without it is of no use
 
 
 @dataclass(frozen=True)
 class Product:
-    """A table made of one or two of the archive's, at most one row per star.
+    """A table made of one or two of the archive's, at most one row per star."""
 
-    Attributes
-    ----------
-    name
-        Of the product and its file.
-    tables
-        Alias -> table; ``{schema}`` stands for the release's.
-    joins
-        Alias -> condition that joins it to the tables before it; the first to ``wanted``.
-    columns
-        Besides ``source_id``.
-    """
-
-    name: str
-    tables: Mapping[str, str]
-    joins: Mapping[str, str]
-    columns: tuple[ProductColumn, ...]
+    name: str  # of the product and its file
+    tables: Mapping[str, str]  # alias -> table; {schema} stands for the release's
+    joins: Mapping[str, str]  # alias -> condition that joins it to those before, or to the upload
+    columns: tuple[ProductColumn, ...]  # besides source_id
 
     def table(self, alias: str, release: Release) -> str:
         """Full name of one of the tables."""
@@ -76,11 +50,7 @@ class Product:
         """This product without the optional columns that the archive lacks.
 
         ``present`` gives, by alias, the lower-case names of the columns of the archive's table.
-
-        Raises
-        ------
-        InputError
-            If a column that is needed is absent.
+        Raises InputError if a column that is needed is not among them.
         """
         kept = []
         for column in self.columns:
@@ -118,10 +88,7 @@ class Product:
     def to_arrow(self, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
         """Rows as TAP gave them -> this product's table, sorted by source_id.
 
-        Raises
-        ------
-        InputError
-            If a column is absent or cannot be of its type, or a source_id comes twice.
+        Raises InputError if a column is absent or not of its type, or a source_id comes twice.
         """
         import pyarrow as pa
 

@@ -1,9 +1,9 @@
 """What a fetch has so far: the folder from which a killed one goes on.
 
 ``OUTPUT.partial/`` holds Parquet files of rows received and ``state.jsonl``: a line with the
-request, one with its ids, then one for each answer: its file, the ids in it, and those that the
-archive has nothing of. A file counts once its line is written, so that a kill loses one answer and
-doubles none. A failed id is not written down: it is asked for again.
+request, one with its ids, then one for each answer with its files, the ids in them, and those that
+the archive has nothing of. A file counts once its line is written, so that a kill loses one answer
+and doubles none. A failed id is not written down: it is asked for again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from xplabels.io.atomic import check_new_folder, check_ours, check_output, take_
 Ids = NDArray[np.int64]
 
 RECEIVED, ABSENT, FAILED = "received", "absent", "failed"
+GIVEN_UP = "not asked: the service failed too often in a row"
 STATE = "state.jsonl"
 RECORD = "fetch.json"
 ACCOUNT = "ids.csv"
@@ -37,70 +38,49 @@ PARTIAL_FILES = (STATE, "*.parquet", "whole/*", "old/*", "answer-*", "request.js
 """All that an unfinished one may hold, of earlier versions too."""
 
 
-@dataclass
-class IdStatus:
-    """What became of each id, for one product.
+class IdStatus(NamedTuple):
+    """What became of one id, for one product, and, unless it was received, why."""
 
-    Attributes
-    ----------
-    received
-        Ids of which there are rows, in ``files``.
-    absent
-        Id -> why the archive has nothing of it.
-    failed
-        Id -> why its status is unknown.
+    status: str = FAILED
+    reason: str = GIVEN_UP
+
+
+@dataclass
+class Response:
+    """What became of the ids of one request.
+
+    ``parts`` has the ids received and what writes their rows to a path; ``absent`` and ``failed``
+    say why the archive has nothing of an id, and why no whole answer came.
     """
 
-    received: set[int] = field(default_factory=set)
+    parts: list[tuple[Ids, Callable[[Path], object]]] = field(default_factory=list)
     absent: dict[int, str] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
-
-    def open_ids(self, ids: Ids) -> Ids:
-        """Those of ``ids`` whose status is unknown."""
-        known = np.fromiter((*self.received, *self.absent), np.int64)
-        return ids[~np.isin(ids, known)]
-
-    def status(self, one: int) -> tuple[str, str]:
-        """(status, reason) of one id."""
-        if one in self.received:
-            return RECEIVED, ""
-        if one in self.absent:
-            return ABSENT, self.absent[one]
-        return FAILED, self.failed.get(one, "not asked")
-
-    def counts(self, ids: Ids) -> dict[str, int]:
-        """Ids by status; they add up to N."""
-        received, absent = len(self.received), len(self.absent)
-        return {RECEIVED: received, ABSENT: absent, FAILED: len(ids) - received - absent}
 
 
 class FetchState:
     """The folder ``OUTPUT.partial`` of one fetch; work with it is inside :meth:`opened`.
 
-    Attributes
-    ----------
-    request
-        What is asked for; the state of another request is not gone on with.
-    ids
-        Those asked for, sorted, once they are known.
-    products
-        Name -> status of its ids.
+    The state of another ``request`` is not gone on with.
     """
 
     def __init__(self, output: Path, request: Mapping[str, Any]) -> None:
         self.output, self.request = output, dict(request)
         self.folder = output.with_name(output.name + ".partial")
-        self.ids: Ids | None = None
-        self.products: dict[str, IdStatus] = defaultdict(IdStatus)
+        self.ids: list[int] = []  # sorted; none before they are known
+        self.products: dict[str, dict[int, IdStatus]] = defaultdict(dict)
+        self.files: dict[str, list[Path]] = defaultdict(list)  # of each product's rows
+
+    def status(self, product: str, one: int) -> IdStatus:
+        """What became of one id."""
+        return self.products[product].get(one, IdStatus())
 
     def finished(self) -> dict[str, Any] | None:
         """The record of the output if it is complete and of the same request, else None."""
         try:
             record = json.loads((self.output / RECORD).read_text(encoding="utf-8"))
-            return (
-                dict(record) if record["request"] == self.request and record["complete"] else None
-            )
+            same = record["request"] == self.request
+            return dict(record) if same and record["complete"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -159,12 +139,12 @@ class FetchState:
         os.truncate(self.folder / STATE, len(lines))
         for line in map(json.loads, lines.splitlines()[1:]):
             if "ids" in line:
-                self.ids = np.array(line["ids"], np.int64)
+                self.ids = line["ids"]
             else:
-                self._note(line)
-        counted = {path.name for status in self.products.values() for path in status.files}
+                self._take(line)
+        known = {path.name for files in self.files.values() for path in files}
         for path in self.folder.iterdir():
-            if path.name not in (STATE, *counted):
+            if path.name not in (STATE, *known):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if not lines:
             self._write({"request": self.request})
@@ -173,39 +153,35 @@ class FetchState:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
-    def _note(self, line: dict[str, Any]) -> None:
-        status = self.products[line["product"]]
-        status.received.update(line["received"])
-        status.absent |= {int(one): reason for one, reason in line["absent"].items()}
-        if line["file"]:
-            status.files.append(self.folder / line["file"])
+    def _take(self, line: dict[str, Any]) -> None:
+        """Take in one answer as it is written down."""
+        product = line["product"]
+        self.files[product] += [self.folder / file for file in line["files"]]
+        status = self.products[product]
+        status |= dict.fromkeys(line["received"], IdStatus(RECEIVED, ""))
+        status |= {int(one): IdStatus(ABSENT, why) for one, why in line["absent"].items()}
 
     def set_ids(self, ids: Ids) -> None:
         """Write the ids down: this fetch stays of these, whatever a query gives tomorrow."""
-        self._write({"ids": ids.tolist()})
-        self.ids = ids
+        self.ids = ids.tolist()
+        self._write({"ids": self.ids})
 
-    def record(
-        self,
-        product: str,
-        received: Ids | None = None,
-        write: Callable[[Path], object] | None = None,
-        absent: Mapping[int, str] | None = None,
-    ) -> None:
-        """Write down one answer; ``write`` writes the rows of ``received`` to a path."""
-        file, ids = "", [] if received is None else received.tolist()
-        if write is not None and ids:
-            file = f"{product}-{hashlib.sha256(repr(ids).encode()).hexdigest()[:20]}.parquet"
-            with whole_file(self.folder / file, overwrite=True) as path:
+    def record(self, product: str, response: Response) -> None:
+        """Write down what an answer says, its rows first."""
+        files, received = [], []
+        for ids, write in response.parts:
+            digest = hashlib.sha256(np.ascontiguousarray(ids, "<i8").tobytes()).hexdigest()
+            files.append(f"{product}-{digest[:20]}.parquet")
+            received += ids.tolist()
+            with whole_file(self.folder / files[-1], overwrite=True) as path:
                 write(path)
-        line = {
-            "product": product,
-            "file": file,
-            "received": ids,
-            "absent": {str(one): reason for one, reason in (absent or {}).items()},
-        }
-        self._write(line)
-        self._note(line)
+        if received or response.absent:
+            absent = {str(one): why for one, why in response.absent.items()}
+            line = {"product": product, "files": files, "received": received, "absent": absent}
+            self._write(line)
+            self._take(line)
+        failed = {one: IdStatus(FAILED, why) for one, why in response.failed.items()}
+        self.products[product] |= failed
 
     def publish(self, whole: Path, keep: bool) -> None:
         """Put ``whole``, a folder inside this one, where the output belongs.

@@ -33,32 +33,15 @@ class Tap:
     ) -> Columns:
         """The rows of an asynchronous query.
 
-        Parameters
-        ----------
-        adql
-            The query; ``tap_upload.wanted`` is the table of ``ids``.
-        ids
-            Source_ids [N] to upload as the column ``source_id``.
-        most
-            Rows that are allowed for, if the service's own limit might be lower.
-
-        Raises
-        ------
-        ServiceError
-            If it failed in every attempt, or the service refuses the query.
+        ``ids`` [N] are uploaded as the column ``source_id`` of ``tap_upload.wanted``; ``most`` rows
+        are asked for where the service's own limit might be lower. Raises ServiceError if every
+        attempt failed, or the service refuses the query.
         """
         return self.retry.call(lambda: self._query(adql, ids, most))
 
     def column_names(self, table: str) -> frozenset[str]:
-        """Lower-case names of a table's columns, from one row of it.
-
-        (``TAP_SCHEMA`` would do, but services differ in how they write table names there.)
-
-        Raises
-        ------
-        ServiceError
-            As :meth:`query`.
-        """
+        """Lower-case names of a table's columns."""
+        # from a row of it: services differ in how they write table names in TAP_SCHEMA
         return frozenset(self.query(f"SELECT TOP 1 * FROM {table}"))
 
     def _query(self, adql: str, ids: NDArray[np.int64] | None, most: int | None) -> Columns:

@@ -75,11 +75,7 @@ class Targets:
         """The ids in a table's column (see :data:`ID_COLUMNS`), or, ``.txt``, one per line.
 
         Ids that are zero or negative, by which surveys say that a star has none, are left out.
-
-        Raises
-        ------
-        InputError
-            If the file cannot be read or holds no id.
+        Raises InputError if the file cannot be read or holds no id.
         """
         ids = _ids_of_text(path) if path.suffix == ".txt" else _ids_of_table(path)
         ids = ids[ids > 0]
@@ -102,10 +98,7 @@ class Targets:
     def find(self, tap: Tap) -> Ids:
         """The ids [N], sorted, each once.
 
-        Raises
-        ------
-        InputError
-            If the service refuses the query, returns no column ``source_id``, or no row.
+        Raises InputError if the service refuses the query, returns no ``source_id``, or no row.
         """
         if self.ids is not None:
             return self.ids
