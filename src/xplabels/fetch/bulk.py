@@ -22,13 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from xplabels.core.errors import InputError, counted
+from xplabels.core.errors import InputError, counted, located
 from xplabels.fetch.archive import Archive
 from xplabels.fetch.http import (
     BLOCK_BYTES,
     RetryPolicy,
     ServiceError,
-    as_input_error,
     check_installed,
     in_parallel,
     response_to,
@@ -93,8 +92,9 @@ def list_bulk(
         with response_to(retry, "GET", url) as response:
             return response.text
 
-    with as_input_error("the list of files cannot be had", url):
-        return parse_sums(retry.call(get), folder)
+    with located(url):
+        text = retry.call(get)
+    return parse_sums(text, folder)
 
 
 def parse_sums(text: str, folder: str) -> list[RemoteFile]:
@@ -181,7 +181,7 @@ def fetch_bulk(
             in_parallel(download.fetch, files, parallel, download.stop), 1
         ):
             if isinstance(outcome, ServiceError):
-                failed[file.name] = outcome.reason
+                failed[file.name] = outcome.what
             elif outcome is None:
                 present.append(file.name)
             else:
@@ -248,7 +248,7 @@ class _Download:
             if goes_on and not response.headers.get("Content-Range", "").startswith(
                 f"bytes {have}-"
             ):
-                partial.unlink()
+                partial.unlink(missing_ok=True)
                 raise ServiceError("the server sent another range than was asked for")
             with partial.open("ab" if goes_on else "wb") as target:
                 write_body(response, target, self.stop, received)

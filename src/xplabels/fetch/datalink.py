@@ -68,7 +68,7 @@ class DataLink:
         except ServiceError as error:
             self._failures += 1
             if len(ids) == 1:
-                response.failed[int(ids[0])] = error.reason
+                response.failed[int(ids[0])] = error.what
                 return []
             one, other = np.array_split(ids, 2)
             left_out = self._in_halves(one, SPLIT_ATTEMPTS, response)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from xplabels.core.errors import InputError, XplabelsError
+from xplabels.core.errors import InputError
 
 if TYPE_CHECKING:
     import requests
@@ -30,12 +30,12 @@ BLOCK_BYTES = 1 << 16
 """What is lost, at most, of a download that breaks off."""
 
 
-class ServiceError(XplabelsError):
+class ServiceError(InputError):
     """Why a request failed, and whether it may succeed later (after ``retry_after`` seconds)."""
 
     def __init__(self, reason: str, *, transient: bool = True, retry_after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.reason, self.transient, self.retry_after = reason, transient, retry_after
+        super().__init__(reason, remedy="check the query and the address, or try again later")
+        self.transient, self.retry_after = transient, retry_after
 
 
 @dataclass(frozen=True)
@@ -176,19 +176,6 @@ def as_service_error() -> Iterator[None]:
             cause = inner
         raise ServiceError(
             f"the connection broke ({type(cause).__name__}: {cause})"[:230]
-        ) from error
-
-
-@contextmanager
-def as_input_error(what: str, url: str) -> Iterator[None]:
-    """Turn a :class:`ServiceError` into an :class:`InputError` that says ``what`` failed."""
-    try:
-        yield
-    except ServiceError as error:
-        raise InputError(
-            f"{what}: {error.reason}",
-            where=url,
-            remedy="check the query and the address, or try again later",
         ) from error
 
 

@@ -129,8 +129,9 @@ def _to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(plain, mask=mask).cast(kind)
 
 
-def _optional(name: str, kind: str, unit: str = "", source: str = "") -> ProductColumn:
-    return ProductColumn(name, kind, unit, source, needed=False)
+def _columns(kind: str, unit: str, *names: str) -> tuple[ProductColumn, ...]:
+    """Columns of one kind and unit; "?" after the name of one that an archive may lack."""
+    return tuple(ProductColumn(n.rstrip("?"), kind, unit, needed=n[-1] != "?") for n in names)
 
 
 GAIA_SOURCE = Product(
@@ -138,31 +139,27 @@ GAIA_SOURCE = Product(
     {"gaia": "{schema}.gaia_source"},
     {"gaia": f"gaia.source_id = {UPLOAD}.source_id"},
     (
-        ProductColumn("ra", "float64", "deg"),
-        ProductColumn("dec", "float64", "deg"),
-        _optional("l", "float64", "deg"),
-        _optional("b", "float64", "deg"),
-        _optional("ref_epoch", "float64", "yr"),
-        _optional("pmra", "float64", "mas/yr"),
-        _optional("pmra_error", "float32", "mas/yr"),
-        _optional("pmdec", "float64", "mas/yr"),
-        _optional("pmdec_error", "float32", "mas/yr"),
-        ProductColumn("parallax", "float64", "mas"),
-        ProductColumn("parallax_error", "float32", "mas"),
+        *_columns("float64", "deg", "ra", "dec", "l?", "b?"),
+        *_columns("float64", "yr", "ref_epoch?"),
+        *_columns("float64", "mas/yr", "pmra?"),
+        *_columns("float32", "mas/yr", "pmra_error?"),
+        *_columns("float64", "mas/yr", "pmdec?"),
+        *_columns("float32", "mas/yr", "pmdec_error?"),
+        *_columns("float64", "mas", "parallax"),
+        *_columns("float32", "mas", "parallax_error"),
         *(
             ProductColumn(f"phot_{band}_mean_{quantity}", "float32", unit)
             for band in ("g", "bp", "rp")
             for quantity, unit in (("mag", "mag"), ("flux_over_error", ""))
         ),
-        ProductColumn("bp_rp", "float32", "mag"),
-        ProductColumn("phot_bp_rp_excess_factor", "float32"),
-        ProductColumn("ruwe", "float32"),
-        _optional("has_xp_continuous", "bool"),
+        *_columns("float32", "mag", "bp_rp"),
+        *_columns("float32", "", "phot_bp_rp_excess_factor", "ruwe"),
+        *_columns("bool", "", "has_xp_continuous?"),
     ),
 )
 
 
-def _matched(name: str, neighbours: str, columns: tuple[ProductColumn, ...]) -> Product:
+def _matched(name: str, neighbours: str, *columns: ProductColumn) -> Product:
     """Columns of an external catalogue, by Gaia's best neighbour in it.
 
     The neighbour's own designation, not the join table by oid: that one gives every suspected
@@ -178,7 +175,7 @@ def _matched(name: str, neighbours: str, columns: tuple[ProductColumn, ...]) -> 
         (
             ProductColumn("designation", "string"),
             ProductColumn("angular_distance", "float32", "arcsec", "near.angular_distance"),
-            _optional("number_of_mates", "int32", source="near.number_of_mates"),
+            ProductColumn("number_of_mates", "int32", "", "near.number_of_mates", needed=False),
             *columns,
         ),
     )
@@ -187,29 +184,20 @@ def _matched(name: str, neighbours: str, columns: tuple[ProductColumn, ...]) -> 
 TMASS = _matched(
     "tmass",
     "tmass_psc_xsc_best_neighbour",
-    (
-        *(
-            ProductColumn(f"{band}_{part}", "float32", "mag")
-            for band in ("j", "h", "ks")
-            for part in ("m", "msigcom")
-        ),
-        _optional("ph_qual", "string"),
-    ),
+    *_columns("float32", "mag", "j_m", "j_msigcom", "h_m", "h_msigcom", "ks_m", "ks_msigcom"),
+    *_columns("string", "", "ph_qual?"),
 )
 ALLWISE = _matched(
     "allwise",
     "allwise_best_neighbour",
-    (
-        ProductColumn("w1mpro", "float32", "mag"),
-        # Gaia's copy says w1mpro_error for what AllWISE calls w1sigmpro
-        ProductColumn("w1sigmpro", "float32", "mag", "allwise.w1mpro_error"),
-        ProductColumn("w2mpro", "float32", "mag"),
-        ProductColumn("w2sigmpro", "float32", "mag", "allwise.w2mpro_error"),
-        _optional("cc_flags", "string"),
-        _optional("ext_flag", "int32"),
-        _optional("var_flag", "string"),
-        _optional("ph_qual", "string"),
-    ),
+    # Gaia's copy says w1mpro_error for what AllWISE calls w1sigmpro
+    ProductColumn("w1mpro", "float32", "mag"),
+    ProductColumn("w1sigmpro", "float32", "mag", "allwise.w1mpro_error"),
+    ProductColumn("w2mpro", "float32", "mag"),
+    ProductColumn("w2sigmpro", "float32", "mag", "allwise.w2mpro_error"),
+    *_columns("string", "", "cc_flags?"),
+    *_columns("int32", "", "ext_flag?"),
+    *_columns("string", "", "var_flag?", "ph_qual?"),
 )
 
 TABLES: dict[str, Product] = {product.name: product for product in (GAIA_SOURCE, TMASS, ALLWISE)}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from xplabels import __version__
-from xplabels.core.errors import InputError, counted
+from xplabels.core.errors import InputError, counted, located
 from xplabels.core.stacking import concatenate
 from xplabels.core.stars import Stars, with_widths
 from xplabels.fetch.archive import MOST_IDS, Archive
@@ -25,7 +25,6 @@ from xplabels.fetch.datalink import DataLink
 from xplabels.fetch.http import (
     RetryPolicy,
     ServiceError,
-    as_input_error,
     check_installed,
     in_parallel,
 )
@@ -110,7 +109,7 @@ class FetchRun:
         present = {}
         for alias in product.tables:
             table = product.table(alias, release)
-            with as_input_error(f"its table {table} cannot be read", self.tap.url):
+            with located(f"{self.tap.url}, table {table}"):
                 present[alias] = self.tap.column_names(table)
         product = product.available(present, release)
         failures = 0
@@ -119,7 +118,7 @@ class FetchRun:
                 response = self._query(product, ids)
                 failures = 0
             except ServiceError as error:
-                response = Response(failed=dict.fromkeys(ids.tolist(), error.reason))
+                response = Response(failed=dict.fromkeys(ids.tolist(), error.what))
                 failures += 1
             yield ids, response
             if failures == MOST_TAP_FAILURES:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, located
 from xplabels.fetch.archive import Release
-from xplabels.fetch.http import as_input_error
 from xplabels.fetch.tap import Tap
 from xplabels.io.plain import read_columns
 
@@ -102,7 +101,7 @@ class Targets:
         """
         if self.ids is not None:
             return self.ids
-        with as_input_error("the query for the stars failed", tap.url):
+        with located(f"{tap.url}, query for the stars"):
             columns = tap.query(self.query, most=MOST_ROWS)
         if "source_id" not in columns:
             raise InputError(
