@@ -12,14 +12,9 @@ from services.http import Fault, Reply, Service
 
 
 class FileService(Service):
-    """Serves ``files`` below ``folder``.
+    """Serves ``files`` below ``folder``; honours range requests if ``ranges``.
 
-    Attributes
-    ----------
-    ranges
-        Whether it honours range requests.
-    ranges_asked
-        The range of each request for a file, "" where none was asked for.
+    ``ranges_asked`` has the range of each request for a file, "" where none was asked for.
     """
 
     def __init__(self, files: Mapping[str, bytes], folder: str) -> None:
