@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import math
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from xml.sax.saxutils import escape
 
 import numpy as np
+from astropy.coordinates import angular_separation
 from astropy.io import votable
 from astropy.table import MaskedColumn
 from astropy.table import Table as AstropyTable
@@ -159,15 +159,9 @@ def _form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, byt
     return parameters, {table: parts[source] for table, source in pairs}
 
 
-def _contains(point: str, circle: str) -> int:
-    (ra, dec), (ra0, dec0, radius) = json.loads(point), json.loads(circle)
-    one, other = (_unit(*place) for place in ((ra, dec), (ra0, dec0)))
-    return int(math.dist(one, other) <= 2 * math.sin(math.radians(radius) / 2))
-
-
-def _unit(ra: float, dec: float) -> tuple[float, float, float]:
-    ra, dec = math.radians(ra), math.radians(dec)
-    return math.cos(dec) * math.cos(ra), math.cos(dec) * math.sin(ra), math.sin(dec)
+def _contains(point: str, circle: str) -> bool:
+    ra, dec, ra0, dec0, radius = np.radians(json.loads(point) + json.loads(circle))
+    return bool(angular_separation(ra, dec, ra0, dec0) <= radius)
 
 
 def _votable(names: list[str], rows: list[tuple[Any, ...]], status: str) -> bytes:

@@ -169,9 +169,11 @@ class FetchRun:
         gaia, status = GAIA_SOURCE.name, self.state.products[SPECTRA]
         has: dict[int, bool | None] = {}
         for path in self.state.files[gaia]:
-            rows = pq.read_table(path).to_pydict()
-            ids = rows["source_id"]
-            has |= dict(zip(ids, rows.get("has_xp_continuous", [None] * len(ids)), strict=True))
+            rows = pq.read_table(path)
+            ids = rows["source_id"].to_pylist()
+            column = "has_xp_continuous"
+            said = rows[column].to_pylist() if column in rows.column_names else [None] * len(ids)
+            has |= dict(zip(ids, said, strict=True))
         table = GAIA_SOURCE.table("gaia", self.archive.release)
         for one in self.ids:
             if has.get(one) is False:
