@@ -80,25 +80,25 @@ def test_transient_failures_change_nothing(
     assert contents(tmp_path) == FILES
 
 
-def test_a_broken_download_goes_on_where_it_ended(server: FileService, tmp_path: Path) -> None:
-    server.faults.append(Fault("truncate"))
-    assert fetch(server, tmp_path).size == WHOLE, "no byte came twice"
-    assert contents(tmp_path) == FILES
-    assert KEPT > 0
-    assert server.ranges_asked[:2] == ["", f"bytes={KEPT}-"]
-
-
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_server_that_sends_another_range(
-    server: FileService, tmp_path: Path, ranges: bool
+@pytest.mark.parametrize(
+    ("ranges", "second", "asked"),
+    [
+        (True, None, ["", f"bytes={KEPT}-"]),
+        (True, Fault("shifted"), ["", f"bytes={KEPT}-", ""]),
+        (False, None, ["", f"bytes={KEPT}-"]),
+    ],
+    ids=["goes on", "another range", "no ranges"],
+)
+def test_a_download_that_breaks_off(
+    server: FileService, tmp_path: Path, ranges: bool, second: Fault | None, asked: list[str]
 ) -> None:
     server.ranges = ranges
-    server.faults.extend([Fault("truncate"), Fault("shifted")])
-    # what was kept came for nothing, but nothing of the wrong range was taken
-    assert fetch(server, tmp_path).size == KEPT + WHOLE
+    server.faults.extend([Fault("truncate"), second])
+    # what was kept came for nothing where the server did not go on from there
+    assert fetch(server, tmp_path).size == WHOLE + KEPT * (second is not None or not ranges)
     assert contents(tmp_path) == FILES
-    tries = ["", f"bytes={KEPT}-", ""] if ranges else ["", f"bytes={KEPT}-"]
-    assert server.ranges_asked == [*tries, "", ""]
+    assert KEPT > 0
+    assert server.ranges_asked == [*asked, "", ""]
 
 
 @pytest.mark.parametrize(

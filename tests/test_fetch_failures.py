@@ -104,35 +104,37 @@ def test_a_dead_service_is_not_asked_for_ever(services: Services, tmp_path: Path
     assert not (tmp_path / "out" / "xp.parquet").exists()
 
 
-def test_a_table_that_fails_leaves_the_others(
-    services: Services, undisturbed: Path, tmp_path: Path
+CHUNK = QUICK.tap_chunk
+
+
+@pytest.mark.parametrize(
+    ("before", "faults", "failed", "reason"),
+    [
+        # per product: column names of each of its tables, then three chunks; tmass comes second
+        (1 + 3 + 2, [Fault("error")] * 4, (0, CHUNK, 0, 0), "the database is out of sorts"),
+        (1, [Fault("overflow")], (CHUNK, 0, 0, CHUNK), "longer than the service allows"),
+        (1, [Fault("error")] * 12, (STARS, 0, 0, STARS), "the database is out of sorts"),
+    ],
+    ids=["one chunk", "overflow", "gaia_source"],
+)
+def test_what_fails_for_good_leaves_the_rest(
+    services: Services,
+    undisturbed: Path,
+    tmp_path: Path,
+    before: int,
+    faults: list[Fault],
+    failed: tuple[int, ...],
+    reason: str,
 ) -> None:
     services.tap.step = "phase"
-    # per product: column names of each of its tables, then three chunks; tmass comes second
-    services.tap.faults.extend([None] * (1 + 3 + 2) + [Fault("error")] * 4)
+    services.tap.faults.extend([None] * before + faults)
     summary = services.fetch(tmp_path / "out")
-    failed = {name: counts["failed"] for name, counts in summary.counts.items()}
-    assert failed == {"gaia_source": 0, "tmass": QUICK.tap_chunk, "allwise": 0, "xp": 0}
-    assert "the database is out of sorts" in summary.reasons[0][1]
+    assert tuple(counts["failed"] for counts in summary.counts.values()) == failed
+    assert reason in summary.reasons[0][1]
+    # spectra wait for gaia_source, which says which stars have one
+    assert bool(services.datalink.asked) == (failed[-1] < STARS)
     assert services.fetch(tmp_path / "out").complete
     assert contents(tmp_path / "out") == contents(undisturbed)
-
-
-def test_an_overflowing_answer_is_no_answer(services: Services, tmp_path: Path) -> None:
-    services.tap.step = "phase"
-    services.tap.faults.extend([None, Fault("overflow")])
-    summary = services.fetch(tmp_path / "out", products=[])
-    assert summary.counts["gaia_source"]["failed"] == QUICK.tap_chunk
-    assert "longer than the service allows" in summary.reasons[0][1]
-
-
-def test_spectra_wait_for_gaia_source(services: Services, tmp_path: Path) -> None:
-    services.tap.step = "phase"
-    services.tap.faults.extend([None] + [Fault("error")] * 12)
-    summary = services.fetch(tmp_path / "out", products=["xp"])
-    assert summary.counts["xp"]["failed"] == STARS
-    assert not services.datalink.asked
-    assert services.fetch(tmp_path / "out", products=["xp"]).complete
 
 
 @pytest.mark.parametrize("where", ["assembling", "exchanging", "published", "writing the state"])

@@ -102,15 +102,6 @@ def answer(rows: int) -> dict[str, Any]:
     return zeros | {"source_id": np.ma.arange(1, rows + 1)}
 
 
-def test_queries_name_the_archives_tables_and_columns() -> None:
-    query = TABLES["tmass"].query(release_of("dr3"))
-    assert "FROM tap_upload.wanted AS wanted" in query
-    assert "JOIN gaiadr3.tmass_psc_xsc_best_neighbour AS near ON" in query
-    assert "JOIN gaiadr1.tmass_original_valid AS tmass ON" in query
-    assert "allwise.w1mpro_error AS w1sigmpro" in TABLES["allwise"].query(release_of("dr3"))
-    assert "JOIN gaiadr4.gaia_source" in GAIA_SOURCE.query(release_of("dr4"))
-
-
 def test_answers_keep_digits_units_and_nulls() -> None:
     product = TABLES["tmass"]
     rows = {column.name: np.ma.zeros(3) for column in product.columns}

@@ -22,7 +22,6 @@ from xplabels.fetch import Archive, Targets, fetch_stars
 from xplabels.fetch.archive import release_of
 from xplabels.fetch.state import FetchState
 from xplabels.io import read, read_stars
-from xplabels.io.tables import join_photometry
 
 
 def slow_twin(made: MadeArchive, product: str) -> dict[int, dict[str, Any]]:
@@ -74,18 +73,6 @@ def test_what_comes_is_what_the_archive_has(
     for one, row in account(undisturbed).items():
         for product in tables:
             assert row[product] == ("received" if one in have[product] else "absent")
-
-
-def test_tables_join_the_spectra(undisturbed: Path) -> None:
-    names = ("gaia_source", "tmass", "allwise")
-    stars = join_photometry(
-        read_stars(undisturbed / "xp.parquet"),
-        [undisturbed / f"{name}.parquet" for name in names],
-    )
-    values, errors = stars.photometry.column("w1mpro")
-    assert 0 < np.isfinite(values).sum() < len(stars)
-    assert (np.isfinite(values) == np.isfinite(errors)).all()
-    assert np.isfinite(stars.photometry.column("phot_g_mean_mag")[1]).all()
 
 
 def test_only_stars_with_a_spectrum_are_asked_for_in_small_chunks(
