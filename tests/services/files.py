@@ -49,5 +49,5 @@ class FileService(Service):
         start = int(found[1]) + (fault is not None and fault.kind == "shifted")
         if start >= len(whole):
             return Reply(b"", status=416)
-        told = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
-        return Reply(whole[start:], status=206, headers=(("Content-Range", told),))
+        span = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
+        return Reply(whole[start:], status=206, headers=(("Content-Range", span),))

@@ -64,7 +64,7 @@ class FetchSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.chunk <= MOST_IDS:
             raise InputError(
-                f"{self.chunk} ids a request are not allowed", remedy=f"choose 1 to {MOST_IDS}"
+                f"{self.chunk} ids per request are not allowed", remedy=f"choose 1 to {MOST_IDS}"
             )
         for name in ("tap_chunk", "parallel"):
             if getattr(self, name) < 1:

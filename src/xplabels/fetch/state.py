@@ -150,8 +150,12 @@ class FetchState:
             self._write({"request": self.request})
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            what = f"cannot be written: {error.strerror or error}"
+            raise InputError(what, where=self.folder / STATE) from error
 
     def _take(self, line: dict[str, Any]) -> None:
         """Take in one answer as it is written down."""
@@ -159,7 +163,8 @@ class FetchState:
         self.files[product] += [self.folder / file for file in line["files"]]
         status = self.products[product]
         status |= dict.fromkeys(line["received"], IdStatus(RECEIVED, ""))
-        status |= {int(one): IdStatus(ABSENT, why) for one, why in line["absent"].items()}
+        for why, ids in line["absent"].items():
+            status |= dict.fromkeys(ids, IdStatus(ABSENT, why))
 
     def set_ids(self, ids: Ids) -> None:
         """Write the ids down: this fetch stays of these, whatever a query gives tomorrow."""
@@ -176,7 +181,9 @@ class FetchState:
             with whole_file(self.folder / files[-1], overwrite=True) as path:
                 write(path)
         if received or response.absent:
-            absent = {str(one): why for one, why in response.absent.items()}
+            absent: dict[str, list[int]] = defaultdict(list)
+            for one, why in response.absent.items():
+                absent[why].append(one)
             line = {"product": product, "files": files, "received": received, "absent": absent}
             self._write(line)
             self._take(line)
