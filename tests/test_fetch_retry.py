@@ -51,9 +51,11 @@ def test_waits_double_to_a_limit_and_heed_the_service() -> None:
             waits.append(timeout or 0.0)
             return False
 
-    request = Failing(*(ServiceError("no", retry_after=50.0 * (n == 3)) for n in range(6)))
-    RetryPolicy(attempts=7, first_wait=1.0, longest_wait=8.0).call(request, Clock())
-    assert waits.pop(3) == 50.0
+    asked = [0, 0, 0, 50, 0, 0, 1e6]
+    request = Failing(*(ServiceError("no", retry_after=wait) for wait in asked))
+    RetryPolicy(attempts=8, first_wait=1.0, longest_wait=8.0).call(request, Clock())
+    assert waits.pop() == 600
+    assert waits.pop(3) == 50
     for drawn, middle in zip(waits, (1, 2, 4, 8, 8), strict=True):
         assert 0.5 * middle <= drawn <= 1.5 * middle
 

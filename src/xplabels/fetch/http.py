@@ -89,7 +89,8 @@ class RetryPolicy:
                 if not error.transient or attempt == attempts - 1:
                     raise
                 pause = min(self.first_wait * 2**attempt, self.longest_wait)
-                stop.wait(max(pause * random.uniform(0.5, 1.5), error.retry_after))
+                asked = min(error.retry_after, LONGEST_RETRY_AFTER)
+                stop.wait(max(pause * random.uniform(0.5, 1.5), asked))
         raise CancelledError
 
 
@@ -103,14 +104,14 @@ def check_installed() -> None:
 
 
 def session(retry: RetryPolicy) -> requests.Session:
-    """A session whose requests all have a timeout."""
+    """A session whose requests all have the policy's timeout, whatever pyvo's own is."""
     import requests
 
     from xplabels import __version__
 
     class TimeoutSession(requests.Session):
         def request(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-            return super().request(*args, **{"timeout": retry.timeout} | kwargs)
+            return super().request(*args, **kwargs | {"timeout": retry.timeout})
 
     made = TimeoutSession()
     made.headers["User-Agent"] = f"xplabels/{__version__}"
@@ -136,7 +137,7 @@ def response_to(
             raise ServiceError(
                 f"HTTP {response.status_code} {response.reason}" + (f": {text}" if text else ""),
                 transient=response.status_code in TRANSIENT,
-                retry_after=min(float(after), LONGEST_RETRY_AFTER) if after.isdigit() else 0.0,
+                retry_after=float(after) if after.isdigit() else 0.0,
             )
         yield response
 
