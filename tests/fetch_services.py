@@ -14,10 +14,10 @@ import numpy as np
 from services.datalink import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
-from xplabels.fetch import Archive, FetchSummary, RetryPolicy, Settings, Targets, fetch_stars
+from xplabels.fetch import Archive, FetchSettings, FetchSummary, RetryPolicy, Targets, fetch_stars
 
 STARS = 40
-QUICK = Settings(
+QUICK = FetchSettings(
     RetryPolicy(attempts=4, first_wait=0.01, timeout=1.0, job_timeout=5.0),
     chunk=10,
     tap_chunk=15,
@@ -27,7 +27,7 @@ QUICK = Settings(
 
 @dataclass
 class Services:
-    """The services, what they serve, and the client's word for them."""
+    """The services, and what they serve."""
 
     made: MadeArchive
     tap: TapService
@@ -41,11 +41,9 @@ class Services:
     def with_spectrum(self) -> set[int]:
         return set(self.made.spectra.source_id)
 
-    def fetch(
-        self, output: Path, ids: Any = None, settings: Settings = QUICK, **more: Any
-    ) -> FetchSummary:
-        wanted = Targets.of_ids(self.made.ids if ids is None else np.array(ids))
-        return fetch_stars(wanted, output, self.archive, settings=settings, **more)
+    def fetch(self, output: Path, ids: Any = None, **options: Any) -> FetchSummary:
+        targets = Targets.of_ids(self.made.ids if ids is None else np.array(ids))
+        return fetch_stars(targets, output, self.archive, settings=QUICK, **options)
 
     def calm(self) -> None:
         """Nothing fails any more, and nothing has been asked."""
@@ -58,9 +56,9 @@ class Services:
 
 
 @contextmanager
-def serving() -> Iterator[Services]:
+def serving(stars: int = STARS) -> Iterator[Services]:
     """Both services, with a made archive."""
-    made = made_archive(STARS)
+    made = made_archive(stars)
     with TapService(made.tables) as tap, DataLinkService(made.spectra) as datalink:
         yield Services(made, tap, datalink)
 
@@ -69,9 +67,9 @@ def account(output: Path) -> dict[int, dict[str, str]]:
     """``ids.csv`` as {id: row}; no id stands in it twice."""
     with (output / "ids.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    told = {int(row["source_id"]): row for row in rows}
-    assert len(told) == len(rows)
-    return told
+    found = {int(row["source_id"]): row for row in rows}
+    assert len(found) == len(rows)
+    return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:

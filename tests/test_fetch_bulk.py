@@ -17,54 +17,54 @@ from services.http import Fault
 from xplabels.core.errors import InputError
 from xplabels.fetch import (
     Archive,
-    BulkFile,
     BulkSummary,
+    RemoteFile,
     RetryPolicy,
     covering,
     fetch_bulk,
     list_bulk,
     matching,
 )
-from xplabels.fetch.bulk import BLOCK_BYTES, parse_sums
+from xplabels.fetch.bulk import parse_sums
+from xplabels.fetch.http import BLOCK_BYTES
 
 FOLDER = "gdr3/Spectroscopy/xp_continuous_mean_spectrum"
 QUICK = RetryPolicy(attempts=4, first_wait=0.01, timeout=1.0)
-
-
-def made_files() -> dict[str, bytes]:
-    rng = np.random.default_rng(3)
-    edges = [0, 3112, 5264, 786431 + 1]
-    return {
-        f"XpContinuousMeanSpectrum_{first:06d}-{last - 1:06d}.csv.gz": rng.bytes(size)
-        for first, last, size in zip(edges, edges[1:], (300_000, 5, 3_000_000), strict=False)
-    }
+EDGES = (0, 3112, 5264, 786432)
+FILES = {
+    f"XpContinuousMeanSpectrum_{first:06d}-{last - 1:06d}.csv.gz": np.random.default_rng(n).bytes(n)
+    for (first, last), n in zip(pairwise(EDGES), (300_000, 5, 3_000_000), strict=True)
+}
+FIRST, SECOND, _ = FILES
+WHOLE = sum(map(len, FILES.values()))
+KEPT = len(FILES[FIRST]) // 2 // BLOCK_BYTES * BLOCK_BYTES
+"""Bytes of the first file that remain of a download that breaks off half-way."""
 
 
 @pytest.fixture
 def server() -> Iterator[FileService]:
-    with FileService(made_files(), FOLDER) as service:
+    with FileService(FILES, FOLDER) as service:
         yield service
 
 
-def fetch(server: FileService, folder: Path, **more: bool) -> BulkSummary:
+def fetch(
+    server: FileService, folder: Path, parallel: int = 1, verify: bool = False
+) -> BulkSummary:
     files = list_bulk("xp", Archive(bulk=server.url), QUICK)
-    return fetch_bulk(files, folder, QUICK, parallel=1, progress=False, **more)
+    return fetch_bulk(files, folder, QUICK, parallel, verify, progress=False)
 
 
-def assert_whole(folder: Path) -> None:
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == made_files()
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_files_are_listed_and_fetched(server: FileService, tmp_path: Path) -> None:
     files = list_bulk("xp", Archive(bulk=server.url), QUICK)
-    assert [file.name for file in files] == sorted(made_files())
+    assert [file.name for file in files] == sorted(FILES)
     assert files[0].pixels == (0, 3111)
-    summary = fetch_bulk(files, tmp_path / "bulk", QUICK, parallel=3, progress=False)
-    assert summary.received == tuple(sorted(made_files()))
-    assert summary.size == sum(len(body) for body in made_files().values())
-    assert_whole(tmp_path / "bulk")
-    again = fetch(server, tmp_path / "bulk")
-    assert (again.received, again.present, again.size) == ((), summary.received, 0)
+    assert fetch(server, tmp_path / "bulk", 3) == BulkSummary(tuple(sorted(FILES)), size=WHOLE)
+    assert contents(tmp_path / "bulk") == FILES
+    assert fetch(server, tmp_path / "bulk") == BulkSummary(present=tuple(sorted(FILES)))
 
 
 @pytest.mark.parametrize(
@@ -72,84 +72,73 @@ def test_files_are_listed_and_fetched(server: FileService, tmp_path: Path) -> No
     [Fault("status", 503), Fault("drop"), Fault("slow"), Fault("cut"), Fault("wrong")],
     ids=lambda fault: fault.kind,
 )
-def test_failures_that_pass_change_nothing(
+def test_transient_failures_change_nothing(
     server: FileService, tmp_path: Path, fault: Fault
 ) -> None:
-    server.faults.extend([fault, fault, None, fault])
-    assert len(fetch(server, tmp_path / "bulk").received) == 3
-    assert_whole(tmp_path / "bulk")
+    server.faults.extend([fault, fault, None])
+    assert len(fetch(server, tmp_path).received) == 3
+    assert contents(tmp_path) == FILES
 
 
-def test_a_broken_download_goes_on_where_it_ended(server: FileService, tmp_path: Path) -> None:
-    server.faults.append(Fault("truncate"))
-    size = len(next(iter(made_files().values())))
-    summary = fetch(server, tmp_path / "bulk")
-    assert_whole(tmp_path / "bulk")
-    kept = size // 2 // BLOCK_BYTES * BLOCK_BYTES
-    assert kept > 0
-    assert server.ranges_asked[:2] == ["", f"bytes={kept}-"]
-    assert summary.size == sum(len(body) for body in made_files().values()), (
-        "no byte was written twice"
-    )
-
-
-@pytest.mark.parametrize("have", ["part", "other", "whole", "more"])
-def test_what_an_earlier_run_left(server: FileService, tmp_path: Path, have: str) -> None:
-    name, body = next(iter(made_files().items()))
-    left = {
-        "part": body[:1000],
-        "other": b"\0" * 1000,
-        "whole": body,
-        "more": body + b"!",
-    }[have]
-    folder = tmp_path / "bulk"
-    folder.mkdir()
-    (folder / f"{name}.partial").write_bytes(left)
-    fetch(server, folder)
-    assert_whole(folder)
-    asked = [f"bytes={len(left)}-"] if have in ("part", "whole") else [f"bytes={len(left)}-", ""]
+@pytest.mark.parametrize(
+    ("ranges", "second", "asked"),
+    [
+        (True, None, ["", f"bytes={KEPT}-"]),
+        (True, Fault("shifted"), ["", f"bytes={KEPT}-", ""]),
+        (False, None, ["", f"bytes={KEPT}-"]),
+    ],
+    ids=["goes on", "another range", "no ranges"],
+)
+def test_a_download_that_breaks_off(
+    server: FileService, tmp_path: Path, ranges: bool, second: Fault | None, asked: list[str]
+) -> None:
+    server.ranges = ranges
+    server.faults.extend([Fault("truncate"), second])
+    # what was kept came for nothing where the server did not go on from there
+    assert fetch(server, tmp_path).size == WHOLE + KEPT * (second is not None or not ranges)
+    assert contents(tmp_path) == FILES
+    assert KEPT > 0
     assert server.ranges_asked == [*asked, "", ""]
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_server_that_sends_another_range(
-    server: FileService, tmp_path: Path, ranges: bool
+@pytest.mark.parametrize(
+    ("left", "begun_anew"),
+    [
+        (FILES[FIRST][:1000], False),
+        (b"\0" * 1000, True),
+        (FILES[FIRST], False),
+        (FILES[FIRST] + b"!", True),
+    ],
+    ids=["part", "other", "whole", "more"],
+)
+def test_what_an_earlier_run_left(
+    server: FileService, tmp_path: Path, left: bytes, begun_anew: bool
 ) -> None:
-    server.ranges = ranges
-    server.faults.extend([Fault("truncate"), Fault("shifted")])
-    summary = fetch(server, tmp_path / "bulk")
-    assert_whole(tmp_path / "bulk")
-    first = len(next(iter(made_files().values())))
-    kept = first // 2 // BLOCK_BYTES * BLOCK_BYTES
-    # what was kept came for nothing, but nothing of the wrong range was taken
-    assert summary.size == kept + sum(len(body) for body in made_files().values())
-    tries = ["", f"bytes={kept}-", ""] if ranges else ["", f"bytes={kept}-"]
-    assert server.ranges_asked == [*tries, "", ""]
+    (tmp_path / f"{FIRST}.partial").write_bytes(left)
+    fetch(server, tmp_path)
+    assert contents(tmp_path) == FILES
+    assert server.ranges_asked == [f"bytes={len(left)}-", *[""] * (2 + begun_anew)]
 
 
-def test_a_file_that_never_comes_right_is_told(server: FileService, tmp_path: Path) -> None:
+def test_a_file_that_never_comes_right_fails(server: FileService, tmp_path: Path) -> None:
     server.faults.extend([Fault("wrong")] * 4)
-    summary = fetch(server, tmp_path / "bulk")
-    name = sorted(made_files())[0]
-    assert summary.failed == {name: "its MD5 sum is not the published one"}
-    assert not list((tmp_path / "bulk").glob(f"{name}*"))
-    assert len(summary.received) == 2
-    assert fetch(server, tmp_path / "bulk").received == (name,)
-    assert_whole(tmp_path / "bulk")
+    summary = fetch(server, tmp_path)
+    assert summary.failed == {FIRST: "its MD5 sum is not the published one"}
+    assert sorted(contents(tmp_path)) == sorted(summary.received) == sorted(FILES)[1:]
+    assert fetch(server, tmp_path).received == (FIRST,)
+    assert contents(tmp_path) == FILES
 
 
 def test_verify_replaces_what_has_changed(server: FileService, tmp_path: Path) -> None:
-    folder = tmp_path / "bulk"
-    fetch(server, folder)
-    name = sorted(made_files())[1]
-    (folder / name).write_bytes(b"rotten")
-    assert len(fetch(server, folder).present) == 3
-    assert fetch(server, folder, verify=True).received == (name,)
-    assert_whole(folder)
+    fetch(server, tmp_path)
+    (tmp_path / SECOND).write_bytes(b"rotten")
+    assert len(fetch(server, tmp_path).present) == 3
+    assert fetch(server, tmp_path, verify=True).received == (SECOND,)
+    assert contents(tmp_path) == FILES
 
 
 def test_a_list_that_cannot_be_had(server: FileService) -> None:
-    with pytest.raises(InputError, match="HTTP 404"):
+    with pytest.raises(InputError, match=r"/gaia_source/_MD5SUM.txt: HTTP 404 .*; check"):
         list_bulk("gaia_source", Archive(bulk=server.url), QUICK)
     with pytest.raises(InputError, match="no bulk table"):
         list_bulk("../../etc", Archive(bulk=server.url), QUICK)
@@ -158,11 +147,10 @@ def test_a_list_that_cannot_be_had(server: FileService) -> None:
 def test_sums_of_any_writing() -> None:
     sums = [hashlib.md5(bytes([n])).hexdigest() for n in range(3)]
     text = f"# published\n{sums[0]}  b.gz\n\n{sums[1].upper()} *a.gz\n{sums[2]}  ./sub/c.gz\n"
-    found = parse_sums(text, "http://x/y")
-    assert found == [
-        BulkFile("a.gz", sums[1], "http://x/y/a.gz"),
-        BulkFile("b.gz", sums[0], "http://x/y/b.gz"),
-        BulkFile("c.gz", sums[2], "http://x/y/c.gz"),
+    assert [(file.name, file.md5, file.url) for file in parse_sums(text, "http://x/y")] == [
+        ("a.gz", sums[1], "http://x/y/a.gz"),
+        ("b.gz", sums[0], "http://x/y/b.gz"),
+        ("c.gz", sums[2], "http://x/y/c.gz"),
     ]
 
 
@@ -177,32 +165,28 @@ def test_sums_of_any_writing() -> None:
         (f"{'0' * 32}  x\\..\\y", "line 1"),
     ],
 )
-def test_a_list_of_no_use_is_told(text: str, message: str) -> None:
+def test_useless_lists_are_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_sums(text, "http://x/y")
 
 
 @given(st.lists(st.integers(0, 786431), min_size=1, max_size=20), st.integers(0, 2**43 - 1))
 def test_covering_is_what_a_look_at_every_file_gives(pixels: list[int], below: int) -> None:
-    edges = [0, 3112, 5264, 400_000, 786_432]
-    files = [
-        BulkFile(f"G_{first:06d}-{last - 1:06d}.csv.gz", "", "") for first, last in pairwise(edges)
-    ]
-    ids = np.array([(pixel << 43) + below for pixel in pixels])
+    files = [RemoteFile(name, "", "") for name in FILES]
     slow = [
         file
-        for file in files
-        if any(file.pixels[0] <= pixel <= file.pixels[1] for pixel in pixels)  # type: ignore[index]
+        for file, (first, last) in zip(files, pairwise(EDGES), strict=True)
+        if any(first <= pixel < last for pixel in pixels)
     ]
-    assert covering(files, ids) == slow
+    assert covering(files, np.array([(pixel << 43) + below for pixel in pixels])) == slow
 
 
-def test_a_star_in_no_file_is_told() -> None:
-    files = [BulkFile("G_000010-000019.csv.gz", "", "")]
+def test_a_star_in_no_file_is_an_error() -> None:
+    files = [RemoteFile("G_000010-000019.csv.gz", "", "")]
     for pixel in (9, 20):
         with pytest.raises(InputError, match="no file holds source_id"):
             covering(files, np.array([pixel << 43]))
     with pytest.raises(InputError, match="do not say"):
-        covering([BulkFile("a.csv", "", "")], np.array([1]))
+        covering([RemoteFile("a.csv", "", "")], np.array([1]))
     assert matching(files, "G_*-000019.*") == files
     assert matching(files, "H*") == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import random
 import time
@@ -14,14 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.datalink import DataLinkService
+from fetch_services import Services, contents, serving
 from services.files import FileService
-from services.made import made_archive
-from services.tap import TapService
 from xplabels.fetch import (
     Archive,
+    FetchSettings,
     RetryPolicy,
-    Settings,
     Targets,
     fetch_bulk,
     fetch_stars,
@@ -30,36 +27,28 @@ from xplabels.fetch import (
 from xplabels.io import read_stars
 
 KILLS = 10
-SETTINGS = Settings(
+SETTINGS = FetchSettings(
     RetryPolicy(first_wait=0.01, timeout=20.0), chunk=6, tap_chunk=25, parallel=2, progress=False
 )
-PRODUCTS = ("tmass", "xp")
 
 
 def stars(archive: Archive, ids: list[int], output: Path) -> None:
     """What the killed process does."""
-    fetch_stars(Targets.of_ids(np.array(ids)), output, archive, PRODUCTS, SETTINGS)
+    fetch_stars(Targets.of_ids(np.array(ids)), output, archive, ("tmass", "xp"), SETTINGS)
 
 
 def bulk(archive: Archive, folder: Path) -> None:
     """What the killed process does."""
-    files = list_bulk("xp", archive, SETTINGS.patience)
-    fetch_bulk(files, folder, SETTINGS.patience, parallel=2, progress=False)
+    files = list_bulk("xp", archive, SETTINGS.retry)
+    fetch_bulk(files, folder, SETTINGS.retry, parallel=2, progress=False)
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Any:
+def processes() -> Any:
     """Processes that begin with every library imported: a kill falls into the work."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        [
-            "xplabels.fetch",
-            "pyvo.dal",
-            "astropy.table",
-            "astropy.io.votable",
-            "pyarrow.parquet",
-            "pytest",
-        ]
+        ["xplabels.fetch", "pyvo.dal", "astropy.io.votable", "pyarrow.parquet", "pytest"]
     )
     context.Process(target=time.time).start()
     return context
@@ -87,86 +76,79 @@ def killed_after(
     return bool(code)
 
 
-def contents(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-
-
-Setting = tuple[TapService, DataLinkService, Archive, list[int]]
-
-
 @pytest.fixture(scope="module")
-def setting() -> Iterator[Setting]:
-    made = made_archive(30)
-    with TapService(made.tables) as tap, DataLinkService(made.spectra) as datalink:
-        datalink.delay = 0.005
-        yield tap, datalink, Archive(tap=tap.address, datalink=datalink.address), made.ids.tolist()
+def slow_services() -> Iterator[Services]:
+    with serving(30) as services:
+        services.datalink.delay = 0.005
+        yield services
+
+
+def requests(services: Services) -> int:
+    return len(services.tap.log) + len(services.datalink.log)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    setting: Setting, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, str], int]:
+    slow_services: Services, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, bytes], int]:
     """What a fetch that nobody kills writes, and how many requests it makes."""
-    tap, datalink, archive, ids = setting
     output = tmp_path_factory.mktemp("undisturbed") / "calm"
-    stars(archive, ids, output)
-    return contents(output), len(tap.log) + len(datalink.log)
+    stars(slow_services.archive, slow_services.made.ids.tolist(), output)
+    return contents(output), requests(slow_services)
 
 
 def test_stars_as_if_never_killed(
-    setting: Setting, undisturbed: tuple[dict[str, str], int], workshop: Any, tmp_path: Path
+    slow_services: Services,
+    undisturbed: tuple[dict[str, bytes], int],
+    processes: Any,
+    tmp_path: Path,
 ) -> None:
-    tap, datalink, archive, ids = setting
     calm, whole = undisturbed
-
-    def count() -> int:
-        return len(tap.log) + len(datalink.log)
-
+    archive, ids = slow_services.archive, slow_services.made.ids.tolist()
     # anywhere, and twice after the last answers, while the output is put together
     points = [*random.Random(7).sample(range(whole), KILLS - 2), whole - 1, whole]
     killed = 0
     for trial, at in enumerate(points):
         output = tmp_path / f"killed-{trial}"
-        killed += killed_after(workshop, count, at, stars, archive, ids, output)
-        datalink.asked.clear()
+        killed += killed_after(
+            processes, lambda: requests(slow_services), at, stars, archive, ids, output
+        )
+        slow_services.datalink.asked.clear()
         stars(archive, ids, output)
         assert contents(output) == calm, f"killed after {at} of {whole} requests"
         assert not output.with_name(f"{output.name}.partial").exists()
-        asked = Counter(one for chunk in datalink.asked for one in chunk)
+        asked = Counter(one for chunk in slow_services.datalink.asked for one in chunk)
         assert max(asked.values(), default=0) <= 1
     assert killed >= KILLS - 3, "the kills fell into the work"
     found = read_stars(tmp_path / "killed-0" / "xp.parquet").source_id
-    assert sorted(found) == sorted(datalink.stars.source_id)
+    assert set(found.tolist()) == slow_services.with_spectrum
 
 
 def test_stars_killed_again_and_again(
-    setting: Setting, undisturbed: tuple[dict[str, str], int], workshop: Any, tmp_path: Path
+    slow_services: Services,
+    undisturbed: tuple[dict[str, bytes], int],
+    processes: Any,
+    tmp_path: Path,
 ) -> None:
-    tap, datalink, archive, ids = setting
-
-    def count() -> int:
-        return len(tap.log) + len(datalink.log)
-
-    output = tmp_path / "out"
+    args = (slow_services.archive, slow_services.made.ids.tolist(), tmp_path / "out")
     points = random.Random(8)
     for _ in range(KILLS):
-        killed_after(workshop, count, points.randrange(1, 12), stars, archive, ids, output)
-    stars(archive, ids, output)
+        at = points.randrange(1, 12)
+        killed_after(processes, lambda: requests(slow_services), at, stars, *args)
+    stars(*args)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert contents(output) == undisturbed[0]
+    assert contents(tmp_path / "out") == undisturbed[0]
 
 
-def test_bulk_files_as_if_never_killed(workshop: Any, tmp_path: Path) -> None:
+def test_bulk_files_as_if_never_killed(processes: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     made = {f"Xp_{n:06d}-{n:06d}.csv.gz": rng.bytes(400_000 + n) for n in range(12)}
     with FileService(made, "gdr3/Spectroscopy/xp_continuous_mean_spectrum") as server:
         server.delay = 0.01
         archive = Archive(bulk=server.url)
         points = random.Random(9)
-        folder = tmp_path / "bulk"
         for _ in range(KILLS):
-            killed_after(
-                workshop, lambda: len(server.log), points.randrange(1, 4), bulk, archive, folder
-            )
-        bulk(archive, folder)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == made
+            at = points.randrange(1, 4)
+            killed_after(processes, lambda: len(server.log), at, bulk, archive, tmp_path)
+        bulk(archive, tmp_path)
+    assert contents(tmp_path) == made

@@ -1,8 +1,9 @@
-"""Which stars are asked for: a cone, a query, ids from a file."""
+"""Which stars and columns are asked for, and what an archive's answers become."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,29 +11,27 @@ from astropy.table import Table
 
 from fetch_services import QUICK, STARS, Services, account
 from xplabels.core.errors import InputError
-from xplabels.fetch import Cone, Settings, Targets, fetch_stars
+from xplabels.fetch import Cone, FetchSettings, Targets, fetch_stars
 from xplabels.fetch.archive import release_of
+from xplabels.fetch.products import GAIA_SOURCE, TABLES
 
 
 def test_a_cone_and_a_query(services: Services, tmp_path: Path) -> None:
     table = services.made.tables["gaiadr3.gaia_source"]
-    cone = Cone(180.0, 30.0, 60.0)
-    fetch_stars(
-        Targets.of_cone(cone, release_of("dr3")), tmp_path / "cone", services.archive, [],
-        QUICK,
-    )  # fmt: skip
-    ra, dec = (np.radians(np.array(table[name])) for name in ("ra", "dec"))
-    cosine = np.sin(dec) * np.sin(np.radians(30)) + np.cos(dec) * np.cos(np.radians(30)) * np.cos(
-        ra - np.pi
+    ids, ra, dec, mag = (
+        np.array(table[name]) for name in ("source_id", "ra", "dec", "phot_g_mean_mag")
     )
-    inside = np.array(table["source_id"])[cosine >= 0.5]
-    assert 0 < len(inside) < STARS
-    assert sorted(account(tmp_path / "cone")) == sorted(inside)
-
+    ra, dec = np.radians(ra - 180), np.radians(dec)
+    cosine = np.sin(dec) * np.sin(np.pi / 6) + np.cos(dec) * np.cos(np.pi / 6) * np.cos(ra)
     query = "SELECT source_id FROM gaiadr3.gaia_source WHERE phot_g_mean_mag < 12"
-    fetch_stars(Targets(query=query), tmp_path / "query", services.archive, [], QUICK)
-    bright = np.array(table["source_id"])[np.array(table["phot_g_mean_mag"]) < 12]
-    assert sorted(account(tmp_path / "query")) == sorted(bright)
+    for targets, expected in (
+        (Targets.of_cone(Cone(180.0, 30.0, 60.0), release_of("dr3")), ids[cosine >= 0.5]),
+        (Targets(query=query), ids[mag < 12]),
+    ):
+        output = tmp_path / str(len(expected))
+        fetch_stars(targets, output, services.archive, [], QUICK)
+        assert 0 < len(expected) < STARS
+        assert sorted(account(output)) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def test_a_cone_and_a_query(services: Services, tmp_path: Path) -> None:
         ("SELECT nonsense", "no such column: nonsense"),
     ],
 )
-def test_a_query_of_no_use_is_told(
+def test_useless_queries_are_refused(
     services: Services, tmp_path: Path, query: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -76,7 +75,7 @@ def test_ids_from_a_file(tmp_path: Path, kind: str) -> None:
         ("a.txt", "99999999999999999999\n", "no id"),
     ],
 )
-def test_a_file_without_ids_is_told(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_files_without_ids_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(InputError, match=message):
@@ -84,14 +83,57 @@ def test_a_file_without_ids_is_told(tmp_path: Path, name: str, text: str, messag
 
 
 @pytest.mark.parametrize("text", ["1,2", "a,b,c", "400,0,1", "0,91,1", "0,0,0", "nan,0,1"])
-def test_a_cone_of_no_use_is_told(text: str) -> None:
-    with pytest.raises(InputError):
+def test_impossible_cones_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="cone"):
         Cone.parse(text)
 
 
 @pytest.mark.parametrize(
     "wrong", [{"chunk": 5001}, {"chunk": 0}, {"tap_chunk": 0}, {"parallel": 0}]
 )
-def test_settings_of_no_use_are_told(wrong: dict[str, int]) -> None:
+def test_impossible_settings_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError):
-        Settings(**wrong)  # type: ignore[arg-type]
+        FetchSettings(**wrong)  # type: ignore[arg-type]
+
+
+def answer(rows: int) -> dict[str, Any]:
+    """What TAP gives for gaia_source."""
+    zeros: dict[str, Any] = {column.name: np.ma.zeros(rows) for column in GAIA_SOURCE.columns}
+    return zeros | {"source_id": np.ma.arange(1, rows + 1)}
+
+
+def test_answers_keep_digits_units_and_nulls() -> None:
+    product = TABLES["tmass"]
+    rows = {column.name: np.ma.zeros(3) for column in product.columns}
+    rows["source_id"] = np.ma.array([4345775217221821313, 2, 4345775217221821312])
+    rows["j_m"] = np.ma.array([1.5, np.nan, 3.5], mask=[False, False, True])
+    for name in ("designation", "ph_qual"):
+        rows[name] = np.ma.array([b"00 ", "", "x"], dtype=object, mask=[False, False, True])
+    table = product.to_arrow(rows)
+    assert table.column("source_id").to_pylist() == [2, 4345775217221821312, 4345775217221821313]
+    assert table.column("j_m").to_pylist() == [None, None, 1.5]
+    assert table.column("designation").to_pylist() == [None, None, "00"]
+    assert table.schema.field("j_m").metadata == {b"unit": b"mag"}
+    assert str(table.schema.field("number_of_mates").type) == "int32"
+
+
+@pytest.mark.parametrize("values", [[True, False, True], ["true", "F", "1"], [1, 0, 7]])
+def test_truth_comes_in_any_writing(values: list[Any]) -> None:
+    kind = object if isinstance(values[0], str) else None
+    column = np.ma.array([*values, values[0]], dtype=kind, mask=[0, 0, 0, 1])
+    table = GAIA_SOURCE.to_arrow(answer(4) | {"has_xp_continuous": column})
+    assert table.column("has_xp_continuous").to_pylist() == [True, False, True, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source_id": np.ma.array([1, 1])}, "source_id 1 twice"),
+        ({"ra": None}, "no column 'ra'"),
+        ({"ra": np.ma.array(["here", "there"], dtype=object)}, "'ra' is not double"),
+    ],
+)
+def test_useless_answers_are_refused(change: dict[str, Any], message: str) -> None:
+    rows = {name: one for name, one in (answer(2) | change).items() if one is not None}
+    with pytest.raises(InputError, match=message):
+        GAIA_SOURCE.to_arrow(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,84 +20,59 @@ from services.tap import TapService
 from xplabels.core.errors import InputError
 from xplabels.fetch import Archive, Targets, fetch_stars
 from xplabels.fetch.archive import release_of
+from xplabels.fetch.state import FetchState
 from xplabels.io import read, read_stars
-from xplabels.io.tables import join_photometry
 
 
 def slow_twin(made: MadeArchive, product: str) -> dict[int, dict[str, Any]]:
     """Rows of a product as loops over the archive's tables give them, one star at a time."""
     if product == "gaia_source":
-        near, table, key = None, made.tables["gaiadr3.gaia_source"], "source_id"
+        table, key = made.tables["gaiadr3.gaia_source"], "source_id"
+        links = {one: one for one in made.ids.tolist()}
     else:
-        near = made.tables[
-            f"gaiadr3.{'tmass_psc_xsc' if product == 'tmass' else 'allwise'}_best_neighbour"
-        ]
         table, key = made.tables[f"gaiadr1.{product}_original_valid"], "designation"
-    found: dict[int, dict[str, Any]] = {}
-    for one in made.ids.tolist():
-        links = [one] if near is None else [
-            name
-            for star, name in zip(near["source_id"], near["original_ext_source_id"], strict=True)
-            if star == one
-        ]  # fmt: skip
-        for link in links:
-            row = table[key].index(link)
-            found[one] = {name: values[row] for name, values in table.items()}
-    return found
+        matched = "tmass_psc_xsc" if product == "tmass" else product
+        near = made.tables[f"gaiadr3.{matched}_best_neighbour"]
+        links = dict(zip(near["source_id"], near["original_ext_source_id"], strict=True))
+    rows = {one: table[key].index(link) for one, link in links.items()}
+    return {one: {name: table[name][row] for name in table} for one, row in rows.items()}
 
 
 def test_what_comes_is_what_the_archive_has(
     services: Services, undisturbed: Path, tmp_path: Path
 ) -> None:
-    output = undisturbed
-    summary = services.fetch(output)
+    summary = services.fetch(undisturbed)
     assert summary.complete
-    assert sorted(contents(output)) == [
-        "allwise.parquet", "fetch.json", "gaia_source.parquet", "ids.csv", "tmass.parquet",
-        "xp.parquet",
-    ]  # fmt: skip
-    assert not output.with_name("out.partial").exists()
+    tables = ["allwise", "gaia_source", "tmass", "xp"]
+    expected_files = ["fetch.json", "ids.csv", *(f"{name}.parquet" for name in tables)]
+    assert sorted(contents(undisturbed)) == sorted(expected_files)
+    assert not undisturbed.with_name("out.partial").exists()
 
-    path = write_file(services.made.spectra, tmp_path / "whole.csv")
-    expected, stars = read(path), read_stars(output / "xp.parquet")
-    order = np.argsort(expected.source_id)
-    assert stars.source_id.tolist() == expected.source_id[order].tolist()
+    expected = read(write_file(services.made.spectra, tmp_path / "whole.csv"))
+    expected = expected[np.argsort(expected.source_id)]
+    stars = read_stars(undisturbed / "xp.parquet")
     for band in ("bp", "rp"):
-        one, other = getattr(stars.spectra, band), getattr(expected[order].spectra, band)
-        np.testing.assert_array_equal(one.coefficients, other.coefficients)
-        np.testing.assert_array_equal(one.errors, other.errors)
-        np.testing.assert_array_equal(one.correlations, other.correlations)
-    np.testing.assert_array_equal(stars.flags, expected[order].flags)
+        one, other = getattr(stars.spectra, band), getattr(expected.spectra, band)
+        for name in ("coefficients", "errors", "correlations"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    np.testing.assert_array_equal(stars.source_id, expected.source_id)
+    np.testing.assert_array_equal(stars.flags, expected.flags)
 
     renamed = {"w1sigmpro": "w1mpro_error", "w2sigmpro": "w2mpro_error"}
-    for product in ("gaia_source", "tmass", "allwise"):
+    have = {"xp": services.with_spectrum}
+    for product in tables[:3]:
         twin = slow_twin(services.made, product)
-        rows = pq.read_table(output / f"{product}.parquet").to_pylist()
+        have[product] = set(twin)
+        rows = pq.read_table(undisturbed / f"{product}.parquet").to_pylist()
         assert [row["source_id"] for row in rows] == sorted(twin)
         for row in rows:
             for name in set(row) - {"source_id", "angular_distance", "number_of_mates"}:
                 assert row[name] == twin[row["source_id"]][renamed.get(name, name)], name
-        assert summary.counts[product] == {
-            "received": len(twin), "absent": STARS - len(twin), "failed": 0,
-        }  # fmt: skip
-
-    for one, row in account(output).items():
-        assert row["xp"] == ("received" if one in services.with_spectrum else "absent")
-        assert row["tmass"] == (
-            "received" if one in slow_twin(services.made, "tmass") else "absent"
-        )
-
-
-def test_tables_join_the_spectra(undisturbed: Path) -> None:
-    names = ("gaia_source", "tmass", "allwise")
-    stars = join_photometry(
-        read_stars(undisturbed / "xp.parquet"),
-        [undisturbed / f"{name}.parquet" for name in names],
-    )
-    values, errors = stars.photometry.column("w1mpro")
-    assert 0 < np.isfinite(values).sum() < len(stars)
-    assert (np.isfinite(values) == np.isfinite(errors)).all()
-    assert np.isfinite(stars.photometry.column("phot_g_mean_mag")[1]).all()
+        counts = {"received": len(twin), "absent": STARS - len(twin), "failed": 0}
+        assert summary.counts[product] == counts
+    for one, row in account(undisturbed).items():
+        for product in tables:
+            assert row[product] == ("received" if one in have[product] else "absent")
 
 
 def test_only_stars_with_a_spectrum_are_asked_for_in_small_chunks(
@@ -122,38 +98,29 @@ def test_unknown_ids_are_absent_and_duplicates_count_once(
 
 
 def test_a_column_that_the_archive_lacks(services: Services, tmp_path: Path) -> None:
-    made = services.made
-    lean = {name: dict(table) for name, table in made.tables.items()}
+    lean = {name: dict(table) for name, table in services.made.tables.items()}
     del lean["gaiadr3.gaia_source"]["has_xp_continuous"]
     del lean["gaiadr1.tmass_original_valid"]["h_m"]
     with TapService(lean) as tap:
-        archive = Archive(tap=tap.address, datalink=services.datalink.address)
-        wanted = Targets.of_ids(made.ids)
+        services = replace(services, tap=tap)
         # without the word of gaia_source, a star that is not handed out has no spectrum
-        fetch_stars(wanted, tmp_path / "out", archive, ["xp"], QUICK)
-        told = account(tmp_path / "out")
-        received = {one for one, row in told.items() if row["xp"] == "received"}
+        assert services.fetch(tmp_path / "out", products=["xp"]).complete
+        rows = account(tmp_path / "out")
+        received = {one for one, row in rows.items() if row["xp"] == "received"}
         assert received == services.with_spectrum
-        assert {row["xp"] for row in told.values()} == {"received", "absent"}
         with pytest.raises(InputError, match=r"gaiadr1\.tmass_original_valid.*no column 'h_m'"):
-            fetch_stars(wanted, tmp_path / "more", archive, ["tmass"], QUICK)
+            services.fetch(tmp_path / "more", products=["tmass"])
 
 
 def test_the_fourth_release_by_its_names(tmp_path: Path) -> None:
     """51 + 55 coefficients, schema gaiadr4, type MEAN_SPECTRUM_XP; made, since not out yet."""
     made = made_archive(6)
-    tables = {
-        name.replace("gaiadr3", "gaiadr4") if name == "gaiadr3.gaia_source" else name: table
-        for name, table in made.tables.items()
-    }
-    spectra = fake_stars(len(made.spectra.source_id), (51, 55))
-    renamed = FakeStars(made.spectra.source_id, spectra.cells)
-    from services import tap as tap_module
-
-    tap_module.SCHEMAS = (*tap_module.SCHEMAS, "gaiadr4")
+    tables = {"gaiadr4.gaia_source": made.tables["gaiadr3.gaia_source"]}
+    cells = fake_stars(len(made.spectra.source_id), (51, 55)).cells
+    spectra = FakeStars(made.spectra.source_id, cells)
     with (
         TapService(tables) as tap,
-        DataLinkService(renamed, "MEAN_SPECTRUM_XP", "Gaia DR4") as datalink,
+        DataLinkService(spectra, "MEAN_SPECTRUM_XP", "Gaia DR4") as datalink,
     ):
         archive = Archive(tap.address, datalink.address, release=release_of("dr4"))
         fetch_stars(Targets.of_ids(made.ids), tmp_path / "out", archive, ["xp"], QUICK)
@@ -192,10 +159,8 @@ def test_the_archives_own_client_understands_the_service(
 
 def test_a_finished_fetch_is_not_done_again(services: Services, tmp_path: Path) -> None:
     first = services.fetch(tmp_path / "out", products=["xp"])
-    before = contents(tmp_path / "out")
-    requests = len(services.tap.log)
-    again = services.fetch(tmp_path / "out", products=["xp"])
-    assert again.counts == first.counts
+    before, requests = contents(tmp_path / "out"), len(services.tap.log)
+    assert services.fetch(tmp_path / "out", products=["xp"]).counts == first.counts
     assert len(services.tap.log) == requests
     assert contents(tmp_path / "out") == before
     assert services.fetch(tmp_path / "out", products=["xp"], overwrite=True).complete
@@ -219,13 +184,11 @@ def test_nothing_of_anybody_else_is_replaced(services: Services, tmp_path: Path)
         services.fetch(tmp_path / "half", services.made.ids[:5])
 
 
-def test_two_fetches_do_not_share_a_folder(services: Services, tmp_path: Path) -> None:
-    from xplabels.fetch.state import FetchState
-
-    ledger = FetchState(tmp_path / "out", {"some": "request"})
-    ledger.open(False)
-    with ledger.locked():
-        other = FetchState(tmp_path / "out", {"some": "request"})
-        other.open(False)
-        with pytest.raises(InputError, match="another fetch is at work"), other.locked():
-            pass
+def test_two_fetches_do_not_share_a_folder(tmp_path: Path) -> None:
+    one, other = (FetchState(tmp_path / "out", {"some": "request"}) for _ in range(2))
+    with (
+        one.opened(False),
+        pytest.raises(InputError, match="another fetch is at work"),
+        other.opened(False),
+    ):
+        pass

@@ -17,21 +17,12 @@ MOST_IDS = 5000
 class DataLinkService(Service):
     """Hands out ``stars``, at ``/data-server/data`` as the archive does.
 
-    Attributes
-    ----------
-    withheld
-        Ids that every answer leaves out without a word.
-    poison
-        Ids that make any request with them fail with HTTP 500.
-    asked
-        The ids of each request.
+    Every answer leaves out the ids ``withheld``; any request with one of ``poison`` fails with HTTP
+    500; ``asked`` has the ids of each request.
     """
 
     def __init__(
-        self,
-        stars: FakeStars,
-        retrieval_type: str = "XP_CONTINUOUS",
-        release: str = "Gaia DR3",
+        self, stars: FakeStars, retrieval_type: str = "XP_CONTINUOUS", release: str = "Gaia DR3"
     ) -> None:
         super().__init__()
         self.stars, self.retrieval_type, self.release = stars, retrieval_type, release
@@ -52,9 +43,9 @@ class DataLinkService(Service):
         if (method, urlsplit(path).path) != ("POST", "/data-server/data"):
             return Reply(b"no such service", "text/plain", 404)
         form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
-        told = (form.get("RETRIEVAL_TYPE"), form.get("RELEASE"), form.get("DATA_STRUCTURE"))
-        if told != (self.retrieval_type, self.release, "RAW") or form.get("FORMAT") != "csv":
-            return Reply(f"cannot serve {told}".encode(), "text/plain", 400)
+        wanted = [form.get(k) for k in ("RETRIEVAL_TYPE", "RELEASE", "DATA_STRUCTURE", "FORMAT")]
+        if wanted != [self.retrieval_type, self.release, "RAW", "csv"]:
+            return Reply(f"cannot serve {wanted}".encode(), "text/plain", 400)
         ids = [int(word) for word in form["ID"].split(",")]
         with self.lock:
             self.asked.append(ids)

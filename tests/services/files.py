@@ -12,14 +12,9 @@ from services.http import Fault, Reply, Service
 
 
 class FileService(Service):
-    """Serves ``files`` below ``folder``.
+    """Serves ``files`` below ``folder``; honours range requests if ``ranges``.
 
-    Attributes
-    ----------
-    ranges
-        Whether it honours range requests.
-    ranges_asked
-        The range of each request for a file, "" where none was asked for.
+    ``ranges_asked`` has the range of each request for a file, "" where none was asked for.
     """
 
     def __init__(self, files: Mapping[str, bytes], folder: str) -> None:
@@ -54,5 +49,5 @@ class FileService(Service):
         start = int(found[1]) + (fault is not None and fault.kind == "shifted")
         if start >= len(whole):
             return Reply(b"", status=416)
-        told = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
-        return Reply(whole[start:], status=206, headers=(("Content-Range", told),))
+        span = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
+        return Reply(whole[start:], status=206, headers=(("Content-Range", span),))

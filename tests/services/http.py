@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 SLOW = 3.0
 """Seconds by which a slow answer comes late; a client under test waits less."""
@@ -42,14 +42,8 @@ class Reply:
 class Service:
     """A server in threads of its own; a context manager.
 
-    Attributes
-    ----------
-    faults
-        One is taken for each request, first come first served; None: no fault.
-    delay
-        Seconds that every answer takes.
-    log
-        Method and path of each request.
+    One of ``faults`` is taken for each request, first come first served (None: no fault); every
+    answer takes ``delay`` seconds; ``log`` has method and path of each request.
     """
 
     def __init__(self) -> None:
@@ -57,14 +51,8 @@ class Service:
         self.delay = 0.0
         self.log: list[tuple[str, str]] = []
         self.lock = threading.Lock()
-        self._closing = threading.Event()
-        service = self
-
-        class Handler(_Handler):
-            owner: ClassVar[Service] = service
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._server.errors = []
+        self.closing = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"service": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
@@ -73,7 +61,7 @@ class Service:
         return self
 
     def __exit__(self, *args: object) -> None:
-        self._closing.set()
+        self.closing.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -90,66 +78,62 @@ class Service:
         """Whether a request takes a fault from the queue."""
         return True
 
-    def pause(self, seconds: float) -> None:
-        """Wait, unless the service closes."""
-        self._closing.wait(seconds)
-
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    errors: list[str]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.errors: list[str] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away, killed or out of patience, is none of the server's errors."""
+        """A client that goes away is none of the server's errors."""
         if not isinstance(sys.exception(), OSError):
             self.errors.append(traceback.format_exc())
 
 
 class _Handler(BaseHTTPRequestHandler):
-    owner: ClassVar[Service]
+    service: Service
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # head and body are two packets; the second does not wait
 
     def _serve(self) -> None:
-        service = self.owner
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        service = self.service
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # of a client that was killed, most likely
+            self.close_connection = True
+            self._send(Reply(b"the body breaks off", "text/plain", 400))
+            return
         with service.lock:
             service.log.append((self.command, self.path))
-            fault = (
-                service.faults.popleft() if service.faults and service.faulty(self.path) else None
-            )
-        if service.delay:
-            time.sleep(service.delay)
-        if fault is not None and fault.kind == "drop":
+            takes = service.faults and service.faulty(self.path)
+            fault = service.faults.popleft() if takes else None
+        kind = fault.kind if fault is not None else ""
+        time.sleep(service.delay)
+        if kind == "drop":
             self.close_connection = True
             return
-        if fault is not None and fault.kind == "slow":
-            service.pause(SLOW)
-        if fault is not None and fault.kind == "status":
+        if kind == "slow":
+            service.closing.wait(SLOW)
+        if fault is not None and kind == "status":
             self._send(Reply(b"out of order", "text/plain", fault.status, fault.headers))
             return
-        self._send(service.answer(self.command, self.path, self.headers, body, fault), fault)
+        self._send(service.answer(self.command, self.path, self.headers, body, fault), kind)
 
-    do_GET = do_POST = do_DELETE = do_HEAD = _serve
+    do_GET = do_POST = do_DELETE = _serve
 
-    def _send(self, reply: Reply, fault: Fault | None = None) -> None:
-        body = reply.body
-        if fault is not None and fault.kind == "cut":
-            body = body[: len(body) // 2]
+    def _send(self, reply: Reply, kind: str = "") -> None:
+        half = reply.body[: len(reply.body) // 2]
         self.send_response(reply.status)
         self.send_header("Content-Type", reply.content_type)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(half if kind == "cut" else reply.body)))
         for name, value in reply.headers:
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        if fault is not None and fault.kind == "truncate":
-            body = body[: len(body) // 2]
-            self.close_connection = True
-        self.wfile.write(body)
+        self.close_connection |= kind == "truncate"
+        self.wfile.write(half if kind in ("cut", "truncate") else reply.body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep quiet."""

@@ -11,10 +11,10 @@ from xplabels.core.errors import InputError, counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
-    from xplabels.fetch import Archive, BulkFile, RetryPolicy, Targets
+    from xplabels.fetch import Archive, RemoteFile, RetryPolicy, Targets
 
 STARS_TEXT = """\
-stars: --ids, --cone or --query says which. DIR gets, one row a star, sorted by source_id:
+stars: --ids, --cone or --query says which. DIR gets, one row per star, sorted by source_id:
   xp.parquet           XP spectra (coefficients, errors, correlations), a table for train, predict
   gaia_source.parquet  positions and proper motions (deg, mas/yr), parallax (mas), G, BP, RP (mag),
                        flux over error, ruwe, phot_bp_rp_excess_factor
@@ -24,7 +24,7 @@ stars: --ids, --cone or --query says which. DIR gets, one row a star, sorted by 
   fetch.json           what was asked of whom
 The exit status is 0 only if no id failed. Meanwhile DIR.partial holds what has come: the same
 command goes on from there, also after a kill, and asks again for ids that failed. An id is absent
-if the archive says that it has nothing of it, failed if it could not be made to say."""
+if the archive says that it has nothing of it, failed if no whole answer came."""
 
 BULK_TEXT = """\
 bulk files: --bulk names a table of them (xp, gaia_source, astrophysical_parameters, or a folder
@@ -33,10 +33,24 @@ resumed where a download broke off (NAME.partial). --ids keeps the files that ho
 --files those whose names match; --list prints name, MD5 sum and first and last HEALPix level-8
 pixel (source_id >> 43), and downloads nothing."""
 
+ADDRESSES = (
+    ("tap", "the Table Access Protocol service"),
+    ("datalink", "the service of spectra"),
+    ("bulk-url", "the bulk files of all releases"),
+)
+NUMBERS = (
+    ("chunk", int, 5000, "N", "ids per request for spectra, at most 5000"),
+    ("tap-chunk", int, 50_000, "N", "ids uploaded with one query"),
+    ("parallel", int, 2, "N", "requests for spectra, or bulk files, at a time"),
+    ("attempts", int, 5, "N", "times that a request is made before it counts as failed"),
+    ("wait", float, 2.0, "S", "seconds before the second attempt, doubled each time"),
+    ("timeout", float, 300.0, "S", "seconds to wait for the next byte of an answer"),
+)
+
 
 def add(verbs: Verbs) -> None:
-    """Add the verb ``fetch``."""
-    verb = add_verb(
+    """Add the command ``fetch``."""
+    command = add_verb(
         verbs,
         "fetch",
         "fetch spectra and photometry of stars, or bulk files, from the Gaia archive",
@@ -44,133 +58,100 @@ def add(verbs: Verbs) -> None:
         BULK_TEXT,
         "It needs the extra 'archive'.",
     )
-    _add_wanted(verb)
-    verb.add_argument("--output", type=Path, metavar="DIR", help="folder to fill")
-    _add_bulk(verb)
-    _add_archive(verb)
-    _add_patience(verb)
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
-
-
-def _add_wanted(verb: argparse.ArgumentParser) -> None:
-    which = verb.add_mutually_exclusive_group()
+    add_option = command.add_argument
+    which = command.add_mutually_exclusive_group()
     which.add_argument(
         "--ids",
         type=Path,
         metavar="TABLE",
         help="table with a column source_id, gaiaedr3_source_id (as APOGEE's allStar) or "
-        "gaiadr3_source_id, or .txt: one id a line",
+        "gaiadr3_source_id, or .txt: one id per line",
     )
     which.add_argument("--cone", metavar="RA,DEC,RADIUS", help="all sources in a circle, in deg")
     which.add_argument(
         "--query", metavar="ADQL", help="all sources that a query returns in a column source_id"
     )
-    verb.add_argument(
+    add_option(
         "--products",
         type=names,
         default=["tmass", "allwise", "xp"],
         metavar="NAMES",
         help="of tmass, allwise, xp, with commas (default all); gaia_source always comes",
     )
-
-
-def _add_bulk(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--bulk", metavar="TABLE", help="bulk files in place of single stars")
-    verb.add_argument("--files", metavar="PATTERN", help="only bulk files of such names (* and ?)")
-    verb.add_argument("--list", action="store_true", help="print the bulk files, fetch none")
-    verb.add_argument(
-        "--verify", action="store_true", help="check the MD5 sums of bulk files in DIR too"
-    )
-
-
-def _add_archive(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--release", default="dr3", metavar="dr3|dr4", help="data release (default dr3)"
-    )
-    for name, what in (
-        ("tap", "the Table Access Protocol service"),
-        ("datalink", "the service of spectra"),
-        ("bulk-url", "the bulk files of all releases"),
-    ):
-        verb.add_argument(
-            f"--{name}", metavar="URL", help=f"address of {what} (default: ESA's Gaia archive)"
-        )
-
-
-def _add_patience(verb: argparse.ArgumentParser) -> None:
-    for name, kind, default, metavar, text in (
-        ("chunk", int, 5000, "N", "ids a request for spectra, at most 5000"),
-        ("tap-chunk", int, 50_000, "N", "ids uploaded with one query"),
-        ("parallel", int, 2, "N", "requests for spectra, or bulk files, at a time"),
-        ("attempts", int, 5, "N", "times that a request is made before it counts as failed"),
-        ("wait", float, 2.0, "S", "seconds before the second attempt, doubled each time"),
-        ("timeout", float, 300.0, "S", "seconds to wait for the next byte of an answer"),
-    ):
-        verb.add_argument(
-            f"--{name}", type=kind, default=default, metavar=metavar,
-            help=f"{text} (default {default:g})",
-        )  # fmt: skip
+    add_option("--output", type=Path, metavar="DIR", help="folder to fill")
+    add_option("--bulk", metavar="TABLE", help="bulk files in place of single stars")
+    add_option("--files", metavar="PATTERN", help="only bulk files of such names (* and ?)")
+    add_option("--list", action="store_true", help="print the bulk files, fetch none")
+    add_option("--verify", action="store_true", help="check the MD5 sums of bulk files in DIR too")
+    add_option("--release", default="dr3", metavar="dr3|dr4", help="data release (default dr3)")
+    for name, what in ADDRESSES:
+        text = f"address of {what} (default: ESA's Gaia archive)"
+        add_option(f"--{name}", metavar="URL", help=text)
+    for name, kind, default, metavar, text in NUMBERS:
+        text = f"{text} (default {default:g})"
+        add_option(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
+    add_overwrite(command)
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Fetch stars or bulk files."""
     from xplabels.fetch import Archive, RetryPolicy, release_of
 
     given = {"tap": args.tap, "datalink": args.datalink, "bulk": args.bulk_url}
     archive = Archive(
         **{name: url for name, url in given.items() if url}, release=release_of(args.release)
     )
-    patience = RetryPolicy(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
+    retry = RetryPolicy(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
     if args.output is None and not args.list:
         raise InputError("no output is named", remedy="give --output DIR")
     if args.bulk is not None:
-        _bulk(args, archive, patience)
+        _bulk(args, archive, retry)
     elif args.list or args.files or args.verify:
         raise InputError("--list, --files and --verify are of bulk files", remedy="give --bulk")
     else:
-        _stars(args, archive, patience)
+        _stars(args, archive, retry)
 
 
-def _wanted(args: argparse.Namespace, archive: Archive) -> Targets | None:
+def _targets(args: argparse.Namespace, archive: Archive) -> Targets:
     from xplabels.fetch import Cone, Targets
 
     if args.ids is not None:
         return Targets.of_file(args.ids)
     if args.cone is not None:
         return Targets.of_cone(Cone.parse(args.cone), archive.release)
-    return Targets(query=args.query) if args.query else None
+    if args.query:
+        return Targets(query=args.query)
+    raise InputError("no stars are named", remedy="give --ids, --cone, --query or --bulk")
 
 
-def _stars(args: argparse.Namespace, archive: Archive, patience: RetryPolicy) -> None:
-    from xplabels.fetch import Settings, fetch_stars
+def _stars(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> None:
+    from xplabels.fetch import FetchSettings, fetch_stars
 
-    wanted = _wanted(args, archive)
-    if wanted is None:
-        raise InputError("no stars are named", remedy="give --ids, --cone, --query or --bulk")
-    settings = Settings(patience, args.chunk, args.tap_chunk, args.parallel)
-    summary = fetch_stars(wanted, args.output, archive, args.products, settings, args.overwrite)
+    targets = _targets(args, archive)
+    settings = FetchSettings(retry, args.chunk, args.tap_chunk, args.parallel)
+    summary = fetch_stars(targets, args.output, archive, args.products, settings, args.overwrite)
     print(summary.to_text())
     if not summary.complete:
-        told = "; ".join(f"{count} of {name}: {why}" for name, why, count in summary.reasons[:3])
+        why = "; ".join(f"{count} of {name}: {why}" for name, why, count in summary.reasons[:3])
         raise InputError(
-            f"some ids failed ({told})",
+            f"some ids failed ({why})",
             where=args.output / "ids.csv",
             remedy="give the same command again to ask for them",
         )
     print(f"Stars: {args.output}")
 
 
-def _bulk(args: argparse.Namespace, archive: Archive, patience: RetryPolicy) -> None:
+def _bulk(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> None:
     from xplabels.fetch import fetch_bulk
 
-    files = _bulk_files(args, archive, patience)
+    files = _bulk_files(args, archive, retry)
     if args.list:
         for file in files:
             pixels = " ".join(map(str, file.pixels)) if file.pixels else "- -"
             print(f"{file.name} {file.md5} {pixels}")
         return
-    summary = fetch_bulk(files, args.output, patience, args.parallel, args.verify)
+    summary = fetch_bulk(files, args.output, retry, args.parallel, args.verify)
     print(summary.to_text())
     if summary.failed:
         raise InputError(
@@ -181,19 +162,17 @@ def _bulk(args: argparse.Namespace, archive: Archive, patience: RetryPolicy) -> 
     print(f"Bulk files: {args.output}")
 
 
-def _bulk_files(
-    args: argparse.Namespace, archive: Archive, patience: RetryPolicy
-) -> list[BulkFile]:
-    from xplabels.fetch import Targets, covering, list_bulk, matching
+def _bulk_files(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> list[RemoteFile]:
+    from xplabels.fetch import covering, list_bulk, matching
 
     if args.cone is not None or args.query is not None:
         raise InputError("bulk files are chosen by --ids or --files", remedy="leave the rest out")
-    files = list_bulk(args.bulk, archive, patience)
+    files = list_bulk(args.bulk, archive, retry)
     if args.files:
         files = matching(files, args.files)
-    if args.ids is not None:
-        ids = Targets.of_file(args.ids).ids
-        files = covering(files, ids) if ids is not None else files
+    ids = None if args.ids is None else _targets(args, archive).ids
+    if ids is not None:
+        files = covering(files, ids)
     if not files:
         raise InputError(f"no file of {args.bulk} matches", remedy="see --list")
     return files

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from xplabels.fetch.archive import RELEASES, Archive, Release, release_of
-from xplabels.fetch.bulk import BulkFile, BulkSummary, covering, fetch_bulk, list_bulk, matching
-from xplabels.fetch.ids import Cone, Targets
+from xplabels.fetch.bulk import BulkSummary, RemoteFile, covering, fetch_bulk, list_bulk, matching
+from xplabels.fetch.http import RetryPolicy, ServiceError
 from xplabels.fetch.products import PRODUCTS
-from xplabels.fetch.retry import RetryPolicy
-from xplabels.fetch.run import Settings
-from xplabels.fetch.stars import FetchSummary, fetch_stars
+from xplabels.fetch.stars import FetchSettings, FetchSummary, fetch_stars
+from xplabels.fetch.targets import Cone, Targets
 
 __all__ = [
     "PRODUCTS",
     "RELEASES",
     "Archive",
-    "BulkFile",
     "BulkSummary",
     "Cone",
+    "FetchSettings",
     "FetchSummary",
     "Release",
+    "RemoteFile",
     "RetryPolicy",
-    "Settings",
+    "ServiceError",
     "Targets",
     "covering",
     "fetch_bulk",

@@ -8,32 +8,18 @@ from dataclasses import dataclass, field
 from xplabels.core.errors import InputError
 
 MOST_IDS = 5000
-"""DataLink hands out no more stars a request."""
+"""DataLink hands out no more stars per request."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A data release's names.
+    """What a data release calls things."""
 
-    Attributes
-    ----------
-    name
-        As DataLink knows it.
-    schema
-        Of its tables in TAP.
-    spectra
-        DataLink's type of the mean XP spectra.
-    folder
-        Of its bulk files, below :attr:`Archive.bulk`.
-    bulk_tables
-        Short name -> folder of bulk files, below ``folder``.
-    """
-
-    name: str
-    schema: str
-    spectra: str
-    folder: str
-    bulk_tables: Mapping[str, str]
+    name: str  # in DataLink
+    schema: str  # of its tables in TAP
+    spectra: str  # DataLink's type of the mean XP spectra
+    folder: str  # of its bulk files, below Archive.bulk
+    bulk_tables: Mapping[str, str]  # short name -> folder of bulk files, below folder
 
 
 RELEASES: dict[str, Release] = {
@@ -57,19 +43,7 @@ RELEASES: dict[str, Release] = {
 
 @dataclass(frozen=True)
 class Archive:
-    """Addresses of the services of an archive, ESA's by default.
-
-    Attributes
-    ----------
-    tap
-        Base address of the Table Access Protocol service.
-    datalink
-        Address of the service that hands out spectra.
-    bulk
-        Folder of the bulk files of all releases.
-    release
-        The data release's names.
-    """
+    """Addresses of an archive's services (TAP, DataLink, bulk files), ESA's by default."""
 
     tap: str = "https://gea.esac.esa.int/tap-server/tap"
     datalink: str = "https://gea.esac.esa.int/data-server/data"
@@ -88,13 +62,7 @@ class Archive:
 
 
 def release_of(name: str) -> Release:
-    """The release called ``name`` (``dr3``, ``dr4``).
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """The release called ``name`` (``dr3``, ``dr4``); :class:`InputError` if there is none."""
     if name not in RELEASES:
         raise InputError(f"no data release {name!r}", remedy=f"choose {' or '.join(RELEASES)}")
     return RELEASES[name]

@@ -7,61 +7,44 @@ was published, it is begun anew.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from xplabels.core.errors import InputError, counted
+from xplabels.core.errors import InputError, counted, located
 from xplabels.fetch.archive import Archive
-from xplabels.fetch.retry import (
+from xplabels.fetch.http import (
+    BLOCK_BYTES,
     RetryPolicy,
     ServiceError,
-    Stopped,
-    check_answer,
     check_installed,
-    session,
-    told_as_service_error,
+    in_parallel,
+    response_to,
+    write_body,
 )
-from xplabels.fetch.tap import asked
-
-if TYPE_CHECKING:
-    import requests
 
 SUMS = "_MD5SUM.txt"
 PIXEL_SHIFT = 43
 """``source_id >> 43`` is the HEALPix level-8 pixel by which the files are cut."""
-BLOCK_BYTES = 1 << 16
-"""What is lost, at most, of a download that breaks off."""
 
 _SUM = re.compile(r"([0-9a-fA-F]{32})\s+\*?(\S+)")
 _PIXELS = re.compile(r"_(\d+)-(\d+)\.")
 
 
 @dataclass(frozen=True)
-class BulkFile:
-    """A file that the archive publishes.
-
-    Attributes
-    ----------
-    name
-        Without a folder.
-    md5
-        Its published sum, 32 hexadecimal digits.
-    url
-        Its address.
-    """
+class RemoteFile:
+    """A file that the archive publishes: its name, MD5 sum (32 hexadecimal digits), address."""
 
     name: str
     md5: str
@@ -76,24 +59,12 @@ class BulkFile:
 
 @dataclass(frozen=True)
 class BulkSummary:
-    """What became of the files asked for; every one stands in one of these.
+    """What became of the files asked for; each is in one of the first three."""
 
-    Attributes
-    ----------
-    received
-        Downloaded and verified now.
-    present
-        There already (verified again where that was asked for).
-    failed
-        Name -> why.
-    size
-        Bytes received now.
-    """
-
-    received: tuple[str, ...] = ()
-    present: tuple[str, ...] = ()
-    failed: dict[str, str] = field(default_factory=dict)
-    size: int = 0
+    received: tuple[str, ...] = ()  # downloaded and verified now
+    present: tuple[str, ...] = ()  # there already (verified again where that was asked for)
+    failed: dict[str, str] = field(default_factory=dict)  # name -> why
+    size: int = 0  # bytes received now
 
     def to_text(self) -> str:
         """The account in a few lines."""
@@ -105,46 +76,33 @@ class BulkSummary:
 
 
 def list_bulk(
-    table: str, archive: Archive | None = None, patience: RetryPolicy | None = None
-) -> list[BulkFile]:
-    """The files of a bulk table, as its published list of MD5 sums has them.
+    table: str, archive: Archive | None = None, retry: RetryPolicy | None = None
+) -> list[RemoteFile]:
+    """The files of a bulk table, from its published list of MD5 sums.
 
-    Parameters
-    ----------
-    table
-        ``xp``, ``gaia_source``, ``astrophysical_parameters``, or a folder below the release's.
-    archive, patience
-        Where it is, and what is bearable of it.
-
-    Raises
-    ------
-    InputError
-        If the list cannot be had or is none; without the extra ``archive``.
+    ``table`` is one of the release's ``bulk_tables`` or a folder below the release's. Raises
+    InputError if the list cannot be had or is none; without the extra ``archive``.
     """
     check_installed()
-    archive, patience = archive or Archive(), patience or RetryPolicy()
-    folder = archive.bulk_folder(table)
+    retry = retry or RetryPolicy()
+    folder = (archive or Archive()).bulk_folder(table)
     url = f"{folder}/{SUMS}"
 
     def get() -> str:
-        with told_as_service_error(), session(patience) as http, http.get(url) as response:
-            check_answer(response)
+        with response_to(retry, "GET", url) as response:
             return response.text
 
-    return parse_sums(
-        asked("the list of files cannot be had", url, lambda: patience.persist(get)), folder
-    )
+    with located(url):
+        text = retry.call(get)
+    return parse_sums(text, folder)
 
 
-def parse_sums(text: str, folder: str) -> list[BulkFile]:
+def parse_sums(text: str, folder: str) -> list[RemoteFile]:
     """The files that a list of MD5 sums names, sorted by name.
 
-    Raises
-    ------
-    InputError
-        If a line is neither a sum with a name nor a comment, or a name comes twice.
+    Raises InputError if a line is neither a sum with a name nor a comment, or a name comes twice.
     """
-    files: dict[str, BulkFile] = {}
+    files: dict[str, RemoteFile] = {}
     where = f"{folder}/{SUMS}"
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -157,68 +115,51 @@ def parse_sums(text: str, folder: str) -> list[BulkFile]:
         if name in files:
             raise InputError(f"names {name} twice", where=where)
         if name != SUMS:
-            files[name] = BulkFile(name, found[1].lower(), f"{folder}/{name}")
+            files[name] = RemoteFile(name, found[1].lower(), f"{folder}/{name}")
     if not files:
         raise InputError("names no file", where=where, remedy="check the address")
     return [files[name] for name in sorted(files)]
 
 
-def matching(files: Sequence[BulkFile], pattern: str) -> list[BulkFile]:
+def matching(files: Sequence[RemoteFile], pattern: str) -> list[RemoteFile]:
     """Files whose name matches a pattern with ``*`` and ``?``."""
     return [file for file in files if fnmatch(file.name, pattern)]
 
 
-def covering(files: Sequence[BulkFile], ids: NDArray[np.int64]) -> list[BulkFile]:
+def covering(files: Sequence[RemoteFile], ids: NDArray[np.int64]) -> list[RemoteFile]:
     """The files that hold the stars ``ids`` [N], by the pixels in the files' names.
 
-    Raises
-    ------
-    InputError
-        If no file's name says which pixels it holds, or a star is in none.
+    Raises InputError if no file's name says which pixels it holds, or a star is in none.
     """
-    ranges = [(file.pixels, file) for file in files]
-    known = sorted((pixels, file.name) for pixels, file in ranges if pixels is not None)
+    known = sorted((*file.pixels, file.name) for file in files if file.pixels is not None)
     if not known:
         raise InputError("the files' names do not say which part of the sky they hold")
-    first = np.array([pixels[0] for pixels, _ in known])
-    last = np.array([pixels[1] for pixels, _ in known])
+    first, last = np.array([pixels for *pixels, _ in known]).T
     pixel = np.asarray(ids, np.int64) >> PIXEL_SHIFT
     place = np.searchsorted(first, pixel, side="right") - 1
-    outside = (place < 0) | (pixel > last[np.maximum(place, 0)])
+    outside = (place < 0) | (pixel > last[place])
     if outside.any():
         raise InputError(
             f"no file holds source_id {ids[np.flatnonzero(outside)[0]]} "
             f"({int(outside.sum())} such stars)",
             remedy="check the ids",
         )
-    wanted = {known[row][1] for row in np.unique(place).tolist()}
-    return [file for file in files if file.name in wanted]
+    names = {known[row][-1] for row in np.unique(place)}
+    return [file for file in files if file.name in names]
 
 
 def fetch_bulk(
-    files: Sequence[BulkFile],
+    files: Sequence[RemoteFile],
     folder: str | Path,
-    patience: RetryPolicy | None = None,
+    retry: RetryPolicy | None = None,
     parallel: int = 4,
     verify: bool = False,
     progress: bool = True,
 ) -> BulkSummary:
-    """Download files into ``folder``, several at a time.
+    """Download files of :func:`list_bulk` into ``folder``, ``parallel`` at a time.
 
-    Parameters
-    ----------
-    files
-        Of :func:`list_bulk`.
-    folder
-        Made if it is not there. Files there that have their final name are left alone.
-    patience
-        What is bearable of the server.
-    parallel
-        Downloads at a time.
-    verify
-        Compute the MD5 sum of files that are there already, and fetch again those that differ.
-    progress
-        Show a progress bar.
+    The folder is made if it is not there. Files in it that have their final name are left alone;
+    ``verify`` computes their MD5 sums and fetches again those that differ.
 
     Raises
     ------
@@ -231,134 +172,92 @@ def fetch_bulk(
     if folder.exists() and not folder.is_dir():
         raise InputError("is not a folder", where=folder, remedy="choose another name")
     folder.mkdir(parents=True, exist_ok=True)
-    downloads = _Downloads(folder, patience or RetryPolicy(), verify)
-    with (
-        tqdm(unit="B", unit_scale=True, desc="files", disable=not progress) as bar,
-        ThreadPoolExecutor(parallel) as pool,
-    ):
-        jobs = {pool.submit(downloads.one, file, bar): file.name for file in files}
-        try:
-            for done, job in enumerate(as_completed(jobs), 1):
-                downloads.note(jobs[job], job)
-                bar.set_description(f"{done} of {len(files)} files")
-        except BaseException:
-            downloads.stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return downloads.summary()
-
-
-class _Downloads:
-    """Downloads into one folder, and what became of each."""
-
-    def __init__(self, folder: Path, patience: RetryPolicy, verify: bool) -> None:
-        self.folder, self.patience, self.verify = folder, patience, verify
-        self.stop = threading.Event()
-        self._received: dict[str, int] = {}
-        self._present: list[str] = []
-        self._failed: dict[str, str] = {}
-
-    def one(self, file: BulkFile, bar: Any) -> int | None:
-        """Bytes received of one file, or None if it was there."""
-        return _Download(file, self.folder, self.patience, self.stop, bar).run(self.verify)
-
-    def note(self, name: str, job: Future[int | None]) -> None:
-        """Keep what became of a file; anything but a failing server goes on to the caller."""
-        try:
-            size = job.result()
-        except ServiceError as error:
-            self._failed[name] = error.reason
-        else:
-            if size is None:
-                self._present.append(name)
+    received: dict[str, int] = {}
+    present: list[str] = []
+    failed: dict[str, str] = {}
+    with tqdm(unit="B", unit_scale=True, desc="files", disable=not progress) as bar:
+        download = _Download(folder, retry or RetryPolicy(), verify, bar)
+        for done, (file, outcome) in enumerate(
+            in_parallel(download.fetch, files, parallel, download.stop), 1
+        ):
+            if isinstance(outcome, ServiceError):
+                failed[file.name] = outcome.what
+            elif outcome is None:
+                present.append(file.name)
             else:
-                self._received[name] = size
-
-    def summary(self) -> BulkSummary:
-        """The account."""
-        return BulkSummary(
-            tuple(sorted(self._received)),
-            tuple(sorted(self._present)),
-            dict(sorted(self._failed.items())),
-            sum(self._received.values()),
-        )
+                received[file.name] = outcome
+            bar.set_description(f"{done} of {len(files)} files")
+    return BulkSummary(
+        tuple(sorted(received)),
+        tuple(sorted(present)),
+        dict(sorted(failed.items())),
+        sum(received.values()),
+    )
 
 
+@dataclass
 class _Download:
-    """One file on its way."""
+    """How files are downloaded; several threads share it."""
 
-    def __init__(
-        self, file: BulkFile, folder: Path, patience: RetryPolicy, stop: threading.Event, bar: Any
-    ) -> None:
-        self.file, self.patience, self.stop, self.bar = file, patience, stop, bar
-        self.path = folder / file.name
-        self.partial = folder / f"{file.name}.partial"
-        self.received = 0
+    folder: Path
+    retry: RetryPolicy
+    verify: bool
+    bar: Any
+    stop: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, verify: bool) -> int | None:
-        """Bytes received, or None if the file is there already.
-
-        Raises
-        ------
-        ServiceError
-            If it does not come in spite of all attempts.
-        """
-        if self.path.exists():
-            if not verify or self._md5(self.path) == self.file.md5:
+    def fetch(self, file: RemoteFile) -> int | ServiceError | None:
+        """Bytes received of one file; None if it was there; the error if it does not come."""
+        path = self.folder / file.name
+        partial = self.folder / f"{file.name}.partial"
+        if path.exists():
+            if not self.verify or self._md5(path) == file.md5:
                 return None
-            self.path.unlink()
-        self.patience.persist(self._attempt, self.stop)
-        return self.received
+            path.unlink()
+        sizes: list[int] = []
 
-    def _attempt(self) -> None:
-        self._receive()
-        if self._md5(self.partial) != self.file.md5:
-            # what went wrong where cannot be known: none of it is kept
-            self.partial.unlink()
-            raise ServiceError("its MD5 sum is not the published one")
-        os.replace(self.partial, self.path)
+        def attempt() -> None:
+            self._receive(file, partial, sizes)
+            if self._md5(partial) != file.md5:
+                # it cannot be known where it went wrong: none of it is kept
+                partial.unlink()
+                raise ServiceError("its MD5 sum is not the published one")
+            os.replace(partial, path)
 
-    def _receive(self) -> None:
+        try:
+            self.retry.call(attempt, self.stop)
+        except ServiceError as error:
+            return error
+        return sum(sizes)
+
+    def _receive(self, file: RemoteFile, partial: Path, sizes: list[int]) -> None:
         """Append to the partial file what it lacks."""
-        have = self.partial.stat().st_size if self.partial.exists() else 0
+        have = partial.stat().st_size if partial.exists() else 0
         # no compression on the way: a range counts the bytes of the file
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
-        with (
-            told_as_service_error(),
-            session(self.patience) as http,
-            http.get(self.file.url, headers=headers, stream=True) as response,
-        ):
-            if response.status_code == 416:
-                # nothing lies beyond what is here: it is whole, or not what it should be
-                return
-            check_answer(response)
-            self._store(response, have)
 
-    def _store(self, response: requests.Response, have: int) -> None:
-        goes_on = response.status_code == 206
-        if goes_on and not _starts_at(response.headers.get("Content-Range", ""), have):
-            self.partial.unlink()
-            raise ServiceError("the server sent another range than was asked for")
-        with self.partial.open("ab" if goes_on else "wb") as file:
-            for block in response.iter_content(BLOCK_BYTES):
-                if self.stop.is_set():
-                    raise Stopped
-                file.write(block)
-                self.received += len(block)
-                self.bar.update(len(block))
+        def received(size: int) -> None:
+            sizes.append(size)
+            self.bar.update(size)
+
+        with response_to(self.retry, "GET", file.url, headers=headers) as response:
+            if response.status_code == 416 and have:
+                return  # nothing lies beyond what is here: it is whole, or not what it should be
+            goes_on = response.status_code == 206
+            if goes_on and not response.headers.get("Content-Range", "").startswith(
+                f"bytes {have}-"
+            ):
+                partial.unlink(missing_ok=True)
+                raise ServiceError("the server sent another range than was asked for")
+            with partial.open("ab" if goes_on else "wb") as target:
+                write_body(response, target, self.stop, received)
 
     def _md5(self, path: Path) -> str:
         digest = hashlib.md5(usedforsecurity=False)
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        with path.open("rb") as file:
             while block := file.read(BLOCK_BYTES):
                 if self.stop.is_set():
-                    raise Stopped
+                    raise CancelledError
                 digest.update(block)
         return digest.hexdigest()
-
-
-def _starts_at(content_range: str, byte: int) -> bool:
-    found = re.match(r"bytes (\d+)-", content_range)
-    return found is not None and int(found[1]) == byte

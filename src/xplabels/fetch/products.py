@@ -1,76 +1,47 @@
-"""The tables that are asked for beside the spectra: columns, queries, and their Parquet schema."""
+"""The tables fetched besides the spectra: columns, queries, and their Parquet schema."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.fetch.archive import Release
+from xplabels.fetch.tap import UPLOAD
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Kind = Literal["float64", "float32", "int64", "int32", "bool", "string"]
-UPLOAD = "wanted"
-"""Name of the uploaded table of ids, in the schema ``tap_upload``."""
-
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a product.
+class ProductColumn:
+    """A column of a product."""
 
-    Attributes
-    ----------
-    name
-        In the file written.
-    kind
-        Its type there.
-    unit
-        Its unit, for the file's metadata.
-    source
-        ``alias.column`` in the archive; the product's last table and ``name`` without it.
-    needed
-        Whether an archive without it is of no use.
-    """
-
-    name: str
-    kind: Kind
-    unit: str = ""
-    source: str = ""
-    needed: bool = True
+    name: str  # in the file written
+    kind: str  # its Arrow type there
+    unit: str = ""  # for the file's metadata
+    source: str = ""  # alias.column in the archive; else name in the product's last table
+    needed: bool = True  # whether an archive without it is of no use
 
 
 @dataclass(frozen=True)
 class Product:
-    """A table, made of one or two of the archive's, at most one row a star.
+    """A table made of one or two of the archive's, at most one row per star."""
 
-    Attributes
-    ----------
-    name
-        Of the product and its file.
-    tables
-        Alias -> table; ``{schema}`` stands for the release's.
-    joins
-        Alias -> condition that joins it to the tables before it; the first to ``wanted``.
-    columns
-        Beside ``source_id``.
-    """
-
-    name: str
-    tables: Mapping[str, str]
-    joins: Mapping[str, str]
-    columns: tuple[Column, ...]
+    name: str  # of the product and its file
+    tables: Mapping[str, str]  # alias -> table; {schema} stands for the release's
+    joins: Mapping[str, str]  # alias -> condition that joins it to those before, or to the upload
+    columns: tuple[ProductColumn, ...]  # besides source_id
 
     def table(self, alias: str, release: Release) -> str:
         """Full name of one of the tables."""
         return self.tables[alias].format(schema=release.schema)
 
-    def source(self, column: Column) -> tuple[str, str]:
+    def _source(self, column: ProductColumn) -> tuple[str, str]:
         """(alias, name in the archive) of a column."""
         alias, _, name = (column.source or f"{list(self.tables)[-1]}.{column.name}").partition(".")
         return alias, name
@@ -78,19 +49,12 @@ class Product:
     def available(self, present: Mapping[str, Collection[str]], release: Release) -> Product:
         """This product without the optional columns that the archive lacks.
 
-        Parameters
-        ----------
-        present
-            Alias -> lower-case names of the columns that the archive's table has.
-
-        Raises
-        ------
-        InputError
-            If a column that is needed is absent.
+        ``present`` gives, by alias, the lower-case names of the columns of the archive's table.
+        Raises InputError if a column that is needed is not among them.
         """
-        kept: list[Column] = []
+        kept = []
         for column in self.columns:
-            alias, name = self.source(column)
+            alias, name = self._source(column)
             if name in present[alias]:
                 kept.append(column)
             elif column.needed:
@@ -99,14 +63,12 @@ class Product:
                     where=self.table(alias, release),
                     remedy=f"leave out the product {self.name}, or choose another release",
                 )
-        return Product(self.name, self.tables, self.joins, tuple(kept))
+        return replace(self, columns=tuple(kept))
 
     def query(self, release: Release) -> str:
         """ADQL for the stars of the uploaded table ``tap_upload.wanted``."""
         chosen = [f"{UPLOAD}.source_id"]
-        for column in self.columns:
-            alias, name = self.source(column)
-            chosen.append(f"{alias}.{name} AS {column.name}")
+        chosen += [f"{'.'.join(self._source(column))} AS {column.name}" for column in self.columns]
         joins = [
             f"JOIN {self.table(alias, release)} AS {alias} ON {condition}"
             for alias, condition in self.joins.items()
@@ -120,29 +82,26 @@ class Product:
         fields = [pa.field("source_id", pa.int64(), nullable=False)]
         for column in self.columns:
             unit = {"unit": column.unit} if column.unit else None
-            fields.append(pa.field(column.name, _arrow_kind(column.kind), metadata=unit))
+            fields.append(pa.field(column.name, pa.type_for_alias(column.kind), metadata=unit))
         return pa.schema(fields)
 
     def to_arrow(self, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
         """Rows as TAP gave them -> this product's table, sorted by source_id.
 
-        Raises
-        ------
-        InputError
-            If a column is absent or cannot be of its type, or a source_id comes twice.
+        Raises InputError if a column is absent or not of its type, or a source_id comes twice.
         """
         import pyarrow as pa
 
         arrays = []
         schema = self.schema()
-        for entry in schema:
-            if entry.name not in columns:
-                raise InputError(f"the answer has no column {entry.name!r}", where=self.name)
+        for field in schema:
+            if field.name not in columns:
+                raise InputError(f"the answer has no column {field.name!r}", where=self.name)
             try:
-                arrays.append(_to_arrow(columns[entry.name], entry.type))
+                arrays.append(_to_arrow(columns[field.name], field.type))
             except (pa.ArrowException, ValueError, TypeError) as error:
                 raise InputError(
-                    f"the answer's column {entry.name!r} is not {entry.type} ({error})",
+                    f"the answer's column {field.name!r} is not {field.type} ({error})",
                     where=self.name,
                 ) from error
         table = pa.table(arrays, schema=schema).sort_by("source_id")
@@ -153,63 +112,26 @@ class Product:
         return table
 
 
-def _arrow_kind(kind: Kind) -> pa.DataType:
-    import pyarrow as pa
-
-    makers = {
-        "float64": pa.float64,
-        "float32": pa.float32,
-        "int64": pa.int64,
-        "int32": pa.int32,
-        "bool": pa.bool_,
-        "string": pa.string,
-    }
-    return makers[kind]()
-
-
 def _to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     """One column; what is masked, NaN or an empty text is null."""
     import pyarrow as pa
 
-    mask = np.ma.getmaskarray(values)
-    plain = np.ma.getdata(values)
-    if pa.types.is_string(kind):
-        texts = [_text(value) for value in plain]
-        return pa.array(
-            [
-                None if hidden or not text else text
-                for hidden, text in zip(mask, texts, strict=True)
-            ],
-            kind,
-        )
-    if pa.types.is_boolean(kind):
-        return pa.array(_truth(plain), kind, mask=mask)
+    mask, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
+    if plain.dtype.kind in "OSU":
+        texts = [(v.decode() if isinstance(v, bytes) else str(v)).strip() for v in plain]
+        if pa.types.is_boolean(kind):  # some services send truth values as text
+            texts = [{"t": "true", "f": "false"}.get(text.lower(), text) for text in texts]
+        pairs = zip(texts, mask, strict=True)
+        return pa.array([text if text and not m else None for text, m in pairs]).cast(kind)
     if pa.types.is_floating(kind):
         plain = np.asarray(plain, np.float64)
         mask = mask | np.isnan(plain)
     return pa.array(plain, mask=mask).cast(kind)
 
 
-def _text(value: Any) -> str:
-    return (value.decode() if isinstance(value, bytes) else str(value)).strip()
-
-
-def _truth(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Truth values, which some services send as text."""
-    if values.dtype.kind in "biu":
-        return values.astype(bool)
-    texts = [_text(value).lower() for value in values]
-    wrong = next((t for t in texts if t not in ("t", "true", "1", "f", "false", "0", "")), None)
-    if wrong is not None:
-        raise ValueError(f"{wrong!r} is neither true nor false")
-    return np.array([text in ("t", "true", "1") for text in texts], bool)
-
-
-def _gaia_band(band: str) -> tuple[Column, Column]:
-    return (
-        Column(f"phot_{band}_mean_mag", "float32", "mag"),
-        Column(f"phot_{band}_mean_flux_over_error", "float32"),
-    )
+def _columns(kind: str, unit: str, *names: str) -> tuple[ProductColumn, ...]:
+    """Columns of one kind and unit; "?" after the name of one that an archive may lack."""
+    return tuple(ProductColumn(n.rstrip("?"), kind, unit, needed=n[-1] != "?") for n in names)
 
 
 GAIA_SOURCE = Product(
@@ -217,79 +139,68 @@ GAIA_SOURCE = Product(
     {"gaia": "{schema}.gaia_source"},
     {"gaia": f"gaia.source_id = {UPLOAD}.source_id"},
     (
-        Column("ra", "float64", "deg"),
-        Column("dec", "float64", "deg"),
-        Column("l", "float64", "deg", needed=False),
-        Column("b", "float64", "deg", needed=False),
-        Column("ref_epoch", "float64", "yr", needed=False),
-        Column("pmra", "float64", "mas/yr", needed=False),
-        Column("pmra_error", "float32", "mas/yr", needed=False),
-        Column("pmdec", "float64", "mas/yr", needed=False),
-        Column("pmdec_error", "float32", "mas/yr", needed=False),
-        Column("parallax", "float64", "mas"),
-        Column("parallax_error", "float32", "mas"),
-        *_gaia_band("g"),
-        *_gaia_band("bp"),
-        *_gaia_band("rp"),
-        Column("bp_rp", "float32", "mag"),
-        Column("phot_bp_rp_excess_factor", "float32"),
-        Column("ruwe", "float32"),
-        Column("has_xp_continuous", "bool", needed=False),
-    ),
-)
-
-# The neighbour's own designation, not the join table by oid: that one gives every suspected
-# duplicate in the external catalogue, this one the duplicate with the best astrometry.
-TMASS = Product(
-    "tmass",
-    {
-        "near": "{schema}.tmass_psc_xsc_best_neighbour",
-        "tmass": "gaiadr1.tmass_original_valid",
-    },
-    {
-        "near": f"near.source_id = {UPLOAD}.source_id",
-        "tmass": "tmass.designation = near.original_ext_source_id",
-    },
-    (
-        Column("designation", "string"),
-        Column("angular_distance", "float32", "arcsec", "near.angular_distance"),
-        Column("number_of_mates", "int32", "", "near.number_of_mates", needed=False),
+        *_columns("float64", "deg", "ra", "dec", "l?", "b?"),
+        *_columns("float64", "yr", "ref_epoch?"),
+        *_columns("float64", "mas/yr", "pmra?"),
+        *_columns("float32", "mas/yr", "pmra_error?"),
+        *_columns("float64", "mas/yr", "pmdec?"),
+        *_columns("float32", "mas/yr", "pmdec_error?"),
+        *_columns("float64", "mas", "parallax"),
+        *_columns("float32", "mas", "parallax_error"),
         *(
-            Column(f"{band}_{part}", "float32", "mag")
-            for band in ("j", "h", "ks")
-            for part in ("m", "msigcom")
+            ProductColumn(f"phot_{band}_mean_{quantity}", "float32", unit)
+            for band in ("g", "bp", "rp")
+            for quantity, unit in (("mag", "mag"), ("flux_over_error", ""))
         ),
-        Column("ph_qual", "string", needed=False),
+        *_columns("float32", "mag", "bp_rp"),
+        *_columns("float32", "", "phot_bp_rp_excess_factor", "ruwe"),
+        *_columns("bool", "", "has_xp_continuous?"),
     ),
 )
 
-# Gaia's copy of AllWISE says w1mpro_error for what AllWISE calls w1sigmpro.
-ALLWISE = Product(
+
+def _matched(name: str, neighbours: str, *columns: ProductColumn) -> Product:
+    """Columns of an external catalogue, by Gaia's best neighbour in it.
+
+    The neighbour's own designation, not the join table by oid: that one gives every suspected
+    duplicate in the external catalogue, this one the duplicate with the best astrometry.
+    """
+    return Product(
+        name,
+        {"near": "{schema}." + neighbours, name: f"gaiadr1.{name}_original_valid"},
+        {
+            "near": f"near.source_id = {UPLOAD}.source_id",
+            name: f"{name}.designation = near.original_ext_source_id",
+        },
+        (
+            ProductColumn("designation", "string"),
+            ProductColumn("angular_distance", "float32", "arcsec", "near.angular_distance"),
+            ProductColumn("number_of_mates", "int32", "", "near.number_of_mates", needed=False),
+            *columns,
+        ),
+    )
+
+
+TMASS = _matched(
+    "tmass",
+    "tmass_psc_xsc_best_neighbour",
+    *_columns("float32", "mag", "j_m", "j_msigcom", "h_m", "h_msigcom", "ks_m", "ks_msigcom"),
+    *_columns("string", "", "ph_qual?"),
+)
+ALLWISE = _matched(
     "allwise",
-    {
-        "near": "{schema}.allwise_best_neighbour",
-        "allwise": "gaiadr1.allwise_original_valid",
-    },
-    {
-        "near": f"near.source_id = {UPLOAD}.source_id",
-        "allwise": "allwise.designation = near.original_ext_source_id",
-    },
-    (
-        Column("designation", "string"),
-        Column("angular_distance", "float32", "arcsec", "near.angular_distance"),
-        Column("number_of_mates", "int32", "", "near.number_of_mates", needed=False),
-        Column("w1mpro", "float32", "mag"),
-        Column("w1sigmpro", "float32", "mag", "allwise.w1mpro_error"),
-        Column("w2mpro", "float32", "mag"),
-        Column("w2sigmpro", "float32", "mag", "allwise.w2mpro_error"),
-        Column("cc_flags", "string", needed=False),
-        Column("ext_flag", "int32", needed=False),
-        Column("var_flag", "string", needed=False),
-        Column("ph_qual", "string", needed=False),
-    ),
+    "allwise_best_neighbour",
+    # Gaia's copy says w1mpro_error for what AllWISE calls w1sigmpro
+    ProductColumn("w1mpro", "float32", "mag"),
+    ProductColumn("w1sigmpro", "float32", "mag", "allwise.w1mpro_error"),
+    ProductColumn("w2mpro", "float32", "mag"),
+    ProductColumn("w2sigmpro", "float32", "mag", "allwise.w2mpro_error"),
+    *_columns("string", "", "cc_flags?"),
+    *_columns("int32", "", "ext_flag?"),
+    *_columns("string", "", "var_flag?", "ph_qual?"),
 )
 
 TABLES: dict[str, Product] = {product.name: product for product in (GAIA_SOURCE, TMASS, ALLWISE)}
 SPECTRA = "xp"
 PRODUCTS = (*TABLES, SPECTRA)
-"""What can be asked for, in the order in which it is."""
+"""What can be fetched, in this order."""

@@ -4,45 +4,199 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xplabels import __version__
-from xplabels.core.errors import InputError, counted
-from xplabels.fetch.archive import Archive
-from xplabels.fetch.assembly import write_spectra, write_table
-from xplabels.fetch.ids import Targets
-from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA
-from xplabels.fetch.retry import check_installed
-from xplabels.fetch.run import FetchRun, Settings
-from xplabels.fetch.state import ABSENT, ACCOUNT, FAILED, RECEIVED, REQUEST, FetchState
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
 
+from xplabels import __version__
+from xplabels.core.errors import InputError, counted, located
+from xplabels.core.stacking import concatenate
+from xplabels.core.stars import Stars, with_widths
+from xplabels.fetch.archive import MOST_IDS, Archive
+from xplabels.fetch.datalink import DataLink
+from xplabels.fetch.http import (
+    RetryPolicy,
+    ServiceError,
+    check_installed,
+    in_parallel,
+)
+from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA, TABLES, Product
+from xplabels.fetch.state import (
+    ABSENT,
+    ACCOUNT,
+    FAILED,
+    RECEIVED,
+    RECORD,
+    FetchState,
+    IdStatus,
+    Response,
+)
+from xplabels.fetch.tap import Tap
+from xplabels.fetch.targets import Targets
+from xplabels.io import read_stars, write_star_blocks
+from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
+from xplabels.io.rows import BANDS
+
+Ids = NDArray[np.int64]
 FORMAT = 1
+MOST_TAP_FAILURES = 3
+"""Chunks of ids that fail in a row, each in every attempt, before no more are asked for."""
+
+
+@dataclass(frozen=True)
+class FetchSettings:
+    """How to ask; nothing here changes what is fetched."""
+
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    chunk: int = MOST_IDS  # ids per request for spectra
+    tap_chunk: int = 50_000  # ids uploaded with one query for a table
+    parallel: int = 2  # requests for spectra at the same time
+    progress: bool = True  # bars
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.chunk <= MOST_IDS:
+            raise InputError(
+                f"{self.chunk} ids per request are not allowed", remedy=f"choose 1 to {MOST_IDS}"
+            )
+        for name in ("tap_chunk", "parallel"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", remedy="choose 1 or more")
+
+
+class FetchRun:
+    """One run, inside the opened ``state``."""
+
+    def __init__(
+        self, targets: Targets, state: FetchState, archive: Archive, settings: FetchSettings
+    ) -> None:
+        self.state, self.archive, self.settings = state, archive, settings
+        self.tap = Tap(archive.tap, settings.retry)
+        if not state.ids:
+            state.set_ids(targets.find(self.tap))
+        self.ids = state.ids
+
+    def fetch(self, name: str) -> None:
+        """Fetch what is still unknown of one product; :attr:`state` says what became of each id."""
+        spectra = name == SPECTRA
+        published = self._published() if spectra else {}
+        unknown = [one for one in self.ids if self.state.status(name, one).status == FAILED]
+        left = np.array([one for one in unknown if not spectra or one in published], np.int64)
+        if not len(left):
+            return
+        answers = self._spectra(left, published) if spectra else self._rows(TABLES[name], left)
+        with tqdm(
+            total=len(self.ids),
+            initial=len(self.ids) - len(left),
+            desc=name,
+            unit=" stars",
+            disable=not self.settings.progress,
+        ) as bar:
+            for ids, response in answers:
+                self.state.record(name, response)
+                bar.update(len(ids) - len(response.failed))
+
+    def _rows(self, product: Product, left: Ids) -> Iterator[tuple[Ids, Response]]:
+        """Rows of one of the archive's tables, chunk after chunk."""
+        release = self.archive.release
+        present = {}
+        for alias in product.tables:
+            table = product.table(alias, release)
+            with located(f"{self.tap.url}, table {table}"):
+                present[alias] = self.tap.column_names(table)
+        product = product.available(present, release)
+        failures = 0
+        for ids in _chunks(left, self.settings.tap_chunk):
+            try:
+                response = self._query(product, ids)
+                failures = 0
+            except ServiceError as error:
+                response = Response(failed=dict.fromkeys(ids.tolist(), error.what))
+                failures += 1
+            yield ids, response
+            if failures == MOST_TAP_FAILURES:
+                return
+
+    def _query(self, product: Product, ids: Ids) -> Response:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        release = self.archive.release
+        table = product.to_arrow(self.tap.query(product.query(release), ids, most=len(ids) + 1))
+        table = table.filter(pc.is_in(table.column("source_id"), pa.array(ids)))
+        received: Ids = table.column("source_id").to_numpy()
+        reason = f"no row in {product.table(next(iter(product.tables)), release)}"
+        absent = dict.fromkeys(ids[~np.isin(ids, received)].tolist(), reason)
+        response = Response(absent=absent)
+        if len(received):
+            response.parts.append((received, partial(pq.write_table, table)))
+        return response
+
+    def _spectra(
+        self, left: Ids, published: dict[int, bool | None]
+    ) -> Iterator[tuple[Ids, Response]]:
+        """Spectra, several requests at a time."""
+        stop = threading.Event()
+        datalink = DataLink(self.archive, self.settings.retry, self.state.folder, stop)
+
+        def request(ids: Ids) -> Response:
+            response, left_out = datalink.spectra(ids)
+            for one in left_out:
+                if published[one]:
+                    response.failed[one] = "the archive has its spectrum but leaves it out"
+                else:
+                    response.absent[one] = "the archive returns no XP spectrum of it"
+            return response
+
+        chunks = _chunks(left, self.settings.chunk)
+        return in_parallel(request, chunks, self.settings.parallel, stop)
+
+    def _published(self) -> dict[int, bool | None]:
+        """Ids to ask for -> whether the archive says that there is a spectrum.
+
+        The others are accounted for here: without one, or not in gaia_source at all.
+        """
+        import pyarrow.parquet as pq
+
+        gaia, status = GAIA_SOURCE.name, self.state.products[SPECTRA]
+        has: dict[int, bool | None] = {}
+        for path in self.state.files[gaia]:
+            rows = pq.read_table(path)
+            ids = rows["source_id"].to_pylist()
+            column = "has_xp_continuous"
+            said = rows[column].to_pylist() if column in rows.column_names else [None] * len(ids)
+            has |= dict(zip(ids, said, strict=True))
+        table = GAIA_SOURCE.table("gaia", self.archive.release)
+        for one in self.ids:
+            if has.get(one) is False:
+                status[one] = IdStatus(ABSENT, "the archive has no XP spectrum of it")
+            elif self.state.status(gaia, one).status == ABSENT:
+                status[one] = self.state.status(gaia, one)
+            elif one not in has:
+                status[one] = IdStatus(FAILED, f"{table} could not be asked")
+        return {one: said for one, said in has.items() if said is not False}
+
+
+def _chunks(ids: Ids, size: int) -> list[Ids]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 @dataclass(frozen=True)
 class FetchSummary:
-    """What a fetch brought.
-
-    Attributes
-    ----------
-    output
-        The folder.
-    ids
-        Stars asked for.
-    counts
-        Product -> status -> ids; the statuses of a product add up to ``ids``.
-    reasons
-        Why ids failed, the most common reason first: (product, reason, ids).
-    """
+    """What a fetch of ``ids`` stars brought into the folder ``output``."""
 
     output: Path
     ids: int
-    counts: dict[str, dict[str, int]]
-    reasons: tuple[tuple[str, str, int], ...] = ()
+    counts: dict[str, dict[str, int]]  # product -> status -> ids; for each product they add up
+    reasons: tuple[tuple[str, str, int], ...] = ()  # of failures, common ones first, with counts
 
     @property
     def complete(self) -> bool:
@@ -60,40 +214,34 @@ class FetchSummary:
 
 
 def fetch_stars(
-    wanted: Targets,
+    targets: Targets,
     output: str | Path,
     archive: Archive | None = None,
     products: Sequence[str] = PRODUCTS,
-    settings: Settings | None = None,
+    settings: FetchSettings | None = None,
     overwrite: bool = False,
 ) -> FetchSummary:
     """Fetch spectra and photometry of stars from an archive.
 
     Parameters
     ----------
-    wanted
+    targets
         The stars.
     output
         Folder to make: ``xp.parquet`` (a star table of this package), ``gaia_source.parquet``,
-        ``tmass.parquet``, ``allwise.parquet`` (the archive's column names, one row a star,
+        ``tmass.parquet``, ``allwise.parquet`` (the archive's column names, one row per star,
         keyed by ``source_id``), ``ids.csv`` (what became of each id) and ``fetch.json`` (what was
         asked of whom). While the fetch lasts, ``OUTPUT.partial`` holds what has come; the same
-        call goes on from there.
+        call goes on from there, also with ids that failed in spite of all attempts.
     archive
-        The archive's addresses and data release; ESA's and DR3 by default.
+        ESA's with DR3 by default.
     products
         Of :data:`~xplabels.fetch.products.PRODUCTS`; ``gaia_source`` is always among them, since
-        it tells which stars exist and which have spectra.
+        it says which stars exist and which have spectra.
     settings
         How to ask.
     overwrite
         Replace an output of another request, or ask anew for one that is complete.
-
-    Returns
-    -------
-    FetchSummary
-        Whose ``complete`` is false if ids failed in spite of all attempts; the same call asks for
-        those again.
 
     Raises
     ------
@@ -103,78 +251,98 @@ def fetch_stars(
         ``archive``.
     """
     check_installed()
-    archive, settings = archive or Archive(), settings or Settings()
-    chosen = _chosen(products)
+    archive, settings = archive or Archive(), settings or FetchSettings()
+    for name in products:
+        if name not in PRODUCTS:
+            raise InputError(f"no product {name!r}", remedy=f"choose of {', '.join(PRODUCTS)}")
+    chosen = [name for name in PRODUCTS if name in products or name == GAIA_SOURCE.name]
     request = {
         "format": FORMAT,
-        "stars": wanted.told(),
-        "products": list(chosen),
+        "stars": targets.to_dict(),
+        "products": chosen,
         "release": archive.release.name,
         "tap": archive.tap,
         "datalink": archive.datalink,
     }
-    ledger = FetchState(Path(output), request)
-    record = None if overwrite else ledger.finished()
+    state = FetchState(Path(output), request)
+    record = None if overwrite else state.finished()
     if record is not None:
-        ledger.discard()
+        state.discard()
         return FetchSummary(Path(output), record["ids"], record["counts"])
-    ledger.open(overwrite)
-    with ledger.locked():
-        asking = FetchRun(wanted, ledger, archive, settings)
-        asking.run(chosen)
-        summary = _summary(asking)
-        _publish(asking, summary, request)
+    with state.opened(overwrite):
+        run = FetchRun(targets, state, archive, settings)
+        for name in chosen:
+            run.fetch(name)
+        return _publish(state, chosen)
+
+
+def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:
+    """Write the output: the tables, the account of ids, the record."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    whole = state.folder / "whole"
+    whole.mkdir()
+    for name in products:
+        files, path = state.files[name], whole / f"{name}.parquet"
+        if files and name == SPECTRA:
+            write_star_blocks(_sorted_blocks(files), path)
+        elif files:
+            table = pa.concat_tables(pq.read_table(file) for file in files)
+            table = table.sort_by("source_id").combine_chunks()
+            pq.write_table(table, path, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    counts = {name: {RECEIVED: 0, ABSENT: 0, FAILED: 0} for name in products}
+    failures: Counter[tuple[str, str]] = Counter()
+    with (whole / ACCOUNT).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["source_id", *products, "reason"])
+        for one in state.ids:
+            row = {name: state.status(name, one) for name in products}
+            for name, (status, reason) in row.items():
+                counts[name][status] += 1
+                if status == FAILED:
+                    failures[name, reason] += 1
+            why = "; ".join(f"{name}: {reason}" for name, (_, reason) in row.items() if reason)
+            writer.writerow([one, *(status for status, _ in row.values()), why])
+    ordered = sorted(failures.most_common(), key=lambda item: products.index(item[0][0]))
+    reasons = tuple((*key, count) for key, count in ordered)
+    summary = FetchSummary(state.output, len(state.ids), counts, reasons)
+    record: dict[str, Any] = {
+        "request": state.request,
+        "xplabels": __version__,
+        "ids": summary.ids,
+        "counts": counts,
+        "complete": summary.complete,
+    }
+    (whole / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
+    state.publish(whole, keep=not summary.complete)
     return summary
 
 
-def _chosen(products: Sequence[str]) -> tuple[str, ...]:
-    for name in products:
-        if name not in PRODUCTS:
-            raise InputError(f"no product {name!r}", remedy=f"choose of {', '.join(PRODUCTS)}")
-    return tuple(name for name in PRODUCTS if name in products or name == GAIA_SOURCE.name)
+def _sorted_blocks(files: Sequence[Path]) -> Iterator[Stars]:
+    """The stars of ``files`` by source_id, a row group at a time.
 
+    The files' ranges of source_id may overlap, where ids were asked for again: each file is kept
+    in memory from the first block that needs it to the last.
+    """
+    import pyarrow.parquet as pq
 
-def _summary(asking: FetchRun) -> FetchSummary:
-    return FetchSummary(
-        asking.ledger.output,
-        len(asking.ids),
-        {name: account.counts(asking.ids) for name, account in asking.accounts.items()},
-        tuple(
-            (name, reason, count)
-            for name, account in asking.accounts.items()
-            for reason, count in Counter(account.failed.values()).most_common()
-        ),
-    )
-
-
-def _publish(asking: FetchRun, summary: FetchSummary, request: dict[str, Any]) -> None:
-    """Write the output from the ledger: the tables, the account, the record."""
-    ledger = asking.ledger
-    whole = ledger.folder / "whole"
-    whole.mkdir()
-    for name in asking.accounts:
-        files = ledger.rows(name)
-        if files:
-            write = write_spectra if name == SPECTRA else write_table
-            write(files, whole / f"{name}.parquet")
-    _write_account(asking, whole / ACCOUNT)
-    record = {
-        "request": request,
-        "xplabels": __version__,
-        "ids": summary.ids,
-        "counts": summary.counts,
-        "complete": summary.complete,
-    }
-    (whole / REQUEST).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
-    ledger.publish(whole, keep=not summary.complete)
-
-
-def _write_account(asking: FetchRun, path: Path) -> None:
-    """One row an id: its status for each product, and the reasons."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["source_id", *asking.accounts, "reason"])
-        for one in asking.ids.tolist():
-            states = {name: account.status(one) for name, account in asking.accounts.items()}
-            reasons = [f"{name}: {reason}" for name, (_, reason) in states.items() if reason]
-            writer.writerow([one, *(status for status, _ in states.values()), "; ".join(reasons)])
+    ids = [pq.read_table(file, columns=["source_id"])["source_id"].to_numpy() for file in files]
+    every = np.concatenate(ids)
+    file_of = np.repeat(np.arange(len(files)), [len(part) for part in ids])
+    order = np.argsort(every)
+    # every block has both bands, even if none of its stars has; a band that no star of a file has
+    # is of type null there
+    kinds = [[pq.read_schema(f).field(f"{b}_coefficients").type for b in BANDS] for f in files]
+    bp, rp = np.array([[getattr(kind, "list_size", 0) for kind in row] for row in kinds]).max(0)
+    read: dict[int, Stars] = {}
+    for start in range(0, len(order), ROW_GROUP):
+        rows = order[start : start + ROW_GROUP]
+        parts = []
+        for n in np.unique(file_of[rows]).tolist():
+            stars = read[n] if n in read else read_stars(files[n])
+            read[n] = with_widths(stars, (int(bp), int(rp)))
+            parts.append(read[n][np.flatnonzero(np.isin(read[n].source_id, every[rows]))])
+        block = concatenate(parts)
+        yield block[np.argsort(block.source_id)]
+        read = {n: stars for n, stars in read.items() if ids[n].max() > every[rows[-1]]}

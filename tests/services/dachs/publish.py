@@ -12,12 +12,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from services.made import Table, made_archive
+from services.made import DOUBLES, Table, made_archive
 
 STARS = 500
 """Of the made archive that DaCHS publishes; the test makes the same one."""
 
-DOUBLES = frozenset(("ra", "dec", "l", "b", "ref_epoch", "pmra", "pmdec", "parallax"))
 KEYS = frozenset(("source_id", "designation", "original_ext_source_id"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, located
 from xplabels.fetch.archive import Release
-from xplabels.fetch.tap import Tap, asked
+from xplabels.fetch.tap import Tap
 from xplabels.io.plain import read_columns
 
 Ids = NDArray[np.int64]
@@ -34,12 +33,7 @@ class Cone:
 
     @classmethod
     def parse(cls, text: str) -> Cone:
-        """A cone in the words of the command line, ``RA,DEC,RADIUS``.
-
-        Raises
-        ------
-        InputError
-            If it is not of this form or lies outside the sphere.
+        """A cone as the command line writes it, ``RA,DEC,RADIUS``; else :class:`InputError`.
 
         Examples
         --------
@@ -65,15 +59,7 @@ class Cone:
 
 @dataclass(frozen=True)
 class Targets:
-    """The stars asked for: ``ids`` as they are, or those a ``query`` returns.
-
-    Attributes
-    ----------
-    ids
-        Sorted, each once.
-    query
-        ADQL with a column ``source_id``.
-    """
+    """The stars to fetch: ``ids`` [N] (sorted, each once), or those that ``query`` returns."""
 
     ids: Ids | None = None
     query: str = ""
@@ -85,17 +71,13 @@ class Targets:
 
     @classmethod
     def of_file(cls, path: Path) -> Targets:
-        """The ids in a table's column (see :data:`ID_COLUMNS`), or, ``.txt``, one a line.
+        """The ids in a table's column (see :data:`ID_COLUMNS`), or, ``.txt``, one per line.
 
         Ids that are zero or negative, by which surveys say that a star has none, are left out.
-
-        Raises
-        ------
-        InputError
-            If the file cannot be read or holds no id.
+        Raises InputError if the file cannot be read or holds no id.
         """
-        ids = _lines(path) if path.suffix == ".txt" else _column(path)
-        ids = np.asarray(ids[ids > 0], np.int64)
+        ids = _ids_of_text(path) if path.suffix == ".txt" else _ids_of_table(path)
+        ids = ids[ids > 0]
         if not len(ids):
             raise InputError("holds no source_id", where=path, remedy="give at least one")
         return cls.of_ids(ids)
@@ -105,7 +87,7 @@ class Targets:
         """All sources inside a cone."""
         return cls(query=cone.query(release))
 
-    def told(self) -> Mapping[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What identifies the request."""
         if self.ids is None:
             return {"query": self.query}
@@ -115,16 +97,12 @@ class Targets:
     def find(self, tap: Tap) -> Ids:
         """The ids [N], sorted, each once.
 
-        Raises
-        ------
-        InputError
-            If the service refuses the query, returns no column ``source_id``, or no row.
+        Raises InputError if the service refuses the query, returns no ``source_id``, or no row.
         """
         if self.ids is not None:
             return self.ids
-        columns = asked(
-            "the query for the stars failed", tap.url, lambda: tap.query(self.query, most=MOST_ROWS)
-        )
+        with located(f"{tap.url}, query for the stars"):
+            columns = tap.query(self.query, most=MOST_ROWS)
         if "source_id" not in columns:
             raise InputError(
                 f"the query returns no column source_id but {', '.join(columns)}",
@@ -138,24 +116,20 @@ class Targets:
         return np.unique(np.ma.getdata(found).astype(np.int64))
 
 
-def _column(path: Path) -> Ids:
+def _ids_of_table(path: Path) -> Ids:
     columns = read_columns(path, ID_COLUMNS, dict.fromkeys(ID_COLUMNS, 0))
-    # with none of them, read_columns has complained
-    name = next(name for name in ID_COLUMNS if name in columns)
-    column: Ids = columns[name]
-    return column
+    # with none of them, read_columns has raised
+    found: Ids = next(columns[name] for name in ID_COLUMNS if name in columns)
+    return found
 
 
-def _lines(path: Path) -> Ids:
+def _ids_of_text(path: Path) -> Ids:
     try:
-        words = path.read_text(encoding="utf-8").split()
-        # by way of a float, the last digits of an id would be lost
-        return np.array([int(word) for word in words], np.int64)
+        # int, not float: that would lose the last digits of an id
+        return np.array([int(word) for word in path.read_text("utf-8").split()], np.int64)
     except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror})", where=path, remedy="check the path"
-        ) from error
+        what = f"cannot be read ({error.strerror})"
+        raise InputError(what, where=path, remedy="check the path") from error
     except (ValueError, OverflowError) as error:
-        raise InputError(
-            f"holds something that is no id ({error})", where=path, remedy="write one id a line"
-        ) from error
+        what = f"holds something that is no id ({error})"
+        raise InputError(what, where=path, remedy="write one id per line") from error
