@@ -45,6 +45,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from xplabels.validation.gate import CHOSEN_AXES, calibration_gate
 
 from giants_scores import (
     counted_twice,
@@ -70,7 +71,6 @@ from xplabels.io import read
 from xplabels.model import Model
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training import train
-from xplabels.validation.gate import CHOSEN_AXES, calibration_gate
 
 TEST_FRACTION = 0.1
 HIDDEN_SHARE = 1 / 3

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from xplabels.report.paper_tables import TABLE_1
+from xplabels.validation.gate import CHOSEN_AXES, GATED_AXES
 
 from giants_words import markdown
 from xplabels.core.flags import UNUSABLE
@@ -23,9 +25,7 @@ from xplabels.giants import NAMES
 from xplabels.giants.copies import FIRST_COPY, copy_ids
 from xplabels.model import Model
 from xplabels.network.propagation import Block, Propagation
-from xplabels.report.paper_tables import TABLE_1
 from xplabels.validation import Validation, validate
-from xplabels.validation.gate import CHOSEN_AXES, GATED_AXES
 
 DIAGONAL_STARS, DIAGONAL_BLOCK = 4000, 64
 SHOWN = ("rmse", "robust", "slope", "robust_std_z", "coverage_68", "coverage_95")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 from scipy.stats import rankdata
+from xplabels.validation.gate import calibration_gate
 
 from xplabels.api.demo import SELECTION, TEST_FRACTION
 from xplabels.core.flags import MEANING
@@ -28,7 +29,6 @@ from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.model import Model
 from xplabels.surveys.library import read_library
 from xplabels.validation import Validation, validate
-from xplabels.validation.gate import calibration_gate
 
 NAME = "apogee-dr17-library"
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.table import MaskedColumn, Table
+from xplabels.report.against import against_section
+from xplabels.validation.against import COMPARED, Request, compare, read_against
 
 from simulated_predictions import simulate
 from xplabels import report
@@ -18,9 +20,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, Stars
 from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.report.against import against_section
 from xplabels.surveys import read_survey
-from xplabels.validation.against import COMPARED, Request, compare, read_against
 
 
 @pytest.fixture(scope="module")

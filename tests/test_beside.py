@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xplabels.report.model_comparison import compare_models
 
 from conftest import quick
 from simulated_predictions import simulate
@@ -18,7 +19,6 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.report.model_comparison import compare_models
 from xplabels.training import train
 from xplabels.validation import validate
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.table import Table
+from xplabels.report.estimates import compare_estimates
+from xplabels.validation.trend import signal_to_noise
 
 from xplabels import report
 from xplabels.calibration.shrinkage import ShrinkageCorrection
@@ -17,9 +19,7 @@ from xplabels.cli import main
 from xplabels.core.stars import Stars
 from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.report.estimates import compare_estimates
 from xplabels.validation import validate
-from xplabels.validation.trend import signal_to_noise
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from xplabels.validation.gate import calibration_gate
 
 from xplabels.calibration.joint import fit_joint_factor, joint_coverage
 from xplabels.cli import main
@@ -18,7 +19,6 @@ from xplabels.core.stars import Stars
 from xplabels.io import write_stars
 from xplabels.model import Model
 from xplabels.validation import validate
-from xplabels.validation.gate import calibration_gate
 
 NAMES = ("teff", "logg", "fe_h")
 

@@ -8,14 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from simulated_predictions import NAMES, PROVENANCE, simulate
-from xplabels import report
-from xplabels.api.validation import _cut_flow
-from xplabels.core.labels import Labels
-from xplabels.core.prediction import Prediction
-from xplabels.core.stars import Band, CoefficientSpectra, SampledSpectra, Stars
-from xplabels.cuts.flow import Cut, CutFlow
 from xplabels.report.calibration import joint_section
 from xplabels.report.paper_tables import TABLE_1, table_1, table_1_scores, table_3_scores
 from xplabels.report.populations import (
@@ -25,9 +17,17 @@ from xplabels.report.populations import (
     population_sections,
     trend_section,
 )
+from xplabels.validation.trend import signal_to_noise, trend_along
+
+from simulated_predictions import NAMES, PROVENANCE, simulate
+from xplabels import report
+from xplabels.api.validation import _cut_flow
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
+from xplabels.core.stars import Band, CoefficientSpectra, SampledSpectra, Stars
+from xplabels.cuts.flow import Cut, CutFlow
 from xplabels.synthetic import simulate_stars
 from xplabels.validation import Validation, validate
-from xplabels.validation.trend import signal_to_noise, trend_along
 
 SIX = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from xplabels.report.calibration import verdict
+from xplabels.report.sections import Section, Table
 
 from simulated_predictions import NAMES, PROVENANCE, Simulated, simulate
 from xplabels import report
@@ -21,8 +23,6 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.io import atomic as output
 from xplabels.report import write_report
-from xplabels.report.calibration import verdict
-from xplabels.report.sections import Section, Table
 from xplabels.validation import Validation, validate
 
 CARD = """# A simulated model

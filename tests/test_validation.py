@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
+from xplabels.validation.gate import calibration_gate
 
 from simulated_predictions import NAMES, PROVENANCE, Simulated, simulate
 from xplabels.core import distribution as predictive
@@ -19,7 +20,6 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
 from xplabels.validation import Validation, validate
-from xplabels.validation.gate import calibration_gate
 
 
 def run(simulated: Simulated, **options: object) -> Validation:

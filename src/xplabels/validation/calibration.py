@@ -1,0 +1,294 @@
+"""Whether the stated errors are right: margins, the verdict, curves, bins, all labels together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from xplabels import figures
+from xplabels.calibration.joint import JOINT_MARGIN
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
+from xplabels.core.errors import counted
+from xplabels.core.labels import LABELS
+from xplabels.core.scores import BIN_SIGMAS, BIN_STARS, Array, Bin
+from xplabels.validation import PREDICTED, Validation
+from xplabels.validation.finding import (
+    Cell,
+    Finding,
+    Picture,
+    ReportTable,
+    Section,
+    format_score,
+    with_unit,
+)
+
+COVERAGE_MARGIN = 0.025
+ROBUST_STD_Z_RANGE = (0.95, 1.05)
+JUDGED_AXES = ("g_mag", "logg", "fe_h")
+CHOSEN_AXES = ("g_mag", "logg" + PREDICTED, "fe_h" + PREDICTED)
+"""The same where stars are chosen by what is predicted of them."""
+LEVELS = {"coverage_68": LEVEL_68, "coverage_95": LEVEL_95}
+
+FEW_BINS = 0.05
+"""Share of the judged bins that may fail in errors that are right otherwise."""
+TELLING_STARS = 2000
+"""With fewer the margins are two standard errors or less: even right errors miss some."""
+
+
+def missed_margins(
+    validation: Validation, margin: float | None = None, axes: Sequence[str] = JUDGED_AXES
+) -> list[str]:
+    """Where the stated errors are not right, one line each; empty if they are.
+
+    Coverages must lie within 2.5 points of 68.3 and 95.4 %, the robust std of z within
+    0.95-1.05, and in every bin of at least 200 stars along ``axes`` the 68.3 % coverage within
+    the larger of 6 points and 3.5 binomial sigma. ``margin`` multiplies every tolerance (2 for
+    predictions without photometry); left out: the validation's own. Where correlations are
+    predicted, all labels together must cover their shares within 3 points.
+    """
+    found, margin = [], validation.margin if margin is None else margin
+    for name, scores in validation.labels.items():
+        if scores.n == 0:
+            continue
+        allowed = margin * COVERAGE_MARGIN
+        found += [
+            f"{name}: {key} {scores[key]:.4f}, allowed {level:.4f} +- {allowed:.4f}"
+            for key, level in LEVELS.items()
+            if abs(scores[key] - level) > allowed
+        ]
+        low, high = (1 + margin * (edge - 1) for edge in ROBUST_STD_Z_RANGE)
+        if not low <= scores["robust_std_z"] <= high:
+            found.append(
+                f"{name}: robust_std_z {scores['robust_std_z']:.3f}, allowed {low:.3f}-{high:.3f}"
+            )
+    if validation.joint is not None:
+        found += validation.joint.violations(margin)
+    return found + failing_bins(validation, margin, axes)
+
+
+def judged_bins(
+    validation: Validation, axes: Sequence[str] = JUDGED_AXES
+) -> Iterator[tuple[str, str, Bin]]:
+    """Axis, label and bin of every bin of enough stars."""
+    for axis in axes:
+        for name, row in validation.bins.get(axis, {}).items():
+            yield from ((axis, name, one) for one in row if one.judged)
+
+
+def failing_bins(
+    validation: Validation, margin: float | None = None, axes: Sequence[str] = JUDGED_AXES
+) -> list[str]:
+    """The part of :func:`missed_margins` that is about bins."""
+    margin = validation.margin if margin is None else margin
+    return [
+        f"{name}: coverage_68 {one.scores['coverage_68']:.3f} of {one.counted} stars at "
+        f"{axis} {one.low:g} to {one.high:g}, allowed {LEVEL_68:.3f} "
+        f"+- {one.tolerance(margin):.3f}"
+        for axis, name, one in judged_bins(validation, axes)
+        if not one.within(margin)
+    ]
+
+
+def verdict(validation: Validation) -> Cell:
+    """The verdict in a few words: calibrated, but for single bins, not, or too few stars."""
+    bins = len(failing_bins(validation))
+    others = len(missed_margins(validation)) - bins
+    judged = len(list(judged_bins(validation)))
+    if not others and not bins:
+        return Cell("calibrated", "pass")
+    if bins > FEW_BINS * judged:
+        return Cell("not calibrated", "fail")
+    if not others:
+        return Cell(f"calibrated, but for {bins} of {judged} bins", "partly")
+    scored = [scores for scores in validation.labels.values() if scores.n]
+    fewest = min(scores.n for scores in scored)
+    # whether the coverage of a label is off by more than few stars explain
+    beyond_luck = any(
+        abs(scores[key] - level) > BIN_SIGMAS * (level * (1 - level) / scores.n) ** 0.5
+        for scores in scored
+        for key, level in LEVELS.items()
+    )
+    if fewest < TELLING_STARS and not beyond_luck:
+        return Cell(f"too few stars to tell: {fewest:,}", "partly")
+    return Cell("not calibrated", "fail")
+
+
+def calibration_finding(validation: Validation) -> Finding:
+    """Whether the stated errors are right: margins, curves, z, bins."""
+    missed, badge = missed_margins(validation), verdict(validation)
+    names, margin = validation.names, validation.margin
+    text = (
+        "Stated 68.3 and 95.4 % intervals must cover within 2.5 points, the robust standard "
+        "deviation of z must lie within 0.95-1.05, and in every bin of at least "
+        f"{BIN_STARS} stars along {', '.join(_axis_title(a) for a in JUDGED_AXES)} the 68.3 % "
+        "interval must cover within the larger of 6 points and 3.5 binomial sigma. The labels' "
+        f"own errors are included. Errors right but for at most {100 * FEW_BINS:g} % of these bins "
+        f"are called calibrated but for them. Of fewer than {TELLING_STARS:,} stars even right "
+        "errors miss a margin: they are called wrong only where a coverage is off by "
+        f"{BIN_SIGMAS} binomial sigma."
+    )
+    if margin != 1:
+        text += f" Here every tolerance counts {margin:g} times."
+    shape = (
+        "The predictive distribution is a Student-t fixed by the two stated half-widths (a "
+        "Gaussian where the outer is twice the inner). Heavier tails than a Gaussian's give a "
+        "standard deviation of z above 1 with right intervals. Along a known label, predictions "
+        "that shrink to the mean cover too little at the ends; along a predicted label they cover "
+        "alike everywhere if each prediction is a proper posterior distribution."
+    )
+    pictures = [
+        Picture(
+            "calibration",
+            lambda: figures.calibration_curve(
+                names, validation.column("pit"), margin * COVERAGE_MARGIN
+            ),
+            "Calibration at every level",
+            "Left: observed minus stated coverage of central intervals. Right: probability "
+            "integral transform, flat if the errors are right. Grey: 95 % of right "
+            "predictions; bars: the margins at the stated levels.",
+        ),
+        Picture(
+            "z",
+            lambda: figures.z_histograms(names, validation.column("z"), validation.column("dof")),
+            "Residuals over errors",
+            "z with the label's error included, the unit Gaussian, and the distribution that the "
+            "two half-widths state. As figure 7 of Fallows & Sanders (2024), with the tails on a "
+            "logarithmic scale below.",
+        ),
+    ]
+    if shown := _drawn_bins(validation):
+        pictures.append(
+            Picture(
+                "coverage_bins",
+                partial(figures.coverage_by_bins, names, shown),
+                "Coverage in bins",
+                f"Bins of at least {BIN_STARS} stars; grey: tolerance.",
+            )
+        )
+    return Finding(
+        {
+            "bins": {
+                axis: {name: [_bin_metrics(b, margin) for b in row] for name, row in labels.items()}
+                for axis, labels in validation.bins.items()
+            },
+            "calibration": {"passed": not missed, "violations": missed, "margin": margin},
+        },
+        f"error bars: {badge.text}"
+        + (f" ({counted(len(missed), 'margin')} not met, see the report)" if missed else ""),
+        Section(
+            "calibration",
+            "Calibration",
+            [text, shape],
+            [bin_table(validation, axis) for axis in validation.bins],
+            pictures,
+            badge=badge,
+            findings=missed,
+        ),
+    )
+
+
+def bin_table(validation: Validation, axis: str) -> ReportTable:
+    """Coverage along one axis: a row for each bin, a column for each label, with pass or fail."""
+    by_label = validation.bins[axis]
+    lookup = {(one.low, name): one for name, row in by_label.items() for one in row}
+    rows: list[list[str | Cell]] = []
+    for low in sorted({low for low, _ in lookup}):
+        here = {name: lookup[low, name] for name in validation.names if (low, name) in lookup}
+        most = max(here.values(), key=lambda one: one.scores.n)
+        cells: list[str | Cell] = [f"{low:g} to {most.high:g}", most.counted]
+        for name in validation.names:
+            one = here.get(name)
+            if one is None:
+                cells.append("-")
+                continue
+            passed = {True: "pass", False: "fail", None: ""}[one.within(validation.margin)]
+            cells.append(Cell(format_score(one.scores, "coverage_68"), passed))
+        rows.append(cells)
+    return ReportTable(
+        f"Coverage of the 68.3 % interval along {_axis_title(axis)}; bins under {BIN_STARS} stars "
+        "are not judged",
+        [_axis_title(axis), "N", *validation.names],
+        rows,
+        folded=axis not in JUDGED_AXES,
+    )
+
+
+def joint_finding(validation: Validation) -> Finding | None:
+    """Joint coverage of all labels, or None where no correlations were predicted."""
+    joint = validation.joint
+    if joint is None:
+        return None
+    missed, margin = joint.violations(validation.margin), validation.margin * JOINT_MARGIN
+    rows = [
+        [title, f"{scale * joint.value[key]:.{d}f} ± {scale * joint.error[key]:.{d}f}"]
+        for key, title, scale, d in (
+            ("coverage_68", "inside 68.3 % [%]", 100, 2),
+            ("coverage_95", "95.4 % [%]", 100, 2),
+            ("pit_distance", "distance of the PIT", 1, 4),
+        )
+    ]
+    section = Section(
+        "joint",
+        "All labels together",
+        [
+            f"The ellipsoid in {len(joint.names)} dimensions "
+            f"({', '.join(map(with_unit, joint.names))}) that the stated errors "
+            "and correlations make should hold as many stars as it says, within "
+            f"{100 * margin:g} points."
+        ],
+        [
+            ReportTable(
+                f"Joint coverage, N = {joint.n:,}; ± is the bootstrap error", ["", "share"], rows
+            )
+        ],
+        [
+            Picture(
+                "joint",
+                partial(figures.joint_curve, joint.content, margin),
+                "Joint coverage at every level",
+                "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of right "
+                "predictions; bars: the margins.",
+            )
+        ],
+        badge=Cell("not calibrated", "fail") if missed else Cell("calibrated", "pass"),
+        findings=missed,
+    )
+    return Finding({"joint": joint.to_metrics()}, section=section)
+
+
+def _bin_metrics(one: Bin, margin: float) -> dict[str, object]:
+    return {
+        "low": one.low,
+        "high": one.high,
+        **one.scores.to_dict(),
+        "different": one.different,
+        "within": one.within(margin),
+    }
+
+
+def _drawn_bins(validation: Validation) -> dict[str, list[tuple[Array, Array, Array, Array]]]:
+    """Edges [B, 2], coverage, tolerance and stars [B] of the judged bins, by axis and label."""
+    found = {}
+    for axis in dict.fromkeys((*JUDGED_AXES, *CHOSEN_AXES)):
+        bins = list(judged_bins(validation, [axis]))
+        if bins:
+            rows = [[one for _, n, one in bins if n == name] for name in validation.names]
+            found[axis] = [
+                (
+                    np.array([(one.low, one.high) for one in row]).reshape(-1, 2),
+                    np.array([one.scores["coverage_68"] for one in row]),
+                    np.array([one.tolerance(validation.margin) for one in row]),
+                    np.array([one.scores.n for one in row]),
+                )
+                for row in rows
+            ]
+    return found
+
+
+def _axis_title(axis: str) -> str:
+    """An axis in words: ``fe_h_predicted`` -> ``predicted fe_h [dex]``."""
+    base = axis.removesuffix(PREDICTED)
+    title = with_unit(base) if base in LABELS else {"g_mag": "G", "bp_rp": "BP-RP"}[base] + " [mag]"
+    return f"predicted {title}" if base != axis else title

@@ -1,0 +1,437 @@
+"""A model's predictions against another survey of the same stars (FS24, sections 4.2 and 4.3).
+
+The survey's labels take the place of the truth, with their own errors. Where the stars also have
+the labels that the model learnt, the survey is compared with these too (fig. 2, right): what the
+two surveys disagree on, no prediction can mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels import figures
+from xplabels.core.duplicates import best_rows
+from xplabels.core.errors import InputError, counted, located
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
+from xplabels.core.scores import Array, Bin, LabelSample, Scores, binned, scores_by_label
+from xplabels.core.stars import Photometry
+from xplabels.surveys import SPECTROSCOPIC, read_survey
+from xplabels.validation import Validation, score_prediction
+from xplabels.validation.accuracy import scores_text
+from xplabels.validation.finding import (
+    Finding,
+    Picture,
+    ReportTable,
+    Section,
+    format_score,
+    with_unit,
+)
+from xplabels.validation.models import filled_columns
+from xplabels.validation.populations import (
+    TABLE_2,
+    error_scores,
+    errors_table,
+    paper_scores,
+    paper_table,
+)
+
+COMPARED = tuple(name for name in SPECTROSCOPIC if name != "apogee")
+"""Surveys whose tables may be compared with."""
+
+AXES: dict[str, tuple[str, tuple[float, ...]]] = {
+    "absolute_g": ("absolute magnitude in G [mag]", (-10.0, -2.0, 0.0, 2.0, 4.0, 6.0, 15.0)),
+    "extinction_g": ("extinction in G [mag]", (-0.5, 0.1, 0.25, 0.5, 1.0, 2.0, 20.0)),
+}
+"""What differences are looked at along: title and edges of the bins."""
+PARALLAX_SNR = 5.0
+"""A parallax below this gives no absolute magnitude."""
+MIN_COMMON = 2
+
+SHOWN = ("bias", "rmse", "robust", "slope", "std_z", "robust_std_z")
+"""Those of :data:`~xplabels.core.scores.SCORES` that stand in the table of two comparisons."""
+
+
+@dataclass(frozen=True)
+class ReferenceSurvey:
+    """A survey's labels of N stars, to compare predictions with.
+
+    Attributes
+    ----------
+    name, title, where
+        One of :data:`COMPARED`, what it is, and the file.
+    source_id
+        Gaia's, [N].
+    labels
+        [N, K]; NaN where the survey does not know a star.
+    context
+        Further columns [N] of the survey.
+    inflation
+        What the errors in ``labels`` have been multiplied by, by label.
+    notes
+        What was left out or assumed.
+    """
+
+    name: str
+    title: str
+    where: str
+    source_id: NDArray[np.int64]
+    labels: Labels
+    context: Mapping[str, Array]
+    inflation: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    @property
+    def matched(self) -> NDArray[np.bool_]:
+        """Which of the stars [N] have at least one label here."""
+        return np.asarray(np.isfinite(self.labels.values).any(axis=1))
+
+    def of_stars(self, source_id: NDArray[np.int64]) -> ReferenceSurvey:
+        """The survey's labels of the stars ``source_id`` [N], in their order.
+
+        Raises
+        ------
+        InputError
+            If it has none of these stars.
+        """
+        common, rows, found = np.intersect1d(source_id, self.source_id, return_indices=True)
+        if len(common) == 0:
+            raise InputError(
+                f"none of its {counted(len(self.source_id), 'Gaia source')} is among the "
+                f"{counted(len(source_id), 'star')} to compare",
+                where=self.where,
+                remedy="check that both are Gaia DR3 source_ids; without --all only the model's "
+                "test part is compared",
+            )
+
+        def placed(values: Array) -> Array:
+            column = np.full((len(source_id), *values.shape[1:]), np.nan)
+            column[rows] = values[found]
+            return column
+
+        labels = replace(
+            self.labels, values=placed(self.labels.values), errors=placed(self.labels.errors)
+        )
+        context = {name: placed(column) for name, column in self.context.items()}
+        return replace(self, source_id=source_id, labels=labels, context=context)
+
+
+def open_survey(
+    path: Path | str,
+    survey: str,
+    neighbours: Path | None = None,
+    inflation: Mapping[str, float] | None = None,
+) -> ReferenceSurvey:
+    """Read a survey's table; of several rows of a star the one with the highest S/N counts.
+
+    Parameters
+    ----------
+    path, survey
+        The table, and one of :data:`COMPARED`.
+    neighbours
+        A table that relates its identifiers to Gaia DR3's, or None.
+    inflation
+        By label, what the survey's errors are multiplied by, where its authors ask for it.
+
+    Raises
+    ------
+    InputError
+        If the survey is none of :data:`COMPARED`; if the table cannot be read, has none of the
+        survey's columns of labels (the message lists them) or no Gaia source_id; if a factor is
+        not positive or of no label here.
+    """
+    if survey not in COMPARED:
+        raise InputError(
+            f"{survey!r} is no survey to compare with",
+            where=path,
+            remedy=f"name one of {', '.join(COMPARED)}",
+        )
+    table = read_survey(survey, Path(path), neighbours=neighbours)
+    quality = np.full(len(table), np.nan) if table.quality is None else table.quality
+    best = table.take(best_rows(table.source_id, quality, table.source_id > 0))
+    labels, factors = best.labels, dict(inflation or {})
+    if labels is None:
+        raise InputError(f"survey {survey!r} has no labels", where=path)
+    for name, factor in factors.items():
+        if name not in labels.names or not (np.isfinite(factor) and factor > 0):
+            raise InputError(
+                f"errors of {name!r} cannot be multiplied by {factor:g}",
+                where=path,
+                remedy=f"give a positive factor for one of {', '.join(labels.names)}",
+            )
+    multiplied = labels.errors * [factors.get(name, 1.0) for name in labels.names]
+    return ReferenceSurvey(
+        survey, SPECTROSCOPIC[survey].title, best.where, best.source_id,
+        replace(labels, errors=multiplied), best.columns, factors, best.notes,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SurveyComparison:
+    """What :func:`compare_with_survey` found.
+
+    Attributes
+    ----------
+    survey
+        Of the N stars.
+    validation
+        Predictions scored with the survey's labels as truth.
+    known, known_scores
+        By label, the survey as if it were a prediction of the stars' known labels, and its
+        scores; None or empty where they have none.
+    differences
+        ``differences[axis][label]``: bias and scatter of prediction minus survey in bins of
+        luminosity and extinction, where these are known.
+    axes
+        Luminosity and extinction [N] themselves.
+    """
+
+    survey: ReferenceSurvey
+    validation: Validation
+    known: Mapping[str, LabelSample] | None
+    known_scores: Mapping[str, Scores]
+    differences: Mapping[str, Mapping[str, tuple[Bin, ...]]]
+    axes: Mapping[str, Array]
+
+
+def compare_with_survey(
+    prediction: Prediction,
+    survey: ReferenceSurvey,
+    known: Labels | None = None,
+    photometry: Photometry | None = None,
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+) -> SurveyComparison:
+    """Score predictions of N stars against a survey of them, and the survey against known labels.
+
+    Parameters
+    ----------
+    prediction, survey
+        Of the same N stars.
+    known
+        Labels [N] of the kind the model learnt, or None.
+    photometry
+        Of the stars [N]: G and parallax give a luminosity where the survey has none.
+    resamples, seed
+        Of the bootstrap.
+
+    Raises
+    ------
+    InputError
+        If no star has both a prediction and a label of the survey.
+    """
+    bootstrap: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    with located(survey.where):
+        validation = score_prediction(
+            prediction, survey.labels, selection_text=f"stars in {survey.title}",
+            resamples=resamples, seed=seed,
+        )  # fmt: skip
+    samples = None if known is None else _survey_to_survey(survey.labels, known, validation.names)
+    axes = _luminosity_and_extinction(survey, photometry)
+    return SurveyComparison(
+        survey,
+        validation,
+        samples,
+        scores_by_label(samples or {}, **bootstrap),
+        {
+            axis: {
+                name: binned(values, sample, pairwise(AXES[axis][1]), **bootstrap)
+                for name, sample in validation.samples.items()
+            }
+            for axis, values in axes.items()
+        },
+        axes,
+    )
+
+
+def _survey_to_survey(
+    survey: Labels, known: Labels, names: Sequence[str]
+) -> dict[str, LabelSample]:
+    """The survey as if it predicted the known labels."""
+    samples = {}
+    for name in (name for name in names if name in known.names):
+        theirs, ours = survey.select([name]), known.select([name])
+        rows = np.flatnonzero(np.isfinite(theirs.values[:, 0]) & np.isfinite(ours.values[:, 0]))
+        if len(rows) >= MIN_COMMON:
+            error = theirs.errors[rows, 0]
+            samples[name] = LabelSample(
+                rows, ours.values[rows, 0], theirs.values[rows, 0], error, 2 * error,
+                ours.errors[rows, 0],
+            )  # fmt: skip
+    return samples
+
+
+def _luminosity_and_extinction(
+    survey: ReferenceSurvey, photometry: Photometry | None
+) -> dict[str, Array]:
+    """M_G and A_G [N] as far as anyone knows them; axes without a single star left out."""
+    extinction = survey.context.get("ag_gspphot")
+    absolute = survey.context.get("mg_gspphot")
+    if absolute is None and photometry is not None:
+        g, _ = photometry.column("phot_g_mean_mag")
+        parallax, error = photometry.column("parallax")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            good = parallax > PARALLAX_SNR * error
+            absolute = np.where(good, g + 5 * np.log10(np.where(good, parallax, 1.0)) - 10, np.nan)
+        if extinction is not None:
+            absolute = absolute - extinction
+    found = dict(zip(AXES, (absolute, extinction), strict=True))
+    return {
+        axis: values
+        for axis, values in found.items()
+        if values is not None and np.isfinite(values).any()
+    }
+
+
+def survey_finding(comparison: SurveyComparison) -> Finding:
+    """The model against the survey, the survey against known labels, and what differences go with.
+
+    FS24, tables 2 and 3, figures 2-4, and section 4.3.
+    """
+    survey, validation = comparison.survey, comparison.validation
+    factors = ", ".join(f"{name} x {factor:g}" for name, factor in survey.inflation.items())
+    title = survey.title + (f", errors of {factors}" if factors else ", errors as published")
+    errors = error_scores(validation, title)
+    text = [
+        f"{survey.title}: {validation.n:,} stars of {survey.where} have a prediction and a "
+        "label there. Its errors are included in z."
+    ]
+    if comparison.known is not None:
+        text.append(
+            "The survey beside the labels known of the same stars says how far two surveys "
+            "agree at all."
+        )
+    caption = (
+        f"The model against {survey.name} (as table 2 of Fallows & Sanders 2024); residuals are "
+        "prediction minus survey"
+    )
+    tables = [
+        paper_table(caption, paper_scores(validation), TABLE_2.get(survey.name, {})),
+        _scores_table(comparison),
+        *(_differences_table(comparison, axis) for axis in comparison.differences),
+        errors_table(validation, errors),
+    ]
+    if survey.notes:
+        tables.append(ReportTable("Notes", [""], [[note] for note in survey.notes]))
+    metrics: dict[str, Any] = {
+        "survey": survey.name,
+        "title": survey.title,
+        "table": survey.where,
+        "inflation": survey.inflation,
+        "notes": survey.notes,
+        **validation.groups["all"].to_dict(),
+        "unflagged": validation.groups["unflagged"].to_dict(),
+        "survey_to_survey": comparison.known_scores,
+        "differences": {
+            axis: {
+                name: [{"low": b.low, "high": b.high, **b.scores.to_dict()} for b in row]
+                for name, row in by_label.items()
+            }
+            for axis, by_label in comparison.differences.items()
+        },
+    }
+    section = Section(
+        "against", f"Against {survey.name}", text, tables, list(_pictures(comparison))
+    )
+    return Finding({"against": metrics, "table_3": errors}, _text(comparison), section)
+
+
+def _text(comparison: SurveyComparison) -> str:
+    """For the terminal: the scores, and those of the survey against known labels."""
+    survey, validation = comparison.survey, comparison.validation
+    lines = [f"{survey.title}, {counted(validation.n, 'star')} in common:"]
+    if comparison.known is not None:
+        lines.append(scores_text(validation))
+    for name, scores in comparison.known_scores.items():
+        words = ", ".join(f"{key} {format_score(scores, key, '+-')}" for key in ("bias", "rmse"))
+        lines.append(
+            f"{survey.name} minus known labels, {with_unit(name)}: {words} (N = {scores.n})"
+        )
+    return "\n".join([*lines, *(f"note: {note}" for note in survey.notes)])
+
+
+def _scores_table(comparison: SurveyComparison) -> ReportTable:
+    """Model against survey, and survey against known labels, score by score."""
+    names, survey = comparison.validation.names, comparison.survey.name
+    sides = {f"model - {survey}": comparison.validation.labels}
+    if comparison.known_scores:
+        sides[f"{survey} - known"] = comparison.known_scores
+    rows = []
+    for title, scores in sides.items():
+        rows.append([f"{title}: N", *(f"{scores[n].n:,}" if n in scores else "-" for n in names)])
+        rows += [
+            [
+                f"{title}: {key.replace('_', ' ')}",
+                *(format_score(scores[n], key) if n in scores else "-" for n in names),
+            ]
+            for key in SHOWN
+        ]
+    return ReportTable("Scores; ± is the bootstrap error", ["", *map(with_unit, names)], rows)
+
+
+def _differences_table(comparison: SurveyComparison, axis: str) -> ReportTable:
+    """Median difference from the survey, and its scatter, in bins along one axis."""
+    by_label = comparison.differences[axis]
+    title, edges = AXES[axis]
+    lookup = {(n, one.low): one for n, row in by_label.items() for one in row}
+    rows = []
+    for low, high in pairwise(edges):
+        here = {n: lookup[n, low].scores for n in by_label if (n, low) in lookup}
+        if here:
+            cells = [
+                format_score(here[n], key) if n in here else "-"
+                for n in by_label
+                for key in ("bias", "robust")
+            ]
+            most = max(scores.n for scores in here.values())
+            rows.append([f"{low:g} to {high:g}", f"{most:,}", *cells])
+    header = [title, "N"]
+    for name in by_label:
+        header += [f"{with_unit(name)}: bias", "robust"]
+    return ReportTable(f"Model minus {comparison.survey.name} by {title}", header, rows)
+
+
+def _pictures(comparison: SurveyComparison) -> list[Picture]:
+    survey, validation = comparison.survey.name, comparison.validation
+    names, known = validation.names, comparison.known
+    columns = [(survey, "model", validation.column("truth"), validation.column("predicted"))]
+    caption = "Density of stars on a logarithmic scale; the line is one to one."
+    if known is not None:
+        x, y = (
+            filled_columns(
+                {n: getattr(known[n], what) if n in known else np.empty(0) for n in names}
+            )
+            for what in ("truth", "predicted")
+        )
+        columns.append(("known", survey, x, y))
+        caption += " Left, the model against the survey; right, the survey against known labels."
+    pictures = [
+        Picture(
+            "against",
+            partial(figures.side_by_side, names, columns),
+            f"Model and {survey}",
+            f"{caption} As figures 2 to 4 of Fallows & Sanders (2024).",
+        )
+    ]
+    if comparison.axes:
+        along = {AXES[axis][0]: x[validation.rows] for axis, x in comparison.axes.items()}
+        residuals = validation.column("residual")
+        pictures.append(
+            Picture(
+                "differences",
+                partial(figures.differences_along, names, along, residuals, "difference in"),
+                f"Differences from {survey}",
+                f"Model minus {survey} against luminosity and extinction, with running median "
+                "(solid) and 16-84 % range (dashed).",
+            )
+        )
+    return pictures
