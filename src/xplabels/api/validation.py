@@ -187,7 +187,7 @@ def validate(
         signal_to_noise,
         slopes_by_snr,
     )
-    from xplabels.validation.surveys import compare_with_survey, survey_finding
+    from xplabels.validation.surveys import survey_finding
 
     given, labelled_by = stars, None
     if compare_survey is not None:
@@ -244,8 +244,7 @@ def validate(
         found.append(shrinkage_finding(trend))
     if compare_survey is not None:
         known = labels if labelled_by is None else None
-        comparison = compare_with_survey(prediction, compare_survey, known, stars.photometry)
-        found.append(survey_finding(comparison))
+        found.append(survey_finding(prediction, compare_survey, known, stars.photometry))
     if cuts := _cut_flow(stars):
         found.append(flow_finding(cuts))
     if compare_model is not None:

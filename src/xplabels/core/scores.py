@@ -222,6 +222,11 @@ class Bin:
     different: int
 
     @property
+    def middle(self) -> float:
+        """Of its edges."""
+        return (self.low + self.high) / 2
+
+    @property
     def counted(self) -> str:
         """How many stars, and how many rows show them if these are more.
 

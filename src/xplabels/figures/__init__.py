@@ -1,4 +1,4 @@
-"""Arrays in, matplotlib figures out: the figures of FS24 that judge a prediction.
+"""Arrays in, matplotlib figures out: the figures of FS24 that a prediction is judged by.
 
 No pyplot, so no global state: every function returns a :class:`matplotlib.figure.Figure`. Arrays
 of several labels are [N, K] in the order of ``names``; NaN is left out. Colours are Okabe & Ito's.
@@ -19,6 +19,8 @@ from xplabels.core.labels import LABELS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+
+    from xplabels.core.scores import Bin
 
 Array = NDArray[np.float64]
 P = ParamSpec("P")
@@ -78,8 +80,7 @@ def axis_title(name: str, prefix: str = "") -> str:
 @styled
 def comparison(names: Sequence[str], truth: Array, predicted: Array) -> Figure:
     """Prediction against truth, with residuals below, for each label (FS24, fig. 1)."""
-    columns = min(len(names), 3 if len(names) in (3, 5, 6) else 2)
-    rows = -(-len(names) // columns)
+    rows, columns = _grid(len(names))
     figure = new_figure(3.9 * columns, 4.3 * rows)
     cells = figure.subfigures(rows, columns, squeeze=False).ravel()
     for k, name in enumerate(names):
@@ -91,7 +92,7 @@ def _compare_one(cell: SubFigure, name: str, truth: Array, predicted: Array) -> 
     known = np.isfinite(truth) & np.isfinite(predicted)
     x, y = truth[known], predicted[known]
     upper, lower = cell.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-    upper.set_title(f"{LABELS[name].symbol}, N = {len(x):,}", loc="left")
+    upper.set_title(_counted(name, len(x)), loc="left")
     upper.set_ylabel(axis_title(name, "predicted "))
     lower.set_xlabel(axis_title(name, "known "))
     lower.set_ylabel("pred. $-$ known")
@@ -99,23 +100,13 @@ def _compare_one(cell: SubFigure, name: str, truth: Array, predicted: Array) -> 
         return
     low, high = limits_of(np.concatenate([x, y]))
     half = max(float(np.percentile(np.abs(y - x), 99.5)), 1e-9)
-    hexes = upper.hexbin(
-        x, y, gridsize=70, bins="log", mincnt=1, cmap=DENSITY, extent=(low, high, low, high),
-        linewidths=0,
-    )  # fmt: skip
-    lower.hexbin(
-        x, y - x, gridsize=(70, 22), bins="log", mincnt=1, cmap=DENSITY,
-        extent=(low, high, -half, half), linewidths=0,
-    )  # fmt: skip
+    _density(upper, x, y, (low, high), (low, high), 70)
+    _density(lower, x, y - x, (low, high), (-half, half), (70, 22))
     upper.plot([low, high], [low, high], color=LINE, linewidth=1.0)
-    lower.axhline(0, color=LINE, linewidth=1.0)
-    centres, (p16, p50, p84) = running(x, y - x, edges_of(x, 24), (16, 50, 84))
-    lower.plot(centres, p50, color=TOTAL, linewidth=1.4)
-    for edge in (p16, p84):
-        lower.plot(centres, edge, color=TOTAL, linewidth=1.0, linestyle="--")
+    _running_lines(lower, x, y - x, 24)
     upper.set(xlim=(low, high), ylim=(low, high))
     lower.set_ylim(-half, half)
-    cell.colorbar(hexes, ax=upper, label="stars per cell", pad=0.02, aspect=30)
+    cell.colorbar(upper.collections[0], ax=upper, label="stars per cell", pad=0.02, aspect=30)
 
 
 @styled
@@ -190,8 +181,7 @@ def errors_along(
     background
         [M, K] (or [M] with ``along``): its histogram stands behind, e.g. the training set's.
     """
-    columns = min(len(names), 3 if len(names) in (3, 5, 6) else 2)
-    rows = -(-len(names) // columns)
+    rows, columns = _grid(len(names))
     figure = new_figure(4.3 * columns, 2.9 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for k, name in enumerate(names):
@@ -205,7 +195,7 @@ def errors_along(
         ax.set_xlabel(axis_title(along) if along else axis_title(name + "_predicted"))
         ax.set_ylabel(axis_title(name, "error of "))
         shown = np.isfinite(values) & np.isfinite(total[:, k])
-        ax.set_title(f"{LABELS[name].symbol}, N = {int(shown.sum()):,}", loc="left")
+        ax.set_title(_counted(name, shown.sum()), loc="left")
     for ax in panels[len(names) :]:
         ax.set_axis_off()
     _legend_below(figure, panels[0], background_title if background is not None else None)
@@ -280,27 +270,18 @@ def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -
     """
     figure = new_figure(9.0, 4.0)
     left, right = figure.subplots(1, 2)
-    levels = np.linspace(0.01, 0.99, 99)
-    counts = [int(np.isfinite(pit[:, k]).sum()) for k in range(len(names))]
-    least = max(min(counts, default=1), 1)
-    band = 1.96 * np.sqrt(levels * (1 - levels) / least)
-    left.fill_between(100 * levels, -100 * band, 100 * band, color="0.9", linewidth=0)
-    left.axhline(0, color="0.4", linewidth=0.8)
+    columns = [column[np.isfinite(column)] for column in pit.T]
+    titles = [_counted(name, len(values)) for name, values in zip(names, columns, strict=True)]
+    _coverage(left, titles, [np.abs(2 * values - 1) for values in columns], margin)
     bins = np.linspace(0, 1, 21)
-    wide = 1.96 * np.sqrt(19 / least)
+    wide = 1.96 * np.sqrt(19 / max(min(map(len, columns), default=1), 1))
     right.fill_between([0, 1], 1 - wide, 1 + wide, color="0.9", linewidth=0)
     right.axhline(1, color="0.4", linewidth=0.8)
-    for k, name in enumerate(names):
-        values = pit[np.isfinite(pit[:, k]), k]
-        if not len(values):
-            continue
-        inside = np.searchsorted(np.sort(np.abs(2 * values - 1)), levels, side="right")
-        colour, label = CYCLE[k % 6], f"{LABELS[name].symbol}, N = {len(values):,}"
-        left.plot(100 * levels, 100 * (inside / len(values) - levels), color=colour, label=label)
-        density = np.histogram(values, bins)[0] * 20 / len(values)
-        right.stairs(density, bins, color=colour, linewidth=1.3, baseline=None)
+    for k, values in enumerate(columns):
+        if len(values):
+            density = np.histogram(values, bins)[0] * 20 / len(values)
+            right.stairs(density, bins, color=CYCLE[k % 6], linewidth=1.3, baseline=None)
     for level, text in ((predictive.LEVEL_68, "68.3 %"), (predictive.LEVEL_95, "95.4 %")):
-        left.errorbar(100 * level, 0, 100 * margin, color="0.25", capsize=4, linewidth=1.2)
         left.annotate(
             text, (100 * level, 100 * margin), fontsize=7, color="0.35",
             xytext=(0, 4), textcoords="offset points", ha="center", va="bottom",
@@ -310,40 +291,71 @@ def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -
     left.set(xlim=(0, 100), ylim=(-reach, reach), title="Coverage of central intervals")
     right.set(xlabel="PIT", ylabel="density", xlim=(0, 1), title="Probability integral transform")
     right.set_ylim(0, max(2.0, right.get_ylim()[1]))
-    handles, titles = left.get_legend_handles_labels()
-    figure.legend(handles, titles, loc="outside lower center", ncols=max(len(handles), 1))
+    _legend_below(figure, left, columns=len(names))
     return figure
 
 
 @styled
-def coverage_by_bins(
-    names: Sequence[str],
-    bins: Mapping[str, Sequence[tuple[Array, Array, Array, Array]]],
-    level: float = predictive.LEVEL_68,
-) -> Figure:
-    """Coverage of the 68.3 % interval in bins, one panel an axis, with the tolerance behind.
+def joint_curve(content: Array, margin: float) -> Figure:
+    """Observed minus stated share of the stars inside the ellipsoids, at every level.
 
-    ``bins[axis]`` holds per label (edges [B, 2], coverage [B], tolerance [B], stars [B]); bins
-    that are not judged should be left out by the caller.
+    ``content`` [N]: probability inside the ellipsoid through a star's true labels; band and bars
+    as in :func:`calibration_curve`.
+    """
+    figure = new_figure(5.2, 3.6)
+    ax: Axes = figure.subplots()
+    _coverage(ax, [""], [content], margin)
+    ax.set(xlabel="stated level [%]", ylabel="observed $-$ stated share [points]", xlim=(0, 100))
+    ax.set_title(f"N = {len(content):,}", loc="left")
+    return figure
+
+
+def _coverage(ax: Axes, titles: Sequence[str], contents: Sequence[Array], margin: float) -> None:
+    """Observed minus stated share of the stars with ``content`` [N] below each level."""
+    levels = np.linspace(0.01, 0.99, 99)
+    least = max(min(map(len, contents), default=1), 1)
+    band = 1.96 * np.sqrt(levels * (1 - levels) / least)
+    ax.fill_between(100 * levels, -100 * band, 100 * band, color="0.9", linewidth=0)
+    ax.axhline(0, color="0.4", linewidth=0.8)
+    for k, (title, content) in enumerate(zip(titles, contents, strict=True)):
+        if len(content):
+            inside = np.searchsorted(np.sort(content), levels, side="right") / len(content)
+            ax.plot(100 * levels, 100 * (inside - levels), color=CYCLE[k % 6], label=title)
+    for level in (predictive.LEVEL_68, predictive.LEVEL_95):
+        ax.errorbar(100 * level, 0, 100 * margin, color="0.25", capsize=4, linewidth=1.2)
+
+
+@styled
+def coverage_by_bins(
+    names: Sequence[str], bins: Mapping[str, Mapping[str, Sequence[Bin]]], margin: float = 1.0
+) -> Figure:
+    """Coverage of the 68.3 % interval in bins, one panel for each axis, the tolerance behind.
+
+    ``bins[axis][label]``; those that are not judged should be left out by the caller.
     """
     columns = min(len(bins), 3)
     rows = -(-len(bins) // columns)
+    level = 100 * predictive.LEVEL_68
     figure = new_figure(3.9 * columns, 3.1 * rows + 0.3)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for ax, (axis, by_label) in zip(panels, bins.items(), strict=False):
-        edges, _, tolerance, stars = max(by_label, key=lambda one: len(one[0]))
+        most = max(by_label.values(), key=len)
+        tolerance = np.array([100 * one.tolerance(margin) for one in most])
         ax.bar(
-            edges.mean(axis=1), 200 * tolerance, np.diff(edges, axis=1)[:, 0],
-            bottom=100 * (level - tolerance), color="0.9", label="tolerance",
+            [one.middle for one in most], 2 * tolerance, [one.high - one.low for one in most],
+            bottom=level - tolerance, color="0.9", label="tolerance",
         )  # fmt: skip
-        ax.axhline(100 * level, color="0.4", linewidth=0.8)
-        for k, (name, one) in enumerate(zip(names, by_label, strict=True)):
+        ax.axhline(level, color="0.4", linewidth=0.8)
+        for k, name in enumerate(names):
+            row = by_label[name]
             ax.plot(
-                one[0].mean(axis=1), 100 * one[1], color=CYCLE[k % 6], marker=MARKERS[k % 6],
-                markersize=4, linewidth=1.0, label=LABELS[name].symbol,
+                [one.middle for one in row], [100 * one.scores["coverage_68"] for one in row],
+                color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0,
+                label=LABELS[name].symbol,
             )  # fmt: skip
         ax.set_xlabel(axis_title(axis))
-        ax.set_title(f"N = {int(stars.sum()):,} in {len(edges)} bins", loc="left")
+        stars = sum(one.scores.n for one in most)
+        ax.set_title(f"N = {stars:,} in {len(most)} bins", loc="left")
     for ax in panels[::columns]:
         ax.set_ylabel("inside the 68.3 % interval [%]")
     for ax in panels[len(bins) :]:
@@ -376,7 +388,7 @@ def side_by_side(names: Sequence[str], columns: Sequence[Pair]) -> Figure:
                 xlim=(low, high), ylim=(low, high),
                 xlabel=axis_title(name, f"{of_x} "), ylabel=axis_title(name, f"{of_y} "),
             )  # fmt: skip
-            ax.set_title(f"{LABELS[name].symbol}, N = {int(known.sum()):,}", loc="left")
+            ax.set_title(_counted(name, known.sum()), loc="left")
     return figure
 
 
@@ -391,17 +403,13 @@ def differences_along(
         for ax, (title, x) in zip(panels[k], axes.items(), strict=True):
             known = np.isfinite(x) & np.isfinite(difference[:, k])
             ax.set(xlabel=title)
-            ax.set_title(f"{LABELS[name].symbol}, N = {int(known.sum()):,}", loc="left")
+            ax.set_title(_counted(name, known.sum()), loc="left")
             if not known.any():
                 continue
             here, y = x[known], difference[known, k]
             half = max(float(np.percentile(np.abs(difference[known, k]), 99)), 1e-9)
             _density(ax, here, y, limits_of(here), (-half, half))
-            ax.axhline(0, color=LINE, linewidth=1.0)
-            centres, (p16, p50, p84) = running(here, y, edges_of(here, 14), (16, 50, 84))
-            ax.plot(centres, p50, color=TOTAL, linewidth=1.4)
-            for edge in (p16, p84):
-                ax.plot(centres, edge, color=TOTAL, linewidth=1.0, linestyle="--")
+            _running_lines(ax, here, y, 14)
         panels[k][0].set_ylabel(axis_title(name, f"{words} "))
     return figure
 
@@ -435,28 +443,6 @@ def planes(pairs: Sequence[tuple[str, str]], columns: Mapping[str, Mapping[str, 
 
 
 @styled
-def joint_curve(content: Array, margin: float) -> Figure:
-    """Observed minus stated share of the stars inside the ellipsoids, at every level.
-
-    ``content`` [N]: probability inside the ellipsoid through a star's true labels; grey holds 95 %
-    of right predictions (binomial), bars the ``margin`` at 68.3 and 95.4 %.
-    """
-    figure = new_figure(5.2, 3.6)
-    ax: Axes = figure.subplots()
-    levels = np.linspace(0.01, 0.99, 99)
-    band = 1.96 * np.sqrt(levels * (1 - levels) / max(len(content), 1))
-    ax.fill_between(100 * levels, -100 * band, 100 * band, color="0.9", linewidth=0)
-    ax.axhline(0, color="0.4", linewidth=0.8)
-    inside = np.searchsorted(np.sort(content), levels, side="right") / max(len(content), 1)
-    ax.plot(100 * levels, 100 * (inside - levels), color=ACCENT, linewidth=1.6)
-    for level in (predictive.LEVEL_68, predictive.LEVEL_95):
-        ax.errorbar(100 * level, 0, 100 * margin, color="0.25", capsize=4, linewidth=1.2)
-    ax.set(xlabel="stated level [%]", ylabel="observed $-$ stated share [points]", xlim=(0, 100))
-    ax.set_title(f"N = {len(content):,}", loc="left")
-    return figure
-
-
-@styled
 def slopes(names: Sequence[str], along: str, x: Array, slope: Array, error: Array) -> Figure:
     """Slope of prediction on truth [B, K] in bins at ``x`` [B], with bootstrap errors."""
     figure = new_figure(6.4, 3.6)
@@ -474,14 +460,39 @@ def slopes(names: Sequence[str], along: str, x: Array, slope: Array, error: Arra
     return figure
 
 
+def _counted(name: str, stars: int) -> str:
+    return f"{LABELS[name].symbol}, N = {stars:,}"
+
+
+def _grid(panels: int) -> tuple[int, int]:
+    """Rows and columns for as many panels."""
+    columns = min(panels, 3 if panels in (3, 5, 6) else 2)
+    return -(-panels // columns), columns
+
+
 def _density(
-    ax: Axes, x: Array, y: Array, x_range: tuple[float, float], y_range: tuple[float, float]
+    ax: Axes,
+    x: Array,
+    y: Array,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    cells: int | tuple[int, int] = 55,
 ) -> None:
+    """Density of stars on a logarithmic scale."""
     if len(x):
         ax.hexbin(
-            x, y, gridsize=55, bins="log", mincnt=1, cmap=DENSITY, extent=(*x_range, *y_range),
+            x, y, gridsize=cells, bins="log", mincnt=1, cmap=DENSITY, extent=(*x_range, *y_range),
             linewidths=0,
         )  # fmt: skip
+
+
+def _running_lines(ax: Axes, x: Array, y: Array, bins: int) -> None:
+    """Zero, the running median and 16-84 % range."""
+    ax.axhline(0, color=LINE, linewidth=1.0)
+    centres, (p16, p50, p84) = running(x, y, edges_of(x, bins), (16, 50, 84))
+    ax.plot(centres, p50, color=TOTAL, linewidth=1.4)
+    for edge in (p16, p84):
+        ax.plot(centres, edge, color=TOTAL, linewidth=1.0, linestyle="--")
 
 
 def running(
@@ -520,11 +531,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def _legend_below(figure: Figure, ax: Axes, background: str | None = None) -> None:
+def _legend_below(
+    figure: Figure, ax: Axes, background: str | None = None, columns: int = 5
+) -> None:
     from matplotlib.patches import Patch
 
     handles, titles = ax.get_legend_handles_labels()
     if background:
         handles.append(Patch(color=BACKGROUND))
         titles.append(background)
-    figure.legend(handles, titles, loc="outside lower center", ncols=min(len(handles), 5))
+    columns = max(min(len(handles), columns), 1)
+    figure.legend(handles, titles, loc="outside lower center", ncols=columns)

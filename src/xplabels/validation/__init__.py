@@ -104,7 +104,7 @@ class Validation:
         return self.groups["all"].labels
 
     @property
-    def bootstrap(self) -> dict[str, int]:
+    def bootstrap(self) -> dict[str, Any]:
         """Resamples and seed."""
         return {"resamples": self.resamples, "seed": self.seed}
 

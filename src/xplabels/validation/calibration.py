@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import numpy as np
-
 from xplabels import figures
 from xplabels.calibration.joint import JOINT_MARGIN
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.errors import counted
 from xplabels.core.labels import LABELS
-from xplabels.core.scores import BIN_SIGMAS, BIN_STARS, Array, Bin
+from xplabels.core.scores import BIN_SIGMAS, BIN_STARS, Bin
 from xplabels.validation import PREDICTED, Validation
 from xplabels.validation.finding import (
     Cell,
@@ -158,11 +156,16 @@ def calibration_finding(validation: Validation) -> Finding:
             "logarithmic scale below.",
         ),
     ]
-    if shown := _drawn_bins(validation):
+    shown = {
+        axis: {n: [one for one in row if one.judged] for n, row in validation.bins[axis].items()}
+        for axis in dict.fromkeys((*JUDGED_AXES, *CHOSEN_AXES))
+        if any(judged_bins(validation, [axis]))
+    }
+    if shown:
         pictures.append(
             Picture(
                 "coverage_bins",
-                partial(figures.coverage_by_bins, names, shown),
+                partial(figures.coverage_by_bins, names, shown, margin),
                 "Coverage in bins",
                 f"Bins of at least {BIN_STARS} stars; grey: tolerance.",
             )
@@ -266,25 +269,6 @@ def _bin_metrics(one: Bin, margin: float) -> dict[str, object]:
         "different": one.different,
         "within": one.within(margin),
     }
-
-
-def _drawn_bins(validation: Validation) -> dict[str, list[tuple[Array, Array, Array, Array]]]:
-    """Edges [B, 2], coverage, tolerance and stars [B] of the judged bins, by axis and label."""
-    found = {}
-    for axis in dict.fromkeys((*JUDGED_AXES, *CHOSEN_AXES)):
-        bins = list(judged_bins(validation, [axis]))
-        if bins:
-            rows = [[one for _, n, one in bins if n == name] for name in validation.names]
-            found[axis] = [
-                (
-                    np.array([(one.low, one.high) for one in row]).reshape(-1, 2),
-                    np.array([one.scores["coverage_68"] for one in row]),
-                    np.array([one.tolerance(validation.margin) for one in row]),
-                    np.array([one.scores.n for one in row]),
-                )
-                for row in rows
-            ]
-    return found
 
 
 def _axis_title(axis: str) -> str:

@@ -174,35 +174,7 @@ def open_survey(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class SurveyComparison:
-    """What :func:`compare_with_survey` found.
-
-    Attributes
-    ----------
-    survey
-        Of the N stars.
-    validation
-        Predictions scored with the survey's labels as truth.
-    known, known_scores
-        By label, the survey as if it were a prediction of the stars' known labels, and its
-        scores; None or empty where they have none.
-    differences
-        ``differences[axis][label]``: bias and scatter of prediction minus survey in bins of
-        luminosity and extinction, where these are known.
-    axes
-        Luminosity and extinction [N] themselves.
-    """
-
-    survey: ReferenceSurvey
-    validation: Validation
-    known: Mapping[str, LabelSample] | None
-    known_scores: Mapping[str, Scores]
-    differences: Mapping[str, Mapping[str, tuple[Bin, ...]]]
-    axes: Mapping[str, Array]
-
-
-def compare_with_survey(
+def survey_finding(
     prediction: Prediction,
     survey: ReferenceSurvey,
     known: Labels | None = None,
@@ -210,8 +182,10 @@ def compare_with_survey(
     *,
     resamples: int = 200,
     seed: int = 0,
-) -> SurveyComparison:
-    """Score predictions of N stars against a survey of them, and the survey against known labels.
+) -> Finding:
+    """The model against a survey, the survey against known labels, and what differences go with.
+
+    FS24, tables 2 and 3, figures 2-4, and section 4.3.
 
     Parameters
     ----------
@@ -229,28 +203,90 @@ def compare_with_survey(
     InputError
         If no star has both a prediction and a label of the survey.
     """
-    bootstrap: dict[str, Any] = {"resamples": resamples, "seed": seed}
     with located(survey.where):
         validation = score_prediction(
             prediction, survey.labels, selection_text=f"stars in {survey.title}",
             resamples=resamples, seed=seed,
         )  # fmt: skip
-    samples = None if known is None else _survey_to_survey(survey.labels, known, validation.names)
+    known_samples = None
+    if known is not None:
+        known_samples = _survey_to_survey(survey.labels, known, validation.names)
+    known_scores = scores_by_label(known_samples or {}, **validation.bootstrap)
     axes = _luminosity_and_extinction(survey, photometry)
-    return SurveyComparison(
-        survey,
-        validation,
-        samples,
-        scores_by_label(samples or {}, **bootstrap),
-        {
+    differences = {
+        axis: {
+            name: binned(values, sample, pairwise(AXES[axis][1]), **validation.bootstrap)
+            for name, sample in validation.samples.items()
+        }
+        for axis, values in axes.items()
+    }
+    factors = ", ".join(f"{name} x {factor:g}" for name, factor in survey.inflation.items())
+    title = survey.title + (f", errors of {factors}" if factors else ", errors as published")
+    errors = error_scores(validation, title)
+    metrics: dict[str, Any] = {
+        "survey": survey.name,
+        "title": survey.title,
+        "table": survey.where,
+        "inflation": survey.inflation,
+        "notes": survey.notes,
+        **validation.groups["all"].to_dict(),
+        "unflagged": validation.groups["unflagged"].to_dict(),
+        "survey_to_survey": known_scores,
+        "differences": {
             axis: {
-                name: binned(values, sample, pairwise(AXES[axis][1]), **bootstrap)
-                for name, sample in validation.samples.items()
+                name: [{"low": b.low, "high": b.high, **b.scores.to_dict()} for b in row]
+                for name, row in by_label.items()
             }
-            for axis, values in axes.items()
+            for axis, by_label in differences.items()
         },
-        axes,
+    }
+    lines = [f"{survey.title}, {counted(validation.n, 'star')} in common:"]
+    if known is not None:
+        lines.append(scores_text(validation))
+    for name, scores in known_scores.items():
+        words = ", ".join(f"{key} {format_score(scores, key, '+-')}" for key in ("bias", "rmse"))
+        lines.append(
+            f"{survey.name} minus known labels, {with_unit(name)}: {words} (N = {scores.n})"
+        )
+    lines += [f"note: {note}" for note in survey.notes]
+    text = [
+        f"{survey.title}: {validation.n:,} stars of {survey.where} have a prediction and a "
+        "label there. Its errors are included in z."
+    ]
+    if known is not None:
+        text.append(
+            "The survey beside the labels known of the same stars says how far two surveys "
+            "agree at all."
+        )
+    caption = (
+        f"The model against {survey.name} (as table 2 of Fallows & Sanders 2024); residuals are "
+        "prediction minus survey"
     )
+    tables = [
+        paper_table(caption, paper_scores(validation), TABLE_2.get(survey.name, {})),
+        _scores_table(survey.name, validation, known_scores),
+        *(_differences_table(survey.name, axis, rows) for axis, rows in differences.items()),
+        errors_table(validation, errors),
+    ]
+    if survey.notes:
+        tables.append(ReportTable("Notes", [""], [[note] for note in survey.notes]))
+    pictures = [_comparison_picture(survey.name, validation, known_samples)]
+    if axes:
+        along = {AXES[axis][0]: values[validation.rows] for axis, values in axes.items()}
+        residuals = validation.column("residual")
+        pictures.append(
+            Picture(
+                "differences",
+                partial(
+                    figures.differences_along, validation.names, along, residuals, "difference in"
+                ),
+                f"Differences from {survey.name}",
+                f"Model minus {survey.name} against luminosity and extinction, with running median "
+                "(solid) and 16-84 % range (dashed).",
+            )
+        )
+    section = Section("against", f"Against {survey.name}", text, tables, pictures)
+    return Finding({"against": metrics, "table_3": errors}, "\n".join(lines), section)
 
 
 def _survey_to_survey(
@@ -292,79 +328,14 @@ def _luminosity_and_extinction(
     }
 
 
-def survey_finding(comparison: SurveyComparison) -> Finding:
-    """The model against the survey, the survey against known labels, and what differences go with.
-
-    FS24, tables 2 and 3, figures 2-4, and section 4.3.
-    """
-    survey, validation = comparison.survey, comparison.validation
-    factors = ", ".join(f"{name} x {factor:g}" for name, factor in survey.inflation.items())
-    title = survey.title + (f", errors of {factors}" if factors else ", errors as published")
-    errors = error_scores(validation, title)
-    text = [
-        f"{survey.title}: {validation.n:,} stars of {survey.where} have a prediction and a "
-        "label there. Its errors are included in z."
-    ]
-    if comparison.known is not None:
-        text.append(
-            "The survey beside the labels known of the same stars says how far two surveys "
-            "agree at all."
-        )
-    caption = (
-        f"The model against {survey.name} (as table 2 of Fallows & Sanders 2024); residuals are "
-        "prediction minus survey"
-    )
-    tables = [
-        paper_table(caption, paper_scores(validation), TABLE_2.get(survey.name, {})),
-        _scores_table(comparison),
-        *(_differences_table(comparison, axis) for axis in comparison.differences),
-        errors_table(validation, errors),
-    ]
-    if survey.notes:
-        tables.append(ReportTable("Notes", [""], [[note] for note in survey.notes]))
-    metrics: dict[str, Any] = {
-        "survey": survey.name,
-        "title": survey.title,
-        "table": survey.where,
-        "inflation": survey.inflation,
-        "notes": survey.notes,
-        **validation.groups["all"].to_dict(),
-        "unflagged": validation.groups["unflagged"].to_dict(),
-        "survey_to_survey": comparison.known_scores,
-        "differences": {
-            axis: {
-                name: [{"low": b.low, "high": b.high, **b.scores.to_dict()} for b in row]
-                for name, row in by_label.items()
-            }
-            for axis, by_label in comparison.differences.items()
-        },
-    }
-    section = Section(
-        "against", f"Against {survey.name}", text, tables, list(_pictures(comparison))
-    )
-    return Finding({"against": metrics, "table_3": errors}, _text(comparison), section)
-
-
-def _text(comparison: SurveyComparison) -> str:
-    """For the terminal: the scores, and those of the survey against known labels."""
-    survey, validation = comparison.survey, comparison.validation
-    lines = [f"{survey.title}, {counted(validation.n, 'star')} in common:"]
-    if comparison.known is not None:
-        lines.append(scores_text(validation))
-    for name, scores in comparison.known_scores.items():
-        words = ", ".join(f"{key} {format_score(scores, key, '+-')}" for key in ("bias", "rmse"))
-        lines.append(
-            f"{survey.name} minus known labels, {with_unit(name)}: {words} (N = {scores.n})"
-        )
-    return "\n".join([*lines, *(f"note: {note}" for note in survey.notes)])
-
-
-def _scores_table(comparison: SurveyComparison) -> ReportTable:
+def _scores_table(
+    survey: str, validation: Validation, known_scores: Mapping[str, Scores]
+) -> ReportTable:
     """Model against survey, and survey against known labels, score by score."""
-    names, survey = comparison.validation.names, comparison.survey.name
-    sides = {f"model - {survey}": comparison.validation.labels}
-    if comparison.known_scores:
-        sides[f"{survey} - known"] = comparison.known_scores
+    names = validation.names
+    sides = {f"model - {survey}": validation.labels}
+    if known_scores:
+        sides[f"{survey} - known"] = known_scores
     rows = []
     for title, scores in sides.items():
         rows.append([f"{title}: N", *(f"{scores[n].n:,}" if n in scores else "-" for n in names)])
@@ -378,9 +349,10 @@ def _scores_table(comparison: SurveyComparison) -> ReportTable:
     return ReportTable("Scores; ± is the bootstrap error", ["", *map(with_unit, names)], rows)
 
 
-def _differences_table(comparison: SurveyComparison, axis: str) -> ReportTable:
+def _differences_table(
+    survey: str, axis: str, by_label: Mapping[str, tuple[Bin, ...]]
+) -> ReportTable:
     """Median difference from the survey, and its scatter, in bins along one axis."""
-    by_label = comparison.differences[axis]
     title, edges = AXES[axis]
     lookup = {(n, one.low): one for n, row in by_label.items() for one in row}
     rows = []
@@ -397,12 +369,13 @@ def _differences_table(comparison: SurveyComparison, axis: str) -> ReportTable:
     header = [title, "N"]
     for name in by_label:
         header += [f"{with_unit(name)}: bias", "robust"]
-    return ReportTable(f"Model minus {comparison.survey.name} by {title}", header, rows)
+    return ReportTable(f"Model minus {survey} by {title}", header, rows)
 
 
-def _pictures(comparison: SurveyComparison) -> list[Picture]:
-    survey, validation = comparison.survey.name, comparison.validation
-    names, known = validation.names, comparison.known
+def _comparison_picture(
+    survey: str, validation: Validation, known: Mapping[str, LabelSample] | None
+) -> Picture:
+    names = validation.names
     columns = [(survey, "model", validation.column("truth"), validation.column("predicted"))]
     caption = "Density of stars on a logarithmic scale; the line is one to one."
     if known is not None:
@@ -414,24 +387,9 @@ def _pictures(comparison: SurveyComparison) -> list[Picture]:
         )
         columns.append(("known", survey, x, y))
         caption += " Left, the model against the survey; right, the survey against known labels."
-    pictures = [
-        Picture(
-            "against",
-            partial(figures.side_by_side, names, columns),
-            f"Model and {survey}",
-            f"{caption} As figures 2 to 4 of Fallows & Sanders (2024).",
-        )
-    ]
-    if comparison.axes:
-        along = {AXES[axis][0]: x[validation.rows] for axis, x in comparison.axes.items()}
-        residuals = validation.column("residual")
-        pictures.append(
-            Picture(
-                "differences",
-                partial(figures.differences_along, names, along, residuals, "difference in"),
-                f"Differences from {survey}",
-                f"Model minus {survey} against luminosity and extinction, with running median "
-                "(solid) and 16-84 % range (dashed).",
-            )
-        )
-    return pictures
+    return Picture(
+        "against",
+        partial(figures.side_by_side, names, columns),
+        f"Model and {survey}",
+        f"{caption} As figures 2 to 4 of Fallows & Sanders (2024).",
+    )
