@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.core.stars import Stars
@@ -15,7 +12,7 @@ from xplabels.explain.explanation import Explanation, attention_metrics, label_c
 from xplabels.explain.inputs import known_extinction
 from xplabels.giants.emulator import Emulator
 from xplabels.model import Model
-from xplabels.validation.finding import Finding, Picture, ReportTable, Section
+from xplabels.validation.finding import Finding, Section
 
 ATTENTION_STARS = 4000
 """Attention is over so many of the stars compared, evenly taken from them, where there are more."""
@@ -44,52 +41,47 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     compared
         The stars of the report, over which the attention is taken.
     """
-    text: list[str] = []
-    pictures: list[Picture] = []
-    tables: list[ReportTable] = []
-    metrics: dict[str, object] = {}
-    section = Section("attention", "What the model looks at", text, tables, pictures)
+    section, metrics = Section("attention", "What the model looks at"), dict[str, object]()
     finding = Finding({"what it looks at": metrics}, section=section)
     step = max(1, -(-len(compared) // ATTENTION_STARS))
     try:
         seen = attention(model, compared[slice(None, None, step)])
     except InputError as error:
-        text.append(f"Nothing can be said of it here: {error}.")
+        section.paragraphs.append(f"Nothing can be said of it here: {error}.")
         return finding
-    text.append(f"Attention is over {int(seen.count[0]):,} of the stars compared.")
-    draw = partial(figures.attention_bars, seen)
-    pictures.append(Picture("attention", draw, "Attention to each input", ATTENTION_TEXT))
     metrics["attention"] = attention_metrics(seen)
+    section.paragraphs.append(f"Attention is over {int(seen.count[0]):,} of the stars compared.")
+    section.add_picture(
+        "attention", "Attention to each input", ATTENTION_TEXT, figures.attention_bars, seen
+    )
     try:
         wavelength, shown, flow = label_curves(
             model, everyone, extinction=known_extinction(everyone), emulator=_emulator()
         )
     except InputError as error:
-        text.append(f"No curves in wavelength: {error}.")
+        section.paragraphs.append(f"No curves in wavelength: {error}.")
         return finding
     found = Explanation(seen, wavelength, shown, flow).to_metrics()
     metrics |= {key: found[key] for key in ("selection", "attention", "correlations")}
-    text.append(
+    section.paragraphs.append(
         "Curves are of the red clump (table 5 of the paper) among all stars of the table, also "
         "those trained on, since they ask what the model does, not how well: "
         f"{'; '.join(flow)}."
     )
     for name, curves in shown.items():
-        draw = partial(figures.curves, name, wavelength, curves)
-        pictures.append(Picture(f"curves_{name}", draw, LABELS[name].description, CURVES_TEXT))
-    tables += [correlation_table(name, pairs) for name, pairs in found["correlations"].items()]
+        title = LABELS[name].description
+        section.add_picture(
+            f"curves_{name}", title, CURVES_TEXT, figures.curves, name, wavelength, curves
+        )
+    sides = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
+    for name, pairs in found["correlations"].items():
+        section.add_table(
+            f"Correlation of two curves of {LABELS[name].description}",
+            ["", *sides, "both"],
+            [[pair, *(f"{r[side]:.2f}" for side in (*SIDES, "both"))] for pair, r in pairs.items()],
+            folded=True,
+        )
     return finding
-
-
-def correlation_table(name: str, pairs: Mapping[str, Mapping[str, float]]) -> ReportTable:
-    """Correlations of each pair of a label's curves, on each side and both."""
-    titles = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
-    return ReportTable(
-        f"Correlation of two curves of {LABELS[name].description}",
-        ["", *titles, "both"],
-        [[pair, *(f"{r[side]:.2f}" for side in (*SIDES, "both"))] for pair, r in pairs.items()],
-        folded=True,
-    )
 
 
 def _emulator() -> Emulator | None:

@@ -80,7 +80,7 @@ def report_files(
         n=validation.n,
         headline=_headline(validation),
         verdict=verdict(validation),
-        findings=missed_margins(validation),
+        missed=missed_margins(validation),
     )
     metrics = json.dumps(metrics_of(findings), indent=1, allow_nan=False) + "\n"
     return {f"figures/{name}.png": image for name, image in images.items()} | {

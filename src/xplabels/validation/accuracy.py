@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,11 @@ from xplabels.validation import Validation
 from xplabels.validation.calibration import calibration_finding, joint_finding
 from xplabels.validation.finding import (
     Finding,
-    Picture,
-    ReportTable,
     Section,
     aligned,
     as_json,
     format_score,
-    mapping_table,
+    score_rows,
     with_unit,
 )
 from xplabels.validation.populations import paper_finding, planes_finding
@@ -63,27 +60,27 @@ def findings_of(
 
 def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Finding:
     """What was trained on what, and which stars are compared."""
+    section = Section("data", "What was trained on what")
+    text = f"{validation.n:,} stars with at least one known label: {validation.selection}."
+    if "data" in provenance:
+        text += f" Data: {as_json(provenance['data'])}."
+    if provenance.get("notes"):
+        text += f" Notes: {provenance['notes']}."
+    section.paragraphs.append(text)
+    meta = {key: value for key, value in validation.prediction.meta.items() if key != "NOTES"}
+    if meta:
+        section.add_mapping("The model", meta)
+    if isinstance(training := provenance.get("training"), Mapping):
+        section.add_mapping("Its training set", training)
     rows = []
     for name, sample in validation.samples.items():
         known = ["-"] * 3
         if len(sample):
             known = [f"{v:.5g}" for v in np.percentile(sample.truth, (0, 50, 100))]
         rows.append([with_unit(name), f"{len(sample):,}", *known])
-    flagged = [[name, f"{count:,}"] for name, count in validation.flags.items() if count]
-    meta = {key: value for key, value in validation.prediction.meta.items() if key != "NOTES"}
-    training = provenance.get("training")
-    tables = [mapping_table("The model", meta)] if meta else []
-    if isinstance(training, Mapping):
-        tables.append(mapping_table("Its training set", training))
-    header = ["label", "N", "lowest", "median", "highest known"]
-    tables.append(ReportTable("Stars compared", header, rows))
-    if flagged:
-        tables.append(ReportTable("Flags among them", ["flag", "stars"], flagged))
-    text = f"{validation.n:,} stars with at least one known label: {validation.selection}."
-    if "data" in provenance:
-        text += f" Data: {as_json(provenance['data'])}."
-    if provenance.get("notes"):
-        text += f" Notes: {provenance['notes']}."
+    section.add_table("Stars compared", ["label", "N", "lowest", "median", "highest known"], rows)
+    if flagged := [[name, f"{count:,}"] for name, count in validation.flags.items() if count]:
+        section.add_table("Flags among them", ["flag", "stars"], flagged)
     metrics = {
         "flags": validation.flags,
         "settings": {
@@ -94,49 +91,38 @@ def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Findi
             "nominal_coverage_95": LEVEL_95,
         },
     }
-    section = Section("data", "What was trained on what", [text], tables)
     return Finding(metrics, section=section)
 
 
 def accuracy_finding(validation: Validation) -> Finding:
     """Scores of every group of stars, and prediction against truth."""
     names, groups = validation.names, validation.groups
-    tables = [
-        ReportTable(
+    section = Section("accuracy", "Accuracy", [UNFLAGGED])
+    for key, group in groups.items():
+        section.add_table(
             f"Scores of {'all stars' if key == 'all' else group.title + ' stars'}, "
             f"N = {group.n:,}; ± is the bootstrap error "
             f"({validation.resamples} resamples of the stars)",
             ["score", *map(with_unit, names)],
-            [
-                ["N", *(f"{group.labels[name].n:,}" for name in names)],
-                *(
-                    [_spaced(key), *(format_score(group.labels[name], key) for name in names)]
-                    for key in SCORES
-                ),
-            ],
+            score_rows(group.labels, names, SCORES),
         )
-        for key, group in groups.items()
-    ]
     meanings = [
-        [_spaced(key), one.text + (", in the label's unit" if one.has_unit else "")]
+        [key.replace("_", " "), one.text + (", in the label's unit" if one.has_unit else "")]
         for key, one in SCORES.items()
     ]
-    tables.append(ReportTable("What the scores are", ["", ""], meanings, folded=True))
-    picture = Picture(
+    section.add_table("What the scores are", ["", ""], meanings, folded=True)
+    section.add_picture(
         "comparison",
-        lambda: figures.comparison(
-            names, validation.column("truth"), validation.column("predicted")
-        ),
         "Prediction against truth",
         "Density of stars on a logarithmic scale; the line is one to one. Below, residuals with "
         "their running median (solid) and 16-84 % range (dashed). As figure 1 of Fallows & "
         "Sanders (2024).",
+        lambda: figures.comparison(
+            names, validation.column("truth"), validation.column("predicted")
+        ),
     )
-    return Finding(
-        groups["all"].to_dict() | {"unflagged": groups["unflagged"].to_dict()},
-        scores_text(validation),
-        Section("accuracy", "Accuracy", [UNFLAGGED], tables, [picture]),
-    )
+    metrics = groups["all"].to_dict() | {"unflagged": groups["unflagged"].to_dict()}
+    return Finding(metrics, scores_text(validation), section)
 
 
 def metal_poor_finding(validation: Validation) -> Finding | None:
@@ -173,72 +159,69 @@ def errors_finding(validation: Validation, training_labels: Labels | None) -> Fi
     source, background = "stars compared", validation.column("truth")
     if training_labels is not None and set(names) <= set(training_labels.names):
         source, background = "training set", training_labels.select(names).values
-    pictures = []
+    section = Section("errors", "The errors and their parts")
     if "g_mag" in validation.axes:
         g = validation.axes["g_mag"][rows]
-        pictures.append(
-            Picture(
-                "errors_g",
-                partial(figures.errors_along, names, "g_mag", g, total, parts, g, "stars compared"),
-                "Errors against G",
-                "Median stated error and its three parts, which add in quadrature; grey, the "
-                "stars' distribution. As figure 6 of Fallows & Sanders (2024).",
-            )
+        section.add_picture(
+            "errors_g",
+            "Errors against G",
+            "Median stated error and its three parts, which add in quadrature; grey, the "
+            "stars' distribution. As figure 6 of Fallows & Sanders (2024).",
+            *(figures.errors_along, names, "g_mag", g, total, parts, g, "stars compared"),
         )
-    values = stars.values[:, columns]
-    pictures.append(
-        Picture(
-            "errors_labels",
-            partial(figures.errors_along, names, None, values, total, parts, background, source),
-            "Errors against each label",
-            f"The same against the predicted label; grey, the known labels of the {source}. As "
-            "figure 5 of Fallows & Sanders (2024).",
-        )
+    section.add_picture(
+        "errors_labels",
+        "Errors against each label",
+        f"The same against the predicted label; grey, the known labels of the {source}. As "
+        "figure 5 of Fallows & Sanders (2024).",
+        *(figures.errors_along, names, None, stars.values[:, columns], total, parts, background),
+        source,
     )
-    return Finding(section=Section("errors", "The errors and their parts", pictures=pictures))
+    return Finding(section=section)
 
 
 def kiel_finding(validation: Validation) -> Finding:
     """Kiel diagrams; a sentence if teff, logg or fe_h is not among the labels."""
-    needed = ("teff", "logg", "fe_h")
-    if not set(needed) <= set(validation.names):
-        return Finding(section=Section("kiel", "Kiel diagram", ["Needs teff, logg and fe_h."]))
-    columns = {"Known": validation.by_label("truth"), "Predicted": validation.by_label("predicted")}
-    panels = {title: tuple(one[name] for name in needed) for title, one in columns.items()}
-    picture = Picture(
-        "kiel",
-        partial(figures.kiel, panels),
-        "Kiel diagram",
-        "The same stars by their known and their predicted labels, coloured by [Fe/H].",
-    )
-    return Finding(section=Section("kiel", "Kiel diagram", pictures=[picture]))
+    needed, section = ("teff", "logg", "fe_h"), Section("kiel", "Kiel diagram")
+    if set(needed) <= set(validation.names):
+        columns = {"Known": validation.by_label("truth")}
+        columns["Predicted"] = validation.by_label("predicted")
+        section.add_picture(
+            "kiel",
+            "Kiel diagram",
+            "The same stars by their known and their predicted labels, coloured by [Fe/H].",
+            figures.kiel,
+            {title: tuple(one[name] for name in needed) for title, one in columns.items()},
+        )
+    else:
+        section.paragraphs.append("Needs teff, logg and fe_h.")
+    return Finding(section=section)
 
 
 def card_finding(card: Mapping[str, Any] | str) -> Finding:
     """The model card, from Markdown or from names and values."""
+    section = Section("card", "Model card")
     if isinstance(card, Mapping):
-        return Finding(section=Section("card", "Model card", tables=[mapping_table("", card)]))
-    from markdown_it import MarkdownIt
+        section.add_mapping("", card)
+    else:
+        from markdown_it import MarkdownIt
 
-    # raw HTML is shown as text, and no image is loaded from elsewhere
-    markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    return Finding(section=Section("card", "Model card", html=str(markdown.render(card))))
+        # raw HTML is shown as text, and no image is loaded from elsewhere
+        markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+        section.html = str(markdown.render(card))
+    return Finding(section=section)
 
 
 def provenance_finding(provenance: Mapping[str, Any]) -> Finding:
     """Where all this came from, and the command that makes it again."""
-    command = provenance.get("command")
-    flat = {k: v for k, v in provenance.items() if not isinstance(v, Mapping) and k != "command"}
-    nested = {k: v for k, v in provenance.items() if isinstance(v, Mapping) and k != "training"}
-    section = Section(
-        "provenance",
-        "Provenance",
-        ["To make this report again:"] if command else [],
-        [mapping_table("", flat), *(mapping_table(k, v) for k, v in nested.items())],
-        commands=[str(command)] if command else [],
+    section = Section("provenance", "Provenance", command=str(provenance.get("command", "")))
+    if section.command:
+        section.paragraphs.append("To make this report again:")
+    tables = {k: v for k, v in provenance.items() if isinstance(v, Mapping)}
+    section.add_mapping(
+        "", {k: v for k, v in provenance.items() if k not in tables and k != "command"}
     )
+    for name, values in tables.items():
+        if name != "training":
+            section.add_mapping(name, values)
     return Finding({"provenance": dict(provenance)}, section=section)
-
-
-def _spaced(key: str) -> str:
-    return key.replace("_", " ")

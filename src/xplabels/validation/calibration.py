@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from xplabels import figures
 from xplabels.calibration.joint import JOINT_MARGIN
@@ -15,9 +14,8 @@ from xplabels.validation import PREDICTED, Validation
 from xplabels.validation.finding import (
     Cell,
     Finding,
-    Picture,
-    ReportTable,
     Section,
+    bin_rows,
     format_score,
     with_unit,
 )
@@ -115,8 +113,8 @@ def verdict(validation: Validation) -> Cell:
 
 def calibration_finding(validation: Validation) -> Finding:
     """Whether the stated errors are right: margins, curves, z, bins."""
-    missed, badge = missed_margins(validation), verdict(validation)
-    names, margin = validation.names, validation.margin
+    missed, names, margin = missed_margins(validation), validation.names, validation.margin
+    section = Section("calibration", "Calibration", badge=verdict(validation), missed=missed)
     text = (
         "Stated 68.3 and 95.4 % intervals must cover within 2.5 points, the robust standard "
         "deviation of z must lie within 0.95-1.05, and in every bin of at least "
@@ -129,91 +127,71 @@ def calibration_finding(validation: Validation) -> Finding:
     )
     if margin != 1:
         text += f" Here every tolerance counts {margin:g} times."
-    shape = (
+    section.paragraphs += [
+        text,
         "The predictive distribution is a Student-t fixed by the two stated half-widths (a "
         "Gaussian where the outer is twice the inner). Heavier tails than a Gaussian's give a "
         "standard deviation of z above 1 with right intervals. Along a known label, predictions "
         "that shrink to the mean cover too little at the ends; along a predicted label they cover "
-        "alike everywhere if each prediction is a proper posterior distribution."
-    )
-    pictures = [
-        Picture(
-            "calibration",
-            lambda: figures.calibration_curve(
-                names, validation.column("pit"), margin * COVERAGE_MARGIN
-            ),
-            "Calibration at every level",
-            "Left: observed minus stated coverage of central intervals. Right: probability "
-            "integral transform, flat if the errors are right. Grey: 95 % of right "
-            "predictions; bars: the margins at the stated levels.",
-        ),
-        Picture(
-            "z",
-            lambda: figures.z_histograms(names, validation.column("z"), validation.column("dof")),
-            "Residuals over errors",
-            "z with the label's error included, the unit Gaussian, and the distribution that the "
-            "two half-widths state. As figure 7 of Fallows & Sanders (2024), with the tails on a "
-            "logarithmic scale below.",
-        ),
+        "alike everywhere if each prediction is a proper posterior distribution.",
     ]
+    for axis in validation.bins:
+        add_bin_table(section, validation, axis)
+    section.add_picture(
+        "calibration",
+        "Calibration at every level",
+        "Left: observed minus stated coverage of central intervals. Right: probability "
+        "integral transform, flat if the errors are right. Grey: 95 % of right "
+        "predictions; bars: the margins at the stated levels.",
+        lambda: figures.calibration_curve(
+            names, validation.column("pit"), margin * COVERAGE_MARGIN
+        ),
+    )
+    section.add_picture(
+        "z",
+        "Residuals over errors",
+        "z with the label's error included, the unit Gaussian, and the distribution that the "
+        "two half-widths state. As figure 7 of Fallows & Sanders (2024), with the tails on a "
+        "logarithmic scale below.",
+        lambda: figures.z_histograms(names, validation.column("z"), validation.column("dof")),
+    )
     shown = {
         axis: {n: [one for one in row if one.judged] for n, row in validation.bins[axis].items()}
         for axis in dict.fromkeys((*JUDGED_AXES, *CHOSEN_AXES))
         if any(judged_bins(validation, [axis]))
     }
     if shown:
-        pictures.append(
-            Picture(
-                "coverage_bins",
-                partial(figures.coverage_by_bins, names, shown, margin),
-                "Coverage in bins",
-                f"Bins of at least {BIN_STARS} stars; grey: tolerance.",
-            )
-        )
-    return Finding(
-        {
-            "bins": {
-                axis: {name: [_bin_metrics(b, margin) for b in row] for name, row in labels.items()}
-                for axis, labels in validation.bins.items()
-            },
-            "calibration": {"passed": not missed, "violations": missed, "margin": margin},
+        words = f"Bins of at least {BIN_STARS} stars; grey: tolerance."
+        section.add_picture(
+            "coverage_bins", "Coverage in bins", words,
+            figures.coverage_by_bins, names, shown, margin,
+        )  # fmt: skip
+    metrics = {
+        "bins": {
+            axis: {name: [_bin_metrics(b, margin) for b in row] for name, row in labels.items()}
+            for axis, labels in validation.bins.items()
         },
-        f"error bars: {badge.text}"
-        + (f" ({counted(len(missed), 'margin')} not met, see the report)" if missed else ""),
-        Section(
-            "calibration",
-            "Calibration",
-            [text, shape],
-            [bin_table(validation, axis) for axis in validation.bins],
-            pictures,
-            badge=badge,
-            findings=missed,
-        ),
-    )
+        "calibration": {"passed": not missed, "violations": missed, "margin": margin},
+    }
+    note = f" ({counted(len(missed), 'margin')} not met, see the report)" if missed else ""
+    return Finding(metrics, f"error bars: {verdict(validation).text}{note}", section)
 
 
-def bin_table(validation: Validation, axis: str) -> ReportTable:
+def add_bin_table(section: Section, validation: Validation, axis: str) -> None:
     """Coverage along one axis: a row for each bin, a column for each label, with pass or fail."""
-    by_label = validation.bins[axis]
-    lookup = {(one.low, name): one for name, row in by_label.items() for one in row}
-    rows: list[list[str | Cell]] = []
-    for low in sorted({low for low, _ in lookup}):
-        here = {name: lookup[low, name] for name in validation.names if (low, name) in lookup}
-        most = max(here.values(), key=lambda one: one.scores.n)
-        cells: list[str | Cell] = [f"{low:g} to {most.high:g}", most.counted]
-        for name in validation.names:
-            one = here.get(name)
-            if one is None:
-                cells.append("-")
-                continue
-            passed = {True: "pass", False: "fail", None: ""}[one.within(validation.margin)]
-            cells.append(Cell(format_score(one.scores, "coverage_68"), passed))
-        rows.append(cells)
-    return ReportTable(
-        f"Coverage of the 68.3 % interval along {_axis_title(axis)}; bins under {BIN_STARS} stars "
-        "are not judged",
-        [_axis_title(axis), "N", *validation.names],
-        rows,
+
+    def cells(one: Bin | None) -> list[str | Cell]:
+        if one is None:
+            return ["-"]
+        passed = {True: "pass", False: "fail", None: ""}[one.within(validation.margin)]
+        return [Cell(format_score(one.scores, "coverage_68"), passed)]
+
+    title = _axis_title(axis)
+    section.add_table(
+        f"Coverage of the 68.3 % interval along {title}; bins under {BIN_STARS} stars are "
+        "not judged",
+        [title, "N", *validation.names],
+        bin_rows(validation.bins[axis], cells),
         folded=axis not in JUDGED_AXES,
     )
 
@@ -224,6 +202,14 @@ def joint_finding(validation: Validation) -> Finding | None:
     if joint is None:
         return None
     missed, margin = joint.violations(validation.margin), validation.margin * JOINT_MARGIN
+    badge = Cell("not calibrated", "fail") if missed else Cell("calibrated", "pass")
+    section = Section("joint", "All labels together", badge=badge, missed=missed)
+    section.paragraphs.append(
+        f"The ellipsoid in {len(joint.names)} dimensions "
+        f"({', '.join(map(with_unit, joint.names))}) that the stated errors "
+        "and correlations make should hold as many stars as it says, within "
+        f"{100 * margin:g} points."
+    )
     rows = [
         [title, f"{scale * joint.value[key]:.{d}f} ± {scale * joint.error[key]:.{d}f}"]
         for key, title, scale, d in (
@@ -232,31 +218,16 @@ def joint_finding(validation: Validation) -> Finding | None:
             ("pit_distance", "distance of the PIT", 1, 4),
         )
     ]
-    section = Section(
+    caption = f"Joint coverage, N = {joint.n:,}; ± is the bootstrap error"
+    section.add_table(caption, ["", "share"], rows)
+    section.add_picture(
         "joint",
-        "All labels together",
-        [
-            f"The ellipsoid in {len(joint.names)} dimensions "
-            f"({', '.join(map(with_unit, joint.names))}) that the stated errors "
-            "and correlations make should hold as many stars as it says, within "
-            f"{100 * margin:g} points."
-        ],
-        [
-            ReportTable(
-                f"Joint coverage, N = {joint.n:,}; ± is the bootstrap error", ["", "share"], rows
-            )
-        ],
-        [
-            Picture(
-                "joint",
-                partial(figures.joint_curve, joint.content, margin),
-                "Joint coverage at every level",
-                "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of right "
-                "predictions; bars: the margins.",
-            )
-        ],
-        badge=Cell("not calibrated", "fail") if missed else Cell("calibrated", "pass"),
-        findings=missed,
+        "Joint coverage at every level",
+        "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of right "
+        "predictions; bars: the margins.",
+        figures.joint_curve,
+        joint.content,
+        margin,
     )
     return Finding({"joint": joint.to_metrics()}, section=section)
 

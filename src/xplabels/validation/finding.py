@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xplabels.core.labels import LABELS
-from xplabels.core.scores import Scores
+from xplabels.core.scores import Bin, Scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +30,9 @@ class Cell:
     verdict: str = ""
 
 
+Rows = Sequence[Sequence[str | Cell]]
+
+
 @dataclass(frozen=True)
 class ReportTable:
     """A caption, column titles, and rows of text or :class:`Cell`; the first column is a title.
@@ -37,33 +42,56 @@ class ReportTable:
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str | Cell]]
+    rows: Rows
     folded: bool = False
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, drawn only for a report: file name without ending, title, caption."""
+    """A figure with its file name (without ending), title and caption."""
 
     name: str
-    draw: Callable[[], Figure]
     title: str
     caption: str
+    draw: Callable[[], Figure]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Section:
     """One section of the page; ``anchor`` is its id. ``html`` must come from a safe renderer."""
 
     anchor: str
     title: str
-    paragraphs: Sequence[str] = ()
-    tables: Sequence[ReportTable] = ()
-    pictures: Sequence[Picture] = ()
-    commands: Sequence[str] = ()
+    paragraphs: list[str] = field(default_factory=list)
+    tables: list[ReportTable] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    command: str = ""
     badge: Cell | None = None
-    findings: Sequence[str] = ()
+    missed: Sequence[str] = ()
     html: str = ""
+
+    def add_table(
+        self, caption: str, header: Sequence[str], rows: Rows, *, folded: bool = False
+    ) -> None:
+        """One more :class:`ReportTable`."""
+        self.tables.append(ReportTable(caption, header, rows, folded))
+
+    def add_mapping(self, caption: str, mapping: Mapping[str, Any]) -> None:
+        """A table of names and values, lists joined by semicolons."""
+        rows = []
+        for key, value in mapping.items():
+            plain = as_json(value)
+            if isinstance(plain, list) and all(isinstance(one, str | int | float) for one in plain):
+                plain = "; ".join(map(str, plain))
+            text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+            rows.append([str(key), text])
+        self.add_table(caption, ["", ""], rows)
+
+    def add_picture(
+        self, name: str, title: str, caption: str, draw: Callable[..., Figure], *arguments: Any
+    ) -> None:
+        """A figure, drawn by ``draw(*arguments)`` only when a report is written."""
+        self.pictures.append(Picture(name, title, caption, partial(draw, *arguments)))
 
 
 @dataclass(frozen=True)
@@ -139,13 +167,30 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def mapping_table(caption: str, mapping: Mapping[str, Any]) -> ReportTable:
-    """Names and values, lists joined by semicolons."""
-    rows = []
-    for key, value in mapping.items():
-        plain = as_json(value)
-        if isinstance(plain, list) and all(isinstance(one, str | int | float) for one in plain):
-            plain = "; ".join(map(str, plain))
-        text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-        rows.append([str(key), text])
-    return ReportTable(caption, ["", ""], rows)
+def score_rows(
+    scores: Mapping[str, Scores], names: Iterable[str], keys: Iterable[str], sign: str = "±"
+) -> list[list[str]]:
+    """N and one row for each score, a column for each label."""
+    known = [scores.get(name) for name in names]
+    return [
+        ["N", *("-" if one is None else f"{one.n:,}" for one in known)],
+        *(
+            [
+                key.replace("_", " "),
+                *("-" if s is None else format_score(s, key, sign) for s in known),
+            ]
+            for key in keys
+        ),
+    ]
+
+
+def bin_rows(
+    by_label: Mapping[str, Sequence[Bin]], cells: Callable[[Bin | None], Sequence[str | Cell]]
+) -> list[list[str | Cell]]:
+    """A row for each bin that any label has: its edges, stars, and the cells of each label."""
+    rows: list[list[str | Cell]] = []
+    for low in sorted({one.low for row in by_label.values() for one in row}):
+        here = [next((one for one in row if one.low == low), None) for row in by_label.values()]
+        most = max((one for one in here if one is not None), key=lambda one: one.scores.n)
+        rows.append([f"{low:g} to {most.high:g}", most.counted, *chain(*map(cells, here))])
+    return rows

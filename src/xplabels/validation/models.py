@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -19,22 +19,13 @@ from xplabels.core.prediction import Prediction
 from xplabels.core.scores import (
     Array,
     LabelSample,
-    Scores,
     rms,
     robust_scatter,
     scores_by_label,
     some_scores,
 )
 from xplabels.validation import METAL_POOR, Validation
-from xplabels.validation.finding import (
-    Finding,
-    Picture,
-    ReportTable,
-    Section,
-    aligned,
-    format_score,
-    with_unit,
-)
+from xplabels.validation.finding import Finding, Section, aligned, format_score, with_unit
 from xplabels.validation.populations import slopes_by_snr
 
 ESTIMATE_SCORES = some_scores(
@@ -54,69 +45,50 @@ def estimates_finding(
 ) -> Finding:
     """The model's mean and its labels without shrinkage side by side, also by S/N.
 
-    Parameters
-    ----------
-    validation
-        Of either estimate: it says which stars and known labels are compared.
-    mean
-        The model's mean estimate of the same N stars.
-    correction
-        The model's.
-    along, snr
-        What :func:`~xplabels.validation.populations.signal_to_noise` gives for the N stars.
-    reported
-        The estimate, ``mean`` or ``unshrunk``, that the rest of the report is about.
+    ``validation`` says which stars and known labels are compared; ``mean`` is the mean estimate of
+    the same N stars, ``along`` and ``snr`` what
+    :func:`~xplabels.validation.populations.signal_to_noise` gives for them, ``reported`` the
+    estimate (``mean`` or ``unshrunk``) that the rest of the report is about.
     """
-    fe_h = validation.axes.get("fe_h")
-    strengths = dict(zip(mean.names, correction.strength.tolist(), strict=True))
-    strengths = {name: strengths[name] for name in validation.names}
-    metrics: dict[str, object] = {"strength": strengths}
-    scores: dict[tuple[str, str], dict[str, Scores]] = {}
-    pictures = []
-    for title, prediction in (("mean", mean), ("unshrunk", correction.apply(mean))):
-        samples = {
-            name: _of_prediction(prediction, name, known)
-            for name, known in validation.samples.items()
-        }
-        groups = {"all": samples}
-        if fe_h is not None:
-            poor = {name: s[fe_h[s.rows] < METAL_POOR] for name, s in samples.items()}
-            if any(map(len, poor.values())):
-                groups["metal_poor"] = poor
-        for group, chosen in groups.items():
-            scores[title, group] = scores_by_label(chosen, ESTIMATE_SCORES, **validation.bootstrap)
-        trend = slopes_by_snr(samples, along, snr, **validation.bootstrap)
-        metrics[title] = {group: scores[title, group] for group in groups} | {
-            "slope_by_snr": None if trend is None else trend.to_dict()
-        }
-        if trend is not None and title != reported:
-            caption = f"The {title} estimate, which the rest of this report is not about. "
-            pictures.append(
-                trend.picture(f"slopes_{title}", f"Slope against S/N, {title}", caption)
-            )
-    rows = [
-        [f"{name}, {words}, {title}", f"{one.n:,}", *(format_score(one, k) for k in one.value)]
-        for name in strengths
-        for group, words in GROUPS.items()
-        for title in ("mean", "unshrunk")
-        if (title, group) in scores
-        for one in (scores[title, group][name],)
-    ]
-    header = ["label, stars, estimate", "N", *(key.replace("_", " ") for key in ESTIMATE_SCORES)]
-    text = (
+    all_strengths = dict(zip(mean.names, correction.strength.tolist(), strict=True))
+    strengths = {name: all_strengths[name] for name in validation.names}
+    section = Section("estimates", "With and without shrinkage (regression to the mean)")
+    section.paragraphs.append(
         "The mean is the best guess for one star, and drawn to what is usual. The unshrunk "
         "estimate divides the training stars' distribution out of it: right on average at "
         "each known label, with larger errors. Its strengths (1: all Gaussian) and factors "
         "were fitted on the validation part: "
         f"{', '.join(f'{value:.2f} {name}' for name, value in strengths.items())}."
     )
-    section = Section(
-        "estimates",
-        "With and without shrinkage (regression to the mean)",
-        [text],
-        [ReportTable("Both estimates; ± is the bootstrap error", header, rows)],
-        pictures,
-    )
+    metrics: dict[str, Any] = {"strength": strengths}
+    for title, prediction in (("mean", mean), ("unshrunk", correction.apply(mean))):
+        samples = {
+            name: _of_prediction(prediction, name, known)
+            for name, known in validation.samples.items()
+        }
+        groups = {"all": samples}
+        if (fe_h := validation.axes.get("fe_h")) is not None:
+            poor = {name: s[fe_h[s.rows] < METAL_POOR] for name, s in samples.items()}
+            if any(map(len, poor.values())):
+                groups["metal_poor"] = poor
+        trend = slopes_by_snr(samples, along, snr, **validation.bootstrap)
+        metrics[title] = {
+            group: scores_by_label(chosen, ESTIMATE_SCORES, **validation.bootstrap)
+            for group, chosen in groups.items()
+        } | {"slope_by_snr": None if trend is None else trend.to_dict()}
+        if trend is not None and title != reported:
+            caption = f"The {title} estimate, which the rest of this report is not about. "
+            trend.add_picture(section, f"slopes_{title}", f"Slope against S/N, {title}", caption)
+    rows = [
+        [f"{name}, {words}, {title}", f"{one.n:,}", *(format_score(one, k) for k in one.value)]
+        for name in strengths
+        for group, words in GROUPS.items()
+        for title in ("mean", "unshrunk")
+        if group in metrics[title]
+        for one in (metrics[title][group][name],)
+    ]
+    header = ["label, stars, estimate", "N", *(key.replace("_", " ") for key in ESTIMATE_SCORES)]
+    section.add_table("Both estimates; ± is the bootstrap error", header, rows)
     return Finding({"estimates": metrics}, section=section)
 
 
@@ -134,23 +106,15 @@ def _of_prediction(prediction: Prediction, name: str, known: LabelSample) -> Lab
 def model_finding(validation: Validation, other: Prediction, title: str, note: str = "") -> Finding:
     """Another model's prediction of the N stars of a validation, label by label.
 
-    Parameters
-    ----------
-    validation
-        Of the model: which stars and known labels are compared.
-    other
-        The other model's, of the same N stars.
-    title, note
-        What the other model is called, and what is to be said of the comparison.
+    ``title`` is what the other model is called, ``note`` what is to be said of the comparison.
 
     Raises
     ------
     InputError
         If the models have no label in common.
     """
-    names = check_common(validation.names, other.names, title)
     ratios, columns = {}, {}
-    for name in names:
+    for name in check_common(validation.names, other.names, title):
         sample = validation.samples[name]
         theirs = other.values[sample.rows, other.names.index(name)]
         both = np.isfinite(theirs)
@@ -160,51 +124,40 @@ def model_finding(validation: Validation, other: Prediction, title: str, note: s
         ratios[name] = _ratios(
             sample.residual[both], theirs[both] - sample.truth[both], **validation.bootstrap
         )
+    rows = []
+    for name, one in ratios.items():
+        cells = [with_unit(name), f"{one['n']:,}"]
+        for key in ("rmse", "robust"):
+            cells += [
+                f"{one[key]:.4g}",
+                f"{one[f'{key}_beside']:.4g}",
+                f"{one[f'{key}_ratio']:.3f} ± {one[f'{key}_ratio_error']:.3f}",
+            ]
+        rows.append(cells)
+    header = ["label", "N", "RMSE", "other's", "ratio", "robust", "other's", "ratio"]
+    section = Section("beside", f"Beside {title}", [note] if note else [])
+    section.add_table(
+        f"This model and {title}; ratios are the other's over this one's, ± the bootstrap error "
+        "over stars in pairs",
+        header,
+        rows,
+    )
     known, here, there = (
         filled_columns({name: arrays[k] for name, arrays in columns.items()}) for k in range(3)
     )
-    rows = [
-        [
-            with_unit(name),
-            f"{one['n']:,}",
-            *(
-                text
-                for key in ("rmse", "robust")
-                for text in (
-                    f"{one[key]:.4g}",
-                    f"{one[f'{key}_beside']:.4g}",
-                    f"{one[f'{key}_ratio']:.3f} ± {one[f'{key}_ratio_error']:.3f}",
-                )
-            ),
-        ]
-        for name, one in ratios.items()
-    ]
-    plain = [[cell.replace("±", "+-") for cell in row] for row in rows]
-    header = ["label", "N", "RMSE", "other's", "ratio", "robust", "other's", "ratio"]
-    notes = [note] if note else []
-    text = f"beside {title}, on the same stars; ratio: the other's over this model's"
-    caption = (
-        f"This model and {title}; ratios are the other's over this one's, ± the bootstrap error "
-        "over stars in pairs"
-    )
-    picture = Picture(
+    section.add_picture(
         "beside",
-        partial(
-            figures.side_by_side,
-            tuple(ratios),
-            (("known", "this model", known, here), ("known", "other model", known, there)),
-        ),
         "Two models against known labels",
         f"Left, this model; right, {title}. Density of stars on a logarithmic "
         "scale; the line is one to one. As figure A1 of Fallows & Sanders (2024).",
+        *(figures.side_by_side, tuple(ratios)),
+        (("known", "this model", known, here), ("known", "other model", known, there)),
     )
-    return Finding(
-        {"beside": {"model": title, "note": note, "labels": ratios}},
-        "\n".join([text, *notes, aligned([header, *plain])]),
-        Section(
-            "beside", f"Beside {title}", notes, [ReportTable(caption, header, rows)], [picture]
-        ),
-    )
+    lines = [f"beside {title}, on the same stars; ratio: the other's over this model's"]
+    plain = [[cell.replace("±", "+-") for cell in row] for row in rows]
+    lines += [*section.paragraphs, aligned([header, *plain])]
+    metrics = {"beside": {"model": title, "note": note, "labels": ratios}}
+    return Finding(metrics, "\n".join(lines), section)
 
 
 def check_common(ours: Sequence[str], theirs: Sequence[str], title: str) -> list[str]:

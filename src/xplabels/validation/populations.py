@@ -33,14 +33,7 @@ from xplabels.core.scores import (
 from xplabels.core.stars import CoefficientSpectra, Spectra
 from xplabels.cuts.flow import CutFlow
 from xplabels.validation import Validation
-from xplabels.validation.finding import (
-    Finding,
-    Picture,
-    ReportTable,
-    Section,
-    format_score,
-    with_unit,
-)
+from xplabels.validation.finding import Finding, Section, format_score, with_unit
 
 PLANES = (
     ("fe_h", "c_fe"), ("logg", "c_fe"), ("fe_h", "n_fe"), ("logg", "n_fe"), ("fe_h", "alpha_m"),
@@ -98,10 +91,9 @@ def planes_finding(validation: Validation, training_labels: Labels | None) -> Fi
     The first column is what the model says, the second the same for the half of the stars whose
     errors are small in both labels, then the known labels of the stars and of the training set.
     """
-    names = validation.names
-    pairs = [pair for pair in PLANES if set(pair) <= set(names)]
-    nitrogen = nitrogen_scores(validation)
+    names, nitrogen = validation.names, nitrogen_scores(validation)
     metrics = {"poor_in_nitrogen": nitrogen} if nitrogen else {}
+    pairs = [pair for pair in PLANES if set(pair) <= set(names)]
     if not pairs:
         return Finding(metrics) if metrics else None
     values = validation.by_label("predicted")
@@ -113,17 +105,17 @@ def planes_finding(validation: Validation, training_labels: Labels | None) -> Fi
     if training_labels is not None and set(names) <= set(training_labels.names):
         known = training_labels.select(names).values
         columns["Training set"] = dict(zip(names, known.T, strict=True))
-    picture = Picture(
+    section = Section("planes", "Abundance planes")
+    section.add_picture(
         "planes",
-        partial(figures.planes, pairs, columns),
         "Abundance planes",
         "Density of stars on a logarithmic scale. Small errors: stars whose stated error is below "
         "the median in every label shown. A model that shrinks to the mean makes these planes "
         "narrower than they are. As figures 9 and 10 of Fallows & Sanders (2024).",
+        *(figures.planes, pairs, columns),
     )
-    text, tables = [], []
     if nitrogen:
-        text.append(
+        section.paragraphs.append(
             "Fallows & Sanders (2024, section 4.1) find stars that APOGEE says are poor in "
             "nitrogen, which their network spreads over -0.2 < [N/Fe] < 0.6, and doubt the labels, "
             "whose errors are larger there."
@@ -136,8 +128,8 @@ def planes_finding(validation: Validation, training_labels: Labels | None) -> Fi
             [title, f"{one.n:,}", *(format_score(one, key) for key in NITROGEN_SCORES)]
             for title, one in nitrogen.items()
         ]
-        tables.append(ReportTable("Stars poor in nitrogen", header, rows))
-    return Finding(metrics, section=Section("planes", "Abundance planes", text, tables, [picture]))
+        section.add_table("Stars poor in nitrogen", header, rows)
+    return Finding(metrics, section=section)
 
 
 def nitrogen_scores(validation: Validation) -> dict[str, Scores]:
@@ -166,70 +158,64 @@ def _small(validation: Validation, values: Mapping[str, Array]) -> dict[str, Arr
 
 def paper_finding(validation: Validation) -> Finding:
     """FS24's tables 1 and 3."""
-    scores, errors = paper_scores(validation), error_scores(validation)
-    caption = "As table 1 of Fallows & Sanders (2024); residuals are prediction minus known label"
-    tables = [paper_table(caption, scores, TABLE_1), errors_table(validation, errors)]
-    text = "The paper's numbers are of other stars, and printed here for orientation."
-    return Finding(
-        {"table_1": scores, "table_3": errors},
-        section=Section("tables", "Beside the paper", [text], tables),
+    section = Section("tables", "Beside the paper")
+    section.paragraphs.append(
+        "The paper's numbers are of other stars, and printed here for orientation."
     )
+    caption = "As table 1 of Fallows & Sanders (2024); residuals are prediction minus known label"
+    metrics = {
+        "table_1": add_paper_table(section, validation, caption, TABLE_1),
+        "table_3": add_errors_table(section, validation),
+    }
+    return Finding(metrics, section=section)
 
 
-def paper_scores(validation: Validation) -> dict[str, Scores]:
-    """:data:`PAPER_SCORES` of each label over the stars compared."""
-    return scores_by_label(validation.samples, PAPER_SCORES, **validation.bootstrap)
-
-
-def paper_table(
-    caption: str, scores: Mapping[str, Scores], printed: Mapping[str, tuple[float, ...]]
-) -> ReportTable:
+def add_paper_table(
+    section: Section,
+    validation: Validation,
+    caption: str,
+    printed: Mapping[str, tuple[float, ...]],
+) -> dict[str, Scores]:
     """FS24's table 1 or 2: scores of each label, and what the paper prints in the last columns."""
-    rows = []
+    scores, rows = scores_by_label(validation.samples, PAPER_SCORES, **validation.bootstrap), []
     for name, one in scores.items():
         rows.append([with_unit(name), *(format_score(one, s) for s in PAPER_SCORES), str(one.n)])
         if name in printed:
             numbers = [f"{value:g}" for value in printed[name]]
             blank = ["-"] * (len(PAPER_SCORES) - len(numbers))
             rows.append(["paper, other stars", *blank, *numbers, "-"])
-    return ReportTable(caption, ["label", *(s.text for s in PAPER_SCORES.values()), "N"], rows)
+    section.add_table(caption, ["label", *(s.text for s in PAPER_SCORES.values()), "N"], rows)
+    return scores
 
 
-def error_scores(
-    validation: Validation, catalogue: str | None = None
+def add_errors_table(
+    section: Section, validation: Validation, catalogue: str | None = None
 ) -> dict[str, dict[str, Scores]]:
-    """Median stated errors by source: the model's and, by its title, another catalogue's.
+    """FS24's table 3: median errors as stated by the model and, by its title, another catalogue.
 
     The catalogue's are the errors of the labels compared with.
     """
     sources = {"this model": "error"} | ({} if catalogue is None else {catalogue: "label_error"})
-    return {
-        title: scores_by_label(
-            validation.samples,
-            {"median_error": Statistic(median, (attribute,))},
-            **validation.bootstrap,
-        )
-        for title, attribute in sources.items()
-    }
-
-
-def errors_table(validation: Validation, errors: Mapping[str, Mapping[str, Scores]]) -> ReportTable:
-    """FS24's table 3: how large the errors are that catalogues state."""
-    names = validation.names
+    found, names = {}, validation.names
+    for title, attribute in sources.items():
+        statistic = {"median_error": Statistic(median, (attribute,))}
+        found[title] = scores_by_label(validation.samples, statistic, **validation.bootstrap)
     rows = [
         [title, *(format_score(scores[name], "median_error") for name in names)]
-        for title, scores in errors.items()
+        for title, scores in found.items()
     ]
     rows += [
         [f"{title}, as printed", *(f"{printed[n]:g}" if n in printed else "-" for n in names)]
         for title, printed in TABLE_3.items()
     ]
     counts = ", ".join(f"{len(s):,} {n}" for n, s in validation.samples.items())
-    caption = (
+    section.add_table(
         f"Errors that catalogues state, medians (as table 3 of Fallows & Sanders 2024); N here: "
-        f"{counts}. Rows as printed are of other stars"
+        f"{counts}. Rows as printed are of other stars",
+        ["catalogue", *map(with_unit, names)],
+        rows,
     )
-    return ReportTable(caption, ["catalogue", *map(with_unit, names)], rows)
+    return found
 
 
 def signal_to_noise(spectra: Spectra) -> tuple[str, Array]:
@@ -280,14 +266,14 @@ class SlopesBySnr:
             },
         }
 
-    def picture(self, name: str, title: str, caption: str) -> Picture:
+    def add_picture(self, section: Section, name: str, title: str, caption: str = "") -> None:
         """Slopes against S/N."""
         rows = self.slopes.values()
         value = np.array([[one["slope"] for one in row] for row in rows]).T
         error = np.array([[one.error["slope"] for one in row] for row in rows]).T
-        draw = partial(figures.slopes, tuple(self.slopes), self.along, self.middle, value, error)
         caption += "Bins of equally many stars; bars are bootstrap errors. 1: no shrinkage."
-        return Picture(name, draw, title, caption)
+        data = (tuple(self.slopes), self.along, self.middle, value, error)
+        section.add_picture(name, title, caption, figures.slopes, *data)
 
 
 def slopes_by_snr(
@@ -337,6 +323,11 @@ def slopes_by_snr(
 
 def shrinkage_finding(trend: SlopesBySnr) -> Finding:
     """Slope of prediction on truth by S/N."""
+    section = Section("trend", "Shrinkage (regression to the mean)")
+    section.paragraphs.append(
+        "The least-squares slope of prediction on known label is below 1 where the model falls "
+        "back on what is usual. Errors of the known labels lower it, too."
+    )
     rows = [
         [
             f"{low:.4g} to {high:.4g}",
@@ -345,41 +336,21 @@ def shrinkage_finding(trend: SlopesBySnr) -> Finding:
         ]
         for (low, high), *scores in zip(pairwise(trend.edges), *trend.slopes.values(), strict=True)
     ]
-    text = (
-        "The least-squares slope of prediction on known label is below 1 where the model falls "
-        "back on what is usual. Errors of the known labels lower it, too."
-    )
-    header = [trend.along, "N", *(LABELS[name].name for name in trend.slopes)]
-    section = Section(
-        "trend",
-        "Shrinkage (regression to the mean)",
-        [text],
-        [ReportTable("Slopes", header, rows)],
-        [trend.picture("slopes", "Slope against S/N", "")],
-    )
+    section.add_table("Slopes", [trend.along, "N", *(LABELS[n].name for n in trend.slopes)], rows)
+    trend.add_picture(section, "slopes", "Slope against S/N")
     return Finding({"slope_by_snr": trend.to_dict()}, section=section)
 
 
 def flow_finding(flow: CutFlow) -> Finding:
     """The cut flow of the table the stars came in."""
-    metrics = flow.to_dict()
+    metrics, section = flow.to_dict(), Section("cuts", "Cut flow of the table")
     rows = [["rows given", "", "", f"{flow.before:,}", ""]]
     for cut in metrics["cuts"]:
         numbers = [f"{cut['alone']:,}", f"{cut['removed']:,}"]
         if cut["applies"] is None:
             numbers = ["not applied", ""]
         rows.append([cut["name"], *numbers, f"{cut['remaining']:,}", cut["text"]])
-    section = Section(
-        "cuts",
-        "Cut flow of the table",
-        tables=[ReportTable("", ["rule", "alone", "in sequence", "remaining", ""], rows)],
-        pictures=[
-            Picture(
-                "cuts",
-                flow.figure,
-                "Rows removed",
-                "By each rule alone, and in sequence, on a logarithmic axis.",
-            )
-        ],
-    )
+    section.add_table("", ["rule", "alone", "in sequence", "remaining", ""], rows)
+    caption = "By each rule alone, and in sequence, on a logarithmic axis."
+    section.add_picture("cuts", "Rows removed", caption, flow.figure)
     return Finding({"cut_flow": metrics}, section=section)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from xplabels import figures
 from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.labels import Labels
+from xplabels.core.lookup import Lookup
 from xplabels.core.prediction import Prediction
 from xplabels.core.scores import Array, Bin, LabelSample, Scores, binned, scores_by_label
 from xplabels.core.stars import Photometry
@@ -29,20 +29,14 @@ from xplabels.validation import Validation, score_prediction
 from xplabels.validation.accuracy import scores_text
 from xplabels.validation.finding import (
     Finding,
-    Picture,
-    ReportTable,
     Section,
+    bin_rows,
     format_score,
+    score_rows,
     with_unit,
 )
 from xplabels.validation.models import filled_columns
-from xplabels.validation.populations import (
-    TABLE_2,
-    error_scores,
-    errors_table,
-    paper_scores,
-    paper_table,
-)
+from xplabels.validation.populations import TABLE_2, add_errors_table, add_paper_table
 
 COMPARED = tuple(name for name in SPECTROSCOPIC if name != "apogee")
 """Surveys whose tables may be compared with."""
@@ -102,8 +96,8 @@ class ReferenceSurvey:
         InputError
             If it has none of these stars.
         """
-        common, rows, found = np.intersect1d(source_id, self.source_id, return_indices=True)
-        if len(common) == 0:
+        rows, found = Lookup(self.source_id, self.where).find(source_id)
+        if len(rows) == 0:
             raise InputError(
                 f"none of its {counted(len(self.source_id), 'Gaia source')} is among the "
                 f"{counted(len(source_id), 'star')} to compare",
@@ -220,9 +214,40 @@ def survey_finding(
         }
         for axis, values in axes.items()
     }
+    section = Section("against", f"Against {survey.name}")
+    section.paragraphs.append(
+        f"{survey.title}: {validation.n:,} stars of {survey.where} have a prediction and a "
+        "label there. Its errors are included in z."
+    )
+    if known is not None:
+        section.paragraphs.append(
+            "The survey beside the labels known of the same stars says how far two surveys "
+            "agree at all."
+        )
+    caption = (
+        f"The model against {survey.name} (as table 2 of Fallows & Sanders 2024); residuals are "
+        "prediction minus survey"
+    )
+    add_paper_table(section, validation, caption, TABLE_2.get(survey.name, {}))
+    _add_scores_table(section, survey.name, validation, known_scores)
+    for axis, by_label in differences.items():
+        _add_differences_table(section, survey.name, axis, by_label)
     factors = ", ".join(f"{name} x {factor:g}" for name, factor in survey.inflation.items())
     title = survey.title + (f", errors of {factors}" if factors else ", errors as published")
-    errors = error_scores(validation, title)
+    errors = add_errors_table(section, validation, title)
+    if survey.notes:
+        section.add_table("Notes", [""], [[note] for note in survey.notes])
+    _add_comparison(section, survey.name, validation, known_samples)
+    if axes:
+        along = {AXES[axis][0]: values[validation.rows] for axis, values in axes.items()}
+        section.add_picture(
+            "differences",
+            f"Differences from {survey.name}",
+            f"Model minus {survey.name} against luminosity and extinction, with running median "
+            "(solid) and 16-84 % range (dashed).",
+            *(figures.differences_along, validation.names, along, validation.column("residual")),
+            "difference in",
+        )
     metrics: dict[str, Any] = {
         "survey": survey.name,
         "title": survey.title,
@@ -249,43 +274,6 @@ def survey_finding(
             f"{survey.name} minus known labels, {with_unit(name)}: {words} (N = {scores.n})"
         )
     lines += [f"note: {note}" for note in survey.notes]
-    text = [
-        f"{survey.title}: {validation.n:,} stars of {survey.where} have a prediction and a "
-        "label there. Its errors are included in z."
-    ]
-    if known is not None:
-        text.append(
-            "The survey beside the labels known of the same stars says how far two surveys "
-            "agree at all."
-        )
-    caption = (
-        f"The model against {survey.name} (as table 2 of Fallows & Sanders 2024); residuals are "
-        "prediction minus survey"
-    )
-    tables = [
-        paper_table(caption, paper_scores(validation), TABLE_2.get(survey.name, {})),
-        _scores_table(survey.name, validation, known_scores),
-        *(_differences_table(survey.name, axis, rows) for axis, rows in differences.items()),
-        errors_table(validation, errors),
-    ]
-    if survey.notes:
-        tables.append(ReportTable("Notes", [""], [[note] for note in survey.notes]))
-    pictures = [_comparison_picture(survey.name, validation, known_samples)]
-    if axes:
-        along = {AXES[axis][0]: values[validation.rows] for axis, values in axes.items()}
-        residuals = validation.column("residual")
-        pictures.append(
-            Picture(
-                "differences",
-                partial(
-                    figures.differences_along, validation.names, along, residuals, "difference in"
-                ),
-                f"Differences from {survey.name}",
-                f"Model minus {survey.name} against luminosity and extinction, with running median "
-                "(solid) and 16-84 % range (dashed).",
-            )
-        )
-    section = Section("against", f"Against {survey.name}", text, tables, pictures)
     return Finding({"against": metrics, "table_3": errors}, "\n".join(lines), section)
 
 
@@ -328,53 +316,41 @@ def _luminosity_and_extinction(
     }
 
 
-def _scores_table(
-    survey: str, validation: Validation, known_scores: Mapping[str, Scores]
-) -> ReportTable:
+def _add_scores_table(
+    section: Section, survey: str, validation: Validation, known_scores: Mapping[str, Scores]
+) -> None:
     """Model against survey, and survey against known labels, score by score."""
-    names = validation.names
     sides = {f"model - {survey}": validation.labels}
     if known_scores:
         sides[f"{survey} - known"] = known_scores
-    rows = []
-    for title, scores in sides.items():
-        rows.append([f"{title}: N", *(f"{scores[n].n:,}" if n in scores else "-" for n in names)])
-        rows += [
-            [
-                f"{title}: {key.replace('_', ' ')}",
-                *(format_score(scores[n], key) if n in scores else "-" for n in names),
-            ]
-            for key in SHOWN
-        ]
-    return ReportTable("Scores; ± is the bootstrap error", ["", *map(with_unit, names)], rows)
+    rows = [
+        [f"{title}: {key}", *cells]
+        for title, scores in sides.items()
+        for key, *cells in score_rows(scores, validation.names, SHOWN)
+    ]
+    header = ["", *map(with_unit, validation.names)]
+    section.add_table("Scores; ± is the bootstrap error", header, rows)
 
 
-def _differences_table(
-    survey: str, axis: str, by_label: Mapping[str, tuple[Bin, ...]]
-) -> ReportTable:
+def _add_differences_table(
+    section: Section, survey: str, axis: str, by_label: Mapping[str, tuple[Bin, ...]]
+) -> None:
     """Median difference from the survey, and its scatter, in bins along one axis."""
-    title, edges = AXES[axis]
-    lookup = {(n, one.low): one for n, row in by_label.items() for one in row}
-    rows = []
-    for low, high in pairwise(edges):
-        here = {n: lookup[n, low].scores for n in by_label if (n, low) in lookup}
-        if here:
-            cells = [
-                format_score(here[n], key) if n in here else "-"
-                for n in by_label
-                for key in ("bias", "robust")
-            ]
-            most = max(scores.n for scores in here.values())
-            rows.append([f"{low:g} to {high:g}", f"{most:,}", *cells])
+
+    def cells(one: Bin | None) -> list[str]:
+        keys = ("bias", "robust")
+        return ["-", "-"] if one is None else [format_score(one.scores, key) for key in keys]
+
+    title, _ = AXES[axis]
     header = [title, "N"]
     for name in by_label:
         header += [f"{with_unit(name)}: bias", "robust"]
-    return ReportTable(f"Model minus {survey} by {title}", header, rows)
+    section.add_table(f"Model minus {survey} by {title}", header, bin_rows(by_label, cells))
 
 
-def _comparison_picture(
-    survey: str, validation: Validation, known: Mapping[str, LabelSample] | None
-) -> Picture:
+def _add_comparison(
+    section: Section, survey: str, validation: Validation, known: Mapping[str, LabelSample] | None
+) -> None:
     names = validation.names
     columns = [(survey, "model", validation.column("truth"), validation.column("predicted"))]
     caption = "Density of stars on a logarithmic scale; the line is one to one."
@@ -387,9 +363,7 @@ def _comparison_picture(
         )
         columns.append(("known", survey, x, y))
         caption += " Left, the model against the survey; right, the survey against known labels."
-    return Picture(
-        "against",
-        partial(figures.side_by_side, names, columns),
-        f"Model and {survey}",
-        f"{caption} As figures 2 to 4 of Fallows & Sanders (2024).",
+    caption += " As figures 2 to 4 of Fallows & Sanders (2024)."
+    section.add_picture(
+        "against", f"Model and {survey}", caption, figures.side_by_side, names, columns
     )
