@@ -16,7 +16,6 @@ from conftest import quick
 from simulated_predictions import simulate
 from xplabels import report
 from xplabels.api.validation import validate
-from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.cli import main
 from xplabels.cli.validate import SURVEYS
 from xplabels.core.errors import InputError
@@ -27,8 +26,7 @@ from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 from xplabels.validation import score_prediction
 from xplabels.validation.finding import as_json
-from xplabels.validation.models import estimates_finding, model_finding
-from xplabels.validation.populations import signal_to_noise
+from xplabels.validation.models import model_finding
 from xplabels.validation.surveys import COMPARED, ReferenceSurvey, open_survey, survey_finding
 
 NAMES = ("fe_h", "n_fe", "alpha_m")
@@ -420,19 +418,18 @@ def test_a_report_has_both_estimates_and_is_of_the_one_asked_for(
 ) -> None:
     """Also for a model from before, whose correction is fitted on the validation part."""
     caplog.set_level("INFO", logger="xplabels")
-    mean, unshrunk = (
-        validate(small_model, small_stars),
-        validate(small_model, small_stars, unshrunk=True),
-    )
+    mean, unshrunk = (validate(small_model, small_stars, unshrunk=u) for u in (False, True))
     both = mean.metrics["estimates"]
     assert both == unshrunk.metrics["estimates"]
     for result, title in ((mean, "mean"), (unshrunk, "unshrunk")):
         for name in ("teff", "logg"):
-            for key in ("slope", "rmse", "coverage_68"):
-                expected = pytest.approx(result.validation.labels[name][key])
-                assert both[title]["all"][name][key] == expected
-    for result in (mean, unshrunk):
-        page = result.write(tmp_path / "v", overwrite=True).read_text()
+            found, expected = both[title]["all"][name], as_json(result.validation.labels[name])
+            for key in ("slope", "robust", "rmse", "coverage_68", "coverage_95"):
+                assert found[key] == pytest.approx(expected[key])
+                assert found["error_of"][key] == pytest.approx(expected["error_of"][key])
+            poor = result.validation.groups["metal_poor"].labels[name]
+            assert both[title]["metal_poor"][name]["n"] == poor.n > 0
+        page = result.write(tmp_path / title).read_text()
         assert 'id="estimates"' in page
         assert ("without shrinkage</h1>" in page) == (result is unshrunk)
     assert "fitted here" not in caplog.text
@@ -441,22 +438,3 @@ def test_a_report_has_both_estimates_and_is_of_the_one_asked_for(
     for name, strength in both["strength"].items():
         fitted = old.metrics["estimates"]["strength"][name]
         assert fitted == pytest.approx(strength, rel=1e-3, abs=1e-3)
-
-
-def test_scores_are_those_of_a_validation_of_each(small_model: Model, small_stars: Stars) -> None:
-    mean, correction, known = (
-        small_model.predict(small_stars), small_model.unshrinking, small_stars.labels,
-    )  # fmt: skip
-    assert isinstance(correction, ShrinkageCorrection)
-    assert known is not None
-    along = signal_to_noise(small_stars.spectra)
-    validation = score_prediction(mean, known, resamples=20)
-    found = estimates_finding(validation, mean, correction, *along, "mean").metrics["estimates"]
-    twin = score_prediction(correction.apply(mean), known, resamples=20)
-    for name in mean.names:
-        for key in ("slope", "robust", "coverage_95"):
-            here, there = found["unshrunk"]["all"][name], twin.labels[name]
-            assert here[key] == pytest.approx(there[key])
-            assert here.error[key] == pytest.approx(there.error[key])
-    poor = found["mean"]["metal_poor"]["logg"]
-    assert poor.n == int((known.select(["fe_h"]).values[:, 0] < -1).sum())

@@ -33,12 +33,8 @@ WITHHELD_MARGIN = 2.0
 class ValidationResult:
     """What :func:`validate` found; it prints itself as text.
 
-    Attributes
-    ----------
-    validation
-        Scores against the labels known of the stars or, where they have none, the survey's.
-    findings
-        Every part of the validation, in the order of the report.
+    ``validation`` holds the scores against the labels known of the stars or, where they have none,
+    the survey's; ``findings`` every part, in the order of the report.
     """
 
     validation: Validation
@@ -59,12 +55,7 @@ class ValidationResult:
     __repr__ = __str__
 
     def write(self, folder: Path | str, *, overwrite: bool = False) -> Path:
-        """Write ``metrics.json``, ``report.html`` and figures into a new folder.
-
-        Returns
-        -------
-        Path
-            The page.
+        """Write ``metrics.json``, ``report.html`` and figures into a new folder; its page.
 
         Raises
         ------
@@ -88,16 +79,8 @@ def reporting_stars(
 ) -> tuple[Stars, Labels, list[str]]:
     """The stars to validate on, their known labels, and the cut flow.
 
-    Parameters
-    ----------
-    model
-        Its split names the test part; its own selection holds where none is given.
-    stars
-        With known labels.
-    selection
-        Cuts on the known labels; None: those the model was trained with.
-    every
-        Take all stars, not the test part only.
+    The model's split names the test part, unless ``every`` star is taken; where no ``selection``
+    of known labels is given, the one that the model was trained with holds.
 
     Raises
     ------

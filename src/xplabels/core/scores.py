@@ -28,12 +28,8 @@ _ELEMENTS = 4_000_000  # resampled values held at once: 32 MB per array
 class LabelSample:
     """One label of n stars with finite truth and prediction: what every score is made of.
 
-    Attributes
-    ----------
-    rows
-        Indices [n] of these stars among all that were given.
-    truth, predicted, error, error_95, label_error
-        Float64 [n], in the label's unit.
+    ``rows`` are indices [n] of these stars among all that were given, the others float64 [n] in
+    the label's unit.
     """
 
     rows: NDArray[np.intp]
@@ -262,23 +258,10 @@ def score(
     resamples: int = 200,
     seed: int = 0,
 ) -> Scores:
-    """Statistics of a sample with bootstrap errors over its stars.
+    """Statistics of a sample, by name, with bootstrap errors over its stars.
 
-    Parameters
-    ----------
-    sample
-        One label of n stars.
-    statistics
-        By name.
-    resamples
-        Bootstrap resamples; with fewer than 2 of them, or of stars, the errors are NaN.
-    seed
-        Of the resampling; the same seed gives the same errors.
-
-    Returns
-    -------
-    Scores
-        NaN throughout if the sample is empty.
+    NaN throughout if the sample is empty; with fewer than 2 resamples or stars the errors are NaN.
+    The same seed gives the same errors.
     """
     n, unknown = len(sample), dict.fromkeys(statistics, float("nan"))
     if n == 0:

@@ -169,17 +169,10 @@ def errors_along(
 ) -> Figure:
     """The stated error and its parts: median lines against G (FS24, fig. 6) or labels (fig. 5).
 
-    Parameters
-    ----------
-    along
-        ``g_mag`` or ``bp_rp``: then ``x`` is [N], shared by all panels. None: each label's own
-        prediction is the abscissa, and ``x`` is [N, K].
-    total
-        Errors [N, K], half-widths of the 68.3 % interval.
-    parts
-        ``model``, ``input`` and ``excess`` errors [N, K]; in quadrature they add to the total.
-    background
-        [M, K] (or [M] with ``along``): its histogram stands behind, e.g. the training set's.
+    ``total`` and its ``parts`` (``model``, ``input``, ``excess``) are half-widths [N, K] of the
+    68.3 % interval. ``along`` is ``g_mag`` or ``bp_rp``, and ``x`` [N] shared by all panels; or it
+    is None, and ``x`` [N, K] each label's own prediction. The histogram of ``background`` [M, K]
+    (or [M] with ``along``) stands behind.
     """
     rows, columns = _grid(len(names))
     figure = new_figure(4.3 * columns, 2.9 * rows)

@@ -26,21 +26,10 @@ def write_report(
 ) -> Path:
     """Write ``metrics.json``, ``report.html`` and ``figures/*.png`` into a new folder.
 
-    The folder appears whole or not at all.
-
-    Parameters
-    ----------
-    folder
-        To be created.
-    validation
-        What stands at the top of the page: verdict and main scores.
-    findings
-        The entries of ``metrics.json`` and the sections, in their order; those that the validation
-        alone makes: :func:`~xplabels.validation.accuracy.findings_of`.
-    version
-        Of the package, as the page shows it.
-    overwrite
-        Replace an existing report. A folder that holds anything else is never replaced.
+    The folder appears whole or not at all; ``overwrite`` replaces an existing report, but never a
+    folder that holds anything else. The top of the page is about the ``validation``; entries of
+    ``metrics.json`` and sections are those of the ``findings``, in their order. What a validation
+    alone finds: :func:`~xplabels.validation.accuracy.findings_of`.
 
     Returns
     -------

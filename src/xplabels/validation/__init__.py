@@ -54,24 +54,19 @@ class Validation:
 
     Attributes
     ----------
-    prediction
-        Of N stars.
-    names
-        The K labels compared.
+    prediction, names
+        Of N stars, and the K labels compared.
     groups
         Scores by group: ``all``, ``unflagged``, ``metal_poor`` ([Fe/H] < -1, as known).
-    bins
+    bins, axes
         ``bins[axis][label]``: bins along G, BP-RP, each known label and each predicted one
-        (ending ``_predicted``). Along a known label, even right errors over- and undercover
-        somewhere, because predictions shrink to the mean; along a predicted one they must not.
+        (ending ``_predicted``), and the values [N] along these. Along a known label, even right
+        errors over- and undercover somewhere, because predictions shrink to the mean; along a
+        predicted one they must not.
     samples
         By label, the stars compared: residuals, z, PIT and so on.
-    axes
-        The values [N] that the bins are along.
-    flags
-        How many of the stars compared carry each flag.
-    selection
-        Which stars were compared, in words.
+    flags, selection
+        How many of the stars compared carry each flag, and which these are, in words.
     resamples, seed
         Of the bootstrap.
     margin

@@ -34,15 +34,8 @@ def findings_of(
 ) -> list[Finding]:
     """What is found by a validation alone, in the order of the report.
 
-    Parameters
-    ----------
-    validation
-        What :func:`~xplabels.validation.score_prediction` found.
-    training_labels
-        Labels of the training set, whose distribution stands behind the errors (FS24, fig. 5);
-        left out: that of the stars compared.
-    provenance
-        Of the stars and the model: ``data``, ``notes``, ``training``.
+    The distribution of ``training_labels``, or else of the stars compared, stands behind the errors
+    (FS24, fig. 5); ``data``, ``notes`` and ``training`` of the ``provenance`` are shown.
     """
     found = [
         data_finding(validation, provenance or {}),

@@ -238,14 +238,8 @@ def signal_to_noise(spectra: Spectra) -> tuple[str, Array]:
 class SlopesBySnr:
     """Slope of prediction on truth in bins of S/N: where it is below 1, labels shrink to the mean.
 
-    Attributes
-    ----------
-    along
-        What the S/N is of, in words.
-    edges, middle
-        Of the bins [B + 1], and the median S/N in each [B].
-    slopes
-        By label, scores ``slope`` and ``rmse`` for each bin.
+    ``along`` says what the S/N is of, ``edges`` [B + 1] are those of the bins, ``middle`` [B] the
+    median S/N in each; ``slopes`` holds for each label the scores ``slope`` and ``rmse`` [B].
     """
 
     along: str
@@ -286,14 +280,8 @@ def slopes_by_snr(
 ) -> SlopesBySnr | None:
     """Slopes in bins of equally many stars, or None where there are too few for two bins.
 
-    Parameters
-    ----------
-    samples
-        By label, of a :class:`~xplabels.validation.Validation`.
-    along, snr
-        What :func:`signal_to_noise` gives for all N stars.
-    resamples, seed
-        Of the bootstrap.
+    ``samples`` are those of a :class:`~xplabels.validation.Validation`, ``along`` and ``snr`` [N]
+    what :func:`signal_to_noise` gives for all N stars.
     """
     compared = np.unique(np.concatenate([sample.rows for sample in samples.values()]))
     known = snr[compared][np.isfinite(snr[compared])]

@@ -58,20 +58,9 @@ SHOWN = ("bias", "rmse", "robust", "slope", "std_z", "robust_std_z")
 class ReferenceSurvey:
     """A survey's labels of N stars, to compare predictions with.
 
-    Attributes
-    ----------
-    name, title, where
-        One of :data:`COMPARED`, what it is, and the file.
-    source_id
-        Gaia's, [N].
-    labels
-        [N, K]; NaN where the survey does not know a star.
-    context
-        Further columns [N] of the survey.
-    inflation
-        What the errors in ``labels`` have been multiplied by, by label.
-    notes
-        What was left out or assumed.
+    ``name`` is one of :data:`COMPARED`, ``labels`` [N, K] are NaN where the survey does not know a
+    star, ``context`` are further columns [N], ``inflation`` says what the errors in ``labels`` have
+    been multiplied by, ``notes`` what was left out or assumed.
     """
 
     name: str
@@ -138,9 +127,8 @@ def open_survey(
     Raises
     ------
     InputError
-        If the survey is none of :data:`COMPARED`; if the table cannot be read, has none of the
-        survey's columns of labels (the message lists them) or no Gaia source_id; if a factor is
-        not positive or of no label here.
+        If the table cannot be read or has none of the columns of that survey, which the message
+        lists; if a factor is not positive or of no label here.
     """
     if survey not in COMPARED:
         raise InputError(
@@ -179,18 +167,9 @@ def survey_finding(
 ) -> Finding:
     """The model against a survey, the survey against known labels, and what differences go with.
 
-    FS24, tables 2 and 3, figures 2-4, and section 4.3.
-
-    Parameters
-    ----------
-    prediction, survey
-        Of the same N stars.
-    known
-        Labels [N] of the kind the model learnt, or None.
-    photometry
-        Of the stars [N]: G and parallax give a luminosity where the survey has none.
-    resamples, seed
-        Of the bootstrap.
+    FS24, tables 2 and 3, figures 2-4, and section 4.3. All arguments are of the same N stars:
+    ``known`` are labels of the kind the model learnt; G and parallax of the ``photometry`` give a
+    luminosity where the survey has none.
 
     Raises
     ------
