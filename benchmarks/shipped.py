@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ def test_scores(model: Model, stars: Stars) -> dict[str, Any]:
         begun = time.monotonic()
         prediction = model.predict(shown)
         rate = len(stars) / (time.monotonic() - begun)
-        validation = _validated(prediction, stars)
-        violated = missed_margins(validation, margin=margin)
+        validation = replace(_validated(prediction, stars), margin=margin)
+        violated = missed_margins(validation)
         print(f"\n{title}: {rate:.0f} stars/s\n{scores_text(validation)}")
         print("\nunflagged stars\n" + scores_text(validation, "unflagged"))
         print("violated margins: " + ("; ".join(violated) or "none"))

@@ -26,8 +26,8 @@ SURVEYS = ("lamost-lrs", "lamost-mrs", "gspphot", "fs24")
 
 
 def add(verbs: Verbs) -> None:
-    """Add the verb ``validate``."""
-    verb = add_verb(
+    """Add the command ``validate``."""
+    parser = add_verb(
         verbs,
         "validate",
         "compare a model's labels and errors with known labels",
@@ -41,11 +41,11 @@ def add(verbs: Verbs) -> None:
         "report says so). With --compare-survey, labels of another survey are compared, too;\n"
         "STARS need not have labels then.",
     )
-    verb.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
-    verb.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
-    verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    verb.add_argument("--all", action="store_true", help="every star, not the test part only")
-    verb.add_argument(
+    parser.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    parser.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--all", action="store_true", help="every star, not the test part only")
+    parser.add_argument(
         "--compare-survey",
         "--against",
         dest="against",
@@ -53,16 +53,16 @@ def add(verbs: Verbs) -> None:
         metavar="TABLE",
         help="compare with another survey's table, too",
     )
-    verb.add_argument(
+    parser.add_argument(
         "--survey", choices=SURVEYS, help="whose table that is, in its published columns"
     )
-    verb.add_argument(
+    parser.add_argument(
         "--neighbours",
         type=Path,
         metavar="TABLE",
         help="the archive's table that relates the survey's identifiers (LAMOST: Gaia DR2) to DR3",
     )
-    verb.add_argument(
+    parser.add_argument(
         "--inflate",
         type=factor,
         action="append",
@@ -70,23 +70,23 @@ def add(verbs: Verbs) -> None:
         metavar="LABEL=FACTOR",
         help="multiply the survey's errors, where its authors ask for it",
     )
-    verb.add_argument(
+    parser.add_argument(
         "--withhold-photometry",
         action="store_true",
         help="predict from the spectra alone, and allow the larger errors twice the margins",
     )
-    add_unshrunk(verb)
-    verb.add_argument(
+    add_unshrunk(parser)
+    parser.add_argument(
         "--compare-model",
         "--beside",
         dest="beside",
         metavar="MODEL",
         help="compare with another model on the same stars, such as one with an input left out",
     )
-    add_selection(verb, "compare only stars inside a range of a known label, e.g. fe_h=:-1")
-    add_tables(verb)
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    add_selection(parser, "compare only stars inside a range of a known label, e.g. fe_h=:-1")
+    add_tables(parser)
+    add_overwrite(parser)
+    parser.set_defaults(verb=run)
 
 
 def factor(text: str) -> tuple[str, float]:

@@ -225,8 +225,8 @@ def _errors_one(
 
 
 @styled
-def kiel(panels: Mapping[str, tuple[Array, ...]], unit: str = axis_title("fe_h")) -> Figure:
-    """Kiel diagrams side by side: ``{title: (teff [K], logg [dex], colour [N])}``, hot at left."""
+def kiel(panels: Mapping[str, tuple[Array, ...]]) -> Figure:
+    """Kiel diagrams side by side: ``{title: (teff [K], logg [dex], fe_h [N])}``, hot at left."""
     figure = new_figure(4.4 * len(panels) + 0.6, 4.4)
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     finite = {k: np.isfinite(np.stack(v)).all(axis=0) for k, v in panels.items()}
@@ -250,7 +250,7 @@ def kiel(panels: Mapping[str, tuple[Array, ...]], unit: str = axis_title("fe_h")
             low_end, high_end = limits_of(values, 0.05)
             set_limits(high_end, low_end)
     if points is not None:
-        figure.colorbar(points, ax=list(axes), label=unit, pad=0.02)
+        figure.colorbar(points, ax=list(axes), label=axis_title("fe_h"), pad=0.02)
     return figure
 
 

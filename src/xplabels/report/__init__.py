@@ -67,7 +67,9 @@ def report_files(
         sections=sections,
         images={name: base64.b64encode(image).decode() for name, image in images.items()},
         n=validation.n,
-        headline=_headline(validation),
+        scores=validation.labels,
+        labels=LABELS,
+        format_score=format_score,
         verdict=verdict(validation),
         missed=missed_margins(validation),
     )
@@ -76,17 +78,3 @@ def report_files(
         "metrics.json": metrics.encode(),
         "report.html": page.encode(),
     }
-
-
-def _headline(validation: Validation) -> list[dict[str, str]]:
-    """Four numbers for each label, for the cards at the top."""
-    keys = ("rmse", "robust", "coverage_68", "coverage_95")
-    return [
-        {
-            "name": LABELS[name].description.split(",")[0],
-            "unit": LABELS[name].unit,
-            **{key: format_score(scores, key) for key in keys},
-            "n": f"{scores.n:,}",
-        }
-        for name, scores in validation.labels.items()
-    ]

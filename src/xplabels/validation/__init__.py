@@ -128,7 +128,6 @@ def score_prediction(
     g_mag: Array | None = None,
     bp_rp: Array | None = None,
     star: NDArray[np.int64] | None = None,
-    selection: NDArray[np.bool_] | None = None,
     selection_text: str = "all stars given",
     resamples: int = 200,
     seed: int = 0,
@@ -147,8 +146,8 @@ def score_prediction(
         G magnitude and BP-RP colour [N] in mag, for bins; left out: no bins along them.
     star
         What is alike for rows [N] of one star, of which bins count each once; left out: none is.
-    selection
-        Which stars [N] to compare; left out: all. ``selection_text`` says it in words.
+    selection_text
+        Which stars these are, in words.
     resamples, seed
         Bootstrap resamples (over stars) behind the error of each score, and their seed.
     margin
@@ -181,9 +180,8 @@ def score_prediction(
     names = common_names(prediction.names, labels.names)
     n = len(prediction)
     bootstrap: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    chosen = np.ones(n, bool) if selection is None else np.asarray(selection, bool)
-    _check_lengths(n, labels=labels, selection=chosen, g_mag=g_mag, bp_rp=bp_rp, star=star)
-    samples = {name: _sample(name, prediction, labels, chosen) for name in names}
+    _check_lengths(n, labels=labels, g_mag=g_mag, bp_rp=bp_rp, star=star)
+    samples = {name: _sample(name, prediction, labels) for name in names}
     compared = np.zeros(n, bool)
     for sample in samples.values():
         compared[sample.rows] = True
@@ -233,7 +231,7 @@ def score_prediction(
         resamples,
         seed,
         margin,
-        joint_coverage(prediction, labels, names, chosen, resamples=resamples, seed=seed),
+        joint_coverage(prediction, labels, names, np.ones(n, bool), **bootstrap),
     )
 
 
@@ -264,15 +262,13 @@ def _check_lengths(n: int, **columns: NDArray[Any] | Labels | None) -> None:
             )
 
 
-def _sample(
-    name: str, prediction: Prediction, labels: Labels, chosen: NDArray[np.bool_]
-) -> LabelSample:
-    """The stars of ``chosen`` with finite truth and prediction; their errors checked."""
+def _sample(name: str, prediction: Prediction, labels: Labels) -> LabelSample:
+    """The stars with finite truth and prediction; their errors checked."""
     k, j = prediction.names.index(name), labels.names.index(name)
     truth, label_error = labels.values[:, j], labels.errors[:, j]
     predicted = prediction.values[:, k]
     error, error_95 = prediction.errors[:, k], prediction.errors_95[:, k]
-    rows = np.flatnonzero(chosen & np.isfinite(truth) & np.isfinite(predicted))
+    rows = np.flatnonzero(np.isfinite(truth) & np.isfinite(predicted))
     checks = (
         (f"{name}_error", error, error > 0),
         (f"{name}_error_95", error_95, error_95 >= error),

@@ -33,18 +33,16 @@ TELLING_STARS = 2000
 """With fewer the margins are two standard errors or less: even right errors miss some."""
 
 
-def missed_margins(
-    validation: Validation, margin: float | None = None, axes: Sequence[str] = JUDGED_AXES
-) -> list[str]:
+def missed_margins(validation: Validation, axes: Sequence[str] = JUDGED_AXES) -> list[str]:
     """Where the stated errors are not right, one line each; empty if they are.
 
     Coverages must lie within 2.5 points of 68.3 and 95.4 %, the robust std of z within
     0.95-1.05, and in every bin of at least 200 stars along ``axes`` the 68.3 % coverage within
-    the larger of 6 points and 3.5 binomial sigma. ``margin`` multiplies every tolerance (2 for
-    predictions without photometry); left out: the validation's own. Where correlations are
-    predicted, all labels together must cover their shares within 3 points.
+    the larger of 6 points and 3.5 binomial sigma. Where correlations are predicted, all labels
+    together must cover their shares within 3 points. The validation's ``margin`` multiplies every
+    tolerance.
     """
-    found, margin = [], validation.margin if margin is None else margin
+    found, margin = [], validation.margin
     for name, scores in validation.labels.items():
         if scores.n == 0:
             continue
@@ -61,7 +59,7 @@ def missed_margins(
             )
     if validation.joint is not None:
         found += validation.joint.violations(margin)
-    return found + failing_bins(validation, margin, axes)
+    return found + failing_bins(validation, axes)
 
 
 def judged_bins(
@@ -73,17 +71,14 @@ def judged_bins(
             yield from ((axis, name, one) for one in row if one.judged)
 
 
-def failing_bins(
-    validation: Validation, margin: float | None = None, axes: Sequence[str] = JUDGED_AXES
-) -> list[str]:
+def failing_bins(validation: Validation, axes: Sequence[str] = JUDGED_AXES) -> list[str]:
     """The part of :func:`missed_margins` that is about bins."""
-    margin = validation.margin if margin is None else margin
     return [
         f"{name}: coverage_68 {one.scores['coverage_68']:.3f} of {one.counted} stars at "
         f"{axis} {one.low:g} to {one.high:g}, allowed {LEVEL_68:.3f} "
-        f"+- {one.tolerance(margin):.3f}"
+        f"+- {one.tolerance(validation.margin):.3f}"
         for axis, name, one in judged_bins(validation, axes)
-        if not one.within(margin)
+        if not one.within(validation.margin)
     ]
 
 

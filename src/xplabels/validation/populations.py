@@ -1,4 +1,4 @@
-"""The populations that the stars show, and the paper's tables beside theirs.
+"""The populations that the stars show, and the paper's tables with numbers of these stars.
 
 Abundance planes (FS24, figs 9 and 10), stars poor in nitrogen (section 4.1), shrinkage by S/N
 (sections 4.1 and 6.1), tables 1-3, and the cut flow of the table. The paper's stars are others, so
