@@ -289,7 +289,7 @@ def test_every_survey_says_what_it_looked_for(survey: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--survey", "gspphot"), "--survey without a table; add --against"),
+        (("--survey", "gspphot"), "--survey without a table; add --compare-survey"),
         (("--inflate", "teff=2"), "--inflate without a table"),
         (("--against", "x.csv"), "add --survey, one of lamost-lrs"),
     ],

@@ -170,16 +170,16 @@ def test_the_verdict_tells_a_single_bin_from_wrong_errors(validated: Validation)
     assert re.fullmatch(r"calibrated, but for 1 of \d+ bins", some), some
     assert with_smaller_errors(~nobody) == "not calibrated"
     few = simulate(300, dof=np.inf, seed=5)
-    by_luck = score_prediction(few.prediction, few.labels, g_mag=few.g_mag, resamples=0)
-    assert verdict(by_luck).text == "too few stars to tell: 300"
-    half = replace(few.prediction, errors=few.prediction.errors / 2)
-    wrong = score_prediction(half, few.labels, g_mag=few.g_mag, resamples=0)
-    assert verdict(wrong).text == "not calibrated"
-    # right in all, wrong in many bins: too small for bright stars, too large for faint ones
     halves = np.where(s.g_mag < np.median(s.g_mag), 0.8, 1.25)[:, None]
-    prediction = replace(s.prediction, errors=s.prediction.errors * halves)
-    both = score_prediction(prediction, s.labels, g_mag=s.g_mag, resamples=0)
-    assert verdict(both).text == "not calibrated"
+    for stars, factor, expected in (
+        (few, 1.0, "too few stars to tell: 300"),
+        (few, 0.5, "not calibrated"),
+        # right in all, wrong in many bins: too small for bright stars, too large for faint ones
+        (s, halves, "not calibrated"),
+    ):
+        prediction = replace(stars.prediction, errors=stars.prediction.errors * factor)
+        found = score_prediction(prediction, stars.labels, g_mag=stars.g_mag, resamples=0)
+        assert verdict(found).text == expected
 
 
 @pytest.fixture
@@ -226,22 +226,6 @@ def test_an_existing_folder_needs_overwrite_and_keeps_what_no_report_wrote(
         write_report(folder / "thesis.tex", validated, [], overwrite=True)
 
 
-def test_a_failure_leaves_nothing_and_the_old_report_in_place(
-    tmp_path: Path, validated: Validation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # "a/b" cannot be written where "a" is a file
-    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"a": b"1", "a/b": b"2"})
-    with pytest.raises(InputError, match="cannot be written"):
-        write_report(tmp_path / "new", validated, [])
-    assert not list(tmp_path.iterdir())
-    old = tmp_path / "old"
-    old.mkdir()
-    (old / "report.html").write_text("old")
-    with pytest.raises(InputError, match="cannot be written"):
-        write_report(old, validated, [], overwrite=True)
-    assert (old / "report.html").read_text() == "old"
-
-
 @pytest.mark.parametrize(
     ("stop", "raised"),
     [
@@ -249,14 +233,14 @@ def test_a_failure_leaves_nothing_and_the_old_report_in_place(
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
 )
-def test_if_the_new_folder_cannot_move_in_the_old_one_comes_back(
+def test_a_failure_leaves_nothing_and_the_old_report_in_place(
     stop: BaseException, raised: type[BaseException], tmp_path: Path, validated: Validation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    old = tmp_path / "old"
+    """Whether a file cannot be written or the finished folder cannot move in."""
+    old, move = tmp_path / "old", os.replace
     old.mkdir()
     (old / "report.html").write_text("old")
-    move = os.replace
 
     def fail_on_new(source: Path, target: Path) -> None:
         if ".partial." in Path(source).name:
@@ -266,6 +250,11 @@ def test_if_the_new_folder_cannot_move_in_the_old_one_comes_back(
     monkeypatch.setattr(os, "replace", fail_on_new)
     with pytest.raises(raised):
         write_report(old, validated, [], overwrite=True)
+    # "a/b" cannot be written where "a" is a file
+    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"a": b"1", "a/b": b"2"})
+    for folder in (old, tmp_path / "new"):
+        with pytest.raises(InputError, match="cannot be written"):
+            write_report(folder, validated, [], overwrite=True)
     assert (old / "report.html").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
 
@@ -281,12 +270,12 @@ PROBE = """<script>addEventListener("load", () => {
     t => t.scrollWidth > t.clientWidth).length;
   const light = getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0] > 128;
   document.title = `probe ${images} ${anchors} ${wide} ${tables} ${tiles} ${light}`;
-  requestAnimationFrame(() => requestAnimationFrame(() => {  // the hint is an animation
+  setTimeout(() => {  // the hint is an animation
     const boxes = [...document.querySelectorAll(".scroll")];
     const cut = boxes.filter(b => b.scrollWidth > b.clientWidth + 1);
     const hinted = boxes.filter(b => b.querySelector(".hint").offsetHeight > 10);
     document.title += ` ${cut.length} ${cut.length === hinted.length}`;
-  }));
+  }, 2000);
 });</script>"""
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from xplabels.synthetic import example_stars, simulate_stars
     from xplabels.training import train
     from xplabels.validation import score_prediction
+    from xplabels.validation.surveys import open_survey
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ _MODULE_OF = {
     "join_labels": "io.tables",
     "join_photometry": "io.tables",
     "load_recipe": "recipes",
+    "open_survey": "validation.surveys",
     "read": "io",
     "read_blocks": "io",
     "read_library": "surveys.library",
@@ -81,6 +83,7 @@ __all__ = [
     "join_labels",
     "join_photometry",
     "load_recipe",
+    "open_survey",
     "read",
     "read_blocks",
     "read_library",

@@ -103,7 +103,7 @@ def _survey(args: argparse.Namespace) -> ReferenceSurvey | None:
     if args.against is None:
         given = [f"--{name}" for name in ("survey", "neighbours", "inflate") if getattr(args, name)]
         if given:
-            raise InputError(f"{given[0]} without a table", remedy="add --against TABLE")
+            raise InputError(f"{given[0]} without a table", remedy="add --compare-survey TABLE")
         return None
     if args.survey is None:
         raise InputError(
