@@ -36,7 +36,7 @@ def axes_of(figure: Figure) -> Iterator[object]:
 
 
 def labels_of(figure: Figure) -> str:
-    return " ".join(f"{ax.get_xlabel()} {ax.get_ylabel()} {ax.get_title('left')}"  # type: ignore[attr-defined]
+    return " ".join(f"{ax.get_xlabel()} {ax.get_ylabel()} {ax.get_title('left')}"
                     for ax in axes_of(figure))  # fmt: skip
 
 
@@ -146,8 +146,8 @@ def drawn_points(figure: Figure) -> int:
     return sum(
         len(np.atleast_1d(artist.get_array())) if artist.get_array() is not None else 0
         for ax in axes_of(figure)
-        if ax.get_label() != "<colorbar>"  # type: ignore[attr-defined]
-        for artist in ax.collections  # type: ignore[attr-defined]
+        if ax.get_label() != "<colorbar>"
+        for artist in ax.collections
     )
 
 

@@ -66,7 +66,6 @@ def sections(validation: Validation) -> dict[str, Section]:
 def test_table_1_by_hand(validated: Validation) -> None:
     prediction, labels = six()
     found = paper_finding(validated)
-    assert found.section is not None
     scores = found.metrics["table_1"]
     for k, name in enumerate(SIX):
         residual = prediction.values[:, k] - labels.values[:, k]
@@ -94,8 +93,6 @@ def test_nitrogen_poor_stars(validated: Validation) -> None:
 
 def test_planes_have_the_papers_axes(validated: Validation) -> None:
     found = planes_finding(validated, six(200, seed=9)[1])
-    assert found is not None
-    assert found.section is not None
     panels = found.section.pictures[0].draw().axes
     assert len(panels) == 5 * 4
     titles = [ax.get_title(loc="left") for ax in panels]
@@ -126,9 +123,6 @@ def test_joint_coverage_is_judged(validated: Validation) -> None:
         (score_prediction(prediction, known, resamples=5), "pass"),
     ):
         found = joint_finding(validation)
-        assert found is not None
-        assert found.section is not None
-        assert found.section.badge is not None
         assert found.section.badge.verdict == expected
 
 
@@ -143,7 +137,6 @@ def test_slopes_fall_where_the_noise_is() -> None:
     prediction = replace(made.prediction, values=shrunk)
     validation = score_prediction(prediction, made.labels, resamples=10)
     trend = slopes_by_snr(validation.samples, "S/N", snr, resamples=10)
-    assert trend is not None
     assert [one.n for one in trend.slopes["teff"]] == [334, 333, 333, 333, 333, 334]
     for name in NAMES:
         row = [one["slope"] for one in trend.slopes[name]]
@@ -151,7 +144,6 @@ def test_slopes_fall_where_the_noise_is() -> None:
         assert row[-1] == pytest.approx(1.0, abs=1e-6)
     assert np.all((trend.edges[:-1] < trend.middle) & (trend.middle < trend.edges[1:]))
     found = shrinkage_finding(trend)
-    assert found.section is not None
     assert len(found.section.tables[0].rows) == 6
     json.dumps(metrics_of([found]), allow_nan=False)
     few = {name: sample[:150] for name, sample in validation.samples.items()}
@@ -179,7 +171,6 @@ def test_the_cut_flow_next_to_a_table_is_in_the_report(
     caplog.set_level("INFO", logger="xplabels")
     flow = CutFlow(100, (Cut("ruwe", "gaia.ruwe <= 1.4", 90, 7, 7), Cut("x", "other", None, 0, 0)))
     found = flow_finding(flow)
-    assert found.section is not None
     assert found.section.tables[0].rows[1] == ["ruwe", "7", "7", "93", "gaia.ruwe <= 1.4"]
     assert found.section.tables[0].rows[2][1] == "not applied"
     stars = replace(small_stars, file=str(tmp_path / "t.parquet"))

@@ -53,7 +53,7 @@ def findings(
     training: Labels | None = None,
 ) -> list[Finding]:  # fmt: skip
     found = findings_of(validation, training, provenance)
-    return [*found, card_finding(card), provenance_finding(provenance)]  # type: ignore[arg-type]
+    return [*found, card_finding(card), provenance_finding(provenance)]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from xplabels.validation.finding import metrics_of
 
 def run(simulated: Simulated, **options: object) -> Validation:
     given = {"g_mag": simulated.g_mag, "bp_rp": simulated.bp_rp, "resamples": 20, **options}
-    return score_prediction(simulated.prediction, simulated.labels, **given)  # type: ignore[arg-type]
+    return score_prediction(simulated.prediction, simulated.labels, **given)
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def validate(
     stars: Stars,
     *,
     selection: Selection | None = None,
-    every: bool = False,
+    all_stars: bool = False,
     withhold_photometry: bool = False,
     unshrunk: bool = False,
     compare_model: Model | None = None,
@@ -136,8 +136,8 @@ def validate(
         The stars need known labels, unless a survey is given.
     selection
         Cuts on the known labels; left out: those the model was trained with.
-    every
-        Compare all stars, not only the test part of the model's split.
+    all_stars
+        Compare all of them, not only the test part of the model's split.
     withhold_photometry
         Predict from the spectra alone, and double the tolerances on calibration; magnitudes still
         make the bins.
@@ -180,7 +180,7 @@ def validate(
     if compare_model is not None:
         check_common(model.names, compare_model.names, _name(compare_model))
     everyone = stars
-    stars, labels, flow = reporting_stars(model, stars, selection, every)
+    stars, labels, flow = reporting_stars(model, stars, selection, all_stars)
     for line in flow:
         logger.info(line)
     with located(stars.where):

@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
         model,
         read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows),
         selection=selection,
-        every=args.all,
+        all_stars=args.all,
         withhold_photometry=args.withhold_photometry,
         unshrunk=args.unshrunk,
         compare_model=other,

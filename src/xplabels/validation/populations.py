@@ -44,14 +44,14 @@ POOR_IN_NITROGEN = -0.4
 """[N/Fe] below which FS24 doubt APOGEE's labels."""
 
 NITROGEN_SCORES = {
-    "median_known": Statistic(median, ("truth",)),
+    "median_known": Statistic(median, ("truth",), "median known"),
     **{
-        f"predicted_{p}": Statistic(partial(np.percentile, q=p, axis=-1), ("predicted",))
-        for p in (16, 50, 84)
+        f"predicted_{p}": Statistic(partial(np.percentile, q=p, axis=-1), ("predicted",), text)
+        for p, text in ((16, "predicted 16 %"), (50, "50 %"), (84, "84 %"))
     },
-    "median_label_error": Statistic(median, ("label_error",)),
-    "median_error": Statistic(median, ("error",)),
-    "coverage_68": SCORES["coverage_68"],
+    "median_label_error": Statistic(median, ("label_error",), "median label error"),
+    "median_error": Statistic(median, ("error",), "median stated error"),
+    "coverage_68": SCORES["coverage_68"]._replace(text="inside 68.3 %"),
 }
 
 SNR_BINS, FEWEST = 6, 100
@@ -120,10 +120,7 @@ def planes_finding(validation: Validation, training_labels: Labels | None) -> Fi
             "nitrogen, which their network spreads over -0.2 < [N/Fe] < 0.6, and doubt the labels, "
             "whose errors are larger there."
         )
-        header = [
-            "stars", "N", "median known", "predicted 16 %", "50 %", "84 %", "median label error",
-            "median stated error", "inside 68.3 %",
-        ]  # fmt: skip
+        header = ["stars", "N", *(statistic.text for statistic in NITROGEN_SCORES.values())]
         rows = [
             [title, f"{one.n:,}", *(format_score(one, key) for key in NITROGEN_SCORES)]
             for title, one in nitrogen.items()
