@@ -207,9 +207,9 @@ def score_prediction(
     if "fe_h" in axes:
         groups["metal_poor"] = ("[Fe/H] < -1", compared & (axes["fe_h"] < METAL_POOR))
     return Validation(
-        prediction,
-        names,
-        {
+        prediction=prediction,
+        names=names,
+        groups={
             key: GroupScores(
                 title,
                 int(mask.sum()),
@@ -217,21 +217,21 @@ def score_prediction(
             )
             for key, (title, mask) in groups.items()
         },
-        {
+        bins={
             axis: {
                 name: binned(values, sample, _edges(axis, values[sample.rows]), star, **bootstrap)
                 for name, sample in samples.items()
             }
             for axis, values in axes.items()
         },
-        samples,
-        axes,
-        {str(f.name): int(((flags & np.uint32(f)) > 0)[compared].sum()) for f in Flag},
-        selection_text,
-        resamples,
-        seed,
-        margin,
-        joint_coverage(prediction, labels, names, np.ones(n, bool), **bootstrap),
+        samples=samples,
+        axes=axes,
+        flags={str(f.name): int(((flags & np.uint32(f)) > 0)[compared].sum()) for f in Flag},
+        selection=selection_text,
+        resamples=resamples,
+        seed=seed,
+        margin=margin,
+        joint=joint_coverage(prediction, labels, names, np.ones(n, bool), **bootstrap),
     )
 
 
@@ -290,7 +290,9 @@ def _sample(name: str, prediction: Prediction, labels: Labels) -> LabelSample:
 
 
 def _edges(axis: str, values: Array) -> list[tuple[float, float]]:
-    """Bins at multiples of the axis' width, as far as there are values."""
+    """Bins at multiples of the axis' width, wherever there may be values."""
     width = BIN_WIDTHS[axis.removesuffix(PREDICTED)]
-    numbers = np.unique(np.floor(values[np.isfinite(values)] / width)).astype(int).tolist()
-    return [(number * width, (number + 1) * width) for number in numbers]
+    numbers = np.floor(values[np.isfinite(values)] / width).astype(int)
+    # the quotient of a value just below an edge may have been rounded up
+    every = np.union1d(numbers - 1, numbers).tolist()
+    return [(number * width, (number + 1) * width) for number in every]
