@@ -19,8 +19,9 @@ help:
 demo: .venv/.installed
 	$(BIN)/xplabels demo --output demo
 
+# one process per core, each on one core
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 # A full TAP server (DaCHS on PostgreSQL) beside the services of the default tests. It installs
 # Debian packages, so it needs root; the server stops afterwards, packages and database stay.
