@@ -26,7 +26,7 @@ from xplabels.model import Model
 from xplabels.network.propagation import Block, Propagation
 from xplabels.validation import Validation, score_prediction
 from xplabels.validation.accuracy import findings_of
-from xplabels.validation.calibration import CHOSEN_AXES, JUDGED_AXES
+from xplabels.validation.calibration import CHOSEN_AXES, TESTED_AXES
 from xplabels.validation.finding import metrics_of
 
 DIAGONAL_STARS, DIAGONAL_BLOCK = 4000, 64
@@ -71,11 +71,11 @@ def judged_bins(validation: Validation) -> dict[str, dict[str, list[list[float]]
             name: [
                 [one.low, one.high, one.different, one.scores["coverage_68"], one.tolerance()]
                 for one in row
-                if one.judged
+                if one.large
             ]
             for name, row in validation.bins[axis].items()
         }
-        for axis in dict.fromkeys((*JUDGED_AXES, *CHOSEN_AXES))
+        for axis in dict.fromkeys((*TESTED_AXES, *CHOSEN_AXES))
     }
 
 

@@ -11,7 +11,7 @@ from xplabels.report.paper_tables import TABLE_1
 
 from xplabels.core.distribution import LEVEL_68
 from xplabels.giants import NAMES
-from xplabels.validation.calibration import CHOSEN_AXES, JUDGED_AXES
+from xplabels.validation.calibration import CHOSEN_AXES, TESTED_AXES
 
 SYMBOLS = {
     "teff": "Teff (K)", "logg": "log g", "fe_h": "[Fe/H]", "c_fe": "[C/Fe]", "n_fe": "[N/Fe]",
@@ -179,7 +179,7 @@ def bins_over_seeds(title: str, runs: list[dict[str, Any]]) -> str:
             f"{100 * (LEVEL_68 - allowed):.1f} to {100 * (LEVEL_68 + allowed):.1f} allowed)"
             for (axis, name, low, high), (n, coverage, allowed) in one.items()
             if abs(coverage - LEVEL_68) > allowed
-            and axis in (JUDGED_AXES if known else CHOSEN_AXES)
+            and axis in (TESTED_AXES if known else CHOSEN_AXES)
         ]
 
     shared = set(every[0]).intersection(*every[1:])
@@ -192,7 +192,7 @@ def bins_over_seeds(title: str, runs: list[dict[str, Any]]) -> str:
             judged = [
                 (coverage - LEVEL_68) ** 2 - LEVEL_68 * (1 - LEVEL_68) / n
                 for (axis, *_), (n, coverage, _) in one.items()
-                if axis in (JUDGED_AXES if known else CHOSEN_AXES)
+                if axis in (TESTED_AXES if known else CHOSEN_AXES)
             ]
             off = 100 * max(np.mean(judged), 0) ** 0.5
             told = f"{len(bad)} of {len(judged)}, off by {off:.1f} points"

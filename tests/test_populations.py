@@ -114,7 +114,7 @@ def test_sections_are_left_out_where_they_say_nothing(validated: Validation) -> 
     assert sections(validated).keys() - sections(few).keys() == {"planes", "joint"}
 
 
-def test_joint_coverage_is_judged(validated: Validation) -> None:
+def test_joint_coverage_has_a_verdict(validated: Validation) -> None:
     prediction, labels = six(4000)
     known = labels.select([name for name in SIX if name != "n_fe"])
     # nitrogen is wrong in a tenth of the stars, so that the ellipsoids hold too few

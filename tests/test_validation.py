@@ -210,7 +210,7 @@ def test_groups_and_bins_partition_the_stars(simulated: Simulated, validated: Va
     assert one.scores["coverage_68"] == pytest.approx(sample.inside_68[inside].mean())
 
 
-def test_a_bin_of_few_stars_is_not_judged(validated: Validation) -> None:
+def test_a_bin_of_few_stars_is_not_tested(validated: Validation) -> None:
     few = [b for row in validated.bins["fe_h"].values() for b in row if b.scores.n < 200]
     many = [b for row in validated.bins["g_mag"].values() for b in row if b.scores.n >= 200]
     assert {b.within() for b in few} == {None}
@@ -220,7 +220,7 @@ def test_a_bin_of_few_stars_is_not_judged(validated: Validation) -> None:
     assert small.tolerance(1) == pytest.approx(3.5 * np.sqrt(0.6827 * 0.3173 / 200), rel=1e-4)
 
 
-def test_rows_of_one_star_count_once_where_bins_are_judged(simulated: Simulated) -> None:
+def test_rows_of_one_star_count_once_where_bins_are_tested(simulated: Simulated) -> None:
     twice = np.arange(len(simulated.prediction)) // 2
     found, every = run(simulated, star=twice), run(simulated)
     for one, other in zip(found.bins["fe_h"]["teff"], every.bins["fe_h"]["teff"], strict=True):

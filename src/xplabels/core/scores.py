@@ -19,7 +19,7 @@ from xplabels.core import distribution as predictive
 Array = NDArray[np.float64]
 
 BIN_MARGIN, BIN_SIGMAS, BIN_STARS = 0.06, 3.5, 200
-"""A bin's coverage may be off by this much, or by so many binomial sigma; judged from so many."""
+"""A large bin (so many stars) may be off in coverage by this much, or so many binomial sigma."""
 
 _ELEMENTS = 4_000_000  # resampled values held at once: 32 MB per array
 
@@ -235,8 +235,8 @@ class Bin:
         return rows if self.scores.n == self.different else f"{rows} rows of {self.different:,}"
 
     @property
-    def judged(self) -> bool:
-        """Whether it has the 200 stars without which its coverage is not judged."""
+    def large(self) -> bool:
+        """Whether it has the 200 stars without which its coverage says little."""
         return self.different >= BIN_STARS
 
     def tolerance(self, margin: float = 1.0) -> float:
@@ -245,8 +245,8 @@ class Bin:
         return margin * max(BIN_MARGIN, BIN_SIGMAS * float(sigma))
 
     def within(self, margin: float = 1.0) -> bool | None:
-        """Whether coverage_68 keeps to the tolerance; None if the bin is not judged."""
-        if not self.judged:
+        """Whether coverage_68 keeps to the tolerance; None if the bin has too few stars."""
+        if not self.large:
             return None
         return abs(self.scores["coverage_68"] - predictive.LEVEL_68) <= self.tolerance(margin)
 

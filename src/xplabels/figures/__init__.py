@@ -1,4 +1,4 @@
-"""Arrays in, matplotlib figures out: the figures of FS24 that a prediction is judged by.
+"""Arrays in, matplotlib figures out: the figures of FS24, and what a validation adds.
 
 No pyplot, so no global state: every function returns a :class:`matplotlib.figure.Figure`. Arrays
 of several labels are [N, K] in the order of ``names``; NaN is left out. Colours are Okabe & Ito's.
@@ -324,7 +324,7 @@ def coverage_by_bins(
 ) -> Figure:
     """Coverage of the 68.3 % interval in bins, one panel for each axis, the tolerance behind.
 
-    ``bins[axis][label]``; those that are not judged should be left out by the caller.
+    ``bins[axis][label]``; those of few stars should be left out by the caller.
     """
     columns = min(len(bins), 3)
     rows = -(-len(bins) // columns)

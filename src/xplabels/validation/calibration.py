@@ -22,18 +22,18 @@ from xplabels.validation.finding import (
 
 COVERAGE_MARGIN = 0.025
 ROBUST_STD_Z_RANGE = (0.95, 1.05)
-JUDGED_AXES = ("g_mag", "logg", "fe_h")
+TESTED_AXES = ("g_mag", "logg", "fe_h")
 CHOSEN_AXES = ("g_mag", "logg" + PREDICTED, "fe_h" + PREDICTED)
 """The same where stars are chosen by what is predicted of them."""
 LEVELS = {"coverage_68": LEVEL_68, "coverage_95": LEVEL_95}
 
 FEW_BINS = 0.05
-"""Share of the judged bins that may fail in errors that are right otherwise."""
+"""Share of the large bins that may fail in errors that are right otherwise."""
 TELLING_STARS = 2000
 """With fewer the margins are two standard errors or less: even right errors miss some."""
 
 
-def missed_margins(validation: Validation, axes: Sequence[str] = JUDGED_AXES) -> list[str]:
+def missed_margins(validation: Validation, axes: Sequence[str] = TESTED_AXES) -> list[str]:
     """Where the stated errors are not right, one line each; empty if they are.
 
     Coverages must lie within 2.5 points of 68.3 and 95.4 %, the robust std of z within
@@ -62,22 +62,22 @@ def missed_margins(validation: Validation, axes: Sequence[str] = JUDGED_AXES) ->
     return found + failing_bins(validation, axes)
 
 
-def judged_bins(
-    validation: Validation, axes: Sequence[str] = JUDGED_AXES
+def large_bins(
+    validation: Validation, axes: Sequence[str] = TESTED_AXES
 ) -> Iterator[tuple[str, str, Bin]]:
     """Axis, label and bin of every bin of enough stars."""
     for axis in axes:
         for name, row in validation.bins.get(axis, {}).items():
-            yield from ((axis, name, one) for one in row if one.judged)
+            yield from ((axis, name, one) for one in row if one.large)
 
 
-def failing_bins(validation: Validation, axes: Sequence[str] = JUDGED_AXES) -> list[str]:
+def failing_bins(validation: Validation, axes: Sequence[str] = TESTED_AXES) -> list[str]:
     """The part of :func:`missed_margins` that is about bins."""
     return [
         f"{name}: coverage_68 {one.scores['coverage_68']:.3f} of {one.counted} stars at "
         f"{axis} {one.low:g} to {one.high:g}, allowed {LEVEL_68:.3f} "
         f"+- {one.tolerance(validation.margin):.3f}"
-        for axis, name, one in judged_bins(validation, axes)
+        for axis, name, one in large_bins(validation, axes)
         if not one.within(validation.margin)
     ]
 
@@ -86,13 +86,13 @@ def verdict(validation: Validation) -> Cell:
     """The verdict in a few words: calibrated, but for single bins, not, or too few stars."""
     bins = len(failing_bins(validation))
     others = len(missed_margins(validation)) - bins
-    judged = len(list(judged_bins(validation)))
+    large = len(list(large_bins(validation)))
     if not others and not bins:
         return Cell("calibrated", "pass")
-    if bins > FEW_BINS * judged:
+    if bins > FEW_BINS * large:
         return Cell("not calibrated", "fail")
     if not others:
-        return Cell(f"calibrated, but for {bins} of {judged} bins", "partly")
+        return Cell(f"calibrated, but for {bins} of {large} bins", "partly")
     scored = [scores for scores in validation.labels.values() if scores.n]
     fewest = min(scores.n for scores in scored)
     # whether the coverage of a label is off by more than few stars explain
@@ -113,7 +113,7 @@ def calibration_finding(validation: Validation) -> Finding:
     text = (
         "Stated 68.3 and 95.4 % intervals must cover within 2.5 points, the robust standard "
         "deviation of z must lie within 0.95-1.05, and in every bin of at least "
-        f"{BIN_STARS} stars along {', '.join(_axis_title(a) for a in JUDGED_AXES)} the 68.3 % "
+        f"{BIN_STARS} stars along {', '.join(_axis_title(a) for a in TESTED_AXES)} the 68.3 % "
         "interval must cover within the larger of 6 points and 3.5 binomial sigma. The labels' "
         f"own errors are included. Errors right but for at most {100 * FEW_BINS:g} % of these bins "
         f"are called calibrated but for them. Of fewer than {TELLING_STARS:,} stars even right "
@@ -151,9 +151,9 @@ def calibration_finding(validation: Validation) -> Finding:
         lambda: figures.z_histograms(names, validation.column("z"), validation.column("dof")),
     )
     shown = {
-        axis: {n: [one for one in row if one.judged] for n, row in validation.bins[axis].items()}
-        for axis in dict.fromkeys((*JUDGED_AXES, *CHOSEN_AXES))
-        if any(judged_bins(validation, [axis]))
+        axis: {n: [one for one in row if one.large] for n, row in validation.bins[axis].items()}
+        for axis in dict.fromkeys((*TESTED_AXES, *CHOSEN_AXES))
+        if any(large_bins(validation, [axis]))
     }
     if shown:
         words = f"Bins of at least {BIN_STARS} stars; grey: tolerance."
@@ -187,7 +187,7 @@ def add_bin_table(section: Section, validation: Validation, axis: str) -> None:
         "not judged",
         [title, "N", *validation.names],
         bin_rows(validation.bins[axis], cells),
-        folded=axis not in JUDGED_AXES,
+        folded=axis not in TESTED_AXES,
     )
 
 
