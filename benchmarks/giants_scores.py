@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from xplabels.report.paper_tables import TABLE_1
 
 from giants_words import markdown
 from xplabels.core.flags import UNUSABLE
@@ -28,6 +27,7 @@ from xplabels.validation import Validation, score_prediction
 from xplabels.validation.accuracy import findings_of
 from xplabels.validation.calibration import CHOSEN_AXES, TESTED_AXES
 from xplabels.validation.finding import metrics_of
+from xplabels.validation.populations import TABLE_1
 
 DIAGONAL_STARS, DIAGONAL_BLOCK = 4000, 64
 SHOWN = ("rmse", "robust", "slope", "robust_std_z", "coverage_68", "coverage_95")

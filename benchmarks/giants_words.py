@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from xplabels.report.paper_tables import TABLE_1
 
 from xplabels.core.distribution import LEVEL_68
 from xplabels.giants import NAMES
 from xplabels.validation.calibration import CHOSEN_AXES, TESTED_AXES
+from xplabels.validation.populations import TABLE_1
 
 SYMBOLS = {
     "teff": "Teff (K)", "logg": "log g", "fe_h": "[Fe/H]", "c_fe": "[C/Fe]", "n_fe": "[N/Fe]",

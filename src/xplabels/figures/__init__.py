@@ -363,7 +363,7 @@ Pair = tuple[str, str, Array, Array]
 
 @styled
 def side_by_side(names: Sequence[str], columns: Sequence[Pair]) -> Figure:
-    """A row a label, a column a comparison (FS24, fig. 2): y against x, and one to one.
+    """One row per label, one column per comparison (FS24, fig. 2): y against x, and one to one.
 
     The columns of a row share their limits, so that one sees which comparison is tighter.
     """
@@ -409,7 +409,7 @@ def differences_along(
 
 @styled
 def planes(pairs: Sequence[tuple[str, str]], columns: Mapping[str, Mapping[str, Array]]) -> Figure:
-    """Abundance planes: a row a pair of labels (x, y), a column a set of stars (FS24, 9 and 10).
+    """Abundance planes: one row per pair of labels (x, y), one column per set of stars (FS24).
 
     ``columns``: {title: {label: [N]}}; N may differ. A row's panels share limits.
     """
@@ -491,7 +491,7 @@ def _running_lines(ax: Axes, x: Array, y: Array, bins: int) -> None:
 def running(
     x: Array, y: Array, edges: Array, percentiles: Sequence[float]
 ) -> tuple[Array, list[Array]]:
-    """Percentiles of ``y`` in bins of ``x``: bin centres [B] and one array [B] a percentile.
+    """Percentiles of ``y`` in bins of ``x``: bin centres [B] and one array [B] per percentile.
 
     NaN in bins of fewer than 20 stars, so that a line breaks rather than follows noise.
     """
