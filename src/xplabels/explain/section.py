@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.core.stars import Stars
@@ -52,7 +54,10 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     metrics["attention"] = attention_metrics(seen)
     section.paragraphs.append(f"Attention is over {int(seen.count[0]):,} of the stars compared.")
     section.add_picture(
-        "attention", "Attention to each input", ATTENTION_TEXT, figures.attention_bars, seen
+        "attention",
+        "Attention to each input",
+        ATTENTION_TEXT,
+        lambda: figures.attention_bars(seen),
     )
     try:
         wavelength, shown, flow = label_curves(
@@ -70,9 +75,8 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     )
     for name, curves in shown.items():
         title = LABELS[name].description
-        section.add_picture(
-            f"curves_{name}", title, CURVES_TEXT, figures.curves, name, wavelength, curves
-        )
+        draw = partial(figures.curves, name, wavelength, curves)
+        section.add_picture(f"curves_{name}", title, CURVES_TEXT, draw)
     sides = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
     for name, pairs in found["correlations"].items():
         section.add_table(

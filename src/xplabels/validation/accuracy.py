@@ -147,7 +147,7 @@ def errors_finding(validation: Validation, training_labels: Labels | None) -> Fi
     names, rows = validation.names, validation.rows
     stars = validation.prediction[rows]
     columns = [stars.names.index(name) for name in names]
-    total = stars.errors[:, columns]
+    values, total = stars.values[:, columns], stars.errors[:, columns]
     parts = {part: stars.part(part)[:, columns] for part in PARTS}
     source, background = "stars compared", validation.column("truth")
     if training_labels is not None and set(names) <= set(training_labels.names):
@@ -160,15 +160,14 @@ def errors_finding(validation: Validation, training_labels: Labels | None) -> Fi
             "Errors against G",
             "Median stated error and its three parts, which add in quadrature; grey, the "
             "stars' distribution. As figure 6 of Fallows & Sanders (2024).",
-            *(figures.errors_along, names, "g_mag", g, total, parts, g, "stars compared"),
+            lambda: figures.errors_along(names, "g_mag", g, total, parts, g, "stars compared"),
         )
     section.add_picture(
         "errors_labels",
         "Errors against each label",
         f"The same against the predicted label; grey, the known labels of the {source}. As "
         "figure 5 of Fallows & Sanders (2024).",
-        *(figures.errors_along, names, None, stars.values[:, columns], total, parts, background),
-        source,
+        lambda: figures.errors_along(names, None, values, total, parts, background, source),
     )
     return Finding(section=section)
 
@@ -179,12 +178,12 @@ def kiel_finding(validation: Validation) -> Finding:
     if set(needed) <= set(validation.names):
         columns = {"Known": validation.by_label("truth")}
         columns["Predicted"] = validation.by_label("predicted")
+        panels = {title: tuple(one[name] for name in needed) for title, one in columns.items()}
         section.add_picture(
             "kiel",
             "Kiel diagram",
             "The same stars by their known and their predicted labels, coloured by [Fe/H].",
-            figures.kiel,
-            {title: tuple(one[name] for name in needed) for title, one in columns.items()},
+            lambda: figures.kiel(panels),
         )
     else:
         section.paragraphs.append("Needs teff, logg and fe_h.")

@@ -159,7 +159,7 @@ def calibration_finding(validation: Validation) -> Finding:
         words = f"Bins of at least {BIN_STARS} stars; grey: tolerance."
         section.add_picture(
             "coverage_bins", "Coverage in bins", words,
-            figures.coverage_by_bins, names, shown, margin,
+            lambda: figures.coverage_by_bins(names, shown, margin),
         )  # fmt: skip
     metrics = {
         "bins": {
@@ -220,9 +220,7 @@ def joint_finding(validation: Validation) -> Finding | None:
         "Joint coverage at every level",
         "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of right "
         "predictions; bars: the margins.",
-        figures.joint_curve,
-        joint.content,
-        margin,
+        lambda: figures.joint_curve(joint.content, margin),
     )
     return Finding({"joint": joint.to_metrics()}, section=section)
 

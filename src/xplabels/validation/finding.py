@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +86,9 @@ class Section:
             rows.append([str(key), text])
         self.add_table(caption, ["", ""], rows)
 
-    def add_picture(
-        self, name: str, title: str, caption: str, draw: Callable[..., Figure], *arguments: Any
-    ) -> None:
-        """A figure, drawn by ``draw(*arguments)`` only when a report is written."""
-        self.pictures.append(Picture(name, title, caption, partial(draw, *arguments)))
+    def add_picture(self, name: str, title: str, caption: str, draw: Callable[[], Figure]) -> None:
+        """A figure, drawn only when a report is written."""
+        self.pictures.append(Picture(name, title, caption, draw))
 
 
 @dataclass(frozen=True)

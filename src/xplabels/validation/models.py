@@ -145,13 +145,13 @@ def model_finding(validation: Validation, other: Prediction, title: str, note: s
     known, here, there = (
         filled_columns({name: arrays[k] for name, arrays in columns.items()}) for k in range(3)
     )
+    pairs = (("known", "this model", known, here), ("known", "other model", known, there))
     section.add_picture(
         "beside",
         "Two models against known labels",
         f"Left, this model; right, {title}. Density of stars on a logarithmic "
         "scale; the line is one to one. As figure A1 of Fallows & Sanders (2024).",
-        *(figures.side_by_side, tuple(ratios)),
-        (("known", "this model", known, here), ("known", "other model", known, there)),
+        lambda: figures.side_by_side(tuple(ratios), pairs),
     )
     lines = [f"beside {title}, on the same stars; ratio: the other's over this model's"]
     plain = [[cell.replace("±", "+-") for cell in row] for row in rows]

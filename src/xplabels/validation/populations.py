@@ -112,7 +112,7 @@ def planes_finding(validation: Validation, training_labels: Labels | None) -> Fi
         "Density of stars on a logarithmic scale. Small errors: stars whose stated error is below "
         "the median in every label shown. A model that shrinks to the mean makes these planes "
         "narrower than they are. As figures 9 and 10 of Fallows & Sanders (2024).",
-        *(figures.planes, pairs, columns),
+        lambda: figures.planes(pairs, columns),
     )
     if nitrogen:
         section.paragraphs.append(
@@ -263,8 +263,9 @@ class SlopesBySnr:
         value = np.array([[one["slope"] for one in row] for row in rows]).T
         error = np.array([[one.error["slope"] for one in row] for row in rows]).T
         caption += "Bins of equally many stars; bars are bootstrap errors. 1: no shrinkage."
-        data = (tuple(self.slopes), self.along, self.middle, value, error)
-        section.add_picture(name, title, caption, figures.slopes, *data)
+        names = tuple(self.slopes)
+        draw = partial(figures.slopes, names, self.along, self.middle, value, error)
+        section.add_picture(name, title, caption, draw)
 
 
 def slopes_by_snr(

@@ -224,8 +224,9 @@ def survey_finding(
             f"Differences from {survey.name}",
             f"Model minus {survey.name} against luminosity and extinction, with running median "
             "(solid) and 16-84 % range (dashed).",
-            *(figures.differences_along, validation.names, along, validation.column("residual")),
-            "difference in",
+            lambda: figures.differences_along(
+                validation.names, along, validation.column("residual"), "difference in"
+            ),
         )
     metrics: dict[str, Any] = {
         "survey": survey.name,
@@ -344,5 +345,5 @@ def _add_comparison(
         caption += " Left, the model against the survey; right, the survey against known labels."
     caption += " As figures 2 to 4 of Fallows & Sanders (2024)."
     section.add_picture(
-        "against", f"Model and {survey}", caption, figures.side_by_side, names, columns
+        "against", f"Model and {survey}", caption, lambda: figures.side_by_side(names, columns)
     )
