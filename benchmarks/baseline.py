@@ -33,7 +33,8 @@ from xplabels.model import Model
 from xplabels.recipes import load_recipe
 from xplabels.surveys.library import read_library
 from xplabels.training import train
-from xplabels.validation import validate
+from xplabels.validation import score_prediction
+from xplabels.validation.finding import as_json
 
 AUXILIARY = ("bp_rp", "j_h")
 XGBOOST = {
@@ -70,7 +71,7 @@ def network_scores(make: Callable[[], Model], stars: Stars) -> dict[str, Any]:
     """Scores of a model on the test part."""
     test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
     prediction: Prediction = make().predict(test)
-    scores: dict[str, Any] = validate(prediction, _labels(test)).to_metrics()["labels"]
+    scores: dict[str, Any] = as_json(score_prediction(prediction, _labels(test)).labels)
     return scores
 
 

@@ -70,7 +70,7 @@ from xplabels.io import read
 from xplabels.model import Model
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training import train
-from xplabels.validation.gate import CHOSEN_AXES, calibration_gate
+from xplabels.validation.calibration import CHOSEN_AXES, missed_margins
 
 TEST_FRACTION = 0.1
 HIDDEN_SHARE = 1 / 3
@@ -156,8 +156,8 @@ def perform(
         },
         "left_out": model.metadata["left_out"],
         "recipe": run.recipe.to_dict(),
-        "violated": calibration_gate(validation),
-        "violated_as_chosen": calibration_gate(validation, axes=CHOSEN_AXES),
+        "violated": missed_margins(validation),
+        "violated_as_chosen": missed_margins(validation, axes=CHOSEN_AXES),
         "judged_bins": judged_bins(validation),
         **told(validation),
         **unshrunk(model, prediction, test),

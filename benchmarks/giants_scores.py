@@ -23,9 +23,11 @@ from xplabels.giants import NAMES
 from xplabels.giants.copies import FIRST_COPY, copy_ids
 from xplabels.model import Model
 from xplabels.network.propagation import Block, Propagation
-from xplabels.report.paper_tables import TABLE_1
-from xplabels.validation import Validation, validate
-from xplabels.validation.gate import CHOSEN_AXES, GATED_AXES
+from xplabels.validation import Validation, score_prediction
+from xplabels.validation.accuracy import findings_of
+from xplabels.validation.calibration import CHOSEN_AXES, TESTED_AXES
+from xplabels.validation.finding import metrics_of
+from xplabels.validation.populations import TABLE_1
 
 DIAGONAL_STARS, DIAGONAL_BLOCK = 4000, 64
 SHOWN = ("rmse", "robust", "slope", "robust_std_z", "coverage_68", "coverage_95")
@@ -43,7 +45,7 @@ def scored(
 ) -> Validation:
     """Scores of all; bins count each ``star`` [N] once."""
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
-    return validate(prediction, known_labels(stars), g_mag=g, bp_rp=bp - rp, star=star)
+    return score_prediction(prediction, known_labels(stars), g_mag=g, bp_rp=bp - rp, star=star)
 
 
 def star_of(source_id: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -69,17 +71,17 @@ def judged_bins(validation: Validation) -> dict[str, dict[str, list[list[float]]
             name: [
                 [one.low, one.high, one.different, one.scores["coverage_68"], one.tolerance()]
                 for one in row
-                if one.judged
+                if one.large
             ]
             for name, row in validation.bins[axis].items()
         }
-        for axis in dict.fromkeys((*GATED_AXES, *CHOSEN_AXES))
+        for axis in dict.fromkeys((*TESTED_AXES, *CHOSEN_AXES))
     }
 
 
 def told(validation: Validation) -> dict[str, Any]:
     """Scores of all and of metal-poor stars, joint coverage, without the bins."""
-    metrics = validation.to_metrics()
+    metrics = metrics_of(findings_of(validation))
     return {key: metrics[key] for key in ("n", "labels", "metal_poor", "joint") if key in metrics}
 
 
@@ -106,7 +108,7 @@ def counted_twice(prediction: Prediction, test: Stars) -> dict[str, Any]:
     keys = ("std_z", "robust_std_z", "coverage_68", "coverage_95", "sharpness")
     found: dict[str, Any] = {}
     for title, one in parts.items():
-        labels = scored(one, test).to_metrics()["labels"]
+        labels = metrics_of(findings_of(scored(one, test)))["labels"]
         found[title] = {
             name: {key: row[key] for key in keys} | {"n": row["n"]} for name, row in labels.items()
         }

@@ -10,8 +10,8 @@ import numpy as np
 
 from xplabels.core.distribution import LEVEL_68
 from xplabels.giants import NAMES
-from xplabels.report.paper_tables import TABLE_1
-from xplabels.validation.gate import CHOSEN_AXES, GATED_AXES
+from xplabels.validation.calibration import CHOSEN_AXES, TESTED_AXES
+from xplabels.validation.populations import TABLE_1
 
 SYMBOLS = {
     "teff": "Teff (K)", "logg": "log g", "fe_h": "[Fe/H]", "c_fe": "[C/Fe]", "n_fe": "[N/Fe]",
@@ -178,7 +178,8 @@ def bins_over_seeds(title: str, runs: list[dict[str, Any]]) -> str:
             f"{SYMBOLS[name]} at {axis} {low:g} to {high:g} ({100 * coverage:.1f} % of {n:.0f}, "
             f"{100 * (LEVEL_68 - allowed):.1f} to {100 * (LEVEL_68 + allowed):.1f} allowed)"
             for (axis, name, low, high), (n, coverage, allowed) in one.items()
-            if abs(coverage - LEVEL_68) > allowed and axis in (GATED_AXES if known else CHOSEN_AXES)
+            if abs(coverage - LEVEL_68) > allowed
+            and axis in (TESTED_AXES if known else CHOSEN_AXES)
         ]
 
     shared = set(every[0]).intersection(*every[1:])
@@ -191,7 +192,7 @@ def bins_over_seeds(title: str, runs: list[dict[str, Any]]) -> str:
             judged = [
                 (coverage - LEVEL_68) ** 2 - LEVEL_68 * (1 - LEVEL_68) / n
                 for (axis, *_), (n, coverage, _) in one.items()
-                if axis in (GATED_AXES if known else CHOSEN_AXES)
+                if axis in (TESTED_AXES if known else CHOSEN_AXES)
             ]
             off = 100 * max(np.mean(judged), 0) ** 0.5
             told = f"{len(bad)} of {len(judged)}, off by {off:.1f} points"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from xplabels.core.split import part_mask
 from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.model import Model
 from xplabels.surveys.library import read_library
-from xplabels.validation import Validation, validate
-from xplabels.validation.gate import calibration_gate
+from xplabels.validation import Validation, score_prediction
+from xplabels.validation.accuracy import findings_of, scores_text
+from xplabels.validation.calibration import missed_margins
+from xplabels.validation.finding import metrics_of
 
 NAME = "apogee-dr17-library"
 
@@ -43,15 +46,15 @@ def test_scores(model: Model, stars: Stars) -> dict[str, Any]:
         begun = time.monotonic()
         prediction = model.predict(shown)
         rate = len(stars) / (time.monotonic() - begun)
-        validation = _validated(prediction, stars)
-        violated = calibration_gate(validation, margin=margin)
-        print(f"\n{title}: {rate:.0f} stars/s\n{validation.to_text()}")
-        print("\nunflagged stars\n" + validation.to_text("unflagged"))
+        validation = replace(_validated(prediction, stars), margin=margin)
+        violated = missed_margins(validation)
+        print(f"\n{title}: {rate:.0f} stars/s\n{scores_text(validation)}")
+        print("\nunflagged stars\n" + scores_text(validation, "unflagged"))
         print("violated margins: " + ("; ".join(violated) or "none"))
         found[title] = {
             "stars_per_second": rate,
             "violated": violated,
-            "metrics": validation.to_metrics(),
+            "metrics": metrics_of(findings_of(validation)),
             "median_errors": np.nanmedian(prediction.errors, axis=0).tolist(),
         }
     return found
@@ -61,7 +64,7 @@ def _validated(prediction: Prediction, stars: Stars) -> Validation:
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
     if stars.labels is None:
         raise SystemExit("the library has no labels")
-    return validate(prediction, stars.labels, g_mag=g, bp_rp=bp - rp)
+    return score_prediction(prediction, stars.labels, g_mag=g, bp_rp=bp - rp)
 
 
 def domain_auroc(model: Model, inside: Stars, outside: Stars) -> float:

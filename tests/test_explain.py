@@ -16,7 +16,7 @@ from conftest import quick
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.api.validation import reporting_stars, validate_model
+from xplabels.api.validation import reporting_stars, validate
 from xplabels.cli import build_parser, main
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
@@ -27,7 +27,7 @@ from xplabels.explain.attention import attention
 from xplabels.explain.differences import extinction_g
 from xplabels.explain.figures import curves
 from xplabels.explain.inputs import Pair, known_extinction, read_extinction, read_pair
-from xplabels.explain.section import explain_section
+from xplabels.explain.section import explain_finding
 from xplabels.instrument.sed import Sed
 from xplabels.io import write_stars
 from xplabels.model import Model
@@ -196,7 +196,7 @@ def test_the_report_shows_what_the_model_looks_at(
     labels.values[:150, 0] = np.linspace(4701, 4799, 150)
     labels.values[:150, 2] = np.linspace(-0.4, 0.4, 150)
     clump = stars.with_labels(labels)
-    validate_model(model, clump, tmp_path / "report", selection=WIDE, say=lambda line: None)
+    validate(model, clump, selection=WIDE).write(tmp_path / "report")
     numbers = json.loads((tmp_path / "report" / "metrics.json").read_text())["what it looks at"]
     chosen, _, _ = reporting_stars(model, clump, WIDE, every=False)
     seen = attention(model, chosen)
@@ -219,16 +219,16 @@ def test_the_report_shows_what_the_model_looks_at(
 
 
 def test_a_report_says_why_it_has_no_curves(model: Model, stars: Stars) -> None:
-    found = explain_section(model, stars[:5], stars[:9])
+    found = explain_finding(model, stars[:5], stars[:9])
     assert "No curves in wavelength" in found.section.paragraphs[1]
     assert [picture.name for picture in found.section.pictures] == ["attention"]
-    assert list(found.metrics) == ["attention"]
+    assert list(found.metrics["what it looks at"]) == ["attention"]
     lost = replace(stars.spectra.bp, coefficients=np.full((400, 55), np.nan))
     nobody = replace(stars, spectra=CoefficientSpectra(lost, stars.spectra.rp))
-    found = explain_section(model, nobody, nobody)
+    found = explain_finding(model, nobody, nobody)
     assert "too few stars have a prediction" in found.section.paragraphs[0]
     assert not found.section.pictures
-    assert not found.metrics
+    assert not found.metrics["what it looks at"]
 
 
 def test_extinction_is_by_colour_or_the_librarys(stars: Stars) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 import matplotlib as mpl
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from simulated_predictions import NAMES, Simulated, simulate
 from xplabels import figures
 from xplabels.core.prediction import PARTS
+from xplabels.core.scores import Bin, Scores
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def axes_of(figure: Figure) -> Iterator[object]:
 
 
 def labels_of(figure: Figure) -> str:
-    return " ".join(f"{ax.get_xlabel()} {ax.get_ylabel()} {ax.get_title('left')}"  # type: ignore[attr-defined]
+    return " ".join(f"{ax.get_xlabel()} {ax.get_ylabel()} {ax.get_title('left')}"
                     for ax in axes_of(figure))  # fmt: skip
 
 
@@ -45,67 +46,85 @@ def draw(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def build(name: str, s: Simulated) -> Figure:
+def one_bin(low: float, coverage: float, n: int) -> Bin:
+    return Bin(low, low + 0.5, Scores(n, {"coverage_68": coverage}, {}), n)
+
+
+def build(name: str, s: Simulated, names: Sequence[str] = NAMES) -> Figure:
     """Each figure from the same simulated stars, with a few NaN among them."""
-    truth, predicted = s.labels.values.copy(), s.prediction.values.copy()
-    truth[:5, 1], predicted[7] = np.nan, np.nan
-    parts = {part: s.prediction.part(part) for part in PARTS}
-    pit = np.random.default_rng(0).random(truth.shape)
-    bins = [(np.array([[8.0, 8.5], [8.5, 9.0]]), np.array([0.6, 0.7]), np.full(2, 0.06),
-             np.array([250, 300]))] * 4  # fmt: skip
+    chosen = [NAMES.index(n) for n in names]
+    truth, predicted, errors = (
+        array[:, chosen].copy()
+        for array in (s.labels.values, s.prediction.values, s.prediction.errors)
+    )
+    truth[:5, -1], predicted[7 % len(truth)] = np.nan, np.nan
+    parts = {part: s.prediction.part(part)[:, chosen] for part in PARTS}
+    pit = np.where(np.isfinite(predicted), np.random.default_rng(0).random(truth.shape), np.nan)
+    row = [one_bin(8.0, 0.6, 250), one_bin(8.5, 0.7, 300)] if len(truth) > 1 else []
+    bins = {axis: dict.fromkeys(names, row) for axis in ("g_mag", "logg_predicted")}
+    of = dict(zip(names, predicted.T, strict=True))
+    pair = ("known", "model", truth, predicted)
     return {
-        "comparison": lambda: figures.comparison(NAMES, truth, predicted),
+        "comparison": lambda: figures.comparison(names, truth, predicted),
         "z": lambda: figures.z_histograms(
-            NAMES, (truth - predicted) / s.prediction.errors, np.full(truth.shape, 5.0)
+            names, (truth - predicted) / errors, np.full(truth.shape, 5.0)
         ),
-        "errors_g": lambda: figures.errors_along(
-            NAMES, "g_mag", s.g_mag, s.prediction.errors, parts, s.g_mag
-        ),
+        "errors_g": lambda: figures.errors_along(names, "g_mag", s.g_mag, errors, parts, s.g_mag),
         "errors_labels": lambda: figures.errors_along(
-            NAMES, None, predicted, s.prediction.errors, parts, truth, "training set"
+            names, None, predicted, errors, parts, truth, "training set"
         ),
         "kiel": lambda: figures.kiel(
-            {"Known": (truth[:, 0], truth[:, 1], truth[:, 2]),
-             "Predicted": (predicted[:, 0], predicted[:, 1], predicted[:, 2])}
+            {"Known": tuple(truth.T[[0, 1 % len(names), -1]]),
+             "Predicted": tuple(predicted.T[[0, 1 % len(names), -1]])}
         ),
-        "calibration": lambda: figures.calibration_curve(NAMES, pit),
-        "bins": lambda: figures.coverage_by_bins(NAMES, {"g_mag": bins, "logg_predicted": bins}),
+        "calibration": lambda: figures.calibration_curve(names, pit),
+        "bins": lambda: figures.coverage_by_bins(names, bins),
+        "joint": lambda: figures.joint_curve(pit[np.isfinite(pit[:, 0]), 0], 0.03),
+        "side_by_side": lambda: figures.side_by_side(names, [pair, pair]),
+        "differences": lambda: figures.differences_along(
+            names, {"G [mag]": s.g_mag}, predicted - truth, "difference in"
+        ),
+        "planes": lambda: figures.planes([(names[0], names[-1])], {"Known": of, "Predicted": of}),
     }[name]()  # fmt: skip
 
 
-ALL = ["comparison", "z", "errors_g", "errors_labels", "kiel", "calibration", "bins"]
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_every_figure_draws_and_states_n(name: str, simulated: Simulated) -> None:
-    figure = build(name, simulated)
-    assert draw(figure).startswith(b"\x89PNG")
-    text = labels_of(figure) + " ".join(
-        t.get_text() for legend in figure.legends for t in legend.get_texts()
-    )
-    assert "N = " in text
+ALL = ["comparison", "z", "errors_g", "errors_labels", "kiel", "calibration", "bins", "joint",
+       "side_by_side", "differences", "planes"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "units"),
     [
         ("comparison", ["[K]", "[dex]"]),
+        ("z", ["density"]),
         ("errors_g", ["[mag]", "[K]", "[dex]"]),
         ("errors_labels", ["[K]", "[dex]"]),
         ("kiel", ["[K]", "[dex]"]),
         ("calibration", ["[%]", "[points]"]),
         ("bins", ["[mag]", "[dex]", "[%]"]),
+        ("joint", ["[%]", "[points]"]),
+        ("side_by_side", ["[K]", "[dex]"]),
+        ("differences", ["[mag]", "[K]", "[dex]"]),
+        ("planes", ["[K]", "[dex]"]),
     ],
 )
-def test_axes_carry_units(name: str, units: list[str], simulated: Simulated) -> None:
-    text = labels_of(build(name, simulated))
-    assert all(unit in text for unit in units)
+def test_every_figure_shows_stars_their_number_and_units(
+    name: str, units: list[str], simulated: Simulated
+) -> None:
+    figure = build(name, simulated)
+    assert draw(figure).startswith(b"\x89PNG")
+    text = labels_of(figure) + " ".join(
+        t.get_text() for legend in figure.legends for t in legend.get_texts()
+    )
+    assert all(word in text for word in ("N = ", *units))
+    if name in ("comparison", "kiel", "side_by_side", "differences", "planes"):
+        assert drawn_points(figure) > 50
 
 
 def test_n_is_of_the_stars_drawn(simulated: Simulated) -> None:
     text = labels_of(build("comparison", simulated))
     assert "N = 299" in text  # one without prediction
-    assert "N = 294" in text  # and five without a known logg
+    assert "N = 294" in text  # and five without a known label
 
 
 def test_kiel_has_hot_and_luminous_stars_where_astronomers_look_for_them(
@@ -122,30 +141,22 @@ def test_settings_of_the_caller_stay(simulated: Simulated) -> None:
     assert dict(mpl.rcParams) == before
 
 
+def drawn_points(figure: Figure) -> int:
+    """Points of stars that are on the axes: cells of densities, dots, histograms, curves."""
+    return sum(
+        len(np.atleast_1d(artist.get_array())) if artist.get_array() is not None else 0
+        for ax in axes_of(figure)
+        if ax.get_label() != "<colorbar>"
+        for artist in ax.collections
+    )
+
+
 @pytest.mark.parametrize("name", ALL)
-def test_one_label_and_few_stars(name: str) -> None:
-    """Nothing is drawn where there is nothing, and no warning is raised."""
-    s = simulate(1)
-    draw(build_one(name, s))
-
-
-def build_one(name: str, s: Simulated) -> Figure:
-    truth = s.labels.values[:, :1]
-    errors = s.prediction.errors[:, :1]
-    parts = {part: s.prediction.part(part)[:, :1] for part in PARTS}
-    nothing = np.full((1, 1), np.nan)
-    empty = (np.empty((0, 2)), np.empty(0), np.empty(0), np.empty(0))
-    return {
-        "comparison": lambda: figures.comparison(["teff"], truth, nothing),
-        "z": lambda: figures.z_histograms(["teff"], nothing, nothing),
-        "errors_g": lambda: figures.errors_along(["teff"], "g_mag", s.g_mag, errors, parts),
-        "errors_labels": lambda: figures.errors_along(
-            ["teff"], None, nothing, errors, parts, nothing
-        ),
-        "kiel": lambda: figures.kiel({"Known": (nothing[0], nothing[0], nothing[0])}),
-        "calibration": lambda: figures.calibration_curve(["teff"], nothing),
-        "bins": lambda: figures.coverage_by_bins(["teff"], {"g_mag": [empty]}),
-    }[name]()
+def test_where_there_is_nothing_nothing_is_drawn(name: str) -> None:
+    """And no warning is raised: one star, one label, which is not known."""
+    figure = build(name, simulate(1), ["teff"])
+    assert drawn_points(figure) == 0
+    assert draw(figure).startswith(b"\x89PNG")
 
 
 def test_running_percentiles_against_a_loop() -> None:

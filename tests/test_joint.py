@@ -17,8 +17,10 @@ from xplabels.core.prediction import Prediction, stack
 from xplabels.core.stars import Stars
 from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.validation import validate
-from xplabels.validation.gate import calibration_gate
+from xplabels.validation import score_prediction
+from xplabels.validation.accuracy import findings_of
+from xplabels.validation.calibration import missed_margins
+from xplabels.validation.finding import metrics_of, text_of
 
 NAMES = ("teff", "logg", "fe_h")
 
@@ -140,16 +142,16 @@ def test_stars_that_lack_a_label_are_left_out_and_few_tell_nothing() -> None:
 
 def test_a_validation_reports_it() -> None:
     prediction, labels = gaussian_prediction(600)
-    validation = validate(prediction, labels, resamples=3)
-    metrics = validation.to_metrics()
+    validation = score_prediction(prediction, labels, resamples=3)
+    metrics = metrics_of(findings_of(validation))
     assert metrics["joint"]["n"] == 600
     assert metrics["joint"]["labels"] == list(NAMES)
-    assert "all 3 labels together (N = 600)" in validation.to_text()
+    assert "all 3 labels together (N = 600)" in text_of(findings_of(validation))
     wrong, known = gaussian_prediction(stated=0.95)
-    found = calibration_gate(validate(wrong, known, resamples=0))
+    found = missed_margins(score_prediction(wrong, known, resamples=0))
     assert any(line.startswith("all labels together") for line in found)
-    without = validate(replace(prediction, correlations=None), labels, resamples=0)
-    assert "joint" not in without.to_metrics()
+    without = score_prediction(replace(prediction, correlations=None), labels, resamples=0)
+    assert "joint" not in metrics_of(findings_of(without))
 
 
 def test_training_fits_the_factor_and_it_is_saved(small_model: Model, tmp_path: Path) -> None:

@@ -9,25 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulated_predictions import NAMES, PROVENANCE, simulate
-from xplabels import report
-from xplabels.api.validation import _cut_flow
+from simulated_predictions import NAMES, simulate
+from xplabels.api.validation import validate
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.stars import Band, CoefficientSpectra, SampledSpectra, Stars
 from xplabels.cuts.flow import Cut, CutFlow
-from xplabels.report.calibration import joint_section
-from xplabels.report.paper_tables import TABLE_1, table_1, table_1_scores, table_3_scores
-from xplabels.report.populations import (
-    flow_section,
+from xplabels.model import Model
+from xplabels.validation import Validation, score_prediction
+from xplabels.validation.accuracy import findings_of
+from xplabels.validation.calibration import joint_finding
+from xplabels.validation.finding import Section, metrics_of
+from xplabels.validation.populations import (
+    TABLE_1,
+    flow_finding,
     nitrogen_scores,
-    planes_section,
-    population_sections,
-    trend_section,
+    paper_finding,
+    planes_finding,
+    shrinkage_finding,
+    signal_to_noise,
+    slopes_by_snr,
 )
-from xplabels.synthetic import simulate_stars
-from xplabels.validation import Validation, validate
-from xplabels.validation.trend import signal_to_noise, trend_along
 
 SIX = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
 
@@ -53,27 +55,30 @@ def six(n: int = 600, seed: int = 1) -> tuple[Prediction, Labels]:
 @pytest.fixture(scope="module")
 def validated() -> Validation:
     prediction, labels = six()
-    return validate(prediction, labels, resamples=20)
+    return score_prediction(prediction, labels, resamples=20)
+
+
+def sections(validation: Validation) -> dict[str, Section]:
+    found = (finding.section for finding in findings_of(validation))
+    return {section.anchor: section for section in found if section is not None}
 
 
 def test_table_1_by_hand(validated: Validation) -> None:
     prediction, labels = six()
-    found = table_1_scores(validated)
+    found = paper_finding(validated)
+    scores = found.metrics["table_1"]
     for k, name in enumerate(SIX):
         residual = prediction.values[:, k] - labels.values[:, k]
-        assert found[name]["median_prediction"] == np.median(prediction.values[:, k])
-        assert found[name]["median_error"] == np.median(prediction.errors[:, k])
-        assert found[name]["median_residual"] == np.median(residual)
-        assert found[name]["rmse"] == pytest.approx(np.sqrt((residual**2).mean()))
-        assert found[name].error["rmse"] > 0
-    rows = table_1(validated).rows
+        assert scores[name]["median_prediction"] == np.median(prediction.values[:, k])
+        assert scores[name]["median_error"] == np.median(prediction.errors[:, k])
+        assert scores[name]["median_residual"] == np.median(residual)
+        assert scores[name]["rmse"] == pytest.approx(np.sqrt((residual**2).mean()))
+        assert scores[name].error["rmse"] > 0
+    rows = found.section.tables[0].rows
     assert [row[0] for row in rows[:2]] == ["teff [K]", "paper, other stars"]
     assert rows[1][4] == f"{TABLE_1['teff'][3]:g}" == "51.77"
     assert rows[0][5] == "600"
-
-
-def test_table_3_without_another_catalogue(validated: Validation) -> None:
-    assert list(table_3_scores(validated, None)) == ["this model"]
+    assert list(found.metrics["table_3"]) == ["this model"]
 
 
 def test_nitrogen_poor_stars(validated: Validation) -> None:
@@ -83,13 +88,12 @@ def test_nitrogen_poor_stars(validated: Validation) -> None:
     assert poor["predicted_16"] == poor["predicted_84"] == 0.2
     assert poor["coverage_68"] == 0
     assert abs(others["coverage_68"] - 0.683) < 0.08
+    assert metrics_of(findings_of(validated))["poor_in_nitrogen"]["others"]["n"] == 540
 
 
 def test_planes_have_the_papers_axes(validated: Validation) -> None:
-    training = six(200, seed=9)[1]
-    section = planes_section(validated, training)
-    assert section is not None
-    panels = section.pictures[0].figure.axes
+    found = planes_finding(validated, six(200, seed=9)[1])
+    panels = found.section.pictures[0].draw().axes
     assert len(panels) == 5 * 4
     titles = [ax.get_title(loc="left") for ax in panels]
     assert sum("small errors" in title for title in titles) == 5
@@ -98,31 +102,28 @@ def test_planes_have_the_papers_axes(validated: Validation) -> None:
     assert inverted == [False, True, False, True, False]  # giants at the right, as in the paper
     small = int(titles[1].split("= ")[1])
     assert small == 300  # half of the stars: all errors of a star are large or small together
-    assert "poor in nitrogen" in section.tables[0].caption
+    assert "poor in nitrogen" in found.section.tables[0].caption
 
 
-def test_no_planes_without_two_labels() -> None:
+def test_sections_are_left_out_where_they_say_nothing(validated: Validation) -> None:
     prediction, labels = six(300)
-    few = validate(prediction, labels.select(["teff", "logg"]), resamples=0)
-    assert planes_section(few, None) is None
+    alone = replace(prediction, correlations=None)
+    few = score_prediction(alone, labels.select(["teff", "logg"]), resamples=0)
+    assert planes_finding(few, None) is None
     assert nitrogen_scores(few) == {}
-    assert [section.anchor for section in population_sections(few, None)] == ["tables"]
+    assert sections(validated).keys() - sections(few).keys() == {"planes", "joint"}
 
 
-def test_joint_coverage_is_judged(validated: Validation) -> None:
-    section = joint_section(validated)
-    assert section is not None
-    # nitrogen is wrong in a tenth of the stars, so that the ellipsoids hold too few
-    assert section.badge.verdict == "fail"
+def test_joint_coverage_has_a_verdict(validated: Validation) -> None:
     prediction, labels = six(4000)
-    right = validate(
-        prediction,
-        labels.select([name for name in SIX if name != "n_fe"]),
-        resamples=5,
-    )
-    good = joint_section(right)
-    assert good is not None
-    assert good.badge.verdict == "pass"
+    known = labels.select([name for name in SIX if name != "n_fe"])
+    # nitrogen is wrong in a tenth of the stars, so that the ellipsoids hold too few
+    for validation, expected in (
+        (validated, "fail"),
+        (score_prediction(prediction, known, resamples=5), "pass"),
+    ):
+        found = joint_finding(validation)
+        assert found.section.badge.verdict == expected
 
 
 def test_slopes_fall_where_the_noise_is() -> None:
@@ -133,25 +134,21 @@ def test_slopes_fall_where_the_noise_is() -> None:
     factor = np.where(snr < 50, 0.5, 1.0)[:, None]
     shrunk = truth.mean(axis=0) + factor * (truth - truth.mean(axis=0))
     shrunk += 1e-9 * (np.arange(2000) % 2)[:, None]
-    validation = validate(replace(made.prediction, values=shrunk), made.labels, resamples=10)
-    trend = trend_along(validation.samples, "S/N", snr, resamples=10)
-    assert trend is not None
+    prediction = replace(made.prediction, values=shrunk)
+    validation = score_prediction(prediction, made.labels, resamples=10)
+    trend = slopes_by_snr(validation.samples, "S/N", snr, resamples=10)
     assert [one.n for one in trend.slopes["teff"]] == [334, 333, 333, 333, 333, 334]
     for name in NAMES:
         row = [one["slope"] for one in trend.slopes[name]]
         assert row[0] == pytest.approx(0.5, abs=0.02)
         assert row[-1] == pytest.approx(1.0, abs=1e-6)
     assert np.all((trend.edges[:-1] < trend.middle) & (trend.middle < trend.edges[1:]))
-    section = trend_section(trend)
-    assert len(section.tables[0].rows) == 6
-    json.dumps(trend.to_metrics(), allow_nan=False)
-
-
-def test_no_slopes_of_few_stars() -> None:
-    made = simulate(150)
-    samples = validate(made.prediction, made.labels, resamples=0).samples
-    assert trend_along(samples, "S/N", np.arange(150.0)) is None
-    assert trend_along(samples, "S/N", np.full(150, np.nan)) is None
+    found = shrinkage_finding(trend)
+    assert len(found.section.tables[0].rows) == 6
+    json.dumps(metrics_of([found]), allow_nan=False)
+    few = {name: sample[:150] for name, sample in validation.samples.items()}
+    assert slopes_by_snr(few, "S/N", np.arange(150.0)) is None
+    assert slopes_by_snr(validation.samples, "S/N", np.full(2000, np.nan)) is None
 
 
 def test_signal_to_noise_of_either_kind() -> None:
@@ -168,40 +165,18 @@ def test_signal_to_noise_of_either_kind() -> None:
     assert np.array_equal(values, [4, np.nan], equal_nan=True)
 
 
-FLOW = CutFlow(100, (Cut("ruwe", "gaia.ruwe <= 1.4", 90, 7, 7), Cut("x", "other", None, 0, 0)))
-
-
-def test_a_cut_flow_comes_back_and_into_the_report() -> None:
-    assert CutFlow.from_dict(json.loads(json.dumps(FLOW.to_dict()))) == FLOW
-    section = flow_section(FLOW)
-    assert section.tables[0].rows[1] == ["ruwe", "7", "7", "93", "gaia.ruwe <= 1.4"]
-    assert section.tables[0].rows[2][1] == "not applied"
-
-
-def test_the_cut_flow_beside_a_table(tmp_path: Path) -> None:
-    said: list[str] = []
-    stars: Stars = simulate_stars(3, seed=1)[0]
-    here = replace(stars, file=str(tmp_path / "t.parquet"))
-    assert _cut_flow(here, said.append) is None
-    beside = tmp_path / "t.cuts.json"
-    beside.write_text(json.dumps({"flow": FLOW.to_dict()}))
-    assert _cut_flow(here, said.append) == FLOW
-    beside.write_text("[1]")
-    assert _cut_flow(here, said.append) is None
-    assert len(said) == 1
-    assert "no cut flow" in said[0]
-
-
-def test_everything_is_in_the_page(validated: Validation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "png", lambda figure: b"")
-    prediction, _ = six()
-    files = report.report_files(
-        validated, prediction, model_card="", provenance=PROVENANCE, metrics={"more": 1}
-    )
-    metrics = json.loads(files["metrics.json"])
-    assert metrics["more"] == 1
-    assert metrics["table_1"]["c_fe"]["n"] == 600
-    assert metrics["poor_in_nitrogen"]["others"]["n"] == 540
-    page = files["report.html"].decode()
-    for anchor in ("joint", "planes", "tables"):
-        assert f'id="{anchor}"' in page
+def test_the_cut_flow_next_to_a_table_is_in_the_report(
+    small_model: Model, small_stars: Stars, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="xplabels")
+    flow = CutFlow(100, (Cut("ruwe", "gaia.ruwe <= 1.4", 90, 7, 7), Cut("x", "other", None, 0, 0)))
+    found = flow_finding(flow)
+    assert found.section.tables[0].rows[1] == ["ruwe", "7", "7", "93", "gaia.ruwe <= 1.4"]
+    assert found.section.tables[0].rows[2][1] == "not applied"
+    stars = replace(small_stars, file=str(tmp_path / "t.parquet"))
+    assert "cut_flow" not in validate(small_model, stars).metrics
+    (tmp_path / "t.cuts.json").write_text(json.dumps({"flow": flow.to_dict()}))
+    assert validate(small_model, stars).metrics["cut_flow"] == flow.to_dict()
+    (tmp_path / "t.cuts.json").write_text("[1]")
+    assert "cut_flow" not in validate(small_model, stars).metrics
+    assert caplog.text.count("is no cut flow") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,11 +20,11 @@ from simulated_predictions import NAMES, PROVENANCE, Simulated, simulate
 from xplabels import report
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
-from xplabels.io import atomic as output
 from xplabels.report import write_report
-from xplabels.report.calibration import verdict
-from xplabels.report.sections import Section, Table
-from xplabels.validation import Validation, validate
+from xplabels.validation import Validation, score_prediction
+from xplabels.validation.accuracy import card_finding, findings_of, provenance_finding
+from xplabels.validation.calibration import verdict
+from xplabels.validation.finding import Finding, ReportTable, Section
 
 CARD = """# A simulated model
 Trained on *nothing*; `weights` <script>alert(1)</script> ![x](https://example.org/x.png)
@@ -41,27 +42,30 @@ def simulated() -> Simulated:
 
 @pytest.fixture(scope="module")
 def validated(simulated: Simulated) -> Validation:
-    return validate(
+    return score_prediction(
         simulated.prediction, simulated.labels, g_mag=simulated.g_mag, bp_rp=simulated.bp_rp,
         selection_text="3200 K < teff < 7000 K & simulated", resamples=20,
     )  # fmt: skip
 
 
-def write(folder: Path, v: Validation, s: Simulated, **options: object) -> Path:
-    given = {"model_card": CARD, "provenance": PROVENANCE, **options}
-    return write_report(folder, v, s.prediction, **given)  # type: ignore[arg-type]
+def findings(
+    validation: Validation, card: object = CARD, provenance: dict[str, object] = PROVENANCE,
+    training: Labels | None = None,
+) -> list[Finding]:  # fmt: skip
+    found = findings_of(validation, training, provenance)
+    return [*found, card_finding(card), provenance_finding(provenance)]
 
 
 @pytest.fixture(scope="module")
-def written(
-    simulated: Simulated, validated: Validation, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def written(validated: Validation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     nine = ["label, stars, estimate", "N", *(f"coverage {k}" for k in range(7))]
-    wide = Table("wide", nine, [["teff, [Fe/H] < -1, mean", "3,577", *["0.9785 ± 0.0035"] * 7]])
-    tables = [Table("t", ["a", "b"], [["1", "2"]]), wide]
+    wide = ReportTable(
+        "wide", nine, [["teff, [Fe/H] < -1, mean", "3,577", *["0.9785 ± 0.0035"] * 7]]
+    )
+    tables = [ReportTable("t", ["a", "b"], [["1", "2"]]), wide]
     extra = Section("extra", "One <more>", ["text & more"], tables)
     folder = tmp_path_factory.mktemp("report") / "run"
-    return write(folder, validated, simulated, sections=[extra])
+    return write_report(folder, validated, [Finding(section=extra), *findings(validated)])
 
 
 class Page(HTMLParser):
@@ -158,7 +162,7 @@ def test_the_verdict_tells_a_single_bin_from_wrong_errors(validated: Validation)
     def with_smaller_errors(wrong: np.ndarray) -> str:
         errors = s.prediction.errors * np.where(wrong[:, None], [0.7, *[1.0] * (len(NAMES) - 1)], 1)
         prediction = replace(s.prediction, errors=errors)
-        return verdict(validate(prediction, s.labels, g_mag=s.g_mag, resamples=0)).text
+        return verdict(score_prediction(prediction, s.labels, g_mag=s.g_mag, resamples=0)).text
 
     nobody = np.zeros(len(s.g_mag), bool)
     assert with_smaller_errors(nobody) == "calibrated"
@@ -166,85 +170,60 @@ def test_the_verdict_tells_a_single_bin_from_wrong_errors(validated: Validation)
     assert re.fullmatch(r"calibrated, but for 1 of \d+ bins", some), some
     assert with_smaller_errors(~nobody) == "not calibrated"
     few = simulate(300, dof=np.inf, seed=5)
-    by_luck = validate(few.prediction, few.labels, g_mag=few.g_mag, resamples=0)
-    assert verdict(by_luck).text == "too few stars to tell: 300"
-    half = replace(few.prediction, errors=few.prediction.errors / 2)
-    wrong = validate(half, few.labels, g_mag=few.g_mag, resamples=0)
-    assert verdict(wrong).text == "not calibrated"
-    # right in all, wrong in many bins: too small for bright stars, too large for faint ones
     halves = np.where(s.g_mag < np.median(s.g_mag), 0.8, 1.25)[:, None]
-    prediction = replace(s.prediction, errors=s.prediction.errors * halves)
-    both = validate(prediction, s.labels, g_mag=s.g_mag, resamples=0)
-    assert verdict(both).text == "not calibrated"
+    for stars, factor, expected in (
+        (few, 1.0, "too few stars to tell: 300"),
+        (few, 0.5, "not calibrated"),
+        # right in all, wrong in many bins: too small for bright stars, too large for faint ones
+        (s, halves, "not calibrated"),
+    ):
+        prediction = replace(stars.prediction, errors=stars.prediction.errors * factor)
+        found = score_prediction(prediction, stars.labels, g_mag=stars.g_mag, resamples=0)
+        assert verdict(found).text == expected
 
 
-def test_training_labels_and_a_card_of_names(
-    simulated: Simulated, validated: Validation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "png", lambda figure: b"")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_training_labels_and_a_card_of_names(simulated: Simulated, validated: Validation) -> None:
     training = Labels(NAMES, simulated.labels.values * 1.01, simulated.labels.errors)
-    files = report.report_files(
-        validated, simulated.prediction, model_card={"name": "m", "parameters": np.int64(3)},
-        provenance={"version": "1"}, training_labels=training,
-    )  # fmt: skip
+    card = {"name": "m", "parameters": np.int64(3)}
+    files = report.report_files(validated, findings(validated, card, {"version": "1"}, training))
     page = Page(files["report.html"].decode())
     assert "known labels of the training set" in page.text
     assert "parameters" in page.text
     assert "To make this report again" not in page.text
 
 
-def test_without_photometry_or_teff(simulated: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "png", lambda figure: b"")
-    few = validate(simulated.prediction, simulated.labels.select(["logg"]), resamples=0)
-    files = report.report_files(
-        few, simulated.prediction, model_card="", provenance={"version": "1"}
-    )
+@pytest.mark.usefixtures("undrawn")
+def test_without_photometry_or_teff(simulated: Simulated) -> None:
+    few = score_prediction(simulated.prediction, simulated.labels.select(["logg"]), resamples=0)
+    files = report.report_files(few, findings(few, "", {"version": "1"}))
     assert "figures/errors_g.png" not in files
     assert "figures/kiel.png" not in files
     assert "nan" not in Page(files["report.html"].decode()).text.lower().split()
 
 
-def test_an_existing_folder_needs_overwrite(
-    tmp_path: Path, simulated: Simulated, validated: Validation, monkeypatch: pytest.MonkeyPatch
+def test_an_existing_folder_needs_overwrite_and_keeps_what_no_report_wrote(
+    tmp_path: Path, validated: Validation
 ) -> None:
-    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"report.html": b"new"})
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "report.html").write_text("old")
     with pytest.raises(InputError, match=r"run: exists already.*--overwrite"):
-        write(folder, validated, simulated)
+        write_report(folder, validated, [])
     assert (folder / "report.html").read_text() == "old"
-    write(folder, validated, simulated, overwrite=True)
-    assert (folder / "report.html").read_text() == "new"
+    write_report(folder, validated, [], overwrite=True)
+    assert "not calibrated" in (folder / "report.html").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
-
-
-def test_overwrite_never_removes_what_no_report_wrote(
-    tmp_path: Path, simulated: Simulated, validated: Validation
-) -> None:
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "thesis.tex").write_text("years of work")
+    (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match=r"thesis\.tex"):
-        write(tmp_path, validated, simulated, overwrite=True)
-    (tmp_path / "file").write_text("x")
+        write_report(folder, validated, [], overwrite=True)
     with pytest.raises(InputError, match="not a folder"):
-        write(tmp_path / "file", validated, simulated, overwrite=True)
-
-
-def test_a_failure_leaves_nothing_and_the_old_report_in_place(
-    tmp_path: Path, simulated: Simulated, validated: Validation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # "a/b" cannot be written where "a" is a file
-    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"a": b"1", "a/b": b"2"})
-    with pytest.raises(InputError, match="cannot be written"):
-        write(tmp_path / "new", validated, simulated)
-    assert not list(tmp_path.iterdir())
-    old = tmp_path / "old"
-    old.mkdir()
-    (old / "report.html").write_text("old")
-    with pytest.raises(InputError, match="cannot be written"):
-        write(old, validated, simulated, overwrite=True)
-    assert (old / "report.html").read_text() == "old"
+        write_report(folder / "thesis.tex", validated, [], overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -254,24 +233,28 @@ def test_a_failure_leaves_nothing_and_the_old_report_in_place(
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
 )
-def test_if_the_new_folder_cannot_move_in_the_old_one_comes_back(
-    stop: BaseException, raised: type[BaseException], tmp_path: Path, simulated: Simulated,
-    validated: Validation, monkeypatch: pytest.MonkeyPatch,
+def test_a_failure_leaves_nothing_and_the_old_report_in_place(
+    stop: BaseException, raised: type[BaseException], tmp_path: Path, validated: Validation,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"report.html": b"new"})
-    old = tmp_path / "old"
+    """Whether a file cannot be written or the finished folder cannot move in."""
+    old, move = tmp_path / "old", os.replace
     old.mkdir()
     (old / "report.html").write_text("old")
-    move = output.os.replace
 
     def fail_on_new(source: Path, target: Path) -> None:
         if ".partial." in Path(source).name:
             raise stop
         move(source, target)
 
-    monkeypatch.setattr(output.os, "replace", fail_on_new)
+    monkeypatch.setattr(os, "replace", fail_on_new)
     with pytest.raises(raised):
-        write(old, validated, simulated, overwrite=True)
+        write_report(old, validated, [], overwrite=True)
+    # "a/b" cannot be written where "a" is a file
+    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"a": b"1", "a/b": b"2"})
+    for folder in (old, tmp_path / "new"):
+        with pytest.raises(InputError, match="cannot be written"):
+            write_report(folder, validated, [], overwrite=True)
     assert (old / "report.html").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
 
@@ -287,12 +270,12 @@ PROBE = """<script>addEventListener("load", () => {
     t => t.scrollWidth > t.clientWidth).length;
   const light = getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0] > 128;
   document.title = `probe ${images} ${anchors} ${wide} ${tables} ${tiles} ${light}`;
-  requestAnimationFrame(() => requestAnimationFrame(() => {  // the hint is an animation
+  setTimeout(() => {  // the hint is an animation
     const boxes = [...document.querySelectorAll(".scroll")];
     const cut = boxes.filter(b => b.scrollWidth > b.clientWidth + 1);
-    const told = boxes.filter(b => b.querySelector(".hint").offsetHeight > 10);
-    document.title += ` ${cut.length} ${cut.length === told.length}`;
-  }));
+    const hinted = boxes.filter(b => b.querySelector(".hint").offsetHeight > 10);
+    document.title += ` ${cut.length} ${cut.length === hinted.length}`;
+  }, 2000);
 });</script>"""
 
 
@@ -310,6 +293,6 @@ def test_in_a_browser(
     mode = ["--force-dark-mode"] if dark else []
     title = in_browser(probe, f"--window-size={width},900", *mode)
     assert title.startswith(f"probe 0 0 0 0 0 {str(not dark).lower()} ")
-    cut, told = title.split()[-2:]
-    assert told == "true"
+    cut, hinted = title.split()[-2:]
+    assert hinted == "true"
     assert (cut == "0") is (width >= 900)

@@ -20,7 +20,7 @@ from xplabels.core.stars import Stars
 from xplabels.model import Model
 from xplabels.model.card import write_card
 from xplabels.model.refitting import fit_unshrinking
-from xplabels.validation import validate
+from xplabels.validation import score_prediction
 
 MEAN, SPREAD = np.array([4800.0, -0.4]), np.array([600.0, 0.5])
 
@@ -91,8 +91,8 @@ def test_dividing_the_prior_out_gives_back_what_was_seen() -> None:
 
 def test_other_stars_have_slope_one_and_cover_what_they_say(fitted: ShrinkageCorrection) -> None:
     prediction, labels = gaussian_stars(20_000, seed=1)
-    found = validate(fitted.apply(prediction), labels, resamples=20)
-    before = validate(prediction, labels, resamples=20)
+    found = score_prediction(fitted.apply(prediction), labels, resamples=20)
+    before = score_prediction(prediction, labels, resamples=20)
     for name in labels.names:
         assert before.labels[name]["slope"] < 0.92
         assert found.labels[name]["slope"] == pytest.approx(1.0, abs=0.01)

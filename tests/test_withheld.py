@@ -16,10 +16,10 @@ NAMES = ("teff", "logg")
 
 
 @pytest.fixture(scope="module")
-def told() -> tuple[Model, Stars, np.ndarray]:
+def trained() -> tuple[Model, Stars, np.ndarray]:
     """A model whose colours were hidden at random while it trained, and fresh stars with truth.
 
-    It is not told the noise level: what it says of other noise than it trained on is propagated.
+    The noise level is no input: its errors at other noise than it trained on are propagated.
     """
     keys = {"labels": NAMES, "hidden_scatter": 0.1, "widths": (15, 15), "noise": 3.0}
     recipe = quick(
@@ -34,8 +34,8 @@ def told() -> tuple[Model, Stars, np.ndarray]:
 
 
 @pytest.mark.parametrize("withheld", [False, True])
-def test_coverage_with_and_without_photometry(told, withheld) -> None:
-    model, stars, truth = told
+def test_coverage_with_and_without_photometry(trained, withheld) -> None:
+    model, stars, truth = trained
     if withheld:
         stars = stars.with_photometry(Photometry.missing(len(stars)))
     prediction = model.predict(stars)
@@ -48,9 +48,9 @@ def test_coverage_with_and_without_photometry(told, withheld) -> None:
 
 
 @pytest.mark.parametrize("noise", [1.0, 6.0, 12.0])
-def test_coverage_without_photometry_at_noise_never_trained_on(told, noise) -> None:
+def test_coverage_without_photometry_at_noise_never_trained_on(trained, noise) -> None:
     """A third to four times the training noise: what stands in for colours is charged once."""
-    model, *_ = told
+    model, *_ = trained
     stars, truth = simulate_stars(
         3000, labels=NAMES, hidden_scatter=0.1, widths=(15, 15), noise=noise, seed=78
     )
@@ -62,9 +62,9 @@ def test_coverage_without_photometry_at_noise_never_trained_on(told, noise) -> N
     assert ((spectral < 0.4) if noise == 1.0 else (spectral > 0.6)).all()
 
 
-def test_withheld_photometry_makes_the_errors_larger(told) -> None:
+def test_withheld_photometry_makes_the_errors_larger(trained) -> None:
     """The simulated colours tell of the first label; the second is in the spectra alone."""
-    model, stars, _ = told
+    model, stars, _ = trained
     whole = model.predict(stars)
     lacking = model.predict(stars.with_photometry(Photometry.missing(len(stars))))
     ratio = np.median(lacking.errors_input / whole.errors_input, axis=0)

@@ -19,7 +19,8 @@ from xplabels.model.card import write_card
 from xplabels.recipes import load_recipe
 from xplabels.surveys.library import read_library
 from xplabels.training import train
-from xplabels.validation import validate
+from xplabels.validation import score_prediction
+from xplabels.validation.finding import as_json
 
 NAME = "apogee-dr17-library"
 SEED = 1
@@ -46,7 +47,8 @@ def main() -> None:
     test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
     if test.labels is None:
         raise SystemExit("the library has no labels")
-    scores = validate(model.predict(test), test.labels).to_metrics()
+    found = score_prediction(model.predict(test), test.labels)
+    scores = as_json(found.groups["all"].to_dict())
     model.metadata["test"] = {key: scores[key] for key in ("n", "labels")}
     finished: Model = replace(model, card=write_card(model, scores))
     finished.save(folder, overwrite=True)

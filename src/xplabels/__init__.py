@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xplabels.api.validation import validate
     from xplabels.core.errors import InputError
     from xplabels.core.flags import Flag
     from xplabels.core.labels import LABELS, Labels
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from xplabels.surveys.library import read_library
     from xplabels.synthetic import example_stars, simulate_stars
     from xplabels.training import train
-    from xplabels.validation import validate
+    from xplabels.validation import score_prediction
+    from xplabels.validation.surveys import open_survey
 
 __version__ = "0.1.0"
 
@@ -48,16 +50,18 @@ _MODULE_OF = {
     "join_labels": "io.tables",
     "join_photometry": "io.tables",
     "load_recipe": "recipes",
+    "open_survey": "validation.surveys",
     "read": "io",
     "read_blocks": "io",
     "read_library": "surveys.library",
     "read_sed": "instrument.sed",
+    "score_prediction": "validation",
     "semi_synthetic_giants": "giants",
     "shipped": "model",
     "simulate_spectra": "instrument.simulation",
     "simulate_stars": "synthetic",
     "train": "training",
-    "validate": "validation",
+    "validate": "api.validation",
     "write_catalogue": "io.catalogue",
     "write_report": "report",
     "write_stars": "io",
@@ -79,10 +83,12 @@ __all__ = [
     "join_labels",
     "join_photometry",
     "load_recipe",
+    "open_survey",
     "read",
     "read_blocks",
     "read_library",
     "read_sed",
+    "score_prediction",
     "semi_synthetic_giants",
     "shipped",
     "simulate_spectra",

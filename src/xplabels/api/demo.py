@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from xplabels import __version__
 from xplabels.api import Say, read_stars, train_model, write_library
-from xplabels.api.validation import reporting_stars, validate_model
+from xplabels.api.validation import reporting_stars, validate
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
@@ -171,16 +171,14 @@ class Steps:
         if not (folder / "report.html").exists():
             chosen, _ = SELECTION.apply(stars)
             training = part_mask(chosen.source_id, "train", TEST_FRACTION)
-            validation = validate_model(
+            result = validate(
                 model,
                 stars,
-                folder,
                 selection=SELECTION,
                 training_labels=chosen[training].labels,
-                overwrite=True,
                 command=self.command,
-                say=self.say,
             )
-            self.say(validation.to_text())
+            result.write(folder, overwrite=True)
+            self.say(str(result))
             self.done("validated", folder)
         return folder / "report.html"

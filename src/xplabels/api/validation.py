@@ -1,73 +1,72 @@
-"""A model, stars and known labels -> metrics.json and a report; another survey beside it."""
+"""A model, stars and known labels -> findings and a report; another survey or model to compare."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xplabels import __version__
-from xplabels.api import Say
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.labels import Labels
 from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Photometry, Stars
-from xplabels.io.atomic import REPORT_FILES, check_new_folder
 
 if TYPE_CHECKING:
-    from xplabels.core.prediction import Prediction
     from xplabels.cuts.flow import CutFlow
     from xplabels.model import Model
-    from xplabels.report.model_comparison import ModelComparison
-    from xplabels.report.sections import Section
     from xplabels.validation import Validation
-    from xplabels.validation.against import Against, Comparison, Opened, Request
+    from xplabels.validation.finding import Finding
+    from xplabels.validation.surveys import ReferenceSurvey
+
+logger = logging.getLogger(__name__)
 
 WITHHELD_MARGIN = 2.0
 """Tolerances on calibration are this many times wider where photometry is withheld."""
 
 
-@dataclass(frozen=True)
-class Validated:
-    """What :func:`validate_model` found.
+@dataclass(frozen=True, repr=False)
+class ValidationResult:
+    """What :func:`validate` found; it prints itself as text.
 
-    Attributes
-    ----------
-    validation
-        Against the labels known of the stars or, where they have none, the survey's.
-    comparison
-        Against a survey, where one was given.
-    beside
-        Another model on the same stars, where one was given.
+    ``validation`` holds the scores against the labels known of the stars or, where they have none,
+    the survey's; ``findings`` every part, in the order of the report.
     """
 
     validation: Validation
-    comparison: Comparison | None = None
-    beside: ModelComparison | None = None
+    findings: Sequence[Finding] = field(repr=False)
 
-    def to_text(self) -> str:
-        """For the terminal; metal-poor stars by themselves."""
-        parts = [self.validation.to_text(), _verdict(self.validation)]
-        poor = self.validation.groups.get("metal_poor")
-        if poor is not None and poor.n:
-            parts.append(self.validation.to_text("metal_poor"))
-        if self.comparison is not None:
-            parts.append(self.comparison.to_text())
-        if self.beside is not None:
-            parts.append(self.beside.to_text())
-        return "\n\n".join(parts)
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        from xplabels.validation.finding import metrics_of
 
+        return metrics_of(self.findings)
 
-def _verdict(validation: Validation) -> str:
-    """One line: whether the errors are right, and how many margins are not met."""
-    from xplabels.report.calibration import verdict
-    from xplabels.validation.gate import calibration_gate
+    def __str__(self) -> str:
+        from xplabels.validation.finding import text_of
 
-    missed = len(calibration_gate(validation))
-    told = f" ({counted(missed, 'margin')} not met, see the report)" if missed else ""
-    return f"error bars: {verdict(validation).text}{told}"
+        return text_of(self.findings)
+
+    __repr__ = __str__
+
+    def write(self, folder: Path | str, *, overwrite: bool = False) -> Path:
+        """Write ``metrics.json``, ``report.html`` and figures into a new folder; its page.
+
+        Raises
+        ------
+        InputError
+            As :func:`~xplabels.report.write_report`.
+        """
+        from xplabels.report import write_report
+
+        return write_report(
+            folder, self.validation, self.findings, version=__version__, overwrite=overwrite
+        )
 
 
 def test_fraction_of(model: Model) -> float:
@@ -80,16 +79,8 @@ def reporting_stars(
 ) -> tuple[Stars, Labels, list[str]]:
     """The stars to validate on, their known labels, and the cut flow.
 
-    Parameters
-    ----------
-    model
-        Its split names the test part; its own selection holds where none is given.
-    stars
-        With known labels.
-    selection
-        Cuts on the known labels; None: those the model was trained with.
-    every
-        Take all stars, not the test part only.
+    The model's split names the test part, unless ``every`` star is taken; where no ``selection``
+    of known labels is given, the one that the model was trained with holds.
 
     Raises
     ------
@@ -124,61 +115,81 @@ def _labels(stars: Stars) -> Labels:
     return stars.labels
 
 
-def validate_model(
+def validate(
     model: Model,
     stars: Stars,
-    output: Path,
     *,
     selection: Selection | None = None,
-    every: bool = False,
+    all_stars: bool = False,
     withhold_photometry: bool = False,
     unshrunk: bool = False,
-    beside: Model | None = None,
-    against: Request | Opened | None = None,
+    compare_model: Model | None = None,
+    compare_survey: ReferenceSurvey | None = None,
     training_labels: Labels | None = None,
-    overwrite: bool = False,
     command: str = "",
-    say: Say = print,
-) -> Validated:
-    """Predict, compare with the known labels and write ``metrics.json`` and ``report.html``.
+) -> ValidationResult:
+    """Predict stars with known labels and compare: accuracy, and whether the errors are right.
 
-    ``withhold_photometry`` predicts from the spectra alone, and doubles the tolerances on
-    calibration; magnitudes still make the bins. ``unshrunk`` takes the trend to the mean out of
-    the labels (:mod:`xplabels.calibration.shrinkage`); for a model that was not fitted for it,
-    that is done here, from the validation part of ``stars``. ``beside`` is another model, compared
-    on the same stars. ``against`` adds a comparison with another survey, whose labels take the
-    place of the known ones for stars that have none.
-    ``training_labels``, where the caller has them, are drawn behind the errors.
+    Parameters
+    ----------
+    model, stars
+        The stars need known labels, unless a survey is given.
+    selection
+        Cuts on the known labels; left out: those the model was trained with.
+    all_stars
+        Compare all of them, not only the test part of the model's split.
+    withhold_photometry
+        Predict from the spectra alone, and double the tolerances on calibration; magnitudes still
+        make the bins.
+    unshrunk
+        Correct the labels for shrinkage (:mod:`xplabels.calibration.shrinkage`); for a model that
+        was not fitted for it, that is done here, from the validation part of ``stars``.
+    compare_model
+        Another model, compared on the same stars.
+    compare_survey
+        Another survey (:func:`~xplabels.validation.surveys.open_survey`), whose labels take the
+        place of the known ones for stars that have none.
+    training_labels
+        Labels of the training set, drawn behind the errors.
+    command
+        What to run again, for the report.
 
     Raises
     ------
     InputError
-        See :func:`reporting_stars` and :func:`~xplabels.validation.against.read_against`; if the
-        output exists and ``overwrite`` is false. All but the numbers themselves is checked before
-        anything is predicted.
+        See :func:`reporting_stars` and :class:`~xplabels.validation.surveys.ReferenceSurvey`. All
+        but the numbers themselves is checked before anything is predicted.
     """
-    from xplabels.report import write_report
-    from xplabels.report.model_comparison import check_common
-    from xplabels.validation import common_names, validate
-    from xplabels.validation.against import compare, read_against
+    from xplabels.explain.section import explain_finding
+    from xplabels.validation import common_names, score_prediction
+    from xplabels.validation.accuracy import card_finding, findings_of, provenance_finding
+    from xplabels.validation.models import check_common, estimates_finding, model_finding
+    from xplabels.validation.populations import (
+        flow_finding,
+        shrinkage_finding,
+        signal_to_noise,
+        slopes_by_snr,
+    )
+    from xplabels.validation.surveys import survey_finding
 
-    check_new_folder(output, REPORT_FILES, overwrite)
-    against = None if against is None else _opened(against, model)
-    if beside is not None:
-        check_common(model.names, beside.names, _name(beside))
-    given, survey, everyone = stars, None, stars
-    if against is not None and stars.labels is None:
-        stars, survey = _labelled_by(against, stars)
-        everyone = stars
-    stars, labels, flow = reporting_stars(model, stars, selection, every)
+    given, labelled_by = stars, None
+    if compare_survey is not None:
+        _check_survey(compare_survey, model)
+        if stars.labels is None:
+            stars, labelled_by = _labelled_by(compare_survey, stars)
+    if compare_model is not None:
+        check_common(model.names, compare_model.names, _name(compare_model))
+    everyone = stars
+    stars, labels, flow = reporting_stars(model, stars, selection, all_stars)
     for line in flow:
-        say(line)
+        logger.info(line)
     with located(stars.where):
         common_names(model.names, labels.names)
-    theirs = None if against is None else read_against(against, stars.source_id)
-    model = _with_estimate(model, given, unshrunk, say)
-    if beside is not None:
-        beside = _with_estimate(beside, given, unshrunk, say)
+    if compare_survey is not None:
+        compare_survey = compare_survey.of_stars(stars.source_id)
+    model = _with_estimate(model, given, unshrunk)
+    if compare_model is not None:
+        compare_model = _with_estimate(compare_model, given, unshrunk)
     shown = stars
     if withhold_photometry:
         shown = stars.with_photometry(Photometry.missing(len(stars)))
@@ -189,7 +200,7 @@ def validate_model(
         prediction = model.unshrinking.apply(mean, model.label_range)
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
     with located(stars.where):
-        validation = validate(
+        validation = score_prediction(
             prediction,
             labels,
             g_mag=g,
@@ -197,12 +208,6 @@ def validate_model(
             selection_text="; ".join(flow),
             margin=WITHHELD_MARGIN if withhold_photometry else 1.0,
         )
-    known = labels if survey is None else None
-    comparison = None if theirs is None else compare(prediction, theirs, known, stars.photometry)
-    more = _supplements(stars, validation, comparison, say)
-    more.add_estimates(model, validation, mean, stars)
-    other = None if beside is None else more.add_model(model, beside, validation, shown)
-    more.add_explanation(model, everyone, shown)
     provenance = {
         "command": command,
         "version": __version__,
@@ -210,23 +215,33 @@ def validate_model(
         "notes": "; ".join(stars.notes),
         "training": model.metadata["training"],
     }
-    if survey is not None:
-        provenance["labels compared with"] = f"{survey.title}: {survey.where}"
-    write_report(
-        output,
-        validation,
-        prediction,
-        model_card=model.card,
-        provenance=provenance,
-        training_labels=training_labels,
-        sections=more.sections,
-        metrics=more.metrics,
-        overwrite=overwrite,
-    )
-    return Validated(validation, comparison, other)
+    if labelled_by is not None:
+        provenance["labels compared with"] = f"{labelled_by.title}: {labelled_by.where}"
+    along, snr = signal_to_noise(stars.spectra)
+    found = findings_of(validation, training_labels, provenance)
+    if model.unshrinking is not None:
+        found.append(
+            estimates_finding(validation, mean, model.unshrinking, along, snr, model.estimate)
+        )
+    if trend := slopes_by_snr(validation.samples, along, snr, **validation.bootstrap):
+        found.append(shrinkage_finding(trend))
+    if compare_survey is not None:
+        known = labels if labelled_by is None else None
+        found.append(survey_finding(prediction, compare_survey, known, stars.photometry))
+    if cuts := _cut_flow(stars):
+        found.append(flow_finding(cuts))
+    if compare_model is not None:
+        other, note = compare_model.predict(shown), _note(model, compare_model)
+        found.append(model_finding(validation, other, _name(compare_model), note))
+    found += [
+        explain_finding(model, everyone, shown),
+        card_finding(model.card),
+        provenance_finding(provenance),
+    ]
+    return ValidationResult(validation, found)
 
 
-def _with_estimate(model: Model, stars: Stars, unshrunk: bool, say: Say) -> Model:
+def _with_estimate(model: Model, stars: Stars, unshrunk: bool) -> Model:
     """The model with the estimate asked for, which may first have to be fitted."""
     if not unshrunk:
         return model
@@ -234,128 +249,55 @@ def _with_estimate(model: Model, stars: Stars, unshrunk: bool, say: Say) -> Mode
         from xplabels.model.refitting import fit_unshrinking
 
         model = fit_unshrinking(model, stars)
-        say("the trend to the mean: fitted here, on the stars of the model's validation part")
+        logger.info(
+            "shrinkage correction: fitted here, on the stars of the model's validation part"
+        )
     if model.unshrinking is not None:
         for text in model.unshrinking.caveats(model.names):
-            say(f"mind: {text}")
+            logger.info("mind: %s", text)
     return model.unshrunk()
 
 
-def _opened(request: Request | Opened, model: Model) -> Opened:
-    """The survey's table, and a label that the model knows in it."""
-    from xplabels.validation.against import Request, open_survey
-
-    opened = open_survey(request) if isinstance(request, Request) else request
-    if not set(opened.labels.names) & set(model.names):
+def _check_survey(survey: ReferenceSurvey, model: Model) -> None:
+    if not set(survey.labels.names) & set(model.names):
         raise InputError(
-            f"knows {', '.join(opened.labels.names)}, the model {', '.join(model.names)}: "
+            f"knows {', '.join(survey.labels.names)}, the model {', '.join(model.names)}: "
             "there is no label to compare",
-            where=opened.request.path,
+            where=survey.where,
             remedy="name another survey, or take a model of its labels",
         )
-    return opened
 
 
 def _name(model: Model) -> str:
     return str(model.metadata.get("name") or "another model")
 
 
-def _labelled_by(request: Opened, stars: Stars) -> tuple[Stars, Against]:
+def _labelled_by(survey: ReferenceSurvey, stars: Stars) -> tuple[Stars, ReferenceSurvey]:
     """The stars that the survey knows, with its labels as the known ones."""
-    from xplabels.validation.against import read_against
-
-    survey = read_against(request, stars.source_id)
+    survey = survey.of_stars(stars.source_id)
     matched = survey.matched
     if not matched.any():
         raise InputError(
             f"knows no label of the {counted(len(stars), 'star')}",
-            where=request.request.path,
+            where=survey.where,
             remedy="give stars that are in the survey",
         )
     return stars[matched].with_labels(survey.labels[matched]), survey
 
 
-@dataclass
-class _Supplements:
-    """Sections and entries of ``metrics.json`` that need more than the validation."""
-
-    sections: list[Section] = field(default_factory=list)
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-    def add_estimates(
-        self, model: Model, validation: Validation, mean: Prediction, stars: Stars
-    ) -> None:
-        """With and without the trend to the mean, if the model knows how."""
-        from xplabels.report.estimates import compare_estimates
-        from xplabels.validation.trend import signal_to_noise
-
-        if model.unshrinking is None:
-            return
-        along = signal_to_noise(stars.spectra)
-        found = compare_estimates(validation, mean, model.unshrinking, *along)
-        self.sections.insert(0, found.section(model.estimate))
-        self.metrics["estimates"] = found.to_metrics()
-
-    def add_model(
-        self, model: Model, other: Model, validation: Validation, stars: Stars
-    ) -> ModelComparison:
-        """Another model on the same stars."""
-        from xplabels.report.model_comparison import compare_models
-
-        ours, theirs = test_fraction_of(model), test_fraction_of(other)
-        note = ""
-        if theirs < ours:
-            note = (
-                f"It kept a share of {theirs:g} of the stars for testing and this one {ours:g}: it "
-                "may have been trained on some of these stars, if they are those it learnt from."
-            )
-        found = compare_models(validation, other.predict(stars), _name(other), note)
-        self.sections.append(found.section())
-        self.metrics["beside"] = found.to_metrics()
-        return found
-
-    def add_explanation(self, model: Model, everyone: Stars, compared: Stars) -> None:
-        """What the model looks at, of all stars of the table and of those compared."""
-        from xplabels.explain.section import explain_section
-
-        found = explain_section(model, everyone, compared)
-        self.sections.append(found.section)
-        self.metrics["what it looks at"] = dict(found.metrics)
+def _note(model: Model, other: Model) -> str:
+    """What is to be said of a comparison of two models."""
+    ours, theirs = test_fraction_of(model), test_fraction_of(other)
+    if theirs >= ours:
+        return ""
+    return (
+        f"It kept a share of {theirs:g} of the stars for testing and this one {ours:g}: it "
+        "may have been trained on some of these stars, if they are those it learnt from."
+    )
 
 
-def _supplements(
-    stars: Stars, validation: Validation, comparison: Comparison | None, say: Say
-) -> _Supplements:
-    from xplabels.report.against import against_section
-    from xplabels.report.paper_tables import table_3_scores, table_metrics
-    from xplabels.report.populations import flow_section, trend_section
-    from xplabels.validation.trend import signal_to_noise, trend_along
-
-    found = _Supplements()
-    trend = trend_along(
-        validation.samples, *signal_to_noise(stars.spectra),
-        resamples=validation.resamples, seed=validation.seed,
-    )  # fmt: skip
-    if trend is not None:
-        found.sections.append(trend_section(trend))
-        found.metrics["slope_by_snr"] = trend.to_metrics()
-    if comparison is not None:
-        found.sections.append(against_section(comparison))
-        found.metrics["against"] = comparison.to_metrics()
-    against = None if comparison is None else comparison.against
-    judged = validation if comparison is None else comparison.validation
-    found.metrics["table_3"] = {
-        title: table_metrics(scores) for title, scores in table_3_scores(judged, against).items()
-    }
-    flow = _cut_flow(stars, say)
-    if flow is not None:
-        found.sections.append(flow_section(flow))
-        found.metrics["cut_flow"] = flow.to_dict()
-    return found
-
-
-def _cut_flow(stars: Stars, say: Say) -> CutFlow | None:
-    """What ``xplabels select`` wrote beside the table the stars came from, if it did."""
+def _cut_flow(stars: Stars) -> CutFlow | None:
+    """What ``xplabels select`` wrote next to the table the stars came from, if it did."""
     from xplabels.cuts.flow import CutFlow
 
     path = Path(stars.file).with_suffix(".cuts.json") if stars.file else None
@@ -364,5 +306,5 @@ def _cut_flow(stars: Stars, say: Say) -> CutFlow | None:
     try:
         return CutFlow.from_dict(json.loads(path.read_text(encoding="utf-8"))["flow"])
     except (OSError, ValueError, KeyError, TypeError):
-        say(f"{path}: is no cut flow of xplabels select; left out of the report")
+        logger.info("%s: is no cut flow of xplabels select; left out of the report", path)
         return None

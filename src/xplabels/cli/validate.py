@@ -18,16 +18,16 @@ from xplabels.core.errors import InputError
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
-    from xplabels.validation.against import Opened
+    from xplabels.validation.surveys import ReferenceSurvey
 
 
 SURVEYS = ("lamost-lrs", "lamost-mrs", "gspphot", "fs24")
-"""Those of :data:`xplabels.validation.against.COMPARED`, not imported only to parse words."""
+"""Those of :data:`xplabels.validation.surveys.COMPARED`, not imported only to parse words."""
 
 
 def add(verbs: Verbs) -> None:
-    """Add the verb ``validate``."""
-    verb = add_verb(
+    """Add the command ``validate``."""
+    parser = add_verb(
         verbs,
         "validate",
         "compare a model's labels and errors with known labels",
@@ -38,26 +38,31 @@ def add(verbs: Verbs) -> None:
         "DIR gets metrics.json and one self-contained report.html. Without --all, the stars are\n"
         "the test part of the model's split; without --range and --complete, those inside the\n"
         "ranges the model was trained with; with them, these take the place of the model's (the\n"
-        "report says so). With --against, labels of another survey are compared, too, with the\n"
-        "known ones beside; STARS need not have labels then.",
+        "report says so). With --compare-survey, labels of another survey are compared, too;\n"
+        "STARS need not have labels then.",
     )
-    verb.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
-    verb.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
-    verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    verb.add_argument("--all", action="store_true", help="every star, not the test part only")
-    verb.add_argument(
-        "--against", type=Path, metavar="TABLE", help="compare with another survey's table, too"
+    parser.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    parser.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--all", action="store_true", help="every star, not the test part only")
+    parser.add_argument(
+        "--compare-survey",
+        "--against",
+        dest="against",
+        type=Path,
+        metavar="TABLE",
+        help="compare with another survey's table, too",
     )
-    verb.add_argument(
+    parser.add_argument(
         "--survey", choices=SURVEYS, help="whose table that is, in its published columns"
     )
-    verb.add_argument(
+    parser.add_argument(
         "--neighbours",
         type=Path,
         metavar="TABLE",
         help="the archive's table that relates the survey's identifiers (LAMOST: Gaia DR2) to DR3",
     )
-    verb.add_argument(
+    parser.add_argument(
         "--inflate",
         type=factor,
         action="append",
@@ -65,21 +70,23 @@ def add(verbs: Verbs) -> None:
         metavar="LABEL=FACTOR",
         help="multiply the survey's errors, where its authors ask for it",
     )
-    verb.add_argument(
+    parser.add_argument(
         "--withhold-photometry",
         action="store_true",
-        help="predict from the spectra alone, and judge the larger errors by twice the margins",
+        help="predict from the spectra alone, and allow the larger errors twice the margins",
     )
-    add_unshrunk(verb)
-    verb.add_argument(
+    add_unshrunk(parser)
+    parser.add_argument(
+        "--compare-model",
         "--beside",
+        dest="beside",
         metavar="MODEL",
-        help="another model of the same stars beside this one, such as one with an input left out",
+        help="compare with another model on the same stars, such as one with an input left out",
     )
-    add_selection(verb, "compare only stars inside a range of a known label, e.g. fe_h=:-1")
-    add_tables(verb)
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    add_selection(parser, "compare only stars inside a range of a known label, e.g. fe_h=:-1")
+    add_tables(parser)
+    add_overwrite(parser)
+    parser.set_defaults(verb=run)
 
 
 def factor(text: str) -> tuple[str, float]:
@@ -91,14 +98,12 @@ def factor(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=FACTOR") from None
 
 
-def _against(args: argparse.Namespace) -> Opened | None:
+def _survey(args: argparse.Namespace) -> ReferenceSurvey | None:
     """The survey's table, read first: what is wrong with it should not show after an hour."""
-    from xplabels.validation.against import Request, open_survey
-
     if args.against is None:
         given = [f"--{name}" for name in ("survey", "neighbours", "inflate") if getattr(args, name)]
         if given:
-            raise InputError(f"{given[0]} without a table", remedy="add --against TABLE")
+            raise InputError(f"{given[0]} without a table", remedy="add --compare-survey TABLE")
         return None
     if args.survey is None:
         raise InputError(
@@ -106,37 +111,36 @@ def _against(args: argparse.Namespace) -> Opened | None:
             where=args.against,
             remedy=f"add --survey, one of {', '.join(SURVEYS)}",
         )
-    request = Request(args.against, args.survey, args.neighbours, dict(args.inflate))
-    return open_survey(request)
+    from xplabels.validation.surveys import open_survey
+
+    return open_survey(args.against, args.survey, args.neighbours, dict(args.inflate))
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Validate, print and write the report."""
     from xplabels.api import read_stars
-    from xplabels.api.validation import validate_model
+    from xplabels.api.validation import validate
     from xplabels.core.selection import Selection
     from xplabels.io.atomic import REPORT_FILES, check_new_folder
     from xplabels.model import Model
 
     check_new_folder(args.output, REPORT_FILES, args.overwrite)
-    against = _against(args)
+    survey = _survey(args)
     model = Model.load(args.model)
-    beside = None if args.beside is None else Model.load(args.beside)
+    other = None if args.beside is None else Model.load(args.beside)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
-    stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
-    found = validate_model(
+    result = validate(
         model,
-        stars,
-        args.output,
+        read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows),
         selection=selection,
-        every=args.all,
+        all_stars=args.all,
         withhold_photometry=args.withhold_photometry,
         unshrunk=args.unshrunk,
-        beside=beside,
-        against=against,
-        overwrite=args.overwrite,
+        compare_model=other,
+        compare_survey=survey,
         command=args.command,
     )
-    print(found.to_text())
-    print(f"Report: {args.output / 'report.html'}")
+    page = result.write(args.output, overwrite=args.overwrite)
+    print(result)
+    print(f"Report: {page}")

@@ -6,9 +6,10 @@ all their bootstrap resamples at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,51 +18,18 @@ from xplabels.core import distribution as predictive
 
 Array = NDArray[np.float64]
 
-SCORES: dict[str, tuple[str, bool]] = {
-    "bias": ("median of prediction - truth", True),
-    "rmse": ("root mean square of prediction - truth", True),
-    "robust": ("1.4826 MAD of prediction - truth", True),
-    "slope": ("least-squares slope of prediction on truth", False),
-    "std_z": ("standard deviation of z = (truth - prediction) / error", False),
-    "robust_std_z": ("1.4826 MAD of z", False),
-    "std_z_without_label_error": ("std of z, label error left out (FS24, eq. 12)", False),
-    "robust_std_z_without_label_error": ("1.4826 MAD of z, label error left out", False),
-    "coverage_68": ("fraction inside the 68.3 % interval", False),
-    "coverage_95": ("fraction inside the 95.4 % interval", False),
-    "crps": ("mean continuous ranked probability score", True),
-    "pit_distance": ("largest distance of the PIT's distribution from uniform", False),
-    "sharpness": ("median error (half-width of the 68.3 % interval)", True),
-}
-"""Name of each score -> what it is, and whether it carries the label's unit."""
-
 BIN_MARGIN, BIN_SIGMAS, BIN_STARS = 0.06, 3.5, 200
-"""A bin's coverage may be off by this much, or by so many binomial sigma; judged from so many."""
+"""A large bin (so many stars) may be off in coverage by this much, or so many binomial sigma."""
 
-_ELEMENTS = 4_000_000  # resampled values held at once: 32 MB an array
+_ELEMENTS = 4_000_000  # resampled values held at once: 32 MB per array
 
 
 @dataclass(frozen=True)
-class Sample:
+class LabelSample:
     """One label of n stars with finite truth and prediction: what every score is made of.
 
-    Attributes
-    ----------
-    rows
-        Indices [n] of these stars among all that were given.
-    truth, predicted, error, error_95, label_error
-        Float64 [n], in the label's unit.
-    residual
-        predicted - truth.
-    z, z_without_label_error
-        (truth - predicted) / half-width, with the label's error in quadrature and without it.
-    inside_68, inside_95
-        1.0 where the truth lies inside the interval (label error in quadrature), else 0.0.
-    pit
-        Predictive probability below the truth: uniform on [0, 1] if the errors are right.
-    crps
-        Continuous ranked probability score, in the label's unit.
-    dof
-        Degrees of freedom of the predictive Student-t.
+    ``rows`` are indices [n] of these stars among all that were given, the others float64 [n] in
+    the label's unit.
     """
 
     rows: NDArray[np.intp]
@@ -70,123 +38,71 @@ class Sample:
     error: Array
     error_95: Array
     label_error: Array
-    residual: Array = field(init=False)
-    z: Array = field(init=False)
-    z_without_label_error: Array = field(init=False)
-    inside_68: Array = field(init=False)
-    inside_95: Array = field(init=False)
-    pit: Array = field(init=False)
-    crps: Array = field(init=False)
-    dof: Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        # The label's error widens both half-widths in quadrature: a Gaussian of its own.
-        half_68 = np.hypot(self.error, self.label_error)
-        half_95 = np.hypot(self.error_95, 2 * self.label_error)
-        residual = self.predicted - self.truth
-        dof, scale = predictive.matched_t(half_68, half_95)
-        derived: dict[str, Array] = {
-            "residual": residual,
-            "z": -residual / half_68,
-            "z_without_label_error": -residual / self.error,
-            "inside_68": (np.abs(residual) <= half_68).astype(np.float64),
-            "inside_95": (np.abs(residual) <= half_95).astype(np.float64),
-            "pit": predictive.cdf(-residual, dof, scale),
-            "crps": predictive.crps(-residual, dof, scale),
-            "dof": dof,
-        }
-        for name, array in derived.items():
-            object.__setattr__(self, name, array)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Sample:
-        given = (f.name for f in fields(self) if f.init)
-        return Sample(**{name: getattr(self, name)[chosen] for name in given})
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> LabelSample:
+        return LabelSample(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
+    # the label's error widens both half-widths in quadrature: a Gaussian of its own
+    @cached_property
+    def _half_68(self) -> Array:
+        return np.hypot(self.error, self.label_error)
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one label over n stars: ``value`` and bootstrap ``error`` by name."""
+    @cached_property
+    def _half_95(self) -> Array:
+        return np.hypot(self.error_95, 2 * self.label_error)
 
-    n: int
-    value: Mapping[str, float]
-    error: Mapping[str, float]
+    @cached_property
+    def residual(self) -> Array:
+        """predicted - truth."""
+        return self.predicted - self.truth
 
-    def __getitem__(self, name: str) -> float:
-        return self.value[name]
+    @cached_property
+    def z(self) -> Array:
+        """(truth - predicted) / half-width, with the label's error in quadrature."""
+        return -self.residual / self._half_68
 
-    def to_metrics(self) -> dict[str, Any]:
-        """``{"n": ..., score: value, ..., "error_of": {score: error, ...}}``."""
-        return {"n": self.n, **self.value, "error_of": dict(self.error)}
+    @cached_property
+    def z_without_label_error(self) -> Array:
+        """(truth - predicted) / half-width."""
+        return -self.residual / self.error
 
+    @cached_property
+    def inside_68(self) -> Array:
+        """1.0 where the truth lies inside the interval (label error in quadrature), else 0.0."""
+        return (np.abs(self.residual) <= self._half_68).astype(np.float64)
 
-@dataclass(frozen=True)
-class Bin:
-    """Scores of one label over the stars with ``low <= axis < high``, ``different`` of them.
+    @cached_property
+    def inside_95(self) -> Array:
+        """The same of the 95.4 % interval."""
+        return (np.abs(self.residual) <= self._half_95).astype(np.float64)
 
-    A star that is there several times counts once: its residuals go together.
-    """
-
-    low: float
-    high: float
-    scores: Scores
-    different: int
-
-    @property
-    def counted(self) -> str:
-        """How many stars, and how many rows show them if these are more.
-
-        Examples
-        --------
-        >>> Bin(0.0, 1.0, Scores(740, {}, {}), 370).counted
-        '740 rows of 370'
-        """
-        rows = f"{self.scores.n:,}"
-        return rows if self.scores.n == self.different else f"{rows} rows of {self.different:,}"
+    @cached_property
+    def _matched_t(self) -> tuple[Array, Array]:
+        return predictive.matched_t(self._half_68, self._half_95)
 
     @property
-    def judged(self) -> bool:
-        """Whether it has the 200 stars without which its coverage is not judged."""
-        return self.different >= BIN_STARS
+    def dof(self) -> Array:
+        """Degrees of freedom of the predictive Student-t."""
+        return self._matched_t[0]
 
-    def tolerance(self, margin: float = 1.0) -> float:
-        """Allowed distance of coverage_68 from 0.683: 0.06 or 3.5 binomial sigma, times margin."""
-        sigma = np.sqrt(predictive.LEVEL_68 * (1 - predictive.LEVEL_68) / max(self.different, 1))
-        return margin * max(BIN_MARGIN, BIN_SIGMAS * float(sigma))
+    @cached_property
+    def pit(self) -> Array:
+        """Predictive probability below the truth: uniform on [0, 1] if the errors are right."""
+        return predictive.cdf(-self.residual, *self._matched_t)
 
-    def within(self, margin: float = 1.0) -> bool | None:
-        """Whether coverage_68 keeps to the tolerance; None if the bin is not judged."""
-        if not self.judged:
-            return None
-        return abs(self.scores["coverage_68"] - predictive.LEVEL_68) <= self.tolerance(margin)
-
-    def to_metrics(self, margin: float = 1.0) -> dict[str, Any]:
-        """The bin as plain numbers."""
-        return {
-            "low": self.low,
-            "high": self.high,
-            **self.scores.to_metrics(),
-            "different": self.different,
-            "within": self.within(margin),
-        }
+    @cached_property
+    def crps(self) -> Array:
+        """Continuous ranked probability score, in the label's unit."""
+        return predictive.crps(-self.residual, *self._matched_t)
 
 
-@dataclass(frozen=True)
-class Group:
-    """Scores of every label over one group of stars; ``n`` have at least one label compared."""
-
-    title: str
-    n: int
-    labels: Mapping[str, Scores]
-
-    def to_metrics(self) -> dict[str, Any]:
-        """``{"n": N, "labels": {name: {...}}}``."""
-        return {"n": self.n, "labels": {k: s.to_metrics() for k, s in self.labels.items()}}
-
-
-Statistics = Callable[[Callable[[str], Array]], dict[str, Array]]
+def rms(values: Array) -> Array:
+    """Root mean square along the last axis."""
+    root: Array = np.sqrt((values**2).mean(axis=-1))
+    return root
 
 
 def robust_scatter(values: Array) -> Array:
@@ -205,7 +121,7 @@ def robust_scatter(values: Array) -> Array:
 def slope(truth: Array, predicted: Array) -> Array:
     """Least-squares slope of ``predicted`` on ``truth`` along the last axis; NaN if truth is one.
 
-    Below 1 means a trend to the mean.
+    Below 1: shrinkage (regression to the mean).
     """
     offset = truth - truth.mean(axis=-1, keepdims=True)
     variance = np.asarray((offset**2).sum(axis=-1))
@@ -226,74 +142,184 @@ def distance_from_uniform(pit: Array) -> Array:
     return distance
 
 
-def all_statistics(of: Callable[[str], Array]) -> dict[str, Array]:
-    """Every one of :data:`SCORES`; ``of(name)`` gives an attribute of a sample, [..., n]."""
-    residual, z, z_without = of("residual"), of("z"), of("z_without_label_error")
-    return {
-        "bias": np.median(residual, axis=-1),
-        "rmse": np.sqrt((residual**2).mean(axis=-1)),
-        "robust": robust_scatter(residual),
-        "slope": slope(of("truth"), of("predicted")),
-        "std_z": z.std(axis=-1),
-        "robust_std_z": robust_scatter(z),
-        "std_z_without_label_error": z_without.std(axis=-1),
-        "robust_std_z_without_label_error": robust_scatter(z_without),
-        "coverage_68": of("inside_68").mean(axis=-1),
-        "coverage_95": of("inside_95").mean(axis=-1),
-        "crps": of("crps").mean(axis=-1),
-        "pit_distance": distance_from_uniform(of("pit")),
-        "sharpness": np.median(of("error"), axis=-1),
-    }
+class Statistic(NamedTuple):
+    """A function of attributes of a :class:`LabelSample`, and what it is in words."""
+
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+    text: str = ""
+    has_unit: bool = False
 
 
-def bin_statistics(of: Callable[[str], Array]) -> dict[str, Array]:
-    """The few scores that are kept for every bin."""
-    residual = of("residual")
-    return {
-        "coverage_68": of("inside_68").mean(axis=-1),
-        "bias": np.median(residual, axis=-1),
-        "robust": robust_scatter(residual),
-    }
+mean, median, std = (partial(function, axis=-1) for function in (np.mean, np.median, np.std))
+RESIDUAL, Z, Z_WITHOUT = ("residual",), ("z",), ("z_without_label_error",)
+
+SCORES: dict[str, Statistic] = {
+    "bias": Statistic(median, RESIDUAL, "median of prediction - truth", True),
+    "rmse": Statistic(rms, RESIDUAL, "root mean square of prediction - truth", True),
+    "robust": Statistic(robust_scatter, RESIDUAL, "1.4826 MAD of prediction - truth", True),
+    "slope": Statistic(slope, ("truth", "predicted"), "least-squares slope of prediction on truth"),
+    "std_z": Statistic(std, Z, "standard deviation of z = (truth - prediction) / error"),
+    "robust_std_z": Statistic(robust_scatter, Z, "1.4826 MAD of z"),
+    "std_z_without_label_error": Statistic(
+        std, Z_WITHOUT, "std of z, label error left out (FS24, eq. 12)"
+    ),
+    "robust_std_z_without_label_error": Statistic(
+        robust_scatter, Z_WITHOUT, "1.4826 MAD of z, label error left out"
+    ),
+    "coverage_68": Statistic(mean, ("inside_68",), "fraction inside the 68.3 % interval"),
+    "coverage_95": Statistic(mean, ("inside_95",), "fraction inside the 95.4 % interval"),
+    "crps": Statistic(mean, ("crps",), "mean continuous ranked probability score", True),
+    "pit_distance": Statistic(
+        distance_from_uniform, ("pit",), "largest distance of the PIT's distribution from uniform"
+    ),
+    "sharpness": Statistic(
+        median, ("error",), "median error (half-width of the 68.3 % interval)", True
+    ),
+}
+"""What each score is."""
+
+
+def some_scores(*names: str) -> dict[str, Statistic]:
+    """Those of :data:`SCORES`."""
+    return {name: SCORES[name] for name in names}
+
+
+BIN_SCORES = some_scores("coverage_68", "bias", "robust")
+"""The few scores that are kept for every bin."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one label over n stars: ``value`` and bootstrap ``error`` by name."""
+
+    n: int
+    value: Mapping[str, float]
+    error: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        return self.value[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"n": ..., score: value, ..., "error_of": {score: error, ...}}``."""
+        return {"n": self.n, **self.value, "error_of": dict(self.error)}
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Scores of one label over the stars with ``low <= axis < high``, ``different`` of them.
+
+    A star that is there several times counts once: its residuals go together.
+    """
+
+    low: float
+    high: float
+    scores: Scores
+    different: int
+
+    @property
+    def middle(self) -> float:
+        """Of its edges."""
+        return (self.low + self.high) / 2
+
+    @property
+    def counted(self) -> str:
+        """How many stars, and how many rows show them if these are more.
+
+        Examples
+        --------
+        >>> Bin(0.0, 1.0, Scores(740, {}, {}), 370).counted
+        '740 rows of 370'
+        """
+        rows = f"{self.scores.n:,}"
+        return rows if self.scores.n == self.different else f"{rows} rows of {self.different:,}"
+
+    @property
+    def large(self) -> bool:
+        """Whether it has the 200 stars without which its coverage says little."""
+        return self.different >= BIN_STARS
+
+    def tolerance(self, margin: float = 1.0) -> float:
+        """Allowed distance of coverage_68 from 0.683: 0.06 or 3.5 binomial sigma, times margin."""
+        sigma = np.sqrt(predictive.LEVEL_68 * (1 - predictive.LEVEL_68) / max(self.different, 1))
+        return margin * max(BIN_MARGIN, BIN_SIGMAS * float(sigma))
+
+    def within(self, margin: float = 1.0) -> bool | None:
+        """Whether coverage_68 keeps to the tolerance; None if the bin has too few stars."""
+        if not self.large:
+            return None
+        return abs(self.scores["coverage_68"] - predictive.LEVEL_68) <= self.tolerance(margin)
 
 
 def score(
-    sample: Sample,
-    statistics: Statistics = all_statistics,
+    sample: LabelSample,
+    statistics: Mapping[str, Statistic] = SCORES,
     *,
     resamples: int = 200,
     seed: int = 0,
 ) -> Scores:
-    """Statistics of a sample with bootstrap errors over its stars.
+    """Statistics of a sample, by name, with bootstrap errors over its stars.
 
-    Parameters
-    ----------
-    sample
-        One label of n stars.
-    statistics
-        :func:`all_statistics` or :func:`bin_statistics`.
-    resamples
-        Bootstrap resamples; with fewer than 2 of them, or of stars, the errors are NaN.
-    seed
-        Of the resampling; the same seed gives the same errors.
-
-    Returns
-    -------
-    Scores
-        NaN throughout if the sample is empty.
+    NaN throughout if the sample is empty; with fewer than 2 resamples or stars the errors are NaN.
+    The same seed gives the same errors.
     """
-    n = len(sample)
+    n, unknown = len(sample), dict.fromkeys(statistics, float("nan"))
     if n == 0:
-        names = statistics(lambda name: np.zeros(1))
-        nothing = dict.fromkeys(names, float("nan"))
-        return Scores(0, nothing, nothing)
-    value = {k: float(v) for k, v in statistics(lambda name: getattr(sample, name)).items()}
+        return Scores(0, unknown, unknown)
+    needed = {name: getattr(sample, name) for one in statistics.values() for name in one.arguments}
+
+    def of(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return {
+            key: one.function(*(arrays[name] for name in one.arguments))
+            for key, one in statistics.items()
+        }
+
+    value = {key: float(found) for key, found in of(needed).items()}
     if n < 2 or resamples < 2:
-        return Scores(n, value, dict.fromkeys(value, float("nan")))
+        return Scores(n, value, unknown)
     rng = np.random.default_rng(seed)
-    blocks: list[dict[str, Array]] = []
     at_once = max(1, _ELEMENTS // n)
+    blocks = []
     for start in range(0, resamples, at_once):
         chosen = rng.integers(0, n, (min(at_once, resamples - start), n))
-        blocks.append(statistics(lambda name, rows=chosen: getattr(sample, name)[rows]))  # type: ignore[misc]
+        blocks.append(of({name: array[chosen] for name, array in needed.items()}))
     error = {k: float(np.concatenate([block[k] for block in blocks]).std(ddof=1)) for k in value}
     return Scores(n, value, error)
+
+
+def scores_by_label(
+    samples: Mapping[str, LabelSample],
+    statistics: Mapping[str, Statistic] = SCORES,
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+) -> dict[str, Scores]:
+    """:func:`score` of each label's sample."""
+    return {
+        name: score(sample, statistics, resamples=resamples, seed=seed)
+        for name, sample in samples.items()
+    }
+
+
+def binned(
+    values: Array,
+    sample: LabelSample,
+    edges: Iterable[tuple[float, float]],
+    star: NDArray[np.int64] | None = None,
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+) -> tuple[Bin, ...]:
+    """The populated ones of the bins [low, high) along ``values`` [N].
+
+    ``star`` [N] is alike for rows of one star, which a bin counts once.
+    """
+    here = values[sample.rows]
+    found = []
+    for low, high in edges:
+        inside = (here >= low) & (here < high)
+        if inside.any():
+            scores = score(sample[inside], BIN_SCORES, resamples=resamples, seed=seed)
+            different = scores.n if star is None else len(np.unique(star[sample.rows][inside]))
+            found.append(Bin(low, high, scores, different))
+    return tuple(found)

@@ -1,10 +1,8 @@
-"""The section of a report on what the model looks at: FS24's figures 8 and 11-14."""
+"""What the model looks at, in a validation: FS24's figures 8 and 11-14."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
@@ -16,7 +14,7 @@ from xplabels.explain.explanation import Explanation, attention_metrics, label_c
 from xplabels.explain.inputs import known_extinction
 from xplabels.giants.emulator import Emulator
 from xplabels.model import Model
-from xplabels.report.sections import Picture, Section, Table
+from xplabels.validation.finding import Finding, Section
 
 ATTENTION_STARS = 4000
 """Attention is over so many of the stars compared, evenly taken from them, where there are more."""
@@ -32,15 +30,7 @@ CURVES_TEXT = (
 )
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A section of the report and its entry in ``metrics.json``."""
-
-    section: Section
-    metrics: Mapping[str, Any]
-
-
-def explain_section(model: Model, everyone: Stars, compared: Stars) -> Shown:
+def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     """What the model looks at, as far as it can be said.
 
     Parameters
@@ -53,55 +43,49 @@ def explain_section(model: Model, everyone: Stars, compared: Stars) -> Shown:
     compared
         The stars of the report, over which the attention is taken.
     """
+    section, metrics = Section("attention", "What the model looks at"), dict[str, object]()
+    finding = Finding({"what it looks at": metrics}, section=section)
     step = max(1, -(-len(compared) // ATTENTION_STARS))
     try:
         seen = attention(model, compared[slice(None, None, step)])
     except InputError as error:
-        return Shown(_section([f"Nothing can be said of it here: {error}."], [], []), {})
-    text = [f"Attention is over {int(seen.count[0]):,} of the stars compared."]
-    pictures = [
-        Picture("attention", figures.attention_bars(seen), "Attention to each input",
-                ATTENTION_TEXT)
-    ]  # fmt: skip
+        section.paragraphs.append(f"Nothing can be said of it here: {error}.")
+        return finding
+    metrics["attention"] = attention_metrics(seen)
+    section.paragraphs.append(f"Attention is over {int(seen.count[0]):,} of the stars compared.")
+    section.add_picture(
+        "attention",
+        "Attention to each input",
+        ATTENTION_TEXT,
+        lambda: figures.attention_bars(seen),
+    )
     try:
         wavelength, shown, flow = label_curves(
             model, everyone, extinction=known_extinction(everyone), emulator=_emulator()
         )
     except InputError as error:
-        text.append(f"No curves in wavelength: {error}.")
-        return Shown(_section(text, pictures, []), {"attention": attention_metrics(seen)})
-    found = Explanation(seen, wavelength, shown, flow)
-    metrics = found.to_metrics()
-    text.append(
+        section.paragraphs.append(f"No curves in wavelength: {error}.")
+        return finding
+    found = Explanation(seen, wavelength, shown, flow).to_metrics()
+    metrics |= {key: found[key] for key in ("selection", "attention", "correlations")}
+    section.paragraphs.append(
         "Curves are of the red clump (table 5 of the paper) among all stars of the table, also "
         "those trained on, since they ask what the model does, not how well: "
         f"{'; '.join(flow)}."
     )
-    pictures += [
-        Picture(
-            f"curves_{name}", figures.curves(name, wavelength, curves), LABELS[name].description,
-            CURVES_TEXT,
+    for name, curves in shown.items():
+        title = LABELS[name].description
+        draw = partial(figures.curves, name, wavelength, curves)
+        section.add_picture(f"curves_{name}", title, CURVES_TEXT, draw)
+    sides = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
+    for name, pairs in found["correlations"].items():
+        section.add_table(
+            f"Correlation of two curves of {LABELS[name].description}",
+            ["", *sides, "both"],
+            [[pair, *(f"{r[side]:.2f}" for side in (*SIDES, "both"))] for pair, r in pairs.items()],
+            folded=True,
         )
-        for name, curves in shown.items()
-    ]  # fmt: skip
-    tables = [correlation_table(name, pairs) for name, pairs in metrics["correlations"].items()]
-    kept = ("selection", "attention", "correlations")
-    return Shown(_section(text, pictures, tables), {key: metrics[key] for key in kept})
-
-
-def correlation_table(name: str, pairs: Mapping[str, Mapping[str, float]]) -> Table:
-    """Correlations of each pair of a label's curves, on each side and both."""
-    titles = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
-    return Table(
-        f"Correlation of two curves of {LABELS[name].description}",
-        ["", *titles, "both"],
-        [[pair, *(f"{r[side]:.2f}" for side in (*SIDES, "both"))] for pair, r in pairs.items()],
-        folded=True,
-    )
-
-
-def _section(text: Sequence[str], pictures: Sequence[Picture], tables: Sequence[Table]) -> Section:
-    return Section("attention", "What the model looks at", text, tables, pictures)
+    return finding
 
 
 def _emulator() -> Emulator | None:

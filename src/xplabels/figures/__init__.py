@@ -1,4 +1,4 @@
-"""Arrays in, matplotlib figures out: the figures of FS24 that judge a prediction.
+"""Arrays in, matplotlib figures out: the figures of FS24, and what a validation adds.
 
 No pyplot, so no global state: every function returns a :class:`matplotlib.figure.Figure`. Arrays
 of several labels are [N, K] in the order of ``names``; NaN is left out. Colours are Okabe & Ito's.
@@ -19,6 +19,8 @@ from xplabels.core.labels import LABELS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+
+    from xplabels.core.scores import Bin
 
 Array = NDArray[np.float64]
 P = ParamSpec("P")
@@ -78,8 +80,7 @@ def axis_title(name: str, prefix: str = "") -> str:
 @styled
 def comparison(names: Sequence[str], truth: Array, predicted: Array) -> Figure:
     """Prediction against truth, with residuals below, for each label (FS24, fig. 1)."""
-    columns = min(len(names), 3 if len(names) in (3, 5, 6) else 2)
-    rows = -(-len(names) // columns)
+    rows, columns = _grid(len(names))
     figure = new_figure(3.9 * columns, 4.3 * rows)
     cells = figure.subfigures(rows, columns, squeeze=False).ravel()
     for k, name in enumerate(names):
@@ -91,7 +92,7 @@ def _compare_one(cell: SubFigure, name: str, truth: Array, predicted: Array) -> 
     known = np.isfinite(truth) & np.isfinite(predicted)
     x, y = truth[known], predicted[known]
     upper, lower = cell.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-    upper.set_title(f"{LABELS[name].symbol}, N = {len(x):,}", loc="left")
+    upper.set_title(_counted(name, len(x)), loc="left")
     upper.set_ylabel(axis_title(name, "predicted "))
     lower.set_xlabel(axis_title(name, "known "))
     lower.set_ylabel("pred. $-$ known")
@@ -99,23 +100,13 @@ def _compare_one(cell: SubFigure, name: str, truth: Array, predicted: Array) -> 
         return
     low, high = limits_of(np.concatenate([x, y]))
     half = max(float(np.percentile(np.abs(y - x), 99.5)), 1e-9)
-    hexes = upper.hexbin(
-        x, y, gridsize=70, bins="log", mincnt=1, cmap=DENSITY, extent=(low, high, low, high),
-        linewidths=0,
-    )  # fmt: skip
-    lower.hexbin(
-        x, y - x, gridsize=(70, 22), bins="log", mincnt=1, cmap=DENSITY,
-        extent=(low, high, -half, half), linewidths=0,
-    )  # fmt: skip
+    _density(upper, x, y, (low, high), (low, high), 70)
+    _density(lower, x, y - x, (low, high), (-half, half), (70, 22))
     upper.plot([low, high], [low, high], color=LINE, linewidth=1.0)
-    lower.axhline(0, color=LINE, linewidth=1.0)
-    centres, (p16, p50, p84) = running(x, y - x, edges_of(x, 24), (16, 50, 84))
-    lower.plot(centres, p50, color=TOTAL, linewidth=1.4)
-    for edge in (p16, p84):
-        lower.plot(centres, edge, color=TOTAL, linewidth=1.0, linestyle="--")
+    _running_lines(lower, x, y - x, 24)
     upper.set(xlim=(low, high), ylim=(low, high))
     lower.set_ylim(-half, half)
-    cell.colorbar(hexes, ax=upper, label="stars per cell", pad=0.02, aspect=30)
+    cell.colorbar(upper.collections[0], ax=upper, label="stars per cell", pad=0.02, aspect=30)
 
 
 @styled
@@ -178,20 +169,12 @@ def errors_along(
 ) -> Figure:
     """The stated error and its parts: median lines against G (FS24, fig. 6) or labels (fig. 5).
 
-    Parameters
-    ----------
-    along
-        ``g_mag`` or ``bp_rp``: then ``x`` is [N], shared by all panels. None: each label's own
-        prediction is the abscissa, and ``x`` is [N, K].
-    total
-        Errors [N, K], half-widths of the 68.3 % interval.
-    parts
-        ``model``, ``input`` and ``excess`` errors [N, K]; in quadrature they add to the total.
-    background
-        [M, K] (or [M] with ``along``): its histogram stands behind, e.g. the training set's.
+    ``total`` and its ``parts`` (``model``, ``input``, ``excess``) are half-widths [N, K] of the
+    68.3 % interval. ``along`` is ``g_mag`` or ``bp_rp``, and ``x`` [N] shared by all panels; or it
+    is None, and ``x`` [N, K] each label's own prediction. The histogram of ``background`` [M, K]
+    (or [M] with ``along``) stands behind.
     """
-    columns = min(len(names), 3 if len(names) in (3, 5, 6) else 2)
-    rows = -(-len(names) // columns)
+    rows, columns = _grid(len(names))
     figure = new_figure(4.3 * columns, 2.9 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for k, name in enumerate(names):
@@ -205,7 +188,7 @@ def errors_along(
         ax.set_xlabel(axis_title(along) if along else axis_title(name + "_predicted"))
         ax.set_ylabel(axis_title(name, "error of "))
         shown = np.isfinite(values) & np.isfinite(total[:, k])
-        ax.set_title(f"{LABELS[name].symbol}, N = {int(shown.sum()):,}", loc="left")
+        ax.set_title(_counted(name, shown.sum()), loc="left")
     for ax in panels[len(names) :]:
         ax.set_axis_off()
     _legend_below(figure, panels[0], background_title if background is not None else None)
@@ -242,10 +225,8 @@ def _errors_one(
 
 
 @styled
-def kiel(
-    panels: Mapping[str, tuple[Array, Array, Array]], unit: str = axis_title("fe_h")
-) -> Figure:
-    """Kiel diagrams side by side: ``{title: (teff [K], logg [dex], colour [N])}``, hot at left."""
+def kiel(panels: Mapping[str, tuple[Array, ...]]) -> Figure:
+    """Kiel diagrams side by side: ``{title: (teff [K], logg [dex], fe_h [N])}``, hot at left."""
     figure = new_figure(4.4 * len(panels) + 0.6, 4.4)
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     finite = {k: np.isfinite(np.stack(v)).all(axis=0) for k, v in panels.items()}
@@ -269,7 +250,7 @@ def kiel(
             low_end, high_end = limits_of(values, 0.05)
             set_limits(high_end, low_end)
     if points is not None:
-        figure.colorbar(points, ax=list(axes), label=unit, pad=0.02)
+        figure.colorbar(points, ax=list(axes), label=axis_title("fe_h"), pad=0.02)
     return figure
 
 
@@ -282,27 +263,18 @@ def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -
     """
     figure = new_figure(9.0, 4.0)
     left, right = figure.subplots(1, 2)
-    levels = np.linspace(0.01, 0.99, 99)
-    counts = [int(np.isfinite(pit[:, k]).sum()) for k in range(len(names))]
-    least = max(min(counts, default=1), 1)
-    band = 1.96 * np.sqrt(levels * (1 - levels) / least)
-    left.fill_between(100 * levels, -100 * band, 100 * band, color="0.9", linewidth=0)
-    left.axhline(0, color="0.4", linewidth=0.8)
+    columns = [column[np.isfinite(column)] for column in pit.T]
+    titles = [_counted(name, len(values)) for name, values in zip(names, columns, strict=True)]
+    _coverage(left, titles, [np.abs(2 * values - 1) for values in columns], margin)
     bins = np.linspace(0, 1, 21)
-    wide = 1.96 * np.sqrt(19 / least)
+    wide = 1.96 * np.sqrt(19 / max(min(map(len, columns), default=1), 1))
     right.fill_between([0, 1], 1 - wide, 1 + wide, color="0.9", linewidth=0)
     right.axhline(1, color="0.4", linewidth=0.8)
-    for k, name in enumerate(names):
-        values = pit[np.isfinite(pit[:, k]), k]
-        if not len(values):
-            continue
-        inside = np.searchsorted(np.sort(np.abs(2 * values - 1)), levels, side="right")
-        colour, label = CYCLE[k % 6], f"{LABELS[name].symbol}, N = {len(values):,}"
-        left.plot(100 * levels, 100 * (inside / len(values) - levels), color=colour, label=label)
-        density = np.histogram(values, bins)[0] * 20 / len(values)
-        right.stairs(density, bins, color=colour, linewidth=1.3, baseline=None)
+    for k, values in enumerate(columns):
+        if len(values):
+            density = np.histogram(values, bins)[0] * 20 / len(values)
+            right.stairs(density, bins, color=CYCLE[k % 6], linewidth=1.3, baseline=None)
     for level, text in ((predictive.LEVEL_68, "68.3 %"), (predictive.LEVEL_95, "95.4 %")):
-        left.errorbar(100 * level, 0, 100 * margin, color="0.25", capsize=4, linewidth=1.2)
         left.annotate(
             text, (100 * level, 100 * margin), fontsize=7, color="0.35",
             xytext=(0, 4), textcoords="offset points", ha="center", va="bottom",
@@ -312,40 +284,71 @@ def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -
     left.set(xlim=(0, 100), ylim=(-reach, reach), title="Coverage of central intervals")
     right.set(xlabel="PIT", ylabel="density", xlim=(0, 1), title="Probability integral transform")
     right.set_ylim(0, max(2.0, right.get_ylim()[1]))
-    handles, titles = left.get_legend_handles_labels()
-    figure.legend(handles, titles, loc="outside lower center", ncols=max(len(handles), 1))
+    _legend_below(figure, left, columns=len(names))
     return figure
 
 
 @styled
-def coverage_by_bins(
-    names: Sequence[str],
-    bins: Mapping[str, Sequence[tuple[Array, Array, Array, Array]]],
-    level: float = predictive.LEVEL_68,
-) -> Figure:
-    """Coverage of the 68.3 % interval in bins, one panel an axis, with the tolerance behind.
+def joint_curve(content: Array, margin: float) -> Figure:
+    """Observed minus stated share of the stars inside the ellipsoids, at every level.
 
-    ``bins[axis]`` holds per label (edges [B, 2], coverage [B], tolerance [B], stars [B]); bins
-    that are not judged should be left out by the caller.
+    ``content`` [N]: probability inside the ellipsoid through a star's true labels; band and bars
+    as in :func:`calibration_curve`.
+    """
+    figure = new_figure(5.2, 3.6)
+    ax: Axes = figure.subplots()
+    _coverage(ax, [""], [content], margin)
+    ax.set(xlabel="stated level [%]", ylabel="observed $-$ stated share [points]", xlim=(0, 100))
+    ax.set_title(f"N = {len(content):,}", loc="left")
+    return figure
+
+
+def _coverage(ax: Axes, titles: Sequence[str], contents: Sequence[Array], margin: float) -> None:
+    """Observed minus stated share of the stars with ``content`` [N] below each level."""
+    levels = np.linspace(0.01, 0.99, 99)
+    least = max(min(map(len, contents), default=1), 1)
+    band = 1.96 * np.sqrt(levels * (1 - levels) / least)
+    ax.fill_between(100 * levels, -100 * band, 100 * band, color="0.9", linewidth=0)
+    ax.axhline(0, color="0.4", linewidth=0.8)
+    for k, (title, content) in enumerate(zip(titles, contents, strict=True)):
+        if len(content):
+            inside = np.searchsorted(np.sort(content), levels, side="right") / len(content)
+            ax.plot(100 * levels, 100 * (inside - levels), color=CYCLE[k % 6], label=title)
+    for level in (predictive.LEVEL_68, predictive.LEVEL_95):
+        ax.errorbar(100 * level, 0, 100 * margin, color="0.25", capsize=4, linewidth=1.2)
+
+
+@styled
+def coverage_by_bins(
+    names: Sequence[str], bins: Mapping[str, Mapping[str, Sequence[Bin]]], margin: float = 1.0
+) -> Figure:
+    """Coverage of the 68.3 % interval in bins, one panel for each axis, the tolerance behind.
+
+    ``bins[axis][label]``; those of few stars should be left out by the caller.
     """
     columns = min(len(bins), 3)
     rows = -(-len(bins) // columns)
+    level = 100 * predictive.LEVEL_68
     figure = new_figure(3.9 * columns, 3.1 * rows + 0.3)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for ax, (axis, by_label) in zip(panels, bins.items(), strict=False):
-        edges, _, tolerance, stars = max(by_label, key=lambda one: len(one[0]))
+        most = max(by_label.values(), key=len)
+        tolerance = np.array([100 * one.tolerance(margin) for one in most])
         ax.bar(
-            edges.mean(axis=1), 200 * tolerance, np.diff(edges, axis=1)[:, 0],
-            bottom=100 * (level - tolerance), color="0.9", label="tolerance",
+            [one.middle for one in most], 2 * tolerance, [one.high - one.low for one in most],
+            bottom=level - tolerance, color="0.9", label="tolerance",
         )  # fmt: skip
-        ax.axhline(100 * level, color="0.4", linewidth=0.8)
-        for k, (name, one) in enumerate(zip(names, by_label, strict=True)):
+        ax.axhline(level, color="0.4", linewidth=0.8)
+        for k, name in enumerate(names):
+            row = by_label[name]
             ax.plot(
-                one[0].mean(axis=1), 100 * one[1], color=CYCLE[k % 6], marker=MARKERS[k % 6],
-                markersize=4, linewidth=1.0, label=LABELS[name].symbol,
+                [one.middle for one in row], [100 * one.scores["coverage_68"] for one in row],
+                color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0,
+                label=LABELS[name].symbol,
             )  # fmt: skip
         ax.set_xlabel(axis_title(axis))
-        ax.set_title(f"N = {int(stars.sum()):,} in {len(edges)} bins", loc="left")
+        stars = sum(one.scores.n for one in most)
+        ax.set_title(f"N = {stars:,} in {len(most)} bins", loc="left")
     for ax in panels[::columns]:
         ax.set_ylabel("inside the 68.3 % interval [%]")
     for ax in panels[len(bins) :]:
@@ -354,10 +357,141 @@ def coverage_by_bins(
     return figure
 
 
+Pair = tuple[str, str, Array, Array]
+"""Words for x and for y, x [N, K], y [N, K]."""
+
+
+@styled
+def side_by_side(names: Sequence[str], columns: Sequence[Pair]) -> Figure:
+    """One row per label, one column per comparison (FS24, fig. 2): y against x, and one to one.
+
+    The columns of a row share their limits, so that one sees which comparison is tighter.
+    """
+    figure = new_figure(4.2 * len(columns), 3.4 * len(names))
+    axes = figure.subplots(len(names), len(columns), squeeze=False)
+    for k, name in enumerate(names):
+        stacked = np.concatenate([np.stack([x[:, k], y[:, k]], axis=1) for *_, x, y in columns])
+        stacked = stacked[np.isfinite(stacked).all(axis=1)]
+        low, high = limits_of(stacked.ravel()) if len(stacked) else (0.0, 1.0)
+        for ax, (of_x, of_y, x, y) in zip(axes[k], columns, strict=True):
+            known = np.isfinite(x[:, k]) & np.isfinite(y[:, k])
+            _density(ax, x[known, k], y[known, k], (low, high), (low, high))
+            ax.plot([low, high], [low, high], color=LINE, linewidth=1.0)
+            ax.set(
+                xlim=(low, high), ylim=(low, high),
+                xlabel=axis_title(name, f"{of_x} "), ylabel=axis_title(name, f"{of_y} "),
+            )  # fmt: skip
+            ax.set_title(_counted(name, known.sum()), loc="left")
+    return figure
+
+
+@styled
+def differences_along(
+    names: Sequence[str], axes: Mapping[str, Array], difference: Array, words: str
+) -> Figure:
+    """Differences [N, K] against each of ``axes`` ({title: [N]}), with median and 16-84 %."""
+    figure = new_figure(4.2 * len(axes), 2.7 * len(names))
+    panels = figure.subplots(len(names), len(axes), squeeze=False, sharey="row")
+    for k, name in enumerate(names):
+        for ax, (title, x) in zip(panels[k], axes.items(), strict=True):
+            known = np.isfinite(x) & np.isfinite(difference[:, k])
+            ax.set(xlabel=title)
+            ax.set_title(_counted(name, known.sum()), loc="left")
+            if not known.any():
+                continue
+            here, y = x[known], difference[known, k]
+            half = max(float(np.percentile(np.abs(difference[known, k]), 99)), 1e-9)
+            _density(ax, here, y, limits_of(here), (-half, half))
+            _running_lines(ax, here, y, 14)
+        panels[k][0].set_ylabel(axis_title(name, f"{words} "))
+    return figure
+
+
+@styled
+def planes(pairs: Sequence[tuple[str, str]], columns: Mapping[str, Mapping[str, Array]]) -> Figure:
+    """Abundance planes: one row per pair of labels (x, y), one column per set of stars (FS24).
+
+    ``columns``: {title: {label: [N]}}; N may differ. A row's panels share limits.
+    """
+    figure = new_figure(3.7 * len(columns), 3.1 * len(pairs))
+    panels = figure.subplots(len(pairs), len(columns), squeeze=False, sharex="row", sharey="row")
+    for row, (name_x, name_y) in zip(panels, pairs, strict=True):
+        points = {
+            title: np.stack([labels[name_x], labels[name_y]], axis=1)
+            for title, labels in columns.items()
+        }
+        points = {t: p[np.isfinite(p).all(axis=1)] for t, p in points.items()}
+        everything = np.concatenate(list(points.values()))
+        if not len(everything):
+            continue
+        window = limits_of(everything[:, 0], 0.3), limits_of(everything[:, 1], 0.3)
+        for ax, (title, here) in zip(row, points.items(), strict=True):
+            _density(ax, here[:, 0], here[:, 1], *window)
+            ax.set_title(f"{title}, N = {len(here):,}", loc="left")
+            ax.set(xlim=window[0], ylim=window[1], xlabel=axis_title(name_x))
+        row[0].set_ylabel(axis_title(name_y))
+        if name_x == "logg":
+            row[0].invert_xaxis()
+    return figure
+
+
+@styled
+def slopes(names: Sequence[str], along: str, x: Array, slope: Array, error: Array) -> Figure:
+    """Slope of prediction on truth [B, K] in bins at ``x`` [B], with bootstrap errors."""
+    figure = new_figure(6.4, 3.6)
+    ax: Axes = figure.subplots()
+    ax.axhline(1, color="0.4", linewidth=0.8)
+    for k, name in enumerate(names):
+        # a little apart, so that error bars do not hide each other
+        ax.errorbar(
+            x * (1 + 0.012 * (k - (len(names) - 1) / 2)), slope[:, k], error[:, k],
+            color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0, capsize=2,
+            label=LABELS[name].symbol,
+        )  # fmt: skip
+    ax.set(xscale="log", xlabel=along, ylabel="slope of prediction on known label")
+    figure.legend(loc="outside lower center", ncols=min(len(names), 6))
+    return figure
+
+
+def _counted(name: str, stars: int) -> str:
+    return f"{LABELS[name].symbol}, N = {stars:,}"
+
+
+def _grid(panels: int) -> tuple[int, int]:
+    """Rows and columns for as many panels."""
+    columns = min(panels, 3 if panels in (3, 5, 6) else 2)
+    return -(-panels // columns), columns
+
+
+def _density(
+    ax: Axes,
+    x: Array,
+    y: Array,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    cells: int | tuple[int, int] = 55,
+) -> None:
+    """Density of stars on a logarithmic scale."""
+    if len(x):
+        ax.hexbin(
+            x, y, gridsize=cells, bins="log", mincnt=1, cmap=DENSITY, extent=(*x_range, *y_range),
+            linewidths=0,
+        )  # fmt: skip
+
+
+def _running_lines(ax: Axes, x: Array, y: Array, bins: int) -> None:
+    """Zero, the running median and 16-84 % range."""
+    ax.axhline(0, color=LINE, linewidth=1.0)
+    centres, (p16, p50, p84) = running(x, y, edges_of(x, bins), (16, 50, 84))
+    ax.plot(centres, p50, color=TOTAL, linewidth=1.4)
+    for edge in (p16, p84):
+        ax.plot(centres, edge, color=TOTAL, linewidth=1.0, linestyle="--")
+
+
 def running(
     x: Array, y: Array, edges: Array, percentiles: Sequence[float]
 ) -> tuple[Array, list[Array]]:
-    """Percentiles of ``y`` in bins of ``x``: bin centres [B] and one array [B] a percentile.
+    """Percentiles of ``y`` in bins of ``x``: bin centres [B] and one array [B] per percentile.
 
     NaN in bins of fewer than 20 stars, so that a line breaks rather than follows noise.
     """
@@ -390,11 +524,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def _legend_below(figure: Figure, ax: Axes, background: str | None = None) -> None:
+def _legend_below(
+    figure: Figure, ax: Axes, background: str | None = None, columns: int = 5
+) -> None:
     from matplotlib.patches import Patch
 
     handles, titles = ax.get_legend_handles_labels()
     if background:
         handles.append(Patch(color=BACKGROUND))
         titles.append(background)
-    figure.legend(handles, titles, loc="outside lower center", ncols=min(len(handles), 5))
+    columns = max(min(len(handles), columns), 1)
+    figure.legend(handles, titles, loc="outside lower center", ncols=columns)

@@ -1,11 +1,13 @@
-"""The project's HTML pages: one way to fill their templates."""
+"""The project's HTML pages and their images."""
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from matplotlib.figure import Figure
 
 
 def template(name: str) -> Template:
@@ -20,3 +22,10 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     return environment.get_template(name)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG, the same bytes for the same figure."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -141,12 +141,14 @@ def _announced(folds: int, history: dict[str, list[dict[str, float]]]) -> str:
 
 def _validate(model: Model, table: TrainingTable) -> dict[str, Any]:
     """Scores of the validation part, which the calibration knows: not an independent test."""
-    from xplabels.validation import validate
+    from xplabels.validation import score_prediction
+    from xplabels.validation.finding import as_json
 
     rows = table.validation
     known = Labels(model.names, table.y[rows], table.y_error[rows])
-    scores: dict[str, Any] = validate(model.predict(table.stars[rows]), known).to_metrics()
-    return {"n": scores["n"], "labels": scores["labels"]}
+    scores = score_prediction(model.predict(table.stars[rows]), known)
+    plain: dict[str, Any] = as_json(scores.groups["all"].to_dict())
+    return plain
 
 
 def _metadata(

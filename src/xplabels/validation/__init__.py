@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.calibration.joint import Joint, joint_coverage
-from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.errors import InputError
 from xplabels.core.flags import TABLE_WIDE, Flag
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
-from xplabels.core.scores import SCORES, Array, Bin, Group, Sample, Scores, bin_statistics, score
-from xplabels.validation.gate import PREDICTED, calibration_gate
-from xplabels.validation.wording import aligned, as_json, format_score, with_unit
+from xplabels.core.scores import Array, Bin, LabelSample, Scores, binned, scores_by_label
+
+PREDICTED = "_predicted"
+"""Ending of an axis that bins by the predicted label instead of the known one."""
 
 BIN_WIDTHS: dict[str, float] = {
     "g_mag": 0.5,
@@ -36,46 +36,57 @@ METAL_POOR = -1.0
 
 
 @dataclass(frozen=True)
+class GroupScores:
+    """Scores of every label over one group of stars; ``n`` have at least one label compared."""
+
+    title: str
+    n: int
+    labels: Mapping[str, Scores]
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"n": N, "labels": {name: {...}}}``."""
+        return {"n": self.n, "labels": {k: s.to_dict() for k, s in self.labels.items()}}
+
+
+@dataclass(frozen=True)
 class Validation:
-    """What :func:`validate` found.
+    """What :func:`score_prediction` found.
 
     Attributes
     ----------
-    names
-        The labels compared.
+    prediction, names
+        Of N stars, and the K labels compared.
     groups
         Scores by group: ``all``, ``unflagged``, ``metal_poor`` ([Fe/H] < -1, as known).
-    bins
+    bins, axes
         ``bins[axis][label]``: bins along G, BP-RP, each known label and each predicted one
-        (ending ``_predicted``). Along a known label, even right errors over- and undercover
-        somewhere, because predictions tend to the mean; along a predicted one they must not.
+        (ending ``_predicted``), and the values [N] along these. Along a known label, even right
+        errors over- and undercover somewhere, because predictions shrink to the mean; along a
+        predicted one they must not.
     samples
         By label, the stars compared: residuals, z, PIT and so on.
-    axes
-        The values [N] that the bins are along.
-    flags
-        How many of the stars compared carry each flag.
-    selection
-        Which stars were compared, in words.
+    flags, selection
+        How many of the stars compared carry each flag, and which these are, in words.
     resamples, seed
         Of the bootstrap.
     margin
-        What multiplies the tolerances of :func:`calibration_gate`.
+        Multiplies every tolerance on calibration.
     joint
         Coverage of all labels together, where the prediction has their correlations.
     """
 
+    prediction: Prediction = field(repr=False)
     names: tuple[str, ...]
-    groups: Mapping[str, Group]
-    bins: Mapping[str, Mapping[str, tuple[Bin, ...]]]
-    samples: Mapping[str, Sample]
+    groups: Mapping[str, GroupScores]
+    bins: Mapping[str, Mapping[str, tuple[Bin, ...]]] = field(repr=False)
+    samples: Mapping[str, LabelSample] = field(repr=False)
     axes: Mapping[str, Array] = field(repr=False)
     flags: Mapping[str, int]
     selection: str
     resamples: int
     seed: int
     margin: float = 1.0
-    joint: Joint | None = None
+    joint: Joint | None = field(default=None, repr=False)
 
     @property
     def n(self) -> int:
@@ -87,57 +98,36 @@ class Validation:
         """Scores of each label over all stars compared."""
         return self.groups["all"].labels
 
-    def to_metrics(self, provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The content of ``metrics.json``: plain numbers, None where a number is not defined."""
-        violations = calibration_gate(self)
-        metrics: dict[str, Any] = self.groups["all"].to_metrics()
-        metrics |= {key: g.to_metrics() for key, g in self.groups.items() if key != "all"}
-        metrics["bins"] = {
-            axis: {name: [b.to_metrics(self.margin) for b in row] for name, row in by_label.items()}
-            for axis, by_label in self.bins.items()
-        }
-        metrics["calibration"] = {
-            "passed": not violations,
-            "violations": violations,
-            "margin": self.margin,
-        }
-        if self.joint is not None:
-            metrics["joint"] = self.joint.to_metrics()
-        metrics["flags"] = dict(self.flags)
-        metrics["settings"] = {
-            "selection": self.selection,
-            "bootstrap_resamples": self.resamples,
-            "bootstrap_seed": self.seed,
-            "nominal_coverage_68": LEVEL_68,
-            "nominal_coverage_95": LEVEL_95,
-        }
-        metrics["provenance"] = dict(provenance or {})
-        plain: dict[str, Any] = as_json(metrics)
-        return plain
+    @property
+    def bootstrap(self) -> dict[str, Any]:
+        """Resamples and seed."""
+        return {"resamples": self.resamples, "seed": self.seed}
 
-    def to_text(self, group: str = "all") -> str:
-        """The scores of one group as an aligned table for the terminal."""
-        chosen = self.groups[group]
-        header = [chosen.title, *(with_unit(name) for name in self.names)]
-        rows = [["N", *(str(chosen.labels[name].n) for name in self.names)]]
-        rows += [
-            [key, *(format_score(chosen.labels[name], key) for name in self.names)]
-            for key in SCORES
-        ]
-        lines = [aligned([header, *rows])]
-        if self.joint is not None and group == "all":
-            lines.append(self.joint.to_text())
-        return "\n".join(lines)
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """Indices [n] of the stars compared in at least one label."""
+        return np.unique(np.concatenate([sample.rows for sample in self.samples.values()]))
+
+    def column(self, attribute: str) -> Array:
+        """An attribute of each label's sample as [n, K], NaN where not compared."""
+        rows = self.rows
+        found = np.full((len(rows), len(self.names)), np.nan)
+        for k, sample in enumerate(self.samples.values()):
+            found[np.searchsorted(rows, sample.rows), k] = getattr(sample, attribute)
+        return found
+
+    def by_label(self, attribute: str) -> dict[str, Array]:
+        """The same as {label: [n]}."""
+        return dict(zip(self.names, self.column(attribute).T, strict=True))
 
 
-def validate(
+def score_prediction(
     prediction: Prediction,
     labels: Labels,
     *,
     g_mag: Array | None = None,
     bp_rp: Array | None = None,
     star: NDArray[np.int64] | None = None,
-    selection: NDArray[np.bool_] | None = None,
     selection_text: str = "all stars given",
     resamples: int = 200,
     seed: int = 0,
@@ -156,16 +146,12 @@ def validate(
         G magnitude and BP-RP colour [N] in mag, for bins; left out: no bins along them.
     star
         What is alike for rows [N] of one star, of which bins count each once; left out: none is.
-    selection
-        Which stars [N] to compare; left out: all. ``selection_text`` says it in words.
+    selection_text
+        Which stars these are, in words.
     resamples, seed
         Bootstrap resamples (over stars) behind the error of each score, and their seed.
     margin
-        Multiplies every tolerance of :func:`calibration_gate` (2: photometry withheld).
-
-    Returns
-    -------
-    Validation
+        Multiplies every tolerance on calibration (2: photometry withheld).
 
     Raises
     ------
@@ -176,6 +162,7 @@ def validate(
     --------
     A thousand simulated stars whose stated errors are right:
 
+    >>> from xplabels.validation.calibration import missed_margins
     >>> rng = np.random.default_rng(1)
     >>> truth, ones = rng.normal(4.0, 1.0, (1000, 1)), np.ones((1000, 1))
     >>> prediction = Prediction(
@@ -184,42 +171,56 @@ def validate(
     ...     errors_model=0.06 * ones, errors_input=0.08 * ones, errors_excess=0 * ones,
     ...     errors_95=0.2 * ones,
     ...     domain_distance=np.ones(1000), flags=np.zeros(1000, np.uint32))
-    >>> validation = validate(prediction, Labels(("logg",), truth, 0.001 * ones))
+    >>> validation = score_prediction(prediction, Labels(("logg",), truth, 0.001 * ones))
     >>> validation.n, round(validation.labels["logg"]["coverage_68"], 2)
     (1000, 0.67)
-    >>> validation.to_metrics()["calibration"]["violations"]
+    >>> missed_margins(validation)
     []
     """
     names = common_names(prediction.names, labels.names)
     n = len(prediction)
-    chosen = np.ones(n, bool) if selection is None else np.asarray(selection, bool)
-    rowwise = {"g_mag": g_mag, "bp_rp": bp_rp, "star": star}
-    _check_lengths(n, labels=len(labels), selection=len(chosen), **rowwise)
-    samples = {name: _sample(name, prediction, labels, chosen) for name in names}
-    compared = _union(samples, n)
+    bootstrap: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    _check_lengths(n, labels=labels, g_mag=g_mag, bp_rp=bp_rp, star=star)
+    samples = {name: _sample(name, prediction, labels) for name in names}
+    compared = np.zeros(n, bool)
+    for sample in samples.values():
+        compared[sample.rows] = True
     if not compared.any():
         raise InputError(
             "no star has both a prediction and a known label",
             where=",".join(names),
             remedy="check that the labels belong to the predicted stars",
         )
-    axes = _axes(names, prediction, labels, g_mag, bp_rp)
-    star = np.arange(n) if star is None else star
+    axes = {
+        name: np.asarray(values, np.float64)
+        for name, values in (("g_mag", g_mag), ("bp_rp", bp_rp))
+        if values is not None
+    }
+    axes |= dict(zip(labels.names, labels.values.T, strict=True))
+    columns = dict(zip(prediction.names, prediction.values.T, strict=True))
+    axes |= {name + PREDICTED: column for name, column in columns.items() if name in names}
     flags = prediction.flags
-    groups = {"all": ("all", compared)}
-    groups["unflagged"] = ("unflagged", compared & ((flags & ~np.uint32(TABLE_WIDE)) == 0))
+    groups = {
+        "all": ("all", compared),
+        "unflagged": ("unflagged", compared & ((flags & ~np.uint32(TABLE_WIDE)) == 0)),
+    }
     if "fe_h" in axes:
         groups["metal_poor"] = ("[Fe/H] < -1", compared & (axes["fe_h"] < METAL_POOR))
     return Validation(
+        prediction=prediction,
         names=names,
         groups={
-            key: _group(*group, samples, resamples=resamples, seed=seed)
-            for key, group in groups.items()
+            key: GroupScores(
+                title,
+                int(mask.sum()),
+                scores_by_label({k: s[mask[s.rows]] for k, s in samples.items()}, **bootstrap),
+            )
+            for key, (title, mask) in groups.items()
         },
         bins={
             axis: {
-                name: _bins(axis, values, star, samples[name], resamples=resamples, seed=seed)
-                for name in names
+                name: binned(values, sample, _edges(axis, values[sample.rows]), star, **bootstrap)
+                for name, sample in samples.items()
             }
             for axis, values in axes.items()
         },
@@ -230,7 +231,7 @@ def validate(
         resamples=resamples,
         seed=seed,
         margin=margin,
-        joint=joint_coverage(prediction, labels, names, chosen, resamples=resamples, seed=seed),
+        joint=joint_coverage(prediction, labels, names, np.ones(n, bool), **bootstrap),
     )
 
 
@@ -252,24 +253,22 @@ def common_names(predicted: Sequence[str], known: Sequence[str]) -> tuple[str, .
     return names
 
 
-def _check_lengths(n: int, labels: int, selection: int, **columns: NDArray[Any] | None) -> None:
-    lengths = {"labels": labels, "selection": selection}
-    lengths |= {name: len(values) for name, values in columns.items() if values is not None}
-    for name, length in lengths.items():
-        if length != n:
+def _check_lengths(n: int, **columns: NDArray[Any] | Labels | None) -> None:
+    for name, values in columns.items():
+        if values is not None and len(values) != n:
             raise InputError(
-                f"{n} stars are predicted but there are {length} rows of {name}",
+                f"{n} stars are predicted but there are {len(values)} rows of {name}",
                 remedy="give them for the same stars in the same order",
             )
 
 
-def _sample(name: str, prediction: Prediction, labels: Labels, chosen: NDArray[np.bool_]) -> Sample:
-    """The stars of ``chosen`` with finite truth and prediction; their errors checked."""
+def _sample(name: str, prediction: Prediction, labels: Labels) -> LabelSample:
+    """The stars with finite truth and prediction; their errors checked."""
     k, j = prediction.names.index(name), labels.names.index(name)
     truth, label_error = labels.values[:, j], labels.errors[:, j]
     predicted = prediction.values[:, k]
     error, error_95 = prediction.errors[:, k], prediction.errors_95[:, k]
-    rows = np.flatnonzero(chosen & np.isfinite(truth) & np.isfinite(predicted))
+    rows = np.flatnonzero(np.isfinite(truth) & np.isfinite(predicted))
     checks = (
         (f"{name}_error", error, error > 0),
         (f"{name}_error_95", error_95, error_95 >= error),
@@ -285,68 +284,15 @@ def _sample(name: str, prediction: Prediction, labels: Labels, chosen: NDArray[n
                 remedy="give a positive error, the 95.4 % one not below the 68.3 % one, "
                 "or leave the value out (NaN)",
             )
-    return Sample(
+    return LabelSample(
         rows, truth[rows], predicted[rows], error[rows], error_95[rows], label_error[rows]
     )
 
 
-def _union(samples: Mapping[str, Sample], n: int) -> NDArray[np.bool_]:
-    compared = np.zeros(n, bool)
-    for sample in samples.values():
-        compared[sample.rows] = True
-    return compared
-
-
-def _axes(
-    names: Sequence[str],
-    prediction: Prediction,
-    labels: Labels,
-    g_mag: Array | None,
-    bp_rp: Array | None,
-) -> dict[str, Array]:
-    axes = {
-        name: np.asarray(values, np.float64)
-        for name, values in (("g_mag", g_mag), ("bp_rp", bp_rp))
-        if values is not None
-    }
-    axes |= {name: labels.values[:, labels.names.index(name)] for name in labels.names}
-    for k, name in enumerate(prediction.names):
-        if name in names:
-            axes[name + PREDICTED] = prediction.values[:, k]
-    return axes
-
-
-def _group(
-    title: str,
-    mask: NDArray[np.bool_],
-    samples: Mapping[str, Sample],
-    *,
-    resamples: int,
-    seed: int,
-) -> Group:
-    return Group(
-        title,
-        int(mask.sum()),
-        {
-            name: score(sample[mask[sample.rows]], resamples=resamples, seed=seed)
-            for name, sample in samples.items()
-        },
-    )
-
-
-def _bins(
-    axis: str, values: Array, star: NDArray[np.int64], sample: Sample, *, resamples: int, seed: int
-) -> tuple[Bin, ...]:
-    """The populated bins, with edges at multiples of the width."""
+def _edges(axis: str, values: Array) -> list[tuple[float, float]]:
+    """Bins at multiples of the axis' width, wherever there may be values."""
     width = BIN_WIDTHS[axis.removesuffix(PREDICTED)]
-    known = np.flatnonzero(np.isfinite(values[sample.rows]))
-    numbers = np.floor(values[sample.rows][known] / width).astype(np.int64)
-    return tuple(
-        Bin(
-            float(number * width),
-            float((number + 1) * width),
-            score(sample[known[numbers == number]], bin_statistics, resamples=resamples, seed=seed),
-            len(np.unique(star[sample.rows][known[numbers == number]])),
-        )
-        for number in np.unique(numbers)
-    )
+    numbers = np.floor(values[np.isfinite(values)] / width).astype(int)
+    # the quotient of a value just below an edge may have been rounded up
+    every = np.union1d(numbers - 1, numbers).tolist()
+    return [(number * width, (number + 1) * width) for number in every]

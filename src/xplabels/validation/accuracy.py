@@ -1,0 +1,219 @@
+"""What every report has: data, accuracy, errors and their parts, Kiel diagram, model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from xplabels import figures
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
+from xplabels.core.flags import UNFLAGGED
+from xplabels.core.labels import Labels
+from xplabels.core.prediction import PARTS
+from xplabels.core.scores import SCORES
+from xplabels.validation import Validation
+from xplabels.validation.calibration import calibration_finding, joint_finding
+from xplabels.validation.finding import (
+    Finding,
+    Section,
+    aligned,
+    as_json,
+    format_score,
+    score_rows,
+    with_unit,
+)
+from xplabels.validation.populations import paper_finding, planes_finding
+
+
+def findings_of(
+    validation: Validation,
+    training_labels: Labels | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> list[Finding]:
+    """What is found by a validation alone, in the order of the report.
+
+    The distribution of ``training_labels``, or else of the stars compared, stands behind the errors
+    (FS24, fig. 5); ``data``, ``notes`` and ``training`` of the ``provenance`` are shown.
+    """
+    found = [
+        data_finding(validation, provenance or {}),
+        accuracy_finding(validation),
+        calibration_finding(validation),
+        metal_poor_finding(validation),
+        errors_finding(validation, training_labels),
+        kiel_finding(validation),
+        joint_finding(validation),
+        planes_finding(validation, training_labels),
+        paper_finding(validation),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Finding:
+    """What was trained on what, and which stars are compared."""
+    section = Section("data", "What was trained on what")
+    text = f"{validation.n:,} stars with at least one known label: {validation.selection}."
+    if "data" in provenance:
+        text += f" Data: {as_json(provenance['data'])}."
+    if provenance.get("notes"):
+        text += f" Notes: {provenance['notes']}."
+    section.paragraphs.append(text)
+    meta = {key: value for key, value in validation.prediction.meta.items() if key != "NOTES"}
+    if meta:
+        section.add_mapping("The model", meta)
+    if isinstance(training := provenance.get("training"), Mapping):
+        section.add_mapping("Its training set", training)
+    rows = []
+    for name, sample in validation.samples.items():
+        known = ["-"] * 3
+        if len(sample):
+            known = [f"{v:.5g}" for v in np.percentile(sample.truth, (0, 50, 100))]
+        rows.append([with_unit(name), f"{len(sample):,}", *known])
+    section.add_table("Stars compared", ["label", "N", "lowest", "median", "highest known"], rows)
+    if flagged := [[name, f"{count:,}"] for name, count in validation.flags.items() if count]:
+        section.add_table("Flags among them", ["flag", "stars"], flagged)
+    metrics = {
+        "flags": validation.flags,
+        "settings": {
+            "selection": validation.selection,
+            "bootstrap_resamples": validation.resamples,
+            "bootstrap_seed": validation.seed,
+            "nominal_coverage_68": LEVEL_68,
+            "nominal_coverage_95": LEVEL_95,
+        },
+    }
+    return Finding(metrics, section=section)
+
+
+def accuracy_finding(validation: Validation) -> Finding:
+    """Scores of every group of stars, and prediction against truth."""
+    names, groups = validation.names, validation.groups
+    section = Section("accuracy", "Accuracy", [UNFLAGGED])
+    for key, group in groups.items():
+        section.add_table(
+            f"Scores of {'all stars' if key == 'all' else group.title + ' stars'}, "
+            f"N = {group.n:,}; ± is the bootstrap error "
+            f"({validation.resamples} resamples of the stars)",
+            ["score", *map(with_unit, names)],
+            score_rows(group.labels, names, SCORES),
+        )
+    meanings = [
+        [key.replace("_", " "), one.text + (", in the label's unit" if one.has_unit else "")]
+        for key, one in SCORES.items()
+    ]
+    section.add_table("What the scores are", ["", ""], meanings, folded=True)
+    section.add_picture(
+        "comparison",
+        "Prediction against truth",
+        "Density of stars on a logarithmic scale; the line is one to one. Below, residuals with "
+        "their running median (solid) and 16-84 % range (dashed). As figure 1 of Fallows & "
+        "Sanders (2024).",
+        lambda: figures.comparison(
+            names, validation.column("truth"), validation.column("predicted")
+        ),
+    )
+    metrics = groups["all"].to_dict() | {"unflagged": groups["unflagged"].to_dict()}
+    return Finding(metrics, scores_text(validation), section)
+
+
+def metal_poor_finding(validation: Validation) -> Finding | None:
+    """The metal-poor stars by themselves; their table in the report is part of the accuracy."""
+    poor = validation.groups.get("metal_poor")
+    if poor is None:
+        return None
+    text = scores_text(validation, "metal_poor") if poor.n else ""
+    return Finding({"metal_poor": poor.to_dict()}, text)
+
+
+def scores_text(validation: Validation, group: str = "all") -> str:
+    """The scores of one group as an aligned table for the terminal; of all, the joint ones, too."""
+    chosen = validation.groups[group]
+    labels = [chosen.labels[name] for name in validation.names]
+    table = aligned(
+        [
+            [chosen.title, *map(with_unit, validation.names)],
+            ["N", *(str(scores.n) for scores in labels)],
+            *([key, *(format_score(scores, key, "+-") for scores in labels)] for key in SCORES),
+        ]
+    )
+    joint = validation.joint if group == "all" else None
+    return table if joint is None else f"{table}\n{joint.to_text()}"
+
+
+def errors_finding(validation: Validation, training_labels: Labels | None) -> Finding:
+    """The stated errors and their parts against G and against each label."""
+    names, rows = validation.names, validation.rows
+    stars = validation.prediction[rows]
+    columns = [stars.names.index(name) for name in names]
+    values, total = stars.values[:, columns], stars.errors[:, columns]
+    parts = {part: stars.part(part)[:, columns] for part in PARTS}
+    source, background = "stars compared", validation.column("truth")
+    if training_labels is not None and set(names) <= set(training_labels.names):
+        source, background = "training set", training_labels.select(names).values
+    section = Section("errors", "The errors and their parts")
+    if "g_mag" in validation.axes:
+        g = validation.axes["g_mag"][rows]
+        section.add_picture(
+            "errors_g",
+            "Errors against G",
+            "Median stated error and its three parts, which add in quadrature; grey, the "
+            "stars' distribution. As figure 6 of Fallows & Sanders (2024).",
+            lambda: figures.errors_along(names, "g_mag", g, total, parts, g, "stars compared"),
+        )
+    section.add_picture(
+        "errors_labels",
+        "Errors against each label",
+        f"The same against the predicted label; grey, the known labels of the {source}. As "
+        "figure 5 of Fallows & Sanders (2024).",
+        lambda: figures.errors_along(names, None, values, total, parts, background, source),
+    )
+    return Finding(section=section)
+
+
+def kiel_finding(validation: Validation) -> Finding:
+    """Kiel diagrams; a sentence if teff, logg or fe_h is not among the labels."""
+    needed, section = ("teff", "logg", "fe_h"), Section("kiel", "Kiel diagram")
+    if set(needed) <= set(validation.names):
+        columns = {"Known": validation.by_label("truth")}
+        columns["Predicted"] = validation.by_label("predicted")
+        panels = {title: tuple(one[name] for name in needed) for title, one in columns.items()}
+        section.add_picture(
+            "kiel",
+            "Kiel diagram",
+            "The same stars by their known and their predicted labels, coloured by [Fe/H].",
+            lambda: figures.kiel(panels),
+        )
+    else:
+        section.paragraphs.append("Needs teff, logg and fe_h.")
+    return Finding(section=section)
+
+
+def card_finding(card: Mapping[str, Any] | str) -> Finding:
+    """The model card, from Markdown or from names and values."""
+    section = Section("card", "Model card")
+    if isinstance(card, Mapping):
+        section.add_mapping("", card)
+    else:
+        from markdown_it import MarkdownIt
+
+        # raw HTML is shown as text, and no image is loaded from elsewhere
+        markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+        section.html = str(markdown.render(card))
+    return Finding(section=section)
+
+
+def provenance_finding(provenance: Mapping[str, Any]) -> Finding:
+    """Where all this came from, and the command that makes it again."""
+    section = Section("provenance", "Provenance", command=str(provenance.get("command", "")))
+    if section.command:
+        section.paragraphs.append("To make this report again:")
+    tables = {k: v for k, v in provenance.items() if isinstance(v, Mapping)}
+    section.add_mapping(
+        "", {k: v for k, v in provenance.items() if k not in tables and k != "command"}
+    )
+    for name, values in tables.items():
+        if name != "training":
+            section.add_mapping(name, values)
+    return Finding({"provenance": dict(provenance)}, section=section)

@@ -1,0 +1,193 @@
+"""A finding: what one part of a validation says in numbers, in words and on the page.
+
+A validation is a list of findings. Their metrics are ``metrics.json``, their texts what the
+terminal shows, their sections the report. A new part is one more function that returns a finding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xplabels.core.labels import LABELS
+from xplabels.core.scores import Bin, Scores
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text that ``verdict`` colours: ``pass``, ``partly``, ``fail`` or empty."""
+
+    text: str
+    verdict: str = ""
+
+
+Rows = Sequence[Sequence[str | Cell]]
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A caption, column titles, and rows of text or :class:`Cell`; the first column is a title.
+
+    Columns without a title hold text of any length. A ``folded`` table opens on a click.
+    """
+
+    caption: str
+    header: Sequence[str]
+    rows: Rows
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its file name (without ending), title and caption."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+@dataclass
+class Section:
+    """One section of the page; ``anchor`` is its id. ``html`` must come from a safe renderer."""
+
+    anchor: str
+    title: str
+    paragraphs: list[str] = field(default_factory=list)
+    tables: list[ReportTable] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    command: str = ""
+    badge: Cell | None = None
+    missed: Sequence[str] = ()
+    html: str = ""
+
+    def add_table(
+        self, caption: str, header: Sequence[str], rows: Rows, *, folded: bool = False
+    ) -> None:
+        """One more :class:`ReportTable`."""
+        self.tables.append(ReportTable(caption, header, rows, folded))
+
+    def add_mapping(self, caption: str, mapping: Mapping[str, Any]) -> None:
+        """A table of names and values, lists joined by semicolons."""
+        rows = []
+        for key, value in mapping.items():
+            plain = as_json(value)
+            if isinstance(plain, list) and all(isinstance(one, str | int | float) for one in plain):
+                plain = "; ".join(map(str, plain))
+            text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+            rows.append([str(key), text])
+        self.add_table(caption, ["", ""], rows)
+
+    def add_picture(self, name: str, title: str, caption: str, draw: Callable[[], Figure]) -> None:
+        """A figure, drawn only when a report is written."""
+        self.pictures.append(Picture(name, title, caption, draw))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Entries of ``metrics.json``, text for the terminal, and a section of the report."""
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+    section: Section | None = None
+
+
+def metrics_of(findings: Iterable[Finding]) -> dict[str, Any]:
+    """The content of ``metrics.json``: plain numbers, None where a number is not defined."""
+    merged: dict[str, Any] = {}
+    for finding in findings:
+        merged |= finding.metrics
+    plain: dict[str, Any] = as_json(merged)
+    return plain
+
+
+def text_of(findings: Iterable[Finding]) -> str:
+    """What the terminal shows."""
+    return "\n\n".join(finding.text for finding in findings if finding.text)
+
+
+def as_json(value: Any) -> Any:
+    """``value`` as JSON can hold it: None for numbers that are not finite, text for the rest."""
+    if isinstance(value, Scores):
+        return as_json(value.to_dict())
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [as_json(item) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return None if value is None else str(value)
+
+
+def format_score(scores: Scores, key: str, sign: str = "±") -> str:
+    """``value ± error`` of a score, rounded to two digits of its error."""
+    value, error = scores.value[key], scores.error[key]
+    if not np.isfinite(value):
+        return "-"
+    if not np.isfinite(error) or error <= 0:
+        return f"{value:.4g}"
+    digits = min(max(0, 1 - int(np.floor(np.log10(error)))), 6)
+    return f"{value:.{digits}f} {sign} {error:.{digits}f}"
+
+
+def with_unit(name: str) -> str:
+    """``teff [K]``."""
+    return f"{name} [{LABELS[name].unit}]"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A header and rows as an aligned table for the terminal; the first column is a title.
+
+    Examples
+    --------
+    >>> print(aligned([["label", "N"], ["teff", "1000"]]))
+    label     N
+    -----  ----
+    teff   1000
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in [rows[0], ["-" * width for width in widths], *rows[1:]]
+    )
+
+
+def score_rows(
+    scores: Mapping[str, Scores], names: Iterable[str], keys: Iterable[str], sign: str = "±"
+) -> list[list[str]]:
+    """N and one row for each score, a column for each label."""
+    known = [scores.get(name) for name in names]
+    return [
+        ["N", *("-" if one is None else f"{one.n:,}" for one in known)],
+        *(
+            [
+                key.replace("_", " "),
+                *("-" if s is None else format_score(s, key, sign) for s in known),
+            ]
+            for key in keys
+        ),
+    ]
+
+
+def bin_rows(
+    by_label: Mapping[str, Sequence[Bin]], cells: Callable[[Bin | None], Sequence[str | Cell]]
+) -> list[list[str | Cell]]:
+    """A row for each bin that any label has: its edges, stars, and the cells of each label."""
+    rows: list[list[str | Cell]] = []
+    for low in sorted({one.low for row in by_label.values() for one in row}):
+        here = [next((one for one in row if one.low == low), None) for row in by_label.values()]
+        most = max((one for one in here if one is not None), key=lambda one: one.scores.n)
+        rows.append([f"{low:g} to {most.high:g}", most.counted, *chain(*map(cells, here))])
+    return rows

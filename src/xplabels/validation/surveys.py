@@ -1,0 +1,349 @@
+"""A model's predictions against another survey of the same stars (FS24, sections 4.2 and 4.3).
+
+The survey's labels take the place of the truth, with their own errors. Where the stars also have
+the labels that the model learnt, the survey is compared with these too (fig. 2, right): what the
+two surveys disagree on, no prediction can mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels import figures
+from xplabels.core.duplicates import best_rows
+from xplabels.core.errors import InputError, counted, located
+from xplabels.core.labels import Labels
+from xplabels.core.lookup import Lookup
+from xplabels.core.prediction import Prediction
+from xplabels.core.scores import Array, Bin, LabelSample, Scores, binned, scores_by_label
+from xplabels.core.stars import Photometry
+from xplabels.surveys import SPECTROSCOPIC, read_survey
+from xplabels.validation import Validation, score_prediction
+from xplabels.validation.accuracy import scores_text
+from xplabels.validation.finding import (
+    Finding,
+    Section,
+    bin_rows,
+    format_score,
+    score_rows,
+    with_unit,
+)
+from xplabels.validation.models import filled_columns
+from xplabels.validation.populations import TABLE_2, add_errors_table, add_paper_table
+
+COMPARED = tuple(name for name in SPECTROSCOPIC if name != "apogee")
+"""Surveys whose tables may be compared with."""
+
+AXES: dict[str, tuple[str, tuple[float, ...]]] = {
+    "absolute_g": ("absolute magnitude in G [mag]", (-10.0, -2.0, 0.0, 2.0, 4.0, 6.0, 15.0)),
+    "extinction_g": ("extinction in G [mag]", (-0.5, 0.1, 0.25, 0.5, 1.0, 2.0, 20.0)),
+}
+"""What differences are looked at along: title and edges of the bins."""
+PARALLAX_SNR = 5.0
+"""A parallax below this gives no absolute magnitude."""
+MIN_COMMON = 2
+
+SHOWN = ("bias", "rmse", "robust", "slope", "std_z", "robust_std_z")
+"""Those of :data:`~xplabels.core.scores.SCORES` that stand in the table of two comparisons."""
+
+
+@dataclass(frozen=True)
+class ReferenceSurvey:
+    """A survey's labels of N stars, to compare predictions with.
+
+    ``name`` is one of :data:`COMPARED`, ``labels`` [N, K] are NaN where the survey does not know a
+    star, ``context`` are further columns [N], ``inflation`` says what the errors in ``labels`` have
+    been multiplied by, ``notes`` what was left out or assumed.
+    """
+
+    name: str
+    title: str
+    where: str
+    source_id: NDArray[np.int64]
+    labels: Labels
+    context: Mapping[str, Array]
+    inflation: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    @property
+    def matched(self) -> NDArray[np.bool_]:
+        """Which of the stars [N] have at least one label here."""
+        return np.asarray(np.isfinite(self.labels.values).any(axis=1))
+
+    def of_stars(self, source_id: NDArray[np.int64]) -> ReferenceSurvey:
+        """The survey's labels of the stars ``source_id`` [N], in their order.
+
+        Raises
+        ------
+        InputError
+            If it has none of these stars.
+        """
+        rows, found = Lookup(self.source_id, self.where).find(source_id)
+        if len(rows) == 0:
+            raise InputError(
+                f"none of its {counted(len(self.source_id), 'Gaia source')} is among the "
+                f"{counted(len(source_id), 'star')} to compare",
+                where=self.where,
+                remedy="check that both are Gaia DR3 source_ids; without --all only the model's "
+                "test part is compared",
+            )
+
+        def placed(values: Array) -> Array:
+            column = np.full((len(source_id), *values.shape[1:]), np.nan)
+            column[rows] = values[found]
+            return column
+
+        labels = replace(
+            self.labels, values=placed(self.labels.values), errors=placed(self.labels.errors)
+        )
+        context = {name: placed(column) for name, column in self.context.items()}
+        return replace(self, source_id=source_id, labels=labels, context=context)
+
+
+def open_survey(
+    path: Path | str,
+    survey: str,
+    neighbours: Path | None = None,
+    inflation: Mapping[str, float] | None = None,
+) -> ReferenceSurvey:
+    """Read a survey's table; of several rows of a star the one with the highest S/N counts.
+
+    Parameters
+    ----------
+    path, survey
+        The table, and one of :data:`COMPARED`.
+    neighbours
+        A table that relates its identifiers to Gaia DR3's, or None.
+    inflation
+        By label, what the survey's errors are multiplied by, where its authors ask for it.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be read or has none of the columns of that survey, which the message
+        lists; if a factor is not positive or of no label here.
+    """
+    if survey not in COMPARED:
+        raise InputError(
+            f"{survey!r} is no survey to compare with",
+            where=path,
+            remedy=f"name one of {', '.join(COMPARED)}",
+        )
+    table = read_survey(survey, Path(path), neighbours=neighbours)
+    quality = np.full(len(table), np.nan) if table.quality is None else table.quality
+    best = table.take(best_rows(table.source_id, quality, table.source_id > 0))
+    labels, factors = best.labels, dict(inflation or {})
+    if labels is None:
+        raise InputError(f"survey {survey!r} has no labels", where=path)
+    for name, factor in factors.items():
+        if name not in labels.names or not (np.isfinite(factor) and factor > 0):
+            raise InputError(
+                f"errors of {name!r} cannot be multiplied by {factor:g}",
+                where=path,
+                remedy=f"give a positive factor for one of {', '.join(labels.names)}",
+            )
+    multiplied = labels.errors * [factors.get(name, 1.0) for name in labels.names]
+    return ReferenceSurvey(
+        survey, SPECTROSCOPIC[survey].title, best.where, best.source_id,
+        replace(labels, errors=multiplied), best.columns, factors, best.notes,
+    )  # fmt: skip
+
+
+def survey_finding(
+    prediction: Prediction,
+    survey: ReferenceSurvey,
+    known: Labels | None = None,
+    photometry: Photometry | None = None,
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Finding:
+    """The model against a survey, the survey against known labels, and what differences go with.
+
+    FS24, tables 2 and 3, figures 2-4, and section 4.3. All arguments are of the same N stars:
+    ``known`` are labels of the kind the model learnt; G and parallax of the ``photometry`` give a
+    luminosity where the survey has none.
+
+    Raises
+    ------
+    InputError
+        If no star has both a prediction and a label of the survey.
+    """
+    with located(survey.where):
+        validation = score_prediction(
+            prediction, survey.labels, selection_text=f"stars in {survey.title}",
+            resamples=resamples, seed=seed,
+        )  # fmt: skip
+    known_samples = None
+    if known is not None:
+        known_samples = _survey_to_survey(survey.labels, known, validation.names)
+    known_scores = scores_by_label(known_samples or {}, **validation.bootstrap)
+    axes = _luminosity_and_extinction(survey, photometry)
+    differences = {
+        axis: {
+            name: binned(values, sample, pairwise(AXES[axis][1]), **validation.bootstrap)
+            for name, sample in validation.samples.items()
+        }
+        for axis, values in axes.items()
+    }
+    section = Section("against", f"Against {survey.name}")
+    section.paragraphs.append(
+        f"{survey.title}: {validation.n:,} stars of {survey.where} have a prediction and a "
+        "label there. Its errors are included in z."
+    )
+    if known is not None:
+        section.paragraphs.append(
+            "The survey beside the labels known of the same stars says how far two surveys "
+            "agree at all."
+        )
+    caption = (
+        f"The model against {survey.name} (as table 2 of Fallows & Sanders 2024); residuals are "
+        "prediction minus survey"
+    )
+    add_paper_table(section, validation, caption, TABLE_2.get(survey.name, {}))
+    _add_scores_table(section, survey.name, validation, known_scores)
+    for axis, by_label in differences.items():
+        _add_differences_table(section, survey.name, axis, by_label)
+    factors = ", ".join(f"{name} x {factor:g}" for name, factor in survey.inflation.items())
+    title = survey.title + (f", errors of {factors}" if factors else ", errors as published")
+    errors = add_errors_table(section, validation, title)
+    if survey.notes:
+        section.add_table("Notes", [""], [[note] for note in survey.notes])
+    _add_comparison(section, survey.name, validation, known_samples)
+    if axes:
+        along = {AXES[axis][0]: values[validation.rows] for axis, values in axes.items()}
+        section.add_picture(
+            "differences",
+            f"Differences from {survey.name}",
+            f"Model minus {survey.name} against luminosity and extinction, with running median "
+            "(solid) and 16-84 % range (dashed).",
+            lambda: figures.differences_along(
+                validation.names, along, validation.column("residual"), "difference in"
+            ),
+        )
+    metrics: dict[str, Any] = {
+        "survey": survey.name,
+        "title": survey.title,
+        "table": survey.where,
+        "inflation": survey.inflation,
+        "notes": survey.notes,
+        **validation.groups["all"].to_dict(),
+        "unflagged": validation.groups["unflagged"].to_dict(),
+        "survey_to_survey": known_scores,
+        "differences": {
+            axis: {
+                name: [{"low": b.low, "high": b.high, **b.scores.to_dict()} for b in row]
+                for name, row in by_label.items()
+            }
+            for axis, by_label in differences.items()
+        },
+    }
+    lines = [f"{survey.title}, {counted(validation.n, 'star')} in common:"]
+    if known is not None:
+        lines.append(scores_text(validation))
+    for name, scores in known_scores.items():
+        words = ", ".join(f"{key} {format_score(scores, key, '+-')}" for key in ("bias", "rmse"))
+        lines.append(
+            f"{survey.name} minus known labels, {with_unit(name)}: {words} (N = {scores.n})"
+        )
+    lines += [f"note: {note}" for note in survey.notes]
+    return Finding({"against": metrics, "table_3": errors}, "\n".join(lines), section)
+
+
+def _survey_to_survey(
+    survey: Labels, known: Labels, names: Sequence[str]
+) -> dict[str, LabelSample]:
+    """The survey as if it predicted the known labels."""
+    samples = {}
+    for name in (name for name in names if name in known.names):
+        theirs, ours = survey.select([name]), known.select([name])
+        rows = np.flatnonzero(np.isfinite(theirs.values[:, 0]) & np.isfinite(ours.values[:, 0]))
+        if len(rows) >= MIN_COMMON:
+            error = theirs.errors[rows, 0]
+            samples[name] = LabelSample(
+                rows, ours.values[rows, 0], theirs.values[rows, 0], error, 2 * error,
+                ours.errors[rows, 0],
+            )  # fmt: skip
+    return samples
+
+
+def _luminosity_and_extinction(
+    survey: ReferenceSurvey, photometry: Photometry | None
+) -> dict[str, Array]:
+    """M_G and A_G [N] as far as anyone knows them; axes without a single star left out."""
+    extinction = survey.context.get("ag_gspphot")
+    absolute = survey.context.get("mg_gspphot")
+    if absolute is None and photometry is not None:
+        g, _ = photometry.column("phot_g_mean_mag")
+        parallax, error = photometry.column("parallax")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            good = parallax > PARALLAX_SNR * error
+            absolute = np.where(good, g + 5 * np.log10(np.where(good, parallax, 1.0)) - 10, np.nan)
+        if extinction is not None:
+            absolute = absolute - extinction
+    found = dict(zip(AXES, (absolute, extinction), strict=True))
+    return {
+        axis: values
+        for axis, values in found.items()
+        if values is not None and np.isfinite(values).any()
+    }
+
+
+def _add_scores_table(
+    section: Section, survey: str, validation: Validation, known_scores: Mapping[str, Scores]
+) -> None:
+    """Model against survey, and survey against known labels, score by score."""
+    sides = {f"model - {survey}": validation.labels}
+    if known_scores:
+        sides[f"{survey} - known"] = known_scores
+    rows = [
+        [f"{title}: {key}", *cells]
+        for title, scores in sides.items()
+        for key, *cells in score_rows(scores, validation.names, SHOWN)
+    ]
+    header = ["", *map(with_unit, validation.names)]
+    section.add_table("Scores; ± is the bootstrap error", header, rows)
+
+
+def _add_differences_table(
+    section: Section, survey: str, axis: str, by_label: Mapping[str, tuple[Bin, ...]]
+) -> None:
+    """Median difference from the survey, and its scatter, in bins along one axis."""
+
+    def cells(one: Bin | None) -> list[str]:
+        keys = ("bias", "robust")
+        return ["-", "-"] if one is None else [format_score(one.scores, key) for key in keys]
+
+    title, _ = AXES[axis]
+    header = [title, "N"]
+    for name in by_label:
+        header += [f"{with_unit(name)}: bias", "robust"]
+    section.add_table(f"Model minus {survey} by {title}", header, bin_rows(by_label, cells))
+
+
+def _add_comparison(
+    section: Section, survey: str, validation: Validation, known: Mapping[str, LabelSample] | None
+) -> None:
+    names = validation.names
+    columns = [(survey, "model", validation.column("truth"), validation.column("predicted"))]
+    caption = "Density of stars on a logarithmic scale; the line is one to one."
+    if known is not None:
+        x, y = (
+            filled_columns(
+                {n: getattr(known[n], what) if n in known else np.empty(0) for n in names}
+            )
+            for what in ("truth", "predicted")
+        )
+        columns.append(("known", survey, x, y))
+        caption += " Left, the model against the survey; right, the survey against known labels."
+    caption += " As figures 2 to 4 of Fallows & Sanders (2024)."
+    section.add_picture(
+        "against", f"Model and {survey}", caption, lambda: figures.side_by_side(names, columns)
+    )
