@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from made_sky import MadeSky, make_sky, write_hats
 from xplabels.sky import SkyMatches, match_on_sky
-from xplabels.sky.synthetic import MadeSky, make_sky, write_hats
 
 RADIUS = 1.0
 FAST = 100.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from survey_tables import IDS, write
 from xplabels.core.errors import InputError
-from xplabels.surveys import SURVEYS, bits_of, read_survey
+from xplabels.surveys import SURVEYS, read_survey, survey_of
 from xplabels.surveys.apogee import AspcapFlag, ExtraTarget, StarFlag
 from xplabels.surveys.table import number
 from xplabels.surveys.unwise import TO_ALLWISE, magnitude
@@ -82,8 +82,8 @@ def test_bits_are_those_of_dr17() -> None:
                       (StarFlag.SUSPECT_RV_COMBINATION, 16), (ExtraTarget.DUPLICATE, 4),
                       ):  # fmt: skip
         assert flag.value == 1 << bit
-    assert bits_of("apogee", "starflag") is StarFlag
-    assert bits_of("gaia", "ruwe") is None
+    assert survey_of("apogee").masks["starflag"] is StarFlag
+    assert not survey_of("gaia").masks
 
 
 def test_a_32_bit_mask_with_its_highest_bit_and_nulls(tmp_path: Path) -> None:

