@@ -1,4 +1,4 @@
-"""Tables of surveys: every null convention, every bit, and each archive's way with identifiers."""
+"""Tables of surveys: null conventions, bits, identifiers; matching against slow, obvious twins."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from survey_tables import IDS, write
 from xplabels.core.errors import InputError
-from xplabels.surveys import SURVEYS, read_survey, survey_of
+from xplabels.surveys import read_survey, survey_of
 from xplabels.surveys.apogee import AspcapFlag, ExtraTarget, StarFlag
+from xplabels.surveys.matching import MatchFlag, Neighbours, match_by_id, translate
 from xplabels.surveys.table import number
 from xplabels.surveys.unwise import TO_ALLWISE, magnitude
 
@@ -74,15 +75,16 @@ def test_sentinels_and_infinities_are_missing() -> None:
 
 
 def test_bits_are_those_of_dr17() -> None:
-    """The official numbers, as FORMATS and the SDSS page list those that FS24 cuts."""
-    for flag, bit in ((AspcapFlag.STAR_BAD, 23), (AspcapFlag.NO_GRID, 33),
-                      (AspcapFlag.MULTIPLE_SUSPECT, 41), (StarFlag.VERY_BRIGHT_NEIGHBOR, 3),
-                      (StarFlag.LOW_SNR, 4), (StarFlag.PERSIST_HIGH, 9),
-                      (StarFlag.PERSIST_JUMP_POS, 12), (StarFlag.PERSIST_JUMP_NEG, 13),
-                      (StarFlag.SUSPECT_RV_COMBINATION, 16), (ExtraTarget.DUPLICATE, 4),
-                      ):  # fmt: skip
-        assert flag.value == 1 << bit
-    assert survey_of("apogee").masks["starflag"] is StarFlag
+    """The official numbers, as the SDSS page lists those that FS24 cuts."""
+    flags = {
+        AspcapFlag: {"STAR_BAD": 23, "NO_GRID": 33, "MULTIPLE_SUSPECT": 41},
+        StarFlag: {"VERY_BRIGHT_NEIGHBOR": 3, "LOW_SNR": 4, "PERSIST_HIGH": 9,
+                   "PERSIST_JUMP_POS": 12, "PERSIST_JUMP_NEG": 13, "SUSPECT_RV_COMBINATION": 16},
+        ExtraTarget: {"DUPLICATE": 4},
+    }  # fmt: skip
+    for kind, bits in flags.items():
+        assert {name: kind[name].value for name in bits} == {n: 1 << b for n, b in bits.items()}
+    assert [*survey_of("apogee").masks.values()] == [*flags]
     assert not survey_of("gaia").masks
 
 
@@ -183,7 +185,8 @@ def test_allwise_limits_are_no_measurements(tmp_path: Path) -> None:
     assert np.isfinite(table.photometry.column("w2mpro")[0]).tolist() == [True, True, True, False]
 
 
-def test_gaia_source_in_the_formats_of_the_archive(tmp_path: Path) -> None:
+def gaia_source(path: Path) -> Path:
+    """Rows with values, nulls, a parallax below any sentinel and a flux of no error."""
     columns = {
         "source_id": IDS,
         "phot_g_mean_mag": [12.0, 13, 14, 15],
@@ -192,36 +195,27 @@ def test_gaia_source_in_the_formats_of_the_archive(tmp_path: Path) -> None:
         "parallax_error": [0.5, 0.02, 0.02, 0.02],
         "ruwe": [1.0, 1.4, np.nan, 2.0],
     }
-    for ending in (".csv", ".ecsv", ".fits", ".vot", ".parquet"):
-        table = read_survey("gaia", write(columns, tmp_path / f"g{ending}"), ["ruwe"])
-        assert table.photometry is not None
-        values, errors = table.photometry.column("phot_g_mean_mag")
-        assert np.isfinite(values).tolist() == [True, False, False, True]
-        assert errors[0] == pytest.approx(1.0857362e-3, rel=1e-6)
-        parallax = table.photometry.column("parallax")[0]
-        assert parallax[:2].tolist() == [-2000, 1.5]
-        assert np.array_equal(table.columns["ruwe"], columns["ruwe"], equal_nan=True)
-
-
-def test_gaia_source_of_the_bulk_download(tmp_path: Path) -> None:
-    """Gzipped text under a header of comments, ``null`` for what is missing."""
-    path = tmp_path / "GaiaSource_000000-003111.csv.gz"
-    lines = [
-        "# %ECSV 1.0", "# ---", "# delimiter: ','", "# datatype:",
-        "# - {name: source_id, datatype: int64}", "# - {name: ruwe, datatype: float32}",
-        "# - {name: phot_g_mean_mag, datatype: float32}",
-        "# - {name: phot_g_mean_flux_over_error, datatype: float32}",
-        "source_id,ruwe,phot_g_mean_mag,phot_g_mean_flux_over_error",
-        f"{IDS[0]},1.25,12.5,1000.0", f"{IDS[1]},null,13.5,null", f"{IDS[2]},9.8E-1,null,null",
-    ]  # fmt: skip
+    if not path.name.endswith(".csv.gz"):
+        return write(columns, path)
+    # the bulk download: gzipped text under a header of comments, null for what is missing
+    lines = ["# %ECSV 1.0", "# ---", "# - {name: ruwe, datatype: float32}", ",".join(columns)]
+    for row in zip(*columns.values(), strict=True):
+        cells = [value is np.ma.masked or np.isnan(value) for value in row]
+        lines.append(",".join("null" if c else str(v) for v, c in zip(row, cells, strict=True)))
     path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
-    table = read_survey("gaia", path, ["ruwe"])
-    assert table.source_id.tolist() == IDS[:3].tolist()
-    assert np.array_equal(table.columns["ruwe"], [1.25, np.nan, 0.98], equal_nan=True)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".csv", ".ecsv", ".fits", ".vot", ".parquet", ".csv.gz"])
+def test_gaia_source_in_the_formats_of_the_archive(ending: str, tmp_path: Path) -> None:
+    table = read_survey("gaia", gaia_source(tmp_path / f"g{ending}"), ["ruwe"])
+    assert table.source_id.tolist() == IDS.tolist()
     assert table.photometry is not None
     values, errors = table.photometry.column("phot_g_mean_mag")
-    assert np.isfinite(values).tolist() == [True, False, False]
+    assert np.isfinite(values).tolist() == [True, False, False, True]
     assert errors[0] == pytest.approx(1.0857362e-3, rel=1e-6)
+    assert table.photometry.column("parallax")[0][:2].tolist() == [-2000, 1.5]
+    assert np.array_equal(table.columns["ruwe"], [1, 1.4, np.nan, 2], equal_nan=True)
 
 
 # --- other labels ---------------------------------------------------------------------------
@@ -302,7 +296,106 @@ def test_a_table_of_ones_own_is_held_to_account(tmp_path: Path) -> None:
         read_survey("galah", tmp_path / "g.csv", ["ruwe"])
 
 
-@pytest.mark.parametrize("name", SURVEYS)
-def test_every_survey_says_what_it_is(name: str) -> None:
-    assert SURVEYS[name].name == name
-    assert SURVEYS[name].title
+@pytest.mark.parametrize("error", ["teff_err", "teff_total_unc", "e_teff"])
+def test_fs24_by_any_name_of_its_errors(error: str, tmp_path: Path) -> None:
+    columns = {"source_id": IDS, "teff": [5000.0] * 4, error: [50.0, 0, 50, 50], "logg": [4.0] * 4}
+    table = read_survey("fs24", write(columns, tmp_path / "t.fits"))
+    assert table.labels is not None
+    assert np.isfinite(table.labels.values).sum(axis=0).tolist() == [3, 0]
+    assert any("no error of logg; looked for logg_err, logg_error" in note for note in table.notes)
+
+
+# --- identifiers ----------------------------------------------------------------------------
+
+
+def test_two_mass_by_the_best_neighbour_table(tmp_path: Path) -> None:
+    psc = {
+        "designation": ["00000000+0000000", "00000001+0000001", "00000002+0000002"],
+        "j_m": [10.0, 11.0, 12.0],
+        "j_msigcom": [0.02] * 3,
+        "ph_qual": ["AAA"] * 3,
+    }
+    best = {
+        "source_id": IDS[:3],
+        "original_ext_source_id": ["00000001+0000001", "00000001+0000001", "00000000+0000000"],
+        "angular_distance": [0.1, 0.2, 0.1],
+        "number_of_mates": [1, 1, 0],
+    }
+    neighbours = write(best, tmp_path / "best.csv")
+    table = read_survey("twomass", write(psc, tmp_path / "psc.csv"), ["match_flags"], neighbours)
+    assert table.photometry is not None
+    found = dict(zip(table.source_id.tolist(), table.photometry.column("j_m")[0], strict=True))
+    assert found == {IDS[0]: 11.0, IDS[1]: 11.0, IDS[2]: 10.0, 0: 12.0}
+    assert "3 matches; 2 SHARED" in table.notes[0]
+    flags = dict(zip(table.source_id.tolist(), table.columns["match_flags"], strict=True))
+    assert flags == {IDS[0]: MatchFlag.SHARED, IDS[1]: MatchFlag.SHARED, IDS[2]: 0, 0: 0}
+    assert "1 of 3 rows have no Gaia source" in table.notes[0]
+
+
+PAIRS = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(0, 6), st.floats(0, 1)), min_size=1, max_size=12
+)
+
+
+def obvious_matches(
+    keys: list[int], pairs: list[tuple[int, int, float]]
+) -> dict[int, tuple[int, int]]:
+    """source -> (row, flags), by trying every pair."""
+    candidates: dict[int, list[tuple[float, int]]] = {}
+    for key, source, distance in pairs:
+        if key in keys and source > 0:
+            candidates.setdefault(source, []).append((distance, keys.index(key)))
+    chosen = {s: min(c, key=lambda pair: pair[0])[1] for s, c in candidates.items()}
+    rows = list(chosen.values())
+    return {
+        s: (
+            row,
+            (MatchFlag.SEVERAL if len(candidates[s]) > 1 else 0)
+            | (MatchFlag.SHARED if rows.count(row) > 1 else 0),
+        )
+        for s, row in chosen.items()
+    }
+
+
+@given(st.lists(st.integers(1, 8), min_size=1, max_size=6), PAIRS)
+def test_matching_by_id_does_what_the_obvious_loop_does(
+    keys: list[int], pairs: list[tuple[int, int, float]]
+) -> None:
+    key, source, distance = (np.array(column) for column in zip(*pairs, strict=True))
+    unknown = np.full(len(pairs), -1)
+    ids, row, flags = match_by_id(
+        np.array(keys), Neighbours(key, source, distance.astype(float), unknown)
+    )
+    found = dict(zip(ids.tolist(), zip(row.tolist(), flags.tolist(), strict=True), strict=True))
+    assert found == obvious_matches(keys, pairs)
+
+
+def obvious_translation(key: int, pairs: list[tuple[int, int, float]]) -> tuple[int, int]:
+    """Source and flags of one row, by trying every pair."""
+    nearest = {
+        k: min((p for p in pairs if p[0] == k and p[1] > 0), key=lambda p: p[2], default=None)
+        for k, _, _ in pairs
+    }
+    mine = nearest.get(key)
+    if mine is None:
+        return 0, 0
+    flags = 0
+    if sum(k == key and source > 0 for k, source, _ in pairs) > 1:
+        flags |= MatchFlag.SEVERAL
+    if sum(pair is not None and pair[1] == mine[1] for pair in nearest.values()) > 1:
+        flags |= MatchFlag.SHARED
+    return mine[1], int(flags)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), PAIRS)
+def test_translation_does_what_the_obvious_loop_does(
+    keys: list[int], pairs: list[tuple[int, int, float]]
+) -> None:
+    key, source, distance = (np.array(column) for column in zip(*pairs, strict=True))
+    unknown = np.full(len(pairs), -1)
+    found, flags = translate(
+        np.array(keys), Neighbours(key, source, distance.astype(float), unknown)
+    )
+    assert list(zip(found.tolist(), flags.tolist(), strict=True)) == [
+        obvious_translation(k, pairs) for k in keys
+    ]

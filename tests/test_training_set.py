@@ -30,9 +30,10 @@ NORMAL = {"TEFF": 4800, "LOGG": 2.5, "FE_H": -0.2, "C_FE": 0.1, "N_FE": 0.2, "AL
 STARS = 1000
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_parses(command: str) -> None:
-    build_parser().parse_args(shlex.split(command)[1:])
+def test_every_command_parses() -> None:
+    assert [command.split()[1] for command in COMMANDS[:3]] == ["fetch", "select", "train"]
+    for command in COMMANDS:
+        build_parser().parse_args(shlex.split(command)[1:])
 
 
 def test_the_tables_are_those_that_are_asked_for() -> None:

@@ -199,7 +199,9 @@ def _stars(path: str | Path) -> tuple[Any, int]:
             )
     frame = pd.DataFrame(columns)
     frame = frame[frame.source_id > 0]
-    return lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec"), len(frame)
+    # stars need no margin: the survey's rows come to them
+    left = lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec", margin_threshold=None)
+    return left, len(frame)
 
 
 def _catalogue(
