@@ -220,7 +220,7 @@ def test_without_labels_the_spectra_are_the_rows(made: Made) -> None:
 
 
 def test_wise_of_one_scale_fills_gaps(tmp_path: Path) -> None:
-    """AllWISE stands in where unWISE has nothing, band by band."""
+    """AllWISE fills in where unWISE has nothing, band by band."""
     ids = np.arange(1, 4)
     unwise = {"source_id": ids, "flux_w1": [1e4, 1e4, -1.0], "dflux_w1": [10.0] * 3,
               "flux_w2": [1e4, 1.0, 1.0], "dflux_w2": [10.0] * 3}  # fmt: skip

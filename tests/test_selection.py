@@ -40,12 +40,12 @@ def test_complete_stars_have_every_label() -> None:
 
 
 def test_no_cut_keeps_every_star_even_without_labels() -> None:
-    bare = STARS.with_labels(None)
-    chosen, flow = Selection().apply(bare)
-    assert chosen is bare
+    unlabelled = STARS.with_labels(None)
+    chosen, flow = Selection().apply(unlabelled)
+    assert chosen is unlabelled
     assert flow == ["6 stars in t.fits"]
     with pytest.raises(InputError, match=r"t\.fits: has no labels"):
-        Selection.of(["teff=1:2"]).apply(bare)
+        Selection.of(["teff=1:2"]).apply(unlabelled)
 
 
 def test_a_selection_that_keeps_no_star_says_where_they_went() -> None:

@@ -98,7 +98,7 @@ def test_fetch_select_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert counts["xp"]["received"] == len(made.spectra.source_id)
 
     source = made.tables["gaiadr3.gaia_source"]
-    good = {  # the first star stands in two rows: one good one is enough
+    good = {  # the first star has two rows: one good one is enough
         one for one, wrong in zip([*made.ids, made.ids[0]], bad, strict=False) if not wrong
     }
     expected = {

@@ -37,9 +37,9 @@ star, extratarg (apogee), labels. A rule on a table that is not given is not app
 flow says."""
 
 OUTPUT_HELP = """\
-beside TABLE.parquet, TABLE.cuts.json and TABLE.cuts.png tell the rows before, removed by each rule
-alone and in sequence, and after; repeats of a star, offsets between surveys (K, dex), and what
-became of every spectrum. Labels: teff in K, the others in dex; magnitudes in mag (Vega)."""
+TABLE.cuts.json and TABLE.cuts.png, next to TABLE.parquet, hold the rows before, removed by each
+rule alone and in sequence, and after; repeats of a star, offsets between surveys (K, dex), and
+what became of every spectrum. Labels: teff in K, the others in dex; magnitudes in mag (Vega)."""
 
 
 def add(verbs: Verbs) -> None:

@@ -94,7 +94,7 @@ def match_on_sky(
     ------
     InputError
         If LSDB is not installed, a catalogue cannot be read, lacks columns or a margin, the
-        margin is narrower than the radius, or a source_id stands in several rows.
+        margin is narrower than the radius, or a source_id has several rows.
     """
     if not (np.isfinite(radius) and radius > 0):
         raise InputError(f"the radius {radius:g} arcsec is not positive")

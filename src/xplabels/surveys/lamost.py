@@ -6,8 +6,8 @@ directly, but through Gaia's table ``dr2_neighbourhood``, unless the user has ad
 
 The MRS labels that FS24 compare with (``teff_cnn``, ..., ``c_fe``, ``n_fe``) come without errors.
 SPCANet, the network that made them, states precisions of 119 K, 0.17 dex in log g and 0.06-0.12
-dex in abundances (Wang et al. 2020, ApJ 891, 23, abstract); these stand in for errors, the
-upper end for abundances, and the table's notes say so.
+dex in abundances (Wang et al. 2020, ApJ 891, 23, abstract); these serve as errors, the upper
+end for abundances, and the table's notes say so.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,44 +15,49 @@ from xplabels.core.stars import Photometry
 from xplabels.surveys import PHOTOMETRIC
 from xplabels.surveys.table import SurveyTable
 
+Known = TypeVar("Known", Labels, Photometry)
+
 
 def stack(tables: Sequence[SurveyTable]) -> SurveyTable:
     """Tables of one survey, from several files, as one; they must measure the same."""
     first = tables[0]
     if len(tables) == 1:
         return first
-    labels = [table.labels for table in tables if table.labels is not None]
-    light = [table.photometry for table in tables if table.photometry is not None]
-    quality = [table.quality for table in tables if table.quality is not None]
     for table in tables[1:]:
         if (table.quality is None) != (first.quality is None) or (
-            table.labels is not None and table.labels.names != labels[0].names
+            table.labels is not None
+            and first.labels is not None
+            and table.labels.names != first.labels.names
         ):
             raise InputError(
                 f"differs in its columns from {first.where}",
                 where=table.where,
                 remedy="give one file, or files with the same columns",
             )
-
-    def joined(arrays: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
-        return np.concatenate(list(arrays))
-
+    quality = [table.quality for table in tables if table.quality is not None]
     return replace(
         first,
         where=", ".join(table.where for table in tables),
         source_id=np.concatenate([table.source_id for table in tables]),
-        columns={name: joined(table.columns[name] for table in tables) for name in first.columns},
-        labels=Labels(
-            labels[0].names, joined(p.values for p in labels), joined(p.errors for p in labels)
-        )
-        if labels
-        else None,
-        photometry=Photometry(joined(p.values for p in light), joined(p.errors for p in light))
-        if light
-        else None,
-        quality=joined(quality) if quality else None,
+        columns={
+            name: np.concatenate([table.columns[name] for table in tables])
+            for name in first.columns
+        },
+        labels=_stacked([table.labels for table in tables]),
+        photometry=_stacked([table.photometry for table in tables]),
+        quality=np.concatenate(quality) if quality else None,
         notes=tuple(note for table in tables for note in table.notes),
     )
+
+
+def _stacked(parts: Sequence[Known | None]) -> Known | None:
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    values, errors = (
+        np.concatenate([getattr(part, name) for part in there]) for name in ("values", "errors")
+    )
+    return replace(there[0], values=values, errors=errors)
 
 
 def merged_photometry(

@@ -70,43 +70,55 @@ def subtract(table: SurveyTable, offsets: Sequence[Offset]) -> SurveyTable:
     return replace(table, labels=replace(table.labels, values=table.labels.values - shift))
 
 
-@dataclass(frozen=True)
-class _Difference:
-    """Differences of a label over stars in common, and their expected standard deviations."""
-
-    values: NDArray[np.float64]
-    expected: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, label: str, one: SurveyTable, other: SurveyTable) -> _Difference:
-        """``other`` minus ``one``."""
-        (ids_1, known_1, error_1), (ids_2, known_2, error_2) = (
-            _column(table, label) for table in (one, other)
-        )
-        _, a, b = np.intersect1d(ids_1, ids_2, return_indices=True)
-        return cls(known_2[b] - known_1[a], np.hypot(error_1[a], error_2[b]))
-
-    @property
-    def center(self) -> float:
-        return float(np.median(self.values))
-
-    @property
-    def scatter(self) -> float:
-        return _robust_std(self.values)
-
-    @property
-    def pull(self) -> float:
-        return _robust_std((self.values - self.center) / self.expected)
-
-    @property
-    def error(self) -> float:
-        # the stated errors keep a handful of accidentally equal differences from ruling
-        least = float(np.median(self.expected)) * 0.1
-        return float(MEDIAN_ERROR * max(self.scatter, least) / np.sqrt(len(self.values)))
+def _fit(label: str, have: Sequence[SurveyTable]) -> list[Offset]:
+    pairs = {
+        (i, j): pair
+        for i, j in combinations(range(len(have)), 2)
+        if (pair := _pair(label, have[i], have[j])) is not None
+    }
+    tied = {0}
+    for _ in have:
+        tied |= {k for pair in pairs if tied & {*pair} for k in pair}
+    for k, table in enumerate(have):
+        if k not in tied:
+            raise InputError(
+                f"survey {table.survey!r} has fewer than {MIN_COMMON} stars with {label} in common "
+                f"with {have[0].survey!r} or any survey tied to it, so its offset cannot be fitted",
+                remedy="leave the survey out, or give --offsets none to take its scale as it is",
+            )
+    design = np.zeros((len(pairs), len(have)))
+    for row, ((i, j), pair) in enumerate(pairs.items()):
+        design[row, [i, j]] = -1 / pair.error, 1 / pair.error
+    measured = np.array([pair.value / pair.error for pair in pairs.values()])
+    # the reference's own offset, the first column, is 0
+    normal = design[:, 1:].T @ design[:, 1:]
+    solution = np.linalg.solve(normal, design[:, 1:].T @ measured)
+    errors = np.sqrt(np.diag(np.linalg.inv(normal)))
+    offsets = []
+    for k, table in enumerate(have[1:], start=1):
+        tied_by_others = Offset(table.survey, label, have[0].survey, 0.0, 0.0, 0, np.nan, np.nan)
+        direct = pairs.get((0, k), tied_by_others)
+        value, error = float(solution[k - 1]), float(errors[k - 1])
+        offsets.append(replace(direct, value=value, error=error))
+    return offsets
 
 
-def _robust_std(values: NDArray[np.float64]) -> float:
-    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))
+def _pair(label: str, one: SurveyTable, other: SurveyTable) -> Offset | None:
+    """The offset of two surveys from their common stars alone; None where these are too few."""
+    (ids_1, values_1, errors_1), (ids_2, values_2, errors_2) = (
+        _column(table, label) for table in (one, other)
+    )
+    _, a, b = np.intersect1d(ids_1, ids_2, return_indices=True)
+    if len(a) < MIN_COMMON:
+        return None
+    difference = values_2[b] - values_1[a]
+    expected = np.hypot(errors_1[a], errors_2[b])
+    center, scatter = float(np.median(difference)), _robust_std(difference)
+    # the stated errors keep a handful of accidentally equal differences from ruling
+    least = float(np.median(expected)) * 0.1
+    error = float(MEDIAN_ERROR * max(scatter, least) / np.sqrt(len(a)))
+    pull = _robust_std((difference - center) / expected)
+    return Offset(other.survey, label, one.survey, center, error, len(a), scatter, pull)
 
 
 def _column(
@@ -120,40 +132,5 @@ def _column(
     return table.source_id[known], one.values[known, 0], one.errors[known, 0]
 
 
-def _fit(label: str, have: Sequence[SurveyTable]) -> list[Offset]:
-    pairs = {
-        (i, j): difference
-        for i, j in combinations(range(len(have)), 2)
-        if len((difference := _Difference.of(label, have[i], have[j])).values) >= MIN_COMMON
-    }
-    tied = {0}
-    for _ in have:
-        tied |= {k for pair in pairs if tied & {*pair} for k in pair}
-    for k, table in enumerate(have):
-        if k not in tied:
-            raise InputError(
-                f"survey {table.survey!r} has fewer than {MIN_COMMON} stars with {label} in common "
-                f"with {have[0].survey!r} or any survey tied to it, so its offset cannot be fitted",
-                remedy="leave the survey out, or give --offsets none to take its scale as it is",
-            )
-    design = np.zeros((len(pairs), len(have)))
-    for row, ((i, j), difference) in enumerate(pairs.items()):
-        design[row, [i, j]] = -1 / difference.error, 1 / difference.error
-    measured = np.array([pair.center / pair.error for pair in pairs.values()])
-    # the reference's own offset, the first column, is 0
-    normal = design[:, 1:].T @ design[:, 1:]
-    solution = np.linalg.solve(normal, design[:, 1:].T @ measured)
-    errors = np.sqrt(np.diag(np.linalg.inv(normal)))
-    offsets = []
-    for k, table in enumerate(have[1:], start=1):
-        direct = pairs.get((0, k))
-        common, scatter, pull = (
-            (0, np.nan, np.nan)
-            if direct is None
-            else (len(direct.values), direct.scatter, direct.pull)
-        )
-        value, error = float(solution[k - 1]), float(errors[k - 1])
-        offsets.append(
-            Offset(table.survey, label, have[0].survey, value, error, common, scatter, pull)
-        )
-    return offsets
+def _robust_std(values: NDArray[np.float64]) -> float:
+    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))

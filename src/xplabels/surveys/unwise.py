@@ -29,7 +29,7 @@ NAMES = {
     "w1mpro": (("flux_w1", "dflux_w1"), ("fw1", "e_fw1"), ("w1_flux", "w1_dflux")),
     "w2mpro": (("flux_w2", "dflux_w2"), ("fw2", "e_fw2"), ("w2_flux", "w2_dflux")),
 }
-"""How archives name flux and error a band; the catalogue's own files have arrays of two."""
+"""How archives name flux and error per band; the catalogue's own files have arrays of two."""
 
 
 def magnitude(
