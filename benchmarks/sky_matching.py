@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from made_sky import MadeSky, make_sky, write_hats
 from xplabels.sky import SkyMatches, match_on_sky
-from xplabels.sky.synthetic import MadeSky, make_sky, write_hats
 
 RADIUS = 1.0
 FAST = 100.0
@@ -99,10 +99,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder for sky_matching.json")
     args = parser.parse_args()
-    told = json.dumps(run(args.stars, args.seed), indent=2)
-    print(told)
+    text = json.dumps(run(args.stars, args.seed), indent=2)
+    print(text)
     if args.output is not None:
-        (args.output / "sky_matching.json").write_text(told + "\n")
+        (args.output / "sky_matching.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Tables as surveys have them, in every format."""
+"""Tables as surveys have them, in every format; spectra to select, and the command."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from astropy.table import Table
+
+from xplabels.cli import main
+from xplabels.core.stars import Band, CoefficientSpectra, Stars
+from xplabels.io import write_stars
 
 # neighbours that one float64 cannot tell apart
 IDS = np.array([5853498713190525696, 5853498713190525697, 5405570973190252288, 4472832130942575872])
@@ -31,3 +36,32 @@ def write(columns: dict[str, Any], path: Path) -> Path:
             kinds = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".vot": "votable"}
             Table(columns).write(path, format=kinds.get(path.suffix, "fits"), overwrite=True)
     return path
+
+
+def spectra_of(
+    source_id: np.ndarray,
+    path: Path,
+    bp_missing: np.ndarray | None = None,
+    widths: tuple[int, int] = (3, 4),
+) -> Path:
+    """A star table of few coefficients."""
+    rng = np.random.default_rng(7)
+    bands = []
+    for width in widths:
+        coefficients = rng.normal(10.0, 1.0, (len(source_id), width))
+        packed = np.zeros((len(source_id), width * (width - 1) // 2), np.float32)
+        bands.append(Band(coefficients, np.full_like(coefficients, 0.125), packed))
+    if bp_missing is not None:
+        bands[0].coefficients[bp_missing] = bands[0].errors[bp_missing] = np.nan
+    write_stars(Stars.of(source_id, CoefficientSpectra(*bands)), path)
+    return path
+
+
+def select(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
+    """Run the command on ``one.parquet`` and ``two.parquet``; exit status and report."""
+    spectra = [str(folder / f"{name}.parquet") for name in ("one", "two")]
+    status = main(
+        ["select", *spectra, "--overwrite", "--output", str(folder / "training.parquet"), *words]
+    )
+    report = folder / "training.cuts.json"
+    return status, json.loads(report.read_text()) if report.is_file() else {}

@@ -27,7 +27,7 @@ from xplabels.cuts.rules import load_rules, parse_rule
         ("photometry has J", "photometry have no 'J'"),
     ],
 )
-def test_a_wrong_rule_is_told(text: str, said: str) -> None:
+def test_a_wrong_rule_is_refused(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         parse_rule("x", text)
 
@@ -63,10 +63,7 @@ def test_bits(values: list[int], bits: set[int], missing: bool) -> None:
 @given(
     st.integers(1, 30).flatmap(
         lambda n: st.lists(
-            st.tuples(
-                st.lists(st.booleans(), min_size=n, max_size=n),
-                st.lists(st.booleans(), min_size=n, max_size=n),
-            ),
+            st.tuples(*2 * [st.lists(st.booleans(), min_size=n, max_size=n)]),
             min_size=1,
             max_size=5,
         )
@@ -74,8 +71,8 @@ def test_bits(values: list[int], bits: set[int], missing: bool) -> None:
 )
 def test_the_flow_adds_up(rules: list[tuple[list[bool], list[bool]]]) -> None:
     n = len(rules[0][0])
-    verdicts = [("r", "text", np.array(a), np.array(p)) for a, p in rules]
-    keep, flow = count(n, [*verdicts, ("absent", "text", None, None)])
+    results = [("r", "text", (np.array(a), np.array(p))) for a, p in rules]
+    keep, flow = count(n, [*results, ("absent", "text", None)])
     obvious = [all(p[k] or not a[k] for a, p in rules) for k in range(n)]
     assert keep.tolist() == obvious
     assert flow.after == sum(obvious)

@@ -1,7 +1,9 @@
-"""Selection: exactly the rows that a slow, obvious loop keeps, and a flow that adds up."""
+"""Selection: exactly the rows that a slow, obvious loop keeps, and surveys on one scale."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,19 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from selecting import select, spectra_of
+from survey_tables import select, spectra_of
+from xplabels.cli import main
 from xplabels.core.labels import LABELS
-from xplabels.io import read_stars
+from xplabels.io import read_stars, write_stars
+from xplabels.synthetic import simulate_stars
 
 ROWS = 10_000
 SIX = tuple(LABELS)
 NORMAL = {"teff": 4800, "logg": 2.5, "fe_h": -0.2, "c_fe": 0.1, "n_fe": 0.2, "alpha_m": 0.05}
 ASPCAP_BITS = (*range(15), *range(16, 37), 40, 41)
 STAR_BITS = (0, 1, 2, 3, 4, 9, 10, 11, 12, 13, *range(16, 26))
+Made = tuple[Path, dict[str, Any], dict[str, Any]]
+"""A folder with tables and spectra; the columns of allStar and of gaia_source."""
 
 
 def made_all_star(rng: np.random.Generator) -> dict[str, Any]:
@@ -81,39 +87,35 @@ def obvious_selection(
     apogee: dict[str, Any], gaia: dict[str, Any], spectra: set[int]
 ) -> tuple[dict[int, int], dict[str, int]]:
     """source_id -> row kept, and rows removed in sequence, one row and one rule at a time."""
-    of_source = {int(s): k for k, s in enumerate(gaia["source_id"])}
-    removed = dict.fromkeys(
-        ("source", "colour_excess", "ruwe", "aspcap", "star", "extratarg", "labels", "repeats",
-         "spectrum"), 0,
-    )  # fmt: skip
-    survivors: list[int] = []
-    for row in range(ROWS):
-        source = int(apogee["GAIAEDR3_SOURCE_ID"][row])
-        in_gaia = of_source.get(source)
-        bits = [int(apogee[name][row]) for name in ("ASPCAPFLAG", "STARFLAG", "EXTRATARG")]
-        if source <= 0:
-            removed["source"] += 1
-        elif in_gaia is None or not gaia["phot_bp_rp_excess_factor"][in_gaia] < 3:
-            removed["colour_excess"] += 1
-        elif not gaia["ruwe"][in_gaia] <= 1.4:
-            removed["ruwe"] += 1
-        elif bits[0] < 0 or bits[0] >> 23 & 1:
-            removed["aspcap"] += 1
-        elif bits[1] < 0 or any(bits[1] >> bit & 1 for bit in (3, 4, 9, 12, 13, 16)):
-            removed["star"] += 1
-        elif bits[2] < 0 or bits[2] >> 4 & 1:
-            removed["extratarg"] += 1
-        elif not all(known(apogee[n.upper()][row], apogee[f"{n.upper()}_ERR"][row]) for n in SIX):
-            removed["labels"] += 1
-        else:
-            survivors.append(row)
+    in_gaia = {int(s): k for k, s in enumerate(gaia["source_id"])}
+
+    def bad(name: str, row: int, *bits: int) -> bool:
+        mask = int(apogee[name][row])
+        return mask < 0 or any(mask >> bit & 1 for bit in bits)
+
+    rules: dict[str, Callable[[int, int], bool]] = {
+        "source": lambda row, source: source > 0,
+        "colour_excess": lambda row, source: (
+            source in in_gaia and gaia["phot_bp_rp_excess_factor"][in_gaia[source]] < 3
+        ),
+        "ruwe": lambda row, source: gaia["ruwe"][in_gaia[source]] <= 1.4,
+        "aspcap": lambda row, source: not bad("ASPCAPFLAG", row, 23),
+        "star": lambda row, source: not bad("STARFLAG", row, 3, 4, 9, 12, 13, 16),
+        "extratarg": lambda row, source: not bad("EXTRATARG", row, 4),
+        "labels": lambda row, source: all(
+            known(apogee[name][row], apogee[f"{name}_ERR"][row]) for name in map(str.upper, SIX)
+        ),
+    }
+    removed = dict.fromkeys([*rules, "repeats", "spectrum"], 0)
     best: dict[int, int] = {}
-    for row in survivors:
-        source = int(apogee["GAIAEDR3_SOURCE_ID"][row])
-        snr = apogee["SNR"][row]
+    for row, source in enumerate(apogee["GAIAEDR3_SOURCE_ID"].tolist()):
+        failed = next((name for name, passes in rules.items() if not passes(row, source)), None)
+        if failed is not None:
+            removed[failed] += 1
+            continue
         if source in best:
             removed["repeats"] += 1
-            other = apogee["SNR"][best[source]]
+            snr, other = apogee["SNR"][[row, best[source]]]
             if not (snr > other or (np.isnan(other) and not np.isnan(snr))):
                 continue
         best[source] = row
@@ -123,8 +125,7 @@ def obvious_selection(
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """A folder with allStar.fits, gaia.fits and two files of spectra, and the tables."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("archive")
     rng = np.random.default_rng(20)
     apogee = made_all_star(rng)
@@ -140,7 +141,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 
 
 def test_the_selection_keeps_exactly_what_the_obvious_loop_keeps(
-    made: tuple[Path, dict[str, Any], dict[str, Any]], capsys: pytest.CaptureFixture[str]
+    made: Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, apogee, gaia = made
     status, report = select(
@@ -156,30 +157,31 @@ def test_the_selection_keeps_exactly_what_the_obvious_loop_keeps(
     stars = read_stars(folder / "training.parquet")
     assert set(stars.source_id.tolist()) == set(kept)
     assert len(stars) > 500
-    assert stars.labels is not None
     assert stars.labels.names == SIX
     for name in SIX:  # the labels are those of the row with the highest S/N
         rows = [kept[source] for source in stars.source_id.tolist()]
         assert np.array_equal(stars.labels.select([name]).values[:, 0], apogee[name.upper()][rows])
-    cuts = {cut["name"]: cut for cut in report["flow"]["cuts"]}
-    assert {name: cut["removed"] for name, cut in cuts.items()} == removed
+    assert (stars.photometry.column("phot_g_mean_mag")[0] == 12).all()
+    assert stars.photometry.column("phot_g_mean_mag")[1][0] == pytest.approx(1.0857362 / 500)
+    assert {cut["name"]: cut["removed"] for cut in report["flow"]["cuts"]} == removed
     assert report["flow"]["before"] == ROWS
     assert report["flow"]["after"] == len(kept) == ROWS - sum(removed.values())
     assert report["spectra"]["of no row"] == 3
     assert report["spectra"]["given"] == sum(
         count for what, count in report["spectra"].items() if what not in ("files", "given")
     )
-    told = capsys.readouterr().out
-    assert "training stars: " in told
-    assert "in the paper 3,845,370" in told
+    shown = capsys.readouterr().out
+    assert "training stars: " in shown
+    assert "in the paper 3,845,370" in shown
     assert (folder / "training.cuts.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_what_each_rule_removes_alone(
-    made: tuple[Path, dict[str, Any], dict[str, Any]],
-) -> None:
+def test_what_each_rule_removes_alone(made: Made) -> None:
     folder, apogee, _ = made
-    _, report = select(folder, "--table", f"apogee={folder / 'allStar.fits'}")
+    table = ("--table", f"apogee={folder / 'allStar.fits'}", "--labels", "teff,logg")
+    _, report = select(folder, *table)
+    stars = read_stars(folder / "training.parquet")
+    assert stars.labels.names == ("teff", "logg")
     cuts = {cut["name"]: cut for cut in report["flow"]["cuts"]}
     assert cuts["ruwe"]["applies"] is None  # no table of gaia was given
     assert cuts["aspcap"]["alone"] == sum(
@@ -188,27 +190,12 @@ def test_what_each_rule_removes_alone(
     real = apogee["GAIAEDR3_SOURCE_ID"][apogee["GAIAEDR3_SOURCE_ID"] > 0]
     assert cuts["repeats"]["alone"] == len(real) - len(set(real.tolist()))
     assert report["beside_the_paper"] != []
-    _, report = select(folder, "--table", f"apogee={folder / 'allStar.fits'}", "--without", "star")
+    _, report = select(folder, *table, "--without", "star")
     assert report["beside_the_paper"] == []  # other rules, other counts
     assert "star" not in {cut["name"] for cut in report["flow"]["cuts"]}
 
 
-def test_the_table_has_the_labels_asked_for_and_photometry(
-    made: tuple[Path, dict[str, Any], dict[str, Any]],
-) -> None:
-    folder, *_ = made
-    select(folder, "--table", f"apogee={folder / 'allStar.fits'}", f"gaia={folder / 'gaia.fits'}",
-           "--labels", "teff,logg")  # fmt: skip
-    stars = read_stars(folder / "training.parquet")
-    assert stars.labels is not None
-    assert stars.labels.names == ("teff", "logg")
-    assert (stars.photometry.column("phot_g_mean_mag")[0] == 12).all()
-    assert stars.photometry.column("phot_g_mean_mag")[1][0] == pytest.approx(1.0857362 / 500)
-
-
-def test_without_labels_the_spectra_are_the_rows(
-    made: tuple[Path, dict[str, Any], dict[str, Any]],
-) -> None:
+def test_without_labels_the_spectra_are_the_rows(made: Made) -> None:
     folder, _, gaia = made
     status, report = select(folder, "--table", f"gaia={folder / 'gaia.fits'}")
     assert status == 0
@@ -228,7 +215,7 @@ def test_without_labels_the_spectra_are_the_rows(
 
 
 def test_wise_of_one_scale_fills_gaps(tmp_path: Path) -> None:
-    """AllWISE stands in where unWISE has nothing, band by band."""
+    """AllWISE fills in where unWISE has nothing, band by band."""
     ids = np.arange(1, 4)
     unwise = {"source_id": ids, "flux_w1": [1e4, 1e4, -1.0], "dflux_w1": [10.0] * 3,
               "flux_w2": [1e4, 1.0, 1.0], "dflux_w2": [10.0] * 3}  # fmt: skip
@@ -252,20 +239,92 @@ def test_wise_of_one_scale_fills_gaps(tmp_path: Path) -> None:
     assert report["flow"]["cuts"][-1]["removed"] == 3  # the stars of the other file
 
 
-# --- rules and flow -------------------------------------------------------------------------
-
-
-def test_a_rule_on_a_table_that_nobody_knows(
-    made: tuple[Path, dict[str, Any], dict[str, Any]], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("r=gaai.ruwe < 1", "asks for 'gaai', of which no table is given"),
+        ("r=gaia.radius < 1", "column 'radius', which a rule asks for, is absent"),
+        ("ruwe=gaia.ruwe < 0", "no star is left of "),
+    ],
+)
+def test_rules_that_keep_nothing(
+    rule: str, said: str, made: Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, *_ = made
-    words = ("--table", f"gaia={folder / 'gaia.fits'}")
-    status, _ = select(folder, *words, "--rule", "r=gaai.ruwe < 1")
+    status, _ = select(folder, "--table", f"gaia={folder / 'gaia.fits'}", "--rule", rule)
     assert status == 2
-    assert "asks for 'gaai', of which no table is given" in capsys.readouterr().err
-    status, _ = select(folder, *words, "--rule", "r=gaia.radius < 1")
-    assert status == 2
-    assert "column 'radius', which a rule asks for, is absent" in capsys.readouterr().err
-    status, _ = select(folder, *words, "--rule", "ruwe=gaia.ruwe < 0")
-    assert status == 2
-    assert "no star is left" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+
+
+# --- several surveys ------------------------------------------------------------------------
+
+
+def test_two_surveys_on_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second is 100 K hotter and has stars of its own; labels come from the first that has."""
+    rng = np.random.default_rng(3)
+    spectra = simulate_stars(400, labels=("teff",), widths=(6, 5), noise=5.0, seed=2)[0]
+    ids = spectra.source_id
+    write_stars(spectra.with_labels(None), tmp_path / "one.parquet")
+    spectra_of(np.arange(5, 9), tmp_path / "two.parquet", widths=(6, 5))
+    teff = rng.uniform(4000, 6000, 400)
+    first = {"source_id": ids[:250], "teff": teff[:250] + rng.normal(0, 20, 250),
+             "teff_err": np.full(250, 20.0)}  # fmt: skip
+    second = {"source_id": ids[150:], "teff": teff[150:] + 100 + rng.normal(0, 40, 250),
+              "teff_err": np.full(250, 40.0), "logg": np.full(250, 4.0),
+              "logg_err": np.full(250, 0.1)}  # fmt: skip
+    for name, columns in (("first", first), ("second", second)):
+        Table(columns).write(tmp_path / f"{name}.csv", format="ascii.csv")
+    tables = ("--table", f"first={tmp_path / 'first.csv'}", f"second={tmp_path / 'second.csv'}")
+    status, report = select(tmp_path, *tables)
+    assert status == 0
+    (offset,) = report["offsets"]
+    assert (offset["survey"], offset["reference"], offset["label"]) == ("second", "first", "teff")
+    assert offset["common"] == 100
+    assert abs(offset["value"] - 100) < 4 * offset["error"]
+    assert offset["error"] == pytest.approx(1.2533 * np.hypot(20, 40) / 10, rel=0.3)
+    assert offset["pull"] == pytest.approx(1, abs=0.3)
+    note = f"second minus first, teff: {offset['value']:.4g} +- "
+    assert note in capsys.readouterr().out
+    stars = read_stars(tmp_path / "training.parquet")
+    assert sorted(stars.source_id) == sorted(ids)
+    values = stars.labels.values[[list(stars.source_id).index(ids[k]) for k in (0, 199, 399)]]
+    expected = [
+        [first["teff"][0], np.nan],
+        [first["teff"][199], 4],
+        [second["teff"][249] - offset["value"], 4],
+    ]
+    np.testing.assert_allclose(values, expected)
+    cuts = {cut["name"]: cut for cut in report["flow"]["cuts"]}
+    assert cuts["merged"]["removed"] == 100
+    # a model trained on it says what was subtracted
+    (tmp_path / "quick.toml").write_text(
+        "hidden = [8]\nepochs = 2\nbatch_size = 64\nflux_samples = 0\nreddening = 0.0\n"
+    )
+    words = ["train", str(tmp_path / "training.parquet"), "--labels", "teff", "--recipe"]
+    assert main([*words, str(tmp_path / "quick.toml"), "--output", str(tmp_path / "MODEL")]) == 0
+    training = json.loads((tmp_path / "MODEL" / "model.json").read_text())["training"]
+    assert any(note in one for one in training["notes"])
+    _, report = select(tmp_path, *tables, "--offsets", "none")
+    assert report["offsets"] == []
+
+
+def test_a_survey_with_few_common_stars_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``b`` shares 10 stars with ``a``; a third that shares 30 with both ties it."""
+    for name, first in (("a", 1), ("b", 31), ("c", 11)):
+        columns = {"source_id": np.arange(first, first + 40), "teff": np.full(40, 5000.0 + first),
+                   "teff_err": np.full(40, 50.0)}  # fmt: skip
+        Table(columns).write(tmp_path / f"{name}.csv", format="ascii.csv")
+    spectra_of(np.arange(1, 80), tmp_path / "one.parquet")
+    spectra_of(np.arange(100, 120), tmp_path / "two.parquet")
+    a, b, c = (f"{name}={tmp_path / name}.csv" for name in "abc")
+    assert select(tmp_path, "--table", a, b) == (2, {})
+    assert "fewer than 20 stars with teff in common" in capsys.readouterr().err
+    assert not (tmp_path / "training.parquet").exists()
+    status, report = select(tmp_path, "--table", a, b, c)
+    assert status == 0
+    offsets = {one["survey"]: (one["value"], one["common"]) for one in report["offsets"]}
+    assert offsets["b"] == (pytest.approx(30), 0)
+    assert offsets["c"] == (pytest.approx(10), 30)
+    assert report["offsets"][0]["scatter"] is None

@@ -40,12 +40,12 @@ def test_complete_stars_have_every_label() -> None:
 
 
 def test_no_cut_keeps_every_star_even_without_labels() -> None:
-    bare = STARS.with_labels(None)
-    chosen, flow = Selection().apply(bare)
-    assert chosen is bare
+    unlabelled = STARS.with_labels(None)
+    chosen, flow = Selection().apply(unlabelled)
+    assert chosen is unlabelled
     assert flow == ["6 stars in t.fits"]
     with pytest.raises(InputError, match=r"t\.fits: has no labels"):
-        Selection.of(["teff=1:2"]).apply(bare)
+        Selection.of(["teff=1:2"]).apply(unlabelled)
 
 
 def test_a_selection_that_keeps_no_star_says_where_they_went() -> None:
@@ -57,17 +57,23 @@ def test_a_selection_that_keeps_no_star_says_where_they_went() -> None:
 
 def test_metadata_survive_json() -> None:
     selection = Selection.of(["teff=3200:7000", "logg=:3.5"], ["teff"])
-    told = json.loads(json.dumps(selection.to_metadata(), allow_nan=False))
-    assert Selection.from_metadata(told) == selection
+    stored = json.loads(json.dumps(selection.to_metadata(), allow_nan=False))
+    assert Selection.from_metadata(stored) == selection
     assert Selection.from_metadata({}) == Selection()
+    assert Selection.of_model({"selection": stored}, ["logg"]) == Selection.of(["logg=:3.5"])
 
 
-@pytest.mark.parametrize("text", ["teff", "teff=", "teff=3", "teff=a:b", "teff=5:5", "age=1:2"])
-def test_a_wrong_range_is_told(text: str) -> None:
-    with pytest.raises(InputError):
-        Selection.of([text])
-
-
-def test_two_ranges_for_a_label_are_refused() -> None:
-    with pytest.raises(InputError, match="two ranges for teff"):
-        Selection.of(["teff=1:2", "teff=3:4"])
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["teff"], "'teff' is no range"),
+        (["teff=3"], "'teff=3' is no range"),
+        (["teff=a:b"], "has a bound that is no number"),
+        (["teff=5:5"], "is empty"),
+        (["age=1:2"], "unknown label 'age'"),
+        (["teff=1:2", "teff=3:4"], "two ranges for teff"),
+    ],
+)
+def test_wrong_ranges_are_refused(texts: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Selection.of(texts)

@@ -16,7 +16,6 @@ from services.datalink import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
 from xplabels.cli import build_parser, main
-from xplabels.core.stars import CoefficientSpectra
 from xplabels.fetch.archive import RELEASES
 from xplabels.fetch.products import TABLES
 from xplabels.io import read_stars
@@ -30,9 +29,10 @@ NORMAL = {"TEFF": 4800, "LOGG": 2.5, "FE_H": -0.2, "C_FE": 0.1, "N_FE": 0.2, "AL
 STARS = 1000
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_parses(command: str) -> None:
-    build_parser().parse_args(shlex.split(command)[1:])
+def test_every_command_parses() -> None:
+    assert [command.split()[1] for command in COMMANDS[:3]] == ["fetch", "select", "train"]
+    for command in COMMANDS:
+        build_parser().parse_args(shlex.split(command)[1:])
 
 
 def test_the_tables_are_those_that_are_asked_for() -> None:
@@ -46,12 +46,10 @@ def with_real_shapes(made: MadeArchive) -> MadeArchive:
     """The made archive with spectra that a network can be trained on."""
     simulated = simulate_stars(len(made.spectra.source_id), widths=(6, 5), noise=5.0, seed=2)[0]
     spectra = simulated.spectra
-    assert isinstance(spectra, CoefficientSpectra)
     cells = {}
     for name, band in (("bp", spectra.bp), ("rp", spectra.rp)):
         cells[f"{name}_coefficients"] = list(band.coefficients)
         cells[f"{name}_coefficient_errors"] = list(band.errors.astype(np.float32))
-        assert band.correlations is not None
         cells[f"{name}_coefficient_correlations"] = list(band.correlations.astype(np.float32))
     return MadeArchive(FakeStars(made.spectra.source_id, cells), made.tables)
 
@@ -97,7 +95,7 @@ def test_fetch_select_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert counts["xp"]["received"] == len(made.spectra.source_id)
 
     source = made.tables["gaiadr3.gaia_source"]
-    good = {  # the first star stands in two rows: one good one is enough
+    good = {  # the first star has two rows: one good one is enough
         one for one, wrong in zip([*made.ids, made.ids[0]], bad, strict=False) if not wrong
     }
     expected = {

@@ -27,7 +27,7 @@ It needs the extra 'lsdb'. The matches are held in memory."""
 
 
 def add(verbs: Verbs) -> None:
-    """Add the verb ``match``."""
+    """Add the command ``match``."""
     verb = add_verb(
         verbs, "match", "match Gaia stars with a survey's catalogue on the sky", MATCH_HELP
     )
@@ -61,7 +61,7 @@ def add(verbs: Verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """What the command does."""
     from xplabels.core.errors import InputError
     from xplabels.sky import check_matches, match_on_sky, write_matches
 
@@ -79,5 +79,5 @@ def run(args: argparse.Namespace) -> None:
         workers=args.workers,
     )
     write_matches(matches, args.output, args.overwrite)
-    print(matches.told())
+    print(matches.summary())
     print(f"Matches: {args.output}")

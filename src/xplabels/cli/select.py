@@ -37,13 +37,13 @@ star, extratarg (apogee), labels. A rule on a table that is not given is not app
 flow says."""
 
 OUTPUT_HELP = """\
-beside TABLE.parquet, TABLE.cuts.json and TABLE.cuts.png tell the rows before, removed by each rule
-alone and in sequence, and after; repeats of a star, offsets between surveys (K, dex), and what
-became of every spectrum. Labels: teff in K, the others in dex; magnitudes in mag (Vega)."""
+TABLE.cuts.json and TABLE.cuts.png, next to TABLE.parquet, hold the rows before, removed by each
+rule alone and in sequence, and after; repeats of a star, offsets between surveys (K, dex), and
+what became of every spectrum. Labels: teff in K, the others in dex; magnitudes in mag (Vega)."""
 
 
 def add(verbs: Verbs) -> None:
-    """Add the verb ``select``."""
+    """Add the command ``select``."""
     verb = add_verb(
         verbs,
         "select",
@@ -97,13 +97,12 @@ def named(text: str) -> tuple[str, Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """What the command does."""
     from xplabels.core.labels import check_names
     from xplabels.cuts.rules import load_rules
-    from xplabels.cuts.selecting import select_stars
-    from xplabels.cuts.tables import Request
+    from xplabels.cuts.selecting import SelectOptions, select_stars
 
-    request = Request(
+    options = SelectOptions(
         tuple(args.spectra),
         tuple(args.tables),
         dict(args.neighbours),
@@ -112,6 +111,5 @@ def run(args: argparse.Namespace) -> None:
         args.offsets == "fit",
         args.bad_rows,
     )
-    selected = select_stars(request, args.output, overwrite=args.overwrite, command=args.command)
-    print("\n".join(selected.to_lines()))
+    select_stars(options, args.output, overwrite=args.overwrite, command=args.command)
     print(f"Stars: {args.output}")

@@ -16,17 +16,8 @@ from xplabels.core.stars import Stars
 
 
 def parse_range(text: str) -> tuple[str, tuple[float, float]]:
-    """A range in the words of the command line: ``teff=3200:7000``, either side may be left out.
+    """A range in the words of the command line, either side of which may be left out.
 
-    Raises
-    ------
-    InputError
-        If it is not of this form, names no known label or is empty.
-
-    Examples
-    --------
-    >>> parse_range("teff=3200:7000")
-    ('teff', (3200.0, 7000.0))
     >>> parse_range("fe_h=:-1")
     ('fe_h', (-inf, -1.0))
     """
@@ -47,19 +38,12 @@ def parse_range(text: str) -> tuple[str, tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Selection:
-    """Stars whose known labels lie inside ranges.
-
-    Attributes
-    ----------
-    ranges
-        Open intervals (lower, upper) by label, in the label's unit; a star whose label is
-        unknown lies outside.
-    complete
-        Labels that must all be known.
-    """
+    """Stars whose known labels lie inside ranges."""
 
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    complete: tuple[str, ...] = ()
+    """Open intervals (lower, upper) by label, in the label's unit; a star whose label is unknown
+    lies outside."""
+    complete: tuple[str, ...] = ()  # labels that must all be known
 
     @classmethod
     def of(cls, ranges: Sequence[str], complete: Sequence[str] = ()) -> Selection:
@@ -73,16 +57,16 @@ class Selection:
         return cls(parsed, tuple(complete))
 
     @classmethod
-    def from_metadata(cls, told: Mapping[str, Any]) -> Selection:
+    def from_metadata(cls, stored: Mapping[str, Any]) -> Selection:
         """The inverse of :meth:`to_metadata`."""
         ranges = {
             name: (
                 -math.inf if lower is None else float(lower),
                 math.inf if upper is None else float(upper),
             )
-            for name, (lower, upper) in told.get("ranges", {}).items()
+            for name, (lower, upper) in stored.get("ranges", {}).items()
         }
-        return cls(ranges, tuple(told.get("complete", ())))
+        return cls(ranges, tuple(stored.get("complete", ())))
 
     @classmethod
     def of_model(cls, metadata: Mapping[str, Any], here: Sequence[str]) -> Selection:
@@ -90,10 +74,10 @@ class Selection:
 
         A table with fewer labels than the training set is cut by those it has.
         """
-        told = cls.from_metadata(metadata.get("selection", {}))
+        whole = cls.from_metadata(metadata.get("selection", {}))
         return cls(
-            {name: bounds for name, bounds in told.ranges.items() if name in here},
-            tuple(name for name in told.complete if name in here),
+            {name: bounds for name, bounds in whole.ranges.items() if name in here},
+            tuple(name for name in whole.complete if name in here),
         )
 
     def to_metadata(self) -> dict[str, Any]:
@@ -105,17 +89,14 @@ class Selection:
         return {"ranges": ranges, "complete": list(self.complete)}
 
     def apply(self, stars: Stars) -> tuple[Stars, list[str]]:
-        """The stars inside, and the cut flow: one line a cut with the stars that remain.
+        """The stars inside, and the cut flow: one line per cut with the stars that remain.
 
-        Raises
-        ------
-        InputError
-            If a label that is cut on is absent, or if no star remains.
+        Raises :class:`InputError` if a label that is cut on is absent, or if no star remains.
         """
         keep = np.ones(len(stars), bool)
         flow = [f"{counted(len(stars), 'star')} in {stars.origin or 'the table'}"]
         with located(stars.where):
-            cuts = self._cuts(stars)
+            cuts = zip(self._texts(), self._inside(stars), strict=True)
         for text, inside in cuts:
             keep &= inside
             flow.append(f"{int(keep.sum())} with {text}")
@@ -130,17 +111,23 @@ class Selection:
     def to_text(self) -> str:
         """The cuts in words, "" where there are none.
 
-        Examples
-        --------
         >>> Selection({"teff": (3200.0, math.inf)}, ("teff", "logg")).to_text()
         '3200 < teff K; all of teff, logg known'
         """
-        texts = [_range_text(name, bounds) for name, bounds in self.ranges.items()]
-        if self.complete:
-            texts.append(_complete_text(self.complete))
-        return "; ".join(texts)
+        return "; ".join(self._texts())
 
-    def _cuts(self, stars: Stars) -> list[tuple[str, NDArray[np.bool_]]]:
+    def _texts(self) -> list[str]:
+        texts = []
+        for name, (lower, upper) in self.ranges.items():
+            low = f"{lower:g} < " if math.isfinite(lower) else ""
+            high = f" < {upper:g}" if math.isfinite(upper) else ""
+            texts.append(f"{low}{name}{high} {LABELS[name].unit}")
+        if self.complete:
+            texts.append(f"all of {', '.join(self.complete)} known")
+        return texts
+
+    def _inside(self, stars: Stars) -> list[NDArray[np.bool_]]:
+        """Which stars [N] pass, for each of the cuts."""
         if not (self.ranges or self.complete):
             return []
         if stars.labels is None:
@@ -148,23 +135,11 @@ class Selection:
                 "has no labels to select by",
                 remedy="add columns such as teff and teff_err, or join a table of labels",
             )
-        cuts: list[tuple[str, NDArray[np.bool_]]] = []
+        cuts = []
         for name, (lower, upper) in self.ranges.items():
             values = stars.labels.select([name]).values[:, 0]
-            text = _range_text(name, (lower, upper))
-            cuts.append((text, (values > lower) & (values < upper)))
+            cuts.append((values > lower) & (values < upper))
         if self.complete:
-            values = stars.labels.select(self.complete).values
-            known = np.isfinite(values).sum(axis=1) == len(self.complete)
-            cuts.append((_complete_text(self.complete), known))
+            known = np.isfinite(stars.labels.select(self.complete).values)
+            cuts.append(np.asarray(known.all(axis=1)))
         return cuts
-
-
-def _range_text(name: str, bounds: tuple[float, float]) -> str:
-    low = f"{bounds[0]:g} < " if math.isfinite(bounds[0]) else ""
-    high = f" < {bounds[1]:g}" if math.isfinite(bounds[1]) else ""
-    return f"{low}{name}{high} {LABELS[name].unit}"
-
-
-def _complete_text(names: Sequence[str]) -> str:
-    return f"all of {', '.join(names)} known"

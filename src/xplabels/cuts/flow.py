@@ -12,39 +12,16 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAPER: dict[str, tuple[int, str]] = {
-    "training stars": (
-        3_845_370,
-        "as printed in section 2.3; more than APOGEE has stars, 384,537 would fit",
-    ),
-    "with [Fe/H] < -1": (19_288, "section 2.3"),
-    "with [Fe/H] > 0.5": (118, "section 2.3"),
-}
-"""What Fallows & Sanders 2024 report of their training sample."""
-
 
 @dataclass(frozen=True)
 class Cut:
-    """What one rule did.
-
-    Attributes
-    ----------
-    name, text
-        The rule.
-    applies
-        Rows it was asked of (a rule on a survey's column applies to that survey's rows); None: it
-        was not applied, because no such table was given.
-    alone
-        Rows it would remove by itself.
-    removed
-        Rows it removed of those that the rules before it had left.
-    """
+    """What one rule did."""
 
     name: str
     text: str
-    applies: int | None
-    alone: int
-    removed: int
+    applies: int | None  # rows that the rule is about; None: not applied, its table was not given
+    alone: int  # rows it would remove by itself
+    removed: int  # rows it removed of those that the rules before it had left
 
 
 @dataclass(frozen=True)
@@ -79,39 +56,33 @@ class CutFlow:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: ``before``, ``after`` and, for each cut, its numbers and what remained."""
-        remaining, told = self.before, []
+        remaining, cuts = self.before, []
         for cut in self.cuts:
             remaining -= cut.removed
-            told.append(asdict(cut) | {"remaining": remaining})
-        return {"before": self.before, "after": self.after, "cuts": told}
+            cuts.append(asdict(cut) | {"remaining": remaining})
+        return {"before": self.before, "after": self.after, "cuts": cuts}
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> CutFlow:
-        """The inverse of :meth:`to_dict`.
-
-        Raises
-        ------
-        KeyError, TypeError
-            If ``told`` is nothing that it gives.
-        """
+    def from_dict(cls, flow: Mapping[str, Any]) -> CutFlow:
+        """The inverse of :meth:`to_dict`; raises KeyError or TypeError for anything else."""
         names = [one.name for one in fields(Cut)]
-        cuts = tuple(Cut(*(one[name] for name in names)) for one in told["cuts"])
-        return cls(int(told["before"]), cuts)
+        cuts = tuple(Cut(*(cut[name] for name in names)) for cut in flow["cuts"])
+        return cls(int(flow["before"]), cuts)
 
     def to_text(self) -> str:
         """A table for the terminal."""
         width = max([len("rows given"), *(len(cut.name) for cut in self.cuts)])
         lines = [
             f"{'':{width}}  {'alone':>10} {'removed':>10} {'remaining':>10}",
-            f"{'rows given':{width}}  {'':>10} {'':>10} {self.before:>10}",
+            f"{'rows given':{width}}  {'':>21} {self.before:>10}",
         ]
-        for cut, told in zip(self.cuts, self.to_dict()["cuts"], strict=True):
-            numbers = (
-                f"{'not applied':>21} {told['remaining']:>10}"
-                if cut.applies is None
-                else f"{cut.alone:>10} {cut.removed:>10} {told['remaining']:>10}"
-            )
-            lines.append(f"{cut.name:{width}}  {numbers}  {cut.text}")
+        remaining = self.before
+        for cut in self.cuts:
+            remaining -= cut.removed
+            numbers = f"{cut.alone:>10} {cut.removed:>10}"
+            if cut.applies is None:
+                numbers = f"{'not applied':>21}"
+            lines.append(f"{cut.name:{width}}  {numbers} {remaining:>10}  {cut.text}")
         return "\n".join(lines)
 
     def figure(self) -> Figure:
@@ -144,42 +115,27 @@ class CutFlow:
         return draw()
 
 
+Result = tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
+"""Which rows [N] a rule applies to and which pass (looked at only there); None: not applied."""
+
+
 def count(
-    before: int,
-    verdicts: Sequence[tuple[str, str, NDArray[np.bool_] | None, NDArray[np.bool_] | None]],
+    before: int, results: Sequence[tuple[str, str, Result]]
 ) -> tuple[NDArray[np.bool_], CutFlow]:
-    """Apply rules one after the other.
+    """Apply rules, each with name, text and result, to N = ``before`` rows, one after the other.
 
-    Parameters
-    ----------
-    before
-        N rows.
-    verdicts
-        Name, text, which rows [N] the rule applies to (None: not applied at all) and which rows
-        pass it [N] (looked at only where it applies).
-
-    Returns
-    -------
-    keep, flow
-        Rows [N] that every rule kept, and the flow.
+    Returns the rows [N] that every rule kept, and the flow.
     """
     keep = np.ones(before, bool)
     cuts: list[Cut] = []
-    for name, text, applies, passes in verdicts:
-        if applies is None or passes is None:
+    for name, text, result in results:
+        if result is None:
             cuts.append(Cut(name, text, None, 0, 0))
             continue
+        applies, passes = result
         fails = applies & ~passes
-        removed = int((keep & fails).sum())
-        cuts.append(Cut(name, text, int(applies.sum()), int(fails.sum()), removed))
+        cuts.append(
+            Cut(name, text, int(applies.sum()), int(fails.sum()), int((keep & fails).sum()))
+        )
         keep &= ~fails
     return keep, CutFlow(before, tuple(cuts))
-
-
-def beside_the_paper(counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Counts of this selection with those of Fallows & Sanders 2024, where they have one."""
-    return [
-        {"what": what, "here": counts[what], "paper": number, "paper_note": note}
-        for what, (number, note) in PAPER.items()
-        if what in counts
-    ]

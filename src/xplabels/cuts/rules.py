@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, Labels
 from xplabels.core.stars import MEASUREMENTS, Photometry
-from xplabels.surveys import bits_of
+from xplabels.surveys import survey_of
 
+LACKS = "lacks"
 RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -36,6 +37,7 @@ RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "!=": operator.ne,
     "<": operator.lt,
     ">": operator.gt,
+    LACKS: lambda masks, bits: masks & np.int64(bits) == 0,
 }
 DEFAULT_RULES = Path(__file__).parents[1] / "data" / "selection_fs24.toml"
 
@@ -50,8 +52,8 @@ HOW = (
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A number of a survey's column against a bound."""
+class ColumnCondition:
+    """A relation between a survey's column and a bound, or a mask of bits."""
 
     survey: str
     column: str
@@ -66,21 +68,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class BitsUnset:
-    """Bits that a survey's mask must not have."""
-
-    survey: str
-    column: str
-    mask: int
-    missing_passes: bool = False
-
-    def passes(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which masks [N] (int64) pass; negative is missing."""
-        return np.where(values >= 0, values & np.int64(self.mask) == 0, self.missing_passes)
-
-
-@dataclass(frozen=True)
-class BitsSet:
+class HasValues:
     """Labels or magnitudes that must be known."""
 
     what: str
@@ -93,13 +81,10 @@ class BitsSet:
             return np.asarray(present.any(axis=1))
         if self.names == ("all",):
             return np.asarray(present.all(axis=1))
-        order = known.names if isinstance(known, Labels) else MEASUREMENTS
-        # a label that no table has is known of no star
-        columns = [
-            present[:, order.index(name)] if name in order else np.zeros(len(present), bool)
-            for name in self.names
-        ]
-        return np.asarray(np.all(columns, axis=0))
+        columns = known.names if isinstance(known, Labels) else MEASUREMENTS
+        if not {*self.names} <= {*columns}:  # a label that no table has is known for no star
+            return np.zeros(len(present), bool)
+        return np.asarray(present[:, [columns.index(name) for name in self.names]].all(axis=1))
 
 
 @dataclass(frozen=True)
@@ -108,27 +93,18 @@ class Rule:
 
     name: str
     text: str
-    condition: Comparison | BitsUnset | BitsSet
-
-    @property
-    def survey(self) -> str | None:
-        """The survey whose column it asks for, or None."""
-        return None if isinstance(self.condition, BitsSet) else self.condition.survey
+    condition: ColumnCondition | HasValues
 
 
 def parse_rule(name: str, text: str) -> Rule:
     """A rule from its name and expression (see the module's text).
 
-    Raises
-    ------
-    InputError
-        If the expression is of no known form, or names an unknown bit, label or magnitude.
+    Raises :class:`InputError` if the expression is of no known form, or names an unknown bit,
+    label or magnitude.
 
-    Examples
-    --------
     >>> parse_rule("ruwe", "gaia.ruwe <= 1.4").condition
-    Comparison(survey='gaia', column='ruwe', relation='<=', bound=1.4, missing_passes=False)
-    >>> parse_rule("star", "apogee.starflag lacks LOW_SNR, 16").condition.mask == 2**4 + 2**16
+    ColumnCondition(survey='gaia', column='ruwe', relation='<=', bound=1.4, missing_passes=False)
+    >>> parse_rule("star", "apogee.starflag lacks LOW_SNR, 16").condition.bound == 2**4 + 2**16
     True
     """
     where = f"rule {name!r}"
@@ -139,6 +115,7 @@ def parse_rule(name: str, text: str) -> Rule:
     words = " ".join(text.split())
     body = words.removesuffix(" or missing")
     missing = body != words
+    condition: ColumnCondition | HasValues
     if match := _COMPARISON.fullmatch(body):
         survey, column, relation, number = match.groups()
         try:
@@ -147,38 +124,31 @@ def parse_rule(name: str, text: str) -> Rule:
             raise InputError(f"{number!r} is no number", where=where, remedy=HOW) from None
         if not np.isfinite(bound):
             raise InputError(f"the bound {number} is not finite", where=where, remedy=HOW)
-        return Rule(name, words, Comparison(survey, column.lower(), relation, bound, missing))
-    if match := _LACKS.fullmatch(body):
-        survey, column, bits = match[1], match[2].lower(), _listed(match[3])
-        mask = sum({_bit(survey, column, bit, where) for bit in bits})
-        return Rule(name, words, BitsUnset(survey, column, mask, missing))
-    if (match := _HAS.fullmatch(body)) and not missing:
-        return Rule(
-            name, words, BitsSet(match[1], _known_names(match[1], _listed(match[2]), where))
-        )
-    raise InputError(f"{text!r} is no rule", where=where, remedy=HOW)
-
-
-def _listed(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
-
-
-def _known_names(what: str, names: list[str], where: str) -> tuple[str, ...]:
-    if names in (["all"], ["any"]):
-        return tuple(names)
-    known: Sequence[str] = tuple(LABELS) if what == "labels" else MEASUREMENTS
-    for name in names:
-        if name not in known:
+        condition = ColumnCondition(survey, column.lower(), relation, bound, missing)
+    elif match := _LACKS.fullmatch(body):
+        survey, column = match[1], match[2].lower()
+        mask = sum({_bit(survey, column, bit.strip(), where) for bit in match[3].split(",")})
+        condition = ColumnCondition(survey, column, LACKS, mask, missing)
+    elif (match := _HAS.fullmatch(body)) and not missing:
+        names = tuple(word.strip() for word in match[2].split(","))
+        known = tuple(LABELS) if match[1] == "labels" else MEASUREMENTS
+        strange = [name for name in names if name not in known]
+        if strange and names not in (("all",), ("any",)):
             raise InputError(
-                f"{what} have no {name!r}", where=where, remedy=f"choose among {', '.join(known)}"
+                f"{match[1]} have no {strange[0]!r}",
+                where=where,
+                remedy=f"choose among {', '.join(known)}",
             )
-    return tuple(names)
+        condition = HasValues(match[1], names)
+    else:
+        raise InputError(f"{text!r} is no rule", where=where, remedy=HOW)
+    return Rule(name, words, condition)
 
 
 def _bit(survey: str, column: str, bit: str, where: str) -> int:
     if bit.isdecimal() and int(bit) < 63:
         return 1 << int(bit)
-    names = bits_of(survey, column)
+    names = survey_of(survey).masks.get(column)
     if names is not None and bit in names.__members__:
         return int(names[bit].value)
     known = f"a bit's number, or {', '.join(names.__members__)}" if names else "a bit's number"
@@ -199,12 +169,6 @@ def load_rules(
         ``NAME=EXPRESSION``: takes the place of the rule of that name, or comes last.
     without
         Names of rules to leave out.
-
-    Raises
-    ------
-    InputError
-        For an unreadable file, an unknown key, a rule that cannot be parsed, or a name in
-        ``without`` that no rule has.
     """
     source = DEFAULT_RULES if path is None else Path(path)
     texts = dict(_read_toml(source))

@@ -8,76 +8,78 @@ without a spectrum, or in the table.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import __version__
+from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE
-from xplabels.core.stars import MEASUREMENTS, Stars
-from xplabels.cuts.accounts import Book, Known
-from xplabels.cuts.applying import apply_cuts, without_repeats
-from xplabels.cuts.flow import Cut, CutFlow, beside_the_paper
-from xplabels.cuts.rules import load_rules
-from xplabels.cuts.tables import Request, gathered, read_spectra, read_tables
+from xplabels.core.lookup import Lookup
+from xplabels.core.stacking import concatenate
+from xplabels.core.stars import (
+    MEASUREMENTS,
+    CoefficientSpectra,
+    Photometry,
+    Stars,
+    check_unique,
+    with_widths,
+)
+from xplabels.cuts.flow import Cut, CutFlow, Result, count
+from xplabels.cuts.rules import LACKS, HasValues, Rule, load_rules
 from xplabels.io.atomic import check_output, whole_file
-from xplabels.surveys.merging import Keyed, merged_labels, merged_photometry
-from xplabels.surveys.offsets import Labelled, Offset, fit_offsets, subtract
+from xplabels.surveys import PHOTOMETRIC, SURVEYS, read_survey
+from xplabels.surveys.merging import merged_labels, merged_photometry, stack
+from xplabels.surveys.offsets import Offset, fit_offsets, subtract
 from xplabels.surveys.table import SurveyTable
 
-STARS = "stars"
-"""The name under which the report calls rows that come from the files of spectra."""
+if TYPE_CHECKING:
+    from xplabels.io import BadRows
+
+logger = logging.getLogger(__name__)
+
 REPORT_FORMAT = 1
+PAPER: dict[str, tuple[int, str]] = {
+    "training stars": (
+        3_845_370,
+        "as printed in section 2.3; more than APOGEE has stars, 384,537 would fit",
+    ),
+    "with [Fe/H] < -1": (19_288, "section 2.3"),
+    "with [Fe/H] > 0.5": (118, "section 2.3"),
+}
+"""What Fallows & Sanders 2024 report of their training sample."""
 
 
 @dataclass(frozen=True)
-class Selected:
-    """What a selection did.
+class SelectOptions:
+    """What to select from, and how."""
 
-    Attributes
-    ----------
-    flow
-        Rows before, cuts, rows after (the stars written).
-    offsets
-        Between surveys, subtracted.
-    report
-        All of it, for JSON.
-    """
-
-    flow: CutFlow
-    offsets: tuple[Offset, ...]
-    report: dict[str, Any]
-
-    def to_lines(self) -> list[str]:
-        """What a user should see of it, for the terminal."""
-        lines = [self.flow.to_text(), ""]
-        lines.extend(offset.to_text() for offset in self.offsets)
-        spectra = {k: v for k, v in self.report["spectra"].items() if k != "files"}
-        lines.append("spectra: " + ", ".join(f"{count} {what}" for what, count in spectra.items()))
-        for row in self.report["beside_the_paper"]:
-            lines.append(
-                f"{row['what']}: {row['here']:,}; in the paper {row['paper']:,} "
-                f"({row['paper_note']})"
-            )
-        lines.extend(note for table in self.report["tables"] for note in table["notes"])
-        return lines
+    spectra: tuple[Path, ...]  # files of XP spectra
+    tables: tuple[tuple[str, Path], ...] = ()
+    """Survey and file; a survey may have several files. Names that are no
+    :data:`~xplabels.surveys.SURVEYS` are tables of labels of the user's own. The order of those
+    with labels is their precedence."""
+    neighbours: Mapping[str, Path] = field(default_factory=dict)
+    """Survey -> table that relates its identifiers to Gaia's."""
+    rules: tuple[Rule, ...] = ()  # in the order in which they are applied
+    labels: tuple[str, ...] | None = None  # those to keep; None: all
+    offsets: bool = True  # whether to put several surveys on one scale
+    bad_rows: BadRows = "error"
 
 
 def select_stars(
-    request: Request, output: Path, *, overwrite: bool = False, command: str = ""
-) -> Selected:
-    """Write the selected stars as a star table, and the cut flow as JSON and figure beside it.
+    options: SelectOptions, output: Path, *, overwrite: bool = False, command: str = ""
+) -> dict[str, Any]:
+    """Write the selected stars as a star table, and the cut flow as JSON and figure next to it.
 
-    Raises
-    ------
-    InputError
-        If an output exists, a table or file is wrong, a rule asks for what is not there, or no
-        star is left.
+    Returns what the JSON holds; its main points are logged. Raises :class:`InputError` if an
+    output exists, a table or file is wrong, a rule asks for what is not there, or no star is left.
     """
     if output.suffix.lower() != ".parquet":
         raise InputError("a star table is Parquet", where=output, remedy="end its name in .parquet")
@@ -86,185 +88,323 @@ def select_stars(
         check_output(path, overwrite)
     from xplabels.io import write_star_blocks
 
-    labelled, keyed = read_tables(request)
-    work = _FromLabels(request, labelled, keyed) if labelled else _FromSpectra(request, keyed)
+    selection = _Selection(options)
     with whole_file(numbers, overwrite) as json_file, whole_file(picture, overwrite) as png_file:
         # the first block may lack what later ones have: nine columns of nulls cost nothing
-        write_star_blocks(gathered(work.blocks()), output, overwrite, MEASUREMENTS)
-        selected = Selected(
-            work.flow, tuple(work.offsets), _report(request, work, labelled, keyed, command)
-        )
-        json_file.write_text(json.dumps(selected.report, indent=2, allow_nan=False) + "\n")
-        selected.flow.figure().savefig(png_file, format="png", dpi=150)
-    return selected
+        write_star_blocks(_gathered(selection.blocks()), output, overwrite, MEASUREMENTS)
+        report = selection.report(command)
+        json_file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        selection.flow.figure().savefig(png_file, format="png", dpi=150)
+    logger.info("%s\n", selection.flow.to_text())
+    for offset in selection.offsets:
+        logger.info("%s", offset.to_text())
+    logger.info("spectra: %s", ", ".join(f"{n} {what}" for what, n in selection.spectra.items()))
+    for row in report["beside_the_paper"]:
+        logger.info(
+            "%s: %s; in the paper %s (%s)",
+            row["what"], f"{row['here']:,}", f"{row['paper']:,}", row["paper_note"],
+        )  # fmt: skip
+    for table in report["tables"]:
+        for note in table["notes"]:
+            logger.info("%s", note)
+    return report
 
 
-class _FromLabels:
-    """The selection where tables of labels say which rows there are."""
+def read_tables(options: SelectOptions) -> tuple[list[SurveyTable], dict[str, SurveyTable]]:
+    """Tables of labels, in their order of precedence, and tables of photometry by survey."""
+    asked, masks = _asked_for(options)
+    for name in options.neighbours:
+        if name not in dict(options.tables):
+            raise InputError(f"neighbours of {name!r}, of which no table is given")
 
-    def __init__(
-        self, request: Request, tables: Sequence[SurveyTable], keyed: Mapping[str, Keyed]
-    ) -> None:
-        self._request, self._tables, self._keyed = request, tables, keyed
-        keep, flow = apply_cuts(tables, keyed, request.rules)
-        keep, repeats = without_repeats(tables, keep)
-        kept, start = [], 0
-        for table in tables:
-            rows = np.flatnonzero(keep[start : start + len(table)])
-            start += len(table)
-            if table.labels is not None:
-                kept.append(Labelled(table.survey, table.source_id[rows], table.labels[rows]))
-        self.offsets: list[Offset] = fit_offsets(kept) if request.offsets else []
-        self.source_id, self.labels, self.taken = merged_labels(
-            [subtract(table, self.offsets) for table in kept]
-        )
-        flow = flow.followed_by(repeats)
-        if len(tables) > 1:
-            merged = int(keep.sum()) - len(self.source_id)
-            text = "rows of several surveys for one star become one"
-            flow = flow.followed_by(Cut("merged", text, int(keep.sum()), merged, merged))
-        self.flow = flow
-        self.spectra: dict[str, int] = {}
-        self.known = Known()
+    def read(photometric: bool) -> Iterator[SurveyTable]:
+        for name, path in options.tables:
+            if (name in PHOTOMETRIC) == photometric:
+                yield read_survey(
+                    name, path, asked.get(name, ()), options.neighbours.get(name),
+                    masks.get(name, ()),
+                )  # fmt: skip
 
-    def blocks(self) -> Iterator[Stars]:
-        """The stars with their spectra; complete once exhausted."""
-        every = np.unique(np.concatenate([table.source_id for table in self._tables]))
-        book = Book()
-        notes = tuple(note for table in self._tables for note in table.notes)
-        notes += tuple(note for keyed in self._keyed.values() for note in keyed.table.notes)
-        notes += tuple(offset.to_text() for offset in self.offsets)
-        for block in read_spectra(self._request):
-            usable = (block.flags & np.uint32(UNUSABLE)) == 0
-            book.add(block.source_id, usable)
-            rows = np.flatnonzero(usable & np.isin(block.source_id, self.source_id))
-            if not len(rows):
-                continue
-            stars = block[rows]
-            found = np.searchsorted(self.source_id, stars.source_id)
-            light = merged_photometry(stars.source_id, self._keyed, stars.photometry)
-            self.known.add(light, self.labels[found])
-            yield replace(
-                stars,
-                labels=self.labels[found],
-                photometry=light,
-                notes=(*stars.notes, *notes),
-                origin=", ".join(f"{t.survey}: {t.where}" for t in self._tables),
+    labelled: dict[str, list[SurveyTable]] = {}
+    light: dict[str, list[SurveyTable]] = {}
+    for table in read(photometric=False):
+        labelled.setdefault(table.survey, []).append(_with_labels(table, options.labels))
+    wanted = [table.source_id for tables in labelled.values() for table in tables]
+    for table in read(photometric=True):
+        real = table.source_id > 0
+        # bulk files of gaia_source are many and large: only what may be needed stays
+        if wanted:
+            real &= np.isin(table.source_id, np.concatenate(wanted))
+        light.setdefault(table.survey, []).append(table.take(np.flatnonzero(real)))
+    return (
+        [stack(tables) for tables in labelled.values()],
+        {name: stack(tables) for name, tables in light.items()},
+    )
+
+
+def _asked_for(options: SelectOptions) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Columns that rules ask for, and those of them that are bit masks, by survey."""
+    columns: dict[str, set[str]] = {}
+    masks: dict[str, set[str]] = {}
+    for rule in options.rules:
+        if isinstance(rule.condition, HasValues):
+            continue
+        survey = rule.condition.survey
+        if survey not in SURVEYS and survey not in dict(options.tables):
+            raise InputError(
+                f"asks for {survey!r}, of which no table is given",
+                where=f"rule {rule.name!r}",
+                remedy=f"give --table {survey}=FILE, or one of {', '.join(SURVEYS)}",
             )
-        self._account(book, every)
+        columns.setdefault(survey, set()).add(rule.condition.column)
+        if rule.condition.relation == LACKS:
+            masks.setdefault(survey, set()).add(rule.condition.column)
+    return columns, masks
 
-    def _account(self, book: Book, every: NDArray[np.int64]) -> None:
-        ids, usable = book.all()
-        good = ids[usable]
-        with_spectrum = np.isin(self.source_id, good)
-        rows = np.concatenate([table.source_id for table in self._tables])
-        cut = Cut(
-            "spectrum",
-            "a BP and an RP spectrum in the files given",
-            int((rows > 0).sum()),
-            int(((rows > 0) & ~np.isin(rows, good)).sum()),
-            int((~with_spectrum).sum()),
+
+def _with_labels(table: SurveyTable, names: tuple[str, ...] | None) -> SurveyTable:
+    """Only the labels wanted, as far as the survey has them."""
+    if names is None or table.labels is None:
+        return table
+    here = [name for name in names if name in table.labels.names]
+    if not here:
+        raise InputError(
+            f"has none of the labels {', '.join(names)}",
+            where=table.where,
+            remedy=f"it has {', '.join(table.labels.names)}",
         )
-        self.flow = self.flow.followed_by(cut)
-        written = int(with_spectrum.sum())
-        self.spectra = {
-            "given": len(ids),
-            "without BP or RP, or damaged": int((~usable).sum()),
-            "in the table": written,
-            "of rows that were cut": int(np.isin(good, every).sum()) - written,
-            "of no row": int((~np.isin(good, every)).sum()),
-        }
-        _check_any(self.flow)
+    return replace(table, labels=table.labels.select(here))
 
 
-class _FromSpectra:
-    """The selection where the files of spectra say which rows there are."""
+def apply_cuts(
+    tables: Sequence[SurveyTable],
+    light: Mapping[str, SurveyTable],
+    rules: Sequence[Rule],
+    own: Photometry | None = None,
+) -> tuple[NDArray[np.bool_], CutFlow]:
+    """Which rows [N] of ``tables``, one after the other, every rule keeps, and the flow.
 
-    def __init__(self, request: Request, keyed: Mapping[str, Keyed]) -> None:
-        self._request, self._keyed = request, keyed
+    The first cut is of rows without a Gaia source. Rules look up tables of photometry (``light``)
+    by source_id; ``own`` is photometry [N] of the rows themselves.
+    """
+    source_id = np.concatenate([table.source_id for table in tables])
+    results: list[tuple[str, str, Result]] = [
+        ("source", "the row has a Gaia source_id", (np.ones(len(source_id), bool), source_id > 0))
+    ]
+    for rule in rules:
+        results.append((rule.name, rule.text, _result(rule, tables, light, source_id, own)))
+    return count(len(source_id), results)
+
+
+def _result(
+    rule: Rule,
+    tables: Sequence[SurveyTable],
+    light: Mapping[str, SurveyTable],
+    source_id: NDArray[np.int64],
+    own: Photometry | None,
+) -> Result:
+    condition = rule.condition
+    if isinstance(condition, HasValues) and condition.what == "photometry":
+        if not light and own is None:
+            return None
+        return source_id > 0, condition.passes(merged_photometry(source_id, light, own))
+    if not isinstance(condition, HasValues) and condition.survey in light:
+        values = light[condition.survey].column(condition.column, source_id)
+        return source_id > 0, condition.passes(values)
+    applies, passes = [], []
+    for table in tables:
+        one = None
+        if isinstance(condition, HasValues):
+            if table.labels is not None:
+                one = condition.passes(table.labels)
+        elif table.survey == condition.survey:
+            one = condition.passes(table.columns[condition.column])
+        applies.append(np.full(len(table), one is not None))
+        passes.append(np.ones(len(table), bool) if one is None else one)
+    together = np.concatenate(applies)
+    return (together, np.concatenate(passes)) if together.any() else None
+
+
+class _Selection:
+    """A selection under way: rows kept so far, what became of the others, spectra seen."""
+
+    def __init__(self, options: SelectOptions) -> None:
+        self.options = options
+        self.tables, self.light = read_tables(options)
         self.flow = CutFlow(0, ())
         self.offsets: list[Offset] = []
-        self.taken: dict[str, dict[str, int]] = {}
+        self.labels_from: dict[str, dict[str, int]] = {}
         self.spectra: dict[str, int] = {}
-        self.known = Known()
+        self.known: dict[str, int] = {}
+        self.metallicity = {"with [Fe/H] < -1": 0, "with [Fe/H] > 0.5": 0}
+        surveys = (*self.tables, *self.light.values())
+        self._notes = tuple(note for table in surveys for note in table.notes)
+        if self.tables:
+            self._select_rows()
+
+    def _select_rows(self) -> None:
+        """Of the rows of the tables of labels: one per star, on one scale."""
+        keep, flow = apply_cuts(self.tables, self.light, self.options.rules)
+        start = alone = applies = repeats = 0
+        kept = []
+        for table in self.tables:
+            mine = keep[start : start + len(table)]
+            start += len(table)
+            quality = np.full(len(table), np.nan) if table.quality is None else table.quality
+            kept.append(table.take(best_rows(table.source_id, quality, mine)))
+            real = table.source_id[table.source_id > 0]
+            applies += len(real)
+            alone += len(real) - len(np.unique(real))
+            repeats += int(mine.sum()) - len(kept[-1])
+        text = "one row a star and survey: that of highest S/N (the first of equals)"
+        flow = flow.followed_by(Cut("repeats", text, applies, alone, repeats))
+        self.offsets = fit_offsets(kept) if self.options.offsets else []
+        self._notes += tuple(offset.to_text() for offset in self.offsets)
+        self._source_id, self._labels, self.labels_from = merged_labels(
+            [subtract(table, self.offsets) for table in kept]
+        )
+        self._lookup = Lookup(self._source_id)
+        if len(kept) > 1:
+            rows = sum(map(len, kept))
+            merged = rows - len(self._source_id)
+            text = "rows of several surveys for one star become one"
+            flow = flow.followed_by(Cut("merged", text, rows, merged, merged))
+        self.flow = flow
 
     def blocks(self) -> Iterator[Stars]:
-        """The stars that the rules keep; complete once exhausted."""
-        book, flow = Book(), None
-        notes = tuple(note for keyed in self._keyed.values() for note in keyed.table.notes)
-        for block in read_spectra(self._request):
-            usable = (block.flags & np.uint32(UNUSABLE)) == 0
-            book.add(block.source_id, usable)
-            labels = block.labels
-            if labels is not None and self._request.labels is not None:
-                labels = labels.select(self._request.labels)
-            table = SurveyTable(STARS, str(block.where), block.source_id, labels=labels)
-            keep, here = apply_cuts([table], self._keyed, self._request.rules, block.photometry)
-            if labels is not None:
-                removed = int((keep & ~usable).sum())
-                text = "a BP and an RP spectrum, undamaged"
-                alone = int((~usable).sum())
-                here = here.followed_by(Cut("spectrum", text, len(keep), alone, removed))
-                keep &= usable
-            flow = here if flow is None else flow + here
-            stars = block.with_labels(labels)[np.flatnonzero(keep)]
-            if len(stars):
-                light = merged_photometry(stars.source_id, self._keyed, stars.photometry)
-                self.known.add(light, stars.labels)
-                yield replace(stars, photometry=light, notes=(*stars.notes, *notes))
-        ids, usable = book.all()
-        self.flow = CutFlow(0, ()) if flow is None else flow
-        self.spectra = {
-            "given": len(ids),
-            "without BP or RP, or damaged": int((~usable).sum()),
-            "in the table": self.flow.after,
-        }
-        _check_any(self.flow)
+        """The selected stars with their spectra; afterwards the counts are complete."""
+        ids, usable = [], []
+        for block in _read_spectra(self.options):
+            good = (block.flags & np.uint32(UNUSABLE)) == 0
+            ids.append(block.source_id)
+            usable.append(good)
+            stars = self._of_tables(block, good) if self.tables else self._of_block(block, good)
+            if not len(stars):
+                continue
+            light = merged_photometry(stars.source_id, self.light, stars.photometry)
+            stars = replace(stars, photometry=light, notes=(*stars.notes, *self._notes))
+            self._count_known(stars)
+            yield stars
+        self._account(np.concatenate(ids), np.concatenate(usable))
 
-
-def _check_any(flow: CutFlow) -> None:
-    if flow.after == 0:
-        steps = "; ".join(f"{c.name} removed {c.removed}" for c in flow.cuts if c.removed)
-        raise InputError(
-            f"no star is left of {flow.before} rows: {steps}",
-            remedy="leave a rule out (--without NAME), or check that the tables belong together",
+    def _of_tables(self, block: Stars, good: NDArray[np.bool_]) -> Stars:
+        """The spectra of selected rows."""
+        stars, rows = self._lookup.find(block.source_id)
+        some = good[stars]
+        return replace(
+            block[stars[some]],
+            labels=self._labels[rows[some]],
+            origin=", ".join(f"{table.survey}: {table.where}" for table in self.tables),
         )
 
+    def _of_block(self, block: Stars, good: NDArray[np.bool_]) -> Stars:
+        """The spectra that the rules keep, where these are the rows."""
+        labels = block.labels
+        if labels is not None and self.options.labels is not None:
+            labels = labels.select(self.options.labels)
+        table = SurveyTable("stars", str(block.where), block.source_id, labels=labels)
+        keep, flow = apply_cuts([table], self.light, self.options.rules, block.photometry)
+        if labels is not None:
+            text, alone = "a BP and an RP spectrum, undamaged", int((~good).sum())
+            removed = int((keep & ~good).sum())
+            flow = flow.followed_by(Cut("spectrum", text, len(keep), alone, removed))
+            keep &= good
+        self.flow = self.flow + flow if self.flow.cuts else flow
+        return block.with_labels(labels)[np.flatnonzero(keep)]
 
-def _report(
-    request: Request,
-    work: _FromLabels | _FromSpectra,
-    tables: Sequence[SurveyTable],
-    keyed: Mapping[str, Keyed],
-    command: str,
-) -> dict[str, Any]:
-    """Everything about the selection, for JSON."""
-    surveys = [*tables, *(one.table for one in keyed.values())]
-    flow = work.flow
-    counts: dict[str, int] = {}
-    if [table.survey for table in tables] == ["apogee"] and request.rules == load_rules():
-        counts = {"training stars": flow.after} | work.known.metallicity
-    return {
-        "format": REPORT_FORMAT,
-        "version": __version__,
-        "command": command,
-        "spectra": {"files": [str(path) for path in request.spectra]} | work.spectra,
-        "tables": [
-            {"survey": t.survey, "file": t.where, "rows": len(t), "notes": list(t.notes)}
-            for t in surveys
-        ],
-        "rules": {rule.name: rule.text for rule in request.rules},
-        "flow": flow.to_dict(),
-        "known": work.known.counts,
-        "labels_from": work.taken,
-        "offsets": [_without_nan(asdict(offset)) for offset in work.offsets],
-        "beside_the_paper": beside_the_paper(counts),
-    }
+    def _count_known(self, stars: Stars) -> None:
+        columns = {name: stars.photometry.column(name)[0] for name in MEASUREMENTS}
+        if stars.labels is not None:
+            columns |= dict(zip(stars.labels.names, stars.labels.values.T, strict=True))
+        for name, values in columns.items():
+            self.known[name] = self.known.get(name, 0) + int(np.isfinite(values).sum())
+        fe_h = columns.get("fe_h", np.empty(0))
+        self.metallicity["with [Fe/H] < -1"] += int((fe_h < -1).sum())
+        self.metallicity["with [Fe/H] > 0.5"] += int((fe_h > 0.5).sum())
+
+    def _account(self, ids: NDArray[np.int64], usable: NDArray[np.bool_]) -> None:
+        """What became of the spectra, and of rows that have none."""
+        check_unique(ids, "files of spectra")
+        self.spectra = {"given": len(ids), "without BP or RP, or damaged": int((~usable).sum())}
+        if self.tables:
+            rows = np.concatenate([table.source_id for table in self.tables])
+            good = ids[usable]
+            cut = Cut(
+                "spectrum",
+                "a BP and an RP spectrum in the files given",
+                int((rows > 0).sum()),
+                int(((rows > 0) & ~np.isin(rows, good)).sum()),
+                int((~np.isin(self._source_id, good)).sum()),
+            )
+            self.flow = self.flow.followed_by(cut)
+            asked_for = int(np.isin(good, rows).sum())
+            self.spectra |= {
+                "in the table": self.flow.after,
+                "of rows that were cut": asked_for - self.flow.after,
+                "of no row": len(good) - asked_for,
+            }
+        else:
+            self.spectra["in the table"] = self.flow.after
+        if self.flow.after == 0:
+            steps = "; ".join(f"{c.name} removed {c.removed}" for c in self.flow.cuts if c.removed)
+            raise InputError(
+                f"no star is left of {self.flow.before} rows: {steps}",
+                remedy="leave a rule out (--without NAME), or check that the tables belong "
+                "together",
+            )
+
+    def report(self, command: str) -> dict[str, Any]:
+        """Everything about the selection, for JSON."""
+        counts: dict[str, int] = {}
+        if [t.survey for t in self.tables] == ["apogee"] and self.options.rules == load_rules():
+            counts = {"training stars": self.flow.after} | self.metallicity
+        return {
+            "format": REPORT_FORMAT,
+            "version": __version__,
+            "command": command,
+            "spectra": {"files": [str(path) for path in self.options.spectra]} | self.spectra,
+            "tables": [
+                {"survey": t.survey, "file": t.where, "rows": len(t), "notes": list(t.notes)}
+                for t in (*self.tables, *self.light.values())
+            ],
+            "rules": {rule.name: rule.text for rule in self.options.rules},
+            "flow": self.flow.to_dict(),
+            "known": self.known,
+            "labels_from": self.labels_from,
+            # JSON has no NaN: null
+            "offsets": [
+                {key: None if value != value else value for key, value in asdict(offset).items()}
+                for offset in self.offsets
+            ],
+            "beside_the_paper": [
+                {"what": what, "here": here, "paper": PAPER[what][0], "paper_note": PAPER[what][1]}
+                for what, here in counts.items()
+            ],
+        }
 
 
-def _without_nan(told: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null."""
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value
-        for key, value in told.items()
-    }
+def _read_spectra(options: SelectOptions) -> Iterator[Stars]:
+    """Blocks of all files, a band that a block lacks as wide as elsewhere."""
+    from xplabels.io import read_blocks
+
+    widths = (0, 0)
+    for blocks in [read_blocks(path, options.bad_rows) for path in options.spectra]:
+        for block in blocks:
+            if isinstance(block.spectra, CoefficientSpectra):
+                here = block.spectra.widths
+                widths = (widths[0] or here[0], widths[1] or here[1])
+            yield with_widths(block, widths)
+
+
+def _gathered(blocks: Iterator[Stars]) -> Iterator[Stars]:
+    """Blocks stacked until they are worth a row group."""
+    from xplabels.io.parquet import ROW_GROUP
+
+    waiting: list[Stars] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= ROW_GROUP:
+            yield concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield concatenate(waiting)

@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.io.atomic import check_output, whole_file
 from xplabels.io.plain import read_columns
-from xplabels.sky.crossmatch import Moving, lsdb_algorithm
+from xplabels.sky.crossmatch import ADDED, crossmatch
 from xplabels.surveys import SURVEYS
-from xplabels.surveys.matching import MatchFlag, shared, told
+from xplabels.surveys.matching import MatchFlag, describe_matches, shared
 
-REFERENCE_EPOCH = 2016.0
-"""Of Gaia DR3 positions, Julian year, where a table has no column ``ref_epoch``."""
 EPOCHS = {
     # AllWISE's motion fits refer to MJD 55400 (Explanatory Supplement, II.1.a)
     "allwise": 2010.5589,
@@ -36,37 +34,25 @@ EPOCHS = {
     "twomass": 1999.1,
 }
 """Mean epoch of a catalogue's positions, Julian year."""
-LEFT = ("source_id", "ra", "dec", "pmra", "pmdec", "ref_epoch")
-REMEDY = "pip install xplabels[lsdb]"
-
-Catalogue = Any
-"""An LSDB catalogue."""
-Frame = Any
-"""A pandas data frame."""
+PLACE = ("source_id", "ra", "dec")
+MOTION = ("pmra", "pmdec", "ref_epoch")
 
 
 @dataclass(frozen=True)
 class SkyMatches:
-    """Stars with a counterpart, in ascending order of source_id.
-
-    Attributes
-    ----------
-    columns
-        ``source_id``, the catalogue's columns, ``match_separation`` (arcsec, at the catalogue's
-        epoch), ``match_count`` (candidates within the radius) and ``match_flags``
-        (:class:`~xplabels.surveys.matching.MatchFlag`).
-    stars
-        How many stars there were.
-    """
+    """Stars with a counterpart, in ascending order of source_id."""
 
     columns: Mapping[str, NDArray[Any]]
-    stars: int
+    """``source_id``, the catalogue's columns, ``match_separation`` (arcsec, at the catalogue's
+    epoch), ``match_count`` (candidates within the radius) and ``match_flags``
+    (:class:`~xplabels.surveys.matching.MatchFlag`)."""
+    stars: int  # how many there were
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Counts, for the terminal."""
         matches = len(self.columns["source_id"])
         return (
-            f"{told(matches, self.columns['match_flags'])}; "
+            f"{describe_matches(matches, self.columns['match_flags'])}; "
             f"{self.stars - matches} of {self.stars} stars have no counterpart"
         )
 
@@ -108,7 +94,7 @@ def match_on_sky(
     ------
     InputError
         If LSDB is not installed, a catalogue cannot be read, lacks columns or a margin, the
-        margin is narrower than the radius, or a source_id stands in several rows.
+        margin is narrower than the radius, or a source_id has several rows.
     """
     if not (np.isfinite(radius) and radius > 0):
         raise InputError(f"the radius {radius:g} arcsec is not positive")
@@ -116,11 +102,10 @@ def match_on_sky(
         if survey not in EPOCHS:
             raise InputError(f"no epoch is known of {survey!r}", remedy="give --epoch YEAR")
         epoch = EPOCHS[survey]
-    with _quiet():
-        lsdb = _lsdb()
-    with _quiet(), _workers(workers):
-        left, count = _stars(lsdb, stars)
-        right = _catalogue(lsdb, catalogue, margin, survey, more_columns)
+    # LSDB warns its own users of slow performance and of stars without margins
+    with warnings.catch_warnings(action="ignore"), _workers(workers):
+        left, count = _stars(stars)
+        right = _catalogue(catalogue, margin, survey, more_columns)
         threshold = right.margin.hc_structure.catalog_info.margin_threshold
         if threshold < radius:
             raise InputError(
@@ -128,30 +113,27 @@ def match_on_sky(
                 where=catalogue,
                 remedy="give a smaller radius, or a wider margin with --margin",
             )
-        algorithm = lsdb_algorithm(Moving(radius, epoch, REFERENCE_EPOCH))
         joined = left.crossmatch(
-            right, algorithm=algorithm, suffixes=("_star", ""), suffix_method="all_columns"
+            right,
+            algorithm=crossmatch(radius, epoch),
+            suffixes=("_star", ""),
+            suffix_method="all_columns",
         )
-        return _gathered(joined.compute(progress_bar=False), count, stars)
-
-
-def write_matches(matches: SkyMatches, path: Path, overwrite: bool = False) -> None:
-    """Write the matches as Parquet, to be read as a table of the survey (``--table``).
-
-    Raises
-    ------
-    InputError
-        If ``path`` exists and ``overwrite`` is false, is not named ``.parquet``, or cannot be
-        written.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    check_matches(path, overwrite)
-    with whole_file(path, overwrite) as temporary:
-        pq.write_table(
-            pa.table(dict(matches.columns)), temporary, compression="zstd", compression_level=3
+        frame = joined.compute(progress_bar=False).sort_values("source_id_star", kind="stable")
+    if frame["source_id_star"].duplicated().any():
+        raise InputError(
+            "a source_id stands in several rows", where=stars, remedy="keep one row a star"
         )
+    columns = {"source_id": frame["source_id_star"].to_numpy(np.int64)}
+    for name in frame.columns:
+        if not name.endswith("_star") and name not in ADDED:
+            columns[name.lower()] = frame[name].to_numpy()
+    columns |= {name: frame[name].to_numpy(kind) for name, kind in ADDED.items()}
+    info = right.hc_structure.catalog_info
+    place = frame[[info.ra_column, info.dec_column]].to_numpy(np.float64)
+    same = shared(np.ascontiguousarray(place).view(np.complex128)[:, 0])
+    flags = columns["match_flags"] | np.where(same, MatchFlag.SHARED, 0)
+    return SkyMatches(columns | {"match_flags": flags.astype(np.uint8)}, count)
 
 
 def check_matches(path: Path, overwrite: bool = False) -> None:
@@ -161,56 +143,54 @@ def check_matches(path: Path, overwrite: bool = False) -> None:
     check_output(path, overwrite)
 
 
-def _lsdb() -> Any:
-    try:
-        import lsdb
-    except ImportError:
-        raise InputError("matching on the sky needs LSDB", remedy=REMEDY) from None
-    return lsdb
+def write_matches(matches: SkyMatches, path: Path, overwrite: bool = False) -> None:
+    """Write the matches as Parquet, to be read as a table of the survey (``--table``)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without LSDB's advice to its own users (on performance, on margins of the stars)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    check_matches(path, overwrite)
+    with whole_file(path, overwrite) as temporary:
+        table = pa.table(dict(matches.columns))
+        pq.write_table(table, temporary, compression="zstd", compression_level=3)
 
 
 @contextlib.contextmanager
 def _workers(number: int) -> Iterator[None]:
     """One process, or a Dask cluster of some on this machine."""
-    import dask
-
+    try:
+        import dask
+        import lsdb  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "matching on the sky needs LSDB", remedy="pip install xplabels[lsdb]"
+        ) from None
     if number == 1:
         with dask.config.set(scheduler="synchronous"):
             yield
         return
-    from dask.distributed import Client, LocalCluster
+    from dask.distributed import Client
 
-    with (
-        LocalCluster(
-            n_workers=number,
-            threads_per_worker=1,
-            dashboard_address=None,
-            memory_limit=None,
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster),
+    with Client(
+        n_workers=number,
+        threads_per_worker=1,
+        dashboard_address=None,
+        memory_limit=None,
+        silence_logs=logging.ERROR,
     ):
         yield
 
 
-def _stars(lsdb: Any, path: str | Path) -> tuple[Catalogue, int]:
-    """The stars, and how many they are."""
-    if _is_hats(path):
-        left = _open(lsdb, path, columns="all")
-        _check_columns(left, ("source_id", "ra", "dec"), path)
-        return left[[name for name in LEFT if name in left.columns]], len(left)
+def _stars(path: str | Path) -> tuple[Any, int]:
+    """The stars as an LSDB catalogue, and how many they are."""
+    import lsdb
     import pandas as pd
 
-    columns = read_columns(path, LEFT, {"source_id": 0})
-    for name in ("source_id", "ra", "dec"):
+    if "://" in str(path) or Path(path).is_dir():
+        left = _open(path)
+        _check_columns(left, PLACE, path)
+        return left[[name for name in (*PLACE, *MOTION) if name in left.columns]], len(left)
+    columns = read_columns(path, (*PLACE, *MOTION), {"source_id": 0})
+    for name in PLACE:
         if name not in columns:
             raise InputError(
                 f"column {name!r} is absent",
@@ -219,27 +199,24 @@ def _stars(lsdb: Any, path: str | Path) -> tuple[Catalogue, int]:
             )
     frame = pd.DataFrame(columns)
     frame = frame[frame.source_id > 0]
-    return lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec"), len(frame)
+    # stars need no margin: the survey's rows come to them
+    left = lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec", margin_threshold=None)
+    return left, len(frame)
 
 
 def _catalogue(
-    lsdb: Any,
-    path: str | Path,
-    margin: str | Path | None,
-    survey: str,
-    more_columns: Collection[str],
-) -> Catalogue:
-    options = {} if margin is None else {"margin_cache": str(margin)}
-    right = _open(lsdb, path, columns="all", **options)
+    path: str | Path, margin: str | Path | None, survey: str, more_columns: Collection[str]
+) -> Any:
+    """The survey's catalogue, with its margin and the columns to keep."""
+    right = _open(path, **({} if margin is None else {"margin_cache": str(margin)}))
     if right.margin is None:
         raise InputError(
             "has no margin, so that matches across the borders of its partitions would be lost",
             where=path,
             remedy="open the collection it belongs to, or name its margin with --margin",
         )
-    info = right.hc_structure.catalog_info
-    known = SURVEYS[survey]
-    wanted = {*known.columns, *known.bits, known.key, *more_columns}
+    info, known = right.hc_structure.catalog_info, SURVEYS[survey]
+    wanted = {*known.columns, *known.masks, known.key, *more_columns}
     chosen = [name for name in right.columns if name.lower() in wanted]
     if not any(name.lower() in known.columns for name in chosen):
         raise InputError(
@@ -248,13 +225,15 @@ def _catalogue(
             remedy=f"check that it is a catalogue of {known.title}",
         )
     _check_columns(right, more_columns, path)
-    place = [info.ra_column, info.dec_column]
-    return right[[*place, *(name for name in chosen if name not in place)]]
+    return right[list(dict.fromkeys([info.ra_column, info.dec_column, *chosen]))]
 
 
-def _open(lsdb: Any, path: str | Path, **options: Any) -> Catalogue:
+def _open(path: str | Path, **options: Any) -> Any:
+    """A HATS catalogue with all its columns."""
+    import lsdb
+
     try:
-        return lsdb.open_catalog(str(path), **options)
+        return lsdb.open_catalog(str(path), columns="all", **options)
     except (OSError, ValueError, KeyError, TypeError) as error:
         first = (str(error).splitlines() or ["unreadable"])[0]
         raise InputError(
@@ -264,11 +243,7 @@ def _open(lsdb: Any, path: str | Path, **options: Any) -> Catalogue:
         ) from error
 
 
-def _is_hats(path: str | Path) -> bool:
-    return "://" in str(path) or Path(path).is_dir()
-
-
-def _check_columns(catalogue: Catalogue, names: Collection[str], path: str | Path) -> None:
+def _check_columns(catalogue: Any, names: Collection[str], path: str | Path) -> None:
     for name in names:
         if name not in catalogue.columns:
             raise InputError(
@@ -276,24 +251,3 @@ def _check_columns(catalogue: Catalogue, names: Collection[str], path: str | Pat
                 where=path,
                 remedy=f"name columns of the catalogue: {', '.join(map(str, catalogue.columns))}",
             )
-
-
-def _gathered(frame: Frame, stars: int, where: object) -> SkyMatches:
-    """The joined rows in order of source_id, with candidates of several stars flagged."""
-    frame = frame.sort_values("source_id_star", kind="stable")
-    source_id = frame["source_id_star"].to_numpy(np.int64)
-    if len(np.unique(source_id)) != len(source_id):
-        raise InputError(
-            "a source_id stands in several rows", where=where, remedy="keep one row a star"
-        )
-    flags = frame["match_flags"].to_numpy(np.int64).astype(np.uint8)
-    flags[shared(frame["match_row"].to_numpy(np.int64))] |= np.uint8(MatchFlag.SHARED)
-    mine = ("match_separation", "match_count", "match_flags", "match_row")
-    columns: dict[str, NDArray[Any]] = {"source_id": source_id}
-    for name in frame.columns:
-        if not name.endswith("_star") and name not in mine:
-            columns[name.lower()] = frame[name].to_numpy()
-    columns["match_separation"] = frame["match_separation"].to_numpy(np.float64)
-    columns["match_count"] = frame["match_count"].to_numpy(np.int64)
-    columns["match_flags"] = flags
-    return SkyMatches(columns, stars)

@@ -1,113 +1,135 @@
-"""What is done in each pair of partitions of two HATS catalogues.
-
-LSDB and pandas are imported where they are used: importing this module costs nothing.
-"""
+"""The nearest neighbour on the sky after proper motion, and LSDB's interface to it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.surveys.matching import ARCSEC_PER_DEGREE, MatchFlag, nearest, propagate, unit_vectors
+from xplabels.surveys.matching import MatchFlag
 
-Frame = Any
-"""A pandas data frame."""
-
-EXTRA = {
-    "match_separation": np.float64,
-    "match_count": np.int64,
-    "match_flags": np.int64,
-    "match_row": np.int64,
-}
+MAS_PER_DEGREE = 3.6e6
+ARCSEC_PER_DEGREE = 3600.0
+REFERENCE_EPOCH = 2016.0
+"""Of Gaia DR3 positions, Julian year, where a table has no column ``ref_epoch``."""
+ADDED = {"match_separation": "float64", "match_count": "int64", "match_flags": "int64"}
 """Columns that a match adds, and their types."""
 
-
-@dataclass(frozen=True)
-class Moving:
-    """The nearest row of the right catalogue at its epoch, with what makes it doubtful.
-
-    Attributes
-    ----------
-    radius
-        Arcsec.
-    epoch
-        Of the right catalogue's positions, Julian year.
-    reference_epoch
-        Of the left catalogue's, where it has no column ``ref_epoch``.
-    """
-
-    radius: float
-    epoch: float
-    reference_epoch: float
-
-    def match(self, args: Any) -> tuple[NDArray[np.intp], NDArray[np.intp], Frame]:
-        """Rows of both partitions of LSDB's ``CrossmatchArgs``, and the columns :data:`EXTRA`."""
-        left, right = args.left_df, args.right_df
-        ra, dec = _position(left, args.left_catalog_info)
-        moved = unit_vectors(*self._moved(left, ra, dec))
-        candidates = unit_vectors(*_position(right, args.right_catalog_info))
-        star, candidate, separation, count = nearest(moved, candidates, self.radius)
-        chord = np.linalg.norm(moved[star] - unit_vectors(ra[star], dec[star]), axis=1)
-        shift = np.degrees(2 * np.arcsin(chord / 2)) * ARCSEC_PER_DEGREE
-        margin = args.right_margin_catalog_info
-        reach = 0.0 if margin is None else margin.margin_threshold
-        flags = np.where(count > 1, MatchFlag.SEVERAL, 0)
-        flags |= np.where(shift + self.radius > reach, MatchFlag.FAST, 0)
-        values = (separation, count, flags, _identity(candidates[candidate]))
-        return star, candidate, _frame(values)
-
-    def _moved(
-        self, left: Frame, ra: NDArray[np.float64], dec: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if "pmra" not in left.columns or "pmdec" not in left.columns:
-            return ra, dec
-        start: NDArray[np.float64] | float = self.reference_epoch
-        if "ref_epoch" in left.columns:
-            start = _floats(left["ref_epoch"])
-        return propagate(ra, dec, _floats(left["pmra"]), _floats(left["pmdec"]), self.epoch - start)
+Array = NDArray[np.float64]
 
 
-def lsdb_algorithm(moving: Moving) -> Any:
-    """``moving`` as LSDB wants it: an instance of a class of its own, which Dask can send."""
+def crossmatch(radius: float, epoch: float) -> Any:
+    """An LSDB algorithm: the nearest row within ``radius`` [arcsec] of stars moved to ``epoch``."""
+    import pandas as pd
     from lsdb.core.crossmatch.abstract_crossmatch_algorithm import AbstractCrossmatchAlgorithm
 
-    class Algorithm(AbstractCrossmatchAlgorithm):  # type: ignore[misc]  # LSDB is untyped
-        extra_columns = _frame(tuple(np.empty(0, kind) for kind in EXTRA.values()))
+    types = {name: f"{kind}[pyarrow]" for name, kind in ADDED.items()}
+
+    class Crossmatch(AbstractCrossmatchAlgorithm):  # type: ignore[misc]  # LSDB is untyped
+        extra_columns = pd.DataFrame({name: [] for name in ADDED}).astype(types)
 
         def perform_crossmatch(
             self, crossmatch_args: Any
-        ) -> tuple[NDArray[np.intp], NDArray[np.intp], Frame]:
-            return moving.match(crossmatch_args)
-
-    return Algorithm()
-
-
-def _frame(values: tuple[NDArray[Any], ...]) -> Frame:
-    import pandas as pd
-    import pyarrow as pa
-
-    return pd.DataFrame(
-        {
-            name: pd.Series(
-                column.astype(kind), dtype=pd.ArrowDtype(pa.from_numpy_dtype(np.dtype(kind)))
+        ) -> tuple[NDArray[np.intp], NDArray[np.intp], Any]:
+            """Rows of a pair of partitions (``CrossmatchArgs``), and the columns added."""
+            left, info = crossmatch_args.left_df, crossmatch_args.left_catalog_info
+            start, moved = _at_epoch(left, info, epoch)
+            right, info = crossmatch_args.right_df, crossmatch_args.right_catalog_info
+            candidates = unit_vectors(
+                _floats(right[info.ra_column]), _floats(right[info.dec_column])
             )
-            for (name, kind), column in zip(EXTRA.items(), values, strict=True)
-        }
+            star, candidate, separation, count = nearest(moved, candidates, radius)
+            shift = _arcsec(np.linalg.norm(moved[star] - start[star], axis=1))
+            margin = crossmatch_args.right_margin_catalog_info
+            reach = 0.0 if margin is None else margin.margin_threshold
+            flags = np.where(count > 1, MatchFlag.SEVERAL, 0)
+            flags |= np.where(shift + radius > reach, MatchFlag.FAST, 0)
+            added = dict(zip(ADDED, (separation, count, flags), strict=True))
+            return star, candidate, pd.DataFrame(added).astype(types)
+
+    return Crossmatch()
+
+
+def _at_epoch(frame: Any, info: Any, epoch: float) -> tuple[Array, Array]:
+    """Directions [N, 3] as given and at ``epoch``, the same where the motion is not known."""
+    ra, dec = _floats(frame[info.ra_column]), _floats(frame[info.dec_column])
+    start = unit_vectors(ra, dec)
+    if "pmra" not in frame.columns or "pmdec" not in frame.columns:
+        return start, start
+    years = epoch - (
+        _floats(frame["ref_epoch"]) if "ref_epoch" in frame.columns else REFERENCE_EPOCH
     )
+    pmra, pmdec = _floats(frame["pmra"]), _floats(frame["pmdec"])
+    return start, unit_vectors(*propagate(ra, dec, pmra, pmdec, years))
 
 
-def _position(frame: Frame, info: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return _floats(frame[info.ra_column]), _floats(frame[info.dec_column])
-
-
-def _floats(column: Any) -> NDArray[np.float64]:
+def _floats(column: Any) -> Array:
     return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def _identity(directions: NDArray[np.float64]) -> NDArray[np.int64]:
-    """A number that tells rows of a catalogue apart by their positions, in any partition."""
-    bits = np.ascontiguousarray(directions).view(np.uint64)
-    return (bits[:, 0] ^ np.left_shift(bits[:, 1], 1) ^ np.left_shift(bits[:, 2], 2)).view(np.int64)
+def propagate(
+    ra: Array, dec: Array, pmra: Array, pmdec: Array, years: Array | float
+) -> tuple[Array, Array]:
+    """Positions [N] after some years of uniform motion along a straight line in space.
+
+    Parameters
+    ----------
+    ra, dec
+        Degrees.
+    pmra, pmdec
+        mas/yr, ``pmra`` with cos(dec) in it, as Gaia gives them; NaN counts as 0.
+    years
+        Julian years from the positions' epoch, negative into the past.
+
+    Returns
+    -------
+    ra, dec
+        Degrees, 0 <= ra < 360. Parallax and radial velocity are left out: below 0.1 arcsec but
+        for some hundred of the nearest stars.
+    """
+    alpha, delta = np.radians(ra), np.radians(dec)
+    move = np.radians(np.nan_to_num(np.stack([pmra, pmdec])) * years / MAS_PER_DEGREE)
+    east = np.stack([-np.sin(alpha), np.cos(alpha), np.zeros_like(alpha)])
+    north = np.stack(
+        [-np.sin(delta) * np.cos(alpha), -np.sin(delta) * np.sin(alpha), np.cos(delta)]
+    )
+    x, y, z = unit_vectors(ra, dec).T + move[0] * east + move[1] * north
+    moved_ra = np.degrees(np.arctan2(y, x)) % 360.0
+    # a tiny negative angle is rounded to 360 itself
+    moved_ra = np.where(moved_ra < 360.0, moved_ra, 0.0)
+    return moved_ra, np.degrees(np.arctan2(z, np.hypot(x, y)))
+
+
+def unit_vectors(ra: Array, dec: Array) -> Array:
+    """Directions [N, 3] of positions in degrees."""
+    alpha, delta = np.radians(ra), np.radians(dec)
+    return np.stack(
+        [np.cos(delta) * np.cos(alpha), np.cos(delta) * np.sin(alpha), np.sin(delta)], axis=1
+    )
+
+
+def nearest(
+    stars: Array, candidates: Array, radius: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, NDArray[np.int64]]:
+    """The nearest candidate of each star within ``radius`` [arcsec], from unit vectors [N or M, 3].
+
+    Returns, for the stars that have any: the row of each, the candidate's, their separation
+    [arcsec], and how many candidates there are.
+    """
+    from scipy.spatial import cKDTree
+
+    if not len(stars) or not len(candidates):
+        none = np.empty(0, np.intp)
+        return none, none, np.empty(0), np.empty(0, np.int64)
+    chord = 2 * np.sin(np.radians(radius / ARCSEC_PER_DEGREE) / 2)
+    tree = cKDTree(candidates)
+    distance, candidate = tree.query(stars, distance_upper_bound=chord)
+    found = np.flatnonzero(np.isfinite(distance))
+    inside = tree.query_ball_point(stars[found], chord, return_length=True)
+    return found, candidate[found], _arcsec(distance[found]), np.asarray(inside, np.int64)
+
+
+def _arcsec(chord: Array) -> Array:
+    """The angle of a chord of the unit sphere."""
+    return np.asarray(np.degrees(2 * np.arcsin(chord / 2)) * ARCSEC_PER_DEGREE)

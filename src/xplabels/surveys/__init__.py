@@ -1,13 +1,13 @@
 """Tables of surveys -> :class:`~xplabels.surveys.table.SurveyTable`: photometry, labels, flags.
 
-Each survey's conventions (names, nulls, units, bits) stand in its own module; nothing downstream
-knows them.
+Each survey's conventions (names, nulls, units, bits) are in its own module; nothing downstream
+depends on them. A new survey is a module like :mod:`~xplabels.surveys.apogee` (labels) or
+:mod:`~xplabels.surveys.twomass` (magnitudes), and its name below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from enum import IntFlag
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.core.stars import Photometry
 from xplabels.io.plain import read_columns
 from xplabels.surveys.allwise import ALLWISE
 from xplabels.surveys.apogee import APOGEE
@@ -22,7 +24,13 @@ from xplabels.surveys.fs24 import FS24
 from xplabels.surveys.gaia import GAIA
 from xplabels.surveys.gspphot import GSPPHOT
 from xplabels.surveys.lamost import LAMOST_LRS, LAMOST_MRS
-from xplabels.surveys.matching import MATCH_FLAGS, match_by_id, read_neighbours, told, translate
+from xplabels.surveys.matching import (
+    MATCH_FLAGS,
+    describe_matches,
+    match_by_id,
+    read_neighbours,
+    translate,
+)
 from xplabels.surveys.own import own_survey
 from xplabels.surveys.table import NO_SOURCE, UNKNOWN_BITS, Survey, SurveyTable, number
 from xplabels.surveys.twomass import TWOMASS
@@ -33,7 +41,7 @@ PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, ALL
 SPECTROSCOPIC: dict[str, Survey] = {
     s.name: s for s in (APOGEE, LAMOST_LRS, LAMOST_MRS, GSPPHOT, FS24)
 }
-"""Surveys that know labels."""
+"""Surveys that measure labels."""
 SURVEYS = PHOTOMETRIC | SPECTROSCOPIC
 
 __all__ = [
@@ -42,7 +50,6 @@ __all__ = [
     "SURVEYS",
     "Survey",
     "SurveyTable",
-    "bits_of",
     "read_survey",
     "survey_of",
 ]
@@ -51,11 +58,6 @@ __all__ = [
 def survey_of(name: str) -> Survey:
     """The survey of that name; any other name is a table of labels of the user's own."""
     return SURVEYS[name] if name in SURVEYS else own_survey(name)
-
-
-def bits_of(survey: str, column: str) -> type[IntFlag] | None:
-    """The names of the bits of a survey's column, or None where they have none."""
-    return survey_of(survey).bits.get(column)
 
 
 def read_survey(
@@ -79,16 +81,13 @@ def read_survey(
         A table that relates the survey's identifiers to Gaia DR3's (see
         :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``.
     bit_masks
-        Those of ``extra`` that hold bit masks, beside the survey's own.
+        Those of ``extra`` that hold bit masks, besides the survey's own.
 
-    Raises
-    ------
-    InputError
-        If the table cannot be read, lacks a column of ``extra``, or has no source_ids and no
-        neighbours were given.
+    Raises :class:`InputError` if the table cannot be read, lacks a column of ``extra``, or has no
+    source_ids and no neighbours were given.
     """
     survey, where = survey_of(name), str(path)
-    masks = {*survey.bits, *bit_masks} & {*extra}
+    masks = {*survey.masks, *bit_masks} & {*extra}
     integers = dict.fromkeys(survey.source_id, NO_SOURCE) | dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
     if survey.key is not None:
@@ -96,10 +95,12 @@ def read_survey(
         if survey.key_is_gaia:
             integers[survey.key] = NO_SOURCE
     columns = read_columns(path, wanted, integers)
-    source_id, rows, flags, notes = _sources(survey, columns, neighbours, where)
-    columns = {key: values[rows] for key, values in columns.items()}
-    if neighbours is not None:
-        columns[MATCH_FLAGS] = flags
+    notes: tuple[str, ...] = ()
+    if neighbours is None:
+        source_id = _source_ids(survey, columns, where)
+    else:
+        source_id, columns, note = _by_neighbours(survey, columns, neighbours, where)
+        notes = (note,)
     absent = sorted(set(extra) - set(columns))
     if absent:
         raise InputError(
@@ -107,68 +108,71 @@ def read_survey(
             where=where,
             remedy="leave the rule out (--without NAME) or get the table with this column",
         )
-    measured = survey.measure(columns, source_id, where)
+    known, more = survey.read(columns, source_id, where)
     quality = next((column for column in survey.quality if column in columns), None)
+    kept = dict.fromkeys([*extra, *(name for name in survey.context if name in columns)])
     return SurveyTable(
         name,
         where,
         source_id,
-        {
-            key: _asked(columns, key, key in masks, where)
-            for key in dict.fromkeys([*extra, *(c for c in survey.context if c in columns)])
-        },
-        measured.labels,
-        measured.photometry,
+        {column: _for_rules(columns, column, column in masks, where) for column in kept},
+        known if isinstance(known, Labels) else None,
+        known if isinstance(known, Photometry) else None,
         None if quality is None else number(columns, quality, len(source_id)),
-        (*notes, *measured.notes),
+        (*notes, *more),
     )
 
 
-def _sources(
-    survey: Survey, columns: dict[str, NDArray[Any]], neighbours: str | Path | None, where: str
-) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64], tuple[str, ...]]:
-    """Gaia source_ids, the table's rows they belong to, flags of the match, and notes."""
+def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) -> NDArray[np.int64]:
+    """Gaia source_ids [N] as the table has them."""
     column = next((name for name in survey.source_id if name in columns), None)
-    if neighbours is None:
-        if column is None:
-            hint = ", ".join(survey.source_id)
-            translated = (
-                "" if survey.key is None else ", or translate its identifiers by --neighbours"
-            )
-            raise InputError(
-                f"has no Gaia DR3 source_id (survey {survey.name!r})",
-                where=where,
-                remedy=f"name its column {hint}{translated}; surveys: {', '.join(SURVEYS)}",
-            )
-        source_id = columns[column]
-        source_id = np.where(source_id > 0, source_id, NO_SOURCE)
-        return source_id, np.arange(len(source_id)), np.zeros(len(source_id), np.int64), ()
+    if column is None:
+        hint = "" if survey.key is None else ", or translate its identifiers by --neighbours"
+        raise InputError(
+            f"has no Gaia DR3 source_id (survey {survey.name!r})",
+            where=where,
+            remedy=f"name its column {', '.join(survey.source_id)}{hint}; "
+            f"surveys: {', '.join(SURVEYS)}",
+        )
+    return np.where(columns[column] > 0, columns[column], NO_SOURCE)
+
+
+def _by_neighbours(
+    survey: Survey, columns: dict[str, NDArray[Any]], neighbours: str | Path, where: str
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], str]:
+    """Gaia source_ids by the survey's own, the rows they belong to with match flags, and a note.
+
+    Rows that no Gaia source claims stay, so that they are accounted for.
+    """
     if survey.key is None or survey.key not in columns:
         raise InputError(
             f"has no column {survey.key or 'of its own identifiers'} to look up in {neighbours}",
             where=where,
             remedy="leave --neighbours out, or give the table with its identifiers",
         )
-    pairs = read_neighbours(neighbours, survey.key_is_gaia)
-    keys = columns[survey.key]
+    pairs, keys = read_neighbours(neighbours, survey.key_is_gaia), columns[survey.key]
     if survey.key_is_gaia:
         source_id, flags = translate(keys, pairs)
         rows, found = np.arange(len(keys)), int((source_id > 0).sum())
-        orphans = len(keys) - found
+        unclaimed = len(keys) - found
     else:
-        matches = match_by_id(keys, pairs)
-        # rows that no Gaia source claims stay, so that they are accounted for
-        rest = np.setdiff1d(np.arange(len(keys)), matches.row)
-        source_id = np.concatenate([matches.source_id, np.full(len(rest), NO_SOURCE)])
-        rows, flags = np.concatenate([matches.row, rest]), matches.flags
-        found, orphans = len(matches.row), len(rest)
-    note = f"{where}: {told(found, flags)}; {orphans} of {len(keys)} rows have no Gaia source"
-    every = np.zeros(len(source_id), np.int64)
-    every[: len(flags)] = flags
-    return source_id, rows, every, (note,)
+        source_id, rows, flags = match_by_id(keys, pairs)
+        rest, found = np.setdiff1d(np.arange(len(keys)), rows), len(rows)
+        unclaimed = len(rest)
+        source_id = np.append(source_id, np.full(unclaimed, NO_SOURCE))
+        rows, flags = np.append(rows, rest), np.append(flags, np.zeros(unclaimed, flags.dtype))
+    taken = {name: values[rows] for name, values in columns.items()}
+    return (
+        source_id,
+        taken | {MATCH_FLAGS: flags.astype(np.int64)},
+        f"{where}: {describe_matches(found, flags)}; "
+        f"{unclaimed} of {len(keys)} rows have no Gaia source",
+    )
 
 
-def _asked(columns: dict[str, NDArray[Any]], name: str, is_mask: bool, where: str) -> NDArray[Any]:
+def _for_rules(
+    columns: dict[str, NDArray[Any]], name: str, is_mask: bool, where: str
+) -> NDArray[Any]:
     """A column that a rule asks for, nulls as this package writes them."""
     values = columns[name]
     if is_mask:

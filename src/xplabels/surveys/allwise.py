@@ -10,36 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.stars import Photometry
-from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
-from xplabels.surveys.table import Columns, Measured, Survey, number
-from xplabels.surveys.twomass import first, letters
+from xplabels.surveys.table import Columns, Read, Survey, first_number, has_letter, number
 
-BANDS = {
-    "w1mpro": ("w1sigmpro", "w1mpro_error"),
-    "w2mpro": ("w2sigmpro", "w2mpro_error"),
-}
-NOT_MEASURED = ("U", "X", "Z")
+BANDS = {"w1mpro": ("w1sigmpro", "w1mpro_error"), "w2mpro": ("w2sigmpro", "w2mpro_error")}
 
 
-def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Measured:
+def read(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
     """Magnitudes [mag, Vega] of AllWISE rows [N]."""
     rows = len(source_id)
     measured, notes = {}, []
     for band, (name, errors) in enumerate(BANDS.items()):
-        magnitude, sigma = number(columns, name, rows), first(columns, errors, rows)
-        judged = np.isin(letters(columns, "ph_qual", band, rows), NOT_MEASURED)
-        limit = np.isfinite(magnitude) & (judged | ~(sigma > 0))
-        if limit.any():
-            notes.append(f"{where}: {int(limit.sum())} values of {name} are limits: missing")
+        magnitude, sigma = number(columns, name, rows), first_number(columns, errors, rows)
+        limit = has_letter(columns, "ph_qual", band, "UXZ", rows) | ~(sigma > 0)
+        if (dropped := int((limit & np.isfinite(magnitude)).sum())) > 0:
+            notes.append(f"{where}: {dropped} values of {name} are limits: missing")
         measured[name] = (magnitude, np.where(limit, np.nan, sigma))
-    return Measured(photometry=Photometry.of(rows, measured), notes=tuple(notes))
+    return Photometry.of(rows, measured), tuple(notes)
 
 
 ALLWISE = Survey(
     "allwise",
     "AllWISE source catalogue",
-    (*BANDS, *(e for errors in BANDS.values() for e in errors), "ph_qual"),
-    measure,
+    (*BANDS, *(error for errors in BANDS.values() for error in errors), "ph_qual"),
+    read,
     key="designation",
-    bits={MATCH_FLAGS: MatchFlag},
 )

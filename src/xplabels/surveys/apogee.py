@@ -9,14 +9,8 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-import numpy as np
-from numpy.typing import NDArray
-
-from xplabels.surveys.table import Columns, Measured, Survey, known_labels, number
-
-LABEL_COLUMNS = {
-    name: (name, f"{name}_err") for name in ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
-}
+from xplabels.core.labels import LABELS
+from xplabels.surveys.table import label_survey
 
 
 class AspcapFlag(IntFlag):
@@ -97,23 +91,10 @@ class ExtraTarget(IntFlag):
     DUPLICATE = 1 << 4
 
 
-def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Measured:
-    """The labels of allStar rows [N]."""
-    rows = len(source_id)
-    measured = {
-        name: (number(columns, value, rows), number(columns, error, rows))
-        for name, (value, error) in LABEL_COLUMNS.items()
-        if value in columns
-    }
-    labels, notes = known_labels(measured, where, LABEL_COLUMNS)
-    return Measured(labels=labels, notes=notes)
-
-
-APOGEE = Survey(
+APOGEE = label_survey(
     "apogee",
     "APOGEE DR17 allStar",
-    tuple(column for pair in LABEL_COLUMNS.values() for column in pair),
-    measure,
+    {name: (name, f"{name}_err") for name in LABELS},
     source_id=("source_id", "gaiaedr3_source_id", "gaiadr3_source_id", "gaia_source_id"),
     bits={"aspcapflag": AspcapFlag, "starflag": StarFlag, "extratarg": ExtraTarget},
     quality=("snr", "snrev"),

@@ -1,4 +1,4 @@
-"""gaia_source: G, BP, RP and parallax, and the columns that judge them (ruwe, colour excess)."""
+"""gaia_source: G, BP, RP and parallax; rules ask for its ``ruwe`` and colour excess."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.stars import Photometry
-from xplabels.io.columns import MAG_PER_RELATIVE_FLUX, MEASURED
-from xplabels.surveys.table import Columns, Measured, Survey, number
+from xplabels.io.columns import MAG_PER_RELATIVE_FLUX
+from xplabels.surveys.table import Columns, Read, Survey, number
 
-MAGNITUDES = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
+BANDS = ("phot_g_mean", "phot_bp_mean", "phot_rp_mean")
 
 
-def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Measured:
+def read(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
     """Magnitudes [mag] with errors from the flux over its error, and parallaxes [mas]."""
     rows = len(source_id)
     measured = {}
-    for name in MAGNITUDES:
-        errors = number(columns, f"{name}_error", rows)
-        ratio = number(columns, str(MEASURED[name].over_error), rows)
+    for band in BANDS:
+        value, error, ratio = (
+            number(columns, f"{band}_{end}", rows)
+            for end in ("mag", "mag_error", "flux_over_error")
+        )
         from_ratio = MAG_PER_RELATIVE_FLUX / np.where(ratio > 0, ratio, np.nan)
-        errors = np.where(errors > 0, errors, from_ratio)
-        measured[name] = (number(columns, name, rows), errors)
-    errors = number(columns, "parallax_error", rows)
-    # a parallax may lie below any sentinel, so only its error tells whether there is one
-    values = np.asarray(columns.get("parallax", np.full(rows, np.nan)), np.float64)
-    measured["parallax"] = (values, np.where(errors > 0, errors, np.nan))
-    return Measured(photometry=Photometry.of(rows, measured))
+        measured[f"{band}_mag"] = (value, np.where(error > 0, error, from_ratio))
+    error = number(columns, "parallax_error", rows)
+    # a parallax may lie below any sentinel, so only its error says whether there is one
+    value = np.asarray(columns.get("parallax", np.full(rows, np.nan)), np.float64)
+    measured["parallax"] = (value, np.where(error > 0, error, np.nan))
+    return Photometry.of(rows, measured), ()
 
 
 GAIA = Survey(
     "gaia",
     "gaia_source (photometry, parallax, quality)",
-    tuple(
-        column
-        for name in (*MAGNITUDES, "parallax")
-        for column in (name, *MEASURED[name].errors, MEASURED[name].over_error)
-        if column is not None
+    (
+        *(f"{b}_{end}" for b in BANDS for end in ("mag", "mag_error", "flux_over_error")),
+        "parallax",
+        "parallax_error",
     ),
-    measure,
+    read,
 )

@@ -9,31 +9,32 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.surveys.table import Columns, Measured, Survey, known_labels, number
+from xplabels.surveys.table import Columns, Read, Survey, number, read_labels
 
-LABEL_COLUMNS = {"teff": "teff_gspphot", "logg": "logg_gspphot", "fe_h": "mh_gspphot"}
-CONTEXT = ("ag_gspphot", "mg_gspphot")
-"""Extinction in G and absolute magnitude in G, mag: what its errors go with (FS24, section 4.3)."""
+COLUMNS = {
+    name: (column, f"{column}_half_distance")
+    for name, column in (("teff", "teff_gspphot"), ("logg", "logg_gspphot"), ("fe_h", "mh_gspphot"))
+}
+ENDS = ("lower", "upper")
 
 
-def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Measured:
+def read(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
     """teff, logg and fe_h of Gaia sources [N]."""
-    rows = len(source_id)
-    measured = {}
-    for name, column in LABEL_COLUMNS.items():
-        if column in columns:
-            low, high = (number(columns, f"{column}_{side}", rows) for side in ("lower", "upper"))
-            measured[name] = (number(columns, column, rows), (high - low) / 2)
-    labels, notes = known_labels(measured, where, LABEL_COLUMNS.values())
+    half = {}
+    for column, error in COLUMNS.values():
+        low, high = (number(columns, f"{column}_{end}", len(source_id)) for end in ENDS)
+        half[error] = (high - low) / 2
+    labels, notes = read_labels(COLUMNS, {**columns, **half}, source_id, where)
     if "fe_h" in labels.names:
         notes += (f"{where}: GSP-Phot's [M/H] stands for fe_h",)
-    return Measured(labels=labels, notes=notes)
+    return labels, notes
 
 
 GSPPHOT = Survey(
     "gspphot",
     "Gaia DR3 GSP-Phot (astrophysical_parameters)",
-    tuple(f"{c}{end}" for c in LABEL_COLUMNS.values() for end in ("", "_lower", "_upper")),
-    measure,
-    context=CONTEXT,
+    tuple(name for c, _ in COLUMNS.values() for name in (c, *(f"{c}_{end}" for end in ENDS))),
+    read,
+    # extinction and absolute magnitude in G, mag: what its errors go with (FS24, section 4.3)
+    context=("ag_gspphot", "mg_gspphot"),
 )

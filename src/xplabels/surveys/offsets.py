@@ -9,14 +9,15 @@ common with the reference is tied to it through a third.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.labels import LABELS
+from xplabels.surveys.table import SurveyTable
 
 MIN_COMMON = 20
 """A pair of surveys with fewer stars in common says nothing of their offset."""
@@ -26,40 +27,17 @@ MEDIAN_ERROR = np.sqrt(np.pi / 2)
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Known labels of N stars, each once, from one survey."""
-
-    survey: str
-    source_id: NDArray[np.int64]
-    labels: Labels
-
-
-@dataclass(frozen=True)
 class Offset:
-    """What is subtracted from a survey's label, in the label's unit.
-
-    Attributes
-    ----------
-    survey, label, reference
-        Whose values, which label, and the survey whose scale it is put on.
-    value, error
-        The offset (survey minus reference) and its standard error.
-    common
-        Stars in common with the reference itself; 0 where the tie goes through other surveys.
-    scatter
-        Robust standard deviation of the differences from the reference; NaN without common stars.
-    pull
-        The same in units of the two stated errors: 1 where these are right.
-    """
+    """What is subtracted from a survey's label, in the label's unit."""
 
     survey: str
     label: str
-    reference: str
-    value: float
-    error: float
-    common: int
-    scatter: float
-    pull: float
+    reference: str  # the survey whose scale it is put on
+    value: float  # survey minus reference
+    error: float  # its standard error
+    common: int  # stars in common with the reference; 0 where the tie goes through other surveys
+    scatter: float  # robust standard deviation of their differences; NaN without common stars
+    pull: float  # the same in units of the two stated errors: 1 where these are right
 
     def to_text(self) -> str:
         """In a sentence, for the terminal and a model's provenance."""
@@ -69,120 +47,90 @@ class Offset:
         )
 
 
-def fit_offsets(tables: Sequence[Labelled]) -> list[Offset]:
+def fit_offsets(tables: Sequence[SurveyTable]) -> list[Offset]:
     """The offset of every survey and label that is not its label's reference.
 
-    Raises
-    ------
-    InputError
-        If a survey has fewer than :data:`MIN_COMMON` stars in common with those that tie it to
-        the reference.
+    ``tables`` hold each star once. Raises :class:`InputError` if a survey has fewer than
+    :data:`MIN_COMMON` stars in common with those that tie it to the reference.
     """
     offsets: list[Offset] = []
     for label in LABELS:
-        have = [table for table in tables if label in table.labels.names]
+        have = [t for t in tables if t.labels is not None and label in t.labels.names]
         if len(have) > 1:
             offsets.extend(_fit(label, have))
     return offsets
 
 
-def subtract(table: Labelled, offsets: Sequence[Offset]) -> Labelled:
+def subtract(table: SurveyTable, offsets: Sequence[Offset]) -> SurveyTable:
     """A survey's labels on the reference's scale; the errors stay as they are."""
-    values = table.labels.values.copy()
-    for offset in offsets:
-        if offset.survey == table.survey:
-            values[:, table.labels.names.index(offset.label)] -= offset.value
-    return Labelled(
-        table.survey, table.source_id, Labels(table.labels.names, values, table.labels.errors)
-    )
+    mine = {offset.label: offset.value for offset in offsets if offset.survey == table.survey}
+    if table.labels is None or not mine:
+        return table
+    shift = np.array([mine.get(name, 0.0) for name in table.labels.names])
+    return replace(table, labels=replace(table.labels, values=table.labels.values - shift))
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Differences of a label over the stars that two surveys (i < j) both know: j minus i."""
-
-    i: int
-    j: int
-    difference: NDArray[np.float64]
-    expected: NDArray[np.float64]
-
-    @property
-    def center(self) -> float:
-        return float(np.median(self.difference))
-
-    @property
-    def scatter(self) -> float:
-        return float(MAD_TO_SIGMA * np.median(np.abs(self.difference - self.center)))
-
-    @property
-    def error(self) -> float:
-        # the stated errors keep a handful of accidentally equal differences from ruling
-        least = float(np.median(self.expected)) * 0.1
-        return float(MEDIAN_ERROR * max(self.scatter, least) / np.sqrt(len(self.difference)))
-
-
-def _fit(label: str, have: Sequence[Labelled]) -> list[Offset]:
-    columns = [_column(table, label) for table in have]
-    pairs = []
-    for i, j in combinations(range(len(have)), 2):
-        pair = _compare(i, j, columns)
-        if len(pair.difference) >= MIN_COMMON:
-            pairs.append(pair)
-    _check_tied(label, have, pairs)
+def _fit(label: str, have: Sequence[SurveyTable]) -> list[Offset]:
+    pairs = {
+        (i, j): pair
+        for i, j in combinations(range(len(have)), 2)
+        if (pair := _pair(label, have[i], have[j])) is not None
+    }
+    tied = {0}
+    for _ in have:
+        tied |= {k for pair in pairs if tied & {*pair} for k in pair}
+    for k, table in enumerate(have):
+        if k not in tied:
+            raise InputError(
+                f"survey {table.survey!r} has fewer than {MIN_COMMON} stars with {label} in common "
+                f"with {have[0].survey!r} or any survey tied to it, so its offset cannot be fitted",
+                remedy="leave the survey out, or give --offsets none to take its scale as it is",
+            )
     design = np.zeros((len(pairs), len(have)))
-    for row, pair in enumerate(pairs):
-        design[row, [pair.i, pair.j]] = -1 / pair.error, 1 / pair.error
-    measured = np.array([pair.center / pair.error for pair in pairs])
+    for row, ((i, j), pair) in enumerate(pairs.items()):
+        design[row, [i, j]] = -1 / pair.error, 1 / pair.error
+    measured = np.array([pair.value / pair.error for pair in pairs.values()])
     # the reference's own offset, the first column, is 0
     normal = design[:, 1:].T @ design[:, 1:]
     solution = np.linalg.solve(normal, design[:, 1:].T @ measured)
     errors = np.sqrt(np.diag(np.linalg.inv(normal)))
-    direct = {pair.j: pair for pair in pairs if pair.i == 0}
     offsets = []
     for k, table in enumerate(have[1:], start=1):
-        pair_or_none = direct.get(k)
-        scatter = pull = np.nan
-        if pair_or_none is not None:
-            pair = pair_or_none
-            scatter = pair.scatter
-            z = (pair.difference - pair.center) / pair.expected
-            pull = float(MAD_TO_SIGMA * np.median(np.abs(z - np.median(z))))
-        offsets.append(
-            Offset(
-                table.survey, label, have[0].survey,
-                float(solution[k - 1]), float(errors[k - 1]),
-                0 if pair_or_none is None else len(pair_or_none.difference), scatter, pull,
-            )
-        )  # fmt: skip
+        tied_by_others = Offset(table.survey, label, have[0].survey, 0.0, 0.0, 0, np.nan, np.nan)
+        direct = pairs.get((0, k), tied_by_others)
+        value, error = float(solution[k - 1]), float(errors[k - 1])
+        offsets.append(replace(direct, value=value, error=error))
     return offsets
 
 
+def _pair(label: str, one: SurveyTable, other: SurveyTable) -> Offset | None:
+    """The offset of two surveys from their common stars alone; None where these are too few."""
+    (ids_1, values_1, errors_1), (ids_2, values_2, errors_2) = (
+        _column(table, label) for table in (one, other)
+    )
+    _, a, b = np.intersect1d(ids_1, ids_2, return_indices=True)
+    if len(a) < MIN_COMMON:
+        return None
+    difference = values_2[b] - values_1[a]
+    expected = np.hypot(errors_1[a], errors_2[b])
+    center, scatter = float(np.median(difference)), _robust_std(difference)
+    # the stated errors keep a handful of accidentally equal differences from ruling
+    least = float(np.median(expected)) * 0.1
+    error = float(MEDIAN_ERROR * max(scatter, least) / np.sqrt(len(a)))
+    pull = _robust_std((difference - center) / expected)
+    return Offset(other.survey, label, one.survey, center, error, len(a), scatter, pull)
+
+
 def _column(
-    table: Labelled, label: str
+    table: SurveyTable, label: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """source_ids, values and errors where the label is known."""
+    if table.labels is None:
+        return np.empty(0, np.int64), np.empty(0), np.empty(0)
     one = table.labels.select([label])
     known = np.isfinite(one.values[:, 0])
     return table.source_id[known], one.values[known, 0], one.errors[known, 0]
 
 
-def _compare(
-    i: int,
-    j: int,
-    columns: Sequence[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]],
-) -> _Pair:
-    _, a, b = np.intersect1d(columns[i][0], columns[j][0], return_indices=True)
-    difference = columns[j][1][b] - columns[i][1][a]
-    return _Pair(i, j, difference, np.hypot(columns[i][2][a], columns[j][2][b]))
-
-
-def _check_tied(label: str, have: Sequence[Labelled], pairs: Sequence[_Pair]) -> None:
-    tied = {0}
-    for _ in have:
-        tied |= {k for pair in pairs if {pair.i, pair.j} & tied for k in (pair.i, pair.j)}
-    loose = [table.survey for k, table in enumerate(have) if k not in tied]
-    if loose:
-        raise InputError(
-            f"survey {loose[0]!r} has fewer than {MIN_COMMON} stars with {label} in common with "
-            f"{have[0].survey!r} or any survey tied to it, so its offset cannot be fitted",
-            remedy="leave the survey out, or give --offsets none to take its scale as it is",
-        )
+def _robust_std(values: NDArray[np.float64]) -> float:
+    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))

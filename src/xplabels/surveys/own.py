@@ -13,17 +13,11 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.io.columns import LABEL_COLUMNS, labels_of
-from xplabels.surveys.table import Columns, Measured, Survey
+from xplabels.surveys.table import Columns, Read, Survey
 
 
-def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Measured:
-    """The labels [N] that the table has.
-
-    Raises
-    ------
-    InputError
-        If it has none, or as :func:`xplabels.io.columns.labels_of`.
-    """
+def read(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
+    """The labels [N] that the table has; see :func:`xplabels.io.columns.labels_of`."""
     names = [name for name in LABELS if name in columns]
     if not names:
         raise InputError(
@@ -31,10 +25,9 @@ def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Me
             where=where,
             remedy=f"name its columns {', '.join(LABELS)}, and their errors teff_err, ...",
         )
-    labels, notes = labels_of(columns, names, source_id, where)
-    return Measured(labels=labels, notes=notes)
+    return labels_of(columns, names, source_id, where)
 
 
 def own_survey(name: str) -> Survey:
     """A survey of the user's, under any name."""
-    return Survey(name, "a table of the user's own", LABEL_COLUMNS, measure, quality=("snr",))
+    return Survey(name, "a table of the user's own", LABEL_COLUMNS, read, quality=("snr",))

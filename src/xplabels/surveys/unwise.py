@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry
 from xplabels.io.columns import MAG_PER_RELATIVE_FLUX
-from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
-from xplabels.surveys.table import Columns, Measured, Survey
+from xplabels.surveys.table import Columns, Read, Survey
 
 ZERO_POINT = 22.5
 """Vega magnitude of one nanomaggy."""
@@ -30,7 +29,7 @@ NAMES = {
     "w1mpro": (("flux_w1", "dflux_w1"), ("fw1", "e_fw1"), ("w1_flux", "w1_dflux")),
     "w2mpro": (("flux_w2", "dflux_w2"), ("fw2", "e_fw2"), ("w2_flux", "w2_dflux")),
 }
-"""How archives name flux and error a band; the catalogue's own files have arrays of two."""
+"""How archives name flux and error per band; the catalogue's own files have arrays of two."""
 
 
 def magnitude(
@@ -38,15 +37,8 @@ def magnitude(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """W1 or W2 [N] (Vega, AllWISE's scale, mag) with errors; NaN where not detected.
 
-    Parameters
-    ----------
-    flux, error
-        Vega nanomaggies [N].
-    band
-        ``w1mpro`` or ``w2mpro``.
+    Flux and error are in Vega nanomaggies [N]; ``band`` is ``w1mpro`` or ``w2mpro``.
 
-    Examples
-    --------
     >>> value, sigma = magnitude(np.array([1e4, -5.0]), np.array([1e2, 1.0]), "w1mpro")
     >>> value.round(3), sigma.round(4)
     (array([12.496,    nan]), array([0.0109,    nan]))
@@ -57,17 +49,11 @@ def magnitude(
     return value, MAG_PER_RELATIVE_FLUX * error / safe
 
 
-def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Measured:
-    """Magnitudes of unWISE rows [N].
-
-    Raises
-    ------
-    InputError
-        If the table has no flux with its error.
-    """
+def read(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
+    """Magnitudes of unWISE rows [N]."""
     measured, notes = {}, []
     for band, name in enumerate(NAMES):
-        flux, error = fluxes(columns, band, name, where)
+        flux, error = _flux(columns, band, name, where)
         measured[name] = magnitude(flux, error, name)
         for rows, what in (
             (flux <= 0, "are not positive"),
@@ -75,33 +61,31 @@ def measure(columns: Columns, source_id: NDArray[np.int64], where: object) -> Me
         ):
             if rows.any():
                 notes.append(f"{where}: {int(rows.sum())} fluxes of {name} {what}: missing")
-    return Measured(photometry=Photometry.of(len(source_id), measured), notes=tuple(notes))
+    return Photometry.of(len(source_id), measured), tuple(notes)
 
 
-def fluxes(
+def _flux(
     columns: Columns, band: int, name: str, where: object
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Flux and error [N] of a band, from arrays of two or from columns of their own."""
-    if "flux" in columns and "dflux" in columns and columns["flux"].ndim == 2:
-        return (
-            np.asarray(columns["flux"][:, band], np.float64),
-            np.asarray(columns["dflux"][:, band], np.float64),
+    pairs = [pair for pair in NAMES[name] if columns.keys() >= {*pair}]
+    if {"flux", "dflux"} <= columns.keys() and columns["flux"].ndim == 2:
+        flux, error = columns["flux"][:, band], columns["dflux"][:, band]
+    elif pairs:
+        flux, error = (columns[column] for column in pairs[0])
+    else:
+        raise InputError(
+            f"has no flux and error of band {band + 1}",
+            where=where,
+            remedy=f"name the columns {NAMES[name][0][0]} and {NAMES[name][0][1]}",
         )
-    for flux, error in NAMES[name]:
-        if flux in columns and error in columns:
-            return np.asarray(columns[flux], np.float64), np.asarray(columns[error], np.float64)
-    raise InputError(
-        f"has no flux and error of band {band + 1}",
-        where=where,
-        remedy=f"name the columns {NAMES[name][0][0]} and {NAMES[name][0][1]}",
-    )
+    return np.asarray(flux, np.float64), np.asarray(error, np.float64)
 
 
 UNWISE = Survey(
     "unwise",
     "unWISE catalogue (band-merged)",
     ("flux", "dflux", *(c for pairs in NAMES.values() for pair in pairs for c in pair)),
-    measure,
+    read,
     key="unwise_objid",
-    bits={MATCH_FLAGS: MatchFlag},
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.surveys.matching import ARCSEC_PER_DEGREE, propagate
+from xplabels.sky.crossmatch import ARCSEC_PER_DEGREE, propagate
 
 STARS_NAME, SOURCES_NAME = "gaia", "unwise"
 
