@@ -21,10 +21,9 @@ from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
 from xplabels.synthetic import example_stars, simulate_stars
 from xplabels.training import train
-from xplabels.training.distillation import Teachers
 from xplabels.training.dust import Dust
 from xplabels.training.noise_augmentation import NoiseAugmentation
-from xplabels.training.optimisation import Sample, _loss
+from xplabels.training.objective import LabelledStars, Objective, Teachers
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 KINDS = {
@@ -79,17 +78,17 @@ def test_no_step_of_training_mixes_devices(monkeypatch, taught: bool, correlated
     shape = Architecture(f, 2, (9, 8), k, dropout=0.1, samples=20, spectral=110, noise=2)
     network, teacher = (UncertainNetwork(shape).to("meta") for _ in range(2))
     dust = Dust(stars, features, feature_set, scaling, projection, "meta")
-    faint = NoiseAugmentation(feature_set, scaling, propagation.projection, "meta")
+    noise = NoiseAugmentation(feature_set, scaling, propagation.projection, "meta")
     numbers = torch.arange(len(y), device="meta")
-    sample = Sample(
+    teachers = Teachers((teacher, teacher), numbers % 2, 2) if taught else None
+    objective = Objective(recipe, propagation, dust, noise, teachers)
+    stars = LabelledStars(
         Block.of(features, feature_set, scaling, torch.float32, "meta"),
-        torch.empty(y.shape, device="meta"), torch.empty(y.shape, device="meta"),
-        Teachers((teacher, teacher), numbers % 2, 2) if taught else None,
-        dust, numbers, faint,
+        torch.empty(y.shape, device="meta"), torch.empty(y.shape, device="meta"), numbers,
     )  # fmt: skip
-    batch = sample.take(numbers[:20]).varied(recipe)
-    for input_term in (False, True):
-        loss = _loss(network, propagation, batch, recipe, input_term)
+    batch = objective.vary(stars.take(numbers[:20]))
+    for last in (False, True):
+        loss = objective.loss(network, batch, last)
         loss.backward()
         assert loss.device.type == network.out.weight.grad.device.type == "meta"
     assert propagation.run(network, batch.block, full=True).input.shape == (20, k, k)

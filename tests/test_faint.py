@@ -88,7 +88,7 @@ def test_a_factor_of_one_changes_nothing(parts) -> None:
     assert torch.equal(same.noise, block.noise)
 
 
-def test_no_star_gets_fainter_than_can_be_told(parts) -> None:
+def test_no_star_leaves_the_range_of_the_noise_levels(parts) -> None:
     *_, block, faint = parts
     torch.manual_seed(2)
     factor = faint.draw(block, 0.5, 3.0)
