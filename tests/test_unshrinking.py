@@ -1,4 +1,4 @@
-"""The trend to the mean, and predictions without it."""
+"""Shrinkage (regression to the mean), and predictions without it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_fit_that_found_no_strength_says_so(
     )
     assert poor.strength == pytest.approx([0, 8], abs=1e-3)
     told = poor.caveats(("teff", "fe_h"))
-    assert told[0].startswith("fe_h: the trend to the mean cannot be taken out")
+    assert told[0].startswith("fe_h: the shrinkage cannot be corrected")
     assert told[1].startswith("teff: --unshrunk leaves it as it is")
     card = write_card(replace(small_model, unshrinking=poor))
     assert f"**Mind:** {poor.caveats(small_model.names)[0]}." in card
