@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 
 VALIDATION_FRACTION = 0.1
+SLICES = 10_000
+"""Stars whose hashes lie in the same of so many equal parts of 0-1 share every split and fold: a
+star's fainter copies (:mod:`xplabels.giants.copies`) have such ids."""
 
 Part = Literal["train", "validation", "test"]
 
@@ -45,14 +48,8 @@ def part_mask(source_id: NDArray[np.int64], part: Part, test_fraction: float) ->
     u = uniform(source_id)
     if part == "test":
         return u < test_fraction
-    if part == "validation":
-        return (u >= test_fraction) & (u < test_fraction + VALIDATION_FRACTION)
-    return u >= test_fraction + VALIDATION_FRACTION
-
-
-SLICES = 10_000
-"""Stars whose hashes lie in the same of so many equal parts of 0-1 share every split and fold: a
-star's fainter copies (:mod:`xplabels.giants.copies`) have such ids."""
+    training = u >= test_fraction + VALIDATION_FRACTION
+    return training if part == "train" else (u >= test_fraction) & ~training
 
 
 def slice_of(source_id: NDArray[np.int64]) -> NDArray[np.int64]:
