@@ -12,7 +12,7 @@ from scipy import stats
 from conftest import fitted, quick, relabelled, two_label_stars, weights
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.errors import InputError
-from xplabels.core.split import fold_of, part_mask
+from xplabels.core.split import fold_of
 from xplabels.giants.copies import FIRST_COPY, copy_ids
 from xplabels.model import Model
 from xplabels.network.propagation import Propagation
@@ -76,15 +76,6 @@ def test_folds_change_errors_only(stars) -> None:
     np.testing.assert_array_equal(weights(plain), weights(crossed))
     assert plain.calibration.factor.tolist() != crossed.calibration.factor.tolist()
     assert list(plain.metadata["history"]) == list(crossed.metadata["history"])
-
-
-def test_the_test_part_has_no_say(stars) -> None:
-    test = part_mask(stars.source_id, "test", 0.1)
-    changed = relabelled(stars, stars.labels.values + 7.0 * test[:, None])
-    one, other = (fitted(s, quick(calibration_folds=2)).calibration for s in (stars, changed))
-    np.testing.assert_array_equal(one.factor, other.factor)
-    np.testing.assert_array_equal(one.factor_95, other.factor_95)
-    assert one.joint == other.joint
 
 
 def test_one_fold_is_an_error() -> None:
