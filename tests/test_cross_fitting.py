@@ -16,7 +16,6 @@ from xplabels.core.split import fold_of
 from xplabels.giants.copies import FIRST_COPY, copy_ids
 from xplabels.model import Model
 from xplabels.network.propagation import Propagation
-from xplabels.recipes import Recipe
 from xplabels.synthetic import simulate_stars
 from xplabels.training import cross_fitting
 from xplabels.training.checkpoint import Checkpoint
@@ -76,11 +75,6 @@ def test_folds_change_errors_only(stars) -> None:
     np.testing.assert_array_equal(weights(plain), weights(crossed))
     assert plain.calibration.factor.tolist() != crossed.calibration.factor.tolist()
     assert list(plain.metadata["history"]) == list(crossed.metadata["history"])
-
-
-def test_one_fold_is_an_error() -> None:
-    with pytest.raises(InputError, match="calibration_folds = 1 would leave out all stars"):
-        Recipe(calibration_folds=1)
 
 
 # what is fitted
@@ -158,15 +152,10 @@ def test_a_level_is_never_corrected_by_much(size) -> None:
     bound = LARGEST_CORRECTION if size > 1 else 1 / LARGEST_CORRECTION
     np.testing.assert_allclose(corrected.factor, bound * own.factor)
     np.testing.assert_allclose(corrected.factor_95, bound * own.factor_95)
-
-
-def test_without_folds_the_validation_part_sets_all() -> None:
-    random = np.random.default_rng(7)
-    validation = simulated(random, 1000, common_part(random, 1000))
-    calibration = fit_calibration(validation)
-    level = validation.level(validation.shape())
-    np.testing.assert_array_equal(calibration.factor, level.factor)
-    np.testing.assert_array_equal(calibration.factor_95, level.factor_95)
+    # without folds the validation part sets all
+    alone, level = fit_calibration(validation), validation.level(validation.shape())
+    np.testing.assert_array_equal(alone.factor, level.factor)
+    np.testing.assert_array_equal(alone.factor_95, level.factor_95)
 
 
 def test_no_network_is_asked_about_stars_it_saw(monkeypatch) -> None:
@@ -213,28 +202,28 @@ def test_what_is_said_of_unseen_stars_is_what_the_networks_say(stars) -> None:
 
 
 @pytest.mark.parametrize(
-    ("factors", "wanted"),
+    ("own", "left_out", "again", "wanted"),
     [
-        ({"val": 1.2, "left out": 1.5, "again": 1.25}, 1.2 * 1.5 / 1.25),
-        ({"val": 1.2, "left out": None, "again": 1.25}, 1.2),
-        ({"val": 1.2, "left out": 1.5, "again": None}, 1.2),
-        ({"val": None, "left out": 1.5, "again": None}, 1.0),
+        (1.2, 1.5, 1.25, 1.2 * 1.5 / 1.25),
+        (1.2, None, 1.25, 1.2),
+        (1.2, 1.5, None, 1.2),
+        (None, 1.5, None, 1.0),
     ],
 )
-def test_the_joint_factor_is_corrected_by_folds_that_tell(
-    stars, monkeypatch, factors, wanted
+def test_the_joint_factor_is_corrected_by_folds_that_have_one(
+    stars, monkeypatch, own, left_out, again, wanted
 ) -> None:
+    """The factors of the model and the folds' networks on the validation part, and on the folds."""
     recipe = quick(calibration_folds=2)
     table, folds = runs_of(stars, recipe)
     model = fitted(stars, recipe)
+    validation = model.predict(table.stars[table.validation]).values
 
     def factor(prediction, known):
-        if len(prediction) != table.validation.sum():
-            return factors["left out"]
-        own = np.array_equal(prediction.values, model.predict(validation).values)
-        return factors["val" if own else "again"]
+        if len(prediction) != len(validation):
+            return left_out
+        return own if np.array_equal(prediction.values, validation) else again
 
-    validation = table.stars[table.validation]
     monkeypatch.setattr(cross_fitting, "fit_joint_factor", factor)
     assert calibrated(model, table, folds).calibration.joint == pytest.approx(wanted)
 
