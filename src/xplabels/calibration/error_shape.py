@@ -32,11 +32,8 @@ DOF = 4.0
 class ErrorShape:
     """The factor of each label's error.
 
-    Attributes
-    ----------
-    weights
-        Float64 [K, T]: the coefficients of ln(factor) for the T :func:`terms`, or [K, 0] where
-        the errors keep their shape.
+    ``weights`` are the coefficients of ln(factor) for the T :func:`terms`: float64 [K, T], or
+    [K, 0] where the errors keep their shape.
     """
 
     weights: Array
@@ -47,15 +44,7 @@ class ErrorShape:
         return cls(np.empty((labels, 0)))
 
     def squares(self, labels: Array, noise: Array) -> Array:
-        """What multiplies the variances [N, K] of stars.
-
-        Parameters
-        ----------
-        labels
-            Predicted labels [N, K], scaled.
-        noise
-            Scaled noise levels [N, 2], or [N, 0].
-        """
+        """What multiplies the variances [N, K], by scaled labels [N, K] and noise levels."""
         if not self.weights.shape[1]:
             return np.ones_like(labels)
         logarithm = terms(labels, noise) @ self.weights.T
@@ -67,13 +56,8 @@ class ErrorShape:
     ) -> ErrorShape:
         """The shape with which the errors of unseen stars are most likely.
 
-        Parameters
-        ----------
-        labels, noise
-            As in :meth:`squares`.
-        residuals, variance, label_errors
-            [N, K] in the same units; NaN where a label is unknown. The variance is that of the
-            prediction alone.
+        ``labels`` and ``noise`` as in :meth:`squares`; the others [N, K] in the same units, NaN
+        where a label is unknown. The variance is that of the prediction alone.
         """
         columns = terms(labels, noise)
         known = np.isfinite(residuals) & np.isfinite(label_errors)

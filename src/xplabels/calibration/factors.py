@@ -55,10 +55,7 @@ class Calibration:
     def half_widths(self, variance: Array, gaussian: Array) -> tuple[Array, Array]:
         """Half-widths [N, K] of the 68.3 and 95.4 % intervals.
 
-        Parameters
-        ----------
-        variance, gaussian
-            The model and intrinsic parts together, and the input part [N, K].
+        ``variance`` is that of the model and intrinsic parts, ``gaussian`` of the input part.
         """
         inner = self.factor * np.sqrt(variance + gaussian)
         outer = np.sqrt(self.factor_95**2 * variance + (2 * self.factor) ** 2 * gaussian)
@@ -83,12 +80,9 @@ class Calibration:
         mean of those that are right for the central half and for the central 68.3 %; the outer
         one is right for the central 95.4 %. They are at least :data:`SMALLEST_FACTOR`.
 
-        Parameters
-        ----------
-        residuals, variance, label_errors, gaussian
-            [N, K] of stars that the network did not see; NaN where a label is unknown. Variance
-            and its Gaussian part are those of :meth:`half_widths`, to which the label's error is
-            added in quadrature, twice for 95.4 %.
+        All are [N, K] of stars that the network did not see; NaN where a label is unknown. Variance
+        and its Gaussian part are those of :meth:`half_widths`, to which the label's error is added
+        in quadrature, twice for 95.4 %.
         """
 
         def quantile(known: Array, share: Array, level: float) -> Any:

@@ -33,22 +33,12 @@ _LEVELS = {"coverage_68": predictive.LEVEL_68, "coverage_95": predictive.LEVEL_9
 
 @dataclass(frozen=True)
 class Joint:
-    """Joint coverage of several labels.
-
-    Attributes
-    ----------
-    names
-        The K labels.
-    content
-        Of each star compared [n]: probability inside the ellipsoid through its true labels
-        (:func:`~xplabels.core.distribution.ellipsoid_content`).
-    value, error
-        ``coverage_68``, ``coverage_95`` and ``pit_distance``, and their bootstrap errors.
-    """
+    """Joint coverage of several labels, with bootstrap errors."""
 
     names: tuple[str, ...]
+    # of each star compared [n]: probability inside the ellipsoid through its true labels
     content: Array = field(repr=False)
-    value: dict[str, float]
+    value: dict[str, float]  # coverage_68, coverage_95, pit_distance
     error: dict[str, float]
 
     @property
@@ -117,14 +107,8 @@ def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
     dimensions depend on what lies between, and the more labels, the more stars have one that is
     far off. Stars with all labels count; where they are fewer than 1,000, so do those that lack
     one, each in the labels that it has, then those that lack two, and so on. None where that
-    makes fewer than 100 stars.
-
-    Parameters
-    ----------
-    prediction
-        Of stars that the network did not see, with correlations.
-    labels
-        Their known labels.
+    makes fewer than 100 stars. The prediction, with correlations, is of stars that the network did
+    not see.
     """
     groups = _groups(prediction, labels)
     if sum(len(group.values) for group in groups) < FEWEST_STARS:

@@ -48,26 +48,14 @@ FEWEST_STARS = 100
 
 @dataclass(frozen=True)
 class ShrinkageCorrection:
-    """What corrects a model's predictions for shrinkage; [K] each.
+    """What corrects a model's predictions for shrinkage; [K] each."""
 
-    Attributes
-    ----------
-    mean, spread
-        Of the training labels.
-    strength
-        What multiplies each star's w; 0 leaves a label as it is.
-    factor, factor_95
-        What the stretched half-widths are multiplied by.
-    joint
-        The prediction's ``joint_factor``, fitted anew.
-    """
-
-    mean: Array
-    spread: Array
-    strength: Array
-    factor: Array
-    factor_95: Array
-    joint: float
+    mean: Array  # of the training labels
+    spread: Array  # of the training labels
+    strength: Array  # what multiplies each star's w; 0 leaves a label as it is
+    factor: Array  # what the stretched half-widths of 68.3 % are multiplied by
+    factor_95: Array  # and those of 95.4 %
+    joint: float  # the prediction's joint_factor, fitted anew
 
     @classmethod
     def fit(
@@ -75,14 +63,8 @@ class ShrinkageCorrection:
     ) -> ShrinkageCorrection:
         """Strengths with which the slopes of these stars are 1, and factors for the intervals.
 
-        Parameters
-        ----------
-        prediction
-            Of N validation stars, in K labels, with correlations (without: ``joint`` stays 1).
-        labels
-            Known labels of the same stars; NaN where unknown.
-        mean, spread
-            Of the training labels [K].
+        ``prediction`` is of validation stars, with correlations (without, ``joint`` stays 1),
+        ``labels`` are their known labels, ``mean`` and ``spread`` those of the training labels [K].
         """
         known = labels.select(prediction.names)
         both = np.isfinite(known.values) & np.isfinite(prediction.values)

@@ -24,21 +24,11 @@ History = list[dict[str, float]]
 
 
 class Checkpoint:
-    """A folder with the last state of each stage of one training run.
+    """A folder with the last state of each stage of one training run; None keeps nothing.
 
-    Parameters
-    ----------
-    folder
-        Where states are kept; None: nothing is kept.
-    manifest
-        What the run is made of: data, recipe, seed.
-    overwrite
-        Whether the states of a run with another manifest are removed; else they are an error.
-
-    Raises
-    ------
-    InputError
-        If the folder belongs to another run, or holds something else.
+    The ``manifest`` says what the run is made of: data, recipe, seed. ``overwrite`` removes the
+    states of a run with another one. :class:`InputError` if the folder belongs to another run, or
+    holds something else.
     """
 
     def __init__(
@@ -90,13 +80,7 @@ class Checkpoint:
             save_file(whole, str(partial), metadata={"history": json.dumps(history)})
 
     def restore(self, stage: str, network: nn.Module, optimiser: torch.optim.Optimizer) -> History:
-        """Bring back the last state of ``stage``: its history, empty if it never was saved.
-
-        Raises
-        ------
-        InputError
-            If its file is damaged.
-        """
+        """Bring back the last state of ``stage``: its history, empty if it never was saved."""
         path = Path() if self.folder is None else self.folder / f"{stage}.safetensors"
         if not path.is_file():
             return []

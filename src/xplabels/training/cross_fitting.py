@@ -36,26 +36,14 @@ LARGEST_CORRECTION = 1.5
 
 
 class HoldoutPrediction(NamedTuple):
-    """What networks say of stars that they did not train on, and the truth, in scaled units.
+    """What networks say of N stars that they did not train on, and the truth, in scaled units."""
 
-    Attributes
-    ----------
-    labels
-        Predicted [N, K].
-    noise
-        Scaled noise levels [N, 2], or [N, 0].
-    residuals, label_errors
-        Known minus predicted labels, NaN where unknown, and the errors of the known ones [N, K].
-    variance, gaussian
-        The model and excess parts together, and the input part [N, K].
-    """
-
-    labels: Array
-    noise: Array
-    residuals: Array
-    label_errors: Array
-    variance: Array
-    gaussian: Array
+    labels: Array  # predicted [N, K]
+    noise: Array  # noise levels [N, 2], or [N, 0]
+    residuals: Array  # known minus predicted [N, K], NaN where unknown
+    label_errors: Array  # of the known labels [N, K]
+    variance: Array  # the model and intrinsic parts together [N, K]
+    gaussian: Array  # the input part [N, K]
 
     @classmethod
     def of(cls, model: Model, table: TrainingTable, rows: NDArray[np.bool_]) -> HoldoutPrediction:
@@ -128,12 +116,8 @@ def fit_calibration(
 ) -> Calibration:
     """The calibration of single labels.
 
-    Parameters
-    ----------
-    validation
-        What the model says of the validation part.
-    folds
-        What the networks of each fold say of the stars they left out, and of the validation part.
+    ``validation`` is what the model says of the validation part; ``folds`` what the networks of
+    each fold say of the stars they left out, and of the validation part.
     """
     shape = HoldoutPrediction.together([validation, *(left_out for left_out, _ in folds)]).shape()
     own = validation.level(shape)

@@ -30,23 +30,10 @@ CENTRAL_WAVELENGTH = {"j_m": 1.235, "h_m": 1.662, "ks_m": 2.159, "w1mpro": 3.353
 
 
 class Dust:
-    """Reddens training stars, in the inputs of one feature set.
+    """Reddens training stars, in the inputs of the feature set and scaling of a model in training.
 
-    Parameters
-    ----------
-    stars, features
-        N stars and their inputs.
-    feature_set, scaling
-        Of the model in training.
-    projection
-        Sampling matrix and its inverse for these widths.
-    device
-        Where the stars are to be reddened.
-
-    Raises
-    ------
-    InputError
-        If ``dust_extinction`` is not installed.
+    ``stars`` and ``features`` are of all N stars, ``projection`` is the sampling matrix of these
+    widths with its inverse. :class:`InputError` if ``dust_extinction`` is not installed.
     """
 
     def __init__(

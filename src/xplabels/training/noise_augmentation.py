@@ -24,16 +24,9 @@ JITTER = 1e-6
 
 
 class NoiseAugmentation:
-    """Adds noise to training stars, in the inputs of one feature set.
+    """Adds noise to training stars, in the inputs of the feature set and scaling of a model.
 
-    Parameters
-    ----------
-    feature_set, scaling
-        Of the model in training, which has noise levels.
-    projection
-        P [n, n], if the features have a projection.
-    device
-        Where the stars are.
+    ``projection`` is P [n, n], if the features have one.
     """
 
     def __init__(

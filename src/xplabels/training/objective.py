@@ -1,9 +1,8 @@
 """What training minimises: the likelihood of labels of stars that are varied anew in every batch.
 
-A distilled network learns what an ensemble says instead: its mean, its scatter, and its errors on
-stars left out of its training. These teachers are asked anew about every batch, as it is reddened,
-dimmed and stripped of photometry, so that they are heard on as many different stars as there are
-epochs.
+A distilled network learns from an ensemble instead: its mean, its scatter, and its errors on stars
+left out of its training. These teachers predict every batch anew, as it is reddened, dimmed and
+stripped of photometry, so that they teach on as many different stars as there are epochs.
 """
 
 from __future__ import annotations
@@ -47,15 +46,11 @@ class LabelledStars(NamedTuple):
 
 
 class TeacherTargets(NamedTuple):
-    """What teachers say of N stars, in scaled units.
+    """What teachers say of N stars, in scaled units."""
 
-    ``mean`` and ``variance`` [N, K] are over all of them; ``unseen`` [N, K] is the mean label of
-    those that did not train on the star, None where all trained on all.
-    """
-
-    mean: Tensor
-    variance: Tensor
-    unseen: Tensor | None
+    mean: Tensor  # [N, K] of all teachers
+    variance: Tensor  # [N, K] of all teachers
+    unseen: Tensor | None  # [N, K] mean of those not trained on the star; None: all trained on all
 
 
 @dataclass(frozen=True)
@@ -85,29 +80,15 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a network on a batch of stars.
-
-    Attributes
-    ----------
-    recipe, propagation
-        Every variance that the model will add at prediction is in the loss.
-    dust, noise
-        What varies stars, where the recipe asks for it.
-    teachers
-        Of a distilled network.
-    weights
-        How much each label counts [K]; None: all alike.
-    input_term
-        Whether the last phase has the input term.
-    """
+    """The loss of a network on a batch of stars: every variance added at prediction is in it."""
 
     recipe: Recipe
     propagation: Propagation
-    dust: Dust | None = None
+    dust: Dust | None = None  # these two vary the stars
     noise: NoiseAugmentation | None = None
-    teachers: Teachers | None = None
-    weights: Tensor | None = None
-    input_term: bool = True
+    teachers: Teachers | None = None  # of a distilled network
+    weights: Tensor | None = None  # how much each label counts [K]; None: all alike
+    input_term: bool = True  # whether the last phase has the input term
 
     def vary(self, stars: LabelledStars) -> LabelledStars:
         """The same stars, most behind more or less dust and some of them fainter."""

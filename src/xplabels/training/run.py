@@ -36,18 +36,8 @@ class Fold(NamedTuple):
 class Run:
     """Trains what a recipe asks for, on the training part of a table.
 
-    Parameters
-    ----------
-    table, recipe, seed
-        What decides the result.
-    checkpoint
-        Where the states of each stage are kept.
-    progress
-        Whether to show a bar per stage.
-    device
-        Where to train.
-    prefix
-        Of the names of the stages.
+    ``prefix`` comes before the name of each stage, whose states ``checkpoint`` keeps and whose
+    progress is shown as a bar.
     """
 
     def __init__(
