@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 BOUND = 2.5
 """Labels beyond these many standard deviations count as lying there: no polynomial extrapolates."""
@@ -118,6 +117,8 @@ def _fit_one(
     label_errors: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Coefficients [T] for one label; its level is left to the calibration."""
+    from scipy.optimize import minimize
+
     design = np.concatenate([np.ones((len(columns), 1)), columns], axis=1)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

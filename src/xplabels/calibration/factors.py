@@ -7,11 +7,11 @@ their own factor. A factor multiplies every part of the error alike.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
@@ -19,7 +19,7 @@ from xplabels.core.distribution import LEVEL_68, LEVEL_95
 if TYPE_CHECKING:
     from xplabels.network.likelihood import Likelihood
 
-HALF_WIDTH_50 = float(stats.norm.ppf(0.75))
+HALF_WIDTH_50 = NormalDist().inv_cdf(0.75)
 """Half-width of a Gaussian's central half, in standard deviations."""
 SMALLEST_FACTOR = 0.1
 """Where label errors explain the residuals by themselves, no factor is small enough; an error of
@@ -63,9 +63,14 @@ class Calibration:
     @classmethod
     def nominal(cls, labels: int, likelihood: Likelihood, dof: float) -> Calibration:
         """The likelihood's own quantiles: 1 and 2 for a Gaussian."""
-        law = stats.norm if likelihood == "gaussian" else stats.t(dof)
-        widths = [float(law.ppf(0.5 + level / 2)) for level in (LEVEL_68, LEVEL_95)]
-        return cls(np.full(labels, widths[0]), np.full(labels, widths[1]))
+        from scipy.special import stdtrit
+
+        def quantile(p: float) -> float:
+            return NormalDist().inv_cdf(p) if likelihood == "gaussian" else float(stdtrit(dof, p))
+
+        inner, outer = (quantile(0.5 + level / 2) for level in (LEVEL_68, LEVEL_95))
+        shape = ErrorShape.flat(labels)
+        return cls(np.full(labels, inner), np.full(labels, outer), shape=shape)
 
     @classmethod
     def fit(

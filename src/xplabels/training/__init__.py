@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from xplabels import __version__
 from xplabels.calibration.domain import Domain
@@ -19,11 +18,11 @@ from xplabels.calibration.factors import Calibration
 from xplabels.core.labels import Labels, check_names
 from xplabels.core.split import VALIDATION_FRACTION
 from xplabels.core.stars import Stars
+from xplabels.inference import Inference
 from xplabels.model import Model
 from xplabels.model.card import write_card
-from xplabels.model.device import check_device
 from xplabels.model.refitting import with_unshrinking
-from xplabels.network.propagation import Propagation
+from xplabels.network import check_device
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import calibrated
@@ -105,8 +104,8 @@ def train(
         for reason in run.left_out:
             print(f"left out: {reason}", file=sys.stderr)
     networks, history = run.networks()
-    propagation = Propagation(table.feature_set, table.scaling, run.masks > 0, torch.float32)
-    inputs = propagation.network_input(table.sample(table.train).block)[:, : table.x.shape[1]]
+    inference = Inference(table.feature_set, table.scaling, networks)
+    inputs = inference.network_input(table.features[table.train])[0][:, : table.x.shape[1]]
     model = Model(
         names,
         table.feature_set,
@@ -114,7 +113,7 @@ def train(
         networks,
         recipe,
         Calibration.nominal(len(names), recipe.likelihood, recipe.dof),
-        Domain.fit(inputs.numpy().astype(np.float64)),
+        Domain.fit(inputs),
         np.stack([np.nanmin(table.y[table.train], 0), np.nanmax(table.y[table.train], 0)], axis=1),
         _metadata(table, recipe, seed, test_fraction, history, name)
         | {"left_out": run.left_out, "device": device},
@@ -153,6 +152,8 @@ def _metadata(
     table: TrainingTable, recipe: Recipe, seed: int, test_fraction: float,
     history: dict[str, list[dict[str, float]]], name: str,
 ) -> dict[str, Any]:  # fmt: skip
+    import torch
+
     return {
         "name": name or recipe.name,
         "training": table.provenance(),

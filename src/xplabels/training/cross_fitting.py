@@ -20,23 +20,18 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factor
 from xplabels.core.labels import Labels
-from xplabels.model import Model, propagate
-from xplabels.network import UncertainNetwork
-from xplabels.network.propagation import Propagated, Propagation
-from xplabels.training.optimisation import Sample
+from xplabels.inference.network import Perceptron
+from xplabels.model import Model
 from xplabels.training.table import TrainingTable
 
 Array = NDArray[np.float64]
 
-BLOCK = 2048
-"""Stars propagated at a time."""
 LARGEST_CORRECTION = 1.5
 """Of a level, either way: more is not the luck of the validation part, but a fold gone wrong."""
 
@@ -45,7 +40,7 @@ class Fold(NamedTuple):
     """Networks trained like the model's without the stars ``left_out`` [N] of the table."""
 
     left_out: NDArray[np.bool_]
-    networks: tuple[UncertainNetwork, ...]
+    networks: tuple[Perceptron, ...]
 
 
 @dataclass(frozen=True)
@@ -73,24 +68,24 @@ class HoldoutPrediction:
 
     @classmethod
     def of(
-        cls, model: Model, networks: tuple[UncertainNetwork, ...], sample: Sample
+        cls,
+        model: Model,
+        networks: tuple[Perceptron, ...],
+        table: TrainingTable,
+        rows: NDArray[np.bool_],
     ) -> HoldoutPrediction:
         """What ``networks`` in the place of the model's say, photometry as it is."""
-        masks = networks[0].architecture.masks > 0
-        propagation = Propagation(model.feature_set, model.scaling, masks, torch.float32)
-        with torch.no_grad():
-            parts = [
-                propagate(networks, propagation, sample.block.take(some), model.recipe)
-                for some in torch.arange(len(sample)).split(BLOCK)
-            ]
-        out = Propagated(*(torch.cat(part).double() for part in zip(*parts, strict=True)))
+        features = table.features[rows]
+        y, y_error = model.scaling.scale_y(table.y[rows], table.y_error[rows])
+        labels = replace(model, networks=networks).inference.run(features).labels.variances()
+        noise = model.scaling.scale_noise(model.feature_set.noise_levels(features))
         return cls(
-            out.labels.numpy(),
-            sample.block.noise.double().numpy(),
-            (sample.y - out.labels).numpy(),
-            sample.y_error.double().numpy(),
-            (out.model + out.excess).numpy(),
-            out.input.clamp(min=0).numpy(),
+            labels.mean,
+            np.nan_to_num(noise),
+            y - labels.mean,
+            np.nan_to_num(y_error),
+            labels.model + labels.excess,
+            labels.input.clip(min=0.0),
         )
 
     @classmethod
@@ -117,18 +112,18 @@ class HoldoutPrediction:
 
 def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -> Model:
     """The model with errors that hold what they say, on the validation part and on the folds."""
-    validation = table.sample(table.validation)
+    validation = table.validation
     single = fit_calibration(
-        HoldoutPrediction.of(model, model.networks, validation),
+        HoldoutPrediction.of(model, model.networks, table, validation),
         [
-            (HoldoutPrediction.of(model, fold.networks, table.sample(fold.left_out)),
-             HoldoutPrediction.of(model, fold.networks, validation))
+            (HoldoutPrediction.of(model, fold.networks, table, fold.left_out),
+             HoldoutPrediction.of(model, fold.networks, table, validation))
             for fold in folds
         ],
     )  # fmt: skip
     model = replace(model, calibration=single)
 
-    def joint(networks: tuple[UncertainNetwork, ...], rows: NDArray[np.bool_]) -> float | None:
+    def joint(networks: tuple[Perceptron, ...], rows: NDArray[np.bool_]) -> float | None:
         known = Labels(model.names, table.y[rows], table.y_error[rows])
         prediction = replace(model, networks=networks).predict(table.stars[rows], correlations=True)
         return fit_joint_factor(prediction, known)

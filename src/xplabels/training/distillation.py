@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xplabels.inference.distribution import LabelDistribution
 from xplabels.network import UncertainNetwork
 from xplabels.network.likelihood import negative_log_likelihood
-from xplabels.network.propagation import Propagated
 from xplabels.recipes import Recipe
 
 MATCH_FLOOR = 1e-4
@@ -57,7 +57,7 @@ class Teachers:
     @torch.no_grad()
     def say(self, x: Tensor) -> TeacherTargets:
         """Of network inputs [N, I]."""
-        told = torch.stack([network(x).labels for network in self.networks])
+        told = torch.stack([network(x).mean for network in self.networks])
         mean, variance = told.mean(dim=0), told.var(dim=0)
         if self.folds == 1:
             return TeacherTargets(mean, variance, None)
@@ -68,8 +68,8 @@ class Teachers:
 
 
 def distillation_loss(
-    lesson: TeacherTargets, y: Tensor, y_error: Tensor, out: Propagated, matched: Tensor,
-    recipe: Recipe, weights: Tensor | None = None,
+    lesson: TeacherTargets, y: Tensor, y_error: Tensor, out: LabelDistribution[Tensor],
+    matched: Tensor, recipe: Recipe, weights: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Match the teachers' mean and scatter; learn the excess from stars they never saw.
 
@@ -98,7 +98,7 @@ def distillation_loss(
     def cost(residual: Tensor, variance: Tensor) -> Tensor:
         return negative_log_likelihood(residual, variance, recipe.likelihood, recipe.dof, weights)
 
-    unseen = out.labels if lesson.unseen is None else lesson.unseen
+    unseen = out.mean if lesson.unseen is None else lesson.unseen
     likelihood = cost(y - unseen, y_error**2 + out.variance)
     # distances from the teachers count in units of the error they would cause
     # and no star, however odd, may pull harder than in the likelihood

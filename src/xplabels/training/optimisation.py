@@ -228,7 +228,7 @@ def _loss(
         lesson = sample.teachers.say(propagation.network_input(block))
         out = propagation.run(network, block, input_term=input_term)
         # its match is sought under dropout, as any network's is
-        matched = propagation.run(network, block, input_term=False, drop=True).labels
+        matched = propagation.run(network, block, input_term=False, drop=True).mean
         return distillation_loss(
             lesson, sample.y, sample.y_error, out, matched, recipe, sample.weights
         )
@@ -239,7 +239,7 @@ def _loss(
     if recipe.scatter == "sampling":
         out = out._replace(model=torch.zeros_like(out.model))
     return negative_log_likelihood(
-        sample.y - out.labels,
+        sample.y - out.mean,
         sample.y_error**2 + out.variance,
         recipe.likelihood,
         recipe.dof,
@@ -272,7 +272,7 @@ def _evaluate(
             out = propagation.run(network, part.block, input_term=input_term)
             total += len(rows) * float(
                 negative_log_likelihood(
-                    part.y - out.labels,
+                    part.y - out.mean,
                     part.y_error**2 + out.variance,
                     recipe.likelihood,
                     recipe.dof,

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from xplabels.features.projection import FLUX_UNIT, Projection, default_projection
-from xplabels.network import Architecture, UncertainNetwork
+from xplabels.inference.network import Architecture, Perceptron
+from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
 from xplabels.training.checkpoint import Checkpoint
@@ -104,11 +105,11 @@ class Run:
         )
         return replace(sample, faint=faint)
 
-    def networks(self) -> tuple[tuple[UncertainNetwork, ...], History]:
-        """The trained networks, on the CPU, and the history of every stage."""
+    def networks(self) -> tuple[tuple[Perceptron, ...], History]:
+        """The trained networks and the history of every stage."""
         one_or_more = self._distilled if self.recipe.scatter == "distilled" else self._alike
         networks, history = one_or_more()
-        return tuple(network.cpu() for network in networks), history
+        return tuple(network.to_perceptron() for network in networks), history
 
     def calibration_folds(self) -> Iterator[Fold]:
         """For each fold of the training stars, networks like the run's that never saw it."""
@@ -116,7 +117,7 @@ class Run:
         for number, left_out in enumerate(folds, start=1):
             yield Fold(left_out, self._without(left_out, f"fold-{number}-"))
 
-    def _without(self, left_out: NDArray[np.bool_], prefix: str) -> tuple[UncertainNetwork, ...]:
+    def _without(self, left_out: NDArray[np.bool_], prefix: str) -> tuple[Perceptron, ...]:
         """Networks of a run of its own, whose tensors go when it ends."""
         kept = replace(self.table, train=self.table.train & ~left_out)
         run = Run(kept, self.recipe, self.seed, self.checkpoint, self.progress, self.device, prefix)
@@ -179,31 +180,29 @@ class Run:
         stage = self.prefix + stage
         seed = 1000 * self.seed + member
         torch.manual_seed(seed)
-        network = UncertainNetwork(architecture)
+        network = UncertainNetwork(architecture, self._input_scale(architecture))
         self._set_log_flux(network)
         network.to(self.device)
-        self._emphasise(network)
         history = fit(
             network, self.propagation, sample, self.validation, self.recipe,
             stage=stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
             input_term=input_term, checkpoint=self.checkpoint, progress=self.progress,
         )  # fmt: skip
-        network.fold_scale_into_weights()
         return network, history
 
-    def _emphasise(self, network: UncertainNetwork) -> None:
-        """Let the inputs that vary most come in larger: they are measured best, too."""
+    def _input_scale(self, architecture: Architecture) -> torch.Tensor | None:
+        """What lets the inputs that vary most come in larger: they are measured best, too."""
         if not self.recipe.emphasis:
-            return
+            return None
         n = self.table.feature_set.n_spectral
-        emphasis = np.ones(network.architecture.sizes[0])
+        emphasis = np.ones(architecture.sizes[0])
         spread = np.nanstd(self.table.x[self.table.train, :n], axis=0)
         varies = spread > 0  # RP 0 is 1 for every star
         relative = spread[varies] / np.median(spread[varies])
         emphasis[:n][varies] = relative**self.recipe.emphasis
-        if network.architecture.samples:
-            emphasis[-network.architecture.samples :] = LOG_FLUX_EMPHASIS
-        network.emphasise(torch.as_tensor(emphasis, dtype=torch.float32, device=self.device))
+        if architecture.samples:
+            emphasis[-architecture.samples :] = LOG_FLUX_EMPHASIS
+        return torch.as_tensor(emphasis, dtype=torch.float32)
 
     def _set_log_flux(self, network: UncertainNetwork) -> None:
         """Wavelengths spread evenly over the sampling, statistics from the training stars."""
