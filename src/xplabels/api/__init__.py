@@ -17,7 +17,7 @@ from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, check_output
 from xplabels.io.catalogue import FORMATS, check_catalogue
-from xplabels.model import DEFAULT_MODEL
+from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from xplabels.io import BadRows

@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, not_installed
 from xplabels.inference.distribution import LabelDistribution
 from xplabels.inference.network import LOG_VARIANCE_RANGE, Architecture, Perceptron
 
@@ -20,9 +20,7 @@ try:
     import torch
     from torch import Tensor, nn
 except ModuleNotFoundError:
-    raise InputError(
-        "training needs PyTorch, which is not installed", remedy="pip install 'xplabels[train]'"
-    ) from None
+    raise not_installed("torch") from None
 
 SOFTENING = 0.04
 """Flux, relative to the mean over the training stars, below which the logarithm turns linear."""
