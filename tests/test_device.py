@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from xplabels.model.device import best_device, check_device
 
 from conftest import quick, two_label_stars
 from xplabels.core.errors import InputError
@@ -15,7 +16,6 @@ from xplabels.features import FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.features.scaling import Scaling
 from xplabels.model import Model
-from xplabels.model.device import best_device, check_device
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe

@@ -111,17 +111,6 @@ def test_labels_do_not_depend_on_the_block(
         np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=2e-6)
 
 
-def test_one_engine_predicts_all_of_a_file(
-    whole_sky: Path, small_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("numba")
-    monkeypatch.setattr("xplabels.model.COMPILED_FROM", 100)
-    for block, engine in ((150, "compiled"), (99, "torch")):
-        model = Watched(small_model, tmp_path)
-        predict_file(model, whole_sky / spectra_name(0), tmp_path / f"{block}.parquet", block=block)
-        assert set(model.engines) == {engine}  # though the last block is of 33, or 36
-
-
 def test_row_groups_do_not_depend_on_the_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

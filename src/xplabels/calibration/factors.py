@@ -7,6 +7,7 @@ their own factor. A factor multiplies every part of the error alike.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-HALF_WIDTH_50 = 0.6744897501960817
+HALF_WIDTH_50 = NormalDist().inv_cdf(0.75)
 """Half-width of a Gaussian's central half, in standard deviations."""
 SMALLEST_FACTOR = 0.1
 """Where label errors explain the residuals by themselves, no factor is small enough; an error of
@@ -64,11 +65,14 @@ class Calibration:
     @classmethod
     def nominal(cls, labels: int, likelihood: Likelihood, dof: float) -> Calibration:
         """The likelihood's own quantiles: 1 and 2 for a Gaussian."""
-        from scipy import stats
+        from scipy.special import stdtrit
 
-        law = stats.norm if likelihood == "gaussian" else stats.t(dof)
-        inner, outer = (float(law.ppf(0.5 + level / 2)) for level in (LEVEL_68, LEVEL_95))
-        return cls(np.full(labels, inner), np.full(labels, outer))
+        def quantile(p: float) -> float:
+            return NormalDist().inv_cdf(p) if likelihood == "gaussian" else float(stdtrit(dof, p))
+
+        inner, outer = (quantile(0.5 + level / 2) for level in (LEVEL_68, LEVEL_95))
+        shape = ErrorShape.flat(labels)
+        return cls(np.full(labels, inner), np.full(labels, outer), shape=shape)
 
     @classmethod
     def fit(

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.core.selection import Selection
     from xplabels.core.split import check_test_fraction
     from xplabels.io.atomic import MODEL_FILES, check_new_folder
-    from xplabels.model.device import check_device
+    from xplabels.network import check_device
 
     names = check_names(args.labels)
     selection = Selection.of(args.ranges, names if args.complete else ())

@@ -141,7 +141,7 @@ def read_spectra(request: Request) -> Iterator[Stars]:
 
 def gathered(blocks: Iterator[Stars]) -> Iterator[Stars]:
     """Blocks stacked until they are worth a row group."""
-    from xplabels.core.stacking import concatenate
+    from xplabels.core.stars import concatenate
     from xplabels.io.parquet import ROW_GROUP
 
     waiting: list[Stars] = []

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.stacking import concatenate
-from xplabels.core.stars import CoefficientSpectra, Stars, with_widths
+from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.fetch.archive import Archive
 from xplabels.fetch.retry import (
     RetryPolicy,

@@ -7,10 +7,10 @@ import math
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from xplabels import __version__
 from xplabels.calibration.domain import Domain
@@ -18,10 +18,11 @@ from xplabels.calibration.factors import Calibration
 from xplabels.core.labels import check_names
 from xplabels.core.split import VALIDATION_FRACTION
 from xplabels.core.stars import Stars
+from xplabels.inference import Inference
 from xplabels.model import Model
 from xplabels.model.card import write_card
-from xplabels.model.device import check_device
 from xplabels.model.refitting import with_unshrinking
+from xplabels.network import check_device
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import calibrated
@@ -99,6 +100,8 @@ def train(
     for reason in run.left_out:
         logger.warning("left out: %s", reason)
     networks, history = run.networks()
+    inference = Inference(table.feature_set, table.scaling, networks)
+    inputs = inference.network_input(table.features[table.train])[0][:, : table.x.shape[1]]
     model = Model(
         names,
         table.feature_set,
@@ -106,7 +109,7 @@ def train(
         networks,
         recipe,
         Calibration.nominal(len(names), recipe.likelihood, recipe.dof),
-        Domain.fit(run.completed_inputs()),
+        Domain.fit(inputs),
         np.stack([np.nanmin(table.y[table.train], 0), np.nanmax(table.y[table.train], 0)], axis=1),
         {
             "name": name or recipe.name,
@@ -125,7 +128,7 @@ def train(
             "versions": {
                 "xplabels": __version__,
                 "python": platform.python_version(),
-                "torch": torch.__version__,
+                "torch": version("torch"),
                 "numpy": np.__version__,
             },
             "left_out": run.left_out,

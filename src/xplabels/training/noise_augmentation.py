@@ -13,9 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from xplabels.features import FeatureSet, unpack
+from xplabels.features import FeatureSet
 from xplabels.features.scaling import NOISE_LIMIT, Scaling
-from xplabels.network.propagation import Block
+from xplabels.network.propagation import Block, unpack
 
 LARGEST_ERROR = 0.05
 """Of RP 0 relative to itself: ratios to a noisier one are no longer linear."""

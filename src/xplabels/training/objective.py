@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xplabels.inference.distribution import LabelDistribution
 from xplabels.network import UncertainNetwork
 from xplabels.network.likelihood import negative_log_likelihood
-from xplabels.network.propagation import Block, Propagated, Propagation
+from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
 from xplabels.training.dust import Dust
 from xplabels.training.noise_augmentation import NoiseAugmentation
@@ -68,7 +69,7 @@ class Teachers:
     @torch.no_grad()
     def targets(self, x: Tensor, rows: Tensor) -> TeacherTargets:
         """Of network inputs [N, I] of the stars ``rows`` [N]."""
-        labels = torch.stack([network(x).labels for network in self.networks])
+        labels = torch.stack([network(x).mean for network in self.networks])
         mean, variance = labels.mean(dim=0), labels.var(dim=0)
         if self.folds == 1:
             return TeacherTargets(mean, variance, None)
@@ -115,14 +116,14 @@ class Objective:
             targets = self.teachers.targets(self.propagation.network_input(block), stars.rows)
             out = run(network, block, input_term=input_term)
             # its match is sought under dropout, as any network's is
-            matched = run(network, block, input_term=False, drop=True).labels
+            matched = run(network, block, input_term=False, drop=True).mean
             return self._distillation(targets, stars, out, matched)
         # the paper keeps its dropout masks throughout
         sampling = self.recipe.scatter == "sampling"
         out = run(network, block, input_term=input_term, drop=sampling or not last)
         if sampling:
             out = out._replace(model=torch.zeros_like(out.model))
-        return self._likelihood(stars.y - out.labels, stars.y_error**2 + out.variance)
+        return self._likelihood(stars.y - out.mean, stars.y_error**2 + out.variance)
 
     @torch.no_grad()
     def evaluate(self, network: UncertainNetwork, stars: LabelledStars) -> float:
@@ -132,7 +133,7 @@ class Objective:
         for rows in torch.arange(count, device=self.propagation.device).split(BLOCK):
             part = stars.take(rows)
             out = self.propagation.run(network, part.block, input_term=input_term)
-            loss = self._likelihood(part.y - out.labels, part.y_error**2 + out.variance)
+            loss = self._likelihood(part.y - out.mean, part.y_error**2 + out.variance)
             total += len(rows) * float(loss)
         return total / count if count else math.nan
 
@@ -143,15 +144,16 @@ class Objective:
         )
 
     def _distillation(
-        self, targets: TeacherTargets, stars: LabelledStars, out: Propagated, matched: Tensor
-    ) -> Tensor:
+        self, targets: TeacherTargets, stars: LabelledStars, out: LabelDistribution[Tensor],
+        matched: Tensor,
+    ) -> Tensor:  # fmt: skip
         """Match the teachers' mean and scatter; learn the excess from stars they never saw.
 
         The residuals are of teachers that did not train on the star: those of a network on its own
         training stars would be too small. Where every teacher trained on all, the student's own
         residuals are taken, as any network's are, and the calibration mends it.
         """
-        labels = out.labels if targets.unseen is None else targets.unseen
+        labels = out.mean if targets.unseen is None else targets.unseen
         likelihood = self._likelihood(stars.y - labels, stars.y_error**2 + out.variance)
         # distances from the teachers count in units of the error they would cause
         # and no star, however odd, may pull harder than in the likelihood

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from xplabels.features.projection import FLUX_UNIT, Projection, default_projection
-from xplabels.network import Architecture, UncertainNetwork
+from xplabels.inference.network import Architecture, Perceptron
+from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
 from xplabels.training.checkpoint import Checkpoint, History
@@ -30,7 +31,7 @@ class Fold(NamedTuple):
     """Networks trained like the model's without the stars ``left_out`` [N] of the table."""
 
     left_out: NDArray[np.bool_]
-    networks: tuple[UncertainNetwork, ...]
+    networks: tuple[Perceptron, ...]
 
 
 class Run:
@@ -94,19 +95,14 @@ class Run:
         return Dust(table.stars, table.features, table.feature_set, table.scaling, self.sampling,
                     self.device)  # fmt: skip
 
-    def completed_inputs(self) -> NDArray[np.float64]:
-        """Scaled inputs [N, F] of the training stars, missing ones completed."""
-        inputs = self.propagation.network_input(self.training.block)
-        return inputs[:, : self.table.x.shape[1]].cpu().numpy().astype(np.float64)
-
-    def networks(self) -> tuple[tuple[UncertainNetwork, ...], dict[str, History]]:
-        """The trained networks, on the CPU, and the history of every stage."""
+    def networks(self) -> tuple[tuple[Perceptron, ...], dict[str, History]]:
+        """The trained networks and the history of every stage."""
         history: dict[str, History] = {}
         if self.recipe.scatter == "distilled":
             trained = [self._distilled(history)]
         else:
             trained = self._alike(history)
-        return tuple(network.cpu() for network in trained), history
+        return tuple(network.to_perceptron() for network in trained), history
 
     def calibration_folds(self) -> Iterator[Fold]:
         """For each fold of the training stars, networks like the run's that never saw it."""
@@ -171,32 +167,30 @@ class Run:
         epochs = self.recipe.epochs if epochs is None else epochs
         seed = 1000 * self.seed + member
         torch.manual_seed(seed)
-        network = UncertainNetwork(architecture)
+        network = UncertainNetwork(architecture, self._input_scale(architecture))
         self._set_log_flux(network)
         network.to(self.device)
-        self._emphasise(network)
         history[stage] = fit(
             network, objective or self.objective,
             self.training if some is None else self.training.take(some), self.validation,
             stage=self.prefix + stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
             checkpoint=self.checkpoint, progress=self.progress,
         )  # fmt: skip
-        network.fold_scale_into_weights()
         return network
 
-    def _emphasise(self, network: UncertainNetwork) -> None:
-        """Let the inputs that vary most come in larger: they are measured best, too."""
+    def _input_scale(self, architecture: Architecture) -> torch.Tensor | None:
+        """What lets the inputs that vary most come in larger: they are measured best, too."""
         if not self.recipe.emphasis:
-            return
+            return None
         n = self.table.feature_set.n_spectral
-        emphasis = np.ones(network.architecture.sizes[0])
+        emphasis = np.ones(architecture.sizes[0])
         spread = np.nanstd(self.table.x[self.table.train, :n], axis=0)
         varies = spread > 0  # RP 0 is 1 for every star
         relative = spread[varies] / np.median(spread[varies])
         emphasis[:n][varies] = relative**self.recipe.emphasis
-        if network.architecture.samples:
-            emphasis[-network.architecture.samples :] = LOG_FLUX_EMPHASIS
-        network.emphasise(torch.as_tensor(emphasis, dtype=torch.float32, device=self.device))
+        if architecture.samples:
+            emphasis[-architecture.samples :] = LOG_FLUX_EMPHASIS
+        return torch.as_tensor(emphasis, dtype=torch.float32)
 
     def _set_log_flux(self, network: UncertainNetwork) -> None:
         """Wavelengths spread evenly over the sampling, statistics from the training stars."""
