@@ -104,7 +104,7 @@ def test_the_loss_holds_every_variance_that_is_added_at_prediction(stars) -> Non
     parts = [p.detach().numpy() for p in (out.input, out.model, out.excess)]
     assert all((part > 0).all() for part in parts)
     total = np.sqrt(few.y_error.numpy() ** 2 + sum(parts))
-    residual = (few.y - out.labels).detach().numpy()
+    residual = (few.y - out.mean).detach().numpy()
     assert got == pytest.approx(-laws.t.logpdf(residual, 4, scale=total).mean(), rel=1e-10)
 
 
@@ -119,7 +119,7 @@ def test_the_last_phase_of_a_teacher_has_neither_masks_nor_input_noise(stars) ->
     assert loss() != loss()
     out = net(propagation.network_input(few.block))
     total = few.y_error**2 + out.excess
-    wanted = 0.5 * (few.y - out.labels) ** 2 / total + 0.5 * torch.log(2 * torch.pi * total)
+    wanted = 0.5 * (few.y - out.mean) ** 2 / total + 0.5 * torch.log(2 * torch.pi * total)
     assert loss(settled=True) == pytest.approx(float(wanted.mean().detach()), rel=1e-12)
 
 
@@ -138,7 +138,7 @@ def test_labels_count_as_the_recipe_weighs_them(stars) -> None:
             if star < 5 and label == 1:
                 continue
             total = float(few.y_error[star, label] ** 2 + out.variance[star, label])
-            residual = float(few.y[star, label] - out.labels[star, label])
+            residual = float(few.y[star, label] - out.mean[star, label])
             top += weight * 0.5 * (residual**2 / total + np.log(2 * np.pi * total))
             bottom += weight
     assert got == pytest.approx(top / bottom, rel=1e-10)
@@ -186,7 +186,7 @@ def test_what_teachers_say_of_a_star_comes_from_those_that_left_it_out(stars) ->
     fold = torch.tensor([0, 1, 2] * 3)
     lesson = Teachers(networks, fold, 3).say(x)
     for star in range(9):
-        said = [net(x[star : star + 1]).labels[0].detach().numpy() for net in networks]
+        said = [net(x[star : star + 1]).mean[0].detach().numpy() for net in networks]
         unseen = [label for number, label in enumerate(said) if number % 3 == int(fold[star])]
         np.testing.assert_allclose(lesson.mean[star], np.mean(said, axis=0), rtol=1e-12)
         np.testing.assert_allclose(lesson.variance[star], np.var(said, axis=0, ddof=1), rtol=1e-9)

@@ -10,8 +10,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import cast
 
-import numpy as np
-
 from xplabels.core.errors import InputError, not_installed
 from xplabels.inference.distribution import LabelDistribution
 from xplabels.inference.network import LOG_VARIANCE_RANGE, Architecture, Perceptron
@@ -252,7 +250,7 @@ class UncertainNetwork(nn.Module):
         tensors = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
         if self.input_scale is not None:
             tensors["hidden.0.weight"] = tensors["hidden.0.weight"] * self.input_scale.cpu()
-        arrays = {name: np.array(tensor) for name, tensor in tensors.items()}
+        arrays = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
         return Perceptron(self.architecture, arrays)
 
 
