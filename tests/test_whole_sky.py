@@ -18,7 +18,7 @@ import pytest
 
 from sky import (
     ROWS,
-    Watched,
+    Wrapped,
     catalogues,
     edited,
     make_sky,
@@ -244,7 +244,7 @@ def test_the_output_of_another_model_stays_until_the_next_is_whole(
             raise InputError("breaks")
 
     seen: list[dict[str, bytes]] = []
-    model = Watched(another(small_model), tmp_path)
+    model = Wrapped(another(small_model), tmp_path)
     object.__setattr__(model, "happens", look)
     summary = run(fragile_sky, output, model)
     assert [found.keys() for found in seen] == [labelled_sky.keys()] * 3

@@ -138,7 +138,9 @@ class Inference:
             labels = labels._replace(mean=centre, model=scatter)
         inputs = features.x.shape[1]
         jacobian, scatter = self._by_present(labels.jacobian, pattern, inputs)
-        variance, size = self._input_variance(jacobian, features, form)
+        variance, size = input_variance(
+            jacobian, features, self._feature_set, self._projection, form
+        )
         labels = labels._replace(input=variance + scatter, jacobian=jacobian)
         return Inferred(labels, x[:, :inputs]), size
 
@@ -163,30 +165,51 @@ class Inference:
         present /= self._scaling.x_scale
         return present, scatter
 
-    def _input_variance(
-        self, jacobian: Array, features: Features, form: TriangleForm
-    ) -> tuple[Array, Array]:
-        """J C J^T [N, K, K] of eq. 7, and its diagonal if nothing cancelled [N, K]."""
-        n, bp = self._feature_set.n_spectral, self._feature_set.widths[0]
-        spectral = jacobian[..., :n]
-        raw, terms = pull_back(spectral, features, self._feature_set)
-        variances = features.errors**2
-        if self._projection is None:
-            size = np.einsum("nki,ni->nk", raw**2, variances)
-        else:
-            variances = variances @ (self._projection**2).T
-            size = np.einsum("nki,ni->nk", raw**2, variances)
-            raw = (raw.reshape(-1, n) @ self._projection).reshape(raw.shape)
-        # RP 0 is divided out of every input: what is large in that sum may cancel, too
-        size += np.sum(terms**2, axis=2) * (variances[:, bp] / features.divisor**2)[:, None]
-        w = raw * features.errors[:, None, :]
-        photometric = jacobian[..., n:] @ features.auxiliary_errors
-        total = _gram(w) + _gram(photometric)
-        if features.correlations is not None:
-            for part, packed in zip((w[..., :bp], w[..., bp:]), features.correlations, strict=True):
-                half = form(part, packed)
-                total += half + half.transpose(0, 2, 1)
-        return total, size
+
+def input_variance(
+    jacobian: Array,
+    features: Features,
+    feature_set: FeatureSet,
+    projection: Array | None = None,
+    form: TriangleForm | None = None,
+) -> tuple[Array, Array]:
+    """J C J^T of FS24's eq. 7, by pull-back of J to the measurements.
+
+    Parameters
+    ----------
+    jacobian
+        dy/dx [N, K, F] by the unscaled inputs; 0 for missing inputs.
+    features, feature_set
+        Of the same N stars.
+    projection
+        P [n, n], if the features have a projection.
+    form
+        What gives sum over j < i of w_ki R_ij w_lj [N, K, K] from w [N, K, n] and packed R.
+
+    Returns
+    -------
+    total, size
+        [N, K, K], and its diagonal if nothing cancelled [N, K].
+    """
+    n, bp = feature_set.n_spectral, feature_set.widths[0]
+    form = _plain_form if form is None else form
+    raw, terms = pull_back(jacobian[..., :n], features, feature_set)
+    variances = features.errors**2
+    if projection is not None:
+        variances = variances @ (projection**2).T
+    # RP 0 is divided out of every input: what is large in that sum may cancel, too
+    size = np.einsum("nki,ni->nk", raw**2, variances)
+    size += np.sum(terms**2, axis=2) * (variances[:, bp] / features.divisor**2)[:, None]
+    if projection is not None:
+        raw = (raw.reshape(-1, n) @ projection).reshape(raw.shape)
+    w = raw * features.errors[:, None, :]
+    photometric = jacobian[..., n:] @ features.auxiliary_errors
+    total = w @ w.transpose(0, 2, 1) + photometric @ photometric.transpose(0, 2, 1)
+    if features.correlations is not None:
+        for part, packed in zip((w[..., :bp], w[..., bp:]), features.correlations, strict=True):
+            half = form(part, packed)
+            total += half + half.transpose(0, 2, 1)
+    return total, size
 
 
 def pull_back(spectral: Array, features: Features, feature_set: FeatureSet) -> tuple[Array, Array]:
@@ -210,12 +233,6 @@ def pull_back(spectral: Array, features: Features, feature_set: FeatureSet) -> t
     own = np.where(features.is_ratio[:, None], -terms.sum(axis=2), spectral[..., bp])
     raw[..., bp] = own / features.divisor[:, None]
     return raw, terms
-
-
-def _gram(w: Array) -> Array:
-    """[N, K, K] of the rows of [N, K, n]."""
-    products: Array = w @ w.transpose(0, 2, 1)
-    return products
 
 
 def _triangle_form(stars: int) -> TriangleForm:

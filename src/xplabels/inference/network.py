@@ -145,7 +145,7 @@ class Architecture:
         return shapes | out
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Perceptron:
     """A multilayer perceptron that gives labels and their variances (FS24, section 3.1).
 
