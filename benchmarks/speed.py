@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch count th
 
 import numpy as np
 import torch
+from xplabels.kernels.prediction import Kernels
 
 from bulk_files import make
 from speed_of_runs import end_to_end, memory
@@ -37,7 +38,6 @@ from xplabels.io.bulk import _Text, read_bulk
 from xplabels.io.delimited import read_delimited
 from xplabels.io.gunzip import open_bytes
 from xplabels.io.rows import ARRAYS
-from xplabels.kernels.prediction import Kernels
 from xplabels.model import Model, propagate
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation

@@ -87,9 +87,7 @@ def fitted(stars: Stars, recipe: Recipe | None = None, **keys: Any) -> Model:
 
 def weights(model: Model) -> np.ndarray:
     """All weights of all networks, one after the other."""
-    return np.concatenate(
-        [tensor.detach().numpy().ravel() for net in model.networks for tensor in net.parameters()]
-    )
+    return np.concatenate([a.ravel() for net in model.networks for a in net.arrays.values()])
 
 
 def relabelled(stars: Stars, values: np.ndarray, errors: np.ndarray | None = None) -> Stars:

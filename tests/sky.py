@@ -121,30 +121,12 @@ class Wrapped:
     def feature_set(self) -> Any:
         return self.model.feature_set
 
-    def engine_for(self, stars: int) -> Any:
-        return self.model.engine_for(stars)
-
     def happens(self, stars: Stars) -> None:
         """What happens."""
 
-    def predict(
-        self, stars: Stars, *, correlations: bool = False, engine: Any = "auto"
-    ) -> Prediction:
+    def predict(self, stars: Stars, *, correlations: bool = False) -> Prediction:
         self.happens(stars)
-        return self.model.predict(stars, correlations=correlations, engine=engine)
-
-
-@dataclass(frozen=True)
-class Watched(Wrapped):
-    """Keeps which engine was asked for, block after block."""
-
-    engines: list[str] = field(default_factory=list)
-
-    def predict(
-        self, stars: Stars, *, correlations: bool = False, engine: Any = "auto"
-    ) -> Prediction:
-        self.engines.append(engine)
-        return super().predict(stars, correlations=correlations, engine=engine)
+        return self.model.predict(stars, correlations=correlations)
 
 
 @dataclass(frozen=True)

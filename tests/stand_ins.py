@@ -57,15 +57,11 @@ class FakeModel:
     estimate: str = "mean"
     unshrinking: None = None
 
-    def engine_for(self, stars: int) -> str:
-        return "torch"
-
     def predict(
         self,
         stars: Stars,
         progress: bool = False,
         correlations: bool = False,
-        engine: str = "auto",
     ) -> Prediction:
         if self.stop_after is not None and len(self.predicted) >= self.stop_after:
             raise KeyboardInterrupt

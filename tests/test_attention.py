@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -38,7 +37,7 @@ SOLE = {"bp_rp": "phot_bp_mean_mag", "j_h": "j_m", "m_pseudo": "parallax"}
 def model(small_model: Model) -> Model:
     """The small model with weights of float64, so that differences are not all rounding."""
     return replace(
-        small_model, networks=tuple(deepcopy(network).double() for network in small_model.networks)
+        small_model, networks=tuple(network.astype(float) for network in small_model.networks)
     )
 
 

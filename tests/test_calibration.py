@@ -39,23 +39,16 @@ def test_fresh_stars_are_covered_as_stated(law, wrong) -> None:
     np.testing.assert_allclose(calibration.factor, law.ppf(0.5 + LEVEL_68 / 2) / wrong, rtol=0.05)
 
 
-def test_the_fitted_stars_themselves_are_covered() -> None:
-    """The outer share exactly; the inner one is a compromise with the central half's."""
-    random = np.random.default_rng(1)
-    residuals, variance = random.standard_normal((4000, 1)), random.uniform(0.5, 2, (4000, 1))
-    errors = np.full((4000, 1), 0.2)
-    one, two = covered(Calibration.fit(residuals, variance, errors), residuals, variance, errors)
-    np.testing.assert_allclose(one, LEVEL_68, atol=1e-2)
-    np.testing.assert_allclose(two, LEVEL_95, atol=5e-4)
-
-
 def test_the_inner_factor_lies_between_those_of_the_two_levels() -> None:
+    """The outer share is met exactly; the inner one is a compromise with the central half's."""
     residuals = np.random.default_rng(2).standard_t(3, (50_000, 1))
     one = np.ones_like(residuals)
-    factor = Calibration.fit(residuals, one, 0 * one).factor[0]
+    calibration = Calibration.fit(residuals, one, 0 * one)
     half = stats.t(3).ppf(0.75) / stats.norm.ppf(0.75)
     whole = stats.t(3).ppf(0.5 + LEVEL_68 / 2)
-    assert factor == pytest.approx(np.sqrt(half * whole), rel=0.02)
+    assert calibration.factor[0] == pytest.approx(np.sqrt(half * whole), rel=0.02)
+    _, outer = covered(calibration, residuals, one, 0 * one)
+    assert outer == pytest.approx(LEVEL_95, abs=5e-4)
 
 
 def test_factors_follow_the_stated_variance_and_unknown_labels_do_not_count() -> None:
@@ -73,21 +66,14 @@ def test_factors_follow_the_stated_variance_and_unknown_labels_do_not_count() ->
     assert partial.factor[1] == one.factor[1]
 
 
-def test_the_outer_interval_is_never_inside_the_inner() -> None:
-    """Label errors larger than the residuals leave nothing for the 95.4 % interval to add."""
-    random = np.random.default_rng(3)
-    residuals = random.uniform(-1, 1, (500, 1))
-    calibration = Calibration.fit(residuals, np.ones((500, 1)), np.full((500, 1), 0.6))
-    assert (calibration.factor_95 >= calibration.factor).all()
-    assert (calibration.factor > 0).all()
-
-
-def test_label_errors_too_large_leave_an_error_bar() -> None:
+@pytest.mark.parametrize("stated", [0.6, 5.0])
+def test_label_errors_too_large_leave_an_error_bar(stated) -> None:
     """A table that overstates its errors must not end its training in errors of zero."""
-    residuals = np.random.default_rng(4).standard_normal((500, 1))
-    calibration = Calibration.fit(residuals, np.ones((500, 1)), np.full((500, 1), 5.0))
-    assert calibration.factor == SMALLEST_FACTOR
-    assert calibration.factor_95 == SMALLEST_FACTOR
+    residuals = np.random.default_rng(4).uniform(-1, 1, (500, 1))
+    calibration = Calibration.fit(residuals, np.ones((500, 1)), np.full((500, 1), stated))
+    assert calibration.factor_95 >= calibration.factor >= SMALLEST_FACTOR
+    if stated == 5.0:
+        assert calibration.factor_95 == calibration.factor == SMALLEST_FACTOR
 
 
 def test_nominal_factors_are_the_law_s_quantiles() -> None:

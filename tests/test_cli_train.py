@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,11 @@ from xplabels.io import write_stars
 RECIPE = "hidden = [16]\nepochs = 2\nmissing_fraction = 0.0\n"
 
 
-def make_stars(
-    count: int = 900, widths: tuple[int, int] = (4, 5), photometry: bool = True
-) -> Stars:
+def make_stars(count: int = 900, photometry: bool = True) -> Stars:
     """Stars whose labels are smooth functions of a few coefficients."""
     rng = np.random.default_rng(5)
     bands = []
-    for width in widths:
+    for width in (4, 5):
         coefficients = rng.normal(0.0, 1.0, (count, width))
         coefficients[:, 0] = rng.uniform(50, 100, count)
         correlations = np.zeros((count, width * (width - 1) // 2), np.float32)
@@ -36,12 +34,9 @@ def make_stars(
     magnitude = rng.uniform(10, 15, count), np.full(count, 0.01)
     measured = dict.fromkeys(("phot_bp_mean_mag", "phot_rp_mean_mag"), magnitude)
     return Stars.of(
-        np.arange(1, count + 1),
-        CoefficientSpectra(*bands),
-        Photometry.of(count, measured if photometry else {}),
-        labels,
-        origin="small stars",
-    )
+        np.arange(1, count + 1), CoefficientSpectra(*bands),
+        Photometry.of(count, measured if photometry else {}), labels, origin="small stars",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,52 +52,32 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_model_records_what_it_was_made_from(trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == [
-        "model", "stars.parquet", "tiny.toml",
-    ]  # fmt: skip
-    told = json.loads((trained / "model" / "model.json").read_text())
-    assert told["selection"]["ranges"] == {"teff": [None, 6400.0]}
-    assert told["command"].startswith("xplabels train ")
+    assert {path.name for path in trained.iterdir()} == {"model", "stars.parquet", "tiny.toml"}
+    description = json.loads((trained / "model" / "model.json").read_text())
+    assert description["selection"]["ranges"] == {"teff": [None, 6400.0]}
+    assert description["command"].startswith("xplabels train ")
     assert "with teff < 6400 K" in (trained / "model" / "card.md").read_text()
 
 
-def test_validate_takes_the_selection_of_the_training(trained: Path, tmp_path: Path) -> None:
+def test_validate_takes_the_selection_of_the_training_unless_another_is_given(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["validate", str(trained / "model"), str(trained / "stars.parquet")]
     assert main([*words, "--output", str(tmp_path / "v")]) == 0
+    message = "the selection given takes the place of the model's own (teff < 6400 K)"
+    assert "takes the place of" not in capsys.readouterr().out
     stars = make_stars()
     assert stars.labels is not None
     inside = part_mask(stars.source_id, "test", 0.2) & (stars.labels.values[:, 0] < 6400)
     metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
     assert metrics["n"] == int(inside.sum())
     assert set(metrics["labels"]) == {"teff", "logg"}
-    keys = {"bias", "rmse", "robust", "slope", "std_z", "robust_std_z", "coverage_68"}
-    assert keys | {"coverage_95", "crps"} <= set(metrics["labels"]["teff"])
 
-
-def test_ranges_that_take_the_place_of_the_models_are_told(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["validate", str(trained / "model"), str(trained / "stars.parquet"), "--all"]
-    told = "the selection given takes the place of the model's own (teff < 6400 K)"
-    assert main([*words, "--range", "logg=1:", "--output", str(tmp_path / "v")]) == 0
-    assert told in capsys.readouterr().out
-    page = (tmp_path / "v" / "report.html").read_text()
-    assert told.replace("'", "&#39;").replace("<", "&lt;") in page
-    assert main([*words, "--range", "teff=:6400", "--output", str(tmp_path / "same")]) == 0
-    assert "takes the place of" not in capsys.readouterr().out
-
-
-def test_predict_puts_model_and_command_into_the_metadata(trained: Path, tmp_path: Path) -> None:
-    output = tmp_path / "labels.ecsv"
-    stars, model = str(trained / "stars.parquet"), str(trained / "model")
-    assert main(["predict", stars, "--model", model, "--output", str(output)]) == 0
-    table = Table.read(output, format="ascii.ecsv")
-    assert len(table) == 900
-    assert np.isfinite(table["teff"]).all()
-    parts = sum(table[f"teff_error_{part}"] ** 2 for part in ("model", "input", "excess"))
-    np.testing.assert_allclose(table["teff_error"] ** 2, parts)
-    assert table.meta["MODEL"] == "model"
-    assert table.meta["COMMAND"].startswith("xplabels predict ")
+    words += ["--all", "--range", "logg=1:", "--output", str(tmp_path / "w")]
+    assert main(words) == 0
+    assert message in capsys.readouterr().out
+    page = (tmp_path / "w" / "report.html").read_text()
+    assert message.replace("'", "&#39;").replace("<", "&lt;") in page
 
 
 def test_training_goes_on_from_its_checkpoint(
@@ -126,78 +101,38 @@ def test_training_goes_on_from_its_checkpoint(
 
 
 def test_spectra_alone_are_enough(trained: Path, tmp_path: Path) -> None:
-    write_stars(make_stars(photometry=False), tmp_path / "bare.parquet")
-    bare, model = str(tmp_path / "bare.parquet"), str(tmp_path / "model")
+    write_stars(make_stars(photometry=False), tmp_path / "plain.parquet")
+    plain, model = str(tmp_path / "plain.parquet"), str(tmp_path / "model")
     recipe = str(trained / "tiny.toml")
-    assert main(["train", bare, "--labels", "teff", "--recipe", recipe, "--output", model]) == 0
-    assert main(["predict", bare, "--model", model, "--output", str(tmp_path / "l.csv")]) == 0
+    assert main(["train", plain, "--labels", "teff", "--recipe", recipe, "--output", model]) == 0
+    assert main(["predict", plain, "--model", model, "--output", str(tmp_path / "l.csv")]) == 0
     assert np.isfinite(Table.read(tmp_path / "l.csv")["teff"]).all()
 
 
-def _altered(folder: Path) -> None:
-    weights = folder / "model" / "weights.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(bytes(data))
-
-
-BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "weights missing": (
-        lambda f: (f / "model" / "weights.safetensors").unlink(), "weights.safetensors",
-    ),
-    "weights altered": (_altered, "weights.safetensors"),
-    "card altered": (lambda f: (f / "model" / "card.md").write_text("better"), "card.md"),
-    "no model.json": (lambda f: (f / "model" / "model.json").unlink(), "model.json"),
-    "model.json damaged": (
-        lambda f: (f / "model" / "model.json").write_text("{"), "model.json",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD_MODELS)
-def test_a_damaged_model_is_told_and_nothing_is_written(
-    case: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_model_is_an_error_and_nothing_is_written(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
-    damage, told = BAD_MODELS[case]
     shutil.copytree(trained / "model", tmp_path / "model")
-    damage(tmp_path)
+    damaged = tmp_path / "model" / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     words = ["predict", str(trained / "stars.parquet"), "--model", str(tmp_path / "model")]
     assert main([*words, "--output", str(tmp_path / "labels.fits")]) == 2
-    message = capsys.readouterr().err
-    assert told in message
-    assert str(tmp_path / "model") in message
+    assert f"{damaged}: was altered" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_other_coefficient_counts_name_both(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_stars(make_stars(10, (3, 5)), tmp_path / "dr4.parquet")
-    words = ["predict", str(tmp_path / "dr4.parquet"), "--model", str(trained / "model")]
-    assert main([*words, "--output", str(tmp_path / "labels.fits")]) == 2
-    message = capsys.readouterr().err
-    assert "3 BP + 5 RP" in message
-    assert "4 + 5" in message
-    assert [path.name for path in tmp_path.iterdir()] == ["dr4.parquet"]
-
-
 @pytest.mark.parametrize(
-    ("stars", "labels", "recipe", "where", "told"),
+    ("stars", "labels", "recipe", "where", "message"),
     [
         (make_stars(5), "teff", RECIPE, "stars.parquet: ", "only 5 usable stars"),
         (make_stars(), "teff,c_fe", RECIPE, "stars.parquet: ", "label 'c_fe' is absent"),
-        (make_stars().with_labels(None), "teff", RECIPE, "stars.parquet: ", "no labels to learn"),
         (make_stars(photometry=False), "teff", RECIPE + 'auxiliary = ["j_h"]\n',
          "stars.parquet: ", "j_h is missing for every training star"),
         (make_stars(), "teff", "hiden = [8]\n", "recipe.toml: ", "did you mean 'hidden'?"),
-        (make_stars(), "teff", "hidden = 'no'\n", "recipe.toml: ", "hidden = 'no'"),
-        (make_stars(), "teff", "hidden = [\n", "recipe.toml: ", "not a TOML file"),
     ],
 )  # fmt: skip
 def test_training_that_cannot_start_says_why(
-    stars: Stars, labels: str, recipe: str, where: str, told: str, tmp_path: Path,
+    stars: Stars, labels: str, recipe: str, where: str, message: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     write_stars(stars, tmp_path / "stars.parquet")
@@ -205,14 +140,14 @@ def test_training_that_cannot_start_says_why(
     words = ["train", str(tmp_path / "stars.parquet"), "--labels", labels]
     words += ["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "model")]
     assert main(words) == 2
-    message = capsys.readouterr().err
-    assert message.startswith(f"xplabels: error: {tmp_path / where}")
-    assert told in message
+    error = capsys.readouterr().err
+    assert error.startswith(f"xplabels: error: {tmp_path / where}")
+    assert message in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.toml", "stars.parquet"]
 
 
 @pytest.mark.parametrize("error", [0.0, -1.0])
-def test_a_label_without_a_positive_error_is_told(
+def test_a_label_without_a_positive_error_is_named(
     error: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_stars(make_stars().with_labels(None), tmp_path / "stars.parquet")

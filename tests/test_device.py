@@ -1,30 +1,26 @@
-"""Where tensors live: a device that is not there, and a GPU that says what the CPU says."""
+"""Where tensors live: a device that is not there, and a GPU that trains as the CPU does."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from conftest import quick, two_label_stars
 from xplabels.core.errors import InputError
-from xplabels.core.stars import Photometry
 from xplabels.features import FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.features.scaling import Scaling
-from xplabels.model import Model
-from xplabels.model.device import best_device, check_device
-from xplabels.network import Architecture, UncertainNetwork
+from xplabels.inference.network import Architecture
+from xplabels.network import UncertainNetwork, check_device
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
 from xplabels.synthetic import example_stars, simulate_stars
 from xplabels.training import train
-from xplabels.training.distillation import Teachers
 from xplabels.training.dust import Dust
 from xplabels.training.noise_augmentation import NoiseAugmentation
-from xplabels.training.optimisation import Sample, _loss
+from xplabels.training.objective import LabelledStars, Objective, Teachers
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 KINDS = {
@@ -47,15 +43,6 @@ def test_a_device_that_is_not_there_is_named(name: str) -> None:
     stars = two_label_stars()
     with pytest.raises(InputError, match="choose cpu"):
         train(stars, ["teff", "logg"], quick(), progress=False, device=name)
-    model = train(stars, ["teff", "logg"], quick(), progress=False)
-    with pytest.raises(InputError, match="choose cpu"):
-        model.predict(stars, device=name)
-
-
-@pytest.mark.parametrize(("there", "taken"), [(True, "cuda"), (False, "cpu")])
-def test_a_gpu_is_taken_where_there_is_one(monkeypatch, there: bool, taken: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert best_device() == taken
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # GaiaXPy's
@@ -79,42 +66,20 @@ def test_no_step_of_training_mixes_devices(monkeypatch, taught: bool, correlated
     shape = Architecture(f, 2, (9, 8), k, dropout=0.1, samples=20, spectral=110, noise=2)
     network, teacher = (UncertainNetwork(shape).to("meta") for _ in range(2))
     dust = Dust(stars, features, feature_set, scaling, projection, "meta")
-    faint = NoiseAugmentation(feature_set, scaling, propagation.projection, "meta")
+    noise = NoiseAugmentation(feature_set, scaling, propagation.projection, "meta")
     numbers = torch.arange(len(y), device="meta")
-    sample = Sample(
+    teachers = Teachers((teacher, teacher), numbers % 2, 2) if taught else None
+    objective = Objective(recipe, propagation, dust, noise, teachers)
+    stars = LabelledStars(
         Block.of(features, feature_set, scaling, torch.float32, "meta"),
-        torch.empty(y.shape, device="meta"), torch.empty(y.shape, device="meta"),
-        Teachers((teacher, teacher), numbers % 2, 2) if taught else None,
-        dust, numbers, faint,
+        torch.empty(y.shape, device="meta"), torch.empty(y.shape, device="meta"), numbers,
     )  # fmt: skip
-    batch = sample.take(numbers[:20]).varied(recipe)
-    for input_term in (False, True):
-        loss = _loss(network, propagation, batch, recipe, input_term)
+    batch = objective.vary(stars.take(numbers[:20]))
+    for last in (False, True):
+        loss = objective.loss(network, batch, last)
         loss.backward()
         assert loss.device.type == network.out.weight.grad.device.type == "meta"
     assert propagation.run(network, batch.block, full=True).input.shape == (20, k, k)
-
-
-def check_same(model: Model) -> None:
-    """Of stars with and without photometry: the same catalogue from the CPU and the GPU."""
-    stars = two_label_stars()
-    blind = stars[:200].with_photometry(Photometry.missing(200))
-    for some in (stars, blind):
-        slow = model.predict(some, engine="torch", device="cpu", correlations=True)
-        fast = model.predict(some, engine="torch", device="cuda", correlations=True)
-        scale = slow.errors
-        assert np.nanmax(np.abs(fast.values - slow.values) / scale) < 1e-4
-        for part in ("errors", "errors_model", "errors_input", "errors_excess", "errors_95"):
-            np.testing.assert_allclose(getattr(fast, part), getattr(slow, part), rtol=1e-4)
-        np.testing.assert_allclose(fast.correlations, slow.correlations, atol=1e-4)
-        np.testing.assert_allclose(fast.domain_distance, slow.domain_distance, rtol=1e-6)
-        np.testing.assert_array_equal(fast.flags, slow.flags)
-
-
-@needs_gpu
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_gpu_predicts_what_the_cpu_predicts(kind: str) -> None:
-    check_same(train(two_label_stars(), ["teff", "logg"], recipe(kind), progress=False))
 
 
 @needs_gpu
@@ -124,8 +89,6 @@ def test_training_on_a_gpu_gives_as_good_a_model(kind: str) -> None:
     slow = train(stars, ["teff", "logg"], recipe(kind), progress=False)
     fast = train(stars, ["teff", "logg"], recipe(kind), progress=False, device="cuda")
     again = train(stars, ["teff", "logg"], recipe(kind), progress=False, device="cuda")
-    assert next(fast.networks[0].parameters()).device.type == "cpu"
-    check_same(fast)
     for name in slow.names:
         ours, theirs = (m.metadata["validation"]["labels"][name]["rmse"] for m in (slow, fast))
         assert theirs == pytest.approx(ours, rel=0.3)

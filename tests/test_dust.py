@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry, SampledSpectra, Stars
-from xplabels.features import FeatureSet
+from xplabels.features import EXTINCTION_SLOPE, FeatureSet
+from xplabels.features.projection import default_projection
 from xplabels.features.scaling import Scaling
 from xplabels.network.propagation import Block
+from xplabels.training.dust import Dust, extinction
 
 pytest.importorskip("gaiaxpy")
 pytest.importorskip("dust_extinction")
@@ -21,8 +27,6 @@ AUXILIARY = ("bp_rp", "j_h", "w1_w2", "h_w2", "m_pseudo")
 @pytest.fixture(scope="module")
 def sampled() -> Stars:
     """Black bodies at five temperatures, sampled, with photometry."""
-    from xplabels.features.projection import default_projection
-
     wavelength = default_projection().wavelength
     temperature = np.array([3500.0, 4500.0, 5500.0, 6500.0, 9000.0])[:, None]
     flux = wavelength**-5.0 / np.expm1(1.4388e7 / (wavelength * temperature))
@@ -38,8 +42,6 @@ def sampled() -> Stars:
 
 @pytest.fixture(scope="module")
 def parts(sampled):
-    from xplabels.training.dust import Dust
-
     features = FeatureSet.for_stars(sampled, AUXILIARY)
     computed = features.compute(sampled)
     random = np.random.default_rng(1)
@@ -49,7 +51,10 @@ def parts(sampled):
     return features, scaling, dust, Block.of(computed, features, scaling, torch.float32)
 
 
-def unscaled(block: Block) -> np.ndarray:
+def reddened(parts, a_v: float) -> np.ndarray:
+    """Unscaled inputs of the five stars behind ``a_v``."""
+    _, _, dust, block = parts
+    block = dust.redden(block, torch.arange(5), torch.full((5,), a_v))
     return block.errors.x.numpy().astype(float)
 
 
@@ -62,10 +67,6 @@ def test_no_dust_changes_nothing(parts) -> None:
 
 def test_the_spectrum_is_the_one_behind_the_dust(sampled, parts) -> None:
     """The slow way: dim every sample, then take the features of that spectrum."""
-    from dataclasses import replace
-
-    from xplabels.training.dust import extinction
-
     features, scaling, dust, block = parts
     a_v = np.array([0.5, -0.3, 1.0, 0.2, -0.5])
     curve, _ = extinction(sampled.spectra.wavelength)
@@ -77,12 +78,7 @@ def test_the_spectrum_is_the_one_behind_the_dust(sampled, parts) -> None:
 
 
 def test_colours_redden_by_the_extinction_law(parts) -> None:
-    _, _, dust, block = parts
-    before, after = (
-        unscaled(dust.redden(block, torch.arange(5), torch.full((5,), a_v)))[:, 110:]
-        for a_v in (0.0, 1.0)
-    )
-    bp_rp, j_h, w1_w2, h_w2, _ = (after - before).T
+    bp_rp, j_h, w1_w2, h_w2, _ = (reddened(parts, 1.0) - reddened(parts, 0.0)).T[110:]
     # E(BP-RP) / A_V is about 0.4, larger for hot stars, whose flux is bluer
     assert np.all((bp_rp > 0.33) & (bp_rp < 0.50))
     assert np.all(np.diff(bp_rp) > 0)
@@ -93,11 +89,7 @@ def test_colours_redden_by_the_extinction_law(parts) -> None:
 
 
 def test_the_pseudo_absolute_magnitude_follows_its_magnitudes(parts) -> None:
-    from xplabels.features import EXTINCTION_SLOPE
-
-    _, _, dust, block = parts
-    after = unscaled(dust.redden(block, torch.arange(5), torch.full((5,), 0.4)))
-    before = unscaled(block)
+    after, before = reddened(parts, 0.4), reddened(parts, 0.0)
     h_w2 = after[:, 113] - before[:, 113]
     # RP dims by less than V; the dereddening takes back what H - W2 suggests
     dimming = 5 * np.log10(after[:, 114] / before[:, 114]) + EXTINCTION_SLOPE * h_w2
@@ -105,10 +97,6 @@ def test_the_pseudo_absolute_magnitude_follows_its_magnitudes(parts) -> None:
 
 
 def test_stars_without_a_divisor_stay_as_they_are(sampled) -> None:
-    from dataclasses import replace
-
-    from xplabels.training.dust import Dust
-
     features = FeatureSet.for_stars(sampled, ("bp_rp",))
     computed = features.compute(sampled)
     scaling = Scaling.fit(computed.x, sampled.labels.values)
@@ -121,11 +109,6 @@ def test_stars_without_a_divisor_stay_as_they_are(sampled) -> None:
 
 
 def test_without_the_extinction_law_the_remedy_is_named(monkeypatch) -> None:
-    import sys
-
-    from xplabels.core.errors import InputError
-    from xplabels.training.dust import extinction
-
     monkeypatch.setitem(sys.modules, "dust_extinction.parameter_averages", None)
     with pytest.raises(InputError, match="reddening = 0"):
         extinction(np.array([500.0]))

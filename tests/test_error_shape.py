@@ -1,4 +1,4 @@
-"""Errors too small for some stars and too large for others are told by validation stars."""
+"""Errors too small for some stars and too large for others are found with validation stars."""
 
 from dataclasses import replace
 
@@ -54,25 +54,20 @@ def test_coverage_is_even_afterwards_on_stars_not_fitted():
     assert spread(shape.squares(labels, noise)) < 0.06
 
 
-def test_errors_that_are_right_keep_their_shape():
+def test_errors_that_are_right_keep_their_shape_and_so_do_those_of_few_stars():
+    labels, noise, *rest = simulated(2000, 6, slanted)
     shape = ErrorShape.fit(*simulated(6000, 5, lambda labels, noise: np.ones(len(labels))))
-    labels, noise, *_ = simulated(2000, 6, slanted)
     assert np.log(shape.squares(labels, noise)).std(axis=0).max() / 2 < 0.06
-
-
-def test_a_few_stars_decide_nothing():
-    labels, noise, *rest = simulated(100, 7, slanted)
-    shape = ErrorShape.fit(labels, noise, *rest)
-    assert (shape.squares(labels, noise) == 1).all()
+    few = ErrorShape.fit(*(array[:100] for array in (labels, noise, *rest)))
+    assert (few.squares(labels, noise) == 1).all()
 
 
 def test_unknown_labels_are_left_out():
-    labels, noise, residuals, variance, label_errors = simulated(4000, 8, slanted)
-    whole = ErrorShape.fit(labels[:3000], noise[:3000], residuals[:3000], variance[:3000],
-                           label_errors[:3000])  # fmt: skip
-    residuals[3000:] = np.nan
-    label_errors[3000:] = np.nan
-    again = ErrorShape.fit(labels, noise, residuals, variance, label_errors)
+    stars = simulated(4000, 8, slanted)
+    whole = ErrorShape.fit(*(array[:3000] for array in stars))
+    for unknown in (stars[2], stars[4]):
+        unknown[3000:] = np.nan
+    again = ErrorShape.fit(*stars)
     np.testing.assert_allclose(again.weights, whole.weights, rtol=1e-6, atol=1e-8)
 
 

@@ -27,24 +27,20 @@ from xplabels.core.stars import (
     SampledSpectra,
     Stars,
 )
-from xplabels.features import AUXILIARY, ErrorTensors, FeatureSet, input_variance, unpack
+from xplabels.features import AUXILIARY, FeatureSet
 from xplabels.features.projection import Projection
+from xplabels.inference import input_variance
+from xplabels.network import propagation
 
 ALL = tuple(AUXILIARY)
 LABELS = 3
 
 
-def variance(features: FeatureSet, stars: Stars, jacobian: np.ndarray, dtype=torch.float64):
+def variance(features: FeatureSet, stars: Stars, jacobian: np.ndarray) -> np.ndarray:
     """The code under test, as the prediction uses it."""
-    projection = None
-    if features.projection is not None:
-        projection = torch.as_tensor(features.projection.from_coefficients, dtype=dtype)
-    return input_variance(
-        torch.as_tensor(jacobian, dtype=dtype),
-        ErrorTensors(features.compute(stars), dtype),
-        features,
-        projection,
-    ).numpy()
+    projection = features.projection and features.projection.from_coefficients
+    total, _ = input_variance(jacobian, features.compute(stars), features, projection)
+    return np.diagonal(total, axis1=1, axis2=2)
 
 
 def random_jacobian(stars: Stars, features: FeatureSet, seed: int = 1) -> np.ndarray:
@@ -305,7 +301,9 @@ def test_the_trap_is_real_in_float32() -> None:
     features = FeatureSet((20, 20), ())
     jacobian = blind_to_brightness(stars, features)
     good = variance(features, stars, jacobian)
-    poor = variance(features, stars, jacobian, torch.float32)
+    tensors = propagation.ErrorTensors.of(features.compute(stars), torch.float32)
+    jacobian = torch.as_tensor(jacobian, dtype=torch.float32)
+    poor = propagation.input_variance(jacobian, tensors, features).numpy()
     assert np.abs(poor / good - 1).max() > 1e-3
 
 
@@ -350,7 +348,7 @@ def test_variances_are_not_negative_and_rows_do_not_meet(seed, bp, rp, rule) -> 
 def test_correlations_unpack_in_the_archive_s_order() -> None:
     packed = torch.arange(1.0, 7.0)[None] / 10
     wanted = [[1, 0.1, 0.2, 0.4], [0.1, 1, 0.3, 0.5], [0.2, 0.3, 1, 0.6], [0.4, 0.5, 0.6, 1]]
-    np.testing.assert_allclose(unpack(packed, 4)[0].numpy(), wanted, rtol=1e-6)
+    np.testing.assert_allclose(propagation.unpack(packed, 4)[0].numpy(), wanted, rtol=1e-6)
 
 
 def test_other_widths_than_the_model_s_are_an_error_that_says_both() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from scipy import stats
 
 from xplabels.calibration.joint import fit_joint_factor, joint_coverage
@@ -25,9 +26,13 @@ from xplabels.validation.finding import metrics_of, text_of
 NAMES = ("teff", "logg", "fe_h")
 
 
-@pytest.fixture(scope="module")
-def correlated(small_model: Model, small_stars: Stars) -> Prediction:
-    return small_model.predict(small_stars[:50], correlations=True)
+def joint_of(prediction, labels, **keys):
+    """Joint coverage of all three labels of all stars."""
+    return joint_coverage(prediction, labels, NAMES, np.ones(len(prediction), bool), **keys)
+
+
+def with_errors_divided(prediction, by):
+    return replace(prediction, errors=prediction.errors / by, errors_95=prediction.errors_95 / by)
 
 
 def gaussian_prediction(n: int = 6000, rho: float = 0.7, stated: float = 0.7, dof: float = np.inf):
@@ -55,8 +60,7 @@ def gaussian_prediction(n: int = 6000, rho: float = 0.7, stated: float = 0.7, do
 @pytest.mark.parametrize("dof", [np.inf, 5.0])
 def test_right_covariances_cover_what_they_say(dof: float) -> None:
     prediction, labels = gaussian_prediction(dof=dof)
-    joint = joint_coverage(prediction, labels, NAMES, np.ones(len(prediction), bool))
-    assert joint is not None
+    joint = joint_of(prediction, labels)
     assert joint.n == 6000
     assert joint.value["coverage_68"] == pytest.approx(LEVEL_68, abs=0.02)
     assert joint.value["coverage_95"] == pytest.approx(LEVEL_95, abs=0.01)
@@ -65,17 +69,14 @@ def test_right_covariances_cover_what_they_say(dof: float) -> None:
     assert joint.error["coverage_68"] == pytest.approx(np.sqrt(0.683 * 0.317 / 6000), rel=0.25)
 
 
-def test_wrong_covariances_do_not() -> None:
-    for stated in (0.0, 0.95):
-        prediction, labels = gaussian_prediction(stated=stated)
-        joint = joint_coverage(prediction, labels, NAMES, np.ones(len(prediction), bool))
-        assert joint is not None
-        assert joint.violations()
+@pytest.mark.parametrize("stated", [0.0, 0.95])
+def test_wrong_covariances_do_not(stated: float) -> None:
+    assert joint_of(*gaussian_prediction(stated=stated)).violations()
 
 
 def test_the_distance_is_chi_squared_of_the_explicit_matrix() -> None:
     prediction, labels = gaussian_prediction(50)
-    joint = joint_coverage(prediction, labels, NAMES, np.ones(50, bool), resamples=2)
+    joint = joint_of(prediction, labels, resamples=2)
     for star in range(50):
         covariance = prediction.covariance()[star] + np.diag(labels.errors[star] ** 2)
         off = prediction.values[star] - labels.values[star]
@@ -93,23 +94,17 @@ def test_one_label_s_ellipsoid_is_its_interval() -> None:
 def test_the_joint_factor_mends_errors_that_are_too_small() -> None:
     prediction, labels = gaussian_prediction()
     assert fit_joint_factor(prediction, labels) == pytest.approx(1, abs=0.03)
-    small = replace(
-        prediction, errors=prediction.errors / 1.3, errors_95=prediction.errors_95 / 1.3
-    )
+    small = with_errors_divided(prediction, 1.3)
     factor = fit_joint_factor(small, labels)
     assert factor == pytest.approx(1.3, rel=0.03)
-    everyone = np.ones(len(small), bool)
-    mended = joint_coverage(replace(small, joint_factor=factor), labels, NAMES, everyone)
-    assert joint_coverage(small, labels, NAMES, everyone).violations()
-    assert mended.violations() == []
+    assert joint_of(small, labels).violations()
+    assert joint_of(replace(small, joint_factor=factor), labels).violations() == []
 
 
-def test_where_few_stars_have_all_labels_those_that_lack_some_tell_the_factor() -> None:
+def test_where_few_stars_have_all_labels_those_that_lack_some_count_for_the_factor() -> None:
     """Errors stated too small by 1.3, and 400 of 1,600 stars with all three labels."""
     prediction, labels = gaussian_prediction(1600)
-    small = replace(
-        prediction, errors=prediction.errors / 1.3, errors_95=prediction.errors_95 / 1.3
-    )
+    small = with_errors_divided(prediction, 1.3)
     labels.values[::2, 0] = np.nan
     labels.values[1::4, 1] = np.nan
     complete = np.isfinite(labels.values).all(axis=1)
@@ -127,17 +122,16 @@ def test_labels_of_a_thousand_complete_stars_are_enough() -> None:
     assert fit_joint_factor(prediction, labels) == whole
 
 
-def test_stars_that_lack_a_label_are_left_out_and_few_tell_nothing() -> None:
+def test_stars_that_lack_a_label_are_left_out_and_few_are_not_enough() -> None:
     prediction, labels = gaussian_prediction(300)
     labels.values[:220, 1] = np.nan
-    everyone = np.ones(300, bool)
-    assert joint_coverage(prediction, labels, NAMES, everyone, resamples=2).n == 80
+    assert joint_of(prediction, labels, resamples=2).n == 80
     labels.values[:205] = np.nan
     assert fit_joint_factor(prediction, labels) is None
-    assert joint_coverage(prediction, labels, NAMES[:1], everyone) is None
-    assert joint_coverage(replace(prediction, correlations=None), labels, NAMES, everyone) is None
+    assert joint_coverage(prediction, labels, NAMES[:1], np.ones(300, bool)) is None
+    assert joint_of(replace(prediction, correlations=None), labels) is None
     labels.values[:] = np.nan
-    assert joint_coverage(prediction, labels, NAMES, everyone) is None
+    assert joint_of(prediction, labels) is None
 
 
 def test_a_validation_reports_it() -> None:
@@ -154,23 +148,22 @@ def test_a_validation_reports_it() -> None:
     assert "joint" not in metrics_of(findings_of(without))
 
 
-def test_training_fits_the_factor_and_it_is_saved(small_model: Model, tmp_path: Path) -> None:
-    assert 0.8 < small_model.calibration.joint < 1.3
-    assert small_model.calibration.joint != 1.0
-    small_model.save(tmp_path / "model")
-    assert Model.load(tmp_path / "model").calibration.joint == small_model.calibration.joint
-
-
-def test_the_catalogue_says_the_factor(correlated, small_model: Model) -> None:
+def test_training_fits_the_factor_which_model_and_catalogue_keep(
+    small_model: Model, small_stars: Stars, tmp_path: Path
+) -> None:
     factor = small_model.calibration.joint
-    assert correlated.joint_factor == factor
+    assert 0.8 < factor < 1.3
+    assert factor != 1.0
+    small_model.save(tmp_path / "model")
+    assert Model.load(tmp_path / "model").calibration.joint == factor
+    correlated = small_model.predict(small_stars[:9], correlations=True)
     assert correlated.to_table().meta["JOINTFAC"] == f"{factor:.4f}"
     assert stack([correlated[:5], correlated[5:9]]).joint_factor == factor
 
 
-def test_the_verb_adds_the_columns(small_model: Model, small_stars: Stars, tmp_path: Path) -> None:
-    from astropy.table import Table
-
+def test_the_command_adds_the_columns(
+    small_model: Model, small_stars: Stars, tmp_path: Path
+) -> None:
     model, stars = tmp_path / "model", tmp_path / "stars.parquet"
     small_model.save(model)
     write_stars(small_stars[:40], stars)
@@ -179,7 +172,5 @@ def test_the_verb_adds_the_columns(small_model: Model, small_stars: Stars, tmp_p
     assert main([*words, "--output", str(plain)]) == 0
     assert main([*words, "--output", str(whole), "--correlations"]) == 0
     assert "teff_logg_corr" not in Table.read(plain).colnames
-    table = Table.read(whole)
     wanted = small_model.predict(small_stars[:40], correlations=True).correlations[:, 0]
-    np.testing.assert_allclose(table["teff_logg_corr"], wanted, rtol=1e-12)
-    assert table.meta["JOINTFAC"] == f"{small_model.calibration.joint:.4f}"
+    np.testing.assert_allclose(Table.read(whole)["teff_logg_corr"], wanted, rtol=1e-12)

@@ -16,11 +16,13 @@ from twins import explicit_covariance, random_stars
 from xplabels.core.errors import InputError
 from xplabels.core.prediction import packed_correlations, pairs, stack, unpacked
 from xplabels.core.stars import MEASUREMENTS, Photometry, Stars
-from xplabels.features import ErrorTensors, FeatureSet, input_variance
+from xplabels.features import FeatureSet
 from xplabels.features.scaling import Scaling
+from xplabels.inference import input_variance
+from xplabels.inference.network import sample_covariance
 from xplabels.io.catalogue import FORMATS, write_catalogue
 from xplabels.model import Model
-from xplabels.network import Architecture, UncertainNetwork, dropout_passes, sample_variance
+from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
@@ -43,11 +45,8 @@ def test_the_whole_j_c_jt_by_full_matrices(covariance, extinction_error, correla
     stars = random_stars(5, WIDTHS, seed=3, correlated=correlations)
     features = FeatureSet(WIDTHS, AUXILIARY, covariance, extinction_error)
     jacobian = np.random.default_rng(1).standard_normal((5, LABELS, 13))
-    tensors = ErrorTensors(features.compute(stars), torch.float64)
-    got = input_variance(torch.as_tensor(jacobian), tensors, features, full=True).numpy()
+    got, _ = input_variance(jacobian, features.compute(stars), features)
     np.testing.assert_allclose(got, explicit_covariance(features, stars, jacobian), rtol=1e-7)
-    variance = input_variance(torch.as_tensor(jacobian), tensors, features).numpy()
-    np.testing.assert_allclose(np.diagonal(got, axis1=1, axis2=2), variance, rtol=1e-12)
 
 
 def test_missing_inputs_move_the_labels_together() -> None:
@@ -98,9 +97,9 @@ def test_the_dropout_covariance_is_that_of_sampled_passes() -> None:
     net = network(dropout=0.02)
     x = torch.randn((5, 6), dtype=torch.float64)
     delta = net(x, jacobian=True, full=True).model.detach().numpy()
-    _, sampled = dropout_passes(net, x, 20_000, full=True)
+    _, sampled = net.to_perceptron().dropout_passes(x.numpy(), 20_000)
     scale = np.sqrt(np.diagonal(delta, axis1=1, axis2=2))
-    off = (delta - sampled.numpy()) / (scale[:, :, None] * scale[:, None, :])
+    off = (delta - sampled) / (scale[:, :, None] * scale[:, None, :])
     assert np.abs(off).max() < 0.06
     np.testing.assert_allclose(
         np.diagonal(delta, axis1=1, axis2=2), net(x, jacobian=True).model.detach().numpy()
@@ -108,10 +107,10 @@ def test_the_dropout_covariance_is_that_of_sampled_passes() -> None:
 
 
 def test_the_covariance_of_samples_is_numpys() -> None:
-    drawn = torch.randn((11, 4, LABELS), dtype=torch.float64)
-    got = sample_variance(drawn, full=True).numpy()
+    drawn = np.random.default_rng(3).normal(size=(11, 4, LABELS))
+    got = sample_covariance(drawn)
     for star in range(4):
-        np.testing.assert_allclose(got[star], np.cov(drawn[:, star].numpy().T))
+        np.testing.assert_allclose(got[star], np.cov(drawn[:, star].T))
 
 
 def test_a_network_that_knows_variances_alone_has_a_diagonal() -> None:
@@ -144,23 +143,20 @@ def test_asking_for_correlations_changes_nothing_else(scatter: str, small_stars:
 
 
 def test_correlations_are_those_of_the_parts(small_model: Model, small_stars: Stars) -> None:
-    """Slow twin: the parts' covariances put together in the labels' units, star by star."""
+    """The parts' covariances put together in the labels' units, star by star."""
     few = small_stars[:20]
-    prediction = small_model.predict(few, correlations=True)
-    features = small_model.feature_set.compute(few)
-    propagation = Propagation(
-        small_model.feature_set, small_model.scaling,
-        small_model.networks[0].architecture.masks > 0, torch.float64,
-    )  # fmt: skip
-    block = Block.of(features, small_model.feature_set, small_model.scaling, torch.float64)
-    with torch.no_grad():
-        out = propagation.run(small_model.networks[0], block, full=True)
-    of_input, model = out.input.numpy(), out.model.numpy()
+    prediction = small_model.predict(few, covariance=True)
+    parts = small_model.inference.run(small_model.feature_set.compute(few)).labels
     factor = small_model.calibration.factor * small_model.scaling.y_scale
     for star in range(20):
-        whole = of_input[star] + model[star] + np.diag(out.excess[star].numpy())
+        whole = parts.input[star] + parts.model[star] + np.diag(parts.excess[star])
         whole = np.diag(factor) @ whole @ np.diag(factor)
-        np.testing.assert_allclose(prediction.covariance()[star], whole, rtol=1e-5)
+        np.testing.assert_allclose(prediction.covariance()[star], whole, rtol=1e-9)
+    np.testing.assert_array_equal(
+        prediction.covariance(["logg", "teff"]), prediction.covariance()[:, ::-1, ::-1]
+    )
+    with pytest.raises(InputError, match=r"no label 'fe_h' was predicted; there are teff, logg"):
+        prediction.covariance(["fe_h"])
 
 
 def test_lost_stars_have_none(small_model: Model, small_stars: Stars) -> None:
@@ -185,7 +181,7 @@ def test_no_stars_have_no_correlations(small_model: Model, small_stars: Stars) -
 
 
 def test_a_prediction_without_them_says_how_to_get_them(small_model, small_stars) -> None:
-    with pytest.raises(InputError, match=r"correlations=True"):
+    with pytest.raises(InputError, match=r"covariance=True"):
         small_model.predict(small_stars[:3]).covariance()
 
 

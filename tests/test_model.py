@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from conftest import quick
 from twins import explicit, random_stars
@@ -23,8 +22,8 @@ from xplabels.core.stars import (
     SampledSpectra,
     Stars,
 )
+from xplabels.inference.network import LOG_VARIANCE_RANGE
 from xplabels.model import BLOCK
-from xplabels.network import LOG_VARIANCE_RANGE
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 
@@ -202,8 +201,7 @@ def test_labels_beyond_those_trained_on_are_flagged(small_model, small_stars) ->
 
 def test_a_clamped_variance_is_flagged(small_model, small_stars) -> None:
     network = deepcopy(small_model.networks[0])
-    with torch.no_grad():
-        network.out.bias[2] = 100.0
+    network.arrays["out.bias"][2] = 100.0
     prediction = replace(small_model, networks=(network,)).predict(small_stars[:5])
     assert all(has(prediction.flags, Flag.VARIANCE_CLAMPED))
     highest = np.exp(LOG_VARIANCE_RANGE[1] / 2) * small_model.scaling.y_scale[0]
@@ -330,8 +328,7 @@ def test_one_dominant_flux_mode_does_not_spoil_the_prediction(small_model, small
     """METHOD 2's trap: RP's noise is a common factor, a thousand times all other noise, which the
     ratio takes out again. In float32 that leaves a few per cent at best."""
     network = deepcopy(small_model.networks[0])
-    with torch.no_grad():
-        network.hidden[0].weight[:, :6] = 0.0  # blind to BP, which the factor would move
+    network.arrays["hidden.0.weight"][:, :6] = 0.0  # blind to BP, which the factor would move
     model = replace(small_model, networks=(network,), calibration=Calibration(*np.ones((2, 2))))
     stars = copied(small_stars[:20])
     band, random = stars.spectra.rp, np.random.default_rng(5)
@@ -345,7 +342,6 @@ def test_one_dominant_flux_mode_does_not_spoil_the_prediction(small_model, small
     features = model.feature_set.compute(stars)
     noise = model.scaling.scale_noise(model.feature_set.noise_levels(features))
     x = np.column_stack([model.scaling.scale_x(features.x), np.zeros((20, 3)), noise])
-    with torch.no_grad():
-        jacobian = network.double()(torch.as_tensor(x), jacobian=True).jacobian.numpy()
+    jacobian = network.astype(np.float64).forward(x).jacobian
     wanted = explicit(model.feature_set, stars, jacobian[..., :14] / model.scaling.x_scale)
     np.testing.assert_allclose(stated, np.sqrt(wanted) * model.scaling.y_scale, rtol=1e-4)

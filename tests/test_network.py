@@ -14,7 +14,6 @@ from xplabels.network import (
     LOG_VARIANCE_RANGE,
     Architecture,
     UncertainNetwork,
-    dropout_passes,
 )
 
 
@@ -30,7 +29,7 @@ def inputs(stars: int = 5, width: int = 6, seed: int = 1) -> Tensor:
 
 
 def jacobian_by_autograd(net: UncertainNetwork, x: Tensor) -> Tensor:
-    return torch.stack([torch.func.jacrev(lambda v: net(v[None]).labels[0])(star) for star in x])
+    return torch.stack([torch.func.jacrev(lambda v: net(v[None]).mean[0])(star) for star in x])
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -93,7 +92,7 @@ def test_the_thinned_network_s_jacobian_is_its_own() -> None:
     got = net(x, jacobian=True, drop=True).jacobian[0]
     torch.manual_seed(5)
     variable = x.clone().requires_grad_(True)
-    labels = net(variable, drop=True).labels[0]
+    labels = net(variable, drop=True).mean[0]
     rows = [torch.autograd.grad(y, variable, retain_graph=True)[0][0] for y in labels]
     torch.testing.assert_close(got, torch.stack(rows))
 
@@ -106,7 +105,7 @@ def test_gradients_pass_through_the_jacobian() -> None:
     def loss() -> Tensor:
         out = net(x, jacobian=True)
         total = (out.jacobian**2).sum(-1) + out.model + out.excess
-        return (0.5 * out.labels**2 / total + 0.5 * total.log()).mean()
+        return (0.5 * out.mean**2 / total + 0.5 * total.log()).mean()
 
     check_gradients(loss, net.parameters(), every=3, floor=1e-8)
 
@@ -120,7 +119,7 @@ def learnt(p: float) -> tuple[UncertainNetwork, Tensor]:
     optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
     for step in range(200):
         rows = slice(200 * (step % 10), 200 * (step % 10 + 1))
-        loss = ((net(x[rows], drop=True).labels - y[rows]) ** 2).mean()
+        loss = ((net(x[rows], drop=True).mean - y[rows]) ** 2).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -134,9 +133,9 @@ def test_dropout_variance_by_the_delta_method_is_that_of_4000_passes(p) -> None:
         out = net(x, jacobian=True)
         torch.manual_seed(0)
         # every star gets its own masks here: nothing of the code's own sampling is used
-        passes = torch.stack([net(x, drop=True).labels for _ in range(4000)])
+        passes = torch.stack([net(x, drop=True).mean for _ in range(4000)])
     ratio = (out.model.sqrt() / passes.std(dim=0)).numpy()
-    shift = ((out.labels - passes.mean(dim=0)) / out.model.sqrt()).numpy()
+    shift = ((out.mean - passes.mean(dim=0)) / out.model.sqrt()).numpy()
     assert abs(np.median(ratio) - 1) < 0.05
     assert np.sqrt(np.mean((ratio - 1) ** 2)) < 0.12
     assert np.median(np.abs(shift)) < 0.1
@@ -157,41 +156,7 @@ def test_one_layer_s_dropout_variance_is_exact() -> None:
         mean, square = mean + chance * y, square + chance * y**2
     out = net(x, jacobian=True)
     torch.testing.assert_close(out.model, square - mean**2)
-    torch.testing.assert_close(out.labels, mean)
-
-
-def test_passes_give_median_and_scatter_and_leave_the_generator() -> None:
-    net, x = network(dropout=0.2), inputs()
-    torch.manual_seed(11)
-    before = torch.get_rng_state()
-    centre, variance = dropout_passes(net, x, 50)
-    assert torch.equal(before, torch.get_rng_state())
-    again = dropout_passes(net, x, 50)
-    torch.testing.assert_close((centre, variance), tuple(again), rtol=0, atol=0)
-    many = torch.stack([net(x, drop=True).labels for _ in range(4000)])
-    truth = many.std(dim=0)
-    # 50 passes: the centre to 1.25 / sqrt(50) sigma, the scatter to 10 %; four times that
-    assert ((centre - many.median(dim=0).values).abs() < 0.71 * truth).all()
-    assert ((variance.sqrt() / truth - 1).abs() < 0.4).all()
-
-
-def test_the_median_of_an_even_number_of_passes_lies_between_the_middle_two() -> None:
-    """torch.median would take the lower one (METHOD 4)."""
-    net, x = network(dropout=0.5), inputs(1)
-    centre, variance = dropout_passes(net, x, 2)
-    single = centre + torch.tensor([[1.0], [-1.0]]).double() * (variance / 2).sqrt()
-    assert not torch.isclose(centre, single).any()
-
-
-def test_a_star_s_passes_do_not_depend_on_its_neighbours() -> None:
-    net, x = network(dropout=0.2), inputs(9)
-    order = torch.tensor([4, 8, 0, 2, 1, 3, 5, 7, 6])
-    whole = dropout_passes(net, x, 20)
-    shuffled = dropout_passes(net, x[order], 20)
-    part = dropout_passes(net, x[2:4], 20)
-    for all_of_them, other, some in zip(whole, shuffled, part, strict=True):
-        torch.testing.assert_close(other, all_of_them[order])
-        torch.testing.assert_close(some, all_of_them[2:4])
+    torch.testing.assert_close(out.mean, mean)
 
 
 def test_variances_are_bounded_and_the_upper_bound_is_reported() -> None:

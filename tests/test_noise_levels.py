@@ -1,4 +1,4 @@
-"""What the network is told of the noise: its value, its bounds, its way into and out of a model."""
+"""Noise levels: their value, their bounds, their way into and out of a model."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from xplabels.features import FeatureSet
 from xplabels.features.scaling import NOISE_LIMIT, Scaling
 from xplabels.model import Model
 from xplabels.network.propagation import Block, Propagation
-from xplabels.recipes import Recipe
+from xplabels.recipes import Recipe, load_recipe
 from xplabels.synthetic import example_stars
 from xplabels.training import train
 
@@ -24,61 +24,34 @@ def model():
     return train(example_stars(600), ["teff", "logg"], QUICK, progress=False)
 
 
-def noise_by_loop(stars, features):
-    """The definition, star by star."""
-    bp = features.widths[0]
-    levels = []
-    for i in range(len(stars)):
-        r0 = abs(float(stars.spectra.rp.coefficients[i, 0]))
-        levels.append(
-            [
-                np.log10(np.median(np.asarray(band.errors[i], float)) / r0)
-                for band in (stars.spectra.bp, stars.spectra.rp)
-            ]
-        )
-    assert bp == stars.spectra.bp.coefficients.shape[1]
-    return np.array(levels)
-
-
 def test_levels_are_the_median_relative_errors_of_each_band():
     stars = example_stars(20)
     features = FeatureSet.for_stars(stars, ("bp_rp",), noise=True)
     levels = features.noise_levels(features.compute(stars))
-    assert np.allclose(levels, noise_by_loop(stars, features), rtol=1e-6)
-
-
-def test_a_network_that_is_not_told_has_no_levels():
-    stars = example_stars(20)
-    features = FeatureSet.for_stars(stars, ("bp_rp",))
-    assert features.noise_levels(features.compute(stars)).shape == (20, 0)
+    for i in range(20):
+        r0 = abs(float(stars.spectra.rp.coefficients[i, 0]))
+        for band, level in zip((stars.spectra.bp, stars.spectra.rp), levels[i], strict=True):
+            wanted = np.log10(np.median(np.asarray(band.errors[i], float)) / r0)
+            assert level == pytest.approx(wanted, rel=1e-6)
+    without = FeatureSet.for_stars(stars, ("bp_rp",))
+    assert without.noise_levels(without.compute(stars)).shape == (20, 0)
+    assert not load_recipe("paper").noise_levels
 
 
 def test_brightness_alone_does_not_matter_but_noise_does(model):
     """The same spectrum ten times as bright with ten times the errors is the same star."""
     stars = example_stars(30)
-    spectra = stars.spectra
-    brighter, noisier = (
-        replace(
-            stars,
-            spectra=replace(
-                spectra,
-                bp=replace(
-                    spectra.bp,
-                    coefficients=spectra.bp.coefficients * by,
-                    errors=spectra.bp.errors * 10,
-                ),
-                rp=replace(
-                    spectra.rp,
-                    coefficients=spectra.rp.coefficients * by,
-                    errors=spectra.rp.errors * 10,
-                ),
-            ),
+
+    def scaled(by: float):
+        bp, rp = (
+            replace(band, coefficients=band.coefficients * by, errors=band.errors * 10)
+            for band in (stars.spectra.bp, stars.spectra.rp)
         )
-        for by in (10.0, 1.0)
-    )
-    as_observed = model.predict(stars)
-    assert np.allclose(model.predict(brighter).values, as_observed.values, rtol=1e-5)
-    assert not np.allclose(model.predict(noisier).values, as_observed.values, rtol=1e-5)
+        return replace(stars, spectra=replace(stars.spectra, bp=bp, rp=rp))
+
+    as_observed = model.predict(stars).values
+    assert np.allclose(model.predict(scaled(10.0)).values, as_observed, rtol=1e-5)
+    assert not np.allclose(model.predict(scaled(1.0)).values, as_observed, rtol=1e-5)
 
 
 def test_levels_stay_within_the_range_trained_on():
@@ -103,25 +76,12 @@ def test_levels_come_last_into_the_network(model):
     assert block.take(torch.arange(3)).noise.shape == (3, 2)
 
 
-def test_a_saved_model_is_told_again(model, tmp_path):
-    stars = example_stars(25)
-    model.save(tmp_path / "model")
-    again = Model.load(tmp_path / "model")
-    assert again.feature_set.noise
-    assert np.array_equal(again.predict(stars).values, model.predict(stars).values)
-
-
 def test_a_model_whose_parts_disagree_about_noise_is_refused(model, tmp_path):
-    folder = tmp_path / "model"
+    folder, stars = tmp_path / "model", example_stars(25)
     model.save(folder)
+    assert np.array_equal(Model.load(folder).predict(stars).values, model.predict(stars).values)
     description = json.loads((folder / "model.json").read_text())
     description["features"]["noise"] = False
     (folder / "model.json").write_text(json.dumps(description))
     with pytest.raises(InputError, match=r"do not fit together.*2 noise levels, there are 0"):
         Model.load(folder)
-
-
-def test_the_paper_is_not_told():
-    from xplabels.recipes import load_recipe
-
-    assert not load_recipe("paper").noise_levels

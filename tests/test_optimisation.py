@@ -1,4 +1,4 @@
-"""How one network is fitted: the schedule, the loss and its gradient, the lesson of teachers."""
+"""How one network is fitted: the schedule, the loss and its gradient, what teachers say."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats as laws
 
 from conftest import quick, two_label_stars
 from twins import check_gradients
 from xplabels.core.stars import Stars
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import Scaling
-from xplabels.network import Architecture, UncertainNetwork
+from xplabels.inference.network import Architecture
+from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
-from xplabels.recipes import Recipe
-from xplabels.training import optimisation
-from xplabels.training.distillation import Teachers
-from xplabels.training.optimisation import Sample, _hidden, _loss, one_cycle
-from xplabels.training.run import Bar
+from xplabels.training import train
+from xplabels.training.objective import LabelledStars, Objective, Teachers, hidden_inputs
+from xplabels.training.optimisation import number_of_epochs, one_cycle, schedule
 
 
 @pytest.fixture(scope="module")
@@ -41,49 +41,49 @@ def test_one_cycle_rises_and_falls_smoothly() -> None:
     assert (np.diff(rates[peak:]) <= 0).all()
 
 
-def steps(recipe: Recipe, stars: int, epochs: int) -> list[list[Any]]:
-    number = optimisation._number_of_epochs(recipe, stars, epochs)
-    return [list(optimisation._steps(recipe, stars, epoch, epochs, 0)) for epoch in range(number)]
-
-
 def test_every_epoch_sees_every_star_once_and_in_another_order() -> None:
-    epochs = steps(quick(batch_size=30, input_fraction=0.5), 100, 6)
+    epochs = list(schedule(quick(batch_size=30, input_fraction=0.5), 100, 6, 0))
     orders = [torch.cat([step.rows for step in epoch]) for epoch in epochs]
     for order in orders:
         assert sorted(order.tolist()) == list(range(100))
     assert not torch.equal(orders[0], orders[1])
     assert [epoch[0].last for epoch in epochs] == [False] * 3 + [True] * 3
+    rates = [step.learning_rate / quick().learning_rate for epoch in epochs for step in epoch]
+    assert rates == pytest.approx([one_cycle(i / 24) for i in range(24)])
 
 
-def test_the_paper_s_batches_come_in_turn_with_their_warm_up() -> None:
+@pytest.mark.parametrize(("scale", "iterations", "warmup"), [(1.0, 250, 60), (0.5, 125, 30)])
+def test_the_paper_s_batches_come_in_turn_with_their_warm_up(scale, iterations, warmup) -> None:
     """Section 3.1: all iterations on a batch, the first without the input term, then the next."""
     recipe = quick(
-        schedule="fixed_batches", iterations=250, warmup_iterations=60, batch_size=40, scale=1.0
+        schedule="fixed_batches", iterations=250, warmup_iterations=60, batch_size=40, scale=scale
     )
-    flat = [step for epoch in steps(recipe, 100, 1) for step in epoch]
-    assert len(flat) == 3 * 250
+    epochs = list(schedule(recipe, 100, 1, 0))
+    assert len(epochs) == number_of_epochs(recipe, 100, 1)
+    flat = [step for epoch in epochs for step in epoch]
+    assert len(flat) == 3 * iterations
     for batch in range(3):
-        part = flat[250 * batch : 250 * (batch + 1)]
+        part = flat[iterations * batch : iterations * (batch + 1)]
         wanted = list(range(40 * batch, min(100, 40 * (batch + 1))))
         assert all(step.rows.tolist() == wanted for step in part)
-        assert [step.last for step in part] == [False] * 60 + [True] * 190
-    half = replace(recipe, scale=0.5)
-    flat = [step for epoch in steps(half, 100, 1) for step in epoch]
-    assert len(flat) == 3 * 125
-    assert sum(not step.last for step in flat) == 3 * 30
+        assert [step.last for step in part] == [i >= warmup for i in range(iterations)]
 
 
 # the loss
 
 
-def sample(stars: Stars, dtype: torch.dtype = torch.float64) -> tuple[Propagation, Sample]:
+def parts(
+    stars: Stars, masks: bool = False, kind: type[Propagation] = Propagation, **keys: Any
+) -> tuple[Objective, LabelledStars]:
+    """A float64 objective with the recipe of ``keys``, and the stars for it."""
     features = FeatureSet((6, 5), ("bp_rp", "j_h"))
     computed = features.compute(stars)
     scaling = Scaling.fit(computed.x, stars.labels.values)
-    block = Block.of(computed, features, scaling, dtype)
-    y, error = scaling.scale_y(stars.labels.values, stars.labels.errors)
-    tensors = (torch.as_tensor(a, dtype=dtype) for a in (y, error))
-    return Propagation(features, scaling, False, dtype), Sample(block, *tensors)
+    block = Block.of(computed, features, scaling, torch.float64)
+    y, error = map(torch.as_tensor, scaling.scale_y(stars.labels.values, stars.labels.errors))
+    propagation = kind(features, scaling, masks, torch.float64)
+    labelled = LabelledStars(block, y, error, torch.arange(len(y)))
+    return Objective(quick(**keys), propagation), labelled
 
 
 def network(dropout: float = 0.2, scatter: Any = "dropout") -> UncertainNetwork:
@@ -95,66 +95,66 @@ def network(dropout: float = 0.2, scatter: Any = "dropout") -> UncertainNetwork:
 
 def test_the_loss_holds_every_variance_that_is_added_at_prediction(stars) -> None:
     """METHOD 4, the consistency rule: label error, model, input and excess, with t tails."""
-    from scipy import stats as laws
-
-    propagation, few = sample(stars[:20])
-    net, recipe = network(), quick(likelihood="student_t", dof=4.0)
-    got = float(_loss(net, propagation, few, recipe, input_term=True).detach())
-    out = propagation.run(net, few.block)
-    parts = [p.detach().numpy() for p in (out.input, out.model, out.excess)]
-    assert all((part > 0).all() for part in parts)
-    total = np.sqrt(few.y_error.numpy() ** 2 + sum(parts))
-    residual = (few.y - out.labels).detach().numpy()
+    objective, few = parts(stars[:20], likelihood="student_t", dof=4.0)
+    net = network()
+    got = float(objective.loss(net, few, last=True).detach())
+    out = objective.propagation.run(net, few.block)
+    variances = [p.detach().numpy() for p in (out.input, out.model, out.excess)]
+    assert all((part > 0).all() for part in variances)
+    total = np.sqrt(few.y_error.numpy() ** 2 + sum(variances))
+    residual = (few.y - out.mean).detach().numpy()
     assert got == pytest.approx(-laws.t.logpdf(residual, 4, scale=total).mean(), rel=1e-10)
 
 
 def test_the_last_phase_of_a_teacher_has_neither_masks_nor_input_noise(stars) -> None:
     """Its loss is the same twice over, and that of its labels and excess alone."""
-    propagation, few = sample(stars[:20])
-    net, recipe = network(scatter="none"), quick(likelihood="gaussian")
+    objective, few = parts(stars[:20], likelihood="gaussian")
+    objective = replace(objective, input_term=False)
+    net = network(scatter="none")
 
-    def loss(**keys: bool) -> float:
-        return float(_loss(net, propagation, few, recipe, False, **keys).detach())
+    def loss(last: bool) -> float:
+        return float(objective.loss(net, few, last).detach())
 
-    assert loss() != loss()
-    out = net(propagation.network_input(few.block))
+    assert loss(False) != loss(False)
+    out = net(objective.propagation.network_input(few.block))
     total = few.y_error**2 + out.excess
-    wanted = 0.5 * (few.y - out.labels) ** 2 / total + 0.5 * torch.log(2 * torch.pi * total)
-    assert loss(settled=True) == pytest.approx(float(wanted.mean().detach()), rel=1e-12)
+    wanted = 0.5 * (few.y - out.mean) ** 2 / total + 0.5 * torch.log(2 * torch.pi * total)
+    assert loss(True) == pytest.approx(float(wanted.mean().detach()), rel=1e-12)
 
 
 def test_labels_count_as_the_recipe_weighs_them(stars) -> None:
     """Against a loop; one label is unknown for some."""
-    propagation, few = sample(stars[:12])
-    net, recipe = network(), quick(likelihood="gaussian")
+    objective, few = parts(stars[:12], likelihood="gaussian")
+    net = network()
     few.y[:5, 1] = torch.nan
-    weighted = replace(few, weights=torch.tensor([1.0, 3.0]).double())
-    got = float(_loss(net, propagation, weighted, recipe, True).detach())
+    weighted = replace(objective, weights=torch.tensor([1.0, 3.0]).double())
+    got = float(weighted.loss(net, few, last=True).detach())
     with torch.no_grad():
-        out = propagation.run(net, few.block)
+        out = objective.propagation.run(net, few.block)
     top = bottom = 0.0
     for star in range(12):
         for label, weight in enumerate((1.0, 3.0)):
             if star < 5 and label == 1:
                 continue
             total = float(few.y_error[star, label] ** 2 + out.variance[star, label])
-            residual = float(few.y[star, label] - out.labels[star, label])
+            residual = float(few.y[star, label] - out.mean[star, label])
             top += weight * 0.5 * (residual**2 / total + np.log(2 * np.pi * total))
             bottom += weight
     assert got == pytest.approx(top / bottom, rel=1e-10)
 
 
 def test_the_gradient_of_the_whole_loss_is_that_of_finite_differences(stars) -> None:
-    propagation, few = sample(stars[:6])
-    net, recipe = network(), quick()
-
-    def loss() -> torch.Tensor:
-        return _loss(net, propagation, few, recipe, input_term=True)
-
-    check_gradients(loss, net.parameters(), every=7, floor=1e-7)
+    objective, few = parts(stars[:6])
+    net = network()
+    check_gradients(
+        lambda: objective.loss(net, few, last=True), net.parameters(), every=7, floor=1e-7
+    )
 
 
-def test_hidden_inputs_are_drawn_at_the_recipe_s_rate(stars) -> None:
+@pytest.mark.parametrize(("masks", "share"), [(True, 0.3 * 7 / 8), (False, 0.0)])
+def test_inputs_are_hidden_at_the_recipe_s_rate_where_the_network_has_masks(
+    stars, masks, share
+) -> None:
     seen: list[torch.Tensor] = []
 
     class Watching(Propagation):
@@ -162,53 +162,49 @@ def test_hidden_inputs_are_drawn_at_the_recipe_s_rate(stars) -> None:
             seen.append(block.missing)
             return super().run(network, block, **keys)
 
-    _, whole = sample(stars)
-    features = FeatureSet((6, 5), ("bp_rp", "j_h"))
-    scaling = Scaling.fit(features.compute(stars).x, stars.labels.values)
-    net = UncertainNetwork(Architecture(13, 2, (8,), 2)).double()
-    told = Watching(features, scaling, True, torch.float64)
-    _loss(net, told, whole, quick(missing_fraction=0.3), input_term=False)
-    assert float(seen[0].any(dim=1).double().mean()) == pytest.approx(0.3 * 7 / 8, abs=0.05)
-    deaf = Watching(features, scaling, False, torch.float64)
-    net = UncertainNetwork(Architecture(13, 0, (8,), 2)).double()
-    _loss(net, deaf, whole, quick(missing_fraction=0.3), input_term=False)
-    assert not seen[1].any()
+    objective, whole = parts(stars, masks, Watching, missing_fraction=0.3)
+    net = UncertainNetwork(Architecture(13, 2 * masks, (8,), 2)).double()
+    objective.loss(net, whole, last=False)
+    assert float(seen[0].any(dim=1).double().mean()) == pytest.approx(share, abs=0.05)
 
 
 def test_what_teachers_say_of_a_star_comes_from_those_that_left_it_out(stars) -> None:
     """Against the obvious loop, in float64; five teachers of three folds."""
-    propagation, few = sample(stars[:9])
-    x = propagation.network_input(few.block)
+    objective, few = parts(stars[:9])
+    x = objective.propagation.network_input(few.block)
     networks = tuple(network() for _ in range(5))
     for number, net in enumerate(networks):
         with torch.no_grad():
             net.out.bias += number
     fold = torch.tensor([0, 1, 2] * 3)
-    lesson = Teachers(networks, fold, 3).say(x)
+    targets = Teachers(networks, fold, 3).targets(x, few.rows)
     for star in range(9):
-        said = [net(x[star : star + 1]).labels[0].detach().numpy() for net in networks]
-        unseen = [label for number, label in enumerate(said) if number % 3 == int(fold[star])]
-        np.testing.assert_allclose(lesson.mean[star], np.mean(said, axis=0), rtol=1e-12)
-        np.testing.assert_allclose(lesson.variance[star], np.var(said, axis=0, ddof=1), rtol=1e-9)
-        np.testing.assert_allclose(lesson.unseen[star], np.mean(unseen, axis=0), rtol=1e-12)
-    assert Teachers(networks, 0 * fold, 1).say(x).unseen is None
-    picked = Teachers(networks, fold, 3).take(torch.tensor([4, 0])).say(x[[4, 0]])
-    torch.testing.assert_close(picked.unseen, lesson.unseen[[4, 0]])
+        labels = [net(x[star : star + 1]).mean[0].detach().numpy() for net in networks]
+        unseen = [label for number, label in enumerate(labels) if number % 3 == int(fold[star])]
+        np.testing.assert_allclose(targets.mean[star], np.mean(labels, axis=0), rtol=1e-12)
+        variance = np.var(labels, axis=0, ddof=1)
+        np.testing.assert_allclose(targets.variance[star], variance, rtol=1e-9)
+        np.testing.assert_allclose(targets.unseen[star], np.mean(unseen, axis=0), rtol=1e-12)
+    assert Teachers(networks, 0 * fold, 1).targets(x, few.rows).unseen is None
+    picked = Teachers(networks, fold, 3).targets(x[[4, 0]], torch.tensor([4, 0]))
+    torch.testing.assert_close(picked.unseen, targets.unseen[[4, 0]])
 
 
-def test_progress_is_one_line_an_epoch_on_a_terminal(capsys) -> None:
-    bar = Bar()
-    bar("network", 3, 3, -1.25, -1.0, 12.4)
-    line = capsys.readouterr().err
-    assert "network: epoch 3/3  loss -1.250  validation -1.000  12 s left" in line
+def test_progress_names_stage_epochs_and_losses(stars, capsys) -> None:
+    fitted = train(stars, ["teff"], quick(epochs=3), progress=True)
+    line = capsys.readouterr().err.replace("\r", "\n").splitlines()[-1]
+    assert line.startswith("network: 100%")
+    assert "3/3" in line
+    loss = fitted.metadata["history"]["network"][-1]["train"]
+    assert f"loss {loss:.3f}  validation" in line
 
 
 def test_hidden_inputs_are_of_the_asked_share_of_stars_and_mostly_whole_surveys():
     torch.manual_seed(2)
-    hidden = _hidden(torch.zeros(40_000, 3), 0.2)
+    hidden = hidden_inputs(torch.zeros(40_000, 3), 0.2)
     touched = hidden.any(dim=1)
     # of the chosen, one in sixteen draws an empty subset
     assert abs(float(touched.float().mean()) - 0.2 * 15 / 16) < 0.01
     whole = hidden[touched].all(dim=1)
     assert abs(float(whole.float().mean()) - (0.5 + 0.5 / 8) / (15 / 16)) < 0.02
-    assert not _hidden(torch.zeros(100, 3), 0.0).any()
+    assert not hidden_inputs(torch.zeros(100, 3), 0.0).any()

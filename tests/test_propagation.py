@@ -97,7 +97,7 @@ def test_a_missing_input_costs_and_hiding_is_the_same_as_missing() -> None:
     hidden[:, 1] = True
     hidden[[0, 2], 2] = True
     one, other = propagation.run(network, lacking), propagation.run(network, whole.hide(hidden))
-    for a, b in zip(one, other, strict=True):
+    for a, b in zip(one[:5], other[:5], strict=True):
         torch.testing.assert_close(a, b)
     assert not whole.missing.any()
 
@@ -107,7 +107,7 @@ def test_rows_do_not_meet() -> None:
     whole = propagation.run(network, block)
     order = torch.tensor([5, 0, 3])
     part = propagation.run(network, block.take(order))
-    for a, b in zip(part, whole, strict=True):
+    for a, b in zip(part[:5], whole[:5], strict=True):
         torch.testing.assert_close(a, b[order])
 
 
@@ -115,7 +115,7 @@ def test_without_the_input_term_no_variance_is_propagated() -> None:
     *_, propagation, block, network = setting(False)
     out = propagation.run(network, block, input_term=False)
     assert (out.input == 0).all()
-    torch.testing.assert_close(out.labels, propagation.run(network, block).labels)
+    torch.testing.assert_close(out.mean, propagation.run(network, block).mean)
 
 
 def test_the_total_is_the_sum_of_its_parts_and_negative_rounding_is_nothing() -> None:
@@ -168,5 +168,5 @@ def test_labels_move_with_measurements_as_the_variance_says() -> None:
     )  # fmt: skip
     many = Block.of(features.compute(noisy), features, scaling, torch.float64)
     with torch.no_grad():
-        seen = propagation.run(network, many, input_term=False).labels.var(dim=0)
+        seen = propagation.run(network, many, input_term=False).mean.var(dim=0)
     np.testing.assert_allclose(seen.numpy(), (stated.input - spread)[0].detach().numpy(), rtol=0.06)

@@ -77,6 +77,7 @@ def test_a_file_is_read_and_integers_pass_as_numbers(tmp_path) -> None:
         ("[label_weights]\nteff = 'much'", "label_weights = .* should be like"),
         ("label_weights = 2.0", "label_weights = 2.0 should be like"),
         ("recalibrate = 1", "recalibrate"),
+        ("calibration_folds = 1", "calibration_folds = 1 would leave out all stars"),
         ("hidden = [", r"mine\.toml.*not a TOML"),
         (b"name = '\xff'", r"mine\.toml"),
     ],

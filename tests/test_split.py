@@ -35,11 +35,8 @@ def test_every_star_stands_on_one_side(fraction) -> None:
     assert (np.sum(masks, axis=0) == 1).all()
     shares = [mask.mean() for mask in masks]
     wanted = [1 - fraction - VALIDATION_FRACTION, VALIDATION_FRACTION, fraction]
+    assert fraction > 0 or not masks[2].any()
     np.testing.assert_allclose(shares, wanted, atol=4 * np.sqrt(0.25 / 20000))
-
-
-def test_zero_leaves_no_test_part() -> None:
-    assert not part_mask(np.arange(5000), "test", 0.0).any()
 
 
 @settings(max_examples=30, deadline=None)

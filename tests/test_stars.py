@@ -11,7 +11,6 @@ from twins import random_stars
 from xplabels.core.errors import InputError
 from xplabels.core.flags import MEANING, Flag, describe
 from xplabels.core.labels import LABELS, Labels, check_names
-from xplabels.core.stacking import concatenate
 from xplabels.core.stars import (
     MEASUREMENTS,
     Band,
@@ -19,6 +18,7 @@ from xplabels.core.stars import (
     Photometry,
     SampledSpectra,
     Stars,
+    concatenate,
     with_widths,
 )
 

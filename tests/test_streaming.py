@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xplabels.core.errors import InputError
-from xplabels.model import COMPILED_FROM
+from xplabels.inference import COMPILED_FROM
 from xplabels.pipeline import Settings
 from xplabels.pipeline.catalogue import Partial, identity
 from xplabels.pipeline.doubles import SeenIds
@@ -20,7 +20,7 @@ from xplabels.pipeline.file import BLOCK
 SETTINGS = Settings({"name": "m", "sha256": "0"}, (), "error", "1")
 
 
-def test_whole_blocks_are_worth_the_compiled_engine() -> None:
+def test_whole_blocks_are_worth_compiled_code() -> None:
     assert BLOCK >= COMPILED_FROM
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from sky import (
     ROWS,
-    Watched,
+    Wrapped,
     catalogues,
     edited,
     make_sky,
@@ -109,17 +109,6 @@ def test_labels_do_not_depend_on_the_block(
     )
     for name in other.column_names:
         np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=2e-6)
-
-
-def test_one_engine_predicts_all_of_a_file(
-    whole_sky: Path, small_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("numba")
-    monkeypatch.setattr("xplabels.model.COMPILED_FROM", 100)
-    for block, engine in ((150, "compiled"), (99, "torch")):
-        model = Watched(small_model, tmp_path)
-        predict_file(model, whole_sky / spectra_name(0), tmp_path / f"{block}.parquet", block=block)
-        assert set(model.engines) == {engine}  # though the last block is of 33, or 36
 
 
 def test_row_groups_do_not_depend_on_the_blocks(
@@ -255,7 +244,7 @@ def test_the_output_of_another_model_stays_until_the_next_is_whole(
             raise InputError("breaks")
 
     seen: list[dict[str, bytes]] = []
-    model = Watched(another(small_model), tmp_path)
+    model = Wrapped(another(small_model), tmp_path)
     object.__setattr__(model, "happens", look)
     summary = run(fragile_sky, output, model)
     assert [found.keys() for found in seen] == [labelled_sky.keys()] * 3

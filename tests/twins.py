@@ -176,6 +176,14 @@ def random_stars(
     return Stars.of(np.arange(1, n + 1), CoefficientSpectra(*bands), Photometry.of(n, magnitudes))
 
 
+def some_missing(stars: Stars, seed: int = 0) -> Stars:
+    """Photometry with holes of every pattern."""
+    values, errors = stars.photometry.values, stars.photometry.errors
+    gone = np.random.default_rng(seed).random(values.shape) < 0.1
+    holes = (np.where(gone, np.nan, array) for array in (values, errors))
+    return stars.with_photometry(Photometry(*holes))
+
+
 def check_gradients(
     loss: Callable[[], Tensor], weights: Iterable[Tensor], every: int, floor: float
 ) -> None:

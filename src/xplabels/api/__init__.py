@@ -17,6 +17,7 @@ from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, check_output
 from xplabels.io.catalogue import FORMATS, check_catalogue
+from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from xplabels.io import BadRows
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-DEFAULT_MODEL = "apogee-dr17-library"
-"""The shipped model that ``predict`` takes when none is named."""
 DAMAGED_SHOWN = 10
 """Damaged rows named on the terminal; each has the flag ``BAD_ROW`` in the catalogue."""
 MISSING_SHOWN = 10

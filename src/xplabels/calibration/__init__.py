@@ -1,4 +1,1 @@
-"""How far what a model says holds: its errors alone and together, their shape, trend and domain.
-
-Nothing is imported here: :mod:`~xplabels.calibration.joint` needs no torch.
-"""
+"""What is fitted so that stated errors hold: alone and together, their shape, and shrinkage."""

@@ -15,18 +15,10 @@ FLAGGED_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Domain:
-    """A Mahalanobis distance in the leading principal components of the training inputs.
+    """A Mahalanobis distance in the leading principal components of the training inputs."""
 
-    Attributes
-    ----------
-    whitening
-        Float64 [F, k]: scaled inputs to components of unit scatter.
-    threshold
-        Distance beyond which a star is flagged.
-    """
-
-    whitening: NDArray[np.float64]
-    threshold: float
+    whitening: NDArray[np.float64]  # [F, k]: scaled inputs to components of unit scatter
+    threshold: float  # distance beyond which a star is flagged
 
     @classmethod
     def fit(cls, x: NDArray[np.float64]) -> Domain:

@@ -1,10 +1,10 @@
 """How far stated errors are too small or too large, as a smooth function of the star.
 
 A network's residuals are smallest on the stars it trained on, and how much smaller they are there
-depends on the star: faint ones and rare ones are learnt by heart more than others. One factor for
-all cannot mend that. Here ln(factor) is a polynomial in the noise level and the predicted labels,
-fitted to unseen stars under a heavy-tailed likelihood; the calibration then sets the level. A
-factor multiplies every part of a star's error alike.
+depends on the star: faint and rare ones are overfitted more than others. One factor for all cannot
+mend that. Here ln(factor) is a polynomial in the noise level and the predicted labels, fitted to
+unseen stars under a heavy-tailed likelihood; the calibration then sets the level. A factor
+multiplies every part of a star's error alike.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+
+Array = NDArray[np.float64]
 
 BOUND = 2.5
 """Labels beyond these many standard deviations count as lying there: no polynomial extrapolates."""
@@ -31,32 +32,19 @@ DOF = 4.0
 class ErrorShape:
     """The factor of each label's error.
 
-    Attributes
-    ----------
-    weights
-        Float64 [K, T]: the coefficients of ln(factor) for the T :func:`terms`, or [K, 0] where
-        the errors keep their shape.
+    ``weights`` are the coefficients of ln(factor) for the T :func:`terms`: float64 [K, T], or
+    [K, 0] where the errors keep their shape.
     """
 
-    weights: NDArray[np.float64]
+    weights: Array
 
     @classmethod
     def flat(cls, labels: int) -> ErrorShape:
         """Errors of K labels as they are."""
         return cls(np.empty((labels, 0)))
 
-    def squares(
-        self, labels: NDArray[np.float64], noise: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """What multiplies the variances [N, K] of stars.
-
-        Parameters
-        ----------
-        labels
-            Predicted labels [N, K], scaled.
-        noise
-            Scaled noise levels [N, 2], or [N, 0].
-        """
+    def squares(self, labels: Array, noise: Array) -> Array:
+        """What multiplies the variances [N, K], by scaled labels [N, K] and noise levels."""
         if not self.weights.shape[1]:
             return np.ones_like(labels)
         logarithm = terms(labels, noise) @ self.weights.T
@@ -64,63 +52,47 @@ class ErrorShape:
 
     @classmethod
     def fit(
-        cls,
-        labels: NDArray[np.float64],
-        noise: NDArray[np.float64],
-        residuals: NDArray[np.float64],
-        variance: NDArray[np.float64],
-        label_errors: NDArray[np.float64],
+        cls, labels: Array, noise: Array, residuals: Array, variance: Array, label_errors: Array
     ) -> ErrorShape:
         """The shape with which the errors of unseen stars are most likely.
 
-        Parameters
-        ----------
-        labels, noise
-            As in :meth:`squares`.
-        residuals, variance, label_errors
-            [N, K] in the same units; NaN where a label is unknown. The variance is that of the
-            prediction alone.
+        ``labels`` and ``noise`` as in :meth:`squares`; the others [N, K] in the same units, NaN
+        where a label is unknown. The variance is that of the prediction alone.
         """
         columns = terms(labels, noise)
         known = np.isfinite(residuals) & np.isfinite(label_errors)
         if known.sum(axis=0).min() < STARS_A_TERM * columns.shape[1]:
             return cls.flat(labels.shape[1])
-        return cls(
-            np.stack(
-                [
-                    _fit_one(columns[rows], residuals[rows, k], variance[rows, k],
-                             label_errors[rows, k])
-                    for k, rows in enumerate(known.T)
-                ]
-            )
-        )  # fmt: skip
+        fitted = [
+            _fit_one(columns[rows], residuals[rows, k], variance[rows, k], label_errors[rows, k])
+            for k, rows in enumerate(known.T)
+        ]
+        return cls(np.stack(fitted))
 
 
-def terms(labels: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+def terms(labels: Array, noise: Array) -> Array:
     """The polynomial's terms [N, T].
 
     Every product of at most two of the labels and RP's noise level, and the labels' cubes; what
-    is even has its value for a Gaussian subtracted, so that the terms hardly go together.
+    is even has its value for a Gaussian subtracted, so that the terms are hardly correlated.
     """
     labels = np.clip(labels, -BOUND, BOUND)
     variables = np.concatenate([labels, noise[:, 1:]], axis=1)
-    count = variables.shape[1]
     products = [
-        variables[:, i] * variables[:, j] - (i == j) for i in range(count) for j in range(i + 1)
+        variables[:, i] * variables[:, j] - (i == j)
+        for i in range(variables.shape[1])
+        for j in range(i + 1)
     ]
     return np.concatenate([variables, np.stack(products, axis=1), labels**3 / 3], axis=1)
 
 
-def _fit_one(
-    columns: NDArray[np.float64],
-    residuals: NDArray[np.float64],
-    variance: NDArray[np.float64],
-    label_errors: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def _fit_one(columns: Array, residuals: Array, variance: Array, label_errors: Array) -> Array:
     """Coefficients [T] for one label; its level is left to the calibration."""
+    from scipy.optimize import minimize
+
     design = np.concatenate([np.ones((len(columns), 1)), columns], axis=1)
 
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def loss(weights: Array) -> tuple[float, Array]:
         predicted = np.exp(2 * np.clip(design @ weights, -10, 10)) * variance
         total = predicted + label_errors**2
         square = residuals**2 / total
@@ -130,6 +102,5 @@ def _fit_one(
         gradient[1:] += 2 * PENALTY * weights[1:]
         return float(value.sum() + PENALTY * (weights[1:] ** 2).sum()), gradient
 
-    start = np.zeros(design.shape[1])
-    best: NDArray[np.float64] = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    best: Array = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B").x
     return best[1:]

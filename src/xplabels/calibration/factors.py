@@ -1,4 +1,4 @@
-"""One factor a label that makes stated intervals cover what they say, fitted on unseen stars.
+"""One factor per label that makes stated intervals cover what they say, fitted on unseen stars.
 
 Real residuals have heavier tails than a Gaussian, so the 68.3 and the 95.4 % interval each get
 their own factor. A factor multiplies every part of the error alike.
@@ -7,11 +7,11 @@ their own factor. A factor multiplies every part of the error alike.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
@@ -19,7 +19,9 @@ from xplabels.core.distribution import LEVEL_68, LEVEL_95
 if TYPE_CHECKING:
     from xplabels.network.likelihood import Likelihood
 
-HALF_WIDTH_50 = float(stats.norm.ppf(0.75))
+Array = NDArray[np.float64]
+
+HALF_WIDTH_50 = NormalDist().inv_cdf(0.75)
 """Half-width of a Gaussian's central half, in standard deviations."""
 SMALLEST_FACTOR = 0.1
 """Where label errors explain the residuals by themselves, no factor is small enough; an error of
@@ -28,33 +30,33 @@ zero is no error bar, so it ends here and the intervals cover more than they say
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns predicted variances into half-widths of intervals, [K] each.
+    """What turns predicted variances into half-widths of intervals.
 
-    ``factor`` multiplies every part for 68.3 %. For 95.4 %, ``factor_95`` multiplies the model and
-    excess parts, whose residuals have heavy tails; the noise of the input is Gaussian and gets
-    twice its 68.3 %. A faint star's interval is then not widened by tails it does not have.
-
-    ``shape`` comes before these: what a star's variances are multiplied by because errors like
-    its own proved too small or too large.
-
-    ``joint`` multiplies all errors in statements about all labels at once
-    (:func:`xplabels.calibration.joint.fit_joint_factor`).
+    Attributes
+    ----------
+    factor
+        Multiplies every part of the 68.3 % half-width [K].
+    factor_95
+        Multiplies the model and intrinsic parts of the 95.4 % half-width [K], whose residuals have
+        heavy tails; the noise of the input is Gaussian and gets twice its 68.3 %. A faint star's
+        interval is then not widened by tails it does not have.
+    joint
+        Multiplies all errors in statements about all labels at once
+        (:func:`xplabels.calibration.joint.fit_joint_factor`).
+    shape
+        Comes before these: multiplies a star's variances because errors like its own proved too
+        small or too large.
     """
 
-    factor: NDArray[np.float64]
-    factor_95: NDArray[np.float64]
+    factor: Array
+    factor_95: Array
     joint: float = 1.0
     shape: ErrorShape = field(default_factory=lambda: ErrorShape.flat(0))
 
-    def half_widths(
-        self, variance: NDArray[np.float64], gaussian: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def half_widths(self, variance: Array, gaussian: Array) -> tuple[Array, Array]:
         """Half-widths [N, K] of the 68.3 and 95.4 % intervals.
 
-        Parameters
-        ----------
-        variance, gaussian
-            The model and excess parts together, and the input part [N, K].
+        ``variance`` is that of the model and intrinsic parts, ``gaussian`` of the input part.
         """
         inner = self.factor * np.sqrt(variance + gaussian)
         outer = np.sqrt(self.factor_95**2 * variance + (2 * self.factor) ** 2 * gaussian)
@@ -63,17 +65,18 @@ class Calibration:
     @classmethod
     def nominal(cls, labels: int, likelihood: Likelihood, dof: float) -> Calibration:
         """The likelihood's own quantiles: 1 and 2 for a Gaussian."""
-        law = stats.norm if likelihood == "gaussian" else stats.t(dof)
-        widths = [float(law.ppf(0.5 + level / 2)) for level in (LEVEL_68, LEVEL_95)]
-        return cls(np.full(labels, widths[0]), np.full(labels, widths[1]))
+        from scipy.special import stdtrit
+
+        def quantile(p: float) -> float:
+            return NormalDist().inv_cdf(p) if likelihood == "gaussian" else float(stdtrit(dof, p))
+
+        inner, outer = (quantile(0.5 + level / 2) for level in (LEVEL_68, LEVEL_95))
+        shape = ErrorShape.flat(labels)
+        return cls(np.full(labels, inner), np.full(labels, outer), shape=shape)
 
     @classmethod
     def fit(
-        cls,
-        residuals: NDArray[np.float64],
-        variance: NDArray[np.float64],
-        label_errors: NDArray[np.float64],
-        gaussian: NDArray[np.float64] | float = 0.0,
+        cls, residuals: Array, variance: Array, label_errors: Array, gaussian: Array | float = 0.0
     ) -> Calibration:
         """Factors with which the intervals cover their share of these stars.
 
@@ -81,15 +84,12 @@ class Calibration:
         mean of those that are right for the central half and for the central 68.3 %; the outer
         one is right for the central 95.4 %. They are at least :data:`SMALLEST_FACTOR`.
 
-        Parameters
-        ----------
-        residuals, variance, label_errors, gaussian
-            [N, K] of stars that the network did not see; NaN where a label is unknown. Variance
-            and its Gaussian part are those of :meth:`half_widths`, to which the label's error is
-            added in quadrature, twice for 95.4 %.
+        All are [N, K] of stars that the network did not see; NaN where a label is unknown. Variance
+        and its Gaussian part are those of :meth:`half_widths`, to which the label's error is added
+        in quadrature, twice for 95.4 %.
         """
 
-        def quantile(known: NDArray[np.float64], share: NDArray[np.float64], level: float) -> Any:
+        def quantile(known: Array, share: Array, level: float) -> Any:
             squares = np.clip((residuals**2 - known) / share, 0, None)
             return np.sqrt(np.nanquantile(squares, level, axis=0))
 

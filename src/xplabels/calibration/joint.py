@@ -1,8 +1,8 @@
-"""Whether all labels of a star together lie where the prediction says: joint coverage.
+"""Joint coverage: whether all labels of a star together lie where the prediction says.
 
-An error bar a label says nothing of two labels that err together. With the correlations of a
+One error bar per label says nothing of two labels that err together. With the correlations of a
 prediction, the share of stars whose labels lie inside the ellipsoids that should hold 68.3 and
-95.4 % of them tells whether the covariance is right.
+95.4 % of them shows whether the covariance is right.
 """
 
 from __future__ import annotations
@@ -24,29 +24,21 @@ Array = NDArray[np.float64]
 JOINT_MARGIN = 0.03
 """How far the joint coverages may be from 68.3 and 95.4 %."""
 FEWEST_STARS, ENOUGH_STARS = 100, 1000
-"""Without so many stars no joint factor is fitted; with so many, others with fewer labels rest."""
+"""Without so many stars no joint factor is fitted; with so many, those that lack labels are not
+needed."""
 FACTOR_RANGE, BISECTIONS = (0.25, 4.0), 30
-"""How it is sought."""
+"""Where the joint factor is searched for, and how finely."""
+_LEVELS = {"coverage_68": predictive.LEVEL_68, "coverage_95": predictive.LEVEL_95}
 
 
 @dataclass(frozen=True)
 class Joint:
-    """Joint coverage of several labels.
-
-    Attributes
-    ----------
-    names
-        The K labels.
-    content
-        Of each star compared [n]: probability inside the ellipsoid through its true labels
-        (:func:`~xplabels.core.distribution.ellipsoid_content`).
-    value, error
-        ``coverage_68``, ``coverage_95`` and ``pit_distance``, and their bootstrap errors.
-    """
+    """Joint coverage of several labels, with bootstrap errors."""
 
     names: tuple[str, ...]
+    # of each star compared [n]: probability inside the ellipsoid through its true labels
     content: Array = field(repr=False)
-    value: dict[str, float]
+    value: dict[str, float]  # coverage_68, coverage_95, pit_distance
     error: dict[str, float]
 
     @property
@@ -78,9 +70,6 @@ class Joint:
         return f"all {len(self.names)} labels together (N = {self.n}): {shares}"
 
 
-_LEVELS = {"coverage_68": predictive.LEVEL_68, "coverage_95": predictive.LEVEL_95}
-
-
 def joint_coverage(
     prediction: Prediction,
     labels: Labels,
@@ -90,24 +79,12 @@ def joint_coverage(
     resamples: int = 200,
     seed: int = 0,
 ) -> Joint | None:
-    """Joint coverage of the labels ``names`` over the stars of which all are known.
+    """Joint coverage of the labels ``names`` over the stars of ``selection`` [N] that have all.
 
     The errors of the known labels, taken as independent, widen the ellipsoids, and so does the
     prediction's ``joint_factor``. Tails: :func:`~xplabels.core.distribution.matched_t`. None
     where the prediction has no correlations, or there are fewer than two labels or stars.
-
-    Parameters
-    ----------
-    prediction
-        Of N stars.
-    labels
-        Known labels of the same stars.
-    names
-        Labels that both have.
-    selection
-        Which stars [N] to compare.
-    resamples, seed
-        Of the bootstrap.
+    ``resamples`` and ``seed`` are those of the bootstrap.
     """
     residuals = _Residuals.of(prediction, labels, names, selection)
     if residuals is None:
@@ -127,19 +104,13 @@ def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
     """What multiplies all errors so that the joint 68.3 % ellipsoids hold their share.
 
     Intervals of single labels are calibrated in their core and outer part; ellipsoids in several
-    dimensions depend on what lies between, and stars of which one label is far off are more
-    numerous the more labels there are. Stars of which all labels are known tell; where they are
-    fewer than 1,000, those that lack one do, too, each in the labels that it has, then those that
-    lack two, and so on. None where fewer than 100 stars tell.
-
-    Parameters
-    ----------
-    prediction
-        Of stars that the network did not see, with correlations.
-    labels
-        Their known labels.
+    dimensions depend on what lies between, and the more labels, the more stars have one that is
+    far off. Stars with all labels count; where they are fewer than 1,000, so do those that lack
+    one, each in the labels that it has, then those that lack two, and so on. None where that
+    makes fewer than 100 stars. The prediction, with correlations, is of stars that the network did
+    not see.
     """
-    groups = _telling(prediction, labels)
+    groups = _groups(prediction, labels)
     if sum(len(group.values) for group in groups) < FEWEST_STARS:
         return None
     low, high = FACTOR_RANGE
@@ -151,9 +122,9 @@ def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
     return float(np.sqrt(low * high))
 
 
-def _telling(prediction: Prediction, labels: Labels) -> list[_Residuals]:
+def _groups(prediction: Prediction, labels: Labels) -> list[_Residuals]:
     """Enough of the stars with the most known labels, those that have the same ones together."""
-    names = tuple(name for name in prediction.names if name in labels.names)
+    names = [name for name in prediction.names if name in labels.names]
     columns = [prediction.names.index(name) for name in names]
     known = np.isfinite(prediction.values[:, columns] - labels.select(names).values)
     count = known.sum(axis=1)
@@ -162,11 +133,9 @@ def _telling(prediction: Prediction, labels: Labels) -> list[_Residuals]:
         least -= 1
     groups = []
     for pattern in np.unique(known[count >= least], axis=0):
-        those = tuple(name for name, is_known in zip(names, pattern, strict=True) if is_known)
-        rows = (known == pattern).all(axis=1)
-        if (group := _Residuals.of(prediction, labels, those, rows)) is not None:
-            groups.append(group)
-    return groups
+        those = [name for name, present in zip(names, pattern, strict=True) if present]
+        groups.append(_Residuals.of(prediction, labels, those, (known == pattern).all(axis=1)))
+    return [group for group in groups if group is not None]
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
-"""Labels without the trend to the mean: the training prior divided out of what a model says.
+"""Labels without shrinkage (regression to the mean): the training prior divided out of predictions.
 
-A network that is right about its errors says, of a star, the mean of what its labels may be, given
-the spectrum *and* given which stars there are. Of a poor spectrum that is closer to the usual than
-the star is, so the slope of prediction m on truth y is below 1 (FS24, sections 4.1 and 6.1: their
-main weakness). With a Gaussian prior of mean mu and spread T and an error s, the mean at a given
-truth is m = y - w (y - mu), w = (s / T)^2. Dividing the prior out of the posterior gives
+A network whose errors are right predicts the mean of what a star's labels may be, given the
+spectrum *and* given which stars there are. For a poor spectrum that is closer to the usual than the
+star is, so the slope of prediction m on truth y is below 1 (FS24, sections 4.1 and 6.1: their main
+weakness). With a Gaussian prior of mean mu and spread T and an error s, the mean at a given truth
+is m = y - w (y - mu), w = (s / T)^2. Dividing the prior out of the posterior gives
 
     y' = mu + (m - mu) / (1 - w),    s' = s / sqrt(1 - w),
 
 which is right on average at every truth, at the cost of a larger error. Neither prior nor errors
-are Gaussian, so w is multiplied by one number a label, its *strength*, with which the slope of the
-validation part is 1; 1 if all were Gaussian. The intervals are then calibrated there anew.
+are Gaussian, so w is multiplied by one number per label, its *strength*, with which the slope of
+the validation part is 1; 1 if all were Gaussian. The intervals are then calibrated there anew.
 
 A calibrated mean has the smaller error, star by star; this is for relations over many stars
 (gradients, the metal-poor tail), which a slope below 1 flattens.
@@ -34,7 +34,7 @@ from xplabels.core.scores import slope
 Array = NDArray[np.float64]
 
 LARGEST_STRETCH = 1.5
-"""Of the distance to the mean. Beyond it a star's error grows faster than its trend shrinks: on
+"""Of the distance to the mean. Beyond it a star's error grows faster than its shrinkage falls: on
 the library's validation part 2.5 costs 30 % in RMSE of [Fe/H] instead of 10 %, for the same slope.
 """
 LARGEST_STRENGTH, BISECTIONS = 8.0, 40
@@ -48,26 +48,14 @@ FEWEST_STARS = 100
 
 @dataclass(frozen=True)
 class ShrinkageCorrection:
-    """What takes the trend to the mean out of a model's predictions; [K] each.
+    """What corrects a model's predictions for shrinkage; [K] each."""
 
-    Attributes
-    ----------
-    mean, spread
-        Of the training labels.
-    strength
-        What multiplies each star's w; 0 leaves a label as it is.
-    factor, factor_95
-        What the stretched half-widths are multiplied by.
-    joint
-        The prediction's ``joint_factor``, fitted anew.
-    """
-
-    mean: Array
-    spread: Array
-    strength: Array
-    factor: Array
-    factor_95: Array
-    joint: float
+    mean: Array  # of the training labels
+    spread: Array  # of the training labels
+    strength: Array  # what multiplies each star's w; 0 leaves a label as it is
+    factor: Array  # what the stretched half-widths of 68.3 % are multiplied by
+    factor_95: Array  # and those of 95.4 %
+    joint: float  # the prediction's joint_factor, fitted anew
 
     @classmethod
     def fit(
@@ -75,64 +63,58 @@ class ShrinkageCorrection:
     ) -> ShrinkageCorrection:
         """Strengths with which the slopes of these stars are 1, and factors for the intervals.
 
-        Parameters
-        ----------
-        prediction
-            Of N validation stars, in K labels, with correlations (without: ``joint`` stays 1).
-        labels
-            Known labels of the same stars; NaN where unknown.
-        mean, spread
-            Of the training labels [K].
+        ``prediction`` is of validation stars, with correlations (without, ``joint`` stays 1),
+        ``labels`` are their known labels, ``mean`` and ``spread`` those of the training labels [K].
         """
         known = labels.select(prediction.names)
-        count = len(prediction.names)
-        plain = cls(mean, spread, np.zeros(count), np.ones(count), np.ones(count), 1.0)
         both = np.isfinite(known.values) & np.isfinite(prediction.values)
         strength = np.array(
             [
-                _strength(known.values[rows, k], prediction[rows], plain, k)
+                _strength(known.values[rows, k], prediction.values[rows, k],
+                          prediction.errors[rows, k], mean[k], spread[k])
                 for k, rows in enumerate(both.T)
             ]
-        )
-        stretched = replace(plain, strength=strength).apply(prediction)
+        )  # fmt: skip
+        ones = np.ones(len(mean))
+        plain = cls(mean, spread, strength, ones, ones, 1.0)
+        stretched = plain.apply(prediction)
         residuals = np.where(both, stretched.values - known.values, np.nan)
         errors = np.where(both, known.errors, np.nan)
-        fitted = both.sum(axis=0) >= FEWEST_STARS
-        inner = np.where(fitted, _factor(residuals, stretched.errors, errors, "factor"), 1.0)
-        outer = np.where(fitted, _factor(residuals, stretched.errors_95, errors, "factor_95"), 1.0)
-        calibrated = cls(mean, spread, strength, inner, outer, 1.0)
-        joint = fit_joint_factor(calibrated.apply(prediction), known) or 1.0
-        return replace(calibrated, joint=joint)
+        # by the rule of all calibration, each half-width as if it were an error
+        inner = _factors(residuals, stretched.errors, errors).factor
+        outer = _factors(residuals, stretched.errors_95, errors).factor_95
+        enough = both.sum(axis=0) >= FEWEST_STARS
+        fitted = replace(
+            plain, factor=np.where(enough, inner, 1.0), factor_95=np.where(enough, outer, 1.0)
+        )
+        return replace(fitted, joint=fit_joint_factor(fitted.apply(prediction), known) or 1.0)
 
     def caveats(self, names: Sequence[str]) -> list[str]:
         """What a user of ``names`` [K] has to know of the fit before using it."""
-        told = [
-            (
-                self.strength > AT_BOUND * LARGEST_STRENGTH,
-                f"the trend to the mean cannot be taken out: the strength is at its largest "
-                f"({LARGEST_STRENGTH:g}), --unshrunk does not mend the slope and its errors are "
-                "large (few training stars, or little of the label in the spectra)",
-            ),
-            (
-                self.strength == 0,
-                f"--unshrunk leaves it as it is: no trend to the mean was seen, or fewer than "
-                f"{FEWEST_STARS} stars of the validation part have it",
-            ),
-        ]
+        at_bound = (
+            "the shrinkage cannot be corrected: the strength is at its largest "
+            f"({LARGEST_STRENGTH:g}), --unshrunk does not mend the slope and its errors are large "
+            "(few training stars, or little of the label in the spectra)"
+        )
+        none = (
+            "--unshrunk leaves it as it is: no shrinkage was seen, or fewer than "
+            f"{FEWEST_STARS} stars of the validation part have it"
+        )
         return [
-            f"{', '.join(name for name, one in zip(names, which, strict=True) if one)}: {text}"
-            for which, text in told
+            f"{', '.join(np.array(names)[which])}: {text}"
+            for which, text in (
+                (self.strength > AT_BOUND * LARGEST_STRENGTH, at_bound),
+                (self.strength == 0, none),
+            )
             if which.any()
         ]
 
     def stretch(self, errors: Array) -> Array:
         """1 / (1 - w) of stars with these errors [N, K], at most :data:`LARGEST_STRETCH`."""
-        w = self.strength * np.minimum(errors / self.spread, HOPELESS) ** 2
-        stretch: Array = 1 / (1 - np.minimum(w, 1 - 1 / LARGEST_STRETCH))
-        return stretch
+        return _stretch(self.strength, errors / self.spread)
 
     def apply(self, prediction: Prediction, label_range: Array | None = None) -> Prediction:
-        """The prediction without the trend to the mean.
+        """The prediction without shrinkage.
 
         Parts of an error are multiplied alike, so they still add in quadrature; correlations
         stay. Labels that leave ``label_range`` [K, 2] are flagged ``LABEL_OUT_OF_RANGE``.
@@ -160,34 +142,36 @@ class ShrinkageCorrection:
         )
 
 
-def _strength(truth: Array, prediction: Prediction, plain: ShrinkageCorrection, k: int) -> float:
-    """The strength with which the slope of label ``k`` is 1, or the largest; 0 if it needs none."""
-    if len(truth) < FEWEST_STARS:
-        return 0.0
-    mean, errors = plain.mean[k], prediction.errors[:, k]
+def _stretch(strength: Array | float, relative: Array) -> Array:
+    """1 / (1 - w) at errors relative to the labels' spread."""
+    w = strength * np.minimum(relative, HOPELESS) ** 2
+    stretch: Array = 1 / (1 - np.minimum(w, 1 - 1 / LARGEST_STRETCH))
+    return stretch
 
-    def slope_at(strength: float) -> float:
-        one = replace(plain, spread=plain.spread[k], strength=np.array(strength))
-        values = mean + (prediction.values[:, k] - mean) * one.stretch(errors)
-        return float(slope(truth, values))
+
+def _strength(truth: Array, values: Array, errors: Array, mean: float, spread: float) -> float:
+    """The strength with which one label's slope is 1, or the largest; 0 if it needs none."""
+
+    def too_flat(strength: float) -> bool:
+        corrected = mean + (values - mean) * _stretch(strength, errors / spread)
+        return bool(slope(truth, corrected) < 1)
 
     low, high = 0.0, LARGEST_STRENGTH
-    if not slope_at(low) < 1:
+    if len(truth) < FEWEST_STARS or not too_flat(low):
         return 0.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if slope_at(middle) < 1 else (low, middle)
+        low, high = (middle, high) if too_flat(middle) else (low, middle)
     return (low + high) / 2
 
 
-def _factor(residuals: Array, half_widths: Array, label_errors: Array, which: str) -> Array:
-    """What to multiply half-widths by, by the rule of all calibration; 1 where nothing is known."""
+def _factors(residuals: Array, half_widths: Array, label_errors: Array) -> Calibration:
+    """Factors of the labels; 1 where nothing is known."""
     usable = np.isfinite(residuals) & (half_widths > 0)
-    if not usable.any():
-        return np.ones(residuals.shape[1])
-    columns = np.flatnonzero(usable.any(axis=0))
-    factors = np.ones(residuals.shape[1])
-    variance = np.where(usable, half_widths, np.nan)[:, columns] ** 2
-    fit = Calibration.fit(residuals[:, columns], variance, label_errors[:, columns])
-    factors[columns] = getattr(fit, which)
-    return factors
+    columns = np.asarray(usable.any(axis=0))
+    found = Calibration(np.ones(len(columns)), np.ones(len(columns)))
+    if columns.any():
+        variance = np.where(usable, half_widths, np.nan)[:, columns] ** 2
+        fit = Calibration.fit(residuals[:, columns], variance, label_errors[:, columns])
+        found.factor[columns], found.factor_95[columns] = fit.factor, fit.factor_95
+    return found

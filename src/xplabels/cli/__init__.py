@@ -25,7 +25,7 @@ from xplabels.cli import (
     train,
     validate,
 )
-from xplabels.core.errors import InputError
+from xplabels.core.errors import EXTRA_OF, InputError, not_installed
 
 VERBS = (
     demo,
@@ -57,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(_told(error))
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        return _fail(str(not_installed(package)))
     except KeyboardInterrupt:
         print("xplabels: interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``library``."""
-    verb = add_verb(
-        verbs,
+def add(commands: Verbs) -> None:
+    """Add the command ``library``."""
+    command = add_verb(
+        commands,
         "library",
         "write the real library of APOGEE stars as a star table",
         "STARS.parquet: one row a star: source_id, XP spectra as sampled flux (W m-2 nm-1, at\n"
         "336-1020 nm), photometry (mag, Vega), labels with errors. It needs the extra 'library'.",
         LABELS_HELP,
     )
-    verb.add_argument(
+    command.add_argument(
         "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
     )
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    add_overwrite(command)
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Write the table and say how many stars it has."""
     from xplabels.api import write_library
 
     print(f"{counted(write_library(args.output, args.overwrite), 'star')}: {args.output}")

@@ -6,24 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
-from xplabels.cli.options import (
-    add_overwrite,
-    add_recipe,
-    add_selection,
-    add_tables,
-    add_verb,
-    names,
-)
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``train``."""
-    verb = add_verb(
-        verbs,
+def add(commands: Verbs) -> None:
+    """Add the command ``train``."""
+    command = options.add_verb(
+        commands,
         "train",
         "train a model on stars with known labels",
         STARS_HELP,
@@ -33,43 +26,35 @@ def add(verbs: Verbs) -> None:
         "hash of source_id: u < test fraction is the test part, the next 0.1 validation, the rest\n"
         "trains. Training that was interrupted goes on when the same command is given again.",
     )
-    verb.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
-    verb.add_argument("--output", type=Path, required=True, metavar="MODEL", help="folder to write")
-    verb.add_argument(
-        "--labels",
-        type=names,
-        default=["teff", "logg", "fe_h", "alpha_m"],
+    add = command.add_argument
+    add("stars", type=Path, metavar="STARS", help="star table with known labels")
+    add("--output", type=Path, required=True, metavar="MODEL", help="folder to write")
+    add("--labels", type=options.names, default=["teff", "logg", "fe_h", "alpha_m"],
         metavar="NAMES",
-        help="labels to learn, with commas (default teff,logg,fe_h,alpha_m)",
+        help="labels to learn, with commas (default teff,logg,fe_h,alpha_m)")  # fmt: skip
+    options.add_recipe(command)
+    add("--test-fraction", type=float, default=0.1, metavar="F",
+        help="share of stars kept for the test, 0-0.8 (default 0.1; 0 where you keep your "
+        "own)")  # fmt: skip
+    add("--device", default="cpu", metavar="cpu|cuda",
+        help="where to train (default cpu); the numbers depend on it in their last "
+        "digits")  # fmt: skip
+    options.add_selection(
+        command, "leave stars outside a range of a known label out, e.g. teff=3200:7000"
     )
-    add_recipe(verb)
-    verb.add_argument(
-        "--test-fraction",
-        type=float,
-        default=0.1,
-        metavar="F",
-        help="share of stars kept for the test, 0-0.8 (default 0.1; 0 where you keep your own)",
-    )
-    verb.add_argument(
-        "--device",
-        default="cpu",
-        metavar="cpu|cuda",
-        help="where to train (default cpu); the numbers depend on it in their last digits",
-    )
-    add_selection(verb, "leave stars outside a range of a known label out, e.g. teff=3200:7000")
-    add_tables(verb)
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    options.add_tables(command)
+    options.add_overwrite(command)
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Check what can be checked before the stars are read, then train and save."""
     from xplabels.api import read_stars, recipe_for, train_model
     from xplabels.core.labels import check_names
     from xplabels.core.selection import Selection
     from xplabels.core.split import check_test_fraction
     from xplabels.io.atomic import MODEL_FILES, check_new_folder
-    from xplabels.model.device import check_device
+    from xplabels.network import check_device
 
     names = check_names(args.labels)
     selection = Selection.of(args.ranges, names if args.complete else ())
@@ -77,19 +62,12 @@ def run(args: argparse.Namespace) -> None:
     check_test_fraction(args.test_fraction)
     check_device(args.device)
     check_new_folder(args.output, MODEL_FILES, args.overwrite)
-    # a table of labels may hold others, with sentinels: they are nobody's business here
+    # a table of labels may hold others, whose sentinels do not matter here
     needed = tuple(dict.fromkeys((*names, *selection.ranges)))
     stars = read_stars(args.stars, args.photometry, args.label_table, needed, args.bad_rows)
     train_model(
-        stars,
-        args.output,
-        names,
-        recipe,
-        selection=selection,
-        seed=args.seed,
-        test_fraction=args.test_fraction,
-        overwrite=args.overwrite,
-        command=args.command,
+        stars, args.output, names, recipe, selection=selection, seed=args.seed,
+        test_fraction=args.test_fraction, overwrite=args.overwrite, command=args.command,
         device=args.device,
-    )
+    )  # fmt: skip
     print(f"Model: {args.output}")

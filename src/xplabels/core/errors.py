@@ -34,6 +34,22 @@ class InputError(XplabelsError, ValueError):
         super().__init__(text if remedy is None else f"{text}; {remedy}")
 
 
+EXTRA_OF = {
+    "torch": "train", "scipy": "report", "matplotlib": "report", "jinja2": "report",
+    "markdown_it": "report",
+}  # fmt: skip
+"""The extra that installs a package which prediction does without."""
+
+
+def not_installed(package: str) -> InputError:
+    """What to raise where a package of :data:`EXTRA_OF` is absent."""
+    name = {"torch": "PyTorch", "scipy": "SciPy", "markdown_it": "markdown-it-py"}.get(package)
+    return InputError(
+        f"this needs {name or package}, which is not installed",
+        remedy=f"pip install 'xplabels[{EXTRA_OF[package]}]'",
+    )
+
+
 @contextmanager
 def located(where: object) -> Iterator[None]:
     """Name ``where`` first in an :class:`InputError` of code that does not know the file.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +16,38 @@ from xplabels.core.flags import describe
 from xplabels.core.labels import LABELS
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
     from astropy.table import Table
 
 PARTS = ("model", "input", "excess")
+SHOWN = 5
+"""Stars in the HTML of a prediction."""
 
 
 @dataclass(frozen=True)
+class LabelEstimate:
+    """One label of N stars: ``labels["teff"]``.
+
+    Attributes
+    ----------
+    name, unit
+        Of the label.
+    value, error, error_95
+        Float64 [N]: the label and the half-widths of its 68.3 and 95.4 % intervals.
+    parts
+        Error [N] from each of :data:`PARTS`; their squares add up to that of ``error``.
+    """
+
+    name: str
+    unit: str
+    value: NDArray[np.float64]
+    error: NDArray[np.float64]
+    error_95: NDArray[np.float64]
+    parts: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """Labels of N stars with errors.
 
@@ -68,92 +96,175 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.source_id)
 
-    def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Prediction:
-        arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
-        packed = None if self.correlations is None else self.correlations[rows]
+    @overload
+    def __getitem__(self, key: str) -> LabelEstimate: ...
+
+    @overload
+    def __getitem__(self, key: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Prediction: ...
+
+    def __getitem__(
+        self, key: str | NDArray[np.bool_] | NDArray[np.intp] | slice
+    ) -> LabelEstimate | Prediction:
+        """One label by its name, or the stars of a mask, a slice or row numbers."""
+        if isinstance(key, str):
+            k = self._column(key)
+            return LabelEstimate(
+                key,
+                LABELS[key].unit,
+                self.values[:, k],
+                self.errors[:, k],
+                self.errors_95[:, k],
+                {part: self.part(part)[:, k] for part in PARTS},
+            )
+        arrays = {name: getattr(self, name)[key] for name in _ARRAYS}
+        packed = None if self.correlations is None else self.correlations[key]
         return replace(self, correlations=packed, **arrays)
+
+    def __repr__(self) -> str:
+        flagged = int((self.flags != 0).sum())
+        model = f" by {self.meta['MODEL']}" if self.meta.get("MODEL") else ""
+        return f"Prediction(N = {len(self)}: {', '.join(self.names)}{model}; {flagged} flagged)"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name} [{LABELS[name].unit}]</th>" for name in self.names)
+        rows = []
+        for star in range(min(len(self), SHOWN)):
+            cells = "".join(
+                f"<td>{value:.4g} &plusmn; {error:.2g}</td>"
+                for value, error in zip(self.values[star], self.errors[star], strict=True)
+            )
+            rows.append(
+                f"<tr><td>{self.source_id[star]}</td>{cells}<td>{self.flags[star]}</td></tr>"
+            )
+        return (
+            f"<p>{self!r}</p><table><tr><th>source_id</th>{head}<th>flags</th></tr>"
+            f"{''.join(rows)}</table>"
+        )
 
     def part(self, name: str) -> NDArray[np.float64]:
         """Errors [N, K] from one of :data:`PARTS`."""
         array: NDArray[np.float64] = getattr(self, f"errors_{name}")
         return array
 
-    def covariance(self) -> NDArray[np.float64]:
-        """Covariance of the labels' errors [N, K, K]; its diagonal is ``errors`` squared.
+    def covariance(self, names: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """Covariance of the errors of the labels ``names``, by default all, [N, K, K].
 
-        For regions of several labels at once, multiply it by the square of ``joint_factor``.
+        Its diagonal is ``errors`` squared. For regions of several labels at once, multiply it by
+        the square of ``joint_factor``.
 
         Raises
         ------
         InputError
-            If the prediction was made without correlations.
+            If the prediction was made without correlations, or lacks a label.
         """
         if self.correlations is None:
             raise InputError(
-                "the prediction has no correlations", remedy="predict(stars, correlations=True)"
+                "the prediction has no correlations", remedy="predict(stars, covariance=True)"
             )
         matrix = unpacked(self.correlations, len(self.names))
         covariance: NDArray[np.float64] = self.errors[:, :, None] * matrix * self.errors[:, None, :]
-        return covariance
+        if names is None:
+            return covariance
+        columns = [self._column(name) for name in names]
+        return covariance[:, columns][:, :, columns]
 
-    def to_table(self) -> Table:
-        """The catalogue: an astropy table with units, UCDs and descriptions.
+    def _column(self, name: str) -> int:
+        if name not in self.names:
+            raise InputError(
+                f"no label {name!r} was predicted", remedy=f"there are {', '.join(self.names)}"
+            )
+        return self.names.index(name)
+
+    def to_arrow(self) -> pa.Table:
+        """The catalogue: units, UCDs and descriptions in the fields' metadata.
 
         Columns: ``source_id``; per label ``teff, teff_error, teff_error_model, teff_error_input,
         teff_error_excess, teff_error_95``; where correlations were asked for,
         ``teff_logg_corr`` for every pair of labels; ``domain_distance``; ``flags``.
         """
-        from astropy.table import Column, Table
+        import pyarrow as pa
 
-        told = {} if self.correlations is None else {"JOINTFAC": f"{self.joint_factor:.4f}"}
-        table = Table(meta=dict(self.meta) | told)
-        table["source_id"] = Column(
-            self.source_id,
-            description="Gaia source identifier",
-            meta={"ucd": "meta.id;meta.main"},
-        )
-        for k, name in enumerate(self.names):
-            label = LABELS[name]
-            for suffix, values, text, ucd in self._columns(k):
-                table[name + suffix] = Column(
-                    values,
-                    unit=label.unit,
-                    description=f"{label.description}{text}",
-                    meta={"ucd": ucd.format(label.ucd)},
-                )
+        arrays, fields = [], []
+        for name, values, unit, ucd, description in self._columns():
+            about = {"unit": unit, "ucd": ucd, "description": description}
+            metadata = {key: text for key, text in about.items() if text}
+            kind = pa.from_numpy_dtype(values.dtype)
+            # pa.array would import pandas, to see that these are none of its own
+            buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
+            arrays.append(pa.Array.from_buffers(kind, len(values), buffers))
+            fields.append(pa.field(name, kind, metadata=metadata))
+        meta = dict(self.meta)
+        if self.correlations is not None:
+            meta["JOINTFAC"] = f"{self.joint_factor:.4f}"
+        return pa.table(arrays, schema=pa.schema(fields, metadata=meta_text(meta)))
+
+    def to_table(self) -> Table:
+        """The catalogue (:meth:`to_arrow`) as an astropy table."""
+        return astropy_table(self.to_arrow())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The catalogue (:meth:`to_arrow`) as a data frame."""
+        return self.to_arrow().to_pandas()
+
+    def write(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the catalogue in the format of the ending; see :func:`xplabels.write_catalogue`."""
+        from xplabels.io.catalogue import write_catalogue
+
+        write_catalogue(self, path, overwrite)
+
+    def _columns(self) -> Iterator[tuple[str, NDArray[Any], str, str, str]]:
+        """Name, values, unit, UCD and description of each column."""
+        yield "source_id", self.source_id, "", "meta.id;meta.main", "Gaia source identifier"
+        for name in self.names:
+            label, one = LABELS[name], self[name]
+            error = f"stat.error;{label.ucd}"
+            parts = [
+                (f"_error_{part}", values, error, f": {part} part of the error")
+                for part, values in one.parts.items()
+            ]
+            for suffix, values, ucd, text in (
+                ("", one.value, label.ucd, ""),
+                ("_error", one.error, error, ": half-width of the central 68.3 % interval"),
+                *parts,
+                ("_error_95", one.error_95, error, ": half-width of the central 95.4 % interval"),
+            ):
+                yield name + suffix, values, label.unit, ucd, f"{label.description}{text}"
         if self.correlations is not None:
             for pair, packed in zip(pairs(self.names), self.correlations.T, strict=True):
-                first, second = (LABELS[label] for label in pair)
-                table["_".join((*pair, "corr"))] = Column(
-                    packed,
-                    description=f"Correlation of the errors of {first.name} and {second.name}",
-                    meta={"ucd": f"stat.correlation;{first.ucd};{second.ucd}"},
-                )
-        table["domain_distance"] = Column(
-            self.domain_distance,
-            description="Distance of the inputs from the training set; flagged where far",
-            meta={"ucd": "stat.value"},
-        )
-        table["flags"] = Column(
-            self.flags.astype(np.int64),
-            description="Bit mask: "
-            + "; ".join(" ".join(line.split()) for line in describe().splitlines()),
-            meta={"ucd": "meta.code"},
-        )
-        return table
+                ucd = "stat.correlation;" + ";".join(LABELS[name].ucd for name in pair)
+                text = f"Correlation of the errors of {pair[0]} and {pair[1]}"
+                yield "_".join((*pair, "corr")), packed, "", ucd, text
+        text = "Distance of the inputs from the training set; flagged where far"
+        yield "domain_distance", self.domain_distance, "", "stat.value", text
+        bits = "; ".join(" ".join(line.split()) for line in describe().splitlines())
+        yield "flags", self.flags.astype(np.int64), "", "meta.code", f"Bit mask: {bits}"
 
-    def _columns(self, k: int) -> list[tuple[str, NDArray[np.float64], str, str]]:
-        error = "stat.error;{}"
-        return [
-            ("", self.values[:, k], "", "{}"),
-            ("_error", self.errors[:, k], ": half-width of the central 68.3 % interval", error),
-            *(
-                (f"_error_{part}", self.part(part)[:, k], f": {part} part of the error", error)
-                for part in PARTS
-            ),
-            ("_error_95", self.errors_95[:, k], ": half-width of the central 95.4 % interval",
-             error),
-        ]  # fmt: skip
+
+def astropy_table(arrow: pa.Table) -> Table:
+    """A catalogue's Arrow table as an astropy table; metadata come as text."""
+    from astropy.table import Column, Table
+
+    def decoded(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
+        return {key.decode(): text.decode() for key, text in (metadata or {}).items()}
+
+    table = Table(meta=decoded(arrow.schema.metadata))
+    for column in arrow.schema:
+        about = decoded(column.metadata)
+        table[column.name] = Column(
+            arrow[column.name].to_numpy(),
+            unit=about.get("unit"),
+            description=about.get("description"),
+            meta={"ucd": about["ucd"]} if "ucd" in about else None,
+        )
+    return table
+
+
+def meta_text(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as text: strings as they are, anything else as JSON."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, default=str)
+        for key, value in meta.items()
+    }
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -8,14 +8,18 @@ source_id alone, so no star stands on two sides, in any table.
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
+from xplabels.core.stars import Stars
 
 VALIDATION_FRACTION = 0.1
+SLICES = 10_000
+"""Stars whose hashes lie in the same of so many equal parts of 0-1 share every split and fold: a
+star's fainter copies (:mod:`xplabels.giants.copies`) have such ids."""
 
 Part = Literal["train", "validation", "test"]
 
@@ -45,14 +49,8 @@ def part_mask(source_id: NDArray[np.int64], part: Part, test_fraction: float) ->
     u = uniform(source_id)
     if part == "test":
         return u < test_fraction
-    if part == "validation":
-        return (u >= test_fraction) & (u < test_fraction + VALIDATION_FRACTION)
-    return u >= test_fraction + VALIDATION_FRACTION
-
-
-SLICES = 10_000
-"""Stars whose hashes lie in the same of so many equal parts of 0-1 share every split and fold: a
-star's fainter copies (:mod:`xplabels.giants.copies`) have such ids."""
+    training = u >= test_fraction + VALIDATION_FRACTION
+    return training if part == "train" else (u >= test_fraction) & ~training
 
 
 def slice_of(source_id: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -69,3 +67,17 @@ def fold_of(source_id: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
     [250, 253, 237, 260]
     """
     return slice_of(source_id) % folds
+
+
+def split(stars: Stars, test_fraction: float = 0.1) -> tuple[Stars, Stars, Stars]:
+    """Training, validation and test part of ``stars``, by this rule.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> [len(part) for part in split(example_stars(100))]
+    [79, 7, 14]
+    """
+    masks = (part_mask(stars.source_id, part, test_fraction) for part in get_args(Part))
+    train, validation, test = (stars[mask] for mask in masks)
+    return train, validation, test

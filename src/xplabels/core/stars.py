@@ -6,8 +6,9 @@ coefficients comes from the data: nothing here or downstream assumes 55 + 55.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ MEASUREMENTS = (
 )
 """Broad-band magnitudes (Vega, mag) and the parallax (mas), by the archives' names."""
 MADE = ("simulated", "semi-synthetic")
-"""Words of notes on stars that are no real ones (:attr:`Stars.made`)."""
+"""Words of notes on stars that are not real ones (:attr:`Stars.made`)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Band:
         packed = width * (width - 1) // 2
         if self.correlations is not None and self.correlations.shape != (stars, packed):
             raise InputError(
-                f"{width} coefficients need {packed} packed correlations a star",
+                f"{width} coefficients need {packed} packed correlations per star",
                 where=f"correlations of shape {self.correlations.shape}",
             )
 
@@ -191,7 +192,7 @@ class Photometry:
         return self.values[:, index], self.errors[:, index]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stars:
     """N stars keyed by ``source_id``: spectra, photometry, flags of the reader, maybe labels.
 
@@ -290,6 +291,14 @@ class Stars:
             self.file,
         )
 
+    def __repr__(self) -> str:
+        known = "" if self.labels is None else f", labels {', '.join(self.labels.names)}"
+        measured = np.any(np.isfinite(self.photometry.values), axis=0)
+        light = ", ".join(name for name, one in zip(MEASUREMENTS, measured, strict=True) if one)
+        where = f", from {self.where}" if self.where else ""
+        kind = _spectra_kind(self.spectra)
+        return f"Stars(N = {len(self)}: {kind}{', ' if light else ''}{light}{known}{where})"
+
     @property
     def where(self) -> str | None:
         """What messages call these stars: the file a user can look into, else their origin."""
@@ -311,6 +320,22 @@ class Stars:
     def with_labels(self, labels: Labels | None) -> Stars:
         """The same stars with other labels."""
         return replace(self, labels=labels)
+
+    def join(
+        self,
+        photometry: str | Path | Sequence[str | Path] = (),
+        labels: str | Path | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Stars:
+        """The same stars with photometry and labels from tables, by ``source_id``.
+
+        See :func:`xplabels.join_photometry` and :func:`xplabels.join_labels`; ``names`` are the
+        labels to take, by default all.
+        """
+        from xplabels.io.tables import join_labels, join_photometry
+
+        stars = join_photometry(self, photometry) if photometry else self
+        return stars if labels is None else join_labels(stars, labels, names)
 
 
 def has_correlations(spectra: Spectra) -> bool:
@@ -358,3 +383,98 @@ def check_unique(source_id: NDArray[np.int64], where: object = None) -> None:
             where=where or None,
             remedy="keep one row a star",
         )
+
+
+def concatenate(blocks: Sequence[Stars]) -> Stars:
+    """Stack blocks of stars of one space and width; labels must be alike or absent in all.
+
+    Raises
+    ------
+    InputError
+        If the blocks differ in space, widths, wavelengths or labels, or if there is none.
+    """
+    if not blocks:
+        raise InputError("no stars at all", remedy="give at least one file with rows")
+    first = blocks[0]
+    if len(blocks) == 1:
+        return first
+    for block in blocks[1:]:
+        if _kind(block) != _kind(first) or not _same_wavelengths(block.spectra, first.spectra):
+            raise InputError(
+                f"holds {_kind(block)}, but {first.where or 'the first file'} {_kind(first)}",
+                where=block.where,
+                remedy="predict them in separate calls",
+            )
+    origins = dict.fromkeys(block.origin for block in blocks if block.origin)
+    files = dict.fromkeys(block.file for block in blocks if block.file)
+    notes = tuple(dict.fromkeys(note for block in blocks for note in block.notes))
+    labels = [block.labels for block in blocks if block.labels is not None]
+    spectra = _concatenate_spectra([block.spectra for block in blocks])
+    flags = np.concatenate([block.flags for block in blocks])
+    if not has_correlations(spectra):
+        # also where a block had them: they are not used next to others that lack them
+        flags = flags | np.uint32(Flag.NO_CORRELATIONS)
+    return Stars(
+        np.concatenate([block.source_id for block in blocks]),
+        spectra,
+        Photometry(
+            np.concatenate([block.photometry.values for block in blocks]),
+            np.concatenate([block.photometry.errors for block in blocks]),
+        ),
+        flags,
+        Labels(
+            labels[0].names,
+            np.concatenate([part.values for part in labels]),
+            np.concatenate([part.errors for part in labels]),
+        )
+        if labels
+        else None,
+        ", ".join(origins),
+        notes,
+        ", ".join(files),
+    )
+
+
+def _kind(stars: Stars) -> str:
+    """Space, widths and labels in words: what must agree before stacking."""
+    text = _spectra_kind(stars.spectra)
+    return text if stars.labels is None else f"{text} with labels {','.join(stars.labels.names)}"
+
+
+def _spectra_kind(spectra: Spectra) -> str:
+    if isinstance(spectra, CoefficientSpectra):
+        return f"{spectra.widths[0]}+{spectra.widths[1]} coefficients"
+    low, high = spectra.wavelength[[0, -1]]
+    return f"flux sampled at {len(spectra.wavelength)} wavelengths, {low:g}-{high:g} nm"
+
+
+def _same_wavelengths(one: Spectra, other: Spectra) -> bool:
+    if isinstance(one, SampledSpectra) and isinstance(other, SampledSpectra):
+        return np.array_equal(one.wavelength, other.wavelength)
+    return True
+
+
+def _concatenate_spectra(parts: Sequence[Spectra]) -> Spectra:
+    first = parts[0]
+    if isinstance(first, SampledSpectra):
+        sampled = [part for part in parts if isinstance(part, SampledSpectra)]
+        return SampledSpectra(
+            first.wavelength,
+            np.concatenate([part.flux for part in sampled]),
+            np.concatenate([part.flux_error for part in sampled]),
+        )
+    coefficient = [part for part in parts if isinstance(part, CoefficientSpectra)]
+    return CoefficientSpectra(
+        _concatenate_band([part.bp for part in coefficient]),
+        _concatenate_band([part.rp for part in coefficient]),
+    )
+
+
+def _concatenate_band(parts: Sequence[Band]) -> Band:
+    packed = [part.correlations for part in parts if part.correlations is not None]
+    return Band(
+        np.concatenate([part.coefficients for part in parts]),
+        np.concatenate([part.errors for part in parts]),
+        # without the correlations of every block, none can be used
+        np.concatenate(packed) if len(packed) == len(parts) else None,
+    )

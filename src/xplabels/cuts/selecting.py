@@ -22,13 +22,13 @@ from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE
 from xplabels.core.lookup import Lookup
-from xplabels.core.stacking import concatenate
 from xplabels.core.stars import (
     MEASUREMENTS,
     CoefficientSpectra,
     Photometry,
     Stars,
     check_unique,
+    concatenate,
     with_widths,
 )
 from xplabels.cuts.flow import Cut, CutFlow, Result, count

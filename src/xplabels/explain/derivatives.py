@@ -6,13 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from xplabels.core.flags import UNUSABLE
 from xplabels.core.stars import Stars
 from xplabels.model import BLOCK, Model
-from xplabels.network.propagation import Block, Propagation
 
 
 @dataclass(frozen=True)
@@ -53,35 +50,20 @@ def derivative_blocks(
     InputError
         If the spectra are of another kind or width than the model's.
     """
-    masks = model.networks[0].architecture.masks > 0
-    propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)
     for part in [stars] if isinstance(stars, Stars) else stars:
         for start in range(0, len(part), block):
-            yield _derivatives(model, propagation, part[slice(start, start + block)], start)
+            yield _derivatives(model, part[slice(start, start + block)], start)
 
 
-@torch.no_grad()
-def _derivatives(model: Model, propagation: Propagation, stars: Stars, start: int) -> Derivatives:
+def _derivatives(model: Model, stars: Stars, start: int) -> Derivatives:
     features = model.feature_set.compute(stars)
-    n = model.feature_set.n_spectral
-    usable = np.isfinite(features.x[:, :n]).all(axis=1) & np.isfinite(features.divisor)
-    usable &= (features.flags & int(UNUSABLE)) == 0
-    rows = np.flatnonzero(usable)
-    features = features[usable]
-    block = Block.of(features, model.feature_set, model.scaling, torch.float64)
-    x = propagation.network_input(block)
-    labels = torch.zeros((len(rows), len(model.names)), dtype=x.dtype)
-    jacobian = torch.zeros((*labels.shape, features.x.shape[1]), dtype=x.dtype)
-    for network in model.networks:
-        outputs = propagation.outputs(network, x, jacobian=True)
-        if outputs.jacobian is None:
-            raise ValueError("the network gave no Jacobian")
-        labels += outputs.labels / len(model.networks)
-        jacobian += propagation.by_present(outputs.jacobian, block)[0] / len(model.networks)
+    rows = np.flatnonzero(model.usable(features))
+    features = features[rows]
+    labels = model.inference.run(features).labels
     scale = model.scaling.y_scale
     return Derivatives(
         rows + start,
         features.x,
-        jacobian.numpy() * scale[:, None],
-        model.scaling.y_mean + scale * labels.numpy(),
+        np.asarray(labels.jacobian) * scale[:, None],
+        model.scaling.y_mean + scale * labels.mean,
     )

@@ -17,7 +17,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
@@ -33,8 +32,8 @@ from xplabels.explain.attention import (
 )
 from xplabels.explain.derivatives import derivative_blocks
 from xplabels.explain.figures import LINES
-from xplabels.features import ErrorTensors, pull_back
 from xplabels.giants import RESOLVING_POWER
+from xplabels.inference import pull_back
 from xplabels.instrument import check_widths, gaiaxpy_instrument, sampled_flux
 from xplabels.model import Model
 from xplabels.report.page import template
@@ -220,13 +219,10 @@ def _movement(model: Model, star: Stars, wavelength: Array, error: Array) -> Arr
     n = model.feature_set.n_spectral
     jacobian = next(iter(derivative_blocks(model, star))).jacobian[:, :, :n]
     projection = model.feature_set.projection
-    by_coefficient = pull_back(
-        torch.as_tensor(jacobian),
-        ErrorTensors(features, torch.float64),
-        model.feature_set,
-        None if projection is None else torch.as_tensor(projection.from_coefficients),
-    )
-    return np.asarray(by_coefficient.numpy()[0] @ (rises(tuple(wavelength)) * error))
+    by_coefficient, _ = pull_back(jacobian, features, model.feature_set)
+    if projection is not None:
+        by_coefficient = by_coefficient @ projection.from_coefficients
+    return np.asarray(by_coefficient[0] @ (rises(tuple(wavelength)) * error))
 
 
 @cache

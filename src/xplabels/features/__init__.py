@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,6 @@ from xplabels.core.stars import (
     with_widths,
 )
 from xplabels.features.projection import Projection
-
-if TYPE_CHECKING:
-    import torch
 
 CovarianceRule = Literal["exact", "fs24"]
 
@@ -279,119 +276,3 @@ def _auxiliary(
     if extinction_error:
         derivatives |= {"h_m": -EXTINCTION_SLOPE * by_rp, "w2mpro": EXTINCTION_SLOPE * by_rp}
     return pseudo, derivatives
-
-
-class ErrorTensors:
-    """What :func:`input_variance` needs of a block of stars, as torch tensors."""
-
-    def __init__(self, features: Features, dtype: torch.dtype, device: str = "cpu") -> None:
-        import torch
-
-        def tensor(array: NDArray[Any]) -> torch.Tensor:
-            return torch.as_tensor(np.ascontiguousarray(array)).to(device, dtype)
-
-        self.x = tensor(features.x)
-        self.divisor = tensor(features.divisor)
-        self.is_ratio = tensor(features.is_ratio)
-        self.errors = tensor(features.errors)
-        self.auxiliary_errors = tensor(features.auxiliary_errors)
-        self.correlations: tuple[torch.Tensor, ...] | None = None
-        if features.correlations is not None:
-            self.correlations = tuple(tensor(packed) for packed in features.correlations)
-
-    def with_x(self, x: torch.Tensor, errors_times: torch.Tensor | float = 1.0) -> ErrorTensors:
-        """The same stars with other inputs and the same relative errors, or a multiple [N, 1]."""
-        block = object.__new__(ErrorTensors)
-        block.__dict__.update(self.__dict__)
-        block.x, block.errors = x, self.errors * errors_times
-        return block
-
-    def take(self, rows: torch.Tensor) -> ErrorTensors:
-        """The stars ``rows``."""
-        block = object.__new__(ErrorTensors)
-        for name in ("x", "divisor", "is_ratio", "errors", "auxiliary_errors"):
-            setattr(block, name, getattr(self, name)[rows])
-        block.correlations = self.correlations and tuple(c[rows] for c in self.correlations)
-        return block
-
-
-def input_variance(
-    jacobian: torch.Tensor,
-    stars: ErrorTensors,
-    features: FeatureSet,
-    projection: torch.Tensor | None = None,
-    full: bool = False,
-) -> torch.Tensor:
-    """diag(J C J^T) [N, K] of FS24's eq. 7, by pull-back of J to the measurements.
-
-    Parameters
-    ----------
-    jacobian
-        dy/dx [N, K, F] by the unscaled inputs; 0 for missing inputs.
-    stars
-        The same N stars.
-    features
-        What the inputs are.
-    projection
-        P [n, n] as a tensor of the Jacobian's type, if the features have a projection.
-    full
-        Whether to give all of J C J^T [N, K, K] (FS24 keep its diagonal, eq. 8).
-    """
-    bp, _ = features.widths
-    n = features.n_spectral
-    spectral, auxiliary = jacobian[..., :n], jacobian[..., n:]
-    weighted = pull_back(spectral, stars, features, projection) * stars.errors[:, None, :]
-    photometric = auxiliary @ stars.auxiliary_errors
-    variance = products(photometric, photometric, full)
-    if stars.correlations is None:
-        return variance + products(weighted, weighted, full)
-    for part, packed in zip(
-        (weighted[..., :bp], weighted[..., bp:]), stars.correlations, strict=True
-    ):
-        variance = variance + products(part @ unpack(packed, part.shape[-1]), part, full)
-    return variance
-
-
-def products(left: torch.Tensor, right: torch.Tensor, full: bool) -> torch.Tensor:
-    """Products of the rows of two matrices [N, K, n]: row by row [N, K], or all [N, K, K]."""
-    return left @ right.transpose(-1, -2) if full else (left * right).sum(-1)
-
-
-def pull_back(
-    spectral: torch.Tensor,
-    stars: ErrorTensors,
-    features: FeatureSet,
-    projection: torch.Tensor | None,
-) -> torch.Tensor:
-    """dy/dc [N, K, n] by the measured coefficients from dy/dx [N, K, n] of the spectral inputs.
-
-    x_i = c_i / r0, so dy/dc_i = J_i / r0, and r0 itself feels every input it divides:
-    dy/dr0 = -(sum_i J_i x_i) / r0 over BP and RP > 0 (``fs24``: over RP > 0 alone).
-    """
-    import torch
-
-    bp, _ = features.widths
-    n = features.n_spectral
-    divided = torch.ones(n, dtype=spectral.dtype, device=spectral.device)
-    divided[bp] = 0.0
-    if features.covariance == "fs24":
-        divided[:bp] = 0.0
-    shift = -(spectral * (stars.x[:, :n] * divided)[:, None, :]).sum(-1) * stars.is_ratio[:, None]
-    # where r0 is zero its error divided, and dy/dr0 is that of any other coefficient
-    own = spectral[..., bp] * (1.0 - stars.is_ratio)[:, None] + shift
-    raw = torch.cat([spectral[..., :bp], own[..., None], spectral[..., bp + 1 :]], dim=-1)
-    raw = raw / stars.divisor[:, None, None]
-    return raw if projection is None else raw @ projection
-
-
-def unpack(packed: torch.Tensor, width: int) -> torch.Tensor:
-    """Full correlation matrices [N, n, n] from packed ones [N, n (n - 1) / 2]."""
-    import torch
-
-    rows, columns = np.tril_indices(width, -1)
-    full = torch.zeros((len(packed), width, width), dtype=packed.dtype, device=packed.device)
-    full[:, rows, columns] = packed
-    full = full + full.transpose(1, 2)
-    diagonal = torch.arange(width, device=packed.device)
-    full[:, diagonal, diagonal] = 1.0
-    return full

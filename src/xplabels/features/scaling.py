@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
 
 RIDGE = 1e-4
 """Added to the diagonal of the inputs' correlation matrix before it is inverted."""
@@ -40,7 +37,7 @@ class Scaling:
     y_mean, y_scale
         Float64 [K], in the labels' units.
     noise_mean, noise_scale
-        Float64 [2] of the noise levels, or [0] where the network is not told them.
+        Float64 [2] of the noise levels, or [0] where the network does not take them.
     """
 
     x_mean: NDArray[np.float64]
@@ -144,10 +141,10 @@ class Completion:
 
         V(full) + J_a S J_a^T + J_eff (N* - N_ss) J_eff^T.
 
-    A network told what is missing learns an excess for each pattern from the whole of it: S
-    cancels between the excess and what is charged here, the star's noise counts once, and the
-    error bars are right at noise the training set never had. A network that is not told
-    (``missing_fraction = 0``) has the excess of complete stars, for which S would be
+    A network with masks learns an intrinsic scatter for each pattern from the whole of it: S
+    cancels between that and what is charged here, the star's noise counts once, and the error bars
+    are right at noise the training set never had. A network without masks
+    (``missing_fraction = 0``) has the intrinsic scatter of complete stars, for which S would be
     S + N_aa - B N_ss B^T, less twice J_s N_ss B^T J_a^T: S errs on the side of larger errors where
     spectra are noisy, while S - N_aa - B N_ss B^T would make errors too small. Both are tested.
     """
@@ -155,16 +152,18 @@ class Completion:
     def __init__(self, correlation: NDArray[np.float64], n_spectral: int) -> None:
         self.correlation = correlation
         self.n_spectral = n_spectral
-        self._rules: dict[tuple[bool, ...], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._rules: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
-    def rule(self, missing: tuple[bool, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """For one pattern of missing auxiliary inputs: B [A, F] and conditional covariance [A, A].
+    def rule(self, pattern: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """B [A, F] and conditional covariance [A, A], where some auxiliary inputs are missing.
 
-        B has zero columns at missing inputs and zero rows at present ones.
+        ``pattern`` is the sum of 2^a over missing inputs a. B has zero columns at missing inputs
+        and zero rows at present ones.
         """
-        if missing not in self._rules:
-            self._rules[missing] = self._solve(np.asarray(missing, dtype=bool))
-        return self._rules[missing]
+        if pattern not in self._rules:
+            auxiliaries = len(self.correlation) - self.n_spectral
+            self._rules[pattern] = self._solve(pattern >> np.arange(auxiliaries) & 1 == 1)
+        return self._rules[pattern]
 
     def _solve(self, missing: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         auxiliaries, inputs = len(missing), len(self.correlation)
@@ -179,24 +178,8 @@ class Completion:
             covariance[np.ix_(missing, missing)] = c[np.ix_(gone, gone)] - b @ c[np.ix_(here, gone)]
         return weights, covariance
 
-    def torch_rules(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """B [2^A, A, F] and the square root of the conditional covariance [2^A, A, A].
-
-        The pattern's number is the sum of 2^a over missing inputs a.
-        """
-        import torch
-
-        auxiliaries = len(self.correlation) - self.n_spectral
-        patterns = [
-            tuple(bool(number >> a & 1) for a in range(auxiliaries))
-            for number in range(2**auxiliaries)
-        ]
-        rules = [self.rule(pattern) for pattern in patterns]
-        roots = []
-        for _, covariance in rules:
-            values, vectors = np.linalg.eigh(covariance)
-            roots.append(vectors * np.sqrt(np.clip(values, 0, None)))
-        return (
-            torch.as_tensor(np.stack([b for b, _ in rules]), dtype=dtype),
-            torch.as_tensor(np.stack(roots), dtype=dtype),
-        )
+    def rules(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """B [2^A, A, F] and conditional covariance [2^A, A, A] of every pattern."""
+        patterns = range(2 ** (len(self.correlation) - self.n_spectral))
+        weights, covariances = zip(*(self.rule(pattern) for pattern in patterns), strict=True)
+        return np.stack(weights), np.stack(covariances)

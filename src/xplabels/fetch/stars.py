@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from xplabels import __version__
 from xplabels.core.errors import InputError, counted, located
-from xplabels.core.stacking import concatenate
-from xplabels.core.stars import Stars, with_widths
+from xplabels.core.stars import Stars, concatenate, with_widths
 from xplabels.fetch.archive import MOST_IDS, Archive
 from xplabels.fetch.datalink import DataLink
 from xplabels.fetch.http import (

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
-from xplabels.core.stacking import concatenate
-from xplabels.core.stars import Photometry, SampledSpectra, Stars
+from xplabels.core.stars import Photometry, SampledSpectra, Stars, concatenate
 from xplabels.features.projection import Projection, default_projection
 from xplabels.giants import relations
 from xplabels.giants.bossbrain import DISTRIBUTION, VERSION, load_emulator

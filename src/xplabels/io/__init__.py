@@ -9,8 +9,7 @@ from typing import get_args
 import numpy as np
 
 from xplabels.core.errors import InputError
-from xplabels.core.stacking import concatenate
-from xplabels.core.stars import CoefficientSpectra, Stars, with_widths
+from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.io.csv import read_csv
 from xplabels.io.ecsv import read_ecsv
 from xplabels.io.fits import read_fits

@@ -7,12 +7,13 @@ CSV holds names and numbers only.
 
 from __future__ import annotations
 
-import json
+import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xplabels.core.errors import InputError
+from xplabels.core.prediction import astropy_table
 from xplabels.io.atomic import check_output, whole_file
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ FORMATS = (".parquet", ".fits", ".ecsv", ".vot", ".csv")
 """The endings a catalogue may have."""
 
 UNWRITABLE_UNITS = {"dex"}
-"""Units that neither the FITS nor the VOTable standard knows."""
+"""Units that neither the FITS nor the VOTable standard has."""
 
 
 def check_catalogue(path: Path, overwrite: bool = False) -> None:
@@ -61,11 +62,11 @@ def write_catalogue(prediction: Prediction, path: str | Path, overwrite: bool = 
     """
     path = Path(path)
     check_catalogue(path, overwrite)
-    write_table(prediction.to_table(), path, overwrite)
+    write_table(prediction.to_arrow(), path, overwrite)
 
 
-def write_table(table: Table, path: Path, overwrite: bool = False) -> None:
-    """Write a catalogue's table (as :meth:`Prediction.to_table` makes it) to ``path``."""
+def write_table(table: pa.Table, path: Path, overwrite: bool = False) -> None:
+    """Write a catalogue's table (as :meth:`Prediction.to_arrow` makes it) to ``path``."""
     writers = {
         ".parquet": _write_parquet,
         ".fits": _write_fits,
@@ -77,71 +78,29 @@ def write_table(table: Table, path: Path, overwrite: bool = False) -> None:
         writers[path.suffix.lower()](table, temporary)
 
 
-def to_arrow(table: Table) -> pa.Table:
-    """The table as Arrow: unit, UCD and description in field metadata, the rest in the schema's."""
-    import pyarrow as pa
-
-    fields = []
-    for column in table.itercols():
-        told = {
-            "unit": "" if column.unit is None else str(column.unit),
-            "ucd": column.meta.get("ucd", ""),
-            "description": column.description or "",
-        }
-        kept = {key: text for key, text in told.items() if text}
-        fields.append(pa.field(column.name, pa.from_numpy_dtype(column.dtype), metadata=kept))
-    schema = pa.schema(fields, metadata=meta_text(table.meta))
-    return pa.table([pa.array(column.data) for column in table.itercols()], schema=schema)
-
-
-def from_arrow(arrow: pa.Table) -> Table:
-    """The inverse of :func:`to_arrow`; metadata come back as text."""
-    from astropy.table import Column, Table
-
-    def decoded(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
-        return {key.decode(): text.decode() for key, text in (metadata or {}).items()}
-
-    table = Table(meta=decoded(arrow.schema.metadata))
-    for field in arrow.schema:
-        told = decoded(field.metadata)
-        table[field.name] = Column(
-            arrow[field.name].to_numpy(),
-            unit=told.get("unit"),
-            description=told.get("description"),
-            meta={"ucd": told["ucd"]} if "ucd" in told else None,
-        )
-    return table
-
-
-def meta_text(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata as text: strings as they are, anything else as JSON."""
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, default=str)
-        for key, value in meta.items()
-    }
-
-
-def _write_parquet(table: Table, path: Path) -> None:
+def _write_parquet(table: pa.Table, path: Path) -> None:
     import pyarrow.parquet as pq
 
-    pq.write_table(to_arrow(table), path, compression="zstd")
+    pq.write_table(table, path, compression="zstd")
 
 
-def _write_ecsv(table: Table, path: Path) -> None:
-    plain = table.copy(copy_data=False)
-    plain.meta = meta_text(table.meta)
-    plain.write(path, format="ascii.ecsv")
+def _write_csv(table: pa.Table, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(table.column_names)
+        for batch in table.to_batches():
+            writer.writerows(zip(*(c.to_pylist() for c in batch.columns), strict=True))
 
 
-def _write_csv(table: Table, path: Path) -> None:
-    table.write(path, format="ascii.csv", fast_writer=True)
+def _write_ecsv(table: pa.Table, path: Path) -> None:
+    astropy_table(table).write(path, format="ascii.ecsv")
 
 
-def _write_fits(table: Table, path: Path) -> None:
+def _write_fits(table: pa.Table, path: Path) -> None:
     from astropy.io import fits
 
-    plain = _without_foreign_units(table)
-    plain.meta = {}
+    plain = _with_standard_units(table)
+    meta, plain.meta = plain.meta, {}
     ucds = [column.meta.pop("ucd", None) for column in plain.itercols()]
     descriptions = [column.description for column in plain.itercols()]
     for column in plain.itercols():
@@ -153,13 +112,13 @@ def _write_fits(table: Table, path: Path) -> None:
         if ucd:
             hdu.header[f"TUCD{number}"] = ucd
     hdu.header["EXTNAME"] = "XPLABELS"
-    _put_meta(hdu, table.meta)
+    _put_meta(hdu, meta)
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
 
 
-def _put_meta(hdu: BinTableHDU, meta: Mapping[str, Any]) -> None:
+def _put_meta(hdu: BinTableHDU, meta: Mapping[str, str]) -> None:
     """Short entries become cards; what a card cannot hold becomes HISTORY."""
-    for key, text in meta_text(meta).items():
+    for key, text in meta.items():
         card = key.upper()
         fits_card = len(card) <= 8 and card.replace("_", "").replace("-", "").isalnum()
         value = _ascii(text)
@@ -174,23 +133,22 @@ def _ascii(text: str) -> str:
     return " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")
 
 
-def _write_votable(table: Table, path: Path) -> None:
+def _write_votable(table: pa.Table, path: Path) -> None:
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
-    plain = _without_foreign_units(table)
-    plain.meta = {}
+    plain = _with_standard_units(table)
+    meta, plain.meta = plain.meta, {}
     file = from_table(plain)
-    for key, text in meta_text(table.meta).items():
+    for key, text in meta.items():
         file.resources[0].infos.append(Info(name=key, value=text))
     file.to_xml(str(path), tabledata_format="binary2")
 
 
-def _without_foreign_units(table: Table) -> Table:
-    """A copy whose units FITS and VOTable know; the description names any other."""
-    plain = table.copy(copy_data=False)
+def _with_standard_units(table: pa.Table) -> Table:
+    """An astropy table whose units FITS and VOTable have; the description names any other."""
+    plain = astropy_table(table)
     for column in plain.itercols():
-        column.meta = dict(column.meta)
         if column.unit is not None and str(column.unit) in UNWRITABLE_UNITS:
             column.description = f"{column.description or column.name} [{column.unit}]"
             column.unit = None

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.labels import LABELS
-from xplabels.core.stacking import concatenate
-from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars
+from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, concatenate
 from xplabels.io.atomic import whole_file
 from xplabels.io.columns import (
     LABEL_ERRORS,

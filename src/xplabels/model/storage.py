@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from xplabels import __version__
 from xplabels.calibration.domain import Domain
@@ -23,27 +20,26 @@ from xplabels.core.labels import LABELS, check_names
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
+from xplabels.inference.network import Architecture, Perceptron
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, whole_folder
-from xplabels.model.parts import Parts
-from xplabels.network import Architecture, UncertainNetwork
 from xplabels.recipes import Recipe, parse_recipe
 
-P = TypeVar("P", bound=Parts)
+if TYPE_CHECKING:
+    from xplabels.model import Model
 
 FORMAT = 1
 SHIPPED = Path(__file__).parents[1] / "models"
 FILES = ("weights.safetensors", "card.md")
 _UNSHRINKING = ("strength", "factor", "factor_95")
 """Beside the training labels' mean and spread, which are those of the scaling."""
-_UNFIT = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, IndexError,
-          SafetensorError)  # fmt: skip
-"""What parts that do not fit together raise while a model is put together."""
 
 
-def save_model(model: Parts, folder: Path, overwrite: bool = False) -> None:
+def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
     """Write ``model`` as ``folder``; see :meth:`xplabels.model.Model.save`."""
+    from safetensors.numpy import save
+
     contents = {
-        "weights.safetensors": save(_tensors(model)),
+        "weights.safetensors": save(_arrays(model)),
         "card.md": model.card.encode("utf-8"),
     }
     description = _description(model)
@@ -56,17 +52,22 @@ def save_model(model: Parts, folder: Path, overwrite: bool = False) -> None:
         (partial / "model.json").write_text(text, encoding="utf-8")
 
 
-def load_model(name_or_path: str | Path, kind: type[P]) -> P:
-    """Read and check a model folder, as a ``kind``; see :meth:`xplabels.model.Model.load`."""
+def read_model(name_or_path: str | Path) -> dict[str, Any]:
+    """Read and check a model folder: the model's attributes; :meth:`xplabels.model.Model.load`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     folder = find_model(name_or_path)
     description = _read_description(folder)
     contents = {name: _read_checked(folder, name, description) for name in FILES}
     try:
-        tensors = load(contents["weights.safetensors"])
-        return _rebuild(description, tensors, contents["card.md"].decode("utf-8"), kind)
+        arrays = load(contents["weights.safetensors"])
+        return _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
     except InputError:
         raise
-    except _UNFIT as error:
+    except (
+        KeyError, TypeError, AttributeError, ValueError, IndexError, SafetensorError
+    ) as error:  # fmt: skip  # what parts that do not fit together raise
         raise InputError(
             f"model.json and weights.safetensors do not fit together ({error})",
             where=folder,
@@ -145,7 +146,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _tensors(model: Parts) -> dict[str, torch.Tensor]:
+def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {
         f"scaling.{name}": array for name, array in model.scaling.tensors().items()
     }
@@ -165,14 +166,13 @@ def _tensors(model: Parts) -> dict[str, torch.Tensor]:
         for name in _UNSHRINKING:
             arrays[f"unshrinking.{name}"] = getattr(model.unshrinking, name)
         arrays["unshrinking.joint"] = np.array([model.unshrinking.joint])
-    tensors = {name: torch.as_tensor(np.ascontiguousarray(a)) for name, a in arrays.items()}
     for number, network in enumerate(model.networks):
-        for name, tensor in network.state_dict().items():
-            tensors[f"network.{number}.{name}"] = tensor.contiguous()
-    return tensors
+        arrays |= {f"network.{number}.{name}": array for name, array in network.arrays.items()}
+    # safetensors writes memory as it lies; ascontiguousarray would make 0-d arrays 1-d
+    return {name: np.array(array, order="C") for name, array in arrays.items()}
 
 
-def _description(model: Parts) -> dict[str, Any]:
+def _description(model: Model) -> dict[str, Any]:
     features, architecture = model.feature_set, model.networks[0].architecture
     provenance = {k: v for k, v in model.metadata.items() if k not in ("files", "sha256")}
     return provenance | {
@@ -214,11 +214,10 @@ def _description(model: Parts) -> dict[str, Any]:
 
 
 def _rebuild(
-    description: dict[str, Any], tensors: dict[str, torch.Tensor], card: str, kind: type[P]
-) -> P:
-    """A model from its parts; anything that does not fit raises."""
+    description: dict[str, Any], arrays: dict[str, NDArray[Any]], card: str
+) -> dict[str, Any]:
+    """A model's attributes from its parts; anything that does not fit raises."""
     features, network = description["features"], description["network"]
-    arrays = {k: v.numpy() for k, v in tensors.items() if not k.startswith("network.")}
     projection = None
     if features["trained_on"] == "sampled":
         projection = Projection(
@@ -246,24 +245,26 @@ def _rebuild(
     _check(description, arrays, feature_set, architecture, len(names))
     if network["members"] < 1:
         raise ValueError("a model needs at least one network")
-    return kind(
-        names,
-        feature_set,
-        scaling,
-        tuple(_network(architecture, tensors, i) for i in range(network["members"])),
-        _recipe(description),
-        Calibration(
+    return {
+        "names": names,
+        "feature_set": feature_set,
+        "scaling": scaling,
+        "networks": tuple(
+            _network(architecture, arrays, number) for number in range(network["members"])
+        ),
+        "recipe": _recipe(description),
+        "calibration": Calibration(
             arrays["calibration.factor"],
             arrays["calibration.factor_95"],
             float(arrays["calibration.joint"].item()),
             ErrorShape(arrays["calibration.shape"]),
         ),
-        Domain(arrays["domain.whitening"], description["domain_threshold"]),
-        arrays["label_range"],
-        description,
-        card,
-        _unshrinking(arrays, scaling),
-    )
+        "domain": Domain(arrays["domain.whitening"], description["domain_threshold"]),
+        "label_range": arrays["label_range"],
+        "metadata": description,
+        "card": card,
+        "unshrinking": _unshrinking(arrays, scaling),
+    }
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
@@ -298,7 +299,7 @@ def _check(
     architecture: Architecture,
     labels: int,
 ) -> None:
-    """The networks' own tensors are checked by torch when they are loaded."""
+    """That everything but the networks' own arrays, which these check, fits together."""
     for label in description["labels"]:
         if label["unit"] != LABELS[label["name"]].unit:
             raise ValueError(
@@ -340,12 +341,8 @@ def _check(
 
 
 def _network(
-    architecture: Architecture, tensors: dict[str, torch.Tensor], number: int
-) -> UncertainNetwork:
-    network = UncertainNetwork(architecture)
+    architecture: Architecture, arrays: dict[str, NDArray[Any]], number: int
+) -> Perceptron:
     prefix = f"network.{number}."
-    network.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    )
-    network.eval()
-    return network
+    own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return Perceptron(architecture, own)

@@ -1,28 +1,27 @@
-"""The uncertain network: labels, their excess variance, the Jacobian and the model's scatter.
+"""The network that trains: labels, their variances, the Jacobian and the scatter under dropout.
 
-Everything is in scaled units. The Jacobian dy/dx comes from the closed chain
-W_out D_L W_L ... D_1 W_1 (D: derivatives of the activation), not from automatic differentiation;
-being made of differentiable operations it can stand inside the loss. The same chain holds dy/dh of
-every hidden unit, which gives the scatter under dropout without sampling.
+The torch twin of :mod:`xplabels.inference.network`. The Jacobian comes from the closed chain, not
+from automatic differentiation; being made of differentiable operations it can stand inside the
+loss.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple, cast, get_args
+from typing import cast
 
-import torch
-from torch import Tensor, nn
+from xplabels.core.errors import InputError, not_installed
+from xplabels.inference.distribution import LabelDistribution
+from xplabels.inference.network import LOG_VARIANCE_RANGE, Architecture, Perceptron
 
-from xplabels.core.errors import InputError
-from xplabels.features import products
-from xplabels.network.log_flux import LogFlux
+try:
+    import torch
+    from torch import Tensor, nn
+except ModuleNotFoundError:
+    raise not_installed("torch") from None
 
-LOG_VARIANCE_RANGE = (-14.0, 6.0)
-"""Bounds of ln(variance) in scaled units: keeps likelihoods and errors finite."""
-
-ModelScatter = Literal["none", "dropout", "distilled"]
+SOFTENING = 0.04
+"""Flux, relative to the mean over the training stars, below which the logarithm turns linear."""
 
 
 def _silu(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,112 +52,127 @@ ACTIVATIONS = {"silu": _silu, "relu": _relu, "tanh": _tanh, "gelu": _gelu, "soft
 """Each gives the activation and its derivative."""
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Shape of a network.
+def check_device(name: str) -> str:
+    """``name``, if tensors can be there.
 
-    Attributes
+    Raises
+    ------
+    InputError
+        If torch knows no such device, or this machine has none.
+
+    Examples
+    --------
+    >>> check_device("cpu")
+    'cpu'
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch built without a GPU's code asserts
+        raise InputError(
+            f"device {name!r} cannot be used: {str(error).splitlines()[0]}",
+            remedy="choose cpu, or cuda on a machine with a GPU",
+        ) from None
+    return name
+
+
+class LogFlux(nn.Module):
+    """Scaled log flux at S wavelengths, with its derivative: inputs that are easy on a network.
+
+    Dust multiplies a spectrum and temperature tilts it: in the logarithm both add, where in the
+    coefficients they mix. g = asinh(f / s), f = W x + b: an asinh magnitude (Lupton et al. 1999),
+    which goes on smoothly where noise makes the flux negative.
+
+    Parameters
     ----------
-    inputs
-        Number of scaled inputs F.
-    masks
-        Number of further inputs that say which auxiliary inputs are missing (1) or not (0).
-    noise
-        Number of noise levels that the network is told after these: 2 or 0.
-    hidden
-        Width of each hidden layer.
-    labels
-        Number of labels K.
-    activation
-        A key of :data:`ACTIVATIONS`.
-    dropout
-        Probability that a hidden unit is dropped in training.
-    scatter
-        Where the model's part of the error comes from: ``dropout`` of this network, ``distilled``
-        (K further outputs that learnt the scatter of an ensemble), or ``none``.
-    samples, spectral
-        Number of log-flux samples made of the first ``spectral`` inputs (see
-        :mod:`xplabels.network.log_flux`), or 0.
+    samples
+        S.
+    spectral
+        The first inputs, which are BP and RP coefficients.
     """
 
-    inputs: int
-    masks: int
-    hidden: tuple[int, ...]
-    labels: int
-    activation: str = "silu"
-    dropout: float = 0.0
-    scatter: ModelScatter = "dropout"
-    samples: int = 0
-    spectral: int = 0
-    noise: int = 0
+    weight: Tensor
+    bias: Tensor
+    softening: Tensor
+    mean: Tensor
+    scale: Tensor
 
-    def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise InputError(
-                f"unknown activation {self.activation!r}",
-                remedy=f"choose among {', '.join(ACTIVATIONS)}",
-            )
-        if self.scatter not in get_args(ModelScatter):
-            raise InputError(f"unknown scatter {self.scatter!r}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout {self.dropout} should lie in [0, 1)")
-        if not self.hidden or min(self.hidden) < 1:
-            raise InputError(f"hidden layers {list(self.hidden)} should be positive widths")
+    def __init__(self, samples: int, spectral: int) -> None:
+        super().__init__()
+        self.spectral = spectral
+        self.register_buffer("weight", torch.zeros(samples, spectral))
+        self.register_buffer("bias", torch.zeros(samples))
+        self.register_buffer("softening", torch.ones(()))
+        self.register_buffer("mean", torch.zeros(samples))
+        self.register_buffer("scale", torch.ones(samples))
 
-    @property
-    def outputs(self) -> int:
-        """Labels, excess variances and, if distilled, the model's variances."""
-        return self.labels * (3 if self.scatter == "distilled" else 2)
+    @torch.no_grad()
+    def fit(self, design: Tensor, x_mean: Tensor, x_scale: Tensor, x: Tensor) -> None:
+        """Set up for a training set.
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Widths of what enters the first layer and of the hidden layers."""
-        return (self.inputs + self.masks + self.noise + self.samples, *self.hidden)
+        Parameters
+        ----------
+        design
+            Flux of unit coefficients [S, n].
+        x_mean, x_scale
+            Of the spectral inputs [n].
+        x
+            Scaled training inputs [N, >= n].
+        """
+        self.weight.copy_(design * x_scale)
+        self.bias.copy_(design @ x_mean)
+        flux = x[:, : self.spectral] @ self.weight.T + self.bias
+        self.softening.copy_(SOFTENING * flux.mean())
+        log_flux = torch.asinh(flux / self.softening)
+        self.mean.copy_(log_flux.mean(dim=0))
+        self.scale.copy_(log_flux.std(dim=0).clamp(min=1e-6))
 
-    @property
-    def flop_with_jacobian(self) -> int:
-        """Floating-point operations a star: forward pass and Jacobian chain."""
-        body = sum(a * b for a, b in pairwise(self.sizes)) + self.samples * self.spectral
-        return 2 * (body * (1 + self.labels) + self.hidden[-1] * self.outputs)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs with log flux appended [N, I + S], and its derivative by the flux [N, S]."""
+        flux = x[:, : self.spectral] @ self.weight.T + self.bias
+        ratio = flux / self.softening
+        log_flux = (torch.asinh(ratio) - self.mean) / self.scale
+        slope = 1.0 / (self.softening * self.scale * torch.sqrt(1 + ratio * ratio))
+        return torch.cat([x, log_flux], dim=1), slope
 
-
-class Outputs(NamedTuple):
-    """What the network says of N stars, in scaled units.
-
-    ``jacobian`` is None where it was not asked for. ``model`` is [N, K, K] where the full
-    covariance was.
-    """
-
-    labels: Tensor  # [N, K]
-    excess: Tensor  # [N, K] variance
-    model: Tensor  # [N, K] variance
-    jacobian: Tensor | None  # [N, K, F + masks + noise]
-    clamped: Tensor  # bool [N]
+    def pull_back(self, by_input: Tensor, slope: Tensor) -> Tensor:
+        """dy/dx [N, K, I] from derivatives by inputs and log flux [N, K, I + S]."""
+        inputs = by_input.shape[-1] - len(self.bias)
+        direct, through = by_input[..., :inputs], by_input[..., inputs:]
+        spectral = direct[..., : self.spectral] + (through * slope[:, None, :]) @ self.weight
+        return torch.cat([spectral, direct[..., self.spectral :]], dim=-1)
 
 
 class UncertainNetwork(nn.Module):
-    """A multilayer perceptron that gives labels and their excess variance (FS24, section 3.1)."""
+    """A multilayer perceptron that gives labels and their excess variance (FS24, section 3.1).
 
-    def __init__(self, architecture: Architecture) -> None:
+    Parameters
+    ----------
+    architecture
+        Its shape.
+    input_scale
+        What multiplies each number that enters the first layer, or None for 1. The same functions
+        can be learnt, but an input that comes in larger is learnt from sooner and restrained less.
+    """
+
+    input_scale: Tensor | None
+
+    def __init__(self, architecture: Architecture, input_scale: Tensor | None = None) -> None:
         super().__init__()
         self.architecture = architecture
         self.log_flux: LogFlux | None = None
         if architecture.samples:
             self.log_flux = LogFlux(architecture.samples, architecture.spectral)
-        self.emphasis: Tensor | None = None
+        self.register_buffer("input_scale", input_scale, persistent=False)
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(architecture.sizes))
         self.out = nn.Linear(architecture.hidden[-1], architecture.outputs)
 
     def forward(
-        self,
-        x: Tensor,
-        *,
-        jacobian: bool = False,
-        drop: bool = False,
-        shared: bool = False,
-        full: bool = False,
-    ) -> Outputs:
-        """Outputs for scaled inputs, masks and noise levels [N, F + masks + noise].
+        self, x: Tensor, *, jacobian: bool = False, drop: bool = False, full: bool = False
+    ) -> LabelDistribution[Tensor]:
+        """Labels and variances for scaled inputs, masks and noise levels [N, F + masks + noise].
+
+        Their ``input`` part is left to :class:`~xplabels.network.propagation.Propagation`: it is 0
+        here.
 
         Parameters
         ----------
@@ -167,11 +181,9 @@ class UncertainNetwork(nn.Module):
         drop
             Whether to draw dropout masks (a sampled pass); derivatives are then those of the
             thinned network.
-        shared
-            Whether all stars get the same dropout mask, instead of one each.
         full
             Whether the model's part is the covariance of the labels; where a network only
-            knows variances, it is diagonal.
+            gives variances, it is diagonal.
         """
         p = self.architecture.dropout
         activation = ACTIVATIONS[self.architecture.activation]
@@ -180,14 +192,12 @@ class UncertainNetwork(nn.Module):
         h, slope = x, cast(Tensor | None, None)
         if self.log_flux is not None:
             h, slope = self.log_flux(x)
-        if self.emphasis is not None:
-            h = h * self.emphasis
+        if self.input_scale is not None:
+            h = h * self.input_scale
         for layer in self.hidden:
             h, d = activation(layer(h))
             if drop and p > 0:
-                # one mask for all is drawn where any machine can draw the same
-                drawn = torch.rand(h[:1].shape, dtype=h.dtype) if shared else torch.rand_like(h)
-                keep = (drawn.to(h.device) >= p).to(h.dtype) / (1 - p)
+                keep = (torch.rand_like(h) >= p).to(h.dtype) / (1 - p)
                 h, d = h * keep, d * keep
             units.append(h)
             derivatives.append(d)
@@ -200,41 +210,24 @@ class UncertainNetwork(nn.Module):
         excess = bounded[:, :k].exp()
         model = bounded[:, k:].exp() if bounded.shape[1] > k else torch.zeros_like(excess)
         chain = None
+        if full:
+            model = torch.diag_embed(model)
         if jacobian:
             chain, scatter = self._chain(units, derivatives, full)
-            if self.emphasis is not None:
-                chain = chain * self.emphasis
+            if self.input_scale is not None:
+                chain = chain * self.input_scale
             if self.log_flux is not None and slope is not None:
                 chain = self.log_flux.pull_back(chain, slope)
             if self.architecture.scatter == "dropout":
-                return Outputs(raw[:, :k], excess, scatter, chain, clamped)
-        if full:
-            model = torch.diag_embed(model)
-        return Outputs(raw[:, :k], excess, model, chain, clamped)
-
-    def emphasise(self, emphasis: Tensor) -> None:
-        """Multiply what enters the first layer by ``emphasis`` while training goes on.
-
-        The same functions can be learnt, but an input that comes in larger is learnt from sooner
-        and restrained less.
-        """
-        self.emphasis = emphasis
-
-    @torch.no_grad()
-    def fold_scale_into_weights(self) -> None:
-        """Put the emphasis into the first layer's weights: the same outputs without it."""
-        if self.emphasis is not None:
-            first = cast(nn.Linear, self.hidden[0])
-            first.weight.mul_(self.emphasis)
-            self.emphasis = None
+                model = scatter
+        return LabelDistribution(raw[:, :k], excess, model, torch.zeros_like(model), clamped, chain)
 
     def _chain(
         self, units: list[Tensor], derivatives: list[Tensor], full: bool
     ) -> tuple[Tensor, Tensor]:
         """dy by what enters the first layer, and the dropout variance by the delta method [N, K].
 
-        With inverted dropout a unit h becomes h b / (1 - p), of variance h^2 p / (1 - p), so to
-        first order Cov(y_k, y_l) = p / (1 - p) sum dy_k/dh dy_l/dh h^2 over all hidden units.
+        See :meth:`xplabels.inference.network.Perceptron.forward`.
         """
         k, p = self.architecture.labels, self.architecture.dropout
         stars = len(units[0])
@@ -251,26 +244,16 @@ class UncertainNetwork(nn.Module):
             by_unit = (by_unit * d[:, None, :]) @ weight
         return by_unit, scatter
 
-
-def dropout_passes(
-    network: UncertainNetwork, x: Tensor, passes: int, generator_seed: int = 0, full: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Median and variance [N, K] of ``passes`` forward passes with dropout (FS24, 3.1.1).
-
-    With ``full`` the covariance [N, K, K] takes the variance's place.
-
-    Each pass is one thinned network that all stars go through: what is said of a star then does
-    not depend on the stars beside it. The state of torch's random generator is left as it was.
-    """
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(generator_seed)
-        drawn = torch.stack([network(x, drop=True, shared=True).labels for _ in range(passes)])
-    return drawn.quantile(0.5, dim=0), sample_variance(drawn, full)
+    @torch.no_grad()
+    def to_perceptron(self) -> Perceptron:
+        """The same network for prediction; the input scale goes into the first layer's weights."""
+        tensors = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
+        if self.input_scale is not None:
+            tensors["hidden.0.weight"] = tensors["hidden.0.weight"] * self.input_scale.cpu()
+        arrays = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
+        return Perceptron(self.architecture, arrays)
 
 
-def sample_variance(drawn: Tensor, full: bool = False) -> Tensor:
-    """Variance [N, K] of samples [S, N, K], or (``full``) their covariance [N, K, K]."""
-    if not full:
-        return drawn.var(dim=0)
-    off = (drawn - drawn.mean(dim=0)).permute(1, 2, 0)
-    return products(off, off, full) / (len(drawn) - 1)
+def products(left: Tensor, right: Tensor, full: bool) -> Tensor:
+    """Products of the rows of two matrices [N, K, n]: row by row [N, K], or all [N, K, K]."""
+    return left @ right.transpose(-1, -2) if full else (left * right).sum(-1)

@@ -1,20 +1,68 @@
 """One network, a block of stars -> labels and the three parts of their variance (eq. 7-11).
 
-The same function serves the loss and the prediction: what is added at prediction is in the loss.
+What the loss is made of, with torch; :mod:`xplabels.inference` predicts the same with numpy: what
+is added at prediction is in the loss.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from xplabels.features import ErrorTensors, Features, FeatureSet, input_variance, products
+from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Completion, Scaling
-from xplabels.network import Outputs, UncertainNetwork
+from xplabels.inference.distribution import LabelDistribution
+from xplabels.network import UncertainNetwork, products
+
+
+@dataclass(frozen=True)
+class ErrorTensors:
+    """What :func:`input_variance` needs of N stars: tensors as in :class:`Features`."""
+
+    x: Tensor
+    divisor: Tensor
+    is_ratio: Tensor
+    errors: Tensor
+    auxiliary_errors: Tensor
+    correlations: tuple[Tensor, Tensor] | None
+
+    @classmethod
+    def of(cls, features: Features, dtype: torch.dtype, device: str = "cpu") -> ErrorTensors:
+        """Tensors of N stars."""
+
+        def tensor(array: NDArray[Any]) -> Tensor:
+            return torch.as_tensor(np.ascontiguousarray(array)).to(device, dtype)
+
+        packed = features.correlations
+        return cls(
+            tensor(features.x),
+            tensor(features.divisor),
+            tensor(features.is_ratio),
+            tensor(features.errors),
+            tensor(features.auxiliary_errors),
+            packed and (tensor(packed[0]), tensor(packed[1])),
+        )
+
+    def with_x(self, x: Tensor, errors_times: Tensor | float = 1.0) -> ErrorTensors:
+        """The same stars with other inputs and the same relative errors, or a multiple [N, 1]."""
+        return replace(self, x=x, errors=self.errors * errors_times)
+
+    def take(self, rows: Tensor) -> ErrorTensors:
+        """The stars ``rows``."""
+        packed = self.correlations
+        return ErrorTensors(
+            self.x[rows],
+            self.divisor[rows],
+            self.is_ratio[rows],
+            self.errors[rows],
+            self.auxiliary_errors[rows],
+            packed and (packed[0][rows], packed[1][rows]),
+        )
 
 
 @dataclass(frozen=True)
@@ -30,7 +78,7 @@ class Block:
     errors
         What the input variance is made of.
     noise
-        Scaled noise levels [N, 2], or [N, 0] where the network is not told them.
+        Scaled noise levels [N, 2], or [N, 0] where the network does not take them.
     """
 
     x: Tensor
@@ -50,7 +98,7 @@ class Block:
         return cls(
             torch.as_tensor(scaled, dtype=dtype, device=device),
             torch.as_tensor(missing, device=device),
-            ErrorTensors(features, dtype, device),
+            ErrorTensors.of(features, dtype, device),
             torch.as_tensor(noise, dtype=dtype, device=device),
         )
 
@@ -66,33 +114,6 @@ class Block:
         return replace(self, missing=self.missing | hidden)
 
 
-class Propagated(NamedTuple):
-    """Labels and parts of their variance [N, K], in scaled units; ``clamped`` is bool [N].
-
-    Where the full covariances were asked for, ``input`` and ``model`` are [N, K, K].
-    """
-
-    labels: Tensor
-    input: Tensor
-    model: Tensor
-    excess: Tensor
-    clamped: Tensor
-
-    def variances(self) -> Propagated:
-        """The same with the diagonals of full covariances."""
-        of_input, model = (part.diagonal(dim1=1, dim2=2) for part in (self.input, self.model))
-        return self._replace(input=of_input, model=model)
-
-    def covariance(self) -> Tensor:
-        """Of the labels' errors [N, K, K], all parts together; the excess is label by label."""
-        return self.input + self.model + torch.diag_embed(self.excess)
-
-    @property
-    def variance(self) -> Tensor:
-        """Total (eq. 11); an input variance that float32 rounded below zero counts as zero."""
-        return self.input.clamp(min=0.0) + self.model + self.excess
-
-
 class Propagation:
     """What turns a block of stars into network inputs, and Jacobians into variances.
 
@@ -101,7 +122,7 @@ class Propagation:
     feature_set, scaling
         Of the model.
     masks
-        Whether the network is told which auxiliary inputs are missing.
+        Whether the network takes which auxiliary inputs are missing.
     dtype
         Of every tensor; float64 where one flux mode may dominate all coefficients.
     device
@@ -112,18 +133,22 @@ class Propagation:
         self, feature_set: FeatureSet, scaling: Scaling, masks: bool, dtype: torch.dtype,
         device: str = "cpu",
     ) -> None:  # fmt: skip
+        def tensor(array: NDArray[Any]) -> Tensor:
+            return torch.as_tensor(array, dtype=dtype, device=device)
+
         self.feature_set = feature_set
         self.masks = masks
         self.device = device
         self.n = feature_set.n_spectral
-        self.x_scale = torch.as_tensor(scaling.x_scale, dtype=dtype, device=device)
-        completion = Completion(scaling.x_correlation, self.n)
-        self.weights, self.roots = (rule.to(device) for rule in completion.torch_rules(dtype))
+        self.x_scale = tensor(scaling.x_scale)
+        weights, covariances = Completion(scaling.x_correlation, self.n).rules()
+        values, vectors = np.linalg.eigh(covariances)
+        # square roots: a variance made of them cannot be negative
+        roots = vectors * np.sqrt(np.clip(values, 0, None))[:, None, :]
+        self.weights, self.roots = tensor(weights), tensor(roots)
         self.projection: Tensor | None = None
         if feature_set.projection is not None:
-            self.projection = torch.as_tensor(
-                feature_set.projection.from_coefficients, dtype=dtype, device=device
-            )
+            self.projection = tensor(feature_set.projection.from_coefficients)
         self.powers = 2 ** torch.arange(len(feature_set.auxiliary), device=device)
 
     def network_input(self, block: Block) -> Tensor:
@@ -133,7 +158,7 @@ class Propagation:
         )
         gone = block.missing.any(dim=1)
         if gone.any():
-            rules = self.weights[self.pattern(block.missing[gone])]
+            rules = self.weights[self._pattern(block.missing[gone])]
             filled = torch.zeros_like(present)
             filled[gone, self.n :] = (rules @ present[gone][:, :, None])[:, :, 0]
             present = present + filled
@@ -148,51 +173,28 @@ class Propagation:
         input_term: bool = True,
         drop: bool = False,
         full: bool = False,
-    ) -> Propagated:
+    ) -> LabelDistribution[Tensor]:
         """Labels and variances of a block; without ``input_term`` no Jacobian is formed.
 
         ``full`` (with ``input_term``): with the covariance of the labels.
         """
-        outputs = self.outputs(network, self.network_input(block), input_term, drop, full)
-        if outputs.jacobian is None:
-            nothing = torch.zeros_like(outputs.excess)
-            return Propagated(
-                outputs.labels, nothing, outputs.model, outputs.excess, outputs.clamped
-            )
-        variance = self.input_variance(outputs.jacobian, block, full)
-        return Propagated(outputs.labels, variance, outputs.model, outputs.excess, outputs.clamped)
-
-    def outputs(
-        self,
-        network: UncertainNetwork,
-        x: Tensor,
-        jacobian: bool,
-        drop: bool = False,
-        full: bool = False,
-    ) -> Outputs:
-        """The network's outputs in this propagation's type, whatever the network's own is."""
-        own = x.to(network.out.weight.dtype)
-        outputs: Outputs = network(own, jacobian=jacobian, drop=drop, full=full)
-        chain = outputs.jacobian
-        return Outputs(
-            outputs.labels.to(x.dtype),
-            outputs.excess.to(x.dtype),
-            outputs.model.to(x.dtype),
-            None if chain is None else chain.to(x.dtype),
-            outputs.clamped,
-        )
+        x = self.network_input(block)
+        out: LabelDistribution[Tensor] = network(x, jacobian=input_term, drop=drop, full=full)
+        if out.jacobian is None:
+            return out
+        return out._replace(input=self.input_variance(out.jacobian, block, full))
 
     def input_variance(self, jacobian: Tensor, block: Block, full: bool = False) -> Tensor:
         """J C J^T [N, K] from dy/dx of the network's inputs, missing inputs included.
 
         A missing input moves with the inputs it is completed from, and scatters about its mean.
         """
-        by_x, scatter = self.by_present(jacobian, block, full)
+        by_x, scatter = self._by_present(jacobian, block, full)
         known = input_variance(by_x, block.errors, self.feature_set, self.projection, full)
         return known + scatter
 
-    def by_present(
-        self, jacobian: Tensor, block: Block, full: bool = False
+    def _by_present(
+        self, jacobian: Tensor, block: Block, full: bool
     ) -> tuple[Tensor, Tensor | float]:
         """dy/dx [N, K, F] by the unscaled inputs that are there, 0 for those that are missing.
 
@@ -210,17 +212,86 @@ class Propagation:
         scatter: Tensor | float = 0.0
         gone = block.missing.any(dim=1)
         if gone.any():
-            pattern = self.pattern(block.missing[gone])
+            pattern = self._pattern(block.missing[gone])
             lost = by_input[gone][..., self.n :]
             moved = torch.zeros_like(present)
             moved[gone] = lost @ self.weights[pattern]
             rooted = lost @ self.roots[pattern]
             some = products(rooted, rooted, full)
-            spread = some.new_zeros((len(present), *some.shape[1:]))
-            spread[gone] = some
-            present, scatter = present + moved, spread
+            scatter = some.new_zeros((len(present), *some.shape[1:]))
+            scatter[gone] = some
+            present = present + moved
         return present / self.x_scale, scatter
 
-    def pattern(self, missing: Tensor) -> Tensor:
+    def _pattern(self, missing: Tensor) -> Tensor:
         """The number [N] of each star's pattern of missing inputs: the sum of 2^a."""
         return (missing * self.powers).sum(dim=1)
+
+
+def input_variance(
+    jacobian: Tensor,
+    stars: ErrorTensors,
+    features: FeatureSet,
+    projection: Tensor | None = None,
+    full: bool = False,
+) -> Tensor:
+    """diag(J C J^T) [N, K] of FS24's eq. 7, by pull-back of J to the measurements.
+
+    Parameters
+    ----------
+    jacobian
+        dy/dx [N, K, F] by the unscaled inputs; 0 for missing inputs.
+    stars
+        The same N stars.
+    features
+        What the inputs are.
+    projection
+        P [n, n] as a tensor of the Jacobian's type, if the features have a projection.
+    full
+        Whether to give all of J C J^T [N, K, K] (FS24 keep its diagonal, eq. 8).
+    """
+    bp, _ = features.widths
+    n = features.n_spectral
+    spectral, auxiliary = jacobian[..., :n], jacobian[..., n:]
+    weighted = pull_back(spectral, stars, features, projection) * stars.errors[:, None, :]
+    photometric = auxiliary @ stars.auxiliary_errors
+    variance = products(photometric, photometric, full)
+    if stars.correlations is None:
+        return variance + products(weighted, weighted, full)
+    for part, packed in zip(
+        (weighted[..., :bp], weighted[..., bp:]), stars.correlations, strict=True
+    ):
+        variance = variance + products(part @ unpack(packed, part.shape[-1]), part, full)
+    return variance
+
+
+def pull_back(
+    spectral: Tensor, stars: ErrorTensors, features: FeatureSet, projection: Tensor | None
+) -> Tensor:
+    """dy/dc [N, K, n] by the measured coefficients from dy/dx [N, K, n] of the spectral inputs.
+
+    As :func:`xplabels.inference.pull_back`, of operations that torch can differentiate.
+    """
+    bp, _ = features.widths
+    n = features.n_spectral
+    divided = torch.ones(n, dtype=spectral.dtype, device=spectral.device)
+    divided[bp] = 0.0
+    if features.covariance == "fs24":
+        divided[:bp] = 0.0
+    shift = -(spectral * (stars.x[:, :n] * divided)[:, None, :]).sum(-1) * stars.is_ratio[:, None]
+    # where r0 is zero its error divided, and dy/dr0 is that of any other coefficient
+    own = spectral[..., bp] * (1.0 - stars.is_ratio)[:, None] + shift
+    raw = torch.cat([spectral[..., :bp], own[..., None], spectral[..., bp + 1 :]], dim=-1)
+    raw = raw / stars.divisor[:, None, None]
+    return raw if projection is None else raw @ projection
+
+
+def unpack(packed: Tensor, width: int) -> Tensor:
+    """Full correlation matrices [N, n, n] from packed ones [N, n (n - 1) / 2]."""
+    rows, columns = np.tril_indices(width, -1)
+    full = torch.zeros((len(packed), width, width), dtype=packed.dtype, device=packed.device)
+    full[:, rows, columns] = packed
+    full = full + full.transpose(1, 2)
+    diagonal = torch.arange(width, device=packed.device)
+    full[:, diagonal, diagonal] = 1.0
+    return full

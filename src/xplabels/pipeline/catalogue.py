@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xplabels.core.errors import InputError
 from xplabels.io.atomic import check_ours, whole_file
-from xplabels.io.catalogue import check_catalogue, from_arrow, write_table
+from xplabels.io.catalogue import check_catalogue, write_table
 from xplabels.pipeline.doubles import find_duplicates
 from xplabels.pipeline.existing import ALTERED
 from xplabels.pipeline.file import PredictOptions, Predictor
@@ -234,8 +234,9 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
 
     schema = _schema(parts)
     if output.suffix.lower() != ".parquet":
-        whole = pa.concat_tables([pq.read_table(part) for part in parts])
-        write_table(from_arrow(whole.cast(schema)), output, overwrite)
+        # pq.read_table would import pyarrow.dataset, and that pandas
+        whole = pa.concat_tables([pq.ParquetFile(part).read() for part in parts])
+        write_table(whole.cast(schema), output, overwrite)
         return
     with (
         whole_file(output, overwrite) as temporary,

@@ -18,7 +18,6 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars, with_widths
 from xplabels.io.atomic import whole_file
-from xplabels.io.catalogue import to_arrow
 from xplabels.pipeline.manifest import (
     DAMAGED_LISTED,
     FileFingerprint,
@@ -36,12 +35,11 @@ if TYPE_CHECKING:
     from xplabels.core.prediction import Prediction
     from xplabels.features import FeatureSet
     from xplabels.io import BadRows
-    from xplabels.model import Engine
 
 
 BLOCK = 1000
 """Stars at a time: half of what readers take, so that what was read is near when it is used, and
-no fewer than the compiled engine wants (:data:`xplabels.model.COMPILED_FROM`)."""
+no fewer than compiled code wants (:data:`xplabels.inference.COMPILED_FROM`)."""
 
 
 class Predictor(Protocol):
@@ -55,12 +53,7 @@ class Predictor(Protocol):
     def feature_set(self) -> FeatureSet:
         """Its inputs: how wide the bands are."""
 
-    def engine_for(self, stars: int) -> Engine:
-        """What predicts blocks of so many stars best."""
-
-    def predict(
-        self, stars: Stars, *, correlations: bool = False, engine: Engine = "auto"
-    ) -> Prediction:
+    def predict(self, stars: Stars, *, correlations: bool = False) -> Prediction:
         """Labels of ``stars``."""
 
 
@@ -232,7 +225,6 @@ def _tables(
     count: _Count,
 ) -> Iterator[pa.Table]:
     """Each block as rows of the catalogue."""
-    engine: Engine | None = None
     for read in blocks:
         # stars none of which has a band do not say how wide it would have been
         stars = with_widths(read, model.feature_set.widths)
@@ -240,12 +232,10 @@ def _tables(
         count.note(stars.notes)
         # of what was said, the output keeps what is true of it wherever its input lay
         stars = replace(stars, notes=tuple(n for n in read.notes if str(path) not in n))
-        # one engine a file: a short last block should not differ from the others
-        engine = engine or model.engine_for(len(stars))
-        prediction = model.predict(stars, correlations=order.correlations, engine=engine)
+        prediction = model.predict(stars, correlations=order.correlations)
         prediction = replace(prediction, meta={**prediction.meta, **order.metadata})
         count.predicted(prediction.flags)
-        yield _with_carried(to_arrow(prediction.to_table()), carried)
+        yield _with_carried(prediction.to_arrow(), carried)
 
 
 def _with_carried(table: pa.Table, carried: Mapping[str, NDArray[np.float64]]) -> pa.Table:

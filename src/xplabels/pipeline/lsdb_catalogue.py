@@ -17,7 +17,6 @@ import numpy as np
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Band, CoefficientSpectra, Stars
 from xplabels.io.atomic import check_output
-from xplabels.io.catalogue import to_arrow
 from xplabels.io.parquet import FORMAT_VERSION, stars_of
 from xplabels.io.rows import ARRAYS, Assembler
 from xplabels.model import Model
@@ -99,7 +98,7 @@ def predict_catalog(
     -------
     lsdb.Catalog
         ``source_id``, the catalogue's two columns of position, and the columns of
-        :meth:`~xplabels.core.prediction.Prediction.to_table`; partitions as before.
+        :meth:`~xplabels.core.prediction.Prediction.to_arrow`; partitions as before.
 
     Raises
     ------
@@ -153,7 +152,7 @@ def _labels(frame: Frame, carried: Carried, position: tuple[str, str]) -> Frame:
     model = carried.model()
     stars = _stars(frame, model.feature_set.widths)
     prediction = model.predict(stars, correlations=carried.correlations)
-    labels = to_arrow(prediction.to_table()).to_pandas(types_mapper=pd.ArrowDtype)
+    labels = prediction.to_arrow().to_pandas(types_mapper=pd.ArrowDtype)
     labels.index = frame.index
     for place, name in enumerate(position, start=1):
         labels.insert(place, name, frame[name])

@@ -153,9 +153,9 @@ def _absolute(task: Task) -> Task:
 
 
 def _unpacked(payload: bytes) -> Work:
-    import torch
+    from threadpoolctl import threadpool_limits
 
-    torch.set_num_threads(1)  # there is a worker for each processor already
+    threadpool_limits(1)  # there is a worker for each processor already
     work: Work = pickle.loads(payload)
     return work
 

@@ -224,11 +224,11 @@ class _Mine:
 def _begin(work: Path, stars: Any, stop: Any) -> None:
     """Prepare a worker."""
     import pyarrow as pa
-    import torch
+    from threadpoolctl import threadpool_limits
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which tells its workers
     threading.Thread(target=end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
+    threadpool_limits(1)
     pa.set_cpu_count(1)
     _Mine.work, _Mine.stars, _Mine.stop = pickle.loads(work.read_bytes()), stars, stop
 

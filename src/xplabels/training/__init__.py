@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from xplabels import __version__
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.factors import Calibration
-from xplabels.core.labels import Labels, check_names
+from xplabels.core.labels import check_names
 from xplabels.core.split import VALIDATION_FRACTION
 from xplabels.core.stars import Stars
+from xplabels.inference import Inference
 from xplabels.model import Model
 from xplabels.model.card import write_card
-from xplabels.model.device import check_device
 from xplabels.model.refitting import with_unshrinking
-from xplabels.network.propagation import Propagation
+from xplabels.network import check_device
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import calibrated
-from xplabels.training.run import Bar, Run, silent
-from xplabels.training.table import TrainingTable, training_table
+from xplabels.training.run import Run
+from xplabels.training.table import training_table
+from xplabels.validation import score_prediction
+from xplabels.validation.finding import as_json
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -64,7 +67,7 @@ def train(
     overwrite_checkpoint
         Whether a checkpoint of another run gives way to this one.
     progress
-        Whether to show epochs, losses and the time left.
+        Whether to show a bar of epochs per network, with losses and the time left.
     name
         Name of the model, for its card and catalogues.
     device
@@ -93,20 +96,13 @@ def train(
         "recipe": recipe.to_dict(), "seed": seed, "labels": list(names),
         "training": table.provenance(), "data": table.digest(), "version": __version__,
     }  # fmt: skip
-    run = Run(
-        table,
-        recipe,
-        seed,
-        Checkpoint(checkpoint, manifest, overwrite_checkpoint),
-        Bar() if progress else silent,
-        device,
-    )
-    if progress:
-        for reason in run.left_out:
-            print(f"left out: {reason}", file=sys.stderr)
+    states = Checkpoint(checkpoint, manifest, overwrite_checkpoint)
+    run = Run(table, recipe, seed, states, progress, device)
+    for reason in run.left_out:
+        logger.warning("left out: %s", reason)
     networks, history = run.networks()
-    propagation = Propagation(table.feature_set, table.scaling, run.masks > 0, torch.float32)
-    inputs = propagation.network_input(table.sample(table.train).block)[:, : table.x.shape[1]]
+    inference = Inference(table.feature_set, table.scaling, networks)
+    inputs = inference.network_input(table.features[table.train])[0][:, : table.x.shape[1]]
     model = Model(
         names,
         table.feature_set,
@@ -114,68 +110,47 @@ def train(
         networks,
         recipe,
         Calibration.nominal(len(names), recipe.likelihood, recipe.dof),
-        Domain.fit(inputs.numpy().astype(np.float64)),
+        Domain.fit(inputs),
         np.stack([np.nanmin(table.y[table.train], 0), np.nanmax(table.y[table.train], 0)], axis=1),
-        _metadata(table, recipe, seed, test_fraction, history, name)
-        | {"left_out": run.left_out, "device": device},
-    )  # fmt: skip
-    if recipe.recalibrate:
-        if progress and recipe.calibration_folds:
-            print(_announced(recipe.calibration_folds, history), file=sys.stderr)
-        model = calibrated(model, table, list(run.calibration_folds()))
-    rows = table.validation
-    known = Labels(model.names, table.y[rows], table.y_error[rows])
-    model = with_unshrinking(model, table.stars[rows], known)
-    model = replace(model, metadata=model.metadata | {"validation": _validate(model, table)})
-    return replace(model, card=write_card(model))
-
-
-def _announced(folds: int, history: dict[str, list[dict[str, float]]]) -> str:
-    """What comes after the networks, and about how long it takes."""
-    seconds = (folds - 1) * sum(entries[-1]["seconds"] for entries in history.values())
-    return (
-        f"error bars: {folds} further trainings, each without a fold of the stars; "
-        f"about {seconds:.0f} s (recipe quick does without)"
+        {
+            "name": name or recipe.name,
+            "training": table.provenance(),
+            "split": {
+                "rule": "u = first 8 hex digits of sha256(str(source_id)) / 2^32; "
+                "test: u < test_fraction; validation: the next validation_fraction; else training",
+                "test_fraction": test_fraction,
+                "validation_fraction": VALIDATION_FRACTION,
+            },
+            "seed": seed,
+            "history": {
+                stage: [{key: _finite(value) for key, value in entry.items()} for entry in entries]
+                for stage, entries in history.items()
+            },
+            "versions": {
+                "xplabels": __version__,
+                "python": platform.python_version(),
+                "torch": version("torch"),
+                "numpy": np.__version__,
+            },
+            "left_out": run.left_out,
+            "device": device,
+        },
     )
-
-
-def _validate(model: Model, table: TrainingTable) -> dict[str, Any]:
-    """Scores of the validation part, which the calibration knows: not an independent test."""
-    from xplabels.validation import score_prediction
-    from xplabels.validation.finding import as_json
-
-    rows = table.validation
-    known = Labels(model.names, table.y[rows], table.y_error[rows])
-    scores = score_prediction(model.predict(table.stars[rows]), known)
-    plain: dict[str, Any] = as_json(scores.groups["all"].to_dict())
-    return plain
-
-
-def _metadata(
-    table: TrainingTable, recipe: Recipe, seed: int, test_fraction: float,
-    history: dict[str, list[dict[str, float]]], name: str,
-) -> dict[str, Any]:  # fmt: skip
-    return {
-        "name": name or recipe.name,
-        "training": table.provenance(),
-        "split": {
-            "rule": "u = first 8 hex digits of sha256(str(source_id)) / 2^32; "
-            "test: u < test_fraction; validation: the next validation_fraction; else training",
-            "test_fraction": test_fraction,
-            "validation_fraction": VALIDATION_FRACTION,
-        },
-        "seed": seed,
-        "history": {
-            stage: [{k: _finite(v) for k, v in entry.items()} for entry in entries]
-            for stage, entries in history.items()
-        },
-        "versions": {
-            "xplabels": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-    }
+    if recipe.recalibrate:
+        if folds := recipe.calibration_folds:
+            seconds = (folds - 1) * sum(entries[-1]["seconds"] for entries in history.values())
+            logger.info(
+                "error bars: %d further trainings, each without a fold of the stars; "
+                "about %.0f s (recipe quick does without)", folds, seconds,
+            )  # fmt: skip
+        model = calibrated(model, table, list(run.calibration_folds()))
+    validation, known = table.stars[table.validation], table.labels(table.validation)
+    model = with_unshrinking(model, validation, known)
+    # the calibration was fitted on these stars: not an independent test
+    scores = score_prediction(model.predict(validation), known).groups["all"]
+    kept = as_json(scores.to_dict())
+    model = replace(model, metadata=model.metadata | {"validation": kept})
+    return replace(model, card=write_card(model))
 
 
 def _finite(value: float) -> float | None:

@@ -1,19 +1,18 @@
 """Training states that survive a kill: tensors as safetensors, the rest as JSON.
 
-A checkpoint belongs to one manifest (data, recipe, seed). State is written whole or not at all,
-and nothing that is read back can execute code.
+A state is written whole or not at all, and nothing that is read back can execute code.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from xplabels.core.errors import InputError
 from xplabels.io.atomic import check_ours, whole_file
@@ -21,23 +20,15 @@ from xplabels.io.atomic import check_ours, whole_file
 CHECKPOINT_FILES = ("manifest.json", "*.safetensors", ".*.partial.*")
 """All that the folder of an unfinished training may hold; anything else is the user's."""
 
+History = list[dict[str, float]]
+
 
 class Checkpoint:
-    """A folder with one state per stage of a training run.
+    """A folder with the last state of each stage of one training run; None keeps nothing.
 
-    Parameters
-    ----------
-    folder
-        Where states lie; None: nothing is kept.
-    manifest
-        What the run is made of.
-    overwrite
-        Whether the states of a run with another manifest are removed; else they are an error.
-
-    Raises
-    ------
-    InputError
-        If the folder belongs to another run, or holds something else.
+    The ``manifest`` says what the run is made of: data, recipe, seed. ``overwrite`` removes the
+    states of a run with another one. :class:`InputError` if the folder belongs to another run, or
+    holds something else.
     """
 
     def __init__(
@@ -51,62 +42,69 @@ class Checkpoint:
         except OSError as error:
             raise InputError(f"cannot keep checkpoints: {error}", where=folder) from None
         path = folder / "manifest.json"
-        if path.exists():
-            check_ours(folder, CHECKPOINT_FILES)
-        foreign = (entry for entry in folder.iterdir() if ".partial." not in entry.name)
-        if not path.exists() and any(foreign):
-            # it would be removed in the end
-            raise InputError("holds something else than checkpoints", where=folder,
-                             remedy="move it, or choose another output")  # fmt: skip
         text = json.dumps(manifest, indent=1, sort_keys=True)
-        another = path.exists() and path.read_text(encoding="utf-8") != text
-        if another and overwrite:
-            for state in folder.glob("*.safetensors"):
-                state.unlink()
-        elif another:
-            raise InputError(
-                "holds the checkpoints of another run (other stars, recipe, labels or seed)",
-                where=folder,
-                remedy="give the arguments of that run to finish it, or --overwrite to drop it",
-            )
+        if not path.exists():
+            if any(".partial." not in entry.name for entry in folder.iterdir()):
+                # it would be removed in the end
+                raise InputError("holds something else than checkpoints", where=folder,
+                                 remedy="move it, or choose another output")  # fmt: skip
+        else:
+            check_ours(folder, CHECKPOINT_FILES)
+            if path.read_text(encoding="utf-8") != text:
+                if not overwrite:
+                    raise InputError(
+                        "holds the checkpoints of another run (other stars, recipe, labels or "
+                        "seed)", where=folder,
+                        remedy="give the arguments of that run to finish it, or --overwrite to "
+                        "drop it",
+                    )  # fmt: skip
+                for state in folder.glob("*.safetensors"):
+                    state.unlink()
         with whole_file(path, overwrite=True) as partial:
             partial.write_text(text, encoding="utf-8")
 
-    def load(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and facts of ``stage``, or None if it was never saved.
-
-        Raises
-        ------
-        InputError
-            If its file is damaged.
-        """
-        if self.folder is None:
-            return None
-        path = self.folder / f"{stage}.safetensors"
-        if not path.exists():
-            return None
-        try:
-            with safe_open(str(path), framework="pt") as state:
-                tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118
-                facts: dict[str, Any] = json.loads(state.metadata()["facts"])
-        except SafetensorError as error:
-            raise InputError(
-                f"is a damaged checkpoint ({error})",
-                where=path,
-                remedy="remove it: its stage is done anew",
-            ) from None
-        return tensors, facts
-
-    def save(self, stage: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Replace the state of ``stage``."""
+    def save(
+        self, stage: str, network: nn.Module, optimiser: torch.optim.Optimizer, history: History
+    ) -> None:
+        """Replace the state of ``stage``, that of torch's random generators included."""
         if self.folder is None:
             return
-        path = self.folder / f"{stage}.safetensors"
+        tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+        for number, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
+        tensors["random"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
         whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        with whole_file(path, overwrite=True) as partial:
-            save_file(whole, str(partial), metadata={"facts": json.dumps(facts)})
+        with whole_file(self.folder / f"{stage}.safetensors", overwrite=True) as partial:
+            save_file(whole, str(partial), metadata={"history": json.dumps(history)})
 
-    def remove(self) -> None:
-        """Delete the folder: the run is finished."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+    def restore(self, stage: str, network: nn.Module, optimiser: torch.optim.Optimizer) -> History:
+        """Bring back the last state of ``stage``: its history, empty if it never was saved."""
+        path = Path() if self.folder is None else self.folder / f"{stage}.safetensors"
+        if not path.is_file():
+            return []
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                history: History = json.loads(file.metadata()["history"])
+        except SafetensorError as error:
+            raise InputError(
+                f"is a damaged checkpoint ({error})", where=path,
+                remedy="remove it: its stage is done anew",
+            ) from None  # fmt: skip
+        weights: dict[str, Tensor] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            part, _, key = name.partition(".")
+            if part == "network":
+                weights[key] = tensor
+            elif part == "optimiser":
+                number, _, key = key.partition(".")
+                moments.setdefault(int(number), {})[key] = tensor
+        network.load_state_dict(weights)
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
+        torch.set_rng_state(tensors["random"])
+        if "random.cuda" in tensors and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        return history

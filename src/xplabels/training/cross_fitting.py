@@ -16,89 +16,59 @@ what the networks differ by does, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factor
-from xplabels.core.labels import Labels
-from xplabels.model import Model, propagate
-from xplabels.network import UncertainNetwork
-from xplabels.network.propagation import Propagated, Propagation
-from xplabels.training.optimisation import Sample
+from xplabels.model import Model
+from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
 
 Array = NDArray[np.float64]
 
-BLOCK = 2048
-"""Stars propagated at a time."""
 LARGEST_CORRECTION = 1.5
 """Of a level, either way: more is not the luck of the validation part, but a fold gone wrong."""
 
 
-class Fold(NamedTuple):
-    """Networks trained like the model's without the stars ``left_out`` [N] of the table."""
+class HoldoutPrediction(NamedTuple):
+    """What networks say of N stars that they did not train on, and the truth, in scaled units."""
 
-    left_out: NDArray[np.bool_]
-    networks: tuple[UncertainNetwork, ...]
-
-
-@dataclass(frozen=True)
-class HoldoutPrediction:
-    """What networks say of stars that they did not train on, beside the truth, in scaled units.
-
-    Attributes
-    ----------
-    labels
-        Predicted [N, K].
-    noise
-        Scaled noise levels [N, 2], or [N, 0].
-    residuals, label_errors
-        Known minus predicted labels, NaN where unknown, and the errors of the known ones [N, K].
-    variance, gaussian
-        The model and excess parts together, and the input part [N, K].
-    """
-
-    labels: Array
-    noise: Array
-    residuals: Array
-    label_errors: Array
-    variance: Array
-    gaussian: Array
+    labels: Array  # predicted [N, K]
+    noise: Array  # noise levels [N, 2], or [N, 0]
+    residuals: Array  # known minus predicted [N, K], NaN where unknown
+    label_errors: Array  # of the known labels [N, K]
+    variance: Array  # the model and intrinsic parts together [N, K]
+    gaussian: Array  # the input part [N, K]
 
     @classmethod
-    def of(
-        cls, model: Model, networks: tuple[UncertainNetwork, ...], sample: Sample
-    ) -> HoldoutPrediction:
-        """What ``networks`` in the place of the model's say, photometry as it is."""
-        masks = networks[0].architecture.masks > 0
-        propagation = Propagation(model.feature_set, model.scaling, masks, torch.float32)
-        with torch.no_grad():
-            parts = [
-                propagate(networks, propagation, sample.block.take(some), model.recipe)
-                for some in torch.arange(len(sample)).split(BLOCK)
-            ]
-        out = Propagated(*(torch.cat(part).double() for part in zip(*parts, strict=True)))
+    def of(cls, model: Model, table: TrainingTable, rows: NDArray[np.bool_]) -> HoldoutPrediction:
+        """What ``model``, which is not calibrated, says of some stars of the table."""
+        prediction, scaling = model.predict(table.stars[rows]), model.scaling
+        y, y_error = scaling.scale_y(table.y[rows], table.y_error[rows])
+        labels = (prediction.values - scaling.y_mean) / scaling.y_scale
+        unit = model.calibration.factor * scaling.y_scale
+        by_model, gaussian, excess = (
+            (prediction.part(part) / unit) ** 2 for part in ("model", "input", "excess")
+        )
+        noise = model.feature_set.noise_levels(table.features)[rows]
         return cls(
-            out.labels.numpy(),
-            sample.block.noise.double().numpy(),
-            (sample.y - out.labels).numpy(),
-            sample.y_error.double().numpy(),
-            (out.model + out.excess).numpy(),
-            out.input.clamp(min=0).numpy(),
+            labels,
+            np.nan_to_num(scaling.scale_noise(noise)),
+            y - labels,
+            np.nan_to_num(y_error),
+            by_model + excess,
+            gaussian,
         )
 
     @classmethod
     def together(cls, parts: Sequence[HoldoutPrediction]) -> HoldoutPrediction:
         """The stars of all."""
-        return cls(
-            *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls))
-        )
+        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def shape(self) -> ErrorShape:
         """How errors of such stars should differ from what is said, but for their level."""
@@ -117,31 +87,28 @@ class HoldoutPrediction:
 
 def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -> Model:
     """The model with errors that hold what they say, on the validation part and on the folds."""
-    validation = table.sample(table.validation)
+    validation = table.validation
+    others = [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
     single = fit_calibration(
-        HoldoutPrediction.of(model, model.networks, validation),
+        HoldoutPrediction.of(model, table, validation),
         [
-            (HoldoutPrediction.of(model, fold.networks, table.sample(fold.left_out)),
-             HoldoutPrediction.of(model, fold.networks, validation))
-            for fold in folds
+            (HoldoutPrediction.of(other, table, left_out),
+             HoldoutPrediction.of(other, table, validation))
+            for other, left_out in others
         ],
     )  # fmt: skip
-    model = replace(model, calibration=single)
 
-    def joint(networks: tuple[UncertainNetwork, ...], rows: NDArray[np.bool_]) -> float | None:
-        known = Labels(model.names, table.y[rows], table.y_error[rows])
-        prediction = replace(model, networks=networks).predict(table.stars[rows], correlations=True)
-        return fit_joint_factor(prediction, known)
+    def joint(model: Model, rows: NDArray[np.bool_]) -> float | None:
+        model = replace(model, calibration=single)
+        prediction = model.predict(table.stars[rows], correlations=True)
+        return fit_joint_factor(prediction, table.labels(rows))
 
-    factor = joint(model.networks, table.validation)
+    factor = joint(model, validation)
     if factor is None:
-        return model
-    pairs = [
-        (joint(fold.networks, fold.left_out), joint(fold.networks, table.validation))
-        for fold in folds
-    ]
-    told = [(out, val) for out, val in pairs if out is not None and val is not None]
-    return replace(model, calibration=replace(single, joint=float(factor * _correction(told))))
+        return replace(model, calibration=single)
+    pairs = [(joint(other, left_out), joint(other, validation)) for other, left_out in others]
+    known = [(out, val) for out, val in pairs if out is not None and val is not None]
+    return replace(model, calibration=replace(single, joint=float(factor * _correction(known))))
 
 
 def fit_calibration(
@@ -149,16 +116,12 @@ def fit_calibration(
 ) -> Calibration:
     """The calibration of single labels.
 
-    Parameters
-    ----------
-    validation
-        What the model says of the validation part.
-    folds
-        What the networks of each fold say of the stars they left out, and of the validation part.
+    ``validation`` is what the model says of the validation part; ``folds`` what the networks of
+    each fold say of the stars they left out, and of the validation part.
     """
     shape = HoldoutPrediction.together([validation, *(left_out for left_out, _ in folds)]).shape()
     own = validation.level(shape)
-    levels = [tuple(unseen.level(shape) for unseen in fold) for fold in folds]
+    levels = [(left_out.level(shape), again.level(shape)) for left_out, again in folds]
     inner = own.factor * _correction([(out.factor, val.factor) for out, val in levels])
     outer = own.factor_95 * _correction([(out.factor_95, val.factor_95) for out, val in levels])
     return Calibration(inner, outer, shape=shape)

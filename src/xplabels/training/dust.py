@@ -1,8 +1,8 @@
 """More training stars from real ones: the same star behind a little more, or less, dust.
 
-A star's labels do not depend on the dust before it, and what dust does to a spectrum and to
-magnitudes is known. Training on stars reddened at random teaches a network to tell dust from
-temperature and composition. Every such star stays on its original's side of the split.
+A star's labels do not depend on the dust in front of it, and what dust does to a spectrum and to
+magnitudes is known. Stars reddened at random teach a network to tell dust from temperature and
+composition. Every such star stays on its original's side of the split.
 """
 
 from __future__ import annotations
@@ -30,23 +30,10 @@ CENTRAL_WAVELENGTH = {"j_m": 1.235, "h_m": 1.662, "ks_m": 2.159, "w1mpro": 3.353
 
 
 class Dust:
-    """Reddens training stars, in the inputs of one feature set.
+    """Reddens training stars, in the inputs of the feature set and scaling of a model in training.
 
-    Parameters
-    ----------
-    stars, features
-        N stars and their inputs.
-    feature_set, scaling
-        Of the model in training.
-    projection
-        Sampling matrix and its inverse for these widths.
-    device
-        Where the stars are to be reddened.
-
-    Raises
-    ------
-    InputError
-        If ``dust_extinction`` is not installed.
+    ``stars`` and ``features`` are of all N stars, ``projection`` is the sampling matrix of these
+    widths with its inverse. :class:`InputError` if ``dust_extinction`` is not installed.
     """
 
     def __init__(
@@ -66,15 +53,19 @@ class Dust:
         def tensor(array: NDArray[np.float64]) -> Tensor:
             return torch.tensor(array, dtype=torch.float32, device=device)
 
-        self.coefficients = tensor(coefficients)
-        self.flux = tensor(flux / FLUX_UNIT)
+        self.coefficients, self.flux = tensor(coefficients), tensor(flux / FLUX_UNIT)
         self.from_flux = tensor(projection.from_flux.T * FLUX_UNIT)
-        self.curve = tensor(curve)
-        self.by_band = by_band
+        self.curve, self.by_band = tensor(curve), by_band
         self.bands = {name: tensor(band) for name, band in gaiaxpy_band_fluxes().items()}
         self.mean, self.scale = tensor(scaling.x_mean), tensor(scaling.x_scale)
         # where RP 0 is no good divisor there is no spectrum to redden
         self.possible = torch.as_tensor(features.is_ratio & (features.divisor > 0), device=device)
+
+    def draw(self, count: int, scatter: float) -> Tensor:
+        """Random additions of dust [count], mag in V, of either sign, from torch's generator."""
+        where = self.flux.device
+        chosen = torch.rand(count, device=where) < REDDENED_SHARE
+        return torch.randn(count, device=where) * scatter * chosen
 
     def redden(self, block: Block, rows: Tensor, a_v: Tensor) -> Block:
         """The block of stars ``rows`` behind ``a_v`` [N] magnitudes of further dust.
@@ -113,12 +104,6 @@ class Dust:
             return value + shifts[blue] - shifts[red]
         rp0 = shifts["phot_rp_mean_mag"] - EXTINCTION_SLOPE * (shifts["h_m"] - shifts["w2mpro"])
         return value * 10 ** (0.2 * rp0)
-
-    def draw(self, count: int, scatter: float) -> Tensor:
-        """Random additions of dust [count], mag in V, of either sign, from torch's generator."""
-        where = self.flux.device
-        chosen = torch.rand(count, device=where) < REDDENED_SHARE
-        return torch.randn(count, device=where) * scatter * chosen
 
 
 def extinction(wavelength: NDArray[np.float64]) -> tuple[NDArray[np.float64], dict[str, float]]:

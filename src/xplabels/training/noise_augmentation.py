@@ -2,8 +2,8 @@
 
 A library of bright stars says little of faint ones, whose weak coefficients drown in noise. Noise
 of the star's own covariance, added to its spectrum, makes a fainter copy with known labels. The
-network is told how noisy a star is, so that bright stars lose nothing by it. Every such star stays
-on its original's side of the split.
+noise level is an input of the network, so bright stars lose nothing. Every such star stays on its
+original's side of the split.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from xplabels.features import FeatureSet, unpack
+from xplabels.features import FeatureSet
 from xplabels.features.scaling import NOISE_LIMIT, Scaling
-from xplabels.network.propagation import Block
+from xplabels.network.propagation import Block, unpack
 
 LARGEST_ERROR = 0.05
 """Of RP 0 relative to itself: ratios to a noisier one are no longer linear."""
@@ -24,16 +24,9 @@ JITTER = 1e-6
 
 
 class NoiseAugmentation:
-    """Adds noise to training stars, in the inputs of one feature set.
+    """Adds noise to training stars, in the inputs of the feature set and scaling of a model.
 
-    Parameters
-    ----------
-    feature_set, scaling
-        Of the model in training; its network is told the noise levels.
-    projection
-        P [n, n], if the features have a projection.
-    device
-        Where the stars are.
+    ``projection`` is P [n, n], if the features have one.
     """
 
     def __init__(
@@ -42,25 +35,23 @@ class NoiseAugmentation:
     ) -> None:  # fmt: skip
         self.n, self.r0 = feature_set.n_spectral, feature_set.widths[0]
         self.projection = projection
-
-        def tensor(array: object) -> Tensor:
-            return torch.as_tensor(array, dtype=torch.float32, device=device)
-
-        self.mean, self.scale = tensor(scaling.x_mean[: self.n]), tensor(scaling.x_scale[: self.n])
-        self.noise_scale = tensor(scaling.noise_scale)
+        self.mean, self.scale, self.noise_scale = (
+            torch.as_tensor(array, dtype=torch.float32, device=device)
+            for array in (scaling.x_mean[: self.n], scaling.x_scale[: self.n], scaling.noise_scale)
+        )
 
     def draw(self, block: Block, share: float, decades: float) -> Tensor:
         """By what to multiply the errors [N]: of ``share`` of the stars, up to 10^``decades``.
 
-        No star becomes fainter than the network can be told.
+        No star becomes fainter than the range of the noise levels.
         """
         size, where = (len(block),), block.x.device
         logarithm = torch.rand(size, device=where) * decades
         logarithm = logarithm * (torch.rand(size, device=where) < share)
-        room = ((NOISE_LIMIT - block.noise) * self.noise_scale).amin(dim=1)
+        largest = ((NOISE_LIMIT - block.noise) * self.noise_scale).amin(dim=1)
         error = block.errors.errors[:, self.r0] / block.errors.divisor.abs()
-        room = torch.minimum(room, torch.log10(LARGEST_ERROR / error)).clamp(min=0.0)
-        return 10 ** torch.minimum(logarithm, room)
+        largest = torch.minimum(largest, torch.log10(LARGEST_ERROR / error)).clamp(min=0.0)
+        return 10 ** torch.minimum(logarithm, largest)
 
     def dim(self, block: Block, factor: Tensor) -> Block:
         """The block with errors ``factor`` [N] times as large, and noise to match."""
@@ -69,20 +60,18 @@ class NoiseAugmentation:
         added = self._noise(block) * relative * (factor**2 - 1).clamp(min=0.0).sqrt()[:, None]
         if self.projection is not None:
             added = added @ self.projection.T
-        spectral = errors.x[:, : self.n] + added
-        spectral = spectral / (1 + added[:, self.r0 : self.r0 + 1])
+        before, rest = errors.x[:, : self.n], errors.x[:, self.n :]
+        spectral = (before + added) / (1 + added[:, self.r0 : self.r0 + 1])
         dimmed = (factor > 1) & errors.is_ratio.bool()
-        spectral = torch.where(dimmed[:, None], spectral, errors.x[:, : self.n])
+        spectral = torch.where(dimmed[:, None], spectral, before)
         factor = torch.where(dimmed, factor, torch.ones_like(factor))
         scaled = (spectral - self.mean) / self.scale
         return replace(
             block,
             x=torch.cat([scaled, block.x[:, self.n :]], dim=1),
-            errors=errors.with_x(
-                torch.cat([spectral, errors.x[:, self.n :]], dim=1), factor[:, None]
-            ),
+            errors=errors.with_x(torch.cat([spectral, rest], dim=1), factor[:, None]),
             noise=block.noise + torch.log10(factor)[:, None] / self.noise_scale,
-        )  # fmt: skip
+        )
 
     def _noise(self, block: Block) -> Tensor:
         """Unit noise [N, n] with the correlations of each star's coefficients."""

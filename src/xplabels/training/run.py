@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from xplabels.features.projection import FLUX_UNIT, Projection, default_projection
-from xplabels.network import Architecture, UncertainNetwork
+from xplabels.inference.network import Architecture, Perceptron
+from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
-from xplabels.training.checkpoint import Checkpoint
-from xplabels.training.cross_fitting import Fold
-from xplabels.training.distillation import Teachers
+from xplabels.training.checkpoint import Checkpoint, History
 from xplabels.training.dust import Dust
 from xplabels.training.noise_augmentation import NoiseAugmentation
-from xplabels.training.optimisation import Progress, Sample, fit
+from xplabels.training.objective import Objective, Teachers
+from xplabels.training.optimisation import fit
 from xplabels.training.table import TrainingTable
 
 LOG_FLUX_EMPHASIS = 2.0
 """Standard deviation with which log flux enters the first layer, where a recipe has emphasis."""
 
-History = dict[str, list[dict[str, float]]]
+
+class Fold(NamedTuple):
+    """Networks trained like the model's without the stars ``left_out`` [N] of the table."""
+
+    left_out: NDArray[np.bool_]
+    networks: tuple[Perceptron, ...]
 
 
 class Run:
-    """Trains what a recipe asks for, on the training part of a table."""
+    """Trains what a recipe asks for, on the training part of a table.
+
+    ``prefix`` comes before the name of each stage, whose states ``checkpoint`` keeps and whose
+    progress is shown as a bar.
+    """
 
     def __init__(
         self,
@@ -39,33 +47,30 @@ class Run:
         recipe: Recipe,
         seed: int,
         checkpoint: Checkpoint,
-        progress: Progress,
+        progress: bool = False,
         device: str = "cpu",
         prefix: str = "",
     ) -> None:
-        self.device, self.prefix = device, prefix
         self.table, self.recipe, self.seed = table, recipe, seed
         self.checkpoint, self.progress = checkpoint, progress
-        self.masks = len(table.feature_set.auxiliary) if recipe.missing_fraction > 0 else 0
-        self.propagation = Propagation(
-            table.feature_set, table.scaling, self.masks > 0, torch.float32, device
-        )
+        self.device, self.prefix = device, prefix
+        features, scaling = table.feature_set, table.scaling
+        self.masks = len(features.auxiliary) if recipe.missing_fraction > 0 else 0
+        self.propagation = Propagation(features, scaling, self.masks > 0, torch.float32, device)
+        self.training = table.sample(table.train, device)
+        self.validation = table.sample(table.validation, device)
         self.left_out: list[str] = []
         self.sampling = self._sampling()
-        weights = self._weights()
-        sample = replace(table.sample(table.train, device), weights=weights)
-        self.training = self._faint(self._dusty(sample))
-        self.validation = replace(table.sample(table.validation, device), weights=weights)
-
-    def _weights(self) -> torch.Tensor | None:
-        """Of the labels [K], if they differ."""
-        told = self.recipe.label_weights
-        if not told:
-            return None
-        return torch.tensor([told.get(name, 1.0) for name in self.table.names], device=self.device)
+        noise = weights = None
+        if recipe.fainter_share and recipe.fainter_decades and recipe.noise_levels:
+            noise = NoiseAugmentation(features, scaling, self.propagation.projection, device)
+        if recipe.label_weights:
+            each = [recipe.label_weights.get(name, 1.0) for name in table.names]
+            weights = torch.tensor(each, device=device)
+        self.objective = Objective(recipe, self.propagation, self._dust(), noise, weights=weights)
 
     def _sampling(self) -> Projection | None:
-        """The sampling matrix of these widths, if it is known here."""
+        """The sampling matrix of these widths, if it is needed and available."""
         if not (self.recipe.flux_samples or self.recipe.reddening):
             return None
         features = self.table.feature_set
@@ -79,89 +84,70 @@ class Run:
         )
         return None
 
-    def _dusty(self, sample: Sample) -> Sample:
-        """The training stars with the means to redden them, where the recipe asks for it."""
+    def _dust(self) -> Dust | None:
+        """What reddens the stars of the table, where the recipe asks for it."""
         if not self.recipe.reddening or self.sampling is None:
-            return sample
+            return None
         if not importlib.util.find_spec("dust_extinction"):
             self.left_out.append("reddening: dust_extinction is not installed")
-            return sample
+            return None
         table = self.table
-        dust = Dust(
-            table.stars, table.features, table.feature_set, table.scaling, self.sampling,
-            self.device,
-        )  # fmt: skip
-        rows = torch.as_tensor(np.flatnonzero(table.train), device=self.device)
-        return replace(sample, dust=dust, rows=rows)
+        return Dust(table.stars, table.features, table.feature_set, table.scaling, self.sampling,
+                    self.device)  # fmt: skip
 
-    def _faint(self, sample: Sample) -> Sample:
-        """The training stars with the means to dim them, where the recipe asks for it."""
-        recipe, features = self.recipe, self.table.feature_set
-        if not (recipe.fainter_share and recipe.fainter_decades and recipe.noise_levels):
-            return sample
-        faint = NoiseAugmentation(
-            features, self.table.scaling, self.propagation.projection, self.device
-        )
-        return replace(sample, faint=faint)
-
-    def networks(self) -> tuple[tuple[UncertainNetwork, ...], History]:
-        """The trained networks, on the CPU, and the history of every stage."""
-        one_or_more = self._distilled if self.recipe.scatter == "distilled" else self._alike
-        networks, history = one_or_more()
-        return tuple(network.cpu() for network in networks), history
+    def networks(self) -> tuple[tuple[Perceptron, ...], dict[str, History]]:
+        """The trained networks and the history of every stage."""
+        history: dict[str, History] = {}
+        if self.recipe.scatter == "distilled":
+            trained = [self._distilled(history)]
+        else:
+            trained = self._alike(history)
+        return tuple(network.to_perceptron() for network in trained), history
 
     def calibration_folds(self) -> Iterator[Fold]:
         """For each fold of the training stars, networks like the run's that never saw it."""
         folds = self.table.folds(self.recipe.calibration_folds)
         for number, left_out in enumerate(folds, start=1):
-            yield Fold(left_out, self._without(left_out, f"fold-{number}-"))
+            kept = replace(self.table, train=self.table.train & ~left_out)
+            run = Run(kept, self.recipe, self.seed, self.checkpoint, self.progress, self.device,
+                      f"fold-{number}-")  # fmt: skip
+            yield Fold(left_out, run.networks()[0])
 
-    def _without(self, left_out: NDArray[np.bool_], prefix: str) -> tuple[UncertainNetwork, ...]:
-        """Networks of a run of its own, whose tensors go when it ends."""
-        kept = replace(self.table, train=self.table.train & ~left_out)
-        run = Run(kept, self.recipe, self.seed, self.checkpoint, self.progress, self.device, prefix)
-        return run.networks()[0]
-
-    def _alike(self) -> tuple[list[UncertainNetwork], History]:
+    def _alike(self, history: dict[str, History]) -> list[UncertainNetwork]:
         """One network, or the members of an ensemble."""
         recipe = self.recipe
         kind = "dropout" if recipe.scatter in ("dropout", "sampling") else "none"
-        members = recipe.members if recipe.scatter == "ensemble" else 1
         architecture = self._architecture(recipe.hidden, recipe.dropout, kind)
-        networks, history = [], {}
-        for member in range(members):
-            stage = "network" if members == 1 else f"member-{member + 1}"
-            network, history[stage] = self._fit(
-                architecture, stage, member, self.training, recipe.epochs
-            )
-            networks.append(network)
-        return networks, history
+        if recipe.scatter != "ensemble":
+            return [self._fit(architecture, "network", 0, history)]
+        return [
+            self._fit(architecture, f"member-{member + 1}", member, history)
+            for member in range(recipe.members)
+        ]
 
-    def _distilled(self) -> tuple[list[UncertainNetwork], History]:
-        """Teachers, each of which may leave out a fold, then one network that learns from all."""
-        recipe = self.recipe
-        n = len(self.training)
+    def _distilled(self, history: dict[str, History]) -> UncertainNetwork:
+        """One network that learns from teachers, each of which may leave out a fold."""
+        recipe, rows = self.recipe, self.training.rows
         shuffle = torch.Generator().manual_seed(7_919 * self.seed + 1)
-        fold = torch.randperm(n, generator=shuffle) % recipe.folds
+        fold = torch.randperm(len(rows), generator=shuffle) % recipe.folds
         architecture = self._architecture(recipe.teacher_hidden, recipe.teacher_dropout, "none")
-        teachers, history = [], {}
+        teachers = []
         for member in range(recipe.members):
-            stage = f"teacher-{member + 1}"
             seen = fold != member % recipe.folds if recipe.folds > 1 else fold >= 0
-            teacher, history[stage] = self._fit(
-                architecture, stage, member,
-                self.training.take(torch.nonzero(seen)[:, 0].to(self.device)),
-                recipe.teacher_epochs, input_term=False,
+            teachers.append(
+                self._fit(
+                    architecture, f"teacher-{member + 1}", member, history, recipe.teacher_epochs,
+                    replace(self.objective, input_term=False),
+                    torch.nonzero(seen)[:, 0].to(self.device),
+                )
             )  # fmt: skip
-            teachers.append(teacher)
+        fold_of_row = torch.zeros(len(self.table.train), dtype=fold.dtype, device=self.device)
+        fold_of_row[rows] = fold.to(self.device)
         taught = replace(
-            self.training, teachers=Teachers(tuple(teachers), fold.to(self.device), recipe.folds)
+            self.objective, teachers=Teachers(tuple(teachers), fold_of_row, recipe.folds)
         )
-        student, history["student"] = self._fit(
-            self._architecture(recipe.hidden, recipe.dropout, "distilled"),
-            "student", recipe.members, taught, recipe.epochs,
-        )  # fmt: skip
-        return [student], history
+        student = self._architecture(recipe.hidden, recipe.dropout, "distilled")
+        return self._fit(student, "student", recipe.members, history, objective=taught)
 
     def _architecture(self, hidden: tuple[int, ...], dropout: float, scatter: Any) -> Architecture:
         table = self.table
@@ -173,78 +159,48 @@ class Run:
         )  # fmt: skip
 
     def _fit(
-        self, architecture: Architecture, stage: str, member: int, sample: Sample,
-        epochs: int, input_term: bool = True,
-    ) -> tuple[UncertainNetwork, list[dict[str, float]]]:  # fmt: skip
-        stage = self.prefix + stage
+        self, architecture: Architecture, stage: str, member: int, history: dict[str, History],
+        epochs: int | None = None, objective: Objective | None = None,
+        some: torch.Tensor | None = None,
+    ) -> UncertainNetwork:  # fmt: skip
+        """One network, trained on the training stars or on ``some`` of them."""
+        epochs = self.recipe.epochs if epochs is None else epochs
         seed = 1000 * self.seed + member
         torch.manual_seed(seed)
-        network = UncertainNetwork(architecture)
+        network = UncertainNetwork(architecture, self._input_scale(architecture))
         self._set_log_flux(network)
         network.to(self.device)
-        self._emphasise(network)
-        history = fit(
-            network, self.propagation, sample, self.validation, self.recipe,
-            stage=stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
-            input_term=input_term, checkpoint=self.checkpoint, progress=self.progress,
+        history[stage] = fit(
+            network, objective or self.objective,
+            self.training if some is None else self.training.take(some), self.validation,
+            stage=self.prefix + stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
+            checkpoint=self.checkpoint, progress=self.progress,
         )  # fmt: skip
-        network.fold_scale_into_weights()
-        return network, history
+        return network
 
-    def _emphasise(self, network: UncertainNetwork) -> None:
-        """Let the inputs that vary most come in larger: they are measured best, too."""
+    def _input_scale(self, architecture: Architecture) -> torch.Tensor | None:
+        """What lets the inputs that vary most come in larger: they are measured best, too."""
         if not self.recipe.emphasis:
-            return
+            return None
         n = self.table.feature_set.n_spectral
-        emphasis = np.ones(network.architecture.sizes[0])
+        emphasis = np.ones(architecture.sizes[0])
         spread = np.nanstd(self.table.x[self.table.train, :n], axis=0)
         varies = spread > 0  # RP 0 is 1 for every star
         relative = spread[varies] / np.median(spread[varies])
         emphasis[:n][varies] = relative**self.recipe.emphasis
-        if network.architecture.samples:
-            emphasis[-network.architecture.samples :] = LOG_FLUX_EMPHASIS
-        network.emphasise(torch.as_tensor(emphasis, dtype=torch.float32, device=self.device))
+        if architecture.samples:
+            emphasis[-architecture.samples :] = LOG_FLUX_EMPHASIS
+        return torch.as_tensor(emphasis, dtype=torch.float32)
 
     def _set_log_flux(self, network: UncertainNetwork) -> None:
         """Wavelengths spread evenly over the sampling, statistics from the training stars."""
         if network.log_flux is None or self.sampling is None:
             return
-        design = self.sampling.design / FLUX_UNIT
-        chosen = np.linspace(0, len(design) - 1, self.recipe.flux_samples).round().astype(int)
-        n = self.table.feature_set.n_spectral
-        scaling = self.table.scaling
-
-        def tensor(array: Any) -> torch.Tensor:
-            return torch.as_tensor(array, dtype=torch.float32)
-
-        network.log_flux.fit(
-            tensor(design[chosen]),
-            tensor(scaling.x_mean[:n]),
-            tensor(scaling.x_scale[:n]),
-            self.training.block.x.cpu(),
+        samples = self.sampling.design / FLUX_UNIT
+        chosen = np.linspace(0, len(samples) - 1, self.recipe.flux_samples).round().astype(int)
+        n, scaling = self.table.feature_set.n_spectral, self.table.scaling
+        design, mean, scale = (
+            torch.as_tensor(array, dtype=torch.float32)
+            for array in (samples[chosen], scaling.x_mean[:n], scaling.x_scale[:n])
         )
-
-
-class Bar:
-    """One progress line a stage: epoch, losses, time left."""
-
-    def __init__(self) -> None:
-        self.interactive = sys.stderr.isatty()
-
-    def __call__(
-        self, stage: str, epoch: int, epochs: int, train: float, validation: float, left: float
-    ) -> None:
-        line = (
-            f"{stage}: epoch {epoch}/{epochs}  loss {train:.3f}  validation {validation:.3f}  "
-            f"{left:.0f} s left"
-        )
-        if self.interactive:
-            print(f"\r{line:78s}", end="\n" if epoch == epochs else "", file=sys.stderr, flush=True)
-        elif epoch == epochs or epoch % max(1, epochs // 10) == 0:
-            print(line, file=sys.stderr, flush=True)
-
-
-def silent(
-    stage: str, epoch: int, epochs: int, train: float, validation: float, left: float
-) -> None:
-    """Show nothing."""
+        network.log_flux.fit(design, mean, scale, self.training.block.x.cpu())

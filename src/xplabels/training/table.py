@@ -15,12 +15,12 @@ from xplabels.core.errors import InputError, located
 from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.labels import Labels
 from xplabels.core.split import fold_of, part_mask
-from xplabels.core.stars import CoefficientSpectra, SampledSpectra, Stars
+from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.features import AUXILIARY, Features, FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe
-from xplabels.training.optimisation import Sample
+from xplabels.training.objective import LabelledStars
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
 """Fewer stars than this cannot train a network, or tell whether its errors are right."""
@@ -44,21 +44,26 @@ class TrainingTable:
     def x(self) -> NDArray[np.float64]:
         return self.features.x
 
+    def labels(self, rows: NDArray[np.bool_]) -> Labels:
+        """Known labels of some stars."""
+        return Labels(self.names, self.y[rows], self.y_error[rows])
+
     def folds(self, count: int) -> Iterator[NDArray[np.bool_]]:
         """The stars [N] of each of ``count`` parts of the training part."""
         if count:
             fold = fold_of(self.stars.source_id, count)
             yield from (self.train & (fold == number) for number in range(count))
 
-    def sample(self, rows: NDArray[np.bool_], device: str = "cpu") -> Sample:
+    def sample(self, rows: NDArray[np.bool_], device: str = "cpu") -> LabelledStars:
         """Float32 tensors of some stars."""
         block = Block.of(self.features, self.feature_set, self.scaling, torch.float32, device)
         y, error = self.scaling.scale_y(self.y[rows], self.y_error[rows])
         chosen = torch.as_tensor(np.flatnonzero(rows), device=device)
-        return Sample(
+        return LabelledStars(
             block.take(chosen),
             torch.as_tensor(y, dtype=torch.float32, device=device),
             torch.as_tensor(np.nan_to_num(error), dtype=torch.float32, device=device),
+            chosen,
         )
 
     def provenance(self) -> dict[str, Any]:
@@ -78,28 +83,30 @@ class TrainingTable:
 
         What is computed from it differs in its last bits with the number of threads.
         """
+        spectra, photometry = self.stars.spectra, self.stars.photometry
+        if isinstance(spectra, SampledSpectra):
+            arrays: list[Any] = [spectra.wavelength, spectra.flux, spectra.flux_error]
+        else:
+            arrays = [array for band in (spectra.bp, spectra.rp)
+                      for array in (band.coefficients, band.errors, band.correlations)
+                      if array is not None]  # fmt: skip
         whole = hashlib.sha256()
-        photometry = self.stars.photometry
-        for array in (*_arrays(self.stars.spectra), photometry.values, photometry.errors,
-                      self.y, self.y_error):  # fmt: skip
+        for array in (*arrays, photometry.values, photometry.errors, self.y, self.y_error):
             whole.update(np.ascontiguousarray(array).tobytes())
         return whole.hexdigest()
-
-
-def _arrays(spectra: CoefficientSpectra | SampledSpectra) -> Iterator[NDArray[Any]]:
-    if isinstance(spectra, SampledSpectra):
-        yield from (spectra.wavelength, spectra.flux, spectra.flux_error)
-        return
-    for band in (spectra.bp, spectra.rp):
-        yield from (band.coefficients, band.errors)
-        if band.correlations is not None:
-            yield band.correlations
 
 
 def training_table(
     stars: Stars, names: tuple[str, ...], recipe: Recipe, test_fraction: float
 ) -> TrainingTable:
-    """Everything about the stars that training needs, the test part left out."""
+    """Everything about the stars that training needs, the test part left out.
+
+    Raises
+    ------
+    InputError
+        If the stars have no such labels, an error is not positive, an input is absent, or there
+        are too few stars.
+    """
     if stars.labels is None:
         raise InputError(
             "the stars have no labels to learn", where=stars.where,
@@ -111,27 +118,29 @@ def training_table(
             where=f"recipe {recipe.name}", remedy=f"weigh any of {', '.join(names)}",
         )  # fmt: skip
     with located(stars.where):
-        labels = _checked(stars.labels.select(names), stars)
-    kept = ~part_mask(stars.source_id, "test", test_fraction)
-    kept &= (stars.flags & np.uint32(UNUSABLE)) == 0
+        labels = stars.labels.select(names)
+        _check_errors(labels, stars)
     known = np.isfinite(labels.values) & np.isfinite(labels.errors)
-    kept &= known.any(axis=1)
-    stars, labels = stars[kept], labels[kept]
-    auxiliary = _available(stars) if "available" in recipe.auxiliary else recipe.auxiliary
+    kept = ~part_mask(stars.source_id, "test", test_fraction) & known.any(axis=1)
+    kept &= (stars.flags & np.uint32(UNUSABLE)) == 0
+    y = np.where(known, labels.values, np.nan)[kept]
+    y_error = np.where(known, labels.errors, np.nan)[kept]
+    stars = stars[kept]
     feature_set = FeatureSet.for_stars(
-        stars, auxiliary, covariance=recipe.covariance,
-        extinction_error=recipe.extinction_error, noise=recipe.noise_levels,
+        stars, _available(stars) if "available" in recipe.auxiliary else recipe.auxiliary,
+        covariance=recipe.covariance, extinction_error=recipe.extinction_error,
+        noise=recipe.noise_levels,
     )  # fmt: skip
     features = feature_set.compute(stars)
     n = feature_set.n_spectral
-    whole = np.isfinite(features.x[:, :n]).all(axis=1) & np.isfinite(features.errors).all(axis=1)
+    usable = np.isfinite(features.x[:, :n]).all(axis=1) & np.isfinite(features.errors).all(axis=1)
     # divided by an error instead of RP 0, inputs have another scale: one such star would spoil
     # the training statistics of all
-    whole &= features.is_ratio
+    usable &= features.is_ratio
     # nor may ratios to a noisy RP 0, which are wild
-    whole &= (features.flags & np.uint32(Flag.LOW_SNR)) == 0
-    train = whole & part_mask(stars.source_id, "train", test_fraction)
-    validation = whole & part_mask(stars.source_id, "validation", test_fraction)
+    usable &= (features.flags & np.uint32(Flag.LOW_SNR)) == 0
+    train = usable & part_mask(stars.source_id, "train", test_fraction)
+    validation = usable & part_mask(stars.source_id, "validation", test_fraction)
     for part, rows, least in (
         ("training", train, SMALLEST_TRAINING),
         ("validation", validation, SMALLEST_VALIDATION),
@@ -142,12 +151,8 @@ def training_table(
                 where=stars.where,
                 remedy="give more stars with labels and spectra",
             )
-    y = np.where(known[kept], labels.values, np.nan)
-    y_error = np.where(known[kept], labels.errors, np.nan)
-    for k, name in enumerate(names):
-        for part, rows, least in (("training", train, SMALLEST_TRAINING),
-                                  ("validation", validation, SMALLEST_VALIDATION)):  # fmt: skip
-            if (count := int(np.isfinite(y[rows, k]).sum())) < least:
+        for name, count in zip(names, np.isfinite(y[rows]).sum(axis=0), strict=True):
+            if count < least:
                 raise InputError(
                     f"only {count} stars of the {part} part have {name}, {least} are needed",
                     where=stars.where,
@@ -165,7 +170,7 @@ def training_table(
 
 
 def _check_folds(table: TrainingTable, count: int) -> None:
-    """Raise :class:`InputError` unless every fold can tell of the errors of every label."""
+    """Raise :class:`InputError` unless every fold has enough stars with every label."""
     for number, left_out in enumerate(table.folds(count), start=1):
         known = np.isfinite(table.y[left_out]).sum(axis=0)
         if known.min() < SMALLEST_VALIDATION:
@@ -178,8 +183,8 @@ def _check_folds(table: TrainingTable, count: int) -> None:
             )
 
 
-def _checked(labels: Labels, stars: Stars) -> Labels:
-    """The labels, if every known one has a positive error."""
+def _check_errors(labels: Labels, stars: Stars) -> None:
+    """Raise :class:`InputError` unless every known label has a positive error."""
     bad = np.isfinite(labels.values) & (labels.errors <= 0)
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -190,15 +195,13 @@ def _checked(labels: Labels, stars: Stars) -> Labels:
             where=f"source_id {stars.source_id[row]}",
             remedy=f"leave {name} empty where its error is not known",
         )
-    return labels
 
 
 def _available(stars: Stars) -> tuple[str, ...]:
     """The auxiliary inputs that at least half of the stars have."""
-    photometry = stars.photometry
 
     def share(name: str) -> float:
-        present = [np.isfinite(photometry.column(part)[0]) for part in AUXILIARY[name]]
+        present = [np.isfinite(stars.photometry.column(part)[0]) for part in AUXILIARY[name]]
         return float(np.mean(np.all(present, axis=0)))
 
     return tuple(name for name in AUXILIARY if share(name) >= 0.5)

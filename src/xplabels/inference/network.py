@@ -1,0 +1,297 @@
+"""One network as numpy arrays: labels, their variances and the Jacobian by BLAS products.
+
+The twin of :mod:`xplabels.network`, which trains. Everything is in scaled units. The Jacobian
+dy/dx is the closed chain W_out D_L W_L ... D_1 W_1 (D: derivatives of the activation), and the
+same chain holds dy/dh of every hidden unit, which gives the scatter under dropout without sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError
+from xplabels.inference.distribution import LabelDistribution
+
+LOG_VARIANCE_RANGE = (-14.0, 6.0)
+"""Bounds of ln(variance) in scaled units: keeps likelihoods and errors finite."""
+SATURATED = -40.0
+"""A unit below it is off: smaller numbers would be denormal, which are ten times as slow."""
+
+ModelScatter = Literal["none", "dropout", "distilled"]
+Floats = NDArray[np.floating[Any]]
+Array = NDArray[np.float64]
+
+
+def _logistic(z: Floats) -> Floats:
+    s = np.exp(-np.maximum(z, SATURATED))
+    s += 1
+    return np.reciprocal(s, out=s)
+
+
+def _silu(z: Floats) -> tuple[Floats, Floats]:
+    s = _logistic(z)
+    h = z * s
+    return h, s + h * (1 - s)
+
+
+def _relu(z: Floats) -> tuple[Floats, Floats]:
+    return np.maximum(z, 0), (z > 0).astype(z.dtype)
+
+
+def _tanh(z: Floats) -> tuple[Floats, Floats]:
+    h = np.tanh(z)
+    return h, 1 - h * h
+
+
+def _gelu(z: Floats) -> tuple[Floats, Floats]:
+    from scipy.special import ndtr
+
+    below = ndtr(z)
+    return z * below, below + z * np.exp(-0.5 * z * z) * z.dtype.type((2 * np.pi) ** -0.5)
+
+
+def _softplus(z: Floats) -> tuple[Floats, Floats]:
+    return np.logaddexp(z, z.dtype.type(0)), _logistic(z)
+
+
+ACTIVATIONS = {"silu": _silu, "relu": _relu, "tanh": _tanh, "gelu": _gelu, "softplus": _softplus}
+"""Each gives the activation and its derivative."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shape of a network.
+
+    Attributes
+    ----------
+    inputs
+        Number of scaled inputs F.
+    masks
+        Number of further inputs that say which auxiliary inputs are missing (1) or not (0).
+    hidden
+        Width of each hidden layer.
+    labels
+        Number of labels K.
+    activation
+        A key of :data:`ACTIVATIONS`.
+    dropout
+        Probability that a hidden unit is dropped in training.
+    scatter
+        Where the model's part of the error comes from: ``dropout`` of this network, ``distilled``
+        (K further outputs that learnt the scatter of an ensemble), or ``none``.
+    samples, spectral
+        Number of log-flux samples made of the first ``spectral`` inputs
+        (:class:`xplabels.network.LogFlux`), or 0.
+    noise
+        Number of noise levels among the inputs, after the masks: 2 or 0.
+    """
+
+    inputs: int
+    masks: int
+    hidden: tuple[int, ...]
+    labels: int
+    activation: str = "silu"
+    dropout: float = 0.0
+    scatter: ModelScatter = "dropout"
+    samples: int = 0
+    spectral: int = 0
+    noise: int = 0
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                f"unknown activation {self.activation!r}",
+                remedy=f"choose among {', '.join(ACTIVATIONS)}",
+            )
+        if self.scatter not in get_args(ModelScatter):
+            raise InputError(f"unknown scatter {self.scatter!r}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout {self.dropout} should lie in [0, 1)")
+        if not self.hidden or min(self.hidden) < 1:
+            raise InputError(f"hidden layers {list(self.hidden)} should be positive widths")
+
+    @property
+    def outputs(self) -> int:
+        """Labels, excess variances and, if distilled, the model's variances."""
+        return self.labels * (3 if self.scatter == "distilled" else 2)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Widths of what enters the first layer and of the hidden layers."""
+        return (self.inputs + self.masks + self.noise + self.samples, *self.hidden)
+
+    @property
+    def flop_with_jacobian(self) -> int:
+        """Floating-point operations per star: forward pass and Jacobian chain."""
+        body = sum(a * b for a, b in pairwise(self.sizes)) + self.samples * self.spectral
+        return 2 * (body * (1 + self.labels) + self.hidden[-1] * self.outputs)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of each array of a network, by the name under which it is saved."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.samples:
+            n = (self.samples,)
+            shapes |= {"log_flux.weight": (*n, self.spectral), "log_flux.bias": n}
+            shapes |= {"log_flux.softening": (), "log_flux.mean": n, "log_flux.scale": n}
+        for layer, (a, b) in enumerate(pairwise(self.sizes)):
+            shapes |= {f"hidden.{layer}.weight": (b, a), f"hidden.{layer}.bias": (b,)}
+        out = {"out.weight": (self.outputs, self.hidden[-1]), "out.bias": (self.outputs,)}
+        return shapes | out
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Perceptron:
+    """A multilayer perceptron that gives labels and their variances (FS24, section 3.1).
+
+    Attributes
+    ----------
+    architecture
+        Its shape.
+    arrays
+        Weights by name (:meth:`Architecture.shapes`), of one floating-point type, in which the
+        network is computed.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, too much, or of another shape.
+    """
+
+    architecture: Architecture
+    arrays: Mapping[str, Floats]
+
+    def __post_init__(self) -> None:
+        shapes = self.architecture.shapes()
+        for name in sorted(shapes.keys() ^ self.arrays.keys()):
+            raise ValueError(f"{name} is {'missing' if name in shapes else 'not expected'}")
+        for name, shape in shapes.items():
+            if self.arrays[name].shape != shape:
+                raise ValueError(f"{name} has the shape {self.arrays[name].shape}, not {shape}")
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, (*self.architecture.sizes, self.architecture.outputs)))
+        return f"Perceptron({sizes}, {self.architecture.activation})"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the weights."""
+        return self.arrays["out.weight"].dtype
+
+    def astype(self, dtype: Any) -> Perceptron:
+        """The same network in another floating-point type."""
+        return Perceptron(self.architecture, {k: v.astype(dtype) for k, v in self.arrays.items()})
+
+    def forward(self, x: Floats) -> LabelDistribution[Floats]:
+        """Labels, variances and Jacobian for scaled inputs, masks and noise levels [N, I].
+
+        ``model`` is a covariance [N, K, K]; ``input`` is 0. Means and variances are float64,
+        the Jacobian [N, K, I] is of the network's own type.
+        """
+        k, scatter = self.architecture.labels, self.architecture.scatter
+        low, high = LOG_VARIANCE_RANGE
+        h, slope = self._with_log_flux(x.astype(self.dtype))
+        layers = list(self._hidden(h))
+        raw = self._labels(layers[-1][0]).astype(np.float64)
+        variances = np.exp(np.clip(raw[:, k:], low, high))
+        jacobian, model = self._chain(layers)
+        if slope is not None:
+            jacobian = self._through_log_flux(jacobian, slope, x.shape[1])
+        if scatter != "dropout":
+            known = variances[:, k:] if scatter == "distilled" else np.zeros((len(x), k))
+            model = known[:, :, None] * np.eye(k)
+        return LabelDistribution(
+            raw[:, :k],
+            variances[:, :k],
+            model,
+            np.zeros_like(model),
+            # a variance at its floor is no cause for alarm: the upper bound is
+            np.any(raw[:, k:] > high, axis=1),
+            jacobian,
+        )
+
+    def dropout_passes(self, x: Floats, passes: int, seed: int = 0) -> tuple[Array, Array]:
+        """Median [N, K] and covariance [N, K, K] of passes with dropout (FS24, 3.1.1).
+
+        Each pass is one thinned network for all stars, the same in every call: what is said of a
+        star does not depend on the stars around it.
+        """
+        random, p = np.random.default_rng(seed), self.architecture.dropout
+        h, _ = self._with_log_flux(x.astype(self.dtype))
+        drawn = np.empty((passes, len(x), self.architecture.labels))
+        for one in drawn:
+            keep = [(random.random(n) >= p) / (1 - p) for n in self.architecture.hidden]
+            *_, (last, _) = self._hidden(h, keep)
+            one[:] = self._labels(last)[:, : one.shape[1]]
+        return np.median(drawn, axis=0), sample_covariance(drawn)
+
+    def _hidden(
+        self, h: Floats, keep: Sequence[Array] | None = None
+    ) -> Iterator[tuple[Floats, Floats]]:
+        """Units and derivatives [N, H] of each hidden layer; ``keep`` multiplies the units."""
+        activation = ACTIVATIONS[self.architecture.activation]
+        for layer in range(len(self.architecture.hidden)):
+            z = h @ self.arrays[f"hidden.{layer}.weight"].T
+            z += self.arrays[f"hidden.{layer}.bias"]
+            h, d = activation(z)
+            if keep is not None:
+                h *= keep[layer].astype(self.dtype)
+            yield h, d
+
+    def _labels(self, h: Floats) -> Floats:
+        """The last layer's outputs."""
+        raw: Floats = h @ self.arrays["out.weight"].T + self.arrays["out.bias"]
+        return raw
+
+    def _chain(self, layers: list[tuple[Floats, Floats]]) -> tuple[Floats, Array]:
+        """dy by what enters the first layer, and the dropout covariance by the delta method.
+
+        With inverted dropout a unit h becomes h b / (1 - p), of variance h^2 p / (1 - p), so to
+        first order Cov(y_k, y_l) = p / (1 - p) sum dy_k/dh dy_l/dh h^2 over all hidden units.
+        """
+        k, p = self.architecture.labels, self.architecture.dropout
+        stars = len(layers[0][0])
+        by_unit = np.broadcast_to(self.arrays["out.weight"][:k], (stars, k, layers[-1][0].shape[1]))
+        scatter = np.zeros((stars, k, k))
+        for layer in reversed(range(len(layers))):
+            h, d = layers[layer]
+            if p > 0 and self.architecture.scatter == "dropout":
+                moved = by_unit * h[:, None, :]
+                scatter += p / (1 - p) * (moved @ moved.transpose(0, 2, 1))
+            weight = self.arrays[f"hidden.{layer}.weight"]
+            # one product of many rows: numpy would take the stars of a stack one by one
+            rows = (by_unit * d[:, None, :]).reshape(-1, d.shape[1])
+            by_unit = (rows @ weight).reshape(stars, k, weight.shape[1])
+        return by_unit, scatter
+
+    def _with_log_flux(self, x: Floats) -> tuple[Floats, Floats | None]:
+        """Inputs with log flux appended, and its derivative by the flux [N, S]."""
+        if not self.architecture.samples:
+            return x, None
+        weight, bias, softening, mean, scale = (
+            self.arrays[f"log_flux.{name}"]
+            for name in ("weight", "bias", "softening", "mean", "scale")
+        )
+        ratio = (x[:, : self.architecture.spectral] @ weight.T + bias) / softening
+        slope = 1 / (softening * scale * np.sqrt(1 + ratio * ratio))
+        return np.concatenate([x, (np.arcsinh(ratio) - mean) / scale], axis=1), slope
+
+    def _through_log_flux(self, by_input: Floats, slope: Floats, inputs: int) -> Floats:
+        """dy/dx [N, K, I] from derivatives by inputs and log flux [N, K, I + S]."""
+        stars, k, _ = by_input.shape
+        through = (by_input[..., inputs:] * slope[:, None, :]).reshape(-1, slope.shape[1])
+        n = self.architecture.spectral
+        by_input[..., :n] += (through @ self.arrays["log_flux.weight"]).reshape(stars, k, n)
+        return by_input[..., :inputs]
+
+
+def sample_covariance(drawn: Floats) -> Array:
+    """Covariance [N, K, K] of samples [S, N, K]."""
+    off = (drawn - drawn.mean(axis=0)).transpose(1, 2, 0)
+    covariance: Array = off @ off.transpose(0, 2, 1) / (len(drawn) - 1)
+    return covariance

@@ -1,0 +1,173 @@
+"""What training minimises: the likelihood of labels of stars that are varied anew in every batch.
+
+A distilled network learns from an ensemble instead: its mean, its scatter, and its errors on stars
+left out of its training. These teachers predict every batch anew, as it is reddened, dimmed and
+stripped of photometry, so that they teach on as many different stars as there are epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from xplabels.inference.distribution import LabelDistribution
+from xplabels.network import UncertainNetwork
+from xplabels.network.likelihood import negative_log_likelihood
+from xplabels.network.propagation import Block, Propagation
+from xplabels.recipes import Recipe
+from xplabels.training.dust import Dust
+from xplabels.training.noise_augmentation import NoiseAugmentation
+
+MATCH_FLOOR = 1e-4
+"""Scaled variance below which a student need not match its teachers more closely."""
+BLOCK = 4096
+"""Stars evaluated at a time."""
+
+
+class LabelledStars(NamedTuple):
+    """Stars with scaled labels and errors [N, K]; ``y`` is NaN where a label is unknown.
+
+    ``rows`` [N] are their numbers in the training table.
+    """
+
+    block: Block
+    y: Tensor
+    y_error: Tensor
+    rows: Tensor
+
+    def take(self, rows: Tensor) -> LabelledStars:
+        """The stars ``rows``."""
+        return LabelledStars(
+            self.block.take(rows), self.y[rows], self.y_error[rows], self.rows[rows]
+        )
+
+
+class TeacherTargets(NamedTuple):
+    """What teachers say of N stars, in scaled units."""
+
+    mean: Tensor  # [N, K] of all teachers
+    variance: Tensor  # [N, K] of all teachers
+    unseen: Tensor | None  # [N, K] mean of those not trained on the star; None: all trained on all
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """M trained networks, each of which left out some of the stars.
+
+    ``fold`` is the part of each star of the training table; network m left out part m modulo
+    ``folds``. With one fold none left out any.
+    """
+
+    networks: tuple[UncertainNetwork, ...]
+    fold: Tensor
+    folds: int
+
+    @torch.no_grad()
+    def targets(self, x: Tensor, rows: Tensor) -> TeacherTargets:
+        """Of network inputs [N, I] of the stars ``rows`` [N]."""
+        labels = torch.stack([network(x).mean for network in self.networks])
+        mean, variance = labels.mean(dim=0), labels.var(dim=0)
+        if self.folds == 1:
+            return TeacherTargets(mean, variance, None)
+        members = torch.arange(len(labels), device=x.device) % self.folds
+        unseen = (members[:, None] == self.fold[rows]).to(labels.dtype)
+        weight = unseen / unseen.sum(dim=0)
+        return TeacherTargets(mean, variance, (labels * weight[:, :, None]).sum(dim=0))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a network on a batch of stars: every variance added at prediction is in it."""
+
+    recipe: Recipe
+    propagation: Propagation
+    dust: Dust | None = None  # these two vary the stars
+    noise: NoiseAugmentation | None = None
+    teachers: Teachers | None = None  # of a distilled network
+    weights: Tensor | None = None  # how much each label counts [K]; None: all alike
+    input_term: bool = True  # whether the last phase has the input term
+
+    def vary(self, stars: LabelledStars) -> LabelledStars:
+        """The same stars, most behind more or less dust and some of them fainter."""
+        recipe, block = self.recipe, stars.block
+        if self.dust is not None:
+            a_v = self.dust.draw(len(block), recipe.reddening)
+            block = self.dust.redden(block, stars.rows, a_v)
+        if self.noise is not None:
+            factor = self.noise.draw(block, recipe.fainter_share, recipe.fainter_decades)
+            block = self.noise.dim(block, factor)
+        return stars._replace(block=block)
+
+    def loss(self, network: UncertainNetwork, stars: LabelledStars, last: bool) -> Tensor:
+        """Mean loss of a batch, auxiliary inputs hidden at random where the recipe says so.
+
+        ``last``: of the phase without dropout masks, whose loss has every variance that is added
+        at prediction instead.
+        """
+        block, run = stars.block, self.propagation.run
+        input_term = last and self.input_term
+        if self.propagation.masks:
+            block = block.hide(hidden_inputs(block.missing, self.recipe.missing_fraction))
+        if self.teachers is not None:
+            targets = self.teachers.targets(self.propagation.network_input(block), stars.rows)
+            out = run(network, block, input_term=input_term)
+            # its match is sought under dropout, as any network's is
+            matched = run(network, block, input_term=False, drop=True).mean
+            return self._distillation(targets, stars, out, matched)
+        # the paper keeps its dropout masks throughout
+        sampling = self.recipe.scatter == "sampling"
+        out = run(network, block, input_term=input_term, drop=sampling or not last)
+        if sampling:
+            out = out._replace(model=torch.zeros_like(out.model))
+        return self._likelihood(stars.y - out.mean, stars.y_error**2 + out.variance)
+
+    @torch.no_grad()
+    def evaluate(self, network: UncertainNetwork, stars: LabelledStars) -> float:
+        """Mean negative log-likelihood of stars as they are, without dropout."""
+        count, total = len(stars.y), 0.0
+        input_term = self.recipe.input_fraction > 0 and self.input_term
+        for rows in torch.arange(count, device=self.propagation.device).split(BLOCK):
+            part = stars.take(rows)
+            out = self.propagation.run(network, part.block, input_term=input_term)
+            loss = self._likelihood(part.y - out.mean, part.y_error**2 + out.variance)
+            total += len(rows) * float(loss)
+        return total / count if count else math.nan
+
+    def _likelihood(self, residual: Tensor, variance: Tensor) -> Tensor:
+        recipe = self.recipe
+        return negative_log_likelihood(
+            residual, variance, recipe.likelihood, recipe.dof, self.weights
+        )
+
+    def _distillation(
+        self, targets: TeacherTargets, stars: LabelledStars, out: LabelDistribution[Tensor],
+        matched: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Match the teachers' mean and scatter; learn the excess from stars they never saw.
+
+        The residuals are of teachers that did not train on the star: those of a network on its own
+        training stars would be too small. Where every teacher trained on all, the student's own
+        residuals are taken, as any network's are, and the calibration mends it.
+        """
+        labels = out.mean if targets.unseen is None else targets.unseen
+        likelihood = self._likelihood(stars.y - labels, stars.y_error**2 + out.variance)
+        # distances from the teachers count in units of the error they would cause
+        # and no star, however odd, may pull harder than in the likelihood
+        match = self._likelihood(targets.mean - matched, out.variance.detach() + MATCH_FLOOR)
+        scatter = self._likelihood(targets.variance.sqrt(), out.model)
+        return likelihood + match + scatter
+
+
+def hidden_inputs(missing: Tensor, fraction: float) -> Tensor:
+    """Which auxiliary inputs to hide, bool [N, A]: of ``fraction`` of the stars some or all.
+
+    Most stars lack all of a survey or nothing, hence half of these lose everything.
+    """
+    where, each = missing.device, (len(missing), 1)
+    some = torch.rand(missing.shape, device=where) < 0.5
+    everything = torch.rand(each, device=where) < 0.5
+    return (some | everything) & (torch.rand(each, device=where) < fraction)
