@@ -9,7 +9,7 @@ from scipy import stats
 from conftest import Judged
 from twins import coefficient_covariance
 from xplabels.core.flags import Flag
-from xplabels.synthetic import LABEL_ERROR, POPULATION, _spectrum, example_stars, simulate_stars
+from xplabels.synthetic import LABEL_ERROR, POPULATION, example_stars, simulate_stars, spectrum
 
 NAMES = ("teff", "logg")
 SPREAD = np.array([POPULATION[name][1] for name in NAMES])
@@ -120,7 +120,7 @@ def posterior_sigma(case: Judged, star: int) -> np.ndarray:
 
     def clean(y: np.ndarray) -> np.ndarray:
         return np.concatenate(
-            [_spectrum(y[None], width, number, 0.0)[0] for number, width in enumerate((bp, rp))]
+            [spectrum(y[None], width, number, 0.0)[0] for number, width in enumerate((bp, rp))]
         )
 
     centre = np.array([POPULATION[name][0] for name in NAMES])

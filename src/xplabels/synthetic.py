@@ -74,7 +74,7 @@ def simulate_stars(
     brightness = 10 ** random.uniform(2.0, 4.0, n)
     bands = []
     for number, width in enumerate(widths):
-        clean = brightness[:, None] * _spectrum(shown, width, number, curvature)
+        clean = brightness[:, None] * spectrum(shown, width, number, curvature)
         bands.append(_observe(clean, brightness, noise, random))
     error = np.full_like(true, LABEL_ERROR)
     measured = true + error * random.standard_normal(true.shape)
@@ -101,7 +101,7 @@ def example_stars(n: int, seed: int = 0) -> Stars:
     return simulate_stars(n, seed=seed)[0]
 
 
-def _spectrum(
+def spectrum(
     scaled_labels: NDArray[np.float64], width: int, number: int, curvature: float
 ) -> NDArray[np.float64]:
     """Clean coefficients [N, width] at unit brightness."""

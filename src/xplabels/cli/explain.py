@@ -158,7 +158,7 @@ def _extinction(word: str, stars: Any) -> Any:
         return word
     if word == "none":
         return None
-    from xplabels.explain.inputs import read_extinction
+    from xplabels.explain.differences import read_extinction
 
     return read_extinction(word, stars)
 
@@ -173,18 +173,18 @@ def _unseen(model: Any, stars: Any) -> Any:
 
 
 def _emulator() -> Any:
-    from xplabels.giants.bossbrain import load_emulator
+    from xplabels.giants.emulator import load_emulator
 
     return load_emulator()
 
 
 def _pairs(words: list[list[str]], labels: tuple[str, ...]) -> Any:
     from xplabels.core.errors import located
-    from xplabels.explain.inputs import check_pair, read_pair
+    from xplabels.explain.differences import read_pair
 
     found = []
     for four in words:
         with located(f"--pair {' '.join(four)}"):
             found.append(read_pair(*four))
-            check_pair(found[-1], labels)
+            found[-1].check(labels)
     return found

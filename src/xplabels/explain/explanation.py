@@ -16,22 +16,30 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, Labels
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.explain.attention import Attention, attention, derivative_spectra, red_clump
+from xplabels.explain.attention import (
+    Attention,
+    attention,
+    inverse_jacobian,
+    mean_jacobian,
+    red_clump,
+)
 from xplabels.explain.differences import (
     STEPS,
     Curve,
+    Extinction,
+    Pair,
     correlations,
     emulated_difference,
+    extinction_of,
     normalised_spectra,
     observed_difference,
     observed_slopes,
     simulated_difference,
 )
-from xplabels.explain.information import GRID, GRID_G, Content, grid, information_content
-from xplabels.explain.inputs import Extinction, Pair, check_pair, extinction_of
+from xplabels.explain.information import GRID, GRID_G, Content, giant_branch, information_content
 from xplabels.explain.star_page import StarView, star_page
 from xplabels.giants.emulator import Emulator
-from xplabels.instrument import check_widths
+from xplabels.instrument import check_widths, sampled_flux
 from xplabels.io.atomic import check_new_folder, whole_folder
 from xplabels.model import Model
 from xplabels.report.page import template
@@ -59,9 +67,8 @@ class Explanation:
         How the stars of the curves were selected, and what could not be shown.
     content
         Attainable and reached errors of giants, or None.
-    grid
-        Label -> attainable errors along the giant branch, as
-        :func:`xplabels.explain.information.grid` gives them.
+    branch
+        Attainable errors of :func:`xplabels.explain.information.giant_branch`, or None.
     """
 
     attention: Attention
@@ -69,17 +76,18 @@ class Explanation:
     curves: Mapping[str, Sequence[Curve]]
     flow: tuple[str, ...]
     content: Content | None = None
-    grid: Mapping[str, Array] | None = None
+    branch: Mapping[str, Array] | None = None
 
     def to_metrics(self) -> dict[str, Any]:
         """Numbers as JSON: attention by label and input, correlations of curves, selection."""
-        information = {} if self.content is None else {"information": self.content.to_metrics()}
-        if self.grid is not None:
-            branch = {name: np.round(errors, 4).tolist() for name, errors in self.grid.items()}
-            information["attainable along the giant branch"] = GRID | {
-                "g_mag": GRID_G,
-                "errors": branch,
-            }
+        information: dict[str, Any] = {}
+        if self.content is not None:
+            information["information"] = self.content.to_metrics()
+        if self.branch is not None:
+            errors = {name: np.round(e, 4).tolist() for name, e in self.branch.items()}
+            information["attainable along the giant branch"] = {
+                **GRID, "g_mag": GRID_G, "errors": errors,
+            }  # fmt: skip
         return information | {
             "selection": list(self.flow),
             "attention": attention_metrics(self.attention),
@@ -97,17 +105,15 @@ class Explanation:
 
 def attention_metrics(found: Attention) -> dict[str, Any]:
     """Attention as JSON: label -> what -> input -> value; None where no star has the input."""
+
+    def by_input(values: Array) -> dict[str, float | None]:
+        numbers = [float(value) if np.isfinite(value) else None for value in values]
+        return dict(zip(found.inputs, numbers, strict=True))
+
     return {
-        name: {
-            "standard deviation": dict(zip(found.inputs, map(_number, deviation), strict=True)),
-            "mean": dict(zip(found.inputs, map(_number, mean), strict=True)),
-        }
+        name: {"standard deviation": by_input(deviation), "mean": by_input(mean)}
         for name, deviation, mean in zip(found.names, found.deviation, found.mean, strict=True)
     }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def explain(
@@ -120,7 +126,6 @@ def explain(
     emulator: Emulator | None = None,
     pairs: Sequence[Pair] = (),
     unseen: Stars | None = None,
-    seed: int = 0,
 ) -> Explanation:
     """Attention over all ``stars``; derivative spectra and differences of a selection.
 
@@ -141,10 +146,8 @@ def explain(
     pairs
         Simulated differences of one's own.
     unseen
-        Giants with known labels that the model was not trained on, whose errors stand beside those
-        attainable (with ``emulator``). None: attainable errors are left out.
-    seed
-        Of the bootstrap.
+        Giants with known labels that the model was not trained on, whose errors are compared with
+        the attainable ones (with ``emulator``). None: attainable errors are left out.
 
     Raises
     ------
@@ -153,7 +156,8 @@ def explain(
     """
     content = branch = None
     if unseen is not None and emulator is not None:
-        content, branch = information_content(model, unseen, emulator), grid(emulator)
+        content = information_content(model, unseen, emulator)
+        branch = giant_branch(emulator)
     wavelength, shown, flow = label_curves(
         model,
         stars,
@@ -162,7 +166,6 @@ def explain(
         max_extinction=max_extinction,
         emulator=emulator,
         pairs=pairs,
-        seed=seed,
     )
     return Explanation(attention(model, stars), wavelength, shown, flow, content, branch)
 
@@ -176,7 +179,6 @@ def label_curves(
     max_extinction: float = MAX_EXTINCTION,
     emulator: Emulator | None = None,
     pairs: Sequence[Pair] = (),
-    seed: int = 0,
 ) -> tuple[Array, dict[str, list[Curve]], tuple[str, ...]]:
     """Wavelengths [L], label -> derivative spectra and differences, and how stars were selected.
 
@@ -189,30 +191,36 @@ def label_curves(
     """
     check_widths(model.feature_set.n_spectral)
     for pair in pairs:
-        check_pair(pair, model.names)
+        pair.check(model.names)
     chosen, flow = _select(model, stars, selection, extinction, max_extinction)
-    names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
     wavelength, flux = normalised_spectra(model, chosen)
-    derived = {w: derivative_spectra(model, chosen, w) for w in ("covariance", "fs24")}
-    known = chosen.labels.select(names).values if chosen.labels and names else None
+    jacobian, spread = mean_jacobian(model, chosen)
+    derived = {
+        "derivative, full covariance": spread.matrix,
+        "derivative, FS24 eq. 14": np.diag(np.diag(spread.matrix)),
+    }
+    sampled = {
+        title: sampled_flux(inverse_jacobian(jacobian, weights))[1]
+        for title, weights in derived.items()
+    }
+    names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
+    known = chosen.labels.select(names).values if chosen.labels and names else np.empty((0, 0))
     shown: dict[str, list[Curve]] = {}
     for k, name in enumerate(model.names):
-        shown[name] = [
-            Curve("derivative, full covariance", derived["covariance"].sampled()[1][k]),
-            Curve("derivative, FS24 eq. 14", derived["fs24"].sampled()[1][k]),
-        ]
-        if known is not None and name in names:
+        shown[name] = [Curve(title, spectra[k]) for title, spectra in sampled.items()]
+        if name in names:
             column = names.index(name)
-            shown[name].append(observed_slopes(flux, known, column, seed=seed))
-            shown[name].append(observed_difference(flux, known[:, column], seed=seed))
+            shown[name].append(observed_slopes(flux, known, column))
+            shown[name].append(observed_difference(flux, known[:, column]))
         if emulator is not None and name in STEPS:
             shown[name].append(emulated_difference(emulator, name))
-        for pair in pairs:
-            if pair.name == name:
-                title = f"{pair.high.name} − {pair.low.name}"
-                shown[name].append(
-                    simulated_difference(pair.low, pair.high, pair.step, title=title)
-                )
+        shown[name] += [
+            simulated_difference(
+                pair.low, pair.high, pair.step, title=f"{pair.high.name} − {pair.low.name}"
+            )
+            for pair in pairs
+            if pair.name == name
+        ]
     return wavelength, shown, tuple(flow)
 
 
@@ -224,9 +232,9 @@ def _select(
     max_extinction: float,
 ) -> tuple[Stars, list[str]]:
     """The stars of the curves, and the cut flow."""
-    told: list[str] = []
+    flow: list[str] = []
     if extinction is None:
-        told.append("no cut on extinction: none was given")
+        flow.append("no cut on extinction: none was given")
     else:
         a_g = extinction_of(stars, extinction)
         clear = a_g < max_extinction
@@ -236,14 +244,14 @@ def _select(
                 where=stars.origin or None,
                 remedy="give a table with a_g, or no cut on extinction",
             )
-        told.append(f"{int(clear.sum())} of {len(stars)} stars have A_G < {max_extinction:g} mag")
+        flow.append(f"{int(clear.sum())} of {len(stars)} stars have A_G < {max_extinction:g} mag")
         stars = stars[clear]
     if stars.labels is None or not np.isfinite(stars.labels.values).any():
         prediction = model.predict(stars)
         stars = stars.with_labels(Labels(prediction.names, prediction.values, prediction.errors))
-        told.append("no labels are known: the model's own predictions select, and stand for them")
-    chosen, flow = red_clump(stars) if selection is None else selection.apply(stars)
-    return chosen, [*told, *flow]
+        flow.append("no labels are known: the model's own predictions select, and stand for them")
+    chosen, cuts = red_clump(stars) if selection is None else selection.apply(stars)
+    return chosen, flow + cuts
 
 
 def write_explanation(
@@ -295,9 +303,21 @@ def write_explanation(
         pictures[name] = png(figures.curves(name, found.wavelength, shown))
     if found.content is not None:
         pictures["information"] = png(figures.information(found.content))
-    if found.grid is not None:
-        pictures["fading"] = png(figures.fading(found.grid))
-    page = _page(title, found, metrics, pictures, views)
+    if found.branch is not None:
+        pictures["fading"] = png(figures.fading(found.branch))
+    page = template("explain.html.j2").render(
+        title=title,
+        flow=found.flow,
+        labels={name: LABELS[name].description for name in found.curves},
+        correlations=metrics["correlations"],
+        provenance={"notes": ""} | metrics["provenance"],
+        content=found.content and found.content.stars,
+        grid={LABELS[name].description: errors for name, errors in (found.branch or {}).items()},
+        stars=[view.source_id for view in views],
+        grid_axes=GRID,
+        grid_g=GRID_G,
+        images={name: base64.b64encode(data).decode() for name, data in pictures.items()},
+    )
     with whole_folder(folder, overwrite) as partial:
         (partial / "figures").mkdir()
         for name, picture in pictures.items():
@@ -331,25 +351,3 @@ def _write_stars(views: Sequence[StarView], folder: Path, provenance: Mapping[st
     for view in views:
         text = star_page(view, provenance)
         (folder / "stars" / f"{view.source_id}.html").write_text(text, encoding="utf-8")
-
-
-def _page(
-    title: str,
-    found: Explanation,
-    metrics: Mapping[str, Any],
-    pictures: Mapping[str, bytes],
-    views: Sequence[StarView],
-) -> str:
-    return template("explain.html.j2").render(
-        title=title,
-        flow=found.flow,
-        labels={name: LABELS[name].description for name in found.curves},
-        correlations=metrics["correlations"],
-        provenance={"notes": ""} | metrics["provenance"],
-        content=found.content and found.content.told,
-        grid={LABELS[name].description: errors for name, errors in (found.grid or {}).items()},
-        stars=[view.source_id for view in views],
-        grid_axes=GRID,
-        grid_g=GRID_G,
-        images={name: base64.b64encode(data).decode() for name, data in pictures.items()},
-    )

@@ -79,8 +79,8 @@ def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
         unit = TEFF_UNIT if name == "teff" else 1.0
         colours = [_colour(found.inputs[i]) for i in shown]
         ax.bar(at, deviation[shown] / unit, color=colours, width=0.75)
-        told = "10$^3$ K" if name == "teff" else LABELS[name].unit
-        ax.set_ylabel(f"{LABELS[name].symbol}\n[{told}]")
+        title = "10$^3$ K" if name == "teff" else LABELS[name].unit
+        ax.set_ylabel(f"{LABELS[name].symbol}\n[{title}]")
     crowded = 0.42 * len(shown) + 1.5 > WIDEST
     rows[-1].set_xticks(
         at, [_input_title(found.inputs[i]) for i in shown],
@@ -112,15 +112,15 @@ def _colour(name: str) -> str:
 def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
     """Curves of one label in BP and RP with lines and bands marked (FS24, figures 11-14).
 
-    Each curve is divided by its own root mean square over both sides, which the legend tells; to
-    the right stands the correlation of each pair of curves on that side.
+    Each curve is divided by its own root mean square over both sides, which the legend gives; to
+    the right is the correlation of each pair of curves on that side.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.8, 6.8), layout="constrained")
     axes = figure.subplots(2, 2, width_ratios=(3.6, 1.0))
     colours = list(islice(cycle(CYCLE), len(shown)))
-    told = correlations(wavelength, list(shown))
+    related = correlations(wavelength, list(shown))
     for (ax, matrix), (side, (low, high)) in zip(axes, SIDES.items(), strict=True):
         inside = (wavelength >= low) & (wavelength <= high)
         for number, (colour, curve) in enumerate(zip(colours, shown, strict=True), start=1):
@@ -137,8 +137,8 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
         ax.axhline(0, color="black", linewidth=0.6)
         ax.set(xlim=(low, high), ylabel=f"{side}: change per {LABELS[name].unit}, scaled")
         _mark(ax, low, high)
-        _matrix(matrix, [told[f"{a.title} / {b.title}"][side] for a, b in combinations(shown, 2)],
-                colours)  # fmt: skip
+        pairs = [related[f"{a.title} / {b.title}"][side] for a, b in combinations(shown, 2)]
+        _matrix(matrix, pairs, colours)
         matrix.set_title(f"correlation in {side}", fontsize=8)
     axes[1, 0].set_xlabel("wavelength [nm]")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -232,7 +232,7 @@ def fading(branch: Mapping[str, Array]) -> Figure:
     Parameters
     ----------
     branch
-        Label -> errors [T, M], as :func:`xplabels.explain.information.grid` gives them by default.
+        Label -> errors [T, M] of :func:`xplabels.explain.information.giant_branch`.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter

@@ -40,6 +40,8 @@ STEP = 0.25
 NODES = 4
 """Gauss-Legendre nodes a bin."""
 
+RESOLVING_POWER = {"bp": ((330.0, 680.0), (100.0, 30.0)), "rp": ((640.0, 1050.0), (100.0, 70.0))}
+"""nm -> wavelength / FWHM of XP, linear in between (Montegriffo et al. 2023)."""
 PHASE = 0.5
 """Pixels: step of :func:`archive_bases`."""
 
@@ -220,6 +222,12 @@ def archive_bases() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         rotation = np.asarray(bases["transformationMatrix"])
         found.append(rotation @ hermite_functions(rotation.shape[1], u))
     return found[0], found[1]
+
+
+def resolution(wavelength: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Full width at half maximum [L] of XP's line spread, nm: of BP, from 640 nm on of RP."""
+    bp, rp = (np.interp(wavelength, *RESOLVING_POWER[band]) for band in ("bp", "rp"))
+    return np.asarray(wavelength / np.where(wavelength < RESOLVING_POWER["rp"][0][0], bp, rp))
 
 
 def sampled_flux(
