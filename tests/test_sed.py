@@ -132,7 +132,7 @@ def test_images_of_one_dimension_are_read(tmp_path: Path, ending: str) -> None:
     np.testing.assert_allclose(sed.flux, FLUX, rtol=1e-12)
     image.header["CTYPE1"] = "AWAV"
     image.writeto(path, overwrite=True)
-    with pytest.raises(InputError, match="tells wavelengths in air"):
+    with pytest.raises(InputError, match="has wavelengths in air"):
         read_sed(path)
     np.testing.assert_allclose(
         read_sed(path, medium="air").wavelength, air_to_vacuum(wavelength / 10), rtol=1e-12
@@ -177,9 +177,9 @@ def test_what_is_wrong_is_told(what: str, told: str) -> None:
 
 
 def test_wrong_units_and_media_are_told() -> None:
-    with pytest.raises(InputError, match="units do not tell a spectrum"):
+    with pytest.raises(InputError, match="units are not those of a spectrum"):
         Sed.of(WAVELENGTH * u.kg, FLUX)
-    with pytest.raises(InputError, match="units do not tell a spectrum"):
+    with pytest.raises(InputError, match="units are not those of a spectrum"):
         Sed.of(WAVELENGTH, FLUX * u.m)
     with pytest.raises(InputError, match="choose 'vacuum' or 'air'"):
         Sed.of(WAVELENGTH, FLUX, medium="water")  # type: ignore[arg-type]
