@@ -41,8 +41,7 @@ RED_CLUMP = {
 class Moments:
     """Mean and scatter of arrays [M, ...] that come in blocks; NaN is left out.
 
-    Chan, Golub & LeVeque's update, so that neither the number of blocks nor a large mean costs
-    accuracy; memory does not grow with the number of rows.
+    By the update of Chan, Golub & LeVeque: neither many blocks nor a large mean cost accuracy.
     """
 
     def __init__(self) -> None:
@@ -102,14 +101,8 @@ class Covariance:
 class Attention:
     """Attention of K labels to F inputs over a sample (FS24, eq. 13 and fig. 8).
 
-    Attributes
-    ----------
-    names, inputs
-        K labels and F inputs.
-    count
-        Float64 [F]: stars that have the input.
-    mean, deviation
-        Float64 [K, F]: of G over these stars, in the labels' units; NaN where no star has it.
+    Mean and standard deviation of G [K, F] over the ``count`` [F] stars that have an input, in the
+    labels' units; NaN where none has.
     """
 
     names: tuple[str, ...]
@@ -131,22 +124,12 @@ def star_attention(model: Model, x: Array, jacobian: Array) -> Array:
 
 
 def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) -> Attention:
-    """Mean and standard deviation of G over a sample.
+    """Mean and standard deviation of G over a sample, ``block`` stars at a time.
 
-    Parameters
-    ----------
-    model
-        Any model.
-    stars
-        A table of stars or a stream of tables (as of :func:`xplabels.io.read_blocks`): a
-        million stars take no more memory than a thousand.
-    block
-        Stars at a time.
+    ``stars`` is a table or a stream of tables (as of :func:`xplabels.io.read_blocks`): a million
+    stars take no more memory than a thousand.
 
-    Raises
-    ------
-    InputError
-        If no star can be predicted, or the spectra do not fit the model.
+    Raises :class:`InputError` if no star can be predicted, or the spectra do not fit the model.
 
     Examples
     --------
@@ -174,10 +157,7 @@ def mean_jacobian(
 ) -> tuple[Array, Covariance]:
     """Mean Jacobian [K, n] by the spectral inputs x = c / r0, and these inputs' covariance.
 
-    Raises
-    ------
-    InputError
-        If there are fewer than two stars with a prediction.
+    Raises :class:`InputError` if fewer than two stars have a prediction.
     """
     n = model.feature_set.n_spectral
     mean, spread = Moments(), Covariance(n)
@@ -215,10 +195,8 @@ def inverse_jacobian(jacobian: Array, weights: Array) -> Array:
     as in eq. 14, its diagonal. Per unit of the label; of a model trained on sampled flux, x are
     the coefficients that it sees.
 
-    Raises
-    ------
-    InputError
-        If J S J^T is singular: the labels do not depend on the inputs independently.
+    Raises :class:`InputError` if J S J^T is singular: the labels do not depend on the inputs
+    independently.
     """
     cross = jacobian @ weights  # [K, n]
     gram = cross @ jacobian.T
@@ -236,10 +214,7 @@ def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
 
     Cuts on labels that the table lacks are left out; the cut flow says so.
 
-    Raises
-    ------
-    InputError
-        If the stars have none of these labels, or none is in the red clump.
+    Raises :class:`InputError` if the stars have none of these labels, or none is in the clump.
     """
     known = () if stars.labels is None else stars.labels.names
     ranges = {name: bounds for name, bounds in RED_CLUMP.items() if name in known}

@@ -42,16 +42,9 @@ DRAWS = 200
 
 @dataclass(frozen=True)
 class Curve:
-    """A spectrum's change per unit of a label.
+    """A spectrum's change per unit of a label [L]; ``title`` is what it is, for legends.
 
-    Attributes
-    ----------
-    title
-        What it is, for legends.
-    values
-        Float64 [L].
-    low, high
-        Float64 [L]: central 68.3 % of bootstrap draws, or None.
+    ``low`` and ``high`` [L] bound the central 68.3 % of bootstrap draws, or are None.
     """
 
     title: str
@@ -80,10 +73,8 @@ class Pair:
 def read_pair(name: str, low: str | Path, high: str | Path, step: str) -> Pair:
     """A pair in the command line's words: label, two tables of wavelength and flux, step.
 
-    Raises
-    ------
-    InputError
-        If the label is unknown, a table cannot be read, or the step is no positive number.
+    Raises :class:`InputError` for an unknown label, a table that cannot be read, and a step that
+    is no positive number.
     """
     check_names([name])
     try:
@@ -129,10 +120,7 @@ def known_extinction(stars: Stars) -> Array | None:
 def read_extinction(path: str | Path, stars: Stars) -> Array:
     """A_G [N] of ``stars`` from a table with ``source_id`` and ``a_g`` (mag); NaN where absent.
 
-    Raises
-    ------
-    InputError
-        If the table cannot be read, lacks the columns, or has a source_id twice.
+    Raises :class:`InputError` if it cannot be read, lacks the columns, or has a source_id twice.
     """
     from xplabels.io.plain import read_table
 
@@ -157,19 +145,9 @@ def observed_difference(flux: Array, label: Array) -> Curve:
     """Median spectrum above the label's median minus that below, by the medians' distance.
 
     Other labels differ between the halves as they do in the sky; :func:`observed_slopes` holds
-    them fixed.
+    them fixed. Stars [N] without a label or a spectrum [N, L] are left out.
 
-    Parameters
-    ----------
-    flux
-        Normalised spectra [N, L].
-    label
-        Known values [N]; stars without one are left out.
-
-    Raises
-    ------
-    InputError
-        If fewer than 20 stars have both, or all have the same label.
+    Raises :class:`InputError` if fewer than 20 stars have both, or all have the same label.
     """
     known = np.isfinite(label) & np.isfinite(flux).all(axis=1)
     flux, label = flux[known], label[known]
@@ -186,21 +164,11 @@ def observed_difference(flux: Array, label: Array) -> Curve:
 
 
 def observed_slopes(flux: Array, labels: Array, which: int) -> Curve:
-    """Slope of the spectra with label ``which``, the other labels held fixed (least squares).
+    """Slope of spectra [N, L] with label ``which`` of labels [N, K], the others held fixed.
 
-    Parameters
-    ----------
-    flux
-        Normalised spectra [N, L].
-    labels
-        Known values [N, K]; stars without all of them are left out.
-    which
-        The label's column.
+    By least squares. Stars without all labels or a spectrum are left out.
 
-    Raises
-    ------
-    InputError
-        If fewer than 20 stars have all of them, or all have the same label.
+    Raises :class:`InputError` if fewer than 20 stars have all, or all have the same label.
     """
     known = np.isfinite(labels).all(axis=1) & np.isfinite(flux).all(axis=1)
     flux, labels = flux[known], labels[known]
@@ -235,23 +203,12 @@ def _with_band(title: str, of_rows: Callable[[NDArray[np.intp]], Array], stars: 
 def simulated_difference(
     low: Sed, high: Sed, step: float, *, title: str = "simulated", extrapolate: bool = False
 ) -> Curve:
-    """Two spectral energy distributions through the instrument, normalised, by their step.
+    """The same star with a lower and a higher label, seen by the instrument, normalised.
 
-    Parameters
-    ----------
-    low, high
-        The same star with a lower and a higher label.
-    step
-        By how much, in the label's unit.
-    title
-        For legends.
-    extrapolate
-        Hold flux constant beyond the ends of spectra that are too short.
+    Per unit of the label, in which ``step`` is their difference. ``extrapolate`` holds flux
+    constant beyond the ends of spectra that are too short.
 
-    Raises
-    ------
-    InputError
-        If a spectrum is too short, or the step is not positive.
+    Raises :class:`InputError` if a spectrum is too short, or the step is not positive.
     """
     if not step > 0:
         raise InputError(f"the step between two spectra is {step:g}", remedy="give a positive one")
@@ -268,10 +225,7 @@ def emulated_difference(emulator: Emulator, name: str) -> Curve:
     The emulators give flux over continuum: a black body of the star's temperature stands for the
     continuum, and their flux is held constant blue of 350 nm.
 
-    Raises
-    ------
-    InputError
-        If the label has no step, or the emulators do not cover it.
+    Raises :class:`InputError` if the label has no step.
     """
     if name not in STEPS:
         raise InputError(

@@ -55,20 +55,10 @@ MAX_EXTINCTION = 0.5
 class Explanation:
     """What a model looks at.
 
-    Attributes
-    ----------
-    attention
-        Over all stars given.
-    wavelength
-        Float64 [L], nm.
-    curves
-        Label -> curves: derivative spectra, then differences.
-    flow
-        How the stars of the curves were selected, and what could not be shown.
-    content
-        Attainable and reached errors of giants, or None.
-    branch
-        Attainable errors of :func:`xplabels.explain.information.giant_branch`, or None.
+    Attention over all stars given; at ``wavelength`` [L], nm, the curves of each label: derivative
+    spectra, then differences; ``flow``: how their stars were selected, and what could not be
+    shown; where asked for, attainable and reached errors of giants, and attainable ones along the
+    giant branch.
     """
 
     attention: Attention
@@ -182,12 +172,7 @@ def label_curves(
 ) -> tuple[Array, dict[str, list[Curve]], tuple[str, ...]]:
     """Wavelengths [L], label -> derivative spectra and differences, and how stars were selected.
 
-    Parameters are those of :func:`explain`.
-
-    Raises
-    ------
-    InputError
-        As :func:`explain`.
+    Parameters and errors are those of :func:`explain`.
     """
     check_widths(model.feature_set.n_spectral)
     for pair in pairs:
@@ -255,7 +240,7 @@ def _select(
 
 
 def write_explanation(
-    found: Explanation,
+    found: Explanation | None,
     folder: Path,
     *,
     coefficients: int = 5,
@@ -263,7 +248,7 @@ def write_explanation(
     provenance: Mapping[str, str] | None = None,
     views: Sequence[StarView] = (),
     overwrite: bool = False,
-) -> Path:
+) -> list[Path]:
     """Write ``explain.json``, ``index.html``, ``figures/*.png`` and ``stars/*.html``.
 
     Every page is self-contained; only ``index.html`` links to those of single stars.
@@ -271,7 +256,7 @@ def write_explanation(
     Parameters
     ----------
     found
-        What to write.
+        What to write. None: the pages of single stars alone.
     folder
         To be created; appears whole or not at all.
     coefficients
@@ -285,19 +270,47 @@ def write_explanation(
     overwrite
         Replace an earlier one.
 
+    Returns
+    -------
+    list of Path
+        The pages: ``index.html`` or, without it, those of single stars.
+
     Raises
     ------
     InputError
         If the folder exists (without ``overwrite``), holds other things, or cannot be written; if
         no coefficient is to be shown.
     """
-    from xplabels.explain import figures
-    from xplabels.report import png
-
     if coefficients < 1:
         raise InputError(f"{coefficients} coefficients are none", remedy="show 1 or more")
     check_new_folder(folder, FILES, overwrite)
-    metrics = {"provenance": dict(provenance or {})} | found.to_metrics()
+    files: dict[str, str | bytes] = {
+        f"stars/{view.source_id}.html": star_page(view, provenance or {}) for view in views
+    }
+    pages = list(files)
+    if found is not None:
+        pages = ["index.html"]
+        files |= _files(found, coefficients, title, provenance or {}, views)
+    with whole_folder(folder, overwrite) as partial:
+        for name, content in files.items():
+            path = partial / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return [folder / name for name in pages]
+
+
+def _files(
+    found: Explanation,
+    coefficients: int,
+    title: str,
+    provenance: Mapping[str, str],
+    views: Sequence[StarView],
+) -> dict[str, str | bytes]:
+    """Name -> content of the page, its figures and its numbers."""
+    from xplabels.explain import figures
+    from xplabels.report import png
+
+    metrics = {"provenance": dict(provenance)} | found.to_metrics()
     pictures = {"attention": png(figures.attention_bars(found.attention, coefficients))}
     for name, shown in found.curves.items():
         pictures[name] = png(figures.curves(name, found.wavelength, shown))
@@ -310,7 +323,7 @@ def write_explanation(
         flow=found.flow,
         labels={name: LABELS[name].description for name in found.curves},
         correlations=metrics["correlations"],
-        provenance={"notes": ""} | metrics["provenance"],
+        provenance={"notes": "", **provenance},
         content=found.content and found.content.stars,
         grid={LABELS[name].description: errors for name, errors in (found.branch or {}).items()},
         stars=[view.source_id for view in views],
@@ -318,36 +331,7 @@ def write_explanation(
         grid_g=GRID_G,
         images={name: base64.b64encode(data).decode() for name, data in pictures.items()},
     )
-    with whole_folder(folder, overwrite) as partial:
-        (partial / "figures").mkdir()
-        for name, picture in pictures.items():
-            (partial / "figures" / f"{name}.png").write_bytes(picture)
-        _write_stars(views, partial, provenance or {})
-        text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
-        (partial / "explain.json").write_text(text, encoding="utf-8")
-        (partial / "index.html").write_text(page, encoding="utf-8")
-    return folder / "index.html"
-
-
-def write_star_pages(
-    views: Sequence[StarView], folder: Path, provenance: Mapping[str, str], overwrite: bool = False
-) -> list[Path]:
-    """Write ``stars/*.html`` alone, where there are too few stars for anything else.
-
-    Raises
-    ------
-    InputError
-        As :func:`write_explanation`.
-    """
-    check_new_folder(folder, FILES, overwrite)
-    with whole_folder(folder, overwrite) as partial:
-        _write_stars(views, partial, provenance)
-    return [folder / "stars" / f"{view.source_id}.html" for view in views]
-
-
-def _write_stars(views: Sequence[StarView], folder: Path, provenance: Mapping[str, str]) -> None:
-    if views:
-        (folder / "stars").mkdir()
-    for view in views:
-        text = star_page(view, provenance)
-        (folder / "stars" / f"{view.source_id}.html").write_text(text, encoding="utf-8")
+    return {f"figures/{name}.png": picture for name, picture in pictures.items()} | {
+        "explain.json": json.dumps(metrics, indent=1, allow_nan=False) + "\n",
+        "index.html": page,
+    }

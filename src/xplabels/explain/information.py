@@ -58,10 +58,7 @@ BRANCH = ((3600.0, 4250.0, 4750.0, 5250.0, 6000.0), (0.5, 1.7, 2.5, 3.1, 3.5))
 class GiantSpectra:
     """Coefficients of emulated giants and their derivatives by the six labels.
 
-    Attributes
-    ----------
-    emulator
-        Of flux over continuum, which is a black body of the star's temperature here.
+    The emulators give flux over continuum, which is a black body of the star's temperature here.
     """
 
     emulator: Emulator
@@ -126,23 +123,11 @@ def attainable_errors(
 ) -> Array:
     """Smallest errors [N, 6] that XP spectra of such giants allow, the other labels free.
 
-    Parameters
-    ----------
-    spectra
-        Of emulated giants.
-    values
-        Labels [N, 6] in the order of :data:`NAMES`.
-    g_mag
-        G [N], mag: how bright the stars are.
-    dust
-        Whether their extinction is unknown, too. Their brightness always is.
-    population
-        Covariance [6, 6] of the labels over the stars that there are, or None: nothing is known.
+    ``values`` are labels [N, 6] in the order of ``NAMES``, ``g_mag`` is G [N]. Brightness is free
+    and, with ``dust``, extinction; ``population`` is the covariance [6, 6] of the labels over the
+    stars that there are, if that is known.
 
-    Raises
-    ------
-    InputError
-        If the emulators do not cover a star, or G lies outside the noise model's range.
+    Raises :class:`InputError` if the emulators do not cover a star, or the noise model a G.
 
     Examples
     --------
@@ -193,22 +178,11 @@ def _bound(whitened: Array, population: Array | None) -> Array:
 
 @dataclass(frozen=True)
 class Content:
-    """Attainable and reached errors of N giants, K of the labels.
+    """Attainable and reached errors [N, K] of N giants, K labels ``names`` of the model.
 
-    Attributes
-    ----------
-    names
-        K labels of the model.
-    axes
-        Known ``teff`` and ``fe_h`` [N].
-    attainable
-        What is free or known -> errors [N, K], simulated.
-    stated
-        Float64 [N, K]: the model's errors, from the spectra alone.
-    residuals
-        Float64 [N, K]: predicted minus known, from the spectra alone.
-    stars
-        Which ones, in words.
+    ``attainable`` is simulated, by what is free or known; ``stated`` are the model's errors and
+    ``residuals`` its predicted minus known labels, from the spectra alone. ``axes`` has the known
+    ``teff`` and ``fe_h`` [N]; ``stars`` says in words which ones these are.
     """
 
     names: tuple[str, ...]
@@ -272,11 +246,8 @@ def information_content(model: Model, stars: Stars, emulator: Emulator) -> Conte
     The model predicts from the spectra alone, as the bound has it. Labels of the six that are not
     known count as 0 (but are free); the population is that of the stars themselves.
 
-    Raises
-    ------
-    InputError
-        If fewer than 20 stars have known Teff, log g, [Fe/H] and G that the emulators and the
-        noise model cover.
+    Raises :class:`InputError` if fewer than 20 stars have known Teff, log g, [Fe/H] and G that the
+    emulators and the noise model cover.
     """
     labels = (
         {}

@@ -30,21 +30,13 @@ def star_blocks(stars: Stars | Iterable[Stars], block: int = BLOCK) -> Iterator[
 def derivative_blocks(
     model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
 ) -> Iterator[tuple[Array, Array]]:
-    """Inputs and derivatives of the stars that have a prediction, block by block.
+    """Inputs x [M, F] and derivatives dy/dx [M, K, F] of the stars that have a prediction.
 
-    Yields
-    ------
-    x
-        Float64 [M, F]: the inputs, unscaled; NaN where missing.
-    jacobian
-        Float64 [M, K, F]: dy/dx in the label's unit per unit of the input, the mean over an
-        ensemble's members. Of a missing input it is 0, and what that input would pass on counts
-        for those it is completed from.
+    Inputs are unscaled, NaN where missing; derivatives in the label's unit per unit of the input,
+    the mean over an ensemble's members. Of a missing input the derivative is 0, and what that
+    input would pass on counts for those it is completed from.
 
-    Raises
-    ------
-    InputError
-        If the spectra are of another kind or width than the model's.
+    Raises :class:`InputError` if the spectra are of another kind or width than the model's.
     """
     masks = model.networks[0].architecture.masks > 0
     propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)

@@ -41,22 +41,9 @@ DIGITS = 5
 class StarView:
     """What the page of one star shows.
 
-    Attributes
-    ----------
-    source_id
-        Of the star.
-    prediction
-        Of this star alone, K labels.
-    known
-        Known values [K], NaN where unknown.
-    wavelength
-        Float64 [L], nm.
-    flux, flux_error
-        Float64 [L], W m^-2 nm^-1.
-    information
-        Float64 [K, L]: percent per nm of each label's information.
-    movement
-        Float64 [K, L]: change of each label, in its unit, for one sigma more flux there.
+    A prediction of this star alone, its known values [K] (NaN: unknown), ``wavelength`` [L] in nm,
+    flux and error [L] in W m^-2 nm^-1, and for each label [K, L]: percent per nm of its
+    information, and its change, in its unit, for one sigma more flux there.
     """
 
     source_id: int
@@ -101,39 +88,18 @@ def star_views(model: Model, stars: Stars, source_ids: Sequence[int]) -> list[St
 
     With few stars, less than twice the number of coefficients, the model's training stars are.
 
-    Raises
-    ------
-    InputError
-        As :func:`star_view`.
+    Raises :class:`InputError` if a star is not there or cannot be predicted, GaiaXPy is not
+    installed, or the model has other widths than DR3's 55 + 55.
     """
     if not source_ids:
         return []
     own = input_covariance(model, stars)
     enough = own.count >= 2 * model.feature_set.n_spectral
     weights = own.matrix if enough else training_covariance(model)
-    return [star_view(model, stars, source_id, weights) for source_id in source_ids]
+    return [_star_view(model, stars, source_id, weights) for source_id in source_ids]
 
 
-def star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> StarView:
-    """The view of one of ``stars``.
-
-    Parameters
-    ----------
-    model
-        Of DR3 spectra (55 + 55 coefficients).
-    stars
-        Among which the star is.
-    source_id
-        Which one.
-    weights
-        Covariance [n, n] of the spectral inputs over a sample.
-
-    Raises
-    ------
-    InputError
-        If the star is not there or cannot be predicted, GaiaXPy is not installed, or the model
-        has other widths than DR3's 55 + 55.
-    """
+def _star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> StarView:
     at = np.flatnonzero(stars.source_id == source_id)
     if not at.size:
         raise InputError(

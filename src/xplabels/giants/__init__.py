@@ -106,12 +106,7 @@ def semi_synthetic_giants(
 def select_giants(library: Stars, emulator: Emulator) -> tuple[Stars, Labels]:
     """The stars with complete labels and photometry that the emulators cover at any C and N.
 
-    Also their :data:`MEASURED` labels.
-
-    Raises
-    ------
-    InputError
-        If there is none.
+    Also their :data:`MEASURED` labels. Raises :class:`InputError` if there is no such star.
     """
     if library.labels is None:
         raise InputError("the stars have no labels", where=library.origin or None)
@@ -188,15 +183,7 @@ def _photometry(
 
 @dataclass(frozen=True)
 class Imprint:
-    """Writes a change of C and N into sampled spectra.
-
-    Attributes
-    ----------
-    emulator
-        Of spectra with any C and N.
-    projection
-        The library's sampling operator.
-    """
+    """Writes a change of C and N into spectra sampled by the operator of ``projection``."""
 
     emulator: Emulator
     projection: Projection
@@ -204,29 +191,14 @@ class Imprint:
     def apply(
         self, spectra: Spectra, labels: Array, composition: Array, ordinary: Array
     ) -> tuple[SampledSpectra, Array]:
-        """Spectra with ``composition`` instead of ``ordinary``, and the change of G, BP, RP.
+        """Spectra with ``composition`` instead of ``ordinary``, and the change of G, BP, RP [N, 3].
 
-        Parameters
-        ----------
-        spectra
-            Sampled, of N stars.
-        labels
-            Their :data:`MEASURED` labels [N, 4], which the emulator must cover.
-        composition, ordinary
-            [C/Fe] and [N/Fe] [N, 2] to be there, and taken to be there.
+        Of N sampled spectra of stars with :data:`MEASURED` labels [N, 4]; both compositions are
+        [C/Fe] and [N/Fe] [N, 2]. The new flux is the old plus D M (F_c (r_1 - r_0)): r are
+        emulated spectra relative to the continuum F_c, M the instrument, D the sampling. Nothing
+        changes outside 350-1050 nm.
 
-        Returns
-        -------
-        SampledSpectra
-            Flux plus D M (F_c (r_1 - r_0)): r are emulated spectra relative to the continuum F_c,
-            M the instrument, D the sampling. Nothing changes outside 350-1050 nm.
-        shifts
-            [N, 3], mag.
-
-        Raises
-        ------
-        InputError
-            If the spectra are archive coefficients.
+        Raises :class:`InputError` if the spectra are archive coefficients.
         """
         if not isinstance(spectra, SampledSpectra):
             raise InputError("C and N are imprinted on sampled spectra only")

@@ -72,23 +72,12 @@ def farther(
 
     Errors grow with magnitude as those of real stars do (:mod:`xplabels.instrument.noise`), and
     noise is added that makes up the difference: independent in the coefficients, of the shape of
-    the error template, which is what a network trained on sampled spectra assumes of it.
+    the error template of ``projection``, as a network trained on sampled spectra assumes.
 
-    Parameters
-    ----------
-    stars
-        N stars with sampled spectra, G and BP - RP.
-    dimming
-        [N], mag, not negative.
-    source_id
-        Of the copies [N].
-    projection
-        The sampling operator and the error template.
+    N stars need sampled spectra, G and BP - RP; ``dimming`` [N], mag, is not negative;
+    ``source_id`` [N] is that of the copies.
 
-    Raises
-    ------
-    InputError
-        If the spectra are archive coefficients.
+    Raises :class:`InputError` if the spectra are archive coefficients.
     """
     spectra = stars.spectra
     if not isinstance(spectra, SampledSpectra):

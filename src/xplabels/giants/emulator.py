@@ -67,12 +67,7 @@ HC_OVER_K = 1.438776877e7
 class EmulatorNetwork:
     """One emulator: scaled labels -> flux by three dense layers with leaky ReLU in between.
 
-    Attributes
-    ----------
-    lower, upper
-        Float64 [22]: the training set's range, which is scaled to -0.5 ... 0.5.
-    weights, biases
-        Float32, of each layer.
+    ``lower`` and ``upper`` [22] are the training set's range, which is scaled to -0.5 ... 0.5.
     """
 
     lower: Array
@@ -94,12 +89,7 @@ class EmulatorNetwork:
 class Emulator:
     """Continuum-normalised spectra of giants, 3500-6000 K, log g 0-3.5, [M/H] -2.5 to 0.5.
 
-    Attributes
-    ----------
-    wavelength
-        Float64 [W], nm, vacuum.
-    networks
-        In order of temperature; :data:`TEFF_BOUNDS` says which is used where.
+    At ``wavelength`` [W], nm in vacuum; :data:`TEFF_BOUNDS` says which network is used where.
     """
 
     wavelength: Array
@@ -119,20 +109,10 @@ class Emulator:
         return np.asarray(((labels >= lower) & (labels <= upper)).all(axis=1))
 
     def normalised_flux(self, labels: Array, like: Array | None = None) -> Array:
-        """Flux over continuum [N, W].
+        """Flux over continuum [N, W] at labels [N, 22] in the order of :data:`LABELS`.
 
-        Parameters
-        ----------
-        labels
-            Float64 [N, 22], in the order of :data:`LABELS` (see :func:`emulator_labels`).
-        like
-            Labels [N, 22] that choose the network instead: ratios of two spectra should come from
-            one. None: ``labels``.
-
-        Raises
-        ------
-        InputError
-            If a star lies outside the training range.
+        ``like`` are labels that choose the network instead: ratios of two spectra should come
+        from one. Raises :class:`InputError` if a star lies outside the training range.
         """
         covered = self.covers(labels)
         if not covered.all():
@@ -178,18 +158,10 @@ class Emulator:
         return Emulator((edges[:-1] + edges[1:]) / 2, tuple(networks))
 
     def at_instrument(self) -> tuple[Emulator, Array, Array, slice]:
-        """The emulator in bins of 1 nm of the instrument, and the instrument in such bins.
+        """This emulator in the instrument's bins, joined to 1 nm, as far as it covers them.
 
-        Returns
-        -------
-        fine
-            This emulator, in those bins that it covers.
-        wavelength
-            Middles [B] of all the instrument's bins, nm.
-        matrix
-            Float64 [n, B]: coefficients of unit flux in a bin.
-        inside
-            Which of the B bins ``fine`` is in.
+        Also the middles [B] of all these bins, nm; the coefficients [n, B] of unit flux in a bin;
+        and which of the B bins the emulator is in.
         """
         instrument = gaiaxpy_instrument()
         edges = instrument.edges[::JOINED_BINS]
@@ -227,10 +199,7 @@ def emulator_labels(names: Sequence[str], values: Array) -> Array:
 def load_emulator() -> Emulator:
     """The three emulators of the installed package ``bossbrain``.
 
-    Raises
-    ------
-    InputError
-        If the package is not installed, or a file of it is not the one expected.
+    Raises :class:`InputError` if it is not installed, or a file of it is not the one expected.
     """
     try:
         installed = distribution(PACKAGE)
@@ -249,10 +218,7 @@ def load_emulator() -> Emulator:
 def read_network(path: Path, sha256: str) -> EmulatorNetwork:
     """One network, copied from its place in a file of known content; nothing is unpickled.
 
-    Raises
-    ------
-    InputError
-        If the file is absent or not the one with this SHA-256.
+    Raises :class:`InputError` if the file is absent or not the one with this SHA-256.
     """
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != sha256:

