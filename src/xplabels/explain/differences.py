@@ -222,8 +222,8 @@ def simulated_difference(
 def emulated_difference(emulator: Emulator, name: str) -> Curve:
     """The change of an emulated giant over FS24's step of a label (table 4), about table 5's.
 
-    The emulators give flux over continuum: a black body of the star's temperature stands for the
-    continuum, and their flux is held constant blue of 350 nm.
+    The emulators give flux over continuum: the continuum is a black body of the star's
+    temperature, and their flux is held constant blue of 350 nm.
 
     Raises :class:`InputError` if the label has no step.
     """

@@ -52,22 +52,17 @@ INPUT_TITLES = {
 
 @styled
 def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
-    """Standard deviation of the attention to each input, a row a label (FS24, fig. 8).
+    """Standard deviation of the attention to each input, one row per label (FS24, fig. 8).
 
-    Parameters
-    ----------
-    found
-        Of a sample.
-    coefficients
-        How many of BP's and RP's first coefficients to show, beside every other input; RP 0 is
-        left out, since after eq. 1 it is 1 for every star and no network can look at it.
+    Shows BP's and RP's first ``coefficients`` and every other input; RP 0 is left out, since
+    after eq. 1 it is 1 for every star.
     """
     from matplotlib.figure import Figure
 
     shown = [
         i
         for i, name in enumerate(found.inputs)
-        if name != CONSTANT and (name in INPUT_TITLES or _order(name) < coefficients)
+        if name != CONSTANT and (name in INPUT_TITLES or int(name.split("_")[1]) < coefficients)
     ]
     figure = Figure(
         figsize=(min(max(5.0, 0.42 * len(shown) + 1.5), WIDEST), 1.3 * len(found.names) + 0.8),
@@ -91,15 +86,8 @@ def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
     return figure
 
 
-def _order(name: str) -> int:
-    return int(name.split("_")[1])
-
-
 def _input_title(name: str) -> str:
-    if name in INPUT_TITLES:
-        return INPUT_TITLES[name]
-    band, order = name.split("_")
-    return f"{band.upper()} {order}"
+    return INPUT_TITLES.get(name) or name.upper().replace("_", " ")
 
 
 def _colour(name: str) -> str:
@@ -184,11 +172,9 @@ INFORMATION: dict[str, dict[str, object]] = {
 
 @styled
 def information(content: Content) -> Figure:
-    """Attainable errors and those reached against Teff and [Fe/H], a row a label."""
+    """Attainable errors and those reached against Teff and [Fe/H], one row per label."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
 
-    plain = FuncFormatter(_few_ticks)
     rows = len(content.names)
     figure = Figure(figsize=(8.6, 1.75 * rows + 1.1), layout="constrained")
     axes = figure.subplots(rows, 2, sharex="col", sharey="row", squeeze=False)
@@ -209,8 +195,7 @@ def information(content: Content) -> Figure:
                 label="network: robust scatter of residuals",
             )  # fmt: skip
             ax.set_yscale("log")
-            ax.yaxis.set_major_formatter(plain)
-            ax.yaxis.set_minor_formatter(plain)
+            _name_few_ticks(ax)
             ax.tick_params(axis="y", which="both", labelsize=7.5)
         axes[-1, column].set_xlabel(axis_title(axis))
     for ax, name in zip(axes[:, 0], content.names, strict=True):
@@ -227,15 +212,8 @@ LARGEST = 3.0
 
 @styled
 def fading(branch: Mapping[str, Array]) -> Figure:
-    """Attainable errors against [Fe/H] along the giant branch, a panel a label, a line a Teff.
-
-    Parameters
-    ----------
-    branch
-        Label -> errors [T, M] of :func:`xplabels.explain.information.giant_branch`.
-    """
+    """Attainable errors of ``giant_branch`` against [Fe/H]: a panel per label, a line per Teff."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(9.4, 3.3), layout="constrained")
     axes = figure.subplots(1, len(FADING), sharex=True, sharey=True)
@@ -245,8 +223,7 @@ def fading(branch: Mapping[str, Array]) -> Figure:
             ax.plot(GRID["fe_h"], errors, color=colour, marker=marker, markersize=4,
                     label=f"{teff:.0f} K")  # fmt: skip
         ax.set(title=LABELS[name].symbol, xlabel=axis_title("fe_h"), yscale="log")
-        ax.yaxis.set_major_formatter(FuncFormatter(_few_ticks))
-        ax.yaxis.set_minor_formatter(FuncFormatter(_few_ticks))
+        _name_few_ticks(ax)
         ax.grid(which="both", axis="y", linewidth=0.4, alpha=0.4)
     axes[0].set_ylim(0.8 * min(branch[name].min() for name in FADING), LARGEST)
     axes[0].set_ylabel("attainable error [dex], simulated")
@@ -254,10 +231,14 @@ def fading(branch: Mapping[str, Array]) -> Figure:
     return figure
 
 
-def _few_ticks(value: float, _: object) -> str:
-    """A tick of a logarithmic axis: only those that begin with 1, 2, 3 or 5 are named."""
-    digits = f"{value:.0e}"
-    return f"{value:g}" if digits[0] in "1235" else ""
+def _name_few_ticks(ax: Axes) -> None:
+    """Of a logarithmic y axis: only ticks that begin with 1, 2, 3 or 5."""
+
+    def name(value: float, _: object) -> str:
+        return f"{value:g}" if f"{value:.0e}"[0] in "1235" else ""
+
+    ax.yaxis.set_major_formatter(name)
+    ax.yaxis.set_minor_formatter(name)
 
 
 def _mark(ax: Axes, low: float, high: float) -> None:

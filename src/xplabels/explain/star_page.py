@@ -56,7 +56,7 @@ class StarView:
     movement: Array
 
     def to_data(self) -> dict[str, Any]:
-        """Everything as plain numbers, as it stands in the page."""
+        """Everything as plain numbers, as the page has it."""
         prediction = self.prediction
         labels = [
             {
@@ -173,7 +173,7 @@ def rises(wavelength: tuple[float, ...]) -> Array:
 
 
 def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
-    """The self-contained page of one star; ``notes`` of the provenance stand at its top."""
+    """The self-contained page of one star; ``notes`` of the provenance at its top."""
     flags = [text for flag, text in MEANING.items() if int(view.prediction.flags[0]) & flag]
     return template("star.html.j2").render(
         data=view.to_data(), provenance={"notes": "", **provenance}, flags=flags

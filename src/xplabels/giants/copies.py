@@ -1,6 +1,6 @@
 """The same star farther away: fainter, noisier, under a source_id of its own.
 
-A copy carries its star's labels, so it must stand on its star's side of every split.
+A copy carries its star's labels, so it must be on its star's side of every split.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ class Emulator:
 
 
 def black_body(wavelength: Array, teff: Array | float) -> Array:
-    """Planck's law at ``wavelength``, nm, of arbitrary size: stands for a star's continuum."""
+    """Planck's law at ``wavelength``, nm, of arbitrary size, in place of a star's continuum."""
     return np.asarray(wavelength**-5.0 / np.expm1(HC_OVER_K / (wavelength * teff)))
 
 

@@ -204,7 +204,7 @@ def hermite_functions(count: int, u: Array) -> Array:
 def archive_bases() -> tuple[Array, Array]:
     """The archive's BP and RP bases every half pixel of pseudo-wavelength: T h(u), [n, P] each.
 
-    Half a pixel stands for the many phases at which transits sample a spectrum.
+    Half a pixel: transits sample a spectrum at many phases.
     """
     found = []
     for band in MODELS:
