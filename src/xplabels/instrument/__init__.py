@@ -68,19 +68,10 @@ class Instrument:
     widths: tuple[int, int]
 
     def coefficients(self, seds: Sed | Sequence[Sed], *, extrapolate: bool = False) -> Array:
-        """Noiseless archive coefficients [N, n], BP before RP.
+        """Noiseless archive coefficients [N, n], BP before RP, of one or N SEDs.
 
-        Parameters
-        ----------
-        seds
-            One or N of them; each must cover :data:`NEEDED_RANGE`. Beyond its ends, flux is zero.
-        extrapolate
-            Accept shorter ones, and hold their flux at the ends constant.
-
-        Raises
-        ------
-        InputError
-            If one is too short.
+        Beyond a SED's ends, flux is zero, or with ``extrapolate`` that at the ends. Raises
+        :class:`InputError` if one does not cover :data:`NEEDED_RANGE`, without ``extrapolate``.
         """
         listed = [seds] if isinstance(seds, Sed) else list(seds)
         flux = [bin_flux(sed, self.edges, extrapolate=extrapolate) for sed in listed]
@@ -90,10 +81,7 @@ class Instrument:
 def bin_flux(sed: Sed, edges: Array, *, extrapolate: bool = False) -> Array:
     """Mean flux [B] in bins: the exact integral of the piecewise linear spectrum.
 
-    Raises
-    ------
-    InputError
-        If ``sed`` does not cover :data:`NEEDED_RANGE` and ``extrapolate`` is not given.
+    Raises :class:`InputError` as :meth:`Instrument.coefficients`.
     """
     low, high = sed.wavelength[0], sed.wavelength[-1]
     if not extrapolate and (low > NEEDED_RANGE[0] or high < NEEDED_RANGE[1]):
@@ -122,10 +110,7 @@ def bin_flux(sed: Sed, edges: Array, *, extrapolate: bool = False) -> Array:
 def gaiaxpy_instrument() -> Instrument:
     """The instrument of DR3 (55 + 55 coefficients) from the files that GaiaXPy carries.
 
-    Raises
-    ------
-    InputError
-        If GaiaXPy is not installed.
+    Raises :class:`InputError` if GaiaXPy is not installed.
 
     Examples
     --------
@@ -227,10 +212,7 @@ def sampled_flux(coefficients: Array) -> tuple[Array, Array]:
 
     The inverse direction: ``calibrate(truncation=False)`` as a matrix product, W m^-2 nm^-1.
 
-    Raises
-    ------
-    InputError
-        If GaiaXPy is not installed, or the coefficients are not DR3's 55 + 55.
+    Raises :class:`InputError` without GaiaXPy, and for other widths than DR3's 55 + 55.
     """
     check_widths(coefficients.shape[1])
     wavelength, design = _design()
@@ -257,10 +239,7 @@ def band_fluxes() -> tuple[Array, Array]:
     By GaiaXPy's synthetic photometry: a star's flux in a band is linear in its coefficients. On
     the real library the magnitudes agree with the published ones to 2 mmag.
 
-    Raises
-    ------
-    InputError
-        If GaiaXPy is not installed.
+    Raises :class:`InputError` if GaiaXPy is not installed.
     """
     need_gaiaxpy()
     from gaiaxpy import PhotometricSystem, generate
@@ -292,14 +271,9 @@ def magnitude_errors(
     errors: Array,
     correlations: tuple[Array, Array],
 ) -> Array:
-    """Errors [N, 3] of :func:`magnitudes` by the coefficients' covariance.
+    """Errors [N, 3] of :func:`magnitudes` by the covariance of the coefficients [N, 110].
 
-    Parameters
-    ----------
-    coefficients, errors
-        [N, 110].
-    correlations
-        Full matrices of BP [N, 55, 55] and RP [N, 55, 55].
+    ``correlations`` are full matrices of BP [N, 55, 55] and RP [N, 55, 55].
     """
     fluxes, _ = band_fluxes()
     variance = np.zeros((len(coefficients), len(fluxes)))

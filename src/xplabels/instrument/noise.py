@@ -52,15 +52,8 @@ class NoiseModel:
     def errors(self, g: Array, colour: Array) -> Array:
         """Errors [N, n], archive units (they contain the fit's standard deviation).
 
-        Parameters
-        ----------
-        g, colour
-            G and G_BP - G_RP [N], mag (Vega).
-
-        Raises
-        ------
-        InputError
-            If G is not within :data:`G_RANGE` or a colour is not finite.
+        At G and G_BP - G_RP [N], mag (Vega). Raises :class:`InputError` if G is not within
+        :data:`G_RANGE` or a colour is not finite.
         """
         g, colour = np.atleast_1d(g), np.atleast_1d(colour)
         wrong = ~((g >= G_RANGE[0]) & (g <= G_RANGE[1])) | ~np.isfinite(colour)
@@ -93,17 +86,8 @@ def terms(g: Array, colour: Array) -> Array:
 def fit_noise(errors: Array, g: Array, colour: Array) -> NoiseModel:
     """Fit the model by iteratively reweighted least squares with Huber's weights.
 
-    Parameters
-    ----------
-    errors
-        Archive errors [N, n] of real stars.
-    g, colour
-        G and G_BP - G_RP [N], mag (Vega).
-
-    Raises
-    ------
-    InputError
-        If an error, magnitude or colour is not finite, or an error not positive.
+    To archive errors [N, n] of real stars, their G and G_BP - G_RP [N], mag (Vega). Raises
+    :class:`InputError` if an error, magnitude or colour is not finite, or an error not positive.
     """
     usable = np.isfinite(g) & np.isfinite(colour) & (np.isfinite(errors) & (errors > 0)).all(axis=1)
     if not usable.all():
