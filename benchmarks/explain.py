@@ -24,11 +24,10 @@ from xplabels.core.labels import LABELS
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Stars
 from xplabels.explain import Explanation, explain, figures
-from xplabels.explain.differences import SIDES
+from xplabels.explain.differences import SIDES, Extinction
 from xplabels.explain.explanation import label_curves
 from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
-from xplabels.explain.inputs import Extinction
-from xplabels.giants.bossbrain import load_emulator
+from xplabels.giants.emulator import load_emulator
 from xplabels.io import read
 from xplabels.model import Model
 from xplabels.report import png
@@ -153,8 +152,8 @@ def draw(found: Explanation, labels: Sequence[str], prefix: str, folder: Path) -
     }
     for label in labels:
         pictures[label] = figures.curves(label, found.wavelength, found.curves[label])
-    if found.grid is not None and prefix == "explain":  # of no model: the same for all
-        pictures["fading"] = figures.fading(found.grid)
+    if found.branch is not None and prefix == "explain":  # of no model: the same for all
+        pictures["fading"] = figures.fading(found.branch)
     for name, figure in pictures.items():
         (folder / f"{prefix}_{name}.png").write_bytes(png(figure))
 
@@ -177,13 +176,13 @@ def library_block(model: Model, folder: Path) -> list[str]:
         "",
         *correlation_lines(everyone["correlations"]),
         "",
-        f"What the spectra hold beside what the model reaches of them, medians: {content.told}.",
+        f"What the spectra hold beside what the model reaches of them, medians: {content.stars}.",
         "",
         *information_lines(content),
         "",
         "Bounds along the giant branch, dust free, solar ratios, at four temperatures and [Fe/H]:",
         "",
-        *branch_lines(found.grid or {}),
+        *branch_lines(found.branch or {}),
     ]
 
 
@@ -198,7 +197,7 @@ def giants_block(model: Model, giants: Path, folder: Path) -> list[str]:
         *told(model, found),
         *correlation_lines(curves),
         "",
-        f"What the spectra hold beside what the model reaches of them, medians: {content.told}.",
+        f"What the spectra hold beside what the model reaches of them, medians: {content.stars}.",
         "",
         *information_lines(content),
     ]

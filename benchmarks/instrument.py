@@ -22,10 +22,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels import instrument as room
 from xplabels.features.projection import quiet, unit_vectors
 from xplabels.figures import CYCLE, styled
-from xplabels.instrument import Instrument, gaiaxpy_instrument, magnitudes, sampled_flux
+from xplabels.instrument import (
+    MAGNITUDES,
+    RESPONSE_RANGE,
+    STEP,
+    Instrument,
+    band_matrix,
+    band_model,
+    gaiaxpy_instrument,
+    magnitudes,
+    sampled_flux,
+)
 from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
 from xplabels.io import read
@@ -62,11 +71,8 @@ def bands_apart(coefficients: Array, low: float, high: float) -> Array:
     instrument = gaiaxpy_instrument()
     wavelength = 0.5 * (instrument.edges[1:] + instrument.edges[:-1])
     returned = []
-    for band, name, cut in (
-        ("bp", room.BP_MODEL, slice(55)),
-        ("rp", room.RP_MODEL, slice(55, 110)),
-    ):
-        model = room._band_model(band, name)
+    for band, cut in (("bp", slice(55)), ("rp", slice(55, 110))):
+        model = band_model(band)
         sampled = SampledBasisFunctions.from_external_instrument_model(
             wavelength, np.ones_like(wavelength), model
         ).design_matrix
@@ -140,10 +146,9 @@ def finer_bins() -> dict[str, float]:
     """A flat spectrum through bins ten times finer; relative to the band's largest coefficient."""
     flat = Sed.of([300.0, 1100.0], [1e-17, 1e-17])
     coarse = gaiaxpy_instrument().coefficients(flat)[0]
-    low, high = room.RESPONSE_RANGE
-    edges = np.linspace(low, high, 10 * round((high - low) / room.STEP) + 1)
-    models = [room._band_model("bp", room.BP_MODEL), room._band_model("rp", room.RP_MODEL)]
-    matrix = np.concatenate([room._matrix(model, edges) for model in models])
+    low, high = RESPONSE_RANGE
+    edges = np.linspace(low, high, 10 * round((high - low) / STEP) + 1)
+    matrix = np.concatenate([band_matrix(band_model(band), edges) for band in ("bp", "rp")])
     fine = Instrument(edges, matrix, (55, 55)).coefficients(flat)[0]
     return {
         band: float(np.abs(coarse - fine)[cut].max() / np.abs(fine[cut]).max())
@@ -243,7 +248,7 @@ def library_photometry(every: int = 8) -> dict[str, Any]:
     spectra = stars.spectra
     seds = [Sed.of(spectra.wavelength, flux) for flux in spectra.flux]
     made = magnitudes(gaiaxpy_instrument().coefficients(seds, extrapolate=True))
-    published = np.stack([stars.photometry.column(name)[0] for name in room.MAGNITUDES], axis=1)
+    published = np.stack([stars.photometry.column(name)[0] for name in MAGNITUDES], axis=1)
     off = {name: made[:, b] - published[:, b] for b, name in enumerate(("G", "BP", "RP"))}
     off["BP - RP"] = off["BP"] - off["RP"]
     return {

@@ -60,6 +60,25 @@ def in_browser(tmp_path: Path) -> Callable[..., str]:
     return opened
 
 
+def field_stars(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients and errors [2000, 110] of real field stars, BP before RP."""
+    from astropy.table import Table
+
+    table = Table.read(shared_data / "xp_field_2000.fits")
+    coefficients, errors = (
+        np.stack(
+            [
+                np.asarray(table[f"{prefix}{band}_coeff_{i}"], np.float64)
+                for band in ("bp", "rp")
+                for i in range(55)
+            ],
+            axis=1,
+        )
+        for prefix in ("", "e_")
+    )
+    return coefficients, errors
+
+
 def quick(**keys: Any) -> Recipe:
     """A small recipe, without log fluxes and dust: they exist for 55 + 55 coefficients only."""
     from xplabels.recipes import Recipe

@@ -1,4 +1,4 @@
-"""The verb explain: a whole run on simulated stars, its files, and what is told when it cannot."""
+"""The command explain: a whole run on simulated stars, its files and its errors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ from xplabels.core.selection import Selection
 from xplabels.core.stars import CoefficientSpectra, Photometry, Stars
 from xplabels.explain import differences, explain
 from xplabels.explain.attention import attention
-from xplabels.explain.differences import extinction_g
+from xplabels.explain.differences import (
+    Pair,
+    extinction_g,
+    known_extinction,
+    read_extinction,
+    read_pair,
+)
 from xplabels.explain.figures import curves
-from xplabels.explain.inputs import Pair, known_extinction, read_extinction, read_pair
 from xplabels.explain.section import explain_finding
 from xplabels.instrument.sed import Sed
 from xplabels.io import write_stars
@@ -60,8 +65,12 @@ def sed(depth: float) -> Sed:
     return Sed.of(wavelength, flux, name=f"depth {depth:g}")
 
 
-def test_every_label_has_its_curves(model: Model, stars: Stars) -> None:
-    found = explain(model, stars, selection=WIDE, pairs=[Pair("fe_h", sed(0.1), sed(0.3), 0.5)])
+def test_every_label_has_its_curves_and_the_figure_their_correlations(
+    model: Model, stars: Stars
+) -> None:
+    """Of any number of curves, also more than there are colours."""
+    pairs = [Pair("fe_h", sed(0.1), sed(0.1 + 0.1 * n), 0.5) for n in (1, 2, 3)]
+    found = explain(model, stars, selection=WIDE, pairs=pairs)
     titles = {name: [curve.title for curve in curves] for name, curves in found.curves.items()}
     known = [
         "derivative, full covariance",
@@ -69,27 +78,20 @@ def test_every_label_has_its_curves(model: Model, stars: Stars) -> None:
         "observed, other labels held",
         "observed, median split",
     ]
-    assert titles == {"teff": known, "fe_h": [*known, "depth 0.3 − depth 0.1"]}
+    assert titles["teff"] == known
+    assert titles["fe_h"] == known + [f"depth 0.{n} − depth 0.1" for n in (2, 3, 4)]
     assert found.flow[0] == "no cut on extinction: none was given"
     metrics = found.to_metrics()
-    assert len(metrics["correlations"]["fe_h"]) == 10
     assert set(metrics["attention"]["teff"]["mean"]) == set(model.feature_set.names)
     json.dumps(metrics, allow_nan=False)
-
-
-def test_the_figure_tells_the_correlation_of_each_pair(model: Model, stars: Stars) -> None:
-    """Of any number of curves, also more than there are colours."""
-    pairs = [Pair("fe_h", sed(0.1), sed(0.1 + 0.1 * n), 0.5) for n in (1, 2, 3)]
-    found = explain(model, stars, selection=WIDE, pairs=pairs)
-    shown = found.curves["fe_h"]
+    shown, correlations = found.curves["fe_h"], metrics["correlations"]["fe_h"]
     figure = curves("fe_h", found.wavelength, shown)
-    told = found.to_metrics()["correlations"]["fe_h"]
     for matrix, side in zip(figure.axes[1::2], ("BP", "RP"), strict=True):
         texts = {text.get_position(): text.get_text() for text in matrix.texts}
         assert len(texts) == len(shown) * (len(shown) - 1) / 2 == 21
         for (column, row), text in texts.items():
             pair = f"{shown[column].title} / {shown[row + 1].title}"
-            assert text.replace("\N{MINUS SIGN}", "-") == f"{told[pair][side]:.2f}"
+            assert text.replace("\N{MINUS SIGN}", "-") == f"{correlations[pair][side]:.2f}"
         assert [label.get_text() for label in matrix.get_xticklabels()] == list("123456")
         assert [label.get_text() for label in matrix.get_yticklabels()] == list("234567")
 
@@ -146,40 +148,32 @@ def test_the_command_writes_a_page_that_needs_nothing_else(
     assert main([*words, "--overwrite"]) == 0
 
 
-def test_what_cannot_be_explained_is_told(tmp_path: Path, model: Model, stars: Stars) -> None:
+def test_what_cannot_be_explained_is_an_error(tmp_path: Path, model: Model, stars: Stars) -> None:
     with pytest.raises(InputError, match="the model has no label c_fe"):
         explain(model, stars, selection=WIDE, pairs=[Pair("c_fe", sed(0.1), sed(0.2), 0.1)])
     with pytest.raises(InputError, match="step 'big' is no positive number; give a label"):
         read_pair("fe_h", "low.csv", "high.csv", "big")
-    wrong = tmp_path / "wrong.csv"
-    Table({"source_id": [1, 2], "ebv": [0.1, 0.2]}).write(wrong)
-    with pytest.raises(InputError, match="has no column a_g"):
-        read_extinction(wrong, stars)
-    twice = tmp_path / "twice.csv"
-    Table({"source_id": [1, 1], "a_g": [0.1, 0.2]}).write(twice)
-    with pytest.raises(InputError, match="occurs 2 times"):
-        read_extinction(twice, stars)
+    path = tmp_path / "dust.csv"
+    for text, match in (
+        ("source_id,ebv\n1,0.1\n", "has no column a_g"),
+        ("source_id,a_g\n1,0.1\n1,0.2\n", "occurs 2 times"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=match):
+            read_extinction(path, stars)
 
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def test_documented_commands_parse() -> None:
+def test_the_documentation_is_of_this_command_and_of_the_model_that_ships() -> None:
     text = (DOCS / "explain.md").read_text()
-    commands = re.findall(r"^    \$ (xplabels .+)$", text, re.MULTILINE)
-    assert len(commands) == 1
-    for command in commands:
-        build_parser().parse_args(shlex.split(command)[1:])
-
-
-def test_documented_numbers_are_of_the_model_that_ships() -> None:
-    text = (DOCS / "explain.md").read_text()
+    (command,) = re.findall(r"^    \$ (xplabels .+)$", text, re.MULTILINE)
+    build_parser().parse_args(shlex.split(command)[1:])
     block = re.search(r"<!-- library: begin -->\n(.*?)<!-- library: end -->", text, re.DOTALL)
-    assert block is not None
-    told = re.search(r"SHA-256 ([0-9a-f]{12})", block[1])
+    stated = re.search(r"SHA-256 ([0-9a-f]{12})", block[1])
     digest = Model.load("apogee-dr17-library").metadata["sha256"]
-    assert told is not None
-    assert digest.startswith(told[1]), "run python benchmarks/explain.py"
+    assert digest.startswith(stated[1]), "run python benchmarks/explain.py"
     for figure in re.findall(r"\]\((figures/[^)]+)\)", text):
         assert (DOCS / figure).is_file()
 
@@ -205,16 +199,16 @@ def test_the_report_shows_what_the_model_looks_at(
     )
     direct = explain(model, clump, extinction=known_extinction(clump)).to_metrics()
     assert numbers["selection"] == direct["selection"]
-    told = {
-        pair: r for pair, r in direct["correlations"]["fe_h"].items() if "simulated" not in pair
-    }
-    shown = numbers["correlations"]["fe_h"]
-    assert {pair: r for pair, r in shown.items() if "simulated" not in pair} == told
+    shown, expected = (
+        {pair: r for pair, r in of["correlations"]["fe_h"].items() if "simulated" not in pair}
+        for of in (numbers, direct)
+    )
+    assert shown == expected
     page = (tmp_path / "report" / "report.html").read_text()
     for name in ("attention", "curves_teff", "curves_fe_h"):
         assert f'id="figure-{name}"' in page
     assert page.index("these stars are simulated") < page.index('id="accuracy"')
-    for pair in told:
+    for pair in expected:
         assert pair in page
 
 

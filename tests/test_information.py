@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,22 +19,27 @@ from xplabels.core.labels import Labels
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Stars
 from xplabels.explain import differences
-from xplabels.explain.differences import HC_OVER_K
 from xplabels.explain.information import (
     DUSTLESS,
     FREE,
+    GRID,
     NAMES,
     POPULATION,
     STEPS,
     Content,
     GiantSpectra,
     attainable_errors,
-    grid,
+    giant_branch,
     information_content,
 )
-from xplabels.giants import bossbrain
-from xplabels.giants.bossbrain import load_emulator
-from xplabels.giants.emulator import LABELS, Emulator, Network, emulator_labels
+from xplabels.giants.emulator import (
+    HC_OVER_K,
+    LABELS,
+    Emulator,
+    EmulatorNetwork,
+    emulator_labels,
+    load_emulator,
+)
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
@@ -49,24 +53,20 @@ G = np.array([14.0, 16.5])
 POPULATED = np.diag([400.0, 0.8, 0.4, 0.1, 0.15, 0.1]) ** 2
 
 
-def bumpy(seed: int) -> Network:
+def bumpy(seed: int) -> EmulatorNetwork:
     """An emulator whose flux over continuum has broad bands that follow the labels."""
     random = np.random.default_rng(seed)
     wavelength = np.arange(350.1, 1050.0, 0.5)
     centres = random.uniform(380, 1000, 12)
     bands = np.exp(-0.5 * ((wavelength[:, None] - centres) / 12.0) ** 2)
-    return Network(
+    first = random.standard_normal((9, len(LABELS))) * 0.7
+    weights = (first, random.standard_normal((12, 9)) * 0.5, -0.1 * bands)
+    biases = (np.full(9, 0.3), np.full(12, 0.8), np.ones(1400))
+    return EmulatorNetwork(
         np.array([3500.0, 0.0, -2.5] + [-0.6] * 19),
         np.array([6000.0, 3.5, 0.5] + [0.6] * 19),
-        tuple(
-            w.astype(np.float32)
-            for w in (
-                random.standard_normal((9, len(LABELS))) * 0.7,
-                random.standard_normal((12, 9)) * 0.5,
-                -0.1 * bands,
-            )
-        ),
-        (np.full(9, 0.3, np.float32), np.full(12, 0.8, np.float32), np.ones(1400, np.float32)),
+        tuple(w.astype(np.float32) for w in weights),
+        tuple(b.astype(np.float32) for b in biases),
     )
 
 
@@ -147,15 +147,13 @@ def test_stars_beyond_the_emulators_are_refused(emulator: Emulator) -> None:
         attainable_errors(GiantSpectra(emulator), hot, G)
 
 
-def test_carbon_nitrogen_and_alpha_fade_in_hot_and_metal_poor_giants(tmp_path: Path) -> None:
+def test_carbon_nitrogen_and_alpha_fade_in_hot_and_metal_poor_giants() -> None:
     """As FS24's section 5.5 and Witten et al. (2022) expect."""
-    try:
-        importlib.metadata.distribution(bossbrain.DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("the emulators are not installed")
-    errors = grid(load_emulator(tmp_path), teff=(4500.0, 5500.0), fe_h=(0.0, -2.0))
+    errors = giant_branch(load_emulator())
+    cool, hot = (GRID["teff"].index(teff) for teff in (4500.0, 5500.0))
+    rich, poor = (GRID["fe_h"].index(fe_h) for fe_h in (0.0, -2.0))
     for name, factor in (("c_fe", 2.0), ("n_fe", 20.0), ("alpha_m", 2.0)):
-        assert errors[name][1, 1] > factor * errors[name][0, 0]
+        assert errors[name][hot, poor] > factor * errors[name][cool, rich]
 
 
 def giants(stars: int = 450) -> Stars:
@@ -173,35 +171,26 @@ def giants(stars: int = 450) -> Stars:
     return labelled.with_photometry(photometry)
 
 
-def test_content_stands_beside_what_a_model_reaches(emulator: Emulator) -> None:
+def test_content_compares_with_what_a_model_reaches(emulator: Emulator) -> None:
+    """Labels that are unknown are free, and have no residual."""
     stars = giants()
     names = ("teff", "alpha_m")
     model = train(stars, names, quick(auxiliary=()), seed=1, progress=False)
     content = information_content(model, stars, emulator)
     assert content.names == names
     assert content.stated.shape == (450, 2)
+    values = stars.labels.values
     np.testing.assert_array_equal(
-        content.residuals[:, 0], model.predict(stars).values[:, 0] - stars.labels.values[:, 0]
+        content.residuals[:, 0], model.predict(stars).values[:, 0] - values[:, 0]
     )
-    np.testing.assert_allclose(
-        content.attainable[FREE][:7, 1],
-        attainable_errors(
-            GiantSpectra(emulator), stars.labels.values[:7], stars.photometry.values[:7, 0]
-        )[:, 5],
-        rtol=1e-3,  # the emulators' float32 depends on how many stars they take at once
-    )
+    few = attainable_errors(GiantSpectra(emulator), values[:7], stars.photometry.values[:7, 0])
+    # the emulators' float32 depends on how many stars they take at once
+    np.testing.assert_allclose(content.attainable[FREE][:7, 1], few[:, 5], rtol=1e-3)
     assert set(content.attainable) == {FREE, DUSTLESS, POPULATION}
     metrics = content.to_metrics()
     assert metrics["teff"]["stars"] == [
-        int(((stars.labels.values[:, 0] >= a) & (stars.labels.values[:, 0] < b)).sum())
-        for a, b in metrics["teff"]["edges"]
+        int(((values[:, 0] >= a) & (values[:, 0] < b)).sum()) for a, b in metrics["teff"]["edges"]
     ]
-
-
-def test_labels_that_are_unknown_are_free_and_have_no_residual(emulator: Emulator) -> None:
-    stars = giants()
-    names = ("teff", "alpha_m")
-    model = train(stars, names, quick(auxiliary=()), seed=1, progress=False)
     fewer = stars.with_labels(stars.labels.select(("teff", "logg", "fe_h")))
     content = information_content(model, fewer, emulator)
     assert np.isnan(content.residuals[:, 1]).all()
@@ -219,7 +208,7 @@ def test_the_command_shows_them(
         tmp_path / "model"
     )
     write_stars(stars, tmp_path / "stars.parquet")
-    monkeypatch.setattr(bossbrain, "load_emulator", lambda: emulator)
+    monkeypatch.setattr("xplabels.giants.emulator.load_emulator", lambda: emulator)
     monkeypatch.setattr(differences, "DRAWS", 5)
     words = ["explain", str(tmp_path / "model"), str(tmp_path / "stars.parquet"), "--output"]
     words += [str(tmp_path / "out"), "--range", "teff=4200:5400", "--information"]

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from xplabels.core.labels import Labels, check_names
 from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 
+Array = NDArray[np.float64]
+
 POPULATION = {
     "teff": (4800.0, 600.0),
     "logg": (2.8, 1.0),
@@ -23,7 +25,6 @@ POPULATION = {
     "alpha_m": (0.1, 0.1),
 }
 """Mean and scatter of the simulated Gaussian population, in the labels' units."""
-
 LABEL_ERROR = 0.02
 """Error of a simulated label, relative to the population's scatter."""
 TEMPLATE_SEED = 1_234_567
@@ -34,7 +35,7 @@ def simulate_stars(
     *,
     labels: Sequence[str] = ("teff", "logg", "fe_h", "alpha_m"),
     widths: tuple[int, int] = (55, 55),
-    noise: float | NDArray[np.float64] = 1.0,
+    noise: float | Array = 1.0,
     curvature: float = 0.1,
     hidden_scatter: float = 0.0,
     seed: int = 0,
@@ -50,7 +51,7 @@ def simulate_stars(
     widths
         Number of BP and RP coefficients.
     noise
-        Multiplies the coefficient errors, one number or one a star [n]; 1 is an S/N of about 600
+        Multiplies the coefficient errors, one number or one per star [n]; 1 is an S/N of about 600
         in RP coefficient 0.
     curvature
         Strength of the quadratic dependence on the labels; 0: spectra are linear in them.
@@ -74,7 +75,7 @@ def simulate_stars(
     brightness = 10 ** random.uniform(2.0, 4.0, n)
     bands = []
     for number, width in enumerate(widths):
-        clean = brightness[:, None] * _spectrum(shown, width, number, curvature)
+        clean = brightness[:, None] * spectrum(shown, width, number, curvature)
         bands.append(_observe(clean, brightness, noise, random))
     error = np.full_like(true, LABEL_ERROR)
     measured = true + error * random.standard_normal(true.shape)
@@ -101,11 +102,12 @@ def example_stars(n: int, seed: int = 0) -> Stars:
     return simulate_stars(n, seed=seed)[0]
 
 
-def _spectrum(
-    scaled_labels: NDArray[np.float64], width: int, number: int, curvature: float
-) -> NDArray[np.float64]:
-    """Clean coefficients [N, width] at unit brightness."""
-    # one stream a band, so that the templates do not depend on the widths' sum
+def spectrum(scaled_labels: Array, width: int, number: int, curvature: float) -> Array:
+    """Clean coefficients [N, width] at unit brightness of labels [N, K] scaled by the population.
+
+    ``number`` is 0 for BP, 1 for RP.
+    """
+    # one stream per band, so that the templates do not depend on the widths' sum
     templates = np.random.default_rng(TEMPLATE_SEED + number)
     index = np.arange(width)
     mean = np.exp(-index / 4.0) * np.cos(index)
@@ -120,9 +122,9 @@ def _spectrum(
 
 
 def _observe(
-    clean: NDArray[np.float64],
-    brightness: NDArray[np.float64],
-    noise: float | NDArray[np.float64],
+    clean: Array,
+    brightness: Array,
+    noise: float | Array,
     random: np.random.Generator,
 ) -> Band:
     """A band with errors falling along the index and correlations falling with distance."""
@@ -138,8 +140,8 @@ def _observe(
 
 
 def _photometry(
-    scaled_labels: NDArray[np.float64],
-    brightness: NDArray[np.float64],
+    scaled_labels: Array,
+    brightness: Array,
     random: np.random.Generator,
 ) -> Photometry:
     """Magnitudes and parallax that follow the first label and the brightness."""

@@ -100,8 +100,9 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.api import read_stars
     from xplabels.core.errors import InputError
     from xplabels.core.selection import Selection
-    from xplabels.explain import FILES, explain, write_explanation, write_star_pages
+    from xplabels.explain import FILES, explain, write_explanation
     from xplabels.explain.star_page import star_views
+    from xplabels.giants.emulator import load_emulator
     from xplabels.io.atomic import check_new_folder
     from xplabels.model import Model
 
@@ -121,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
         "stars": stars.origin or str(args.stars),
         "notes": "; ".join(stars.notes),
     }
+    found = None
     try:
         found = explain(
             model,
@@ -128,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
             selection=selection,
             extinction=extinction,
             max_extinction=args.max_extinction,
-            emulator=_emulator() if args.emulated or args.information else None,
+            emulator=load_emulator() if args.emulated or args.information else None,
             pairs=pairs,
             unseen=_unseen(model, stars) if args.information else None,
         )
@@ -137,10 +139,7 @@ def run(args: argparse.Namespace) -> None:
             raise
         # a page of one star needs no others, and few stars may be all there are
         print(f"pages of single stars only: {error}")
-        for page in write_star_pages(views, args.output, provenance, args.overwrite):
-            print(f"Open {page}")
-        return
-    page = write_explanation(
+    pages = write_explanation(
         found,
         args.output,
         coefficients=args.coefficients,
@@ -149,8 +148,10 @@ def run(args: argparse.Namespace) -> None:
         views=views,
         overwrite=args.overwrite,
     )
-    print("\n".join(found.flow))
-    print(f"Open {page}")
+    if found is not None:
+        print("\n".join(found.flow))
+    for page in pages:
+        print(f"Open {page}")
 
 
 def _extinction(word: str, stars: Any) -> Any:
@@ -158,7 +159,7 @@ def _extinction(word: str, stars: Any) -> Any:
         return word
     if word == "none":
         return None
-    from xplabels.explain.inputs import read_extinction
+    from xplabels.explain.differences import read_extinction
 
     return read_extinction(word, stars)
 
@@ -172,19 +173,13 @@ def _unseen(model: Any, stars: Any) -> Any:
     return stars[test] if test.any() else stars
 
 
-def _emulator() -> Any:
-    from xplabels.giants.bossbrain import load_emulator
-
-    return load_emulator()
-
-
 def _pairs(words: list[list[str]], labels: tuple[str, ...]) -> Any:
     from xplabels.core.errors import located
-    from xplabels.explain.inputs import check_pair, read_pair
+    from xplabels.explain.differences import read_pair
 
     found = []
     for four in words:
         with located(f"--pair {' '.join(four)}"):
             found.append(read_pair(*four))
-            check_pair(found[-1], labels)
+            found[-1].check(labels)
     return found

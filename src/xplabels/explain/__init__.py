@@ -1,11 +1,5 @@
-"""What a model looks at, beside observed and simulated spectra, and what spectra could tell."""
+"""What a model looks at, compared with observed and simulated spectra; what spectra could show."""
 
-from xplabels.explain.explanation import (
-    FILES,
-    Explanation,
-    explain,
-    write_explanation,
-    write_star_pages,
-)
+from xplabels.explain.explanation import FILES, Explanation, explain, write_explanation
 
-__all__ = ["FILES", "Explanation", "explain", "write_explanation", "write_star_pages"]
+__all__ = ["FILES", "Explanation", "explain", "write_explanation"]

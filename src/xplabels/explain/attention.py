@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +23,10 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.explain.derivatives import Derivatives, derivative_blocks
+from xplabels.explain.inputs import derivative_blocks, star_blocks
 from xplabels.model import BLOCK, Model
 
-Weighting = Literal["covariance", "fs24"]
+Array = NDArray[np.float64]
 
 RED_CLUMP = {
     "teff": (4700.0, 4800.0),
@@ -42,16 +41,15 @@ RED_CLUMP = {
 class Moments:
     """Mean and scatter of arrays [M, ...] that come in blocks; NaN is left out.
 
-    Chan, Golub & LeVeque's update, so that neither the number of blocks nor a large mean costs
-    accuracy; memory does not grow with the number of rows.
+    By the update of Chan, Golub & LeVeque: neither many blocks nor a large mean cost accuracy.
     """
 
     def __init__(self) -> None:
-        self.count: NDArray[np.float64] = np.zeros(())
-        self.mean: NDArray[np.float64] = np.zeros(())
-        self._squares: NDArray[np.float64] = np.zeros(())
+        self.count: Array = np.zeros(())
+        self.mean: Array = np.zeros(())
+        self._squares: Array = np.zeros(())
 
-    def add(self, values: NDArray[np.float64]) -> None:
+    def add(self, values: Array) -> None:
         """Take in M more rows."""
         known = np.isfinite(values)
         count = known.sum(axis=0).astype(np.float64)
@@ -66,7 +64,7 @@ class Moments:
         self.count = total
 
     @property
-    def deviation(self) -> NDArray[np.float64]:
+    def deviation(self) -> Array:
         """Standard deviation about the mean (population); NaN where nothing came."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.sqrt(np.where(self.count > 0, self._squares / self.count, np.nan)))
@@ -80,14 +78,7 @@ class Covariance:
         self.mean = np.zeros(width)
         self._products = np.zeros((width, width))
 
-    @classmethod
-    def known(cls, mean: NDArray[np.float64], matrix: NDArray[np.float64]) -> Covariance:
-        """One that is known from elsewhere, with the weight of one row."""
-        made = cls(len(mean))
-        made.count, made.mean, made._products = 1, mean.copy(), matrix.copy()
-        return made
-
-    def add(self, rows: NDArray[np.float64]) -> None:
+    def add(self, rows: Array) -> None:
         """Take in M more rows, all of them finite."""
         if not len(rows):
             return
@@ -101,7 +92,7 @@ class Covariance:
         self.count = total
 
     @property
-    def matrix(self) -> NDArray[np.float64]:
+    def matrix(self) -> Array:
         """Population covariance [n, n]."""
         return self._products / max(self.count, 1)
 
@@ -110,52 +101,35 @@ class Covariance:
 class Attention:
     """Attention of K labels to F inputs over a sample (FS24, eq. 13 and fig. 8).
 
-    Attributes
-    ----------
-    names, inputs
-        K labels and F inputs.
-    count
-        Float64 [F]: stars that have the input.
-    mean, deviation
-        Float64 [K, F]: of G over these stars, in the labels' units; NaN where no star has it.
+    Mean and standard deviation of G [K, F] over the ``count`` [F] stars that have an input, in the
+    labels' units; NaN where none has.
     """
 
     names: tuple[str, ...]
     inputs: tuple[str, ...]
-    count: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
+    count: Array
+    mean: Array
+    deviation: Array
 
 
-def star_attention(model: Model, derivatives: Derivatives) -> NDArray[np.float64]:
+def star_attention(model: Model, x: Array, jacobian: Array) -> Array:
     """G_ij = J_ij x_i, [M, K, F], in the labels' units; NaN for inputs a star lacks.
 
     Spectral inputs count as they are, c / r0; the others from their mean over the training set,
     since the paper z-scores only those.
     """
-    x = derivatives.x.copy()
     n = model.feature_set.n_spectral
-    x[:, n:] -= model.scaling.x_mean[n:]
-    return derivatives.jacobian * x[:, None, :]
+    centre = np.where(np.arange(x.shape[1]) < n, 0.0, model.scaling.x_mean)
+    return np.asarray(jacobian * (x - centre)[:, None, :])
 
 
 def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) -> Attention:
-    """Mean and standard deviation of G over a sample.
+    """Mean and standard deviation of G over a sample, ``block`` stars at a time.
 
-    Parameters
-    ----------
-    model
-        Any model.
-    stars
-        A table of stars or a stream of tables (as of :func:`xplabels.io.read_blocks`): a
-        million stars take no more memory than a thousand.
-    block
-        Stars at a time.
+    ``stars`` is a table or a stream of tables (as of :func:`xplabels.io.read_blocks`): a million
+    stars take no more memory than a thousand.
 
-    Raises
-    ------
-    InputError
-        If no star can be predicted, or the spectra do not fit the model.
+    Raises :class:`InputError` if no star can be predicted, or the spectra do not fit the model.
 
     Examples
     --------
@@ -165,10 +139,10 @@ def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) 
     True
     """
     sums = Moments()
-    for derivatives in derivative_blocks(model, stars, block):
-        sums.add(star_attention(model, derivatives))
+    for x, jacobian in derivative_blocks(model, stars, block):
+        sums.add(star_attention(model, x, jacobian))
     if not np.any(sums.count):
-        raise _nobody()
+        raise _too_few()
     return Attention(
         model.names,
         model.feature_set.names,
@@ -178,132 +152,51 @@ def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) 
     )
 
 
-@dataclass(frozen=True)
-class DerivativeSpectra:
-    """How normalised coefficients change with each label, labels taken together.
+def mean_jacobian(
+    model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
+) -> tuple[Array, Covariance]:
+    """Mean Jacobian [K, n] by the spectral inputs x = c / r0, and these inputs' covariance.
 
-    Attributes
-    ----------
-    names
-        K labels.
-    coefficients
-        Float64 [K, n]: dx/dy of the spectral inputs x = c / r0, BP before RP, per unit of the
-        label; for a model trained on sampled flux, c stands for the coefficients it sees.
-    mean
-        Float64 [n]: mean x of the stars.
-    weighting
-        ``covariance`` or ``fs24``.
-    stars
-        How many stars the Jacobian was averaged over.
+    Raises :class:`InputError` if fewer than two stars have a prediction.
     """
-
-    names: tuple[str, ...]
-    coefficients: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    weighting: Weighting
-    stars: int
-
-    def sampled(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Wavelengths [L] in nm and derivative spectra [K, L], by GaiaXPy's default sampling.
-
-        In W m^-2 nm^-1 for RP coefficient 0 of one, per unit of the label.
-
-        Raises
-        ------
-        InputError
-            If GaiaXPy is not installed, or the model has other widths than DR3's 55 + 55.
-        """
-        from xplabels.instrument import sampled_flux
-
-        return sampled_flux(self.coefficients)
-
-    def relative(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """As :meth:`sampled`, divided by the mean spectrum of the stars: d ln f / dy."""
-        from xplabels.instrument import sampled_flux
-
-        wavelength, flux = self.sampled()
-        return wavelength, flux / sampled_flux(self.mean[None, :])[1]
-
-
-def derivative_spectra(
-    model: Model,
-    stars: Stars | Iterable[Stars],
-    weighting: Weighting = "covariance",
-    *,
-    weights: Covariance | None = None,
-    block: int = BLOCK,
-) -> DerivativeSpectra:
-    """Derivative spectra of the stars' mean Jacobian, by eq. 14 or with the full covariance of x.
-
-    Parameters
-    ----------
-    model
-        Any model.
-    stars
-        A selection of stars (see :func:`red_clump`), whole or as a stream.
-    weighting
-        ``fs24``: the paper's weights, the standard deviation of each coefficient;
-        ``covariance``: their full covariance.
-    weights
-        Covariance of the spectral inputs to weight by (see :func:`input_covariance`), such as
-        that of a whole sample of which ``stars`` are a part. None: that of ``stars``.
-    block
-        Stars at a time.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two stars with a prediction for each label, or the labels' rows of
-        the Jacobian do not tell the labels apart.
-    """
-    if weighting not in ("covariance", "fs24"):
-        raise InputError(f"weighting {weighting!r}", remedy="choose 'covariance' or 'fs24'")
     n = model.feature_set.n_spectral
-    jacobian, spread = Moments(), Covariance(n)
-    for derivatives in derivative_blocks(model, stars, block):
-        jacobian.add(derivatives.jacobian[:, :, :n])
-        spread.add(derivatives.x[:, :n])
+    mean, spread = Moments(), Covariance(n)
+    for x, jacobian in derivative_blocks(model, stars, block):
+        mean.add(jacobian[:, :, :n])
+        spread.add(x[:, :n])
     if spread.count < 2:
-        raise _nobody()
-    s = (weights or spread).matrix
-    if weighting == "fs24":
-        s = np.diag(np.diag(s))
-    return DerivativeSpectra(
-        model.names, inverse_jacobian(jacobian.mean, s), spread.mean, weighting, spread.count
-    )
+        raise _too_few()
+    return mean.mean, spread
 
 
 def input_covariance(
     model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
 ) -> Covariance:
-    """Covariance of the spectral inputs x = c / r0 over stars that have a spectrum."""
+    """Covariance of the spectral inputs over all stars that have a spectrum."""
     n = model.feature_set.n_spectral
     spread = Covariance(n)
-    for part in [stars] if isinstance(stars, Stars) else stars:
-        for start in range(0, len(part), block):
-            x = model.feature_set.compute(part[slice(start, start + block)]).x[:, :n]
-            spread.add(x[np.isfinite(x).all(axis=1)])
+    for part in star_blocks(stars, block):
+        x = model.feature_set.compute(part).x[:, :n]
+        spread.add(x[np.isfinite(x).all(axis=1)])
     return spread
 
 
-def training_covariance(model: Model) -> Covariance:
-    """Covariance of the spectral inputs over the model's training stars, as it knows it."""
+def training_covariance(model: Model) -> Array:
+    """Covariance [n, n] of the spectral inputs over the model's training stars, as saved in it."""
     n, scaling = model.feature_set.n_spectral, model.scaling
     scale = scaling.x_scale[:n]
-    return Covariance.known(
-        scaling.x_mean[:n], scale[:, None] * scaling.x_correlation[:n, :n] * scale
-    )
+    return np.asarray(scale[:, None] * scaling.x_correlation[:n, :n] * scale)
 
 
-def inverse_jacobian(
-    jacobian: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """dx/dy [K, n]: the transpose of S J^T (J S J^T)^-1, for J [K, n] and S [n, n].
+def inverse_jacobian(jacobian: Array, weights: Array) -> Array:
+    """Derivative spectra dx/dy [K, n], labels taken together.
 
-    Raises
-    ------
-    InputError
-        If J S J^T is singular: the labels do not depend on the inputs independently.
+    The transpose of S J^T (J S J^T)^-1, for J [K, n] and S [n, n], the full covariance of x or,
+    as in eq. 14, its diagonal. Per unit of the label; of a model trained on sampled flux, x are
+    the coefficients that it sees.
+
+    Raises :class:`InputError` if J S J^T is singular: the labels do not depend on the inputs
+    independently.
     """
     cross = jacobian @ weights  # [K, n]
     gram = cross @ jacobian.T
@@ -321,16 +214,13 @@ def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
 
     Cuts on labels that the table lacks are left out; the cut flow says so.
 
-    Raises
-    ------
-    InputError
-        If the stars have none of these labels, or none is in the red clump.
+    Raises :class:`InputError` if the stars have none of these labels, or none is in the clump.
     """
     known = () if stars.labels is None else stars.labels.names
     ranges = {name: bounds for name, bounds in RED_CLUMP.items() if name in known}
     if not ranges:
         raise InputError(
-            "has none of the labels that tell a red clump star",
+            "has none of the labels of a red clump star",
             where=stars.origin or None,
             remedy=f"add {', '.join(RED_CLUMP)} with errors, as far as they are known",
         )
@@ -341,7 +231,7 @@ def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
     return selected, flow
 
 
-def _nobody() -> InputError:
+def _too_few() -> InputError:
     return InputError(
         "too few stars have a prediction to say what the model looks at",
         remedy="give more stars, with spectra in both bands",

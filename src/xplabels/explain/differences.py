@@ -6,24 +6,28 @@ network's inputs are: sampled flux for RP coefficient 0 of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import check_names
+from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Stars
 from xplabels.features import KS_OVER_V, RJCE_SLOPE, RJCE_ZERO
-from xplabels.giants.emulator import Emulator, emulator_labels
+from xplabels.giants.emulator import Emulator, black_body, emulator_labels
 from xplabels.giants.relations import G_OVER_V
 from xplabels.instrument import gaiaxpy_instrument, sampled_flux
-from xplabels.instrument.sed import Sed
+from xplabels.instrument.sed import Sed, read_sed
 from xplabels.model import Model
 
 Array = NDArray[np.float64]
+Extinction = Literal["library", "rjce"]
 
 STEPS = {"fe_h": 0.5, "c_fe": 0.2, "n_fe": 0.2, "alpha_m": 0.2}
 """FS24, table 4, dex."""
@@ -38,16 +42,9 @@ DRAWS = 200
 
 @dataclass(frozen=True)
 class Curve:
-    """A spectrum's change per unit of a label.
+    """A spectrum's change per unit of a label [L]; ``title`` is what it is, for legends.
 
-    Attributes
-    ----------
-    title
-        What it is, for legends.
-    values
-        Float64 [L].
-    low, high
-        Float64 [L]: central 68.3 % of bootstrap draws, or None.
+    ``low`` and ``high`` [L] bound the central 68.3 % of bootstrap draws, or are None.
     """
 
     title: str
@@ -56,10 +53,86 @@ class Curve:
     high: Array | None = None
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two spectral energy distributions of the same star that differ in one label by ``step``."""
+
+    name: str
+    low: Sed
+    high: Sed
+    step: float
+
+    def check(self, labels: Sequence[str]) -> None:
+        """Raise :class:`InputError` if the pair's label is none of a model's ``labels``."""
+        if self.name not in labels:
+            raise InputError(
+                f"the model has no label {self.name}", remedy=f"give pairs of {', '.join(labels)}"
+            )
+
+
+def read_pair(name: str, low: str | Path, high: str | Path, step: str) -> Pair:
+    """A pair in the command line's words: label, two tables of wavelength and flux, step.
+
+    Raises :class:`InputError` for an unknown label, a table that cannot be read, and a step that
+    is no positive number.
+    """
+    check_names([name])
+    try:
+        size = float(step)
+    except ValueError:
+        size = np.nan
+    if not size > 0:
+        raise InputError(
+            f"the step {step!r} is no positive number",
+            remedy=f"give a label, the table of less {name}, that of more, and by how much",
+        )
+    return Pair(name, read_sed(low), read_sed(high), size)
+
+
 def extinction_g(stars: Stars) -> Array:
     """A_G [N] from H - W2 (Rayleigh-Jeans colour excess); NaN where a magnitude is missing."""
     h, w2 = stars.photometry.column("h_m")[0], stars.photometry.column("w2mpro")[0]
     return RJCE_SLOPE * (h - w2 - RJCE_ZERO) * G_OVER_V / KS_OVER_V
+
+
+def extinction_of(stars: Stars, given: Extinction | Array) -> Array:
+    """A_G [N] by name: of the library's A_Ks or by H - W2; or as given."""
+    if not isinstance(given, str):
+        return given
+    if given == "rjce":
+        return extinction_g(stars)
+    from xplabels.surveys.library import library_extinction
+
+    return library_extinction(stars.source_id) * (G_OVER_V / KS_OVER_V)
+
+
+def known_extinction(stars: Stars) -> Array | None:
+    """A_G [N] by H - W2 or, where no star has both, of the library; None if neither is known."""
+    a_g = extinction_g(stars)
+    if not np.isfinite(a_g).any():
+        try:
+            a_g = extinction_of(stars, "library")
+        except InputError:  # the library is not installed
+            return None
+    return a_g if np.isfinite(a_g).any() else None
+
+
+def read_extinction(path: str | Path, stars: Stars) -> Array:
+    """A_G [N] of ``stars`` from a table with ``source_id`` and ``a_g`` (mag); NaN where absent.
+
+    Raises :class:`InputError` if it cannot be read, lacks the columns, or has a source_id twice.
+    """
+    from xplabels.io.plain import read_table
+
+    table = read_table(path, ("a_g",))
+    if "a_g" not in table or table["a_g"].dtype.kind not in "iuf":
+        raise InputError(
+            "has no column a_g of numbers", where=path, remedy="add A_G in mag, keyed by source_id"
+        )
+    found, rows = Lookup(table["source_id"], path).find(stars.source_id)
+    a_g = np.full(len(stars), np.nan)
+    a_g[found] = table["a_g"][rows]
+    return a_g
 
 
 def normalised_spectra(model: Model, stars: Stars) -> tuple[Array, Array]:
@@ -68,25 +141,13 @@ def normalised_spectra(model: Model, stars: Stars) -> tuple[Array, Array]:
     return sampled_flux(x)
 
 
-def observed_difference(flux: Array, label: Array, *, seed: int = 0) -> Curve:
+def observed_difference(flux: Array, label: Array) -> Curve:
     """Median spectrum above the label's median minus that below, by the medians' distance.
 
     Other labels differ between the halves as they do in the sky; :func:`observed_slopes` holds
-    them fixed.
+    them fixed. Stars [N] without a label or a spectrum [N, L] are left out.
 
-    Parameters
-    ----------
-    flux
-        Normalised spectra [N, L].
-    label
-        Known values [N]; stars without one are left out.
-    seed
-        Of the bootstrap over stars.
-
-    Raises
-    ------
-    InputError
-        If fewer than 20 stars have both, or all have the same label.
+    Raises :class:`InputError` if fewer than 20 stars have both, or all have the same label.
     """
     known = np.isfinite(label) & np.isfinite(flux).all(axis=1)
     flux, label = flux[known], label[known]
@@ -99,27 +160,15 @@ def observed_difference(flux: Array, label: Array, *, seed: int = 0) -> Curve:
         difference = np.median(spectra[above], axis=0) - np.median(spectra[~above], axis=0)
         return np.asarray(difference / distance)
 
-    return _with_band("observed, median split", split, len(label), seed)
+    return _with_band("observed, median split", split, len(label))
 
 
-def observed_slopes(flux: Array, labels: Array, which: int, *, seed: int = 0) -> Curve:
-    """Slope of the spectra with label ``which``, the other labels held fixed (least squares).
+def observed_slopes(flux: Array, labels: Array, which: int) -> Curve:
+    """Slope of spectra [N, L] with label ``which`` of labels [N, K], the others held fixed.
 
-    Parameters
-    ----------
-    flux
-        Normalised spectra [N, L].
-    labels
-        Known values [N, K]; stars without all of them are left out.
-    which
-        The label's column.
-    seed
-        Of the bootstrap over stars.
+    By least squares. Stars without all labels or a spectrum are left out.
 
-    Raises
-    ------
-    InputError
-        If fewer than 20 stars have all of them, or all have the same label.
+    Raises :class:`InputError` if fewer than 20 stars have all, or all have the same label.
     """
     known = np.isfinite(labels).all(axis=1) & np.isfinite(flux).all(axis=1)
     flux, labels = flux[known], labels[known]
@@ -132,7 +181,7 @@ def observed_slopes(flux: Array, labels: Array, which: int, *, seed: int = 0) ->
         fit = np.linalg.lstsq(centred / scale, spectra, rcond=None)[0]
         return np.asarray(fit[which] / scale[which])
 
-    return _with_band("observed, other labels held", slope, len(labels), seed)
+    return _with_band("observed, other labels held", slope, len(labels))
 
 
 def _check_enough(label: Array) -> None:
@@ -143,11 +192,9 @@ def _check_enough(label: Array) -> None:
         )
 
 
-def _with_band(
-    title: str, of_rows: Callable[[NDArray[np.intp]], Array], stars: int, seed: int
-) -> Curve:
+def _with_band(title: str, of_rows: Callable[[NDArray[np.intp]], Array], stars: int) -> Curve:
     """The curve of all stars, with the scatter of bootstrap draws."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     draws = [of_rows(random.integers(0, stars, stars)) for _ in range(DRAWS)]
     low, high = np.nanpercentile(np.stack(draws), (15.85, 84.15), axis=0)
     return Curve(title, of_rows(np.arange(stars)), low, high)
@@ -156,23 +203,12 @@ def _with_band(
 def simulated_difference(
     low: Sed, high: Sed, step: float, *, title: str = "simulated", extrapolate: bool = False
 ) -> Curve:
-    """Two spectral energy distributions through the instrument, normalised, by their step.
+    """The same star with a lower and a higher label, seen by the instrument, normalised.
 
-    Parameters
-    ----------
-    low, high
-        The same star with a lower and a higher label.
-    step
-        By how much, in the label's unit.
-    title
-        For legends.
-    extrapolate
-        Hold flux constant beyond the ends of spectra that are too short.
+    Per unit of the label, in which ``step`` is their difference. ``extrapolate`` holds flux
+    constant beyond the ends of spectra that are too short.
 
-    Raises
-    ------
-    InputError
-        If a spectrum is too short, or the step is not positive.
+    Raises :class:`InputError` if a spectrum is too short, or the step is not positive.
     """
     if not step > 0:
         raise InputError(f"the step between two spectra is {step:g}", remedy="give a positive one")
@@ -183,40 +219,29 @@ def simulated_difference(
     return Curve(title, (flux[1] - flux[0]) / step)
 
 
-def emulated_difference(
-    emulator: Emulator, name: str, centre: Mapping[str, float] | None = None
-) -> Curve:
-    """The change of an emulated giant over FS24's step of a label (table 4), about ``centre``.
+def emulated_difference(emulator: Emulator, name: str) -> Curve:
+    """The change of an emulated giant over FS24's step of a label (table 4), about table 5's.
 
-    The emulators give flux over continuum: a black body of the star's temperature stands for the
-    continuum, and their flux is held constant blue of 350 nm.
+    The emulators give flux over continuum: the continuum is a black body of the star's
+    temperature, and their flux is held constant blue of 350 nm.
 
-    Raises
-    ------
-    InputError
-        If the label has no step, or the emulators do not cover it.
+    Raises :class:`InputError` if the label has no step.
     """
     if name not in STEPS:
         raise InputError(
             f"no emulated difference for {name}", remedy=f"choose among {', '.join(STEPS)}"
         )
-    labels = dict(centre or CLUMP_CENTRE)
     half = 0.5 * STEPS[name]
-    values = np.array([list(labels.values())] * 2)
-    values[:, list(labels).index(name)] += (-half, half)
-    theirs = emulator_labels(tuple(labels), values)
-    flux = emulator.normalised_flux(theirs, like=theirs[[0, 0]])
-    wavelength = emulator.wavelength
-    planck = wavelength**-5.0 / np.expm1(HC_OVER_K / (wavelength * labels["teff"]))
-    scale = 1e-16 / planck.max()
-    low, high = (Sed(wavelength, row * planck * scale, f"emulated {name}") for row in flux)
+    values = np.array([list(CLUMP_CENTRE.values())] * 2)
+    values[:, list(CLUMP_CENTRE).index(name)] += (-half, half)
+    labels = emulator_labels(tuple(CLUMP_CENTRE), values)
+    flux = emulator.normalised_flux(labels, like=labels[[0, 0]])
+    continuum = black_body(emulator.wavelength, CLUMP_CENTRE["teff"])
+    scale = 1e-16 / continuum.max()
+    low, high = (Sed(emulator.wavelength, row * continuum * scale, name) for row in flux)
     return simulated_difference(
         low, high, STEPS[name], title="simulated (bossbrain)", extrapolate=True
     )
-
-
-HC_OVER_K = 1.438776877e7
-"""h c / k, nm K."""
 
 
 def correlations(wavelength: Array, curves: list[Curve]) -> dict[str, dict[str, float]]:
@@ -231,8 +256,3 @@ def correlations(wavelength: Array, curves: list[Curve]) -> dict[str, dict[str, 
             for side, cut in sides.items()
         }
     return found
-
-
-def unit_of(name: str) -> str:
-    """The unit of a curve's values, for axes."""
-    return f"per {LABELS[name].unit}"

@@ -16,22 +16,30 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, Labels
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.explain.attention import Attention, attention, derivative_spectra, red_clump
+from xplabels.explain.attention import (
+    Attention,
+    attention,
+    inverse_jacobian,
+    mean_jacobian,
+    red_clump,
+)
 from xplabels.explain.differences import (
     STEPS,
     Curve,
+    Extinction,
+    Pair,
     correlations,
     emulated_difference,
+    extinction_of,
     normalised_spectra,
     observed_difference,
     observed_slopes,
     simulated_difference,
 )
-from xplabels.explain.information import GRID, GRID_G, Content, grid, information_content
-from xplabels.explain.inputs import Extinction, Pair, check_pair, extinction_of
+from xplabels.explain.information import GRID, GRID_G, Content, giant_branch, information_content
 from xplabels.explain.star_page import StarView, star_page
 from xplabels.giants.emulator import Emulator
-from xplabels.instrument import check_widths
+from xplabels.instrument import check_widths, sampled_flux
 from xplabels.io.atomic import check_new_folder, whole_folder
 from xplabels.model import Model
 from xplabels.report.page import template
@@ -47,21 +55,10 @@ MAX_EXTINCTION = 0.5
 class Explanation:
     """What a model looks at.
 
-    Attributes
-    ----------
-    attention
-        Over all stars given.
-    wavelength
-        Float64 [L], nm.
-    curves
-        Label -> curves: derivative spectra, then differences.
-    flow
-        How the stars of the curves were selected, and what could not be shown.
-    content
-        Attainable and reached errors of giants, or None.
-    grid
-        Label -> attainable errors along the giant branch, as
-        :func:`xplabels.explain.information.grid` gives them.
+    Attention over all stars given; at ``wavelength`` [L], nm, the curves of each label: derivative
+    spectra, then differences; ``flow``: how their stars were selected, and what could not be
+    shown; where asked for, attainable and reached errors of giants, and attainable ones along the
+    giant branch.
     """
 
     attention: Attention
@@ -69,17 +66,18 @@ class Explanation:
     curves: Mapping[str, Sequence[Curve]]
     flow: tuple[str, ...]
     content: Content | None = None
-    grid: Mapping[str, Array] | None = None
+    branch: Mapping[str, Array] | None = None
 
     def to_metrics(self) -> dict[str, Any]:
         """Numbers as JSON: attention by label and input, correlations of curves, selection."""
-        information = {} if self.content is None else {"information": self.content.to_metrics()}
-        if self.grid is not None:
-            branch = {name: np.round(errors, 4).tolist() for name, errors in self.grid.items()}
-            information["attainable along the giant branch"] = GRID | {
-                "g_mag": GRID_G,
-                "errors": branch,
-            }
+        information: dict[str, Any] = {}
+        if self.content is not None:
+            information["information"] = self.content.to_metrics()
+        if self.branch is not None:
+            errors = {name: np.round(e, 4).tolist() for name, e in self.branch.items()}
+            information["attainable along the giant branch"] = {
+                **GRID, "g_mag": GRID_G, "errors": errors,
+            }  # fmt: skip
         return information | {
             "selection": list(self.flow),
             "attention": attention_metrics(self.attention),
@@ -97,17 +95,15 @@ class Explanation:
 
 def attention_metrics(found: Attention) -> dict[str, Any]:
     """Attention as JSON: label -> what -> input -> value; None where no star has the input."""
+
+    def by_input(values: Array) -> dict[str, float | None]:
+        numbers = [float(value) if np.isfinite(value) else None for value in values]
+        return dict(zip(found.inputs, numbers, strict=True))
+
     return {
-        name: {
-            "standard deviation": dict(zip(found.inputs, map(_number, deviation), strict=True)),
-            "mean": dict(zip(found.inputs, map(_number, mean), strict=True)),
-        }
+        name: {"standard deviation": by_input(deviation), "mean": by_input(mean)}
         for name, deviation, mean in zip(found.names, found.deviation, found.mean, strict=True)
     }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def explain(
@@ -120,7 +116,6 @@ def explain(
     emulator: Emulator | None = None,
     pairs: Sequence[Pair] = (),
     unseen: Stars | None = None,
-    seed: int = 0,
 ) -> Explanation:
     """Attention over all ``stars``; derivative spectra and differences of a selection.
 
@@ -141,10 +136,8 @@ def explain(
     pairs
         Simulated differences of one's own.
     unseen
-        Giants with known labels that the model was not trained on, whose errors stand beside those
-        attainable (with ``emulator``). None: attainable errors are left out.
-    seed
-        Of the bootstrap.
+        Giants with known labels that the model was not trained on, whose errors are compared with
+        the attainable ones (with ``emulator``). None: attainable errors are left out.
 
     Raises
     ------
@@ -153,7 +146,8 @@ def explain(
     """
     content = branch = None
     if unseen is not None and emulator is not None:
-        content, branch = information_content(model, unseen, emulator), grid(emulator)
+        content = information_content(model, unseen, emulator)
+        branch = giant_branch(emulator)
     wavelength, shown, flow = label_curves(
         model,
         stars,
@@ -162,7 +156,6 @@ def explain(
         max_extinction=max_extinction,
         emulator=emulator,
         pairs=pairs,
-        seed=seed,
     )
     return Explanation(attention(model, stars), wavelength, shown, flow, content, branch)
 
@@ -176,43 +169,43 @@ def label_curves(
     max_extinction: float = MAX_EXTINCTION,
     emulator: Emulator | None = None,
     pairs: Sequence[Pair] = (),
-    seed: int = 0,
 ) -> tuple[Array, dict[str, list[Curve]], tuple[str, ...]]:
     """Wavelengths [L], label -> derivative spectra and differences, and how stars were selected.
 
-    Parameters are those of :func:`explain`.
-
-    Raises
-    ------
-    InputError
-        As :func:`explain`.
+    Parameters and errors are those of :func:`explain`.
     """
     check_widths(model.feature_set.n_spectral)
     for pair in pairs:
-        check_pair(pair, model.names)
+        pair.check(model.names)
     chosen, flow = _select(model, stars, selection, extinction, max_extinction)
-    names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
     wavelength, flux = normalised_spectra(model, chosen)
-    derived = {w: derivative_spectra(model, chosen, w) for w in ("covariance", "fs24")}
-    known = chosen.labels.select(names).values if chosen.labels and names else None
+    jacobian, spread = mean_jacobian(model, chosen)
+    derived = {
+        "derivative, full covariance": spread.matrix,
+        "derivative, FS24 eq. 14": np.diag(np.diag(spread.matrix)),
+    }
+    sampled = {
+        title: sampled_flux(inverse_jacobian(jacobian, weights))[1]
+        for title, weights in derived.items()
+    }
+    names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
+    known = chosen.labels.select(names).values if chosen.labels and names else np.empty((0, 0))
     shown: dict[str, list[Curve]] = {}
     for k, name in enumerate(model.names):
-        shown[name] = [
-            Curve("derivative, full covariance", derived["covariance"].sampled()[1][k]),
-            Curve("derivative, FS24 eq. 14", derived["fs24"].sampled()[1][k]),
-        ]
-        if known is not None and name in names:
+        shown[name] = [Curve(title, spectra[k]) for title, spectra in sampled.items()]
+        if name in names:
             column = names.index(name)
-            shown[name].append(observed_slopes(flux, known, column, seed=seed))
-            shown[name].append(observed_difference(flux, known[:, column], seed=seed))
+            shown[name].append(observed_slopes(flux, known, column))
+            shown[name].append(observed_difference(flux, known[:, column]))
         if emulator is not None and name in STEPS:
             shown[name].append(emulated_difference(emulator, name))
-        for pair in pairs:
-            if pair.name == name:
-                title = f"{pair.high.name} − {pair.low.name}"
-                shown[name].append(
-                    simulated_difference(pair.low, pair.high, pair.step, title=title)
-                )
+        shown[name] += [
+            simulated_difference(
+                pair.low, pair.high, pair.step, title=f"{pair.high.name} − {pair.low.name}"
+            )
+            for pair in pairs
+            if pair.name == name
+        ]
     return wavelength, shown, tuple(flow)
 
 
@@ -224,9 +217,9 @@ def _select(
     max_extinction: float,
 ) -> tuple[Stars, list[str]]:
     """The stars of the curves, and the cut flow."""
-    told: list[str] = []
+    flow: list[str] = []
     if extinction is None:
-        told.append("no cut on extinction: none was given")
+        flow.append("no cut on extinction: none was given")
     else:
         a_g = extinction_of(stars, extinction)
         clear = a_g < max_extinction
@@ -236,18 +229,18 @@ def _select(
                 where=stars.origin or None,
                 remedy="give a table with a_g, or no cut on extinction",
             )
-        told.append(f"{int(clear.sum())} of {len(stars)} stars have A_G < {max_extinction:g} mag")
+        flow.append(f"{int(clear.sum())} of {len(stars)} stars have A_G < {max_extinction:g} mag")
         stars = stars[clear]
     if stars.labels is None or not np.isfinite(stars.labels.values).any():
         prediction = model.predict(stars)
         stars = stars.with_labels(Labels(prediction.names, prediction.values, prediction.errors))
-        told.append("no labels are known: the model's own predictions select, and stand for them")
-    chosen, flow = red_clump(stars) if selection is None else selection.apply(stars)
-    return chosen, [*told, *flow]
+        flow.append("no labels are known: the model's own predictions select, and stand for them")
+    chosen, cuts = red_clump(stars) if selection is None else selection.apply(stars)
+    return chosen, flow + cuts
 
 
 def write_explanation(
-    found: Explanation,
+    found: Explanation | None,
     folder: Path,
     *,
     coefficients: int = 5,
@@ -255,7 +248,7 @@ def write_explanation(
     provenance: Mapping[str, str] | None = None,
     views: Sequence[StarView] = (),
     overwrite: bool = False,
-) -> Path:
+) -> list[Path]:
     """Write ``explain.json``, ``index.html``, ``figures/*.png`` and ``stars/*.html``.
 
     Every page is self-contained; only ``index.html`` links to those of single stars.
@@ -263,7 +256,7 @@ def write_explanation(
     Parameters
     ----------
     found
-        What to write.
+        What to write. None: the pages of single stars alone.
     folder
         To be created; appears whole or not at all.
     coefficients
@@ -277,79 +270,68 @@ def write_explanation(
     overwrite
         Replace an earlier one.
 
+    Returns
+    -------
+    list of Path
+        The pages: ``index.html`` or, without it, those of single stars.
+
     Raises
     ------
     InputError
         If the folder exists (without ``overwrite``), holds other things, or cannot be written; if
         no coefficient is to be shown.
     """
-    from xplabels.explain import figures
-    from xplabels.report import png
-
     if coefficients < 1:
         raise InputError(f"{coefficients} coefficients are none", remedy="show 1 or more")
     check_new_folder(folder, FILES, overwrite)
-    metrics = {"provenance": dict(provenance or {})} | found.to_metrics()
+    files: dict[str, str | bytes] = {
+        f"stars/{view.source_id}.html": star_page(view, provenance or {}) for view in views
+    }
+    pages = list(files)
+    if found is not None:
+        pages = ["index.html"]
+        files |= _files(found, coefficients, title, provenance or {}, views)
+    with whole_folder(folder, overwrite) as partial:
+        for name, content in files.items():
+            path = partial / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return [folder / name for name in pages]
+
+
+def _files(
+    found: Explanation,
+    coefficients: int,
+    title: str,
+    provenance: Mapping[str, str],
+    views: Sequence[StarView],
+) -> dict[str, str | bytes]:
+    """Name -> content of the page, its figures and its numbers."""
+    from xplabels.explain import figures
+    from xplabels.report import png
+
+    metrics = {"provenance": dict(provenance)} | found.to_metrics()
     pictures = {"attention": png(figures.attention_bars(found.attention, coefficients))}
     for name, shown in found.curves.items():
         pictures[name] = png(figures.curves(name, found.wavelength, shown))
     if found.content is not None:
         pictures["information"] = png(figures.information(found.content))
-    if found.grid is not None:
-        pictures["fading"] = png(figures.fading(found.grid))
-    page = _page(title, found, metrics, pictures, views)
-    with whole_folder(folder, overwrite) as partial:
-        (partial / "figures").mkdir()
-        for name, picture in pictures.items():
-            (partial / "figures" / f"{name}.png").write_bytes(picture)
-        _write_stars(views, partial, provenance or {})
-        text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
-        (partial / "explain.json").write_text(text, encoding="utf-8")
-        (partial / "index.html").write_text(page, encoding="utf-8")
-    return folder / "index.html"
-
-
-def write_star_pages(
-    views: Sequence[StarView], folder: Path, provenance: Mapping[str, str], overwrite: bool = False
-) -> list[Path]:
-    """Write ``stars/*.html`` alone, where there are too few stars for anything else.
-
-    Raises
-    ------
-    InputError
-        As :func:`write_explanation`.
-    """
-    check_new_folder(folder, FILES, overwrite)
-    with whole_folder(folder, overwrite) as partial:
-        _write_stars(views, partial, provenance)
-    return [folder / "stars" / f"{view.source_id}.html" for view in views]
-
-
-def _write_stars(views: Sequence[StarView], folder: Path, provenance: Mapping[str, str]) -> None:
-    if views:
-        (folder / "stars").mkdir()
-    for view in views:
-        text = star_page(view, provenance)
-        (folder / "stars" / f"{view.source_id}.html").write_text(text, encoding="utf-8")
-
-
-def _page(
-    title: str,
-    found: Explanation,
-    metrics: Mapping[str, Any],
-    pictures: Mapping[str, bytes],
-    views: Sequence[StarView],
-) -> str:
-    return template("explain.html.j2").render(
+    if found.branch is not None:
+        pictures["fading"] = png(figures.fading(found.branch))
+    page = template("explain.html.j2").render(
         title=title,
         flow=found.flow,
         labels={name: LABELS[name].description for name in found.curves},
         correlations=metrics["correlations"],
-        provenance={"notes": ""} | metrics["provenance"],
-        content=found.content and found.content.told,
-        grid={LABELS[name].description: errors for name, errors in (found.grid or {}).items()},
+        provenance={"notes": "", **provenance},
+        content=found.content and found.content.stars,
+        grid={LABELS[name].description: errors for name, errors in (found.branch or {}).items()},
         stars=[view.source_id for view in views],
         grid_axes=GRID,
         grid_g=GRID_G,
         images={name: base64.b64encode(data).decode() for name, data in pictures.items()},
     )
+    return {f"figures/{name}.png": picture for name, picture in pictures.items()} | {
+        "explain.json": json.dumps(metrics, indent=1, allow_nan=False) + "\n",
+        "index.html": page,
+    }

@@ -52,22 +52,17 @@ INPUT_TITLES = {
 
 @styled
 def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
-    """Standard deviation of the attention to each input, a row a label (FS24, fig. 8).
+    """Standard deviation of the attention to each input, one row per label (FS24, fig. 8).
 
-    Parameters
-    ----------
-    found
-        Of a sample.
-    coefficients
-        How many of BP's and RP's first coefficients to show, beside every other input; RP 0 is
-        left out, since after eq. 1 it is 1 for every star and no network can look at it.
+    Shows BP's and RP's first ``coefficients`` and every other input; RP 0 is left out, since
+    after eq. 1 it is 1 for every star.
     """
     from matplotlib.figure import Figure
 
     shown = [
         i
         for i, name in enumerate(found.inputs)
-        if name != CONSTANT and (name in INPUT_TITLES or _order(name) < coefficients)
+        if name != CONSTANT and (name in INPUT_TITLES or int(name.split("_")[1]) < coefficients)
     ]
     figure = Figure(
         figsize=(min(max(5.0, 0.42 * len(shown) + 1.5), WIDEST), 1.3 * len(found.names) + 0.8),
@@ -79,8 +74,8 @@ def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
         unit = TEFF_UNIT if name == "teff" else 1.0
         colours = [_colour(found.inputs[i]) for i in shown]
         ax.bar(at, deviation[shown] / unit, color=colours, width=0.75)
-        told = "10$^3$ K" if name == "teff" else LABELS[name].unit
-        ax.set_ylabel(f"{LABELS[name].symbol}\n[{told}]")
+        title = "10$^3$ K" if name == "teff" else LABELS[name].unit
+        ax.set_ylabel(f"{LABELS[name].symbol}\n[{title}]")
     crowded = 0.42 * len(shown) + 1.5 > WIDEST
     rows[-1].set_xticks(
         at, [_input_title(found.inputs[i]) for i in shown],
@@ -91,15 +86,8 @@ def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
     return figure
 
 
-def _order(name: str) -> int:
-    return int(name.split("_")[1])
-
-
 def _input_title(name: str) -> str:
-    if name in INPUT_TITLES:
-        return INPUT_TITLES[name]
-    band, order = name.split("_")
-    return f"{band.upper()} {order}"
+    return INPUT_TITLES.get(name) or name.upper().replace("_", " ")
 
 
 def _colour(name: str) -> str:
@@ -112,15 +100,15 @@ def _colour(name: str) -> str:
 def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
     """Curves of one label in BP and RP with lines and bands marked (FS24, figures 11-14).
 
-    Each curve is divided by its own root mean square over both sides, which the legend tells; to
-    the right stands the correlation of each pair of curves on that side.
+    Each curve is divided by its own root mean square over both sides, which the legend gives; to
+    the right is the correlation of each pair of curves on that side.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.8, 6.8), layout="constrained")
     axes = figure.subplots(2, 2, width_ratios=(3.6, 1.0))
     colours = list(islice(cycle(CYCLE), len(shown)))
-    told = correlations(wavelength, list(shown))
+    related = correlations(wavelength, list(shown))
     for (ax, matrix), (side, (low, high)) in zip(axes, SIDES.items(), strict=True):
         inside = (wavelength >= low) & (wavelength <= high)
         for number, (colour, curve) in enumerate(zip(colours, shown, strict=True), start=1):
@@ -137,8 +125,8 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
         ax.axhline(0, color="black", linewidth=0.6)
         ax.set(xlim=(low, high), ylabel=f"{side}: change per {LABELS[name].unit}, scaled")
         _mark(ax, low, high)
-        _matrix(matrix, [told[f"{a.title} / {b.title}"][side] for a, b in combinations(shown, 2)],
-                colours)  # fmt: skip
+        pairs = [related[f"{a.title} / {b.title}"][side] for a, b in combinations(shown, 2)]
+        _matrix(matrix, pairs, colours)
         matrix.set_title(f"correlation in {side}", fontsize=8)
     axes[1, 0].set_xlabel("wavelength [nm]")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -184,11 +172,9 @@ INFORMATION: dict[str, dict[str, object]] = {
 
 @styled
 def information(content: Content) -> Figure:
-    """Attainable errors and those reached against Teff and [Fe/H], a row a label."""
+    """Attainable errors and those reached against Teff and [Fe/H], one row per label."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
 
-    plain = FuncFormatter(_few_ticks)
     rows = len(content.names)
     figure = Figure(figsize=(8.6, 1.75 * rows + 1.1), layout="constrained")
     axes = figure.subplots(rows, 2, sharex="col", sharey="row", squeeze=False)
@@ -209,8 +195,7 @@ def information(content: Content) -> Figure:
                 label="network: robust scatter of residuals",
             )  # fmt: skip
             ax.set_yscale("log")
-            ax.yaxis.set_major_formatter(plain)
-            ax.yaxis.set_minor_formatter(plain)
+            _name_few_ticks(ax)
             ax.tick_params(axis="y", which="both", labelsize=7.5)
         axes[-1, column].set_xlabel(axis_title(axis))
     for ax, name in zip(axes[:, 0], content.names, strict=True):
@@ -227,15 +212,8 @@ LARGEST = 3.0
 
 @styled
 def fading(branch: Mapping[str, Array]) -> Figure:
-    """Attainable errors against [Fe/H] along the giant branch, a panel a label, a line a Teff.
-
-    Parameters
-    ----------
-    branch
-        Label -> errors [T, M], as :func:`xplabels.explain.information.grid` gives them by default.
-    """
+    """Attainable errors of ``giant_branch`` against [Fe/H]: a panel per label, a line per Teff."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(9.4, 3.3), layout="constrained")
     axes = figure.subplots(1, len(FADING), sharex=True, sharey=True)
@@ -245,8 +223,7 @@ def fading(branch: Mapping[str, Array]) -> Figure:
             ax.plot(GRID["fe_h"], errors, color=colour, marker=marker, markersize=4,
                     label=f"{teff:.0f} K")  # fmt: skip
         ax.set(title=LABELS[name].symbol, xlabel=axis_title("fe_h"), yscale="log")
-        ax.yaxis.set_major_formatter(FuncFormatter(_few_ticks))
-        ax.yaxis.set_minor_formatter(FuncFormatter(_few_ticks))
+        _name_few_ticks(ax)
         ax.grid(which="both", axis="y", linewidth=0.4, alpha=0.4)
     axes[0].set_ylim(0.8 * min(branch[name].min() for name in FADING), LARGEST)
     axes[0].set_ylabel("attainable error [dex], simulated")
@@ -254,10 +231,14 @@ def fading(branch: Mapping[str, Array]) -> Figure:
     return figure
 
 
-def _few_ticks(value: float, _: object) -> str:
-    """A tick of a logarithmic axis: only those that begin with 1, 2, 3 or 5 are named."""
-    digits = f"{value:.0e}"
-    return f"{value:g}" if digits[0] in "1235" else ""
+def _name_few_ticks(ax: Axes) -> None:
+    """Of a logarithmic y axis: only ticks that begin with 1, 2, 3 or 5."""
+
+    def name(value: float, _: object) -> str:
+        return f"{value:g}" if f"{value:.0e}"[0] in "1235" else ""
+
+    ax.yaxis.set_major_formatter(name)
+    ax.yaxis.set_minor_formatter(name)
 
 
 def _mark(ax: Axes, low: float, high: float) -> None:

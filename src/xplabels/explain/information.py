@@ -1,13 +1,13 @@
-"""How well XP spectra let labels be known (FS24, section 5.5), beside what a model reaches.
+"""How well XP spectra let labels be known (FS24, section 5.5), and what a model reaches of it.
 
-Emulated giants go through the instrument, and the noise model says how large the errors of their
-coefficients are. The Cramer-Rao bound of any unbiased estimate follows from Fisher's information,
+Emulated giants go through the instrument, and the noise model gives the errors of their
+coefficients. The Cramer-Rao bound of any unbiased estimate follows from Fisher's information,
 
     F = (dc/dy)^T C^-1 dc/dy,   error of label k >= sqrt((F^-1)_kk),
 
 with all six labels free together, the star's brightness too, and on demand dust. A network may be
-better than that, since it knows which stars there are: what the population's covariance P adds is
-(F + P^-1)^-1, the bound for who knows P.
+better than that, since it has seen which stars there are: the population's covariance P as a
+Gaussian prior gives (F + P^-1)^-1.
 
 What is simulated is simple, and the bound is optimistic for it: the continuum is a black body, the
 errors hold nothing but noise, the spectra are exactly the emulated ones.
@@ -15,7 +15,7 @@ errors hold nothing but noise, the spectra are exactly the emulated ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,23 +25,19 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, Stars
-from xplabels.explain.differences import HC_OVER_K
-from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, emulator_labels
-from xplabels.instrument import gaiaxpy_instrument, magnitudes
-from xplabels.instrument.noise import G_RANGE, NoiseModel, illustrative_correlations, noise_model
+from xplabels.giants import NAMES
+from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, black_body, emulator_labels
+from xplabels.instrument import magnitudes
+from xplabels.instrument.noise import G_RANGE, illustrative_correlations, noise_model
 from xplabels.model import Model
 
 Array = NDArray[np.float64]
 
-NAMES = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
-"""The labels that are free together."""
 STEPS = {"teff": 100.0, "logg": 0.2, "fe_h": 0.2, "c_fe": 0.2, "n_fe": 0.2, "alpha_m": 0.2}
 """Of the central differences; the emulators are piecewise linear, so that none may be tiny."""
-JOINED_BINS = 4
-"""Of the instrument's 0.25 nm."""
 BLOCK = 512
 MOST = 4000
-"""Stars that stand for a larger sample, evenly taken from it."""
+"""Of a larger sample so many stars are used, evenly taken from it."""
 FEWEST = 20
 """Medians are of so many stars or more."""
 EDGES = {
@@ -49,40 +45,34 @@ EDGES = {
     "fe_h": (-2.5, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5),
 }
 """Bins of Teff, K, and [Fe/H], dex."""
+DUSTLESS, FREE, POPULATION = "no dust", "dust free too", "dust free, population known"
+"""Three bounds."""
 GRID_G = 15.0
-"""G of :func:`grid`, mag."""
+"""G of :func:`giant_branch`, mag."""
 GRID = {"teff": (4000.0, 4500.0, 5000.0, 5500.0), "fe_h": (0.25, 0.0, -0.5, -1.0, -1.5, -2.0)}
 BRANCH = ((3600.0, 4250.0, 4750.0, 5250.0, 6000.0), (0.5, 1.7, 2.5, 3.1, 3.5))
-"""Teff and log g along the giant branch of :func:`grid`, roughly."""
+"""Teff and log g along the giant branch, roughly."""
 
 
 @dataclass(frozen=True)
 class GiantSpectra:
     """Coefficients of emulated giants and their derivatives by the six labels.
 
-    Attributes
-    ----------
-    emulator
-        Of flux over continuum; a black body of the star's temperature stands for the continuum.
+    The emulators give flux over continuum, which is a black body of the star's temperature here.
     """
 
     emulator: Emulator
-
-    def covered(self, values: Array) -> NDArray[np.bool_]:
-        """Which labels [N, 6] the emulators cover."""
-        return self.emulator.covers(emulator_labels(NAMES, values))
 
     def flux(self, values: Array, like: Array) -> Array:
         """Flux [N, B] in the instrument's joined bins, of arbitrary size.
 
         ``like`` are the labels [N, 6] whose network is used, so that differences are of one.
         """
-        fine, wavelength, _ = self._fine
-        theirs, ours = (emulator_labels(NAMES, given) for given in (values, like))
-        seen = fine.normalised_flux(theirs, like=ours)
+        fine, wavelength, _, _ = self._fine
+        labels, chosen = (emulator_labels(NAMES, given) for given in (values, like))
+        seen = fine.normalised_flux(labels, like=chosen)
         shape = np.stack([np.interp(wavelength, fine.wavelength, row) for row in seen])
-        planck = wavelength**-5.0 / np.expm1(HC_OVER_K / (wavelength * values[:, :1]))
-        return np.asarray(shape * planck)
+        return shape * black_body(wavelength, values[:, :1])
 
     def coefficients(self, flux: Array) -> Array:
         """Coefficients [N, n] of flux [N, B]."""
@@ -108,28 +98,19 @@ class GiantSpectra:
         return self.coefficients(-0.4 * np.log(10.0) * law * flux)
 
     def _bounds(self, values: Array) -> tuple[Array, Array]:
-        """The range [N, 6] of our labels in the network that each star's belongs to."""
-        which = np.searchsorted(TEFF_BOUNDS[1:-1], values[:, 0])
-        columns = emulator_labels(NAMES, np.arange(1.0, 7.0)[None, :])[0]
-        bounds = []
-        for side, worst in (("lower", np.max), ("upper", np.min)):
-            limits = np.stack([getattr(n, side) for n in self.emulator.networks])
-            ours = [worst(limits[:, columns == k + 1], axis=1) for k in range(len(NAMES))]
-            bounds.append(np.stack(ours, axis=1)[which])
-        bounds[0][:, 0] = np.maximum(bounds[0][:, 0], TEFF_BOUNDS[0])
-        bounds[1][:, 0] = np.minimum(bounds[1][:, 0], TEFF_BOUNDS[-1])
-        return bounds[0], bounds[1]
+        """The range [N, 6] of our labels in the network in charge of each star."""
+        low, high = self.emulator.bounds(values[:, 0])
+        numbers = emulator_labels(NAMES, np.arange(1.0, 7.0)[None, :])[0]
+        columns = [numbers == k + 1 for k in range(len(NAMES))]
+        low = np.stack([low[:, column].max(axis=1) for column in columns], axis=1)
+        high = np.stack([high[:, column].min(axis=1) for column in columns], axis=1)
+        low[:, 0] = np.maximum(low[:, 0], TEFF_BOUNDS[0])
+        high[:, 0] = np.minimum(high[:, 0], TEFF_BOUNDS[-1])
+        return low, high
 
     @cached_property
-    def _fine(self) -> tuple[Emulator, Array, Array]:
-        """The emulator in bins, all bins' middles [B], and the instrument there [n, B]."""
-        instrument = gaiaxpy_instrument()
-        edges = instrument.edges[::JOINED_BINS]
-        low, high = self.emulator.wavelength[[0, -1]]
-        inside = np.flatnonzero((edges[:-1] >= low) & (edges[1:] <= high))
-        matrix = instrument.matrix.reshape(len(instrument.matrix), -1, JOINED_BINS).sum(axis=2)
-        fine = self.emulator.binned(edges[inside[0] : inside[-1] + 2])
-        return fine, 0.5 * (edges[1:] + edges[:-1]), matrix
+    def _fine(self) -> tuple[Emulator, Array, Array, slice]:
+        return self.emulator.at_instrument()
 
 
 def attainable_errors(
@@ -139,78 +120,46 @@ def attainable_errors(
     *,
     dust: bool = True,
     population: Array | None = None,
-    noise: NoiseModel | None = None,
 ) -> Array:
     """Smallest errors [N, 6] that XP spectra of such giants allow, the other labels free.
 
-    Parameters
-    ----------
-    spectra
-        Of emulated giants.
-    values
-        Labels [N, 6] in the order of :data:`NAMES`.
-    g_mag
-        G [N], mag: how bright the stars are.
-    dust
-        Whether their extinction is unknown, too. Their brightness always is.
-    population
-        Covariance [6, 6] of the labels over the stars that there are, or None: nothing is known.
-    noise
-        Coefficient errors by G and colour; None: the model that ships.
+    ``values`` are labels [N, 6] in the order of ``NAMES``, ``g_mag`` is G [N]. Brightness is free
+    and, with ``dust``, extinction; ``population`` is the covariance [6, 6] of the labels over the
+    stars that there are, if that is known.
 
-    Raises
-    ------
-    InputError
-        If the emulators do not cover a star, or G lies outside the noise model's range.
+    Raises :class:`InputError` if the emulators do not cover a star, or the noise model a G.
 
     Examples
     --------
-    >>> from xplabels.giants.bossbrain import load_emulator  # doctest: +SKIP
+    >>> from xplabels.giants.emulator import load_emulator
     >>> clump = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0]])
-    >>> spectra = GiantSpectra(load_emulator())  # doctest: +SKIP
-    >>> attainable_errors(spectra, clump, np.array([15.0])).shape  # doctest: +SKIP
+    >>> spectra = GiantSpectra(load_emulator())
+    >>> attainable_errors(spectra, clump, np.array([15.0])).shape
     (1, 6)
     """
-    kinds = {"": (dust, population)}
-    return _bounds_of(spectra, values, g_mag, kinds, noise or noise_model())[""]
+    whitened = _whitened(spectra, values, g_mag)
+    return _bound(whitened if dust else whitened[:, :-1], population)
 
 
-Kinds = Mapping[str, tuple[bool, Array | None]]
-
-
-def _bounds_of(
-    spectra: GiantSpectra, values: Array, g_mag: Array, kinds: Kinds, noise: NoiseModel
-) -> dict[str, Array]:
-    """Errors [N, 6] for each kind: whether dust is free, and the population's covariance."""
-    found: dict[str, list[Array]] = {kind: [] for kind in kinds}
-    for start in range(0, len(values), BLOCK):
-        rows = slice(start, start + BLOCK)
-        whitened = _whitened(spectra, values[rows], g_mag[rows], noise)
-        for kind, (dust, population) in kinds.items():
-            found[kind].append(_bound(whitened if dust else whitened[:, :-1], population))
-    return {
-        kind: np.concatenate(parts) if parts else np.empty((0, len(NAMES)))
-        for kind, parts in found.items()
-    }
-
-
-def _whitened(spectra: GiantSpectra, values: Array, g_mag: Array, noise: NoiseModel) -> Array:
+def _whitened(spectra: GiantSpectra, values: Array, g_mag: Array) -> Array:
     """L^-1 dc/d(labels, ln brightness, A_V) [N, 8, n], where C = L L^T."""
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(values), BLOCK)]
+    return np.concatenate([_whitened_block(spectra, values[b], g_mag[b]) for b in blocks])
+
+
+def _whitened_block(spectra: GiantSpectra, values: Array, g_mag: Array) -> Array:
     flux = spectra.flux(values, values)
     clean = spectra.coefficients(flux)
     seen = magnitudes(clean)
     scale = 10 ** (-0.4 * (g_mag - seen[:, 0]))[:, None]
-    errors = noise.errors(g_mag, seen[:, 1] - seen[:, 2])
+    errors = noise_model().errors(g_mag, seen[:, 1] - seen[:, 2])
     by = np.concatenate(
         [spectra.derivatives(values), clean[:, None], spectra.by_dust(flux)[:, None]], axis=1
     )
     by *= (scale / errors)[:, None, :]
-    parts, first = [], 0
-    for matrix in illustrative_correlations(clean * scale):
-        columns = slice(first, first + matrix.shape[1])
-        root = np.linalg.cholesky(matrix)
-        parts.append(np.linalg.solve(root, by[:, :, columns].transpose(0, 2, 1)))
-        first = columns.stop
+    roots = [np.linalg.cholesky(matrix) for matrix in illustrative_correlations(clean * scale)]
+    bands = np.split(by.transpose(0, 2, 1), [roots[0].shape[1]], axis=1)
+    parts = [np.linalg.solve(root, band) for root, band in zip(roots, bands, strict=True)]
     return np.asarray(np.concatenate(parts, axis=1).transpose(0, 2, 1))
 
 
@@ -229,22 +178,11 @@ def _bound(whitened: Array, population: Array | None) -> Array:
 
 @dataclass(frozen=True)
 class Content:
-    """Attainable and reached errors of N giants, K of the labels.
+    """Attainable and reached errors [N, K] of N giants, K labels ``names`` of the model.
 
-    Attributes
-    ----------
-    names
-        K labels of the model.
-    axes
-        Known ``teff`` and ``fe_h`` [N].
-    attainable
-        What is free or known -> errors [N, K], simulated.
-    stated
-        Float64 [N, K]: the model's errors, from the spectra alone.
-    residuals
-        Float64 [N, K]: predicted minus known, from the spectra alone.
-    told
-        Which stars.
+    ``attainable`` is simulated, by what is free or known; ``stated`` are the model's errors and
+    ``residuals`` its predicted minus known labels, from the spectra alone. ``axes`` has the known
+    ``teff`` and ``fe_h`` [N]; ``stars`` says in words which ones these are.
     """
 
     names: tuple[str, ...]
@@ -252,33 +190,31 @@ class Content:
     attainable: Mapping[str, Array]
     stated: Array
     residuals: Array
-    told: str
+    stars: str
 
     def binned(self, axis: str) -> dict[str, Any]:
         """Medians [B, K] of all errors and the robust scatter of the residuals, in bins."""
         edges = EDGES[axis]
         at = np.digitize(self.axes[axis], edges) - 1
-        rows = [np.flatnonzero(at == b) for b in range(len(edges) - 1)]
-        full = [b for b, chosen in enumerate(rows) if len(chosen) >= FEWEST]
+        bins = [(b, np.flatnonzero(at == b)) for b in range(len(edges) - 1)]
+        bins = [(b, rows) for b, rows in bins if len(rows) >= FEWEST]
 
-        def medians(of: Array) -> Array:
-            found = [_median(of[rows[b]]) for b in full]
-            return np.reshape(found, (len(full), len(self.names)))
+        def of_bins(statistic: Callable[[Array], Array], values: Array) -> Array:
+            found = [statistic(values[rows]) for _, rows in bins]
+            return np.reshape(found, (len(bins), len(self.names)))
 
-        centred = [np.abs(self.residuals[rows[b]] - _median(self.residuals[rows[b]])) for b in full]
-        scatter = [1.4826 * _median(distance) for distance in centred]
         return {
-            "middle": [float(np.median(self.axes[axis][rows[b]])) for b in full],
-            "edges": [[edges[b], edges[b + 1]] for b in full],
-            "stars": [len(rows[b]) for b in full],
-            "attainable": {kind: medians(errors) for kind, errors in self.attainable.items()},
-            "stated": medians(self.stated),
-            "scatter": np.reshape(scatter, (len(full), len(self.names))),
+            "middle": [float(np.median(self.axes[axis][rows])) for _, rows in bins],
+            "edges": [[edges[b], edges[b + 1]] for b, _ in bins],
+            "stars": [len(rows) for _, rows in bins],
+            "attainable": {kind: of_bins(_median, e) for kind, e in self.attainable.items()},
+            "stated": of_bins(_median, self.stated),
+            "scatter": of_bins(_robust_scatter, self.residuals),
         }
 
     def to_metrics(self) -> dict[str, Any]:
         """All bins as plain numbers: axis -> label -> what -> values."""
-        found: dict[str, Any] = {"stars": self.told}
+        found: dict[str, Any] = {"stars": self.stars}
         for axis in EDGES:
             bins = self.binned(axis)
             curves = {f"attainable, {kind}": v for kind, v in bins["attainable"].items()}
@@ -292,42 +228,38 @@ class Content:
 
 def _median(values: Array) -> Array:
     """Of each column, NaN left out; NaN where nothing is known."""
-    known = np.isfinite(values)
-    return np.array(
-        [
-            np.median(column[there]) if there.any() else np.nan
-            for column, there in zip(values.T, known.T, strict=True)
-        ]
-    )
+    middle = np.ma.median(np.ma.masked_invalid(values), axis=0)  # type: ignore[no-untyped-call]
+    return np.ma.filled(np.ma.asarray(middle, np.float64), np.nan)
+
+
+def _robust_scatter(values: Array) -> Array:
+    return 1.4826 * _median(np.abs(values - _median(values)))
 
 
 def _plain(values: Array) -> list[float | None]:
     return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values]
 
 
-FREE, DUSTLESS, POPULATION = "dust free too", "no dust", "dust free, population known"
-
-
-def information_content(
-    model: Model, stars: Stars, emulator: Emulator, *, noise: NoiseModel | None = None
-) -> Content:
+def information_content(model: Model, stars: Stars, emulator: Emulator) -> Content:
     """Attainable errors of ``stars`` at their own labels and G, and those that a model reaches.
 
     The model predicts from the spectra alone, as the bound has it. Labels of the six that are not
     known count as 0 (but are free); the population is that of the stars themselves.
 
-    Raises
-    ------
-    InputError
-        If fewer than 20 stars have known Teff, log g, [Fe/H] and G that the emulators and the
-        noise model cover.
+    Raises :class:`InputError` if fewer than 20 stars have known Teff, log g, [Fe/H] and G that the
+    emulators and the noise model cover.
     """
-    values = _known_labels(stars)
-    g_mag = stars.photometry.column("phot_g_mean_mag")[0]
+    labels = (
+        {}
+        if stars.labels is None
+        else dict(zip(stars.labels.names, stars.labels.values.T, strict=True))
+    )
+    unknown = {name: np.nan if name in ("teff", "logg", "fe_h") else 0.0 for name in NAMES}
+    columns = [labels.get(name, np.full(len(stars), unknown[name])) for name in NAMES]
+    values, g_mag = np.stack(columns, axis=1), stars.photometry.column("phot_g_mean_mag")[0]
     usable = np.isfinite(values).all(axis=1) & (g_mag >= G_RANGE[0]) & (g_mag <= G_RANGE[1])
-    spectra = GiantSpectra(emulator)
     rows = np.flatnonzero(usable)
-    rows = rows[spectra.covered(values[rows])]
+    rows = rows[emulator.covers(emulator_labels(NAMES, values[rows]))]
     if len(rows) < FEWEST:
         raise InputError(
             f"{len(rows)} stars are giants with known Teff, log g, [Fe/H] and G",
@@ -338,21 +270,21 @@ def information_content(
     rows = rows[np.linspace(0, everyone - 1, min(everyone, MOST)).astype(np.intp)]
     chosen, values, g_mag = stars[rows], values[rows], g_mag[rows]
     population = np.cov(values.T) + np.diag([(1e-3 * STEPS[name]) ** 2 for name in NAMES])
-    kinds: Kinds = {
-        DUSTLESS: (False, None), FREE: (True, None), POPULATION: (True, population),
-    }  # fmt: skip
-    bounds = _bounds_of(spectra, values, g_mag, kinds, noise or noise_model())
+    whitened = _whitened(GiantSpectra(emulator), values, g_mag)
+    bounds = {
+        DUSTLESS: _bound(whitened[:, :-1], None),
+        FREE: _bound(whitened, None),
+        POPULATION: _bound(whitened, population),
+    }
     names = tuple(name for name in model.names if name in NAMES)
-    columns = [NAMES.index(name) for name in names]
+    ours = [NAMES.index(name) for name in names]
     theirs = [model.names.index(name) for name in names]
     prediction = model.predict(chosen.with_photometry(Photometry.missing(len(chosen))))
-    known = values[:, columns]
-    if stars.labels is not None:
-        known = np.where([name in stars.labels.names for name in names], known, np.nan)
+    known = np.where([name in labels for name in names], values[:, ours], np.nan)
     return Content(
         names,
         {"teff": values[:, 0], "fe_h": values[:, 2]},
-        {kind: errors[:, columns] for kind, errors in bounds.items()},
+        {kind: errors[:, ours] for kind, errors in bounds.items()},
         prediction.errors[:, theirs],
         prediction.values[:, theirs] - known,
         f"{len(rows)} of {everyone} giants that the emulators cover, G {g_mag.min():.1f}-"
@@ -360,32 +292,16 @@ def information_content(
     )
 
 
-def _known_labels(stars: Stars) -> Array:
-    """Labels [N, 6]; those that the table does not have are 0."""
-    values = np.zeros((len(stars), len(NAMES)))
-    here = () if stars.labels is None else stars.labels.names
-    for k, name in enumerate(NAMES):
-        if stars.labels is not None and name in here:
-            values[:, k] = stars.labels.values[:, here.index(name)]
-        elif name in ("teff", "logg", "fe_h"):
-            values[:, k] = np.nan
-    return values
-
-
-def grid(
-    emulator: Emulator,
-    *,
-    teff: Sequence[float] = GRID["teff"],
-    fe_h: Sequence[float] = GRID["fe_h"],
-    g_mag: float = GRID_G,
-) -> dict[str, Array]:
+def giant_branch(emulator: Emulator) -> dict[str, Array]:
     """Attainable errors [T, M] of each label along the giant branch, dust free, solar ratios.
 
-    Rows are temperatures ``teff`` [T], columns metallicities ``fe_h`` [M]; log g follows Teff.
+    Rows are the temperatures of :data:`GRID` [T], columns its metallicities [M]; log g follows
+    Teff; G is :data:`GRID_G`.
     """
+    teff, fe_h = GRID["teff"], GRID["fe_h"]
     values = np.zeros((len(teff) * len(fe_h), len(NAMES)))
     values[:, 0] = np.repeat(teff, len(fe_h))
     values[:, 1] = np.interp(values[:, 0], *BRANCH)
     values[:, 2] = np.tile(fe_h, len(teff))
-    errors = attainable_errors(GiantSpectra(emulator), values, np.full(len(values), g_mag))
+    errors = attainable_errors(GiantSpectra(emulator), values, np.full(len(values), GRID_G))
     return {name: errors[:, k].reshape(len(teff), -1) for k, name in enumerate(NAMES)}

@@ -1,106 +1,51 @@
-"""What a user brings to an explanation beside a model and stars: extinctions, pairs of spectra."""
+"""A model's derivatives by its inputs, in the labels' and inputs' own units."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
-from xplabels.core.labels import check_names
-from xplabels.core.stars import Stars, check_unique
-from xplabels.explain.differences import extinction_g
-from xplabels.features import KS_OVER_V
-from xplabels.giants.relations import G_OVER_V
-from xplabels.instrument.sed import Sed, read_sed
+from xplabels.core.stars import Stars
+from xplabels.inference import pull_back
+from xplabels.model import BLOCK, Model
 
 Array = NDArray[np.float64]
-Extinction = Literal["library", "rjce"]
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two spectral energy distributions of the same star that differ in one label by ``step``."""
-
-    name: str
-    low: Sed
-    high: Sed
-    step: float
+def star_blocks(stars: Stars | Iterable[Stars], block: int = BLOCK) -> Iterator[Stars]:
+    """A table of stars, or a stream of tables, at most ``block`` stars at a time."""
+    for part in [stars] if isinstance(stars, Stars) else stars:
+        for start in range(0, len(part), block):
+            yield part[slice(start, start + block)]
 
 
-def extinction_of(stars: Stars, given: Extinction | Array) -> Array:
-    """A_G [N]."""
-    if isinstance(given, str):
-        if given == "rjce":
-            return extinction_g(stars)
-        from xplabels.surveys.library import library_extinction
+def derivative_blocks(
+    model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
+) -> Iterator[tuple[Array, Array]]:
+    """Inputs x [M, F] and derivatives dy/dx [M, K, F] of the stars that have a prediction.
 
-        return library_extinction(stars.source_id) * (G_OVER_V / KS_OVER_V)
-    return given
+    Inputs are unscaled, NaN where missing; derivatives in the label's unit per unit of the input,
+    the mean over an ensemble's members. Of a missing input the derivative is 0, and what that
+    input would pass on counts for those it is completed from.
 
-
-def known_extinction(stars: Stars) -> Array | None:
-    """A_G [N] by H - W2 or, where no star has both, of the library; None if neither is known."""
-    a_g = extinction_g(stars)
-    if not np.isfinite(a_g).any():
-        try:
-            a_g = extinction_of(stars, "library")
-        except InputError:  # the library is not installed
-            return None
-    return a_g if np.isfinite(a_g).any() else None
-
-
-def read_extinction(path: str | Path, stars: Stars) -> Array:
-    """A_G [N] of ``stars`` from a table with ``source_id`` and ``a_g`` (mag); NaN where absent.
-
-    Raises
-    ------
-    InputError
-        If the table cannot be read, lacks the columns, or has a source_id twice.
+    Raises :class:`InputError` if the spectra are of another kind or width than the model's.
     """
-    from xplabels.io.plain import read_table
-
-    table = read_table(path, ("a_g",))
-    if "a_g" not in table or table["a_g"].dtype.kind not in "iuf":
-        raise InputError(
-            "has no column a_g of numbers", where=path, remedy="add A_G in mag, keyed by source_id"
-        )
-    check_unique(table["source_id"], path)
-    order = np.argsort(table["source_id"])
-    ids = table["source_id"][order]
-    at = np.minimum(np.searchsorted(ids, stars.source_id), len(ids) - 1)
-    values = np.asarray(table["a_g"], np.float64)[order][at]
-    return np.where(ids[at] == stars.source_id, values, np.nan)
+    for part in star_blocks(stars, block):
+        features = model.feature_set.compute(part)
+        features = features[model.usable(features)]
+        jacobian = np.asarray(model.inference.run(features).labels.jacobian)
+        yield features.x, jacobian * model.scaling.y_scale[:, None]
 
 
-def read_pair(name: str, low: str | Path, high: str | Path, step: str) -> Pair:
-    """A pair in the command line's words: label, two tables of wavelength and flux, step.
-
-    Raises
-    ------
-    InputError
-        If the label is unknown, a table cannot be read, or the step is no positive number.
-    """
-    check_names([name])
-    try:
-        size = float(step)
-    except ValueError:
-        size = np.nan
-    if not size > 0:
-        raise InputError(
-            f"the step {step!r} is no positive number",
-            remedy=f"give a label, the table of less {name}, that of more, and by how much",
-        )
-    return Pair(name, read_sed(low), read_sed(high), size)
-
-
-def check_pair(pair: Pair, labels: Sequence[str]) -> None:
-    """Raise :class:`InputError` if a pair's label is none of a model's ``labels``."""
-    if pair.name not in labels:
-        raise InputError(
-            f"the model has no label {pair.name}", remedy=f"give pairs of {', '.join(labels)}"
-        )
+def coefficient_derivatives(model: Model, stars: Stars) -> Array:
+    """Derivatives [M, K, n] by the archive's coefficients, of M stars that have a prediction."""
+    jacobian = np.concatenate([found for _, found in derivative_blocks(model, stars)])
+    features = model.feature_set.compute(stars)
+    features = features[model.usable(features)]
+    n, projection = model.feature_set.n_spectral, model.feature_set.projection
+    by_coefficient, _ = pull_back(jacobian[:, :, :n], features, model.feature_set)
+    if projection is not None:
+        by_coefficient = by_coefficient @ projection.from_coefficients
+    return np.asarray(by_coefficient)

@@ -9,10 +9,9 @@ from xplabels.core.labels import LABELS
 from xplabels.core.stars import Stars
 from xplabels.explain import figures
 from xplabels.explain.attention import attention
-from xplabels.explain.differences import SIDES
+from xplabels.explain.differences import SIDES, known_extinction
 from xplabels.explain.explanation import Explanation, attention_metrics, label_curves
-from xplabels.explain.inputs import known_extinction
-from xplabels.giants.emulator import Emulator
+from xplabels.giants.emulator import Emulator, load_emulator
 from xplabels.model import Model
 from xplabels.validation.finding import Finding, Section
 
@@ -90,8 +89,6 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
 
 def _emulator() -> Emulator | None:
     """Emulated giants for simulated differences, where their package is installed."""
-    from xplabels.giants.bossbrain import load_emulator
-
     try:
         return load_emulator()
     except InputError:

@@ -5,8 +5,8 @@ the whole in percent per nm: df/dy is the derivative spectrum at the star's own 
 inputs' full covariance over a sample (:mod:`xplabels.explain.attention`), so the other labels are
 held; sigma is the error of the sampled flux, taken as independent between wavelengths. **Movement**
 is the change of the predicted label if the star were brighter by one sigma within one resolution
-element of XP around a wavelength, seen through the instrument, with its photometry and what the
-network is told of its noise unchanged.
+element of XP around a wavelength, seen through the instrument, with its photometry and the noise
+levels among the inputs unchanged.
 """
 
 from __future__ import annotations
@@ -24,17 +24,10 @@ from xplabels.core.flags import MEANING
 from xplabels.core.labels import LABELS
 from xplabels.core.prediction import PARTS, Prediction
 from xplabels.core.stars import SampledSpectra, Stars
-from xplabels.explain.attention import (
-    Covariance,
-    input_covariance,
-    inverse_jacobian,
-    training_covariance,
-)
-from xplabels.explain.derivatives import derivative_blocks
+from xplabels.explain.attention import input_covariance, inverse_jacobian, training_covariance
 from xplabels.explain.figures import LINES
-from xplabels.giants import RESOLVING_POWER
-from xplabels.inference import pull_back
-from xplabels.instrument import check_widths, gaiaxpy_instrument, sampled_flux
+from xplabels.explain.inputs import coefficient_derivatives, derivative_blocks
+from xplabels.instrument import check_widths, gaiaxpy_instrument, resolution, sampled_flux
 from xplabels.model import Model
 from xplabels.report.page import template
 
@@ -48,22 +41,9 @@ DIGITS = 5
 class StarView:
     """What the page of one star shows.
 
-    Attributes
-    ----------
-    source_id
-        Of the star.
-    prediction
-        Of this star alone, K labels.
-    known
-        Known values [K], NaN where unknown.
-    wavelength
-        Float64 [L], nm.
-    flux, flux_error
-        Float64 [L], W m^-2 nm^-1.
-    information
-        Float64 [K, L]: percent per nm of each label's information.
-    movement
-        Float64 [K, L]: change of each label, in its unit, for one sigma more flux there.
+    A prediction of this star alone, its known values [K] (NaN: unknown), ``wavelength`` [L] in nm,
+    flux and error [L] in W m^-2 nm^-1, and for each label [K, L]: percent per nm of its
+    information, and its change, in its unit, for one sigma more flux there.
     """
 
     source_id: int
@@ -76,25 +56,23 @@ class StarView:
     movement: Array
 
     def to_data(self) -> dict[str, Any]:
-        """Everything as plain numbers, as it stands in the page."""
+        """Everything as plain numbers, as the page has it."""
         prediction = self.prediction
-        labels = []
-        for k, name in enumerate(prediction.names):
-            label = LABELS[name]
-            labels.append(
-                {
-                    "name": name,
-                    "description": label.description,
-                    "unit": label.unit,
-                    "value": _number(prediction.values[0, k]),
-                    "error": _number(prediction.errors[0, k]),
-                    "error_95": _number(prediction.errors_95[0, k]),
-                    "parts": {part: _number(prediction.part(part)[0, k]) for part in PARTS},
-                    "known": _number(self.known[k]),
-                    "information": _numbers(self.information[k]),
-                    "movement": _numbers(self.movement[k]),
-                }
-            )
+        labels = [
+            {
+                "name": name,
+                "description": LABELS[name].description,
+                "unit": LABELS[name].unit,
+                "value": _number(prediction.values[0, k]),
+                "error": _number(prediction.errors[0, k]),
+                "error_95": _number(prediction.errors_95[0, k]),
+                "parts": {part: _number(prediction.part(part)[0, k]) for part in PARTS},
+                "known": _number(self.known[k]),
+                "information": _numbers(self.information[k]),
+                "movement": _numbers(self.movement[k]),
+            }
+            for k, name in enumerate(prediction.names)
+        ]
         return {
             "source_id": str(self.source_id),
             "wavelength": _numbers(self.wavelength),
@@ -110,39 +88,18 @@ def star_views(model: Model, stars: Stars, source_ids: Sequence[int]) -> list[St
 
     With few stars, less than twice the number of coefficients, the model's training stars are.
 
-    Raises
-    ------
-    InputError
-        As :func:`star_view`.
+    Raises :class:`InputError` if a star is not there or cannot be predicted, GaiaXPy is not
+    installed, or the model has other widths than DR3's 55 + 55.
     """
     if not source_ids:
         return []
-    weights = input_covariance(model, stars)
-    if weights.count < 2 * model.feature_set.n_spectral:
-        weights = training_covariance(model)
-    return [star_view(model, stars, source_id, weights) for source_id in source_ids]
+    own = input_covariance(model, stars)
+    enough = own.count >= 2 * model.feature_set.n_spectral
+    weights = own.matrix if enough else training_covariance(model)
+    return [_star_view(model, stars, source_id, weights) for source_id in source_ids]
 
 
-def star_view(model: Model, stars: Stars, source_id: int, weights: Covariance) -> StarView:
-    """The view of one of ``stars``.
-
-    Parameters
-    ----------
-    model
-        Of DR3 spectra (55 + 55 coefficients).
-    stars
-        Among which the star is.
-    source_id
-        Which one.
-    weights
-        Of the spectral inputs over a sample (:func:`xplabels.explain.attention.input_covariance`).
-
-    Raises
-    ------
-    InputError
-        If the star is not there or cannot be predicted, GaiaXPy is not installed, or the model
-        has other widths than DR3's 55 + 55.
-    """
+def _star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> StarView:
     at = np.flatnonzero(stars.source_id == source_id)
     if not at.size:
         raise InputError(
@@ -157,24 +114,22 @@ def star_view(model: Model, stars: Stars, source_id: int, weights: Covariance) -
             where=stars.where,
             remedy="its flags say why: xplabels predict",
         )
+    known = (
+        {}
+        if star.labels is None
+        else dict(zip(star.labels.names, star.labels.values[0], strict=True))
+    )
     wavelength, flux, error = _spectrum(star)
     return StarView(
         source_id,
         prediction,
-        _known(model, star),
+        np.array([known.get(name, np.nan) for name in model.names]),
         wavelength,
         flux,
         error,
         _information(model, star, error, weights),
-        _movement(model, star, wavelength, error),
+        coefficient_derivatives(model, star)[0] @ (rises(tuple(wavelength)) * error),
     )
-
-
-def _known(model: Model, star: Stars) -> Array:
-    if star.labels is None:
-        return np.full(len(model.names), np.nan)
-    columns = dict(zip(star.labels.names, star.labels.values[0], strict=True))
-    return np.array([columns.get(name, np.nan) for name in model.names])
 
 
 def _spectrum(star: Stars) -> tuple[Array, Array, Array]:
@@ -182,47 +137,28 @@ def _spectrum(star: Stars) -> tuple[Array, Array, Array]:
     spectra = star.spectra
     if isinstance(spectra, SampledSpectra):
         return spectra.wavelength, spectra.flux[0], spectra.flux_error[0]
-    first, width = 0, sum(spectra.widths)
-    wavelength, design = sampled_flux(np.eye(width))
-    coefficients = np.concatenate([spectra.bp.coefficients[0], spectra.rp.coefficients[0]])
-    variance = np.zeros(len(wavelength))
-    for band in (spectra.bp, spectra.rp):
-        columns = slice(first, first + band.width)
-        first = columns.stop
-        root = band.errors[0][:, None] * design[columns]  # [n, L]
-        variance += (root * (_correlation(band.correlations, band.width) @ root)).sum(axis=0)
-    return wavelength, coefficients @ design, np.sqrt(variance)
+    wavelength, design = sampled_flux(np.eye(sum(spectra.widths)))
+    flux, variance = np.zeros(len(wavelength)), np.zeros(len(wavelength))
+    bands = np.split(design, [spectra.bp.width])
+    for band, samples in zip((spectra.bp, spectra.rp), bands, strict=True):
+        correlation = np.eye(band.width)
+        if band.correlations is not None:
+            rows, columns = np.tril_indices(band.width, -1)
+            correlation[rows, columns] = correlation[columns, rows] = band.correlations[0]
+        root = band.errors[0][:, None] * samples  # [n, L]
+        flux += band.coefficients[0] @ samples
+        variance += (root * (correlation @ root)).sum(axis=0)
+    return wavelength, flux, np.sqrt(variance)
 
 
-def _correlation(packed: NDArray[np.float32] | None, width: int) -> Array:
-    matrix = np.eye(width)
-    if packed is not None:
-        rows, columns = np.tril_indices(width, -1)
-        matrix[rows, columns] = matrix[columns, rows] = packed[0]
-    return matrix
-
-
-def _information(model: Model, star: Stars, error: Array, weights: Covariance) -> Array:
+def _information(model: Model, star: Stars, error: Array, weights: Array) -> Array:
     """Percent of each label's information per nm [K, L]."""
-    n = model.feature_set.n_spectral
-    jacobian = next(iter(derivative_blocks(model, star))).jacobian[0, :, :n]
-    by_label = inverse_jacobian(jacobian, weights.matrix)
+    _, jacobian = next(derivative_blocks(model, star))
+    by_label = inverse_jacobian(jacobian[0, :, : model.feature_set.n_spectral], weights)
     wavelength, change = sampled_flux(by_label)
     density = (change / error) ** 2
     whole = 0.5 * (density[:, 1:] + density[:, :-1]) @ np.diff(wavelength)
     return np.asarray(100.0 * density / whole[:, None])
-
-
-def _movement(model: Model, star: Stars, wavelength: Array, error: Array) -> Array:
-    """Change of each label [K, L] for one sigma more flux in a resolution element."""
-    features = model.feature_set.compute(star)
-    n = model.feature_set.n_spectral
-    jacobian = next(iter(derivative_blocks(model, star))).jacobian[:, :, :n]
-    projection = model.feature_set.projection
-    by_coefficient, _ = pull_back(jacobian, features, model.feature_set)
-    if projection is not None:
-        by_coefficient = by_coefficient @ projection.from_coefficients
-    return np.asarray(by_coefficient[0] @ (rises(tuple(wavelength)) * error))
 
 
 @cache
@@ -236,14 +172,8 @@ def rises(wavelength: tuple[float, ...]) -> Array:
     return np.asarray(instrument.matrix @ share)
 
 
-def resolution(wavelength: Array) -> Array:
-    """Full width at half maximum [L] of XP's line spread, nm."""
-    bp, rp = (np.interp(wavelength, *RESOLVING_POWER[band]) for band in ("bp", "rp"))
-    return np.asarray(wavelength / np.where(wavelength < RESOLVING_POWER["rp"][0][0], bp, rp))
-
-
 def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
-    """The self-contained page of one star; ``notes`` of the provenance stand at its top."""
+    """The self-contained page of one star; ``notes`` of the provenance at its top."""
     flags = [text for flag, text in MEANING.items() if int(view.prediction.flags[0]) & flag]
     return template("star.html.j2").render(
         data=view.to_data(), provenance={"notes": "", **provenance}, flags=flags

@@ -174,31 +174,6 @@ def gaiaxpy_design() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.asarray(wavelength, np.float64), np.ascontiguousarray(flux.T, dtype=np.float64)
 
 
-@cache
-def gaiaxpy_band_fluxes() -> dict[str, NDArray[np.float64]]:
-    """Flux in G_BP and G_RP of unit coefficients [110] each, by GaiaXPy's synthetic photometry.
-
-    A star's flux in a band is linear in its coefficients; on the real library the magnitudes
-    agree with the published ones to 2 mmag.
-
-    Raises
-    ------
-    InputError
-        If GaiaXPy is not installed.
-    """
-    need_gaiaxpy()
-    from gaiaxpy import PhotometricSystem, generate
-
-    with quiet():
-        fluxes = generate(
-            unit_vectors(), photometric_system=PhotometricSystem.Gaia_DR3_Vega, save_file=False
-        ).sort_values("source_id")
-    return {
-        f"phot_{band.lower()}_mean_mag": np.asarray(fluxes[f"GaiaDr3Vega_flux_{band}"], np.float64)
-        for band in ("BP", "RP")
-    }
-
-
 def need_gaiaxpy() -> None:
     """Raise :class:`InputError` if GaiaXPy is not installed."""
     if importlib.util.find_spec("gaiaxpy") is None:

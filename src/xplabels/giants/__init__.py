@@ -4,7 +4,7 @@ The library has no C, N, parallax or WISE. Here its giants get them: [C/Fe] and 
 from :mod:`xplabels.giants.relations` and imprinted on the real spectra as the difference of two
 emulated ones, seen through the instrument and sampled by the same operator as the library.
 
-The truth is known, but not alone: a star's own carbon and nitrogen, which nobody has told, stay
+The truth is known, but not alone: a star's own carbon and nitrogen, which are unknown, stay
 underneath. What is imprinted is the difference from the relation's mean for such a star, so the
 star's own difference from it is a noise floor under every test of C and N with these stars.
 """
@@ -19,26 +19,36 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
-from xplabels.core.stars import Photometry, SampledSpectra, Stars, concatenate
+from xplabels.core.stars import Photometry, SampledSpectra, Spectra, Stars, concatenate
 from xplabels.features.projection import Projection, default_projection
 from xplabels.giants import relations
-from xplabels.giants.bossbrain import DISTRIBUTION, VERSION, load_emulator
 from xplabels.giants.copies import copy_ids, draw_dimming, farther
-from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, emulator_labels
-from xplabels.instrument import gaiaxpy_instrument, magnitudes
+from xplabels.giants.emulator import (
+    PACKAGE,
+    TEFF_BOUNDS,
+    VERSION,
+    Emulator,
+    emulator_labels,
+    load_emulator,
+)
+from xplabels.instrument import magnitudes, resolution
 from xplabels.surveys.library import read_library
 
 Array = NDArray[np.float64]
 
 NAMES = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
+MEASURED = ("teff", "logg", "fe_h", "alpha_m")
+"""Labels that the library has."""
 TRUTH_ERROR = 0.001
 """Error, dex, that the table states of [C/Fe] and [N/Fe]: known, but a training label needs one."""
 GAIA = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
-RESOLVING_POWER = {"bp": ((330.0, 680.0), (100.0, 30.0)), "rp": ((640.0, 1050.0), (100.0, 70.0))}
-"""nm -> wavelength / FWHM of XP, linear in between (Montegriffo et al. 2023)."""
-JOINED_BINS = 4
-"""Of the instrument's 0.25 nm, for the imprint."""
 BLOCK = 2048
+NOTES = (
+    "semi-synthetic: [C/Fe] and [N/Fe] are drawn, and imprinted on real spectra; the star's own, "
+    "unknown carbon and nitrogen stay underneath, a noise floor",
+    "semi-synthetic: parallax, W1 and W2 are made from the labels, J, H and Ks by relations",
+    "semi-synthetic: copies are real stars moved farther away, with noise added",
+)
 
 
 def semi_synthetic_giants(
@@ -81,53 +91,45 @@ def semi_synthetic_giants(
     """
     if copies < 0:
         raise InputError(f"{copies} copies of each star", remedy="give 0 or more")
-    everything = read_library() if library is None else library
     imprint = Imprint(load_emulator() if emulator is None else emulator, default_projection())
-    giants = select_giants(everything, imprint.emulator)
+    giants, labels = select_giants(read_library() if library is None else library, imprint.emulator)
     random = np.random.default_rng(seed)
-    parts = [_draw(giants, imprint, random, None)]
-    ids = copy_ids(giants.source_id, copies)
-    for number in range(copies):
-        parts.append(_draw(giants, imprint, random, ids[number]))
+    parts = [_draw(giants, labels, imprint, random)]
+    for ids in copy_ids(giants.source_id, copies):
+        nearer = _draw(giants, labels, imprint, random)
+        dimming = draw_dimming(nearer, random)
+        parts.append(farther(nearer, dimming, ids, imprint.projection, random))
     return concatenate(parts)
 
 
-def select_giants(library: Stars, emulator: Emulator) -> Stars:
+def select_giants(library: Stars, emulator: Emulator) -> tuple[Stars, Labels]:
     """The stars with complete labels and photometry that the emulators cover at any C and N.
 
-    Raises
-    ------
-    InputError
-        If there is none.
+    Also their :data:`MEASURED` labels. Raises :class:`InputError` if there is no such star.
     """
     if library.labels is None:
         raise InputError("the stars have no labels", where=library.origin or None)
-    labels = library.labels.select(("teff", "logg", "fe_h", "alpha_m"))
+    labels, photometry = library.labels.select(MEASURED), library.photometry
     known = np.isfinite(labels.values).all(axis=1) & np.isfinite(labels.errors).all(axis=1)
     for name in (*GAIA, *relations.TWO_MASS_LIMIT):
-        known &= np.isfinite(library.photometry.column(name)[0])
+        known &= np.isfinite(photometry.column(name)[0])
     rows = np.flatnonzero(known)
-    values, photometry = labels.values[rows], library.photometry[rows]
-    j_ks = photometry.column("j_m")[0] - photometry.column("ks_m")[0]
-    covered = emulator.covers(emulator_labels(labels.names, values))
-    rows, values, j_ks = rows[covered], values[covered], j_ks[covered]
-    excess = j_ks - relations.intrinsic_j_ks(values[:, 0], values[:, 2])
-    low, high = relations.EXCESS_RANGE
-    rows = rows[(excess >= low) & (excess <= high)]
+    rows = rows[emulator.covers(emulator_labels(MEASURED, labels.values[rows]))]
+    j_ks = (photometry.column("j_m")[0] - photometry.column("ks_m")[0])[rows]
+    reddening = j_ks - relations.intrinsic_j_ks(labels.values[rows, 0], labels.values[rows, 2])
+    low, high = relations.REDDENING_RANGE
+    rows = rows[(reddening >= low) & (reddening <= high)]
     if len(rows) == 0:
         raise InputError(
             "no star is a giant with known labels and photometry",
             where=library.origin or None,
             remedy="give stars of 3500-6000 K, log g 0-3.5, [Fe/H] -2.5 to 0.5, with J, H and Ks",
         )
-    return library[rows].with_labels(labels[rows])
+    return library[rows], labels[rows]
 
 
-def _draw(
-    giants: Stars, imprint: Imprint, random: np.random.Generator, ids: NDArray[np.int64] | None
-) -> Stars:
-    """One semi-synthetic star for each giant: itself, or (with ``ids``) a copy farther away."""
-    labels = _labels_of(giants)
+def _draw(giants: Stars, labels: Labels, imprint: Imprint, random: np.random.Generator) -> Stars:
+    """One semi-synthetic star for each giant."""
     teff, logg, fe_h, alpha_m = labels.values.T
     mass = relations.draw_mass(alpha_m, random)
     mean, ordinary = (
@@ -136,50 +138,32 @@ def _draw(
     )
     truth = relations.draw_composition(mean, random)
     limit = relations.COMPOSITION_LIMIT
-    spectra, shifts = imprint.apply(giants, truth, np.clip(ordinary, -limit, limit))
-    photometry = _photometry(giants, shifts, mass, random)
-    stars = Stars.of(
+    spectra, shifts = imprint.apply(
+        giants.spectra, labels.values, truth, np.clip(ordinary, -limit, limit)
+    )
+    return Stars.of(
         giants.source_id,
         spectra,
-        photometry,
+        _photometry(giants.photometry, labels, shifts, mass, random),
         Labels(
             NAMES,
             np.stack([teff, logg, fe_h, *truth.T, alpha_m], axis=1),
-            np.insert(labels.errors, 3, TRUTH_ERROR, axis=1)[:, [0, 1, 2, 3, 3, 4]],
+            np.insert(labels.errors, (3, 3), TRUTH_ERROR, axis=1),
         ),
-        origin=f"semi-synthetic giants: {giants.origin}; C and N by {DISTRIBUTION} {VERSION}",
+        origin=f"semi-synthetic giants: {giants.origin}; C and N by {PACKAGE} {VERSION}",
         notes=(*giants.notes, *NOTES),
     )
-    if ids is None:
-        return stars
-    dimming = draw_dimming(stars, random)
-    return farther(stars, dimming, ids, imprint.projection, random)
-
-
-NOTES = (
-    "semi-synthetic: [C/Fe] and [N/Fe] are drawn, and imprinted on real spectra; the star's own, "
-    "unknown carbon and nitrogen stay underneath, a noise floor",
-    "semi-synthetic: parallax, W1 and W2 are made from the labels, J, H and Ks by relations",
-    "semi-synthetic: copies are real stars moved farther away, with noise added",
-)
-
-
-def _labels_of(giants: Stars) -> Labels:
-    if giants.labels is None:
-        raise InputError("the giants have no labels", where=giants.origin or None)
-    return giants.labels
 
 
 def _photometry(
-    giants: Stars, shifts: Array, mass: Array, random: np.random.Generator
+    real: Photometry, labels: Labels, shifts: Array, mass: Array, random: np.random.Generator
 ) -> Photometry:
     """The library's magnitudes, Gaia's with the imprint in them; W1, W2 and parallax made."""
-    labels, here = _labels_of(giants), giants.photometry
     values, errors = labels.values, labels.errors
     # the labels are measurements: the star itself scatters about them
     teff, logg = (values[:, k] + errors[:, k] * random.standard_normal(len(values)) for k in (0, 1))
     teff = np.clip(teff, TEFF_BOUNDS[0], TEFF_BOUNDS[-1])
-    measured = {name: here.column(name) for name in (*GAIA, *relations.TWO_MASS_LIMIT)}
+    measured = {name: real.column(name) for name in (*GAIA, *relations.TWO_MASS_LIMIT)}
     for name, shift in zip(GAIA, shifts.T, strict=True):
         measured[name] = (measured[name][0] + shift, measured[name][1])
     (j, _), (h, h_error), (ks, _) = (measured[name] for name in ("j_m", "h_m", "ks_m"))
@@ -193,57 +177,36 @@ def _photometry(
     parallax = relations.true_parallax(g, relations.absolute_g(teff, logg, mass), a_ks)
     error = relations.parallax_error(g)
     measured["parallax"] = (parallax + error * random.standard_normal(len(g)), error)
-    return Photometry.of(len(giants), measured)
+    return Photometry.of(len(g), measured)
 
 
 @dataclass(frozen=True)
 class Imprint:
-    """Writes a change of C and N into sampled spectra.
-
-    Attributes
-    ----------
-    emulator
-        Of spectra with any C and N.
-    projection
-        The library's sampling operator.
-    """
+    """Writes a change of C and N into spectra sampled by the operator of ``projection``."""
 
     emulator: Emulator
     projection: Projection
 
     def apply(
-        self, giants: Stars, composition: Array, ordinary: Array
+        self, spectra: Spectra, labels: Array, composition: Array, ordinary: Array
     ) -> tuple[SampledSpectra, Array]:
-        """Spectra with ``composition`` instead of ``ordinary``, and the change of G, BP, RP.
+        """Spectra with ``composition`` instead of ``ordinary``, and the change of G, BP, RP [N, 3].
 
-        Parameters
-        ----------
-        giants
-            N stars with sampled spectra, and labels that the emulator covers.
-        composition, ordinary
-            [C/Fe] and [N/Fe] [N, 2] to be there, and taken to be there.
+        Of N sampled spectra of stars with :data:`MEASURED` labels [N, 4]; both compositions are
+        [C/Fe] and [N/Fe] [N, 2]. The new flux is the old plus D M (F_c (r_1 - r_0)): r are
+        emulated spectra relative to the continuum F_c, M the instrument, D the sampling. Nothing
+        changes outside 350-1050 nm.
 
-        Returns
-        -------
-        SampledSpectra
-            Flux plus D M (F_c (r_1 - r_0)): r are emulated spectra relative to the continuum F_c,
-            M the instrument, D the sampling. Nothing changes outside 350-1050 nm.
-        shifts
-            [N, 3], mag.
+        Raises :class:`InputError` if the spectra are archive coefficients.
         """
-        spectra = giants.spectra
         if not isinstance(spectra, SampledSpectra):
-            raise InputError(
-                "C and N are imprinted on sampled spectra only", where=giants.origin or None
-            )
-        flux, shifts = spectra.flux.copy(), np.empty((len(giants), 3))
-        labels = _labels_of(giants)
-        for start in range(0, len(giants), BLOCK):
+            raise InputError("C and N are imprinted on sampled spectra only")
+        flux, shifts = spectra.flux.copy(), np.empty((len(spectra), 3))
+        for start in range(0, len(spectra), BLOCK):
             rows = slice(start, start + BLOCK)
             before, after = (
                 emulator_labels(
-                    (*labels.names, "c_fe", "n_fe"),
-                    np.concatenate([labels.values[rows], chosen[rows]], axis=1),
+                    (*MEASURED, "c_fe", "n_fe"), np.hstack([labels[rows], chosen[rows]])
                 )
                 for chosen in (ordinary, composition)
             )
@@ -260,30 +223,17 @@ class Imprint:
         difference = fine.normalised_flux(after, like=before) - old
         seen = np.stack([np.interp(fine.wavelength, self.projection.wavelength, f) for f in flux])
         continuum = seen / (old @ smoothing.T)
-        result: Array = (continuum * difference) @ matrix.T
-        return result
+        return np.asarray((continuum * difference) @ matrix.T)
 
     @cached_property
     def _fine(self) -> tuple[Emulator, Array, Array]:
         """The emulator in bins of wavelength, the instrument there, and XP's smoothing."""
-        instrument = gaiaxpy_instrument()
-        low, high = self.emulator.wavelength[[0, -1]]
-        # a third of the finest resolution, and whole bins of the instrument's
-        edges = instrument.edges[::JOINED_BINS]
-        inside = np.flatnonzero((edges[:-1] >= low) & (edges[1:] <= high))
-        fine = self.emulator.binned(edges[inside[0] : inside[-1] + 2])
-        matrix = instrument.matrix.reshape(len(instrument.matrix), -1, JOINED_BINS).sum(axis=2)
+        fine, _, matrix, inside = self.emulator.at_instrument()
         return fine, matrix[:, inside], line_spread(fine.wavelength)
 
 
 def line_spread(wavelength: Array) -> Array:
     """Gaussian smoothing [W, W] to the resolution of XP at ``wavelength`` [W], rows adding to 1."""
-    power = np.where(
-        wavelength < RESOLVING_POWER["rp"][0][0],
-        np.interp(wavelength, *RESOLVING_POWER["bp"]),
-        np.interp(wavelength, *RESOLVING_POWER["rp"]),
-    )
-    sigma = wavelength / power / np.sqrt(8 * np.log(2))
+    sigma = resolution(wavelength) / np.sqrt(8 * np.log(2))
     weights = np.exp(-0.5 * ((wavelength[:, None] - wavelength) / sigma[:, None]) ** 2)
-    spread: Array = weights / weights.sum(axis=1, keepdims=True)
-    return spread
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))

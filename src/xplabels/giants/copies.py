@@ -1,6 +1,6 @@
 """The same star farther away: fainter, noisier, under a source_id of its own.
 
-A copy carries its star's labels, so it must stand on its star's side of every split.
+A copy carries its star's labels, so it must be on its star's side of every split.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ FIRST_COPY = 12 * 4**12 << 35
 def copy_ids(source_id: NDArray[np.int64], copies: int) -> NDArray[np.int64]:
     """Ids [copies, N] that no real star has, on the side of each star whatever the split.
 
-    The split goes by the hash u of the id, and cuts at the test fraction and 0.1 beyond. A copy
-    gets an id whose u falls into the same ten-thousandth as its star's: no split whose test
-    fraction has at most four decimals parts them.
+    The split goes by the hash u of the id, and cuts at the test fraction and 0.1 beyond. A copy's
+    u falls into the same ten-thousandth as its star's: no split whose test fraction has at most
+    four decimals parts them.
 
     Examples
     --------
@@ -72,29 +72,18 @@ def farther(
 
     Errors grow with magnitude as those of real stars do (:mod:`xplabels.instrument.noise`), and
     noise is added that makes up the difference: independent in the coefficients, of the shape of
-    the error template, which is what a network trained on sampled spectra is told of it.
+    the error template of ``projection``, as a network trained on sampled spectra assumes.
 
-    Parameters
-    ----------
-    stars
-        N stars with sampled spectra, G and BP - RP.
-    dimming
-        [N], mag, not negative.
-    source_id
-        Of the copies [N].
-    projection
-        The sampling operator and the error template.
+    N stars need sampled spectra, G and BP - RP; ``dimming`` [N], mag, is not negative;
+    ``source_id`` [N] is that of the copies.
 
-    Raises
-    ------
-    InputError
-        If the spectra are archive coefficients.
+    Raises :class:`InputError` if the spectra are archive coefficients.
     """
     spectra = stars.spectra
     if not isinstance(spectra, SampledSpectra):
         raise InputError("only sampled spectra are moved away", where=stars.origin or None)
     dim = 10 ** (-0.4 * dimming)
-    growth = _growth(stars, dimming, projection)
+    growth = _growth(stars, dimming, projection.widths)
     before = projection.coefficient_errors(spectra)
     added = before * np.sqrt(np.clip(growth**2 - dim[:, None] ** 2, 0, None))
     noise = added * random.standard_normal(added.shape)
@@ -109,17 +98,12 @@ def farther(
     return replace(stars, source_id=source_id, spectra=moved, photometry=photometry)
 
 
-def _growth(stars: Stars, dimming: Array, projection: Projection) -> Array:
-    """Errors [N, n] of the copies' coefficients over the stars', one factor a band."""
+def _growth(stars: Stars, dimming: Array, widths: tuple[int, int]) -> Array:
+    """Errors [N, n] of the copies' coefficients over the stars', one factor per band."""
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
     new, old = (noise_model().errors(brightness, bp - rp) for brightness in (g + dimming, g))
-    growth = np.empty_like(new)
-    first = 0
-    for width in projection.widths:
-        columns = slice(first, first + width)
-        growth[:, columns] = np.median(new[:, columns] / old[:, columns], axis=1, keepdims=True)
-        first += width
-    return growth
+    factors = [np.median(band, axis=1) for band in np.split(new / old, [widths[0]], axis=1)]
+    return np.repeat(np.stack(factors, axis=1), widths, axis=1)
 
 
 def _farther_photometry(

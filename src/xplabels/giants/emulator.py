@@ -1,26 +1,51 @@
 """Spectra of giants with separate C and N: neural emulators of synthetic spectra.
 
 Three dense networks, each for a range of temperatures, give the flux over continuum at 0.05 nm
-for 22 labels. :mod:`xplabels.giants.bossbrain` brings them.
+for 22 labels. They come in the PyPI package ``bossbrain`` (MIT) as pickles, which could run
+anything: they are never unpickled. A file with the expected SHA-256 has its arrays at known
+offsets (``tools/emulator_layout.py``), from where they are copied.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from math import prod
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
+from xplabels.instrument import gaiaxpy_instrument
 from xplabels.instrument.sed import air_to_vacuum
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
+PACKAGE, VERSION = "bossbrain", "1.0.12"
+FILES = {
+    "ann_22pars_3500-4200.pkl": "127f75e1c57ad6b73c81a321cd46f6c2faff7ecdd565cb2e9a6590da41190e01",
+    "ann_22pars_4000-5000.pkl": "7a584c5e08cf029b28f86dbaaae219f717ce78954b2ce2fa211f9df93c13ad39",
+    "ann_22pars_4900-6000.pkl": "b5f6407407e3f44f92ffad79335746f791a4980cfe0c07f2ff296df5735572f7",
+}
+"""Network files of the package and their SHA-256, the coolest first."""
+LAYOUT: dict[str, tuple[int, str, tuple[int, ...]]] = {
+    "lower": (17_249_937, "<f8", (22,)),
+    "upper": (17_250_170, "<f8", (22,)),
+    "weight.0": (1_161, "<f4", (300, 22)),
+    "weight.1": (29_836, "<f4", (300, 300)),
+    "weight.2": (391_959, "<f4", (14_001, 300)),
+    "bias.0": (27_872, "<f4", (300,)),
+    "bias.1": (390_153, "<f4", (300,)),
+    "bias.2": (17_193_476, "<f4", (14_001,)),
+}
+"""Byte offset, type and shape of each array, the same in the three files."""
+
 TEFF_BOUNDS = (3500.0, 4100.0, 4950.0, 6000.0)
 """K: each network is used between two of these, as ``bossbrain`` itself uses it."""
-
 LABELS = (
     "teff", "logg", "mh", "cm", "nm", "om", "nam", "mgm", "alm", "sim", "cam", "tim", "vm", "crm",
     "mnm", "com", "nim", "scm", "bam", "cem", "ndm", "zrm",
@@ -28,22 +53,21 @@ LABELS = (
 """The emulators' inputs: K, log10 of cm s^-2, [M/H], and [X/M] of 19 elements."""
 ALPHA = ("om", "mgm", "sim", "cam", "tim")
 """What moves with [alpha/M]: O, Mg, Si, Ca and Ti; the emulators have no Ne, S or Ar."""
-
 WAVELENGTH: Array = air_to_vacuum(np.linspace(350.0, 1050.0, 14_001))
 """Of the emulated spectra, nm, vacuum: they were computed at wavelengths in air."""
 NEGATIVE_SLOPE = 0.01
+JOINED_BINS = 4
+"""Of the instrument's 0.25 nm, for :meth:`Emulator.at_instrument`: a third of the finest
+resolution."""
+HC_OVER_K = 1.438776877e7
+"""h c / k, nm K."""
 
 
 @dataclass(frozen=True)
-class Network:
+class EmulatorNetwork:
     """One emulator: scaled labels -> flux by three dense layers with leaky ReLU in between.
 
-    Attributes
-    ----------
-    lower, upper
-        Float64 [22]: the training set's range, which is scaled to -0.5 ... 0.5.
-    weights, biases
-        Float32, of each layer.
+    ``lower`` and ``upper`` [22] are the training set's range, which is scaled to -0.5 ... 0.5.
     """
 
     lower: Array
@@ -60,54 +84,35 @@ class Network:
         flux: Floats = h @ self.weights[-1].T + self.biases[-1]
         return flux
 
-    def through(self, operator: Floats) -> Network:
-        """The same network with a linear map [V, W] of its flux folded into the weights."""
-        weights = (*self.weights[:-1], operator @ self.weights[-1])
-        return Network(
-            self.lower, self.upper, weights, (*self.biases[:-1], operator @ self.biases[-1])
-        )
-
 
 @dataclass(frozen=True)
 class Emulator:
     """Continuum-normalised spectra of giants, 3500-6000 K, log g 0-3.5, [M/H] -2.5 to 0.5.
 
-    Attributes
-    ----------
-    wavelength
-        Float64 [W], nm, vacuum.
-    networks
-        In order of temperature; :data:`TEFF_BOUNDS` says which is used where.
+    At ``wavelength`` [W], nm in vacuum; :data:`TEFF_BOUNDS` says which network is used where.
     """
 
     wavelength: Array
-    networks: tuple[Network, ...]
+    networks: tuple[EmulatorNetwork, ...]
+
+    def bounds(self, teff: Array) -> tuple[Array, Array]:
+        """Lower and upper labels [N, 22] of the network in charge at ``teff`` [N]."""
+        which = np.searchsorted(TEFF_BOUNDS[1:-1], teff)
+        lower = np.stack([network.lower for network in self.networks])[which]
+        upper = np.stack([network.upper for network in self.networks])[which]
+        return lower, upper
 
     def covers(self, labels: Array) -> NDArray[np.bool_]:
         """Which of the stars [N] lie inside every label's training range [N, 22]."""
-        which = self._which(labels)
-        lower = np.stack([network.lower for network in self.networks])[which]
-        upper = np.stack([network.upper for network in self.networks])[which]
-        coolest, hottest = TEFF_BOUNDS[0], TEFF_BOUNDS[-1]
-        inside = ((labels[:, 1:] >= lower[:, 1:]) & (labels[:, 1:] <= upper[:, 1:])).all(axis=1)
-        covered: NDArray[np.bool_] = inside & (labels[:, 0] >= coolest) & (labels[:, 0] <= hottest)
-        return covered
+        lower, upper = self.bounds(labels[:, 0])
+        lower[:, 0], upper[:, 0] = TEFF_BOUNDS[0], TEFF_BOUNDS[-1]
+        return np.asarray(((labels >= lower) & (labels <= upper)).all(axis=1))
 
     def normalised_flux(self, labels: Array, like: Array | None = None) -> Array:
-        """Flux over continuum [N, W].
+        """Flux over continuum [N, W] at labels [N, 22] in the order of :data:`LABELS`.
 
-        Parameters
-        ----------
-        labels
-            Float64 [N, 22], in the order of :data:`LABELS` (see :func:`emulator_labels`).
-        like
-            Labels [N, 22] that choose the network instead: ratios of two spectra should come from
-            one. Left out: ``labels``.
-
-        Raises
-        ------
-        InputError
-            If a star lies outside the training range.
+        ``like`` are labels that choose the network instead: ratios of two spectra should come
+        from one. Raises :class:`InputError` if a star lies outside the training range.
         """
         covered = self.covers(labels)
         if not covered.all():
@@ -120,23 +125,18 @@ class Emulator:
                 where=f"row {row + 1}: {values}",
                 remedy="keep to 3500-6000 K, log g 0-3.5, [M/H] -2.5 to 0.5, [X/M] -0.6 to 0.6",
             )
-        which = self._which(labels if like is None else like)
+        which = np.searchsorted(TEFF_BOUNDS[1:-1], (labels if like is None else like)[:, 0])
         flux = np.empty((len(labels), len(self.wavelength)))
         for number, network in enumerate(self.networks):
             chosen = which == number
             flux[chosen] = network.flux(labels[chosen])
         return flux
 
-    def through(self, wavelength: Array, operator: Array) -> Emulator:
-        """An emulator of what a linear map [V, W] makes of the flux, at ``wavelength`` [V].
-
-        The map is folded into the networks' last layers: exact, and as cheap as V is small.
-        """
-        folded = operator.astype(np.float32)
-        return Emulator(wavelength, tuple(network.through(folded) for network in self.networks))
-
     def binned(self, edges: Array) -> Emulator:
-        """An emulator of the mean flux between ``edges`` [V + 1], nm, each bin holding samples."""
+        """An emulator of the mean flux between ``edges`` [V + 1], nm, each bin holding samples.
+
+        The means are folded into the networks' last layers: exact, and as cheap as V is small.
+        """
         inside = (self.wavelength >= edges[:-1, None]) & (self.wavelength < edges[1:, None])
         counts = inside.sum(axis=1, keepdims=True)
         if not counts.all():
@@ -145,29 +145,95 @@ class Emulator:
                 "the next edge",
                 remedy=f"keep to {self.wavelength[0]:.2f}-{self.wavelength[-1]:.2f} nm",
             )
-        return self.through((edges[:-1] + edges[1:]) / 2, inside / counts)
+        means = (inside / counts).astype(np.float32)
+        networks = (
+            EmulatorNetwork(
+                one.lower,
+                one.upper,
+                (*one.weights[:-1], means @ one.weights[-1]),
+                (*one.biases[:-1], means @ one.biases[-1]),
+            )
+            for one in self.networks
+        )
+        return Emulator((edges[:-1] + edges[1:]) / 2, tuple(networks))
 
-    def _which(self, labels: Array) -> NDArray[np.intp]:
-        return np.searchsorted(TEFF_BOUNDS[1:-1], labels[:, 0])
+    def at_instrument(self) -> tuple[Emulator, Array, Array, slice]:
+        """This emulator in the instrument's bins, joined to 1 nm, as far as it covers them.
+
+        Also the middles [B] of all these bins, nm; the coefficients [n, B] of unit flux in a bin;
+        and which of the B bins the emulator is in.
+        """
+        instrument = gaiaxpy_instrument()
+        edges = instrument.edges[::JOINED_BINS]
+        low, high = self.wavelength[[0, -1]]
+        bins = np.flatnonzero((edges[:-1] >= low) & (edges[1:] <= high))
+        inside = slice(bins[0], bins[-1] + 1)
+        fine = self.binned(edges[bins[0] : bins[-1] + 2])
+        matrix = instrument.matrix.reshape(len(instrument.matrix), -1, JOINED_BINS).sum(axis=2)
+        return fine, 0.5 * (edges[1:] + edges[:-1]), matrix, inside
+
+
+def black_body(wavelength: Array, teff: Array | float) -> Array:
+    """Planck's law at ``wavelength``, nm, of arbitrary size, in place of a star's continuum."""
+    return np.asarray(wavelength**-5.0 / np.expm1(HC_OVER_K / (wavelength * teff)))
 
 
 def emulator_labels(names: Sequence[str], values: Array) -> Array:
     """The emulators' labels [N, 22] from ours [N, K].
 
-    The emulators know abundances relative to the overall metallicity, [X/M], and no iron of its
-    own, so [Fe/M] = 0: [M/H] is [Fe/H], [C/M] = [C/Fe] + [Fe/H] - [M/H] = [C/Fe], and likewise
-    for N. [alpha/M] moves :data:`ALPHA`. Every other element, and any label not named, is solar.
+    The emulators take abundances relative to the overall metallicity, [X/M], and none of iron, so
+    [Fe/M] = 0: [M/H] is [Fe/H], [C/M] = [C/Fe] + [Fe/H] - [M/H] = [C/Fe], and likewise for N.
+    [alpha/M] moves :data:`ALPHA`. Every other element, and any label not named, is solar.
     """
-    columns = dict(zip(names, values.T, strict=True))
+    targets = {
+        "teff": ("teff",), "logg": ("logg",), "fe_h": ("mh",), "c_fe": ("cm",), "n_fe": ("nm",),
+        "alpha_m": ALPHA,
+    }  # fmt: skip
     result = np.zeros((len(values), len(LABELS)))
-
-    def put(target: str, source: str) -> None:
-        if source in columns:
-            result[:, LABELS.index(target)] = columns[source]
-
-    for target, source in (
-        ("teff", "teff"), ("logg", "logg"), ("mh", "fe_h"), ("cm", "c_fe"), ("nm", "n_fe"),
-        *((element, "alpha_m") for element in ALPHA),
-    ):  # fmt: skip
-        put(target, source)
+    for name, column in zip(names, values.T, strict=True):
+        for target in targets.get(name, ()):
+            result[:, LABELS.index(target)] = column
     return result
+
+
+def load_emulator() -> Emulator:
+    """The three emulators of the installed package ``bossbrain``.
+
+    Raises :class:`InputError` if it is not installed, or a file of it is not the one expected.
+    """
+    try:
+        installed = distribution(PACKAGE)
+    except PackageNotFoundError:
+        raise InputError(
+            f"the spectrum emulators are not installed (package {PACKAGE})",
+            remedy="pip install 'xplabels[synthetic]'",
+        ) from None
+    networks = (
+        read_network(Path(str(installed.locate_file(f"{PACKAGE}/data/{name}"))), sha256)
+        for name, sha256 in FILES.items()
+    )
+    return Emulator(WAVELENGTH, tuple(networks))
+
+
+def read_network(path: Path, sha256: str) -> EmulatorNetwork:
+    """One network, copied from its place in a file of known content; nothing is unpickled.
+
+    Raises :class:`InputError` if the file is absent or not the one with this SHA-256.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(
+            f"is {'not the file' if content else 'absent, a file'} of {PACKAGE} {VERSION}",
+            where=path,
+            remedy=f"pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}",
+        )
+    found = {
+        name: np.frombuffer(content, kind, prod(shape), offset).reshape(shape).copy()
+        for name, (offset, kind, shape) in LAYOUT.items()
+    }
+    return EmulatorNetwork(
+        found["lower"],
+        found["upper"],
+        tuple(found[f"weight.{layer}"] for layer in range(3)),
+        tuple(found[f"bias.{layer}"] for layer in range(3)),
+    )

@@ -18,8 +18,8 @@ Array = NDArray[np.float64]
 # --- mass, carbon and nitrogen ---
 ALPHA_RICH = 0.12
 """[alpha/M] above which a star counts as old (the thick disc and halo)."""
-MASS = {False: (0.12, 0.13), True: (0.0, 0.05)}
-"""Whether alpha-rich -> mean and scatter of log10 mass, in solar masses."""
+MASS = {"alpha-rich": (0.0, 0.05), "others": (0.12, 0.13)}
+"""Mean and scatter of log10 mass, in solar masses."""
 CARBON_TO_NITROGEN = 10 ** (8.43 - 7.83)
 """By number, in the Sun (Asplund et al. 2009)."""
 COMPOSITION_SCATTER = (0.06, 0.08)
@@ -30,20 +30,20 @@ COMPOSITION_LIMIT = 0.59
 
 def draw_mass(alpha_m: Array, random: np.random.Generator) -> Array:
     """Masses [N] in the Sun's: alpha-rich stars are old, so of about one solar mass."""
-    centre, scatter = _mass_distribution(alpha_m)
-    drawn: Array = 10 ** (centre + scatter * random.standard_normal(len(alpha_m)))
-    return drawn
+    centre, scatter = _log_mass(alpha_m)
+    return np.asarray(10 ** (centre + scatter * random.standard_normal(len(alpha_m))))
 
 
 def typical_mass(alpha_m: Array) -> Array:
     """Median [N] of :func:`draw_mass`."""
-    typical: Array = 10 ** _mass_distribution(alpha_m)[0]
-    return typical
+    return np.asarray(10 ** _log_mass(alpha_m)[0])
 
 
-def _mass_distribution(alpha_m: Array) -> tuple[Array, Array]:
+def _log_mass(alpha_m: Array) -> tuple[Array, Array]:
+    """Mean and scatter [N] of log10 mass."""
     rich = alpha_m > ALPHA_RICH
-    return tuple(np.where(rich, MASS[True][i], MASS[False][i]) for i in range(2))  # type: ignore[return-value]
+    mean, scatter = (np.where(rich, old, young) for old, young in zip(*MASS.values(), strict=True))
+    return mean, scatter
 
 
 def mean_composition(mass: Array, logg: Array, fe_h: Array, alpha_m: Array) -> Array:
@@ -70,8 +70,7 @@ def draw_composition(mean: Array, random: np.random.Generator) -> Array:
     scatter = np.array(COMPOSITION_SCATTER)
     centre = np.clip(mean, -COMPOSITION_LIMIT, COMPOSITION_LIMIT)
     bounds = ((sign * COMPOSITION_LIMIT - centre) / scatter for sign in (-1, 1))
-    drawn: Array = truncnorm.rvs(*bounds, loc=centre, scale=scatter, random_state=random)
-    return drawn
+    return np.asarray(truncnorm.rvs(*bounds, loc=centre, scale=scatter, random_state=random))
 
 
 def _switch(x: Array) -> Array:
@@ -88,7 +87,7 @@ BOLOMETRIC_G = {
 COLOUR_OF_TEFF = (0.6517, 0.6312, 0.0168, -0.0381, 0.0256, 0.0013)
 """5040 K / Teff = b0 + b1 c + b2 c^2 + b3 c m + b4 m + b5 m^2 of giants, with c = J - Ks and
 m = [Fe/H] (Gonzalez Hernandez & Bonifacio 2009)."""
-EXCESS_RANGE = (-0.3, 1.4)
+REDDENING_RANGE = (-0.3, 1.4)
 """Believable E(J - Ks), mag; a star outside has a wrong magnitude in the library."""
 J_OVER_V, G_OVER_V = 0.243, 0.789
 """A_J / A_V and A_G / A_V (Wang & Chen 2019, as A_Ks / A_V)."""
@@ -102,8 +101,7 @@ def absolute_g(teff: Array, logg: Array, mass: Array) -> Array:
         for key in ("cool", "warm")
     )
     correction = np.where(teff < 4000.0, cool, warm)
-    magnitude: Array = SOLAR_BOLOMETRIC - 2.5 * log_luminosity - correction
-    return magnitude
+    return np.asarray(SOLAR_BOLOMETRIC - 2.5 * log_luminosity - correction)
 
 
 def intrinsic_j_ks(teff: Array, fe_h: Array) -> Array:
@@ -111,22 +109,19 @@ def intrinsic_j_ks(teff: Array, fe_h: Array) -> Array:
     b0, b1, b2, b3, b4, b5 = COLOUR_OF_TEFF
     constant = b0 + b4 * fe_h + b5 * fe_h**2 - 5040.0 / teff
     slope = b1 + b3 * fe_h
-    root: Array = (-slope + np.sqrt(slope**2 - 4 * b2 * constant)) / (2 * b2)
-    return root
+    return np.asarray((-slope + np.sqrt(slope**2 - 4 * b2 * constant)) / (2 * b2))
 
 
 def extinction_ks(j_ks: Array, teff: Array, fe_h: Array) -> Array:
     """A_Ks [N], mag, by the excess of J - Ks; not below zero."""
-    excess = j_ks - intrinsic_j_ks(teff, fe_h)
-    extinction: Array = np.clip(excess * KS_OVER_V / (J_OVER_V - KS_OVER_V), 0, None)
-    return extinction
+    reddening = j_ks - intrinsic_j_ks(teff, fe_h)
+    return np.asarray(np.clip(reddening * KS_OVER_V / (J_OVER_V - KS_OVER_V), 0, None))
 
 
 def true_parallax(g: Array, absolute: Array, a_ks: Array) -> Array:
     """Parallax [N], mas, of stars of this G behind this dust."""
     modulus = g - absolute - a_ks * G_OVER_V / KS_OVER_V
-    parallax: Array = 10 ** (2 - 0.2 * modulus)
-    return parallax
+    return np.asarray(10 ** (2 - 0.2 * modulus))
 
 
 # --- WISE, and errors ---
@@ -169,5 +164,4 @@ def magnitude_error(name: str, magnitude: Array, g: Array, floor: float) -> Arra
 def parallax_error(g: Array) -> Array:
     """Typical parallax error [N], mas, of DR3 (Gaia science performance page)."""
     z = 10 ** (0.4 * (np.maximum(g, 13.0) - 15.0))
-    error: Array = 1e-3 * np.sqrt(40.0 + 800.0 * z + 30.0 * z**2)
-    return error
+    return np.asarray(1e-3 * np.sqrt(40.0 + 800.0 * z + 30.0 * z**2))

@@ -2,7 +2,7 @@
 
 The logarithm of each coefficient's error is a natural cubic spline of G plus a polynomial of
 G_BP - G_RP, fitted robustly to the archive errors of 2,000 real stars (``data/noise_model.json``
-tells which, and how far the errors of stars not fitted scatter about it). It is the error of a
+says which, and how far the errors of stars not fitted scatter about it). It is the error of a
 typical star: real ones differ with the number of their transits and with crowding, mostly by one
 factor common to all coefficients of a star.
 """
@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.instrument import archive_bases
+from xplabels.instrument import WIDTHS, archive_bases
+
+Array = NDArray[np.float64]
 
 KNOTS = (8.0, 9.5, 10.75, 11.5, 12.5, 14.0, 16.0, 17.6)
 """G, mag; closer where Gaia changes windows and gates (11-13)."""
@@ -45,20 +47,13 @@ class NoiseModel:
         Float64 [terms, n]: of the logarithm of each coefficient's error, BP before RP.
     """
 
-    weights: NDArray[np.float64]
+    weights: Array
 
-    def errors(self, g: NDArray[np.float64], colour: NDArray[np.float64]) -> NDArray[np.float64]:
+    def errors(self, g: Array, colour: Array) -> Array:
         """Errors [N, n], archive units (they contain the fit's standard deviation).
 
-        Parameters
-        ----------
-        g, colour
-            G and G_BP - G_RP [N], mag (Vega).
-
-        Raises
-        ------
-        InputError
-            If G is not within :data:`G_RANGE` or a colour is not finite.
+        At G and G_BP - G_RP [N], mag (Vega). Raises :class:`InputError` if G is not within
+        :data:`G_RANGE` or a colour is not finite.
         """
         g, colour = np.atleast_1d(g), np.atleast_1d(colour)
         wrong = ~((g >= G_RANGE[0]) & (g <= G_RANGE[1])) | ~np.isfinite(colour)
@@ -69,15 +64,14 @@ class NoiseModel:
                 where=f"star {star + 1}",
                 remedy=f"choose a G within {G_RANGE[0]:g}-{G_RANGE[1]:g}",
             )
-        errors: NDArray[np.float64] = np.exp(terms(g, colour) @ self.weights)
-        return errors
+        return np.asarray(np.exp(terms(g, colour) @ self.weights))
 
 
-def terms(g: NDArray[np.float64], colour: NDArray[np.float64]) -> NDArray[np.float64]:
+def terms(g: Array, colour: Array) -> Array:
     """The model's terms [N, 11]: a natural cubic spline of G, colour, colour^2, G x colour."""
     last = KNOTS[-1]
 
-    def cubic(knot: float) -> NDArray[np.float64]:
+    def cubic(knot: float) -> Array:
         above = np.clip(g - knot, 0, None) ** 3 - np.clip(g - last, 0, None) ** 3
         return np.asarray(above / (last - knot))
 
@@ -89,22 +83,11 @@ def terms(g: NDArray[np.float64], colour: NDArray[np.float64]) -> NDArray[np.flo
     )
 
 
-def fit_noise(
-    errors: NDArray[np.float64], g: NDArray[np.float64], colour: NDArray[np.float64]
-) -> NoiseModel:
+def fit_noise(errors: Array, g: Array, colour: Array) -> NoiseModel:
     """Fit the model by iteratively reweighted least squares with Huber's weights.
 
-    Parameters
-    ----------
-    errors
-        Archive errors [N, n] of real stars.
-    g, colour
-        G and G_BP - G_RP [N], mag (Vega).
-
-    Raises
-    ------
-    InputError
-        If an error, magnitude or colour is not finite, or an error not positive.
+    To archive errors [N, n] of real stars, their G and G_BP - G_RP [N], mag (Vega). Raises
+    :class:`InputError` if an error, magnitude or colour is not finite, or an error not positive.
     """
     usable = np.isfinite(g) & np.isfinite(colour) & (np.isfinite(errors) & (errors > 0)).all(axis=1)
     if not usable.all():
@@ -114,26 +97,21 @@ def fit_noise(
             remedy="leave such stars out",
         )
     x, y = terms(g, colour), np.log(errors)
-    weights: NDArray[np.float64] = np.asarray(np.linalg.lstsq(x, y, rcond=None)[0], np.float64)
+    weights = np.asarray(np.linalg.lstsq(x, y, rcond=None)[0])
     for _ in range(ITERATIONS):
         residual = y - x @ weights
         scale = 1.4826 * np.median(np.abs(residual), axis=0)
         trust = np.minimum(1.0, HUBER * scale / np.maximum(np.abs(residual), 1e-12))
-        fits = [_weighted(x, y[:, i], trust[:, i]) for i in range(y.shape[1])]
-        weights = np.asarray(np.stack(fits, axis=1), np.float64)
+        root = np.sqrt(trust)
+        fits = [
+            np.linalg.lstsq(x * w[:, None], column * w, rcond=None)[0]
+            for column, w in zip(y.T, root.T, strict=True)
+        ]
+        weights = np.stack(fits, axis=1)
     return NoiseModel(weights)
 
 
-def _weighted(
-    x: NDArray[np.float64], y: NDArray[np.float64], trust: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    root = np.sqrt(trust)
-    return np.asarray(np.linalg.lstsq(x * root[:, None], y * root, rcond=None)[0], np.float64)
-
-
-def illustrative_correlations(
-    coefficients: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def illustrative_correlations(coefficients: Array) -> tuple[Array, Array]:
     """Correlation matrices of BP [N, 55, 55] and RP [N, 55, 55], for illustration.
 
     They are those of an unregularised least-squares fit of the bases to evenly spaced samples
@@ -141,24 +119,21 @@ def illustrative_correlations(
     star's transits fell: of three real sources these have the size, and only in part the sign
     (``docs/instrument.md`` has numbers).
     """
-    found = []
-    first = 0
-    for bases in archive_bases():
-        band = coefficients[:, first : first + len(bases)]
-        first += len(bases)
-        spectrum = np.clip(band @ bases, 0.0, None)
-        variance = spectrum + BACKGROUND * spectrum.max(axis=1, keepdims=True)
-        found.append(np.stack([_correlation(bases, noise) for noise in variance]))
-    return found[0], found[1]
+    bands = np.split(coefficients, [WIDTHS[0]], axis=1)
+    bp, rp = map(_correlations, bands, archive_bases())
+    return bp, rp
 
 
-def _correlation(bases: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the coefficients of a least-squares fit to samples of these variances."""
-    covariance = np.linalg.inv((bases / variance) @ bases.T)
-    width = np.sqrt(np.diag(covariance))
-    correlation: NDArray[np.float64] = covariance / np.outer(width, width)
-    correlation[np.diag_indices_from(correlation)] = 1.0
-    return correlation
+def _correlations(band: Array, bases: Array) -> Array:
+    spectra = np.clip(band @ bases, 0.0, None)
+    variances = spectra + BACKGROUND * spectra.max(axis=1, keepdims=True)
+    found = np.empty((len(band), len(bases), len(bases)))
+    for matrix, variance in zip(found, variances, strict=True):
+        covariance = np.linalg.inv((bases / variance) @ bases.T)
+        width = np.sqrt(np.diag(covariance))
+        matrix[:] = covariance / np.outer(width, width)
+        np.fill_diagonal(matrix, 1.0)
+    return found
 
 
 @cache

@@ -1,10 +1,11 @@
 """Spectral energy distributions: what a user brings to the instrument, checked once.
 
-Wavelengths are in vacuum here; :meth:`Sed.of` converts those in air, if told so.
+Wavelengths are in vacuum here; :meth:`Sed.of` converts those in air.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, counted
 
+Array = NDArray[np.float64]
 Medium = Literal["vacuum", "air"]
 
 WAVELENGTH_COLUMNS = ("wavelength", "lambda", "wave", "wl", "spectral_axis")
@@ -30,6 +32,7 @@ UNIT_NAMES = {
     "photlam": "photon / (s cm2 Angstrom)",
 }
 """Spellings of CALSPEC and synphot that astropy does not know."""
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
 AIR_FROM = 200.0
 """nm: below, the conversion from air is not defined."""
 
@@ -48,8 +51,8 @@ class Sed:
         For messages and tables.
     """
 
-    wavelength: NDArray[np.float64]
-    flux: NDArray[np.float64]
+    wavelength: Array
+    flux: Array
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -130,9 +133,7 @@ class Sed:
         return cls.of(axis, flux, medium=medium, name=name)
 
 
-def _plain(
-    wavelength: Any, flux: Any, name: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _plain(wavelength: Any, flux: Any, name: str) -> tuple[Array, Array]:
     """Both as plain arrays in nm and W m^-2 nm^-1."""
     if hasattr(wavelength, "unit") or hasattr(flux, "unit"):
         from astropy import units as u
@@ -145,7 +146,7 @@ def _plain(
             flux = u.Quantity(values).to_value(density, u.spectral_density(nm))
         except (u.UnitConversionError, u.UnitTypeError) as error:
             raise InputError(
-                f"its units do not tell a spectrum ({error})", where=name or None, remedy=UNITS
+                f"its units are not those of a spectrum ({error})", where=name or None, remedy=UNITS
             ) from error
         wavelength = nm.value
     try:
@@ -156,7 +157,7 @@ def _plain(
         ) from error
 
 
-def air_to_vacuum(wavelength: NDArray[np.float64]) -> NDArray[np.float64]:
+def air_to_vacuum(wavelength: Array) -> Array:
     """Vacuum wavelengths [nm] of wavelengths in standard air (15 C, 101325 Pa), 200 nm and up.
 
     Refraction index of Ciddor 1996 (dry air, 450 ppm CO2), whose argument is the vacuum
@@ -192,7 +193,7 @@ def read_sed(
     """A spectral energy distribution from a table of wavelength and flux.
 
     Any format astropy reads: ECSV, FITS, VOTable, CSV or text; or a FITS image of one dimension
-    whose header tells the wavelengths. Columns are found by their names
+    whose header has the wavelengths. Columns are found by their names
     (:data:`WAVELENGTH_COLUMNS`, :data:`FLUX_COLUMNS`, in any case); a table of just two columns is
     taken as wavelength and flux.
 
@@ -208,22 +209,16 @@ def read_sed(
     Raises
     ------
     InputError
-        If the file is absent or unreadable, lacks the columns, tells wavelengths in air where
+        If the file is absent or unreadable, lacks the columns, has wavelengths in air where
         ``medium`` is vacuum, has a unit that is unknown, or as :meth:`Sed.of`.
     """
     path = Path(path)
     wavelength, flux = _read_image(path, medium) or _read_columns(path)
-    return Sed.of(
-        _with_unit(wavelength, wavelength_unit, path),
-        _with_unit(flux, flux_unit, path),
-        medium=medium,
-        name=path.name,
-    )
-
-
-def _with_unit(values: Any, told: str, path: Path) -> Any:
-    """Values with the unit they bring or, where they bring none, with the one that was told."""
-    return values if hasattr(values, "unit") or not told else values * _unit(told, path)
+    if wavelength_unit and not hasattr(wavelength, "unit"):
+        wavelength = wavelength * _unit(wavelength_unit, path)
+    if flux_unit and not hasattr(flux, "unit"):
+        flux = flux * _unit(flux_unit, path)
+    return Sed.of(wavelength, flux, medium=medium, name=path.name)
 
 
 def _unit(name: str, path: Path) -> Any:
@@ -246,8 +241,11 @@ def _read_image(path: Path, medium: Medium) -> tuple[Any, Any] | None:
     from astropy.io import fits
     from astropy.wcs import WCS
 
-    if not path.is_file() or _magic(path) not in (b"SIM", b"\x1f\x8b\x08"):
+    if not path.is_file():
         return None
+    with path.open("rb") as opened:
+        if opened.read(3) not in (b"SIM", b"\x1f\x8b\x08"):  # FITS, or gzip
+            return None
     try:
         with warnings.catch_warnings(), fits.open(path) as opened:
             warnings.simplefilter("ignore")
@@ -256,7 +254,7 @@ def _read_image(path: Path, medium: Medium) -> tuple[Any, Any] | None:
             header, flux = opened[0].header, np.asarray(opened[0].data, np.float64)
             axis = WCS(header)
             wavelength = axis.all_pix2world(np.arange(len(flux)), 0)[0]
-    except (OSError, ValueError):  # not FITS, or damaged: told as for tables
+    except (OSError, ValueError):  # not FITS, or damaged: an error as of tables
         return None
     kind = str(axis.wcs.ctype[0])[:4]
     if kind not in ("WAVE", "AWAV"):
@@ -267,7 +265,7 @@ def _read_image(path: Path, medium: Medium) -> tuple[Any, Any] | None:
         )
     if kind == "AWAV" and medium != "air":
         raise InputError(
-            "tells wavelengths in air (AWAV)",
+            "has wavelengths in air (AWAV)",
             where=path,
             remedy="say so: --wavelengths air, or medium='air'",
         )
@@ -275,16 +273,10 @@ def _read_image(path: Path, medium: Medium) -> tuple[Any, Any] | None:
     return wavelength * u.Unit(axis.wcs.cunit[0]), flux * _unit(unit, path) if unit else flux
 
 
-def _magic(path: Path) -> bytes:
-    """The first three bytes: those of FITS, of gzip, or others."""
-    with path.open("rb") as opened:
-        return opened.read(3)
-
-
 def _read_columns(path: Path) -> tuple[Any, Any]:
     """Wavelength and flux of a table, with the units of its columns, if any."""
     table = _read_table(path)
-    if all(_is_number(name) for name in table.colnames):
+    if all(NUMBER.fullmatch(name) for name in table.colnames):
         raise InputError(
             "has no header: its first row was read as names",
             where=path,
@@ -292,22 +284,11 @@ def _read_columns(path: Path) -> tuple[Any, Any]:
         )
     if not len(table):
         raise InputError("holds no row", where=path, remedy=f"give a table: {UNITS}")
-    return (
-        _column(table, WAVELENGTH_COLUMNS, 0, path),
-        _column(table, FLUX_COLUMNS, 1, path),
-    )
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True
+    return _column(table, WAVELENGTH_COLUMNS, 0, path), _column(table, FLUX_COLUMNS, 1, path)
 
 
 def _read_table(path: Path) -> Any:
-    """An astropy table; its readers raise a whole zoo, and warn of units they do not know."""
+    """An astropy table; its readers raise anything, and warn of units they do not know."""
     import warnings
 
     from astropy.table import Table
@@ -333,7 +314,8 @@ def _read_table(path: Path) -> Any:
 def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> Any:
     """The column by name, or by position where there are just two; with its unit, if any."""
     found = [name for name in table.colnames if name.lower() in names]
-    if not found and len(table.colnames) == 2 and not _any_known(table.colnames):
+    known = {*WAVELENGTH_COLUMNS, *FLUX_COLUMNS} & {name.lower() for name in table.colnames}
+    if not known and len(table.colnames) == 2:
         found = [table.colnames[position]]
     if len(found) != 1:
         raise InputError(
@@ -348,7 +330,3 @@ def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> An
         raise InputError("holds no numbers", where=f"{path}, column {found[0]}", remedy=UNITS)
     plain = np.asarray(np.ma.filled(values.astype(np.float64), np.nan))
     return plain if column.unit is None else plain * _unit(str(column.unit), path)
-
-
-def _any_known(names: list[str]) -> bool:
-    return any(name.lower() in (*WAVELENGTH_COLUMNS, *FLUX_COLUMNS) for name in names)

@@ -18,8 +18,9 @@ from torch import Tensor
 from xplabels.core.errors import InputError
 from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.features import AUXILIARY, EXTINCTION_SLOPE, Features, FeatureSet
-from xplabels.features.projection import FLUX_UNIT, Projection, gaiaxpy_band_fluxes
+from xplabels.features.projection import FLUX_UNIT, Projection
 from xplabels.features.scaling import Scaling
+from xplabels.instrument import MAGNITUDES, band_fluxes
 from xplabels.network.propagation import Block
 
 R_V = 3.1
@@ -56,7 +57,8 @@ class Dust:
         self.coefficients, self.flux = tensor(coefficients), tensor(flux / FLUX_UNIT)
         self.from_flux = tensor(projection.from_flux.T * FLUX_UNIT)
         self.curve, self.by_band = tensor(curve), by_band
-        self.bands = {name: tensor(band) for name, band in gaiaxpy_band_fluxes().items()}
+        bp_rp = zip(MAGNITUDES[1:], band_fluxes()[0][1:], strict=True)
+        self.bands = {name: tensor(band) for name, band in bp_rp}
         self.mean, self.scale = tensor(scaling.x_mean), tensor(scaling.x_scale)
         # where RP 0 is no good divisor there is no spectrum to redden
         self.possible = torch.as_tensor(features.is_ratio & (features.divisor > 0), device=device)
