@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from xplabels.model.device import check_device
 
 from conftest import quick, two_label_stars
 from xplabels.core.errors import InputError
