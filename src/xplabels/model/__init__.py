@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -112,9 +113,7 @@ class Model:
         return f"Model({name!r}: {', '.join(self.names)} from {inputs}{estimate})"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<p>{escape(repr(self))}</p><pre>{escape(self.card)}</pre>"
+        return f"<p>{html.escape(repr(self))}</p><pre>{html.escape(self.card)}</pre>"
 
     @cached_property
     def inference(self) -> Inference:
