@@ -130,7 +130,7 @@ class Model:
         """
         if self.unshrinking is None:
             raise InputError(
-                "the model was trained before the trend to the mean could be taken out",
+                "the model was trained before its shrinkage (regression to the mean) was corrected",
                 remedy="train it again, or xplabels.fit_unshrinking(model, stars).save(FOLDER)",
             )
         return replace(self, estimate="unshrunk")
