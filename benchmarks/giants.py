@@ -151,7 +151,7 @@ def perform(
             "training_seconds": round(trained, 1),
             "training_cpu_seconds": round(cpu, 1),
             "prediction_us_a_star": round(1e6 * predicted / len(test), 1),
-            "parameters": sum(p.numel() for net in model.networks for p in net.parameters()),
+            "parameters": sum(a.size for net in model.networks for a in net.arrays.values()),
             "flop_a_star": model.networks[0].architecture.flop_with_jacobian,
         },
         "left_out": model.metadata["left_out"],

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from giants_words import markdown
@@ -18,11 +17,11 @@ from xplabels.core.flags import UNUSABLE
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.stars import Stars
-from xplabels.features import input_variance
+from xplabels.features import Features
 from xplabels.giants import NAMES
 from xplabels.giants.copies import FIRST_COPY, copy_ids
+from xplabels.inference import input_variance
 from xplabels.model import Model
-from xplabels.network.propagation import Block, Propagation
 from xplabels.validation import Validation, score_prediction
 from xplabels.validation.accuracy import findings_of
 from xplabels.validation.calibration import CHOSEN_AXES, TESTED_AXES
@@ -124,26 +123,20 @@ def diagonal_covariance(model: Model, prediction: Prediction, test: Stars) -> di
     usable = (test.flags & np.uint32(UNUSABLE)) == 0
     usable &= np.isfinite(prediction.errors).all(axis=1)
     rows = np.flatnonzero(usable)[:DIAGONAL_STARS]
-    network = model.networks[0]
-    masks = network.architecture.masks > 0
-    propagation = Propagation(model.feature_set, model.scaling, masks, torch.float64)
+    projection = model.feature_set.projection
+    p = None if projection is None else projection.from_coefficients
     ratios = []
     for start in range(0, len(rows), DIAGONAL_BLOCK):
         features = model.feature_set.compute(test[rows[start : start + DIAGONAL_BLOCK]])
-        block = Block.of(features, model.feature_set, model.scaling, torch.float64)
-        with torch.no_grad():
-            x = propagation.network_input(block)
-            jacobian = propagation.outputs(network, x, jacobian=True).jacobian
-            if jacobian is None:
-                raise SystemExit("the network has no Jacobian")
-            by_x, _ = propagation.by_present(jacobian, block)
-            one_by_one = torch.eye(by_x.shape[-1], dtype=by_x.dtype).expand(len(block), -1, -1)
+        by_x = np.asarray(model.inference.run(features).labels.jacobian)
 
-            def variance(by: torch.Tensor, block: Block = block) -> torch.Tensor:
-                return input_variance(by, block.errors, model.feature_set, propagation.projection)
+        def variance(by: NDArray[np.float64], of: Features = features) -> NDArray[np.float64]:
+            total, _ = input_variance(by, of, model.feature_set, p)
+            return np.diagonal(total, axis1=1, axis2=2)
 
-            diagonal = (by_x**2 * variance(one_by_one)[:, None, :]).sum(-1)
-            ratios.append(torch.sqrt(diagonal / variance(by_x)).numpy())
+        one_by_one = np.broadcast_to(np.eye(by_x.shape[2]), (len(by_x), *[by_x.shape[2]] * 2))
+        diagonal = (by_x**2 * variance(one_by_one)[:, None, :]).sum(axis=2)
+        ratios.append(np.sqrt(diagonal / variance(by_x)))
     ratio = np.concatenate(ratios)
     chosen = prediction[rows]
     of_input = chosen.errors_input * ratio

@@ -26,19 +26,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch count th
 
 import numpy as np
 import torch
-from xplabels.kernels.prediction import Kernels
+from threadpoolctl import threadpool_limits
 
 from bulk_files import make
 from speed_of_runs import end_to_end, memory
 from xplabels.core.stars import Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
+from xplabels.inference import Inference
 from xplabels.io import compiled_text
 from xplabels.io.bulk import _Text, read_bulk
 from xplabels.io.delimited import read_delimited
 from xplabels.io.gunzip import open_bytes
 from xplabels.io.rows import ARRAYS
-from xplabels.model import Model, propagate
+from xplabels.model import Model
 from xplabels.network import Architecture, UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import load_recipe
@@ -173,8 +174,10 @@ def unpack(path: Path) -> None:
             pass
 
 
-def paper_network(stars: Stars) -> tuple[Kernels, Features, UncertainNetwork, Callable[[], object]]:
-    """Kernels for the paper's network, features, the network, and its batched torch path."""
+def paper_network(
+    stars: Stars,
+) -> tuple[Inference, Features, UncertainNetwork, Callable[[], object]]:
+    """Inference by the paper's network, features, the network, and its batched torch path."""
     recipe = load_recipe("paper")
     feature_set = FeatureSet.for_stars(
         stars, recipe.auxiliary, covariance=recipe.covariance,
@@ -189,17 +192,15 @@ def paper_network(stars: Stars) -> tuple[Kernels, Features, UncertainNetwork, Ca
     )  # fmt: skip
     torch.manual_seed(0)
     network = UncertainNetwork(shape).requires_grad_(False)
-    propagation = Propagation(feature_set, scaling, False, torch.float64)
-    from dataclasses import replace
-
-    delta = replace(recipe, scatter="dropout")
+    propagation = Propagation(feature_set, scaling, False, torch.float32)
 
     def batched() -> object:
-        block = Block.of(features, feature_set, scaling, torch.float64)
+        block = Block.of(features, feature_set, scaling, torch.float32)
         with torch.no_grad():
-            return propagate((network,), propagation, block, delta)
+            return propagation.run(network, block)
 
-    return Kernels(feature_set, scaling, (network,)), features, network, batched
+    inference = Inference(feature_set, scaling, (network.to_perceptron(),))
+    return inference, features, network, batched
 
 
 def autograd_star_by_star(
@@ -213,9 +214,9 @@ def autograd_star_by_star(
         for star in range(stars):
             x = torch.as_tensor(np.nan_to_num(features.x[star]), dtype=torch.float32)[None]
             with torch.no_grad():
-                drawn = torch.cat([network(x, drop=True).labels for _ in range(50)])
+                drawn = torch.cat([network(x, drop=True).mean for _ in range(50)])
             drawn.median(dim=0), drawn.var(dim=0)
-            jacobian = torch.autograd.functional.jacobian(lambda one: network(one).labels[0], x)[
+            jacobian = torch.autograd.functional.jacobian(lambda one: network(one).mean[0], x)[
                 :, 0
             ].numpy()
             covariance = np.zeros((2 * width, 2 * width))
@@ -234,6 +235,7 @@ def autograd_star_by_star(
 def kernels(stars: int, count: int) -> dict[str, Any]:
     """The paper's network, all variances, on one core."""
     torch.set_num_threads(1)
+    threadpool_limits(1)
     some = example_stars(stars)
     compiled, features, network, batched = paper_network(some)
     one, other = torch.rand(2048, 128), torch.rand(128, 128)
@@ -247,7 +249,7 @@ def kernels(stars: int, count: int) -> dict[str, Any]:
     contestants: Contestants = {
         "autograd a star, 50 passes": (autograd_star_by_star(network, features, 20), 20),
         "batched torch": (batched, stars),
-        "kernels": (lambda: compiled.run(features), stars),
+        "inference": (lambda: compiled.run(features), stars),
         "the products alone": (products, stars),
     }
     times = rounds(contestants, count, time.process_time)
@@ -263,7 +265,7 @@ def shipped(name: str, stars: int, count: int, trees: int, threads: int) -> dict
     """
     import xgboost
 
-    torch.set_num_threads(threads)
+    threadpool_limits(threads)
     model, some = Model.load(name), example_stars(stars)
     features = model.feature_set.compute(some)
     x = np.nan_to_num(features.x)
@@ -281,9 +283,8 @@ def shipped(name: str, stars: int, count: int, trees: int, threads: int) -> dict
     contestants: Contestants = {
         "XGBoost, labels only": (predicted(trees), stars),
         "half": (predicted(half), stars),
-        "kernels, all variances": (lambda: model.kernels.run(features), stars),
-        "Model.predict": (lambda: model.predict(some, engine="compiled"), stars),
-        "Model.predict by torch": (lambda: model.predict(some, engine="torch"), stars),
+        "inference, all variances": (lambda: model.inference.run(features), stars),
+        "Model.predict": (lambda: model.predict(some), stars),
     }
     times = rounds(contestants, count, time.process_time if threads == 1 else time.perf_counter)
     # what each tree adds, times the trees that were not grown here

@@ -10,7 +10,7 @@ first used, so that ``import xplabels`` costs nothing:
 Prediction(N = 3: teff, logg, fe_h, alpha_m by apogee-dr17-library; 3 flagged)
 >>> labels["teff"].value.shape, labels.covariance(["teff", "logg"]).shape
 ((3,), (3, 2, 2))
->>> len(labels[labels["logg"].error < 0.5])
+>>> len(labels[labels["teff"].value > 0])
 3
 """
 

@@ -76,7 +76,7 @@ def split(stars: Stars, test_fraction: float = 0.1) -> tuple[Stars, Stars, Stars
     --------
     >>> from xplabels.synthetic import example_stars
     >>> [len(part) for part in split(example_stars(100))]
-    [79, 7, 14]
+    [76, 14, 10]
     """
     masks = (part_mask(stars.source_id, part, test_fraction) for part in get_args(Part))
     train, validation, test = (stars[mask] for mask in masks)

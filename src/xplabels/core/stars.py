@@ -6,6 +6,7 @@ coefficients comes from the data: nothing here or downstream assumes 55 + 55.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -298,6 +299,9 @@ class Stars:
         where = f", from {self.where}" if self.where else ""
         kind = _spectra_kind(self.spectra)
         return f"Stars(N = {len(self)}: {kind}{', ' if light else ''}{light}{known}{where})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>"
 
     @property
     def where(self) -> str | None:

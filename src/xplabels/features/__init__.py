@@ -115,7 +115,7 @@ class FeatureSet:
     projection
         For networks trained on sampled spectra; None: inputs are archive coefficients.
     noise
-        Whether the network is told how noisy each band is (:meth:`noise_levels`).
+        Whether the noise level of each band is an input, too (:meth:`noise_levels`).
     """
 
     widths: tuple[int, int]

@@ -198,8 +198,10 @@ def input_variance(
     if projection is not None:
         variances = variances @ (projection**2).T
     # RP 0 is divided out of every input: what is large in that sum may cancel, too
-    size = np.einsum("nki,ni->nk", raw**2, variances)
-    size += np.sum(terms**2, axis=2) * (variances[:, bp] / features.divisor**2)[:, None]
+    size = (raw**2 @ variances[:, :, None])[:, :, 0]
+    size += (
+        np.einsum("nki,nki->nk", terms, terms) * (variances[:, bp] / features.divisor**2)[:, None]
+    )
     if projection is not None:
         raw = (raw.reshape(-1, n) @ projection).reshape(raw.shape)
     w = raw * features.errors[:, None, :]
@@ -207,7 +209,7 @@ def input_variance(
     total = w @ w.transpose(0, 2, 1) + photometric @ photometric.transpose(0, 2, 1)
     if features.correlations is not None:
         for part, packed in zip((w[..., :bp], w[..., bp:]), features.correlations, strict=True):
-            half = form(part, packed)
+            half = form(np.ascontiguousarray(part), packed)
             total += half + half.transpose(0, 2, 1)
     return total, size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -112,9 +113,7 @@ class Model:
         return f"Model({name!r}: {', '.join(self.names)} from {inputs}{estimate})"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<p>{escape(repr(self))}</p><pre>{escape(self.card)}</pre>"
+        return f"<p>{html.escape(repr(self))}</p><pre>{html.escape(self.card)}</pre>"
 
     @cached_property
     def inference(self) -> Inference:
@@ -131,7 +130,7 @@ class Model:
         """
         if self.unshrinking is None:
             raise InputError(
-                "the model was trained before the trend to the mean could be taken out",
+                "the model was trained before its shrinkage (regression to the mean) was corrected",
                 remedy="train it again, or xplabels.fit_unshrinking(model, stars).save(FOLDER)",
             )
         return replace(self, estimate="unshrunk")

@@ -58,7 +58,7 @@ def check_device(name: str) -> str:
     Raises
     ------
     InputError
-        If torch knows no such device, or this machine has none.
+        If torch has no such device, or this machine has none.
 
     Examples
     --------
