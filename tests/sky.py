@@ -121,6 +121,10 @@ class Wrapped:
     def feature_set(self) -> Any:
         return self.model.feature_set
 
+    @property
+    def estimate(self) -> Any:
+        return self.model.estimate
+
     def engine_for(self, stars: int) -> Any:
         return self.model.engine_for(stars)
 
@@ -177,9 +181,7 @@ ROWS = 333
 
 
 def run(folder: Path, output: Path, model: Any, **keys: Any) -> Summary:
-    order = PredictOptions(
-        **{key: keys.pop(key) for key in ("bad_rows", "companions") if key in keys}
-    )
+    order = PredictOptions(**{key: keys.pop(key) for key in ("bad_rows", "tables") if key in keys})
     return predict_folder(find_inputs([folder]), output, model, order, progress=False, **keys)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
 
 CONVERT_HELP = """\
-The archive's bulk files become a HATS catalogue: Parquet, one file a HEALPix partition, read by
+The archive's bulk files become a HATS catalogue: Parquet, one file per HEALPix partition, read by
 LSDB, polars, DuckDB and xplabels predict. Coefficients and their errors are float32, correlations
 float16, which moves a label's error by less than 1e-3 of itself (docs/hats.md).
 
@@ -25,7 +25,7 @@ command is given again. It needs the extra 'lsdb'."""
 
 
 def add(verbs: Verbs) -> None:
-    """Add the verb ``convert``."""
+    """Add the command ``convert``."""
     verb = add_verb(verbs, "convert", "convert bulk files to a HATS catalogue", CONVERT_HELP)
     verb.add_argument(
         "inputs", type=Path, nargs="+", metavar="FOLDER|FILE",
@@ -38,17 +38,20 @@ def add(verbs: Verbs) -> None:
         "--gaia-source", type=Path, metavar="FOLDER", help="where the files of GaiaSource are"
     )
     verb.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
-    verb.add_argument("--most-rows", type=int, metavar="N", help="of a partition (default 50000)")
+    verb.add_argument(
+        "--most-rows", type=int, default=50_000, metavar="N", help="of a partition (default 50000)"
+    )
     add_bad_rows(verb)
     add_overwrite(verb)
     verb.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
-    from xplabels.convert import MOST_ROWS, convert_files
+    """Run the command."""
+    from xplabels.convert import convert_files
 
-    beside = next((folder for path in args.inputs if (folder := _beside(path))), None)
+    folders = [path if path.is_dir() else path.parent for path in args.inputs]
+    beside = next((folder for folder in folders if any(folder.glob("GaiaSource_*"))), None)
     if args.gaia_source is None and beside is not None:
         print(
             f"GaiaSource files lie beside the spectra but are not joined (positions are those of "
@@ -60,15 +63,9 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         gaia_source=args.gaia_source,
         workers=args.workers,
-        most_rows=MOST_ROWS if args.most_rows is None else args.most_rows,
+        most_rows=args.most_rows,
         bad_rows=args.bad_rows,
         overwrite=args.overwrite,
     )
-    print(made.told())
+    print(made.to_text())
     print(f"Catalogue: {args.output}")
-
-
-def _beside(path: Path) -> Path | None:
-    """The folder of input, or that of an input file, if files of GaiaSource lie in it."""
-    folder = path if path.is_dir() else path.parent
-    return folder if any(folder.glob("GaiaSource_*")) else None
