@@ -23,7 +23,7 @@ from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars
 from xplabels.model import Model
 from xplabels.pipeline import OnDask, PredictOptions, find_inputs, predict_folder, workers
-from xplabels.pipeline.lsdb_catalogue import Carried, predict_catalog, write_catalog
+from xplabels.pipeline.lsdb_catalogue import SentModel, predict_catalog, write_catalog
 from xplabels.pipeline.workers import connected
 
 pytestmark = [
@@ -130,12 +130,12 @@ def test_columns_that_were_not_opened_and_models_that_are_others(folder: Path) -
 
     with pytest.raises(InputError, match="lacks the columns bp_coefficients"):
         predict_catalog(folder / "model", lsdb.open_catalog(folder / "xp", columns=["source_id"]))
-    carried = Carried(folder / "model")
-    assert carried.__dask_tokenize__() == Carried(folder / "model").__dask_tokenize__()
-    assert carried.__dask_tokenize__() != Carried(folder / "model", True).__dask_tokenize__()
-    carried.sha256 = "0"
+    sent = SentModel(folder / "model")
+    assert sent.__dask_tokenize__() == SentModel(folder / "model").__dask_tokenize__()
+    assert sent.__dask_tokenize__() != SentModel(folder / "model", True).__dask_tokenize__()
+    sent.sha256 = "0"
     with pytest.raises(InputError, match="sees another model"):
-        carried.model()
+        sent.model()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from xplabels.io.atomic import whole_folder
 from xplabels.io.columns import MEASURED, PHOTOMETRY_COLUMNS, photometry_of
 from xplabels.io.job import FileFingerprint, Job, Record, Settings
 from xplabels.io.parquet import FORMAT_VERSION, META_KEY, ROW_GROUP, to_arrow
-from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT, Block, Pixel, partitions
+from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT, Pixel, PixelRows, partitions
 from xplabels.io.tables import KeyedTable
 
 FILE_LEVEL = LEVEL - (PIXEL_SHIFT - LEVEL_SHIFT) // 2
@@ -426,7 +426,7 @@ def _indexed(pieces: Sequence[ArrowTable], pixel: Pixel) -> tuple[ArrowTable, in
     return table, strays
 
 
-def _blocks(region: Region) -> Generator[Block]:
+def _blocks(region: Region) -> Generator[PixelRows]:
     """The rows of the region, ascending."""
     last = np.int64(-1)
     first, end = (bound << LEVEL_SHIFT for bound in region.pixel.span(LEVEL))
@@ -444,7 +444,7 @@ def _blocks(region: Region) -> Generator[Block]:
                     if gaia is None and file.gaia_source is not None:
                         gaia = KeyedTable.read(file.gaia_source, (*POSITION, *PHOTOMETRY_COLUMNS))
                     rows = rows_of(here, region.layout, gaia)
-                    yield Block(rows, here.source_id >> LEVEL_SHIFT)
+                    yield PixelRows(rows, here.source_id >> LEVEL_SHIFT)
                 if last >= end:
                     return
 

@@ -350,13 +350,14 @@ class _Run:
         options = self.options
         if isinstance(workers, OnDask):
             options = replace(options, tables=options.tables.absolute())
-        with FileProgress(self.waiting, progress) as bar:
+        progressed = FileProgress(self.waiting, progress)
+        with progressed.bar:
 
             def report(job: Job, outcome: Outcome) -> None:
                 self._note(job, outcome)
-                bar.file(job, outcome)
+                progressed.file(job, outcome)
 
-            run_jobs(PredictJob(model, options), self.waiting, workers, report, bar.block)
+            run_jobs(PredictJob(model, options), self.waiting, workers, report, progressed.block)
         for job, why in list(find_duplicates(self._through())):
             del self.entries[job.inputs[0]]
             _remove(job)
@@ -521,38 +522,32 @@ class FileProgress:
     def __init__(self, jobs: Sequence[Job], shown: bool) -> None:
         from tqdm import tqdm
 
-        self._total, self._files, self._stars, self._in_file = len(jobs), 0, 0, 0
+        self._sizes = {job.output: _size(job.inputs[0]) for job in jobs}
+        self._files = self._stars = self._in_file = 0
         self._begun = time.perf_counter()
         # disable=None: no bar where the output is not a terminal
-        self._bar = tqdm(
-            total=sum(_size(job) for job in jobs),
+        self.bar = tqdm(
+            total=sum(self._sizes.values()),
             disable=None if shown else True,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
         )
-        self.block(0)
 
     def block(self, stars: int) -> None:
         """So many more stars of the file at hand are labelled."""
         self._in_file += stars
         number = self._stars + self._in_file
         rate = number / max(time.perf_counter() - self._begun, 1e-9)
-        self._bar.set_description(f"{self._files}/{self._total} files", refresh=False)
-        self._bar.set_postfix_str(f"{number:,} stars, {rate:,.0f} stars/s")
+        self.bar.set_description(f"{self._files}/{len(self._sizes)} files", refresh=False)
+        self.bar.set_postfix_str(f"{number:,} stars, {rate:,.0f} stars/s")
 
     def file(self, job: Job, outcome: Outcome) -> None:
         """A file is through."""
         self._files += 1
         self._stars += outcome.rows_out if isinstance(outcome, ManifestEntry) else 0
         self._in_file = 0
-        self._bar.update(_size(job))
+        self.bar.update(self._sizes[job.output])
         self.block(0)
 
-    def __enter__(self) -> FileProgress:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-
-def _size(job: Job) -> int:
-    return job.inputs[0].stat().st_size if job.inputs[0].is_file() else 0
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
