@@ -113,20 +113,10 @@ class Wrapped:
     model: Model
     notes: Path
 
-    @property
-    def metadata(self) -> Any:
-        return self.model.metadata
-
-    @property
-    def feature_set(self) -> Any:
-        return self.model.feature_set
-
-    @property
-    def estimate(self) -> Any:
-        return self.model.estimate
-
-    def engine_for(self, stars: int) -> Any:
-        return self.model.engine_for(stars)
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "model":  # asked for while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.model, name)
 
     def happens(self, stars: Stars) -> None:
         """What happens."""

@@ -34,7 +34,6 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars
 from xplabels.io import write_stars
-from xplabels.io.job import difference
 from xplabels.model import Model
 from xplabels.pipeline import (
     ManifestEntry,
@@ -257,20 +256,6 @@ def test_the_output_of_another_model_stays_until_the_next_is_whole(
     entry = read_entry(output / names[1])
     assert entry is not None
     assert entry.settings["model"]["sha256"] == small_model.metadata.get("sha256", "")
-
-
-def test_a_change_of_version_or_options_is_told_in_few_words() -> None:
-    wanted = {
-        "model": {"name": "a"},
-        "photometry": [],
-        "bad_rows": "flag",
-        "version": "2.0",
-        "carried": ["ra", "dec"],
-    }
-    made = wanted | {"version": "1.0", "photometry": ["x 1 2"], "carried": []}
-    told = "other photometry; version 1.0, now 2.0; carried none, now ra,dec"
-    assert difference(made, wanted) == told
-    assert difference(wanted, wanted) == ""
 
 
 def test_a_file_of_the_user_is_not_replaced(

@@ -280,8 +280,13 @@ def _run_in_process(folder: Path, output: Path, model: Any) -> None:
     run(folder, output, model, workers=2)
 
 
-def test_a_killed_run_leaves_no_process_and_goes_on(
-    whole_sky: Path, labelled_sky: dict[str, bytes], small_model: Model, tmp_path: Path
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_ended_leaves_no_process_and_goes_on(
+    how: signal.Signals,
+    whole_sky: Path,
+    labelled_sky: dict[str, bytes],
+    small_model: Model,
+    tmp_path: Path,
 ) -> None:
     notes, output = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
@@ -293,8 +298,9 @@ def test_a_killed_run_leaves_no_process_and_goes_on(
     while len(list(output.glob("[!.]*.parquet"))) < 1 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
+    os.kill(process.pid, how)
     process.join()
+    assert process.exitcode == (-how if how == signal.SIGKILL else 1)
     done = len(catalogues(output))
     assert 1 <= done < 3
     workers = [int(path.name.removeprefix("pid-")) for path in notes.iterdir()]

@@ -30,7 +30,6 @@ from xplabels.cli import main
 from xplabels.cli.predict import summary_lines
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
-from xplabels.io.job import difference
 from xplabels.model import Model
 from xplabels.pipeline import (
     AuxiliaryTables,
@@ -226,15 +225,6 @@ def test_an_output_stays_when_its_entry_cannot_be_read(
     summary = run(sky, output, small_model)
     assert "whose entry in _manifest cannot be read" in next(iter(summary.failed.values()))
     assert catalogues(output) == labelled_sky
-
-
-def test_settings_of_any_kind_are_compared() -> None:
-    wanted = {"model": {"name": "small", "sha256": ""}, "version": "1"}
-    assert difference({"model": {"sha256": 7}, "version": "1"}, wanted) == (
-        "model without a name (sha256 7), now small"
-    )
-    assert difference(wanted | {"more": ["x"]}, wanted) == "more x, now none"
-    assert difference({"version": "1"}, wanted) == "model none, now small"
 
 
 # The account -----------------------------------------------------------------------------------

@@ -249,6 +249,10 @@ _work: Work
 def _begin(work: Path) -> None:
     """Prepare a worker."""
     global _work
+    from tqdm import tqdm
+
+    # its own would be a semaphore of the system, which outlives a worker that is ended
+    tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _work = _unpacked(work.read_bytes())
 
