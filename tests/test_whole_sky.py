@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,7 @@ from xplabels.pipeline import (
     PredictOptions,
     file,
     find_inputs,
+    predict_catalogue,
     predict_file,
     predict_folder,
     read_entry,
@@ -281,14 +283,22 @@ def test_a_file_of_the_user_is_not_replaced(
     assert catalogues(output) == labelled_sky
 
 
-def test_two_runs_into_one_folder_keep_apart(
-    whole_sky: Path, small_model: Model, tmp_path: Path
-) -> None:
-    from xplabels.pipeline.folder import _locked
+def test_two_runs_keep_apart(whole_sky: Path, small_model: Model, tmp_path: Path) -> None:
+    inputs, options, errors = find_inputs([whole_sky]), PredictOptions(), []
 
-    (tmp_path / "_manifest").mkdir()
-    with _locked(tmp_path), pytest.raises(InputError, match="another run is at work"):
-        run(whole_sky, tmp_path, small_model)
+    def second(stars: Stars) -> None:  # while the first is at work
+        for predict, output in ((predict_folder, "out"), (predict_catalogue, "one.csv")):
+            if (tmp_path / output).exists() or (tmp_path / f"{output}.partial").exists():
+                with pytest.raises(InputError, match="another run is at work") as error:
+                    predict(inputs, tmp_path / output, small_model, options, progress=False)
+                errors.append(error)
+
+    model: Any = Watched(small_model, tmp_path)
+    object.__setattr__(model, "happens", second)
+    assert predict_catalogue(inputs, tmp_path / "one.csv", model, options).stars == 3 * ROWS
+    (tmp_path / "one.csv").unlink()
+    assert predict_folder(inputs, tmp_path / "out", model, options).stars == 3 * ROWS
+    assert len(errors) == 6
 
 
 def test_an_entry_without_its_output_counts_for_nothing(

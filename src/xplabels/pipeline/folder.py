@@ -204,9 +204,9 @@ def predict_catalogue(
     folder = output.with_name(output.name + ".partial")
     outputs = {path: folder / f"{_digest(path)}.parquet" for path in inputs.files}
     open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
-    try:
-        with _locked(folder):
-            run = _Run(inputs, outputs, folder, settings, options, "")
+    with _locked(folder):
+        run = _Run(inputs, outputs, folder, settings, options, "")
+        try:
             run.check_existing(overwrite=True)
             run.label(model, workers, progress)
             failed = list(run.summary.failed.values())
@@ -219,11 +219,11 @@ def predict_catalogue(
                 shutil.rmtree(folder)
                 raise
             _assemble(list(outputs.values()), output, overwrite)
-    except BaseException:
-        if not any(folder.glob("[!.]*.parquet")):  # no trace of a run that finished no input file
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder)
+        except BaseException:
+            if not any(folder.glob("[!.]*.parquet")):  # no trace of a run that finished no file
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder)
     return replace(run.summary, account=None)
 
 
