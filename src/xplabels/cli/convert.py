@@ -38,9 +38,7 @@ def add(verbs: Verbs) -> None:
         "--gaia-source", type=Path, metavar="FOLDER", help="where the files of GaiaSource are"
     )
     verb.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
-    verb.add_argument(
-        "--most-rows", type=int, default=50_000, metavar="N", help="of a partition (default 50000)"
-    )
+    verb.add_argument("--most-rows", type=int, metavar="N", help="of a partition (default 50000)")
     add_bad_rows(verb)
     add_overwrite(verb)
     verb.set_defaults(verb=run)
@@ -48,7 +46,7 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from xplabels.convert import convert_files
+    from xplabels.convert import MOST_ROWS, convert_files
 
     folders = [path if path.is_dir() else path.parent for path in args.inputs]
     beside = next((folder for folder in folders if any(folder.glob("GaiaSource_*"))), None)
@@ -63,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         gaia_source=args.gaia_source,
         workers=args.workers,
-        most_rows=args.most_rows,
+        most_rows=MOST_ROWS if args.most_rows is None else args.most_rows,
         bad_rows=args.bad_rows,
         overwrite=args.overwrite,
     )
