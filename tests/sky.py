@@ -113,13 +113,10 @@ class Wrapped:
     model: Model
     notes: Path
 
-    @property
-    def metadata(self) -> Any:
-        return self.model.metadata
-
-    @property
-    def feature_set(self) -> Any:
-        return self.model.feature_set
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "model":  # asked for while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.model, name)
 
     def happens(self, stars: Stars) -> None:
         """What happens."""
@@ -159,9 +156,7 @@ ROWS = 333
 
 
 def run(folder: Path, output: Path, model: Any, **keys: Any) -> Summary:
-    order = PredictOptions(
-        **{key: keys.pop(key) for key in ("bad_rows", "companions") if key in keys}
-    )
+    order = PredictOptions(**{key: keys.pop(key) for key in ("bad_rows", "tables") if key in keys})
     return predict_folder(find_inputs([folder]), output, model, order, progress=False, **keys)
 
 

@@ -22,9 +22,9 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars
 from xplabels.model import Model
-from xplabels.pipeline import OnDask, PredictOptions, find_inputs, on_dask, predict_folder
-from xplabels.pipeline.lsdb_catalogue import Carried, predict_catalog, write_catalog
-from xplabels.pipeline.on_dask import connected
+from xplabels.pipeline import OnDask, PredictOptions, find_inputs, predict_folder, workers
+from xplabels.pipeline.lsdb_catalogue import SentModel, predict_catalog, write_catalog
+from xplabels.pipeline.workers import connected
 
 pytestmark = [
     # LSDB's advice to its own users, and what it and Dask leave open
@@ -130,12 +130,12 @@ def test_columns_that_were_not_opened_and_models_that_are_others(folder: Path) -
 
     with pytest.raises(InputError, match="lacks the columns bp_coefficients"):
         predict_catalog(folder / "model", lsdb.open_catalog(folder / "xp", columns=["source_id"]))
-    carried = Carried(folder / "model")
-    assert carried.__dask_tokenize__() == Carried(folder / "model").__dask_tokenize__()
-    assert carried.__dask_tokenize__() != Carried(folder / "model", True).__dask_tokenize__()
-    carried.sha256 = "0"
+    sent = SentModel(folder / "model")
+    assert sent.__dask_tokenize__() == SentModel(folder / "model").__dask_tokenize__()
+    assert sent.__dask_tokenize__() != SentModel(folder / "model", True).__dask_tokenize__()
+    sent.sha256 = "0"
     with pytest.raises(InputError, match="sees another model"):
-        carried.model()
+        sent.model()
 
 
 @pytest.fixture(scope="module")
@@ -193,5 +193,5 @@ def test_the_command_line_on_a_cluster(
     assert main([*words, address, "--output", "on_dask"]) == 0
     assert main([*words[:-1], "--output", "here"]) == 0
     assert catalogues(folder / "on_dask") == catalogues(folder / "here")
-    monkeypatch.setattr(on_dask, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 0.5)
     assert main([*words, "tcp://127.0.0.1:9", "--output", str(tmp_path / "none")]) == 2

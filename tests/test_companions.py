@@ -252,7 +252,6 @@ def test_companions_travel_without_their_tables(sky: Path, tmp_path: Path) -> No
     companions = AuxiliaryTables((hats, table), carried=("ra",))
     companions.open()
     sent = pickle.loads(pickle.dumps(companions))
-    assert sent._opened is None
     assert sent.identity() == companions.identity()
     assert len(sent.open()) == 2
 

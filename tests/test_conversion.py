@@ -22,7 +22,7 @@ from sky import GAIA, edited, make_sky, span
 from xplabels import io as archive
 from xplabels.cli import build_parser, main
 from xplabels.convert import convert_files
-from xplabels.convert.rows import pixel_centres
+from xplabels.convert.region import pixel_centres
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import CoefficientSpectra, Stars
@@ -256,7 +256,7 @@ def test_a_kill_loses_nothing(made: Path, catalogue: Path, tmp_path: Path) -> No
     program = f"""
 import os, signal
 from pathlib import Path
-from xplabels.convert import catalogue, region
+from xplabels.convert import convert_files, region
 
 write, count = region.write_partition, []
 
@@ -267,7 +267,7 @@ def deadly(table, path):
     write(table, path)
 
 region.write_partition = deadly
-catalogue.convert_files([Path({str(made)!r})], Path({str(tmp_path / "xp")!r}), most_rows=200)
+convert_files([Path({str(made)!r})], Path({str(tmp_path / "xp")!r}), most_rows=200)
 """
     ended = subprocess.run([sys.executable, "-c", program], env=os.environ, check=False)
     assert ended.returncode == -signal.SIGKILL
@@ -313,7 +313,7 @@ def test_a_gap_between_files_is_told(made: Path, tmp_path: Path) -> None:
     first, _, last = bulk(made)
     done = convert_files([first, last], tmp_path / "xp")
     assert done.gaps == ((1020, 1029),)
-    assert "No file holds the level-8 pixels 001020 to 001029" in done.told()
+    assert "No file holds the level-8 pixels 001020 to 001029" in done.to_text()
 
 
 def test_a_folder_that_is_a_users_is_never_replaced(made: Path, tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from xplabels.api.demo import Settings, open_folder
+from xplabels.api.demo import demo_settings, open_folder
 from xplabels.core.errors import InputError
 from xplabels.recipes import Recipe
 
-SETTINGS = Settings(Recipe(), 0)
+SETTINGS = demo_settings(Recipe(), 0)
 
 
 def test_the_same_settings_go_on(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_other_settings_need_overwrite_which_spares_foreign_files(tmp_path: Path
     (folder / "model").mkdir()
     (folder / "model" / "model.json").write_text("{}")
     (folder / "thesis.tex").write_text("mine")
-    other = Settings(Recipe(epochs=61), 0)  # a recipe's file that was edited, say
+    other = demo_settings(Recipe(epochs=61), 0)  # a recipe's file that was edited, say
     with pytest.raises(InputError, match="--overwrite"):
         open_folder(folder, other, overwrite=False)
     assert (folder / "model" / "model.json").exists()

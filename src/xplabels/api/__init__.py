@@ -1,10 +1,11 @@
-"""The verbs' work: files in, the package's rooms one after the other, files out.
+"""The steps behind each command: files in, files out.
 
 The command line parses words and calls these; the demo chains them.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xplabels.core.errors import InputError, counted
+from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, check_output
-from xplabels.io.catalogue import FORMATS, check_catalogue
+from xplabels.io.catalogue import FORMATS
 from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -25,12 +26,9 @@ if TYPE_CHECKING:
     from xplabels.pipeline import OnDask, Summary
     from xplabels.recipes import Recipe
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
-DAMAGED_SHOWN = 10
-"""Damaged rows named on the terminal; each has the flag ``BAD_ROW`` in the catalogue."""
-MISSING_SHOWN = 10
-"""Missing files named on the terminal where ``run.json`` names all of them."""
+Say = Callable[[str], None]
 
 
 def read_stars(
@@ -117,7 +115,6 @@ def train_model(
     overwrite: bool,
     command: str,
     device: str = "cpu",
-    say: Say = print,
 ) -> Model:
     """Select, train and save; a run that was killed goes on from ``output.partial``.
 
@@ -132,7 +129,7 @@ def train_model(
     check_new_folder(output, MODEL_FILES, overwrite)
     stars, flow = selection.apply(stars)
     for line in flow:
-        say(line)
+        logger.info(line)
     checkpoint = output.with_name(output.name + ".partial")
     model = train(
         stars,
@@ -147,9 +144,9 @@ def train_model(
     )
     if model.unshrinking is not None:
         for text in model.unshrinking.caveats(model.names):
-            say(f"mind: {text}")
-    told = {"selection": selection.to_metadata() | {"flow": flow}, "command": command}
-    model = replace(model, metadata=model.metadata | told)
+            logger.info(f"mind: {text}")
+    made = {"selection": selection.to_metadata() | {"flow": flow}, "command": command}
+    model = replace(model, metadata=model.metadata | made)
     model = replace(model, card=write_card(model))
     model.save(output, overwrite=overwrite)
     shutil.rmtree(checkpoint, ignore_errors=True)
@@ -182,90 +179,24 @@ def predict_files(
     ------
     InputError
         As :func:`~xplabels.pipeline.predict_catalogue` and
-        :func:`~xplabels.pipeline.predict_folder`; if one catalogue would lack files.
+        :func:`~xplabels.pipeline.predict_folder`.
     """
-    from xplabels.pipeline import (
-        AuxiliaryTables,
-        PredictOptions,
-        find_inputs,
-        predict_catalogue,
-        predict_folder,
-    )
+    from xplabels import pipeline
 
     number = workers if isinstance(workers, int) else workers.workers
     if number < 1:
         raise InputError(f"{number} workers are none", remedy="choose 1 or more")
-    one = is_catalogue(output)
-    if one:
-        check_catalogue(output, overwrite)
-    companions = AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
-    # beside one another, catalogues should not differ by the words that asked for them
-    order = PredictOptions(companions, bad_rows, correlations, {"COMMAND": command} if one else {})
-    inputs = find_inputs(paths)
-    if one:
-        if not allow_missing:  # once it stands, the same command would not add to it
-            _check_absent(inputs.absent, "no catalogue is made")
-        return predict_catalogue(inputs, output, model, order, workers=workers, overwrite=overwrite)
-    return predict_folder(
-        inputs, output, model, order, workers=workers, overwrite=overwrite, command=command,
+    tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
+    inputs = pipeline.find_inputs(paths)
+    if output.suffix.lower() in FORMATS or (output.suffix and not output.is_dir()):
+        options = pipeline.PredictOptions(tables, bad_rows, correlations, {"COMMAND": command})
+        return pipeline.predict_catalogue(
+            inputs, output, model, options, workers=workers, overwrite=overwrite,
+            allow_missing=allow_missing,
+        )  # fmt: skip
+    # the catalogues of a folder should not differ by the words that asked for them
+    options = pipeline.PredictOptions(tables, bad_rows, correlations)
+    return pipeline.predict_folder(
+        inputs, output, model, options, workers=workers, overwrite=overwrite, command=command,
         allow_missing=allow_missing,
     )  # fmt: skip
-
-
-def is_catalogue(output: Path) -> bool:
-    """Whether ``output`` means one catalogue, not a folder of them: it ends like a file."""
-    if output.suffix.lower() in FORMATS:
-        return True
-    return output.suffix != "" and not output.is_dir()
-
-
-def summary_lines(summary: Summary) -> list[str]:
-    """What a catalogue run did, for the terminal."""
-    from xplabels.core.flags import MEANING
-    from xplabels.pipeline.folder import again
-
-    lines = [counted(summary.stars, "star")]
-    if summary.resumed:
-        files = counted(summary.resumed, "input file")
-        lines[0] += f" ({files} finished by an earlier run)"
-    if summary.remade:
-        lines.append(again(summary.remade))
-    for flag, text in MEANING.items():
-        if count := summary.flags.get(str(flag.name), 0):
-            lines.append(f"{count:9d}  {flag.name}: {text}")
-    for file, row, star in summary.damaged[:DAMAGED_SHOWN]:
-        lines.append(f"damaged: {file}, row {row}, source_id {star}")
-    if len(summary.damaged) > DAMAGED_SHOWN:
-        lines.append(f"damaged: {len(summary.damaged) - DAMAGED_SHOWN} rows more")
-    shown = len(summary.missing) if summary.account is None else MISSING_SHOWN
-    lines.extend(f"missing: {missing}" for missing in summary.missing[:shown])
-    if len(summary.missing) > shown:
-        lines.append(f"missing: {len(summary.missing) - shown} more (all in {summary.account})")
-    return lines
-
-
-def check_failures(summary: Summary, allow_missing: bool = False) -> None:
-    """Raise :class:`InputError` that names every file without labels.
-
-    Files that the list of an input folder names and that are not there are such files, too, unless
-    ``allow_missing``.
-    """
-    if summary.failed:
-        listed = "\n".join(summary.failed.values())
-        raise InputError(
-            f"{len(summary.failed)} of {summary.files + len(summary.failed)} files "
-            f"could not be labelled{'; the others are done' if summary.files else ''}:\n{listed}"
-        )
-    if not allow_missing:
-        _check_absent(summary.absent, "what is there is labelled")
-
-
-def _check_absent(absent: Sequence[Path], so: str) -> None:
-    if absent:
-        raise InputError(
-            f"{counted(len(absent), 'file')} that the folder's own _MD5SUM.txt lists "
-            f"{'is' if len(absent) == 1 else 'are'} not there, the first {absent[0].name}; {so}",
-            where=absent[0].parent,
-            remedy="download what is missing and give the same command again, or add "
-            "--allow-missing if only a part is wanted",
-        )

@@ -7,14 +7,15 @@ stopped: a step whose result is there, under the same settings, is skipped.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xplabels import __version__
-from xplabels.api import Say, read_stars, train_model, write_library
+from xplabels.api import read_stars, train_model, write_library
 from xplabels.api.validation import reporting_stars, validate
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
@@ -27,36 +28,15 @@ from xplabels.recipes import Recipe, load_recipe
 if TYPE_CHECKING:
     from xplabels.model import Model
 
+logger = logging.getLogger(__name__)
+
 LABELS = ("teff", "logg", "fe_h", "alpha_m")
 """The labels of the library."""
-
 SELECTION = Selection({"teff": (3200.0, 7000.0)}, LABELS)
 """The demo's stars: APOGEE's labels are good between these temperatures, and all four known."""
-
 TEST_FRACTION = 0.1
-
 RESULTS = ("library.parquet", "model", "model.partial", "catalogue.fits", "report")
-"""What the demo makes in its folder, beside its manifest."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a demo's results depend on; kept as ``demo.json``."""
-
-    recipe: Recipe
-    seed: int
-    version: str = __version__
-
-    def to_json(self) -> str:
-        """The manifest."""
-        told = {
-            "recipe": self.recipe.to_dict(),
-            "seed": self.seed,
-            "version": self.version,
-            "test_fraction": TEST_FRACTION,
-            "selection": SELECTION.to_metadata(),
-        }
-        return json.dumps(told, indent=1, sort_keys=True)
+"""What the demo makes in its folder, beside its manifest ``demo.json``."""
 
 
 def run_demo(
@@ -66,7 +46,6 @@ def run_demo(
     seed: int = 0,
     overwrite: bool = False,
     command: str = "",
-    say: Say = print,
 ) -> Path:
     """Run the chain in ``folder`` and return the path of its report.
 
@@ -76,40 +55,55 @@ def run_demo(
         If the folder holds something else and ``overwrite`` is false, if it cannot be written, or
         if the library is not installed.
     """
-    steps = Steps(folder, command, say)
-    chosen = load_recipe(recipe)
-    open_folder(folder, Settings(chosen, seed), overwrite)
-    stars = steps.library()
-    if not (folder / "model").is_dir():
-        train_model(
-            stars,
-            folder / "model",
-            LABELS,
-            chosen,
-            selection=SELECTION,
-            seed=seed,
-            test_fraction=TEST_FRACTION,
-            overwrite=False,
-            command=command,
-            say=say,
-        )
-        steps.done("trained", folder / "model")
-    else:
-        steps.done("found the model", folder / "model")
     from xplabels.model import Model
 
-    model = Model.load(folder / "model")
-    steps.catalogue(model, stars)
-    return steps.report(model, stars)
+    done = _Stopwatch()
+    chosen = load_recipe(recipe)
+    open_folder(folder, demo_settings(chosen, seed), overwrite)
+    path = folder / "library.parquet"
+    found = path.exists()
+    if not found:
+        write_library(path)
+    stars = read_stars(path)
+    done(f"{'found' if found else 'wrote'} the library, {len(stars)} stars", path)
+    path = folder / "model"
+    found = path.is_dir()
+    if not found:
+        train_model(
+            stars, path, LABELS, chosen, selection=SELECTION, seed=seed,
+            test_fraction=TEST_FRACTION, overwrite=False, command=command,
+        )  # fmt: skip
+    done("found the model" if found else "trained", path)
+    model = Model.load(path)
+    path = folder / "catalogue.fits"
+    if not path.exists():
+        number = _predict(model, stars, path, command)
+        done(f"predicted {number} stars it has never seen", path)
+    path = folder / "report"
+    if not (path / "report.html").exists():
+        _validate(model, stars, path, command)
+        done("validated", path)
+    return path / "report.html"
 
 
-def open_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
+def demo_settings(recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What a demo's results depend on, as JSON values."""
+    return {
+        "recipe": recipe.to_dict(),
+        "seed": seed,
+        "version": __version__,
+        "test_fraction": TEST_FRACTION,
+        "selection": SELECTION.to_metadata(),
+    }
+
+
+def open_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Go on in a folder with the same settings; make it, or make it anew with ``overwrite``."""
-    manifest, wanted = folder / "demo.json", settings.to_json()
+    manifest, wanted = folder / "demo.json", json.dumps(settings, indent=1, sort_keys=True)
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file, not a folder", where=folder, remedy="name a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        if manifest.is_file() and manifest.read_text() == wanted:
+        if manifest.is_file() and manifest.read_text(encoding="utf-8") == wanted:
             return
         if not overwrite:
             raise InputError(
@@ -126,59 +120,40 @@ def open_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
     check_output(folder, overwrite=True)
     folder.mkdir(exist_ok=True)
     with whole_file(manifest, overwrite=True) as temporary:
-        temporary.write_text(wanted)
+        temporary.write_text(wanted, encoding="utf-8")
 
 
-class Steps:
-    """The steps around training: each looks for its result, or makes it and says so."""
+class _Stopwatch:
+    """Logs what was made, where, and in how many seconds."""
 
-    def __init__(self, folder: Path, command: str, say: Say) -> None:
-        self.folder, self.command, self.say = folder, command, say
+    def __init__(self) -> None:
         self._last = time.monotonic()
 
-    def done(self, what: str, where: Path) -> None:
-        """Say what was made, where, and in how many seconds."""
+    def __call__(self, what: str, where: Path) -> None:
         now = time.monotonic()
-        self.say(f"[{now - self._last:6.1f} s] {what}: {where}")
+        logger.info(f"[{now - self._last:6.1f} s] {what}: {where}")
         self._last = now
 
-    def library(self) -> Stars:
-        """The real stars, as a star table in the folder."""
-        path = self.folder / "library.parquet"
-        if path.exists():
-            stars = read_stars(path)
-            self.done(f"found the library, {len(stars)} stars", path)
-            return stars
-        write_library(path)
-        stars = read_stars(path)
-        self.done(f"wrote the library, {len(stars)} stars", path)
-        return stars
 
-    def catalogue(self, model: Model, stars: Stars) -> None:
-        """Labels of the test part, which the network has never seen."""
-        path = self.folder / "catalogue.fits"
-        if path.exists():
-            return
-        test, _, _ = reporting_stars(model, stars, SELECTION, every=False)
-        prediction = model.predict(test, progress=True)
-        meta = {**prediction.meta, "COMMAND": self.command}
-        write_catalogue(replace(prediction, meta=meta), path)
-        self.done(f"predicted {len(test)} stars it has never seen", path)
+def _predict(model: Model, stars: Stars, path: Path, command: str) -> int:
+    """Labels of the test part, which the network has never seen; its number of stars."""
+    test, _, _ = reporting_stars(model, stars, SELECTION, every=False)
+    prediction = model.predict(test, progress=True)
+    meta = {**prediction.meta, "COMMAND": command}
+    write_catalogue(replace(prediction, meta=meta), path)
+    return len(test)
 
-    def report(self, model: Model, stars: Stars) -> Path:
-        """Whether labels and error bars are right: numbers, figures, a page."""
-        folder = self.folder / "report"
-        if not (folder / "report.html").exists():
-            chosen, _ = SELECTION.apply(stars)
-            training = part_mask(chosen.source_id, "train", TEST_FRACTION)
-            result = validate(
-                model,
-                stars,
-                selection=SELECTION,
-                training_labels=chosen[training].labels,
-                command=self.command,
-            )
-            result.write(folder, overwrite=True)
-            self.say(str(result))
-            self.done("validated", folder)
-        return folder / "report.html"
+
+def _validate(model: Model, stars: Stars, folder: Path, command: str) -> None:
+    """Whether labels and error bars are right: numbers, figures, a page."""
+    chosen, _ = SELECTION.apply(stars)
+    training = part_mask(chosen.source_id, "train", TEST_FRACTION)
+    result = validate(
+        model,
+        stars,
+        selection=SELECTION,
+        training_labels=chosen[training].labels,
+        command=command,
+    )
+    result.write(folder, overwrite=True)
+    logger.info(str(result))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
 
 CONVERT_HELP = """\
-The archive's bulk files become a HATS catalogue: Parquet, one file a HEALPix partition, read by
+The archive's bulk files become a HATS catalogue: Parquet, one file per HEALPix partition, read by
 LSDB, polars, DuckDB and xplabels predict. Coefficients and their errors are float32, correlations
 float16, which moves a label's error by less than 1e-3 of itself (docs/hats.md).
 
@@ -25,7 +25,7 @@ command is given again. It needs the extra 'lsdb'."""
 
 
 def add(verbs: Verbs) -> None:
-    """Add the verb ``convert``."""
+    """Add the command ``convert``."""
     verb = add_verb(verbs, "convert", "convert bulk files to a HATS catalogue", CONVERT_HELP)
     verb.add_argument(
         "inputs", type=Path, nargs="+", metavar="FOLDER|FILE",
@@ -45,10 +45,11 @@ def add(verbs: Verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Run the command."""
     from xplabels.convert import MOST_ROWS, convert_files
 
-    beside = next((folder for path in args.inputs if (folder := _beside(path))), None)
+    folders = [path if path.is_dir() else path.parent for path in args.inputs]
+    beside = next((folder for folder in folders if any(folder.glob("GaiaSource_*"))), None)
     if args.gaia_source is None and beside is not None:
         print(
             f"GaiaSource files lie beside the spectra but are not joined (positions are those of "
@@ -64,11 +65,5 @@ def run(args: argparse.Namespace) -> None:
         bad_rows=args.bad_rows,
         overwrite=args.overwrite,
     )
-    print(made.told())
+    print(made.to_text())
     print(f"Catalogue: {args.output}")
-
-
-def _beside(path: Path) -> Path | None:
-    """The folder of input, or that of an input file, if files of GaiaSource lie in it."""
-    folder = path if path.is_dir() else path.parent
-    return folder if any(folder.glob("GaiaSource_*")) else None

@@ -15,9 +15,16 @@ from xplabels.cli.options import (
     add_verb,
     names,
 )
+from xplabels.core.errors import InputError, counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
+    from xplabels.pipeline import Summary
+
+DAMAGED_SHOWN = 10
+"""Damaged rows that are named; each has the flag ``BAD_ROW`` in the catalogue."""
+MISSING_SHOWN = 10
+"""Missing files that are named where ``run.json`` names all of them."""
 
 
 def add(verbs: Verbs) -> None:
@@ -88,6 +95,7 @@ def add(verbs: Verbs) -> None:
     )
     verb.add_argument(
         "--carry",
+        "--keep-columns",
         type=names,
         default=[],
         metavar="COLUMNS",
@@ -105,21 +113,12 @@ def add(verbs: Verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
-    from xplabels.api import (
-        DEFAULT_MODEL,
-        check_failures,
-        is_catalogue,
-        predict_files,
-        summary_lines,
-    )
-    from xplabels.io.catalogue import check_catalogue
+    """Run the command."""
+    from xplabels.api import DEFAULT_MODEL, predict_files
     from xplabels.model import Model
     from xplabels.pipeline import OnDask
 
     model = Model.load(args.model or DEFAULT_MODEL)
-    if is_catalogue(args.output):
-        check_catalogue(args.output, args.overwrite)
     summary = predict_files(
         args.files,
         args.output,
@@ -137,3 +136,42 @@ def run(args: argparse.Namespace) -> None:
     print("\n".join(summary_lines(summary)))
     check_failures(summary, args.allow_missing)
     print(f"Catalogue: {args.output}")
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What a run did."""
+    from xplabels.core.flags import MEANING
+    from xplabels.pipeline.folder import again
+
+    lines = [counted(summary.stars, "star")]
+    if summary.resumed:
+        files = counted(summary.resumed, "input file")
+        lines[0] += f" ({files} finished by an earlier run)"
+    if summary.remade:
+        lines.append(again(summary.remade))
+    for flag, text in MEANING.items():
+        if count := summary.flags.get(str(flag.name), 0):
+            lines.append(f"{count:9d}  {flag.name}: {text}")
+    for file, row, star in summary.damaged[:DAMAGED_SHOWN]:
+        lines.append(f"damaged: {file}, row {row}, source_id {star}")
+    if len(summary.damaged) > DAMAGED_SHOWN:
+        lines.append(f"damaged: {len(summary.damaged) - DAMAGED_SHOWN} rows more")
+    shown = len(summary.missing) if summary.account is None else MISSING_SHOWN
+    lines.extend(f"missing: {missing}" for missing in summary.missing[:shown])
+    if len(summary.missing) > shown:
+        lines.append(f"missing: {len(summary.missing) - shown} more (all in {summary.account})")
+    return lines
+
+
+def check_failures(summary: Summary, allow_missing: bool) -> None:
+    """Raise :class:`InputError` that names every file without labels, absent ones included."""
+    from xplabels.pipeline.folder import check_absent
+
+    if summary.failed:
+        listed = "\n".join(summary.failed.values())
+        raise InputError(
+            f"{len(summary.failed)} of {summary.files + len(summary.failed)} files "
+            f"could not be labelled{'; the others are done' if summary.files else ''}:\n{listed}"
+        )
+    if not allow_missing:
+        check_absent(summary.absent, "what is there is labelled")

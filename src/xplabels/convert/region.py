@@ -4,33 +4,286 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.convert.files import FILE_LEVEL, BulkFile
-from xplabels.convert.rows import INDEX, GaiaSource, Layout, rows_of
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, counted
 from xplabels.core.flags import Flag
-from xplabels.core.stars import Stars
+from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, with_widths
 from xplabels.fetch.bulk import PIXEL_SHIFT
 from xplabels.io import BadRows, read_blocks
 from xplabels.io.atomic import whole_folder
-from xplabels.io.parquet import ROW_GROUP
-from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT, Block, Pixel, partitions
+from xplabels.io.columns import MEASURED, PHOTOMETRY_COLUMNS, photometry_of
+from xplabels.io.job import FileFingerprint, Job, Record, Settings
+from xplabels.io.parquet import FORMAT_VERSION, META_KEY, ROW_GROUP, to_arrow
+from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT, Pixel, PixelRows, partitions
+from xplabels.io.tables import KeyedTable
 
-RECORD = "record.json"
+FILE_LEVEL = LEVEL - (PIXEL_SHIFT - LEVEL_SHIFT) // 2
+"""HEALPix level of the pixels in the files' names: 8."""
+REGION_ORDER = 3
+"""HEALPix order of the pieces of sky that are converted one by one: 768 of them, 285,000 DR3 stars
+in one on average."""
+INDEX = "_healpix_29"
+"""Column of the nested HEALPix pixel of the position, at the level its name says."""
 INDEX_LEVEL = 29
+POSITION = ("ra", "dec", "pmra", "pmdec", "ref_epoch")
+"""Columns taken over from GaiaSource beside the photometry; the first two have to be there."""
+PIXEL_POSITION = ("pixel_ra", "pixel_dec")
+"""Columns of the position where GaiaSource is not given: the centre of a pixel, not of a star."""
+SOURCES = {
+    True: "GaiaSource",
+    False: "pixel_ra, pixel_dec are the centre of the HEALPix pixel (level 12) that source_id "
+    "names: the star may stand most of an arcminute away",
+}
+PRECISION = "coefficients and their errors are float32, correlations float16"
 ZSTD = {"compression": "zstd", "compression_level": 3}
+AS_IN_ARCHIVE = "give files named as the archive names them, XpContinuousMeanSpectrum_A-B.csv.gz"
+_NAME = re.compile(r"(?P<table>[A-Za-z]+)_(?P<first>\d+)-(?P<last>\d+)\.csv(\.gz)?", re.IGNORECASE)
+
+ArrowTable = Any
+"""A pyarrow ``Table``."""
+
+
+# The files ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Region:
-    """What is to be done for one piece of sky.
+class PixelFile:
+    """A bulk file of spectra.
+
+    Attributes
+    ----------
+    path
+        Of the file.
+    first, last
+        HEALPix level-8 pixels that its name says it holds.
+    gaia_source
+        The file of GaiaSource that holds the same pixels, if positions are taken from there.
+    """
+
+    path: Path
+    first: int
+    last: int
+    gaia_source: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """One or two files."""
+        return (self.path,) if self.gaia_source is None else (self.path, self.gaia_source)
+
+
+def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[PixelFile]:
+    """The bulk files among ``inputs``, in the order of the sky.
+
+    Parameters
+    ----------
+    inputs
+        Files, or folders of files: of a folder, all whose table's name has ``xp`` in it.
+    gaia_source
+        A folder with a ``GaiaSource_A-B.csv.gz`` for each.
+
+    Raises
+    ------
+    InputError
+        If there is none, a name does not tell its pixels, two files hold the same pixel, or a file
+        of GaiaSource is missing.
+    """
+    found = [_named(path, gaia_source) for given in inputs for path in _listed(given)]
+    if not found:
+        raise InputError("holds no bulk file of XP spectra", where=inputs[0], remedy=AS_IN_ARCHIVE)
+    found.sort(key=lambda file: (file.first, file.last))
+    for before, after in pairwise(found):
+        if after.first <= before.last:
+            raise InputError(
+                f"holds pixel {after.first:06d}, as does {before.path}",
+                where=after.path,
+                remedy="give each file once",
+            )
+    return found
+
+
+def _listed(given: Path) -> list[Path]:
+    if not given.is_dir():
+        return [given]
+    return sorted(
+        path
+        for path in given.iterdir()
+        if (named := _NAME.fullmatch(path.name)) and "xp" in named["table"].lower()
+    )
+
+
+def _named(path: Path, gaia_source: Path | None) -> PixelFile:
+    FileFingerprint.of(path)
+    named = _NAME.fullmatch(path.name)
+    if named is None:
+        raise InputError(
+            "its name does not say which pixels it holds", where=path, remedy=AS_IN_ARCHIVE
+        )
+    first, last = int(named["first"]), int(named["last"])
+    if not 0 <= first <= last < 12 * 4**FILE_LEVEL:
+        raise InputError(
+            f"{first} to {last} are no HEALPix pixels of level {FILE_LEVEL}",
+            where=path,
+            remedy=AS_IN_ARCHIVE,
+        )
+    if gaia_source is None:
+        return PixelFile(path, first, last)
+    packed = gaia_source / f"GaiaSource_{named['first']}-{named['last']}.csv.gz"
+    for source in (packed, packed.with_suffix("")):
+        if source.is_file():
+            return PixelFile(path, first, last, source)
+    raise InputError(
+        f"holds no {packed.name}",
+        where=gaia_source,
+        remedy="download it (xplabels fetch), or convert without --gaia-source",
+    )
+
+
+# The columns -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns the catalogue has: the same in every partition.
+
+    Attributes
+    ----------
+    widths
+        Numbers of BP and RP coefficients.
+    position
+        Columns of the position and motion: of :data:`POSITION`, or :data:`PIXEL_POSITION`.
+    measurements
+        Those of :data:`~xplabels.core.stars.MEASUREMENTS` that GaiaSource has.
+    """
+
+    widths: tuple[int, int]
+    position: tuple[str, ...] = PIXEL_POSITION
+    measurements: tuple[str, ...] = ()
+
+    @property
+    def from_gaia_source(self) -> bool:
+        """Whether positions are the stars' own."""
+        return self.position != PIXEL_POSITION
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """Of every partition's schema, as a star table has them."""
+        values = {
+            "format": FORMAT_VERSION,
+            "space": CoefficientSpectra.space,
+            "origin": "bulk files of the Gaia archive, converted to HATS",
+            "notes": [PRECISION],
+            "labels": [],
+            "position": SOURCES[self.from_gaia_source],
+        }
+        return {META_KEY: json.dumps(values).encode()}
+
+
+def layout_of(files: Sequence[PixelFile], bad_rows: BadRows) -> Layout:
+    """The columns, from the first file that tells both widths and the first of GaiaSource.
+
+    Raises
+    ------
+    InputError
+        If GaiaSource has no positions, or a file cannot be read.
+    """
+    widths = (0, 0)
+    for file in files:
+        stars = next(iter(read_blocks(file.path, bad_rows, 100)))
+        if isinstance(stars.spectra, CoefficientSpectra):
+            widths = stars.spectra.widths
+        if all(widths):
+            break
+    source = files[0].gaia_source
+    if source is None:
+        return Layout(widths)
+    names = KeyedTable.read(source, (*POSITION, *PHOTOMETRY_COLUMNS)).columns
+    position = tuple(name for name in POSITION if name in names)
+    if position[:2] != POSITION[:2]:
+        raise InputError(
+            "has no columns ra and dec", where=source, remedy="give the archive's gaia_source"
+        )
+    measured = [name for name in MEASUREMENTS if names.keys() & set(MEASURED[name].values)]
+    return Layout(widths, position, tuple(measured))
+
+
+def rows_of(stars: Stars, layout: Layout, gaia: KeyedTable | None) -> ArrowTable:
+    """A block of stars as the catalogue has them, ``source_id`` first, :data:`INDEX` second.
+
+    Raises
+    ------
+    InputError
+        If the stars have not the layout's numbers of coefficients, or GaiaSource lacks one of
+        them or its position.
+    """
+    import pyarrow as pa
+    from hats.pixel_math.spatial_index import compute_spatial_index
+
+    stars = with_widths(stars, layout.widths)
+    found = stars.spectra.widths if isinstance(stars.spectra, CoefficientSpectra) else (0, 0)
+    if found != layout.widths:
+        raise InputError(
+            f"{found[0]}+{found[1]} coefficients, where other files have "
+            f"{layout.widths[0]}+{layout.widths[1]}",
+            where=stars.where,
+            remedy="convert the files of each data release by themselves",
+        )
+    if gaia is None:
+        position = dict(zip(PIXEL_POSITION, pixel_centres(stars.source_id), strict=True))
+    else:
+        stars, position = _joined(stars, gaia)
+    ra, dec = (position[name] for name in layout.position[:2])
+    table = to_arrow(stars, layout.measurements, compact=True)
+    columns = {"source_id": table["source_id"], INDEX: pa.array(compute_spatial_index(ra, dec))}
+    columns |= {name: pa.array(position[name]) for name in layout.position}
+    columns |= {name: table[name] for name in table.column_names if name != "source_id"}
+    return pa.table(columns).replace_schema_metadata(layout.metadata)
+
+
+def _joined(stars: Stars, gaia: KeyedTable) -> tuple[Stars, dict[str, NDArray[np.float64]]]:
+    """``stars`` with photometry, and the columns :data:`POSITION` as far as the file has them."""
+    rows, columns = gaia.find(stars.source_id)
+    remedy = "download it again, or convert without --gaia-source"
+    if len(rows) < len(stars):
+        absent = np.delete(stars.source_id, rows)
+        raise InputError(
+            f"lacks {counted(len(absent), 'star')} with spectra, the first: source_id {absent[0]}",
+            where=gaia.path,
+            remedy=remedy,
+        )
+    photometry, _ = photometry_of(columns, stars.source_id, gaia.path)
+    position = {name: columns[name].astype(float) for name in POSITION if name in columns}
+    lost = ~np.isfinite(position["ra"] + position["dec"])
+    if lost.any():
+        where = f"{gaia.path}, source_id {stars.source_id[lost][0]}"
+        raise InputError("has no position", where=where, remedy=remedy)
+    return stars.with_photometry(photometry), position
+
+
+def pixel_centres(
+    source_id: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Right ascension and declination [N], degrees, of the pixels that source_ids [N] name."""
+    from cdshealpix.nested import healpix_to_lonlat
+
+    longitude, latitude = healpix_to_lonlat((source_id >> LEVEL_SHIFT).astype(np.uint64), LEVEL)
+    return np.asarray(longitude.deg), np.asarray(latitude.deg)
+
+
+# The pieces of sky -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region(Job):
+    """The job of one piece of sky; its output is a folder of partitions.
 
     Attributes
     ----------
@@ -40,59 +293,56 @@ class Region:
         Those that hold rows of it, in order.
     layout
         The columns.
-    most_rows
-        Of a partition.
-    bad_rows
-        What happens to damaged rows.
     """
 
     pixel: Pixel
-    files: tuple[BulkFile, ...]
+    files: tuple[PixelFile, ...]
     layout: Layout
-    most_rows: int
-    bad_rows: BadRows
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.pixel.order}-{self.pixel.number}"
-
-    def stamps(self) -> list[list[str]]:
-        """What its rows come from; a region made from other files has to be made anew."""
-        return [list(file.stamps()) for file in self.files]
 
 
 @dataclass(frozen=True)
-class Record:
-    """What was made of a region, as it stands in :data:`RECORD`.
+class RegionRecord(Record):
+    """What was made of a region.
 
     Attributes
     ----------
-    stamps
-        Of the files at the time.
     partitions
-        (order, number, rows) of each.
+        [order, number, rows] of each.
     counts
-        Level-8 pixel and rows in it, where there are any.
+        [level-8 pixel, rows in it], where there are any.
     damaged
         Rows flagged ``BAD_ROW``.
     outside
         Stars whose position is outside the partition that their source_id names.
     """
 
-    stamps: list[list[str]]
     partitions: list[list[int]]
     counts: list[list[int]]
     damaged: int
     outside: int
 
-    @classmethod
-    def read(cls, folder: Path) -> Record | None:
-        """Of a finished region; None where there is none."""
-        try:
-            return cls(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+
+def regions_of(
+    files: Sequence[PixelFile], folder: Path, settings: Settings, layout: Layout
+) -> list[Region]:
+    """Each piece of sky that the files touch, in order, to be made in ``folder``."""
+    touched: dict[int, list[PixelFile]] = {}
+    bits = 2 * (FILE_LEVEL - REGION_ORDER)
+    for file in files:
+        for number in range(file.first >> bits, (file.last >> bits) + 1):
+            touched.setdefault(number, []).append(file)
+    regions = []
+    for number, some in touched.items():
+        output = folder / f"{REGION_ORDER}-{number}"
+        paths = tuple(path for file in some for path in file.paths)
+        pixel = Pixel(REGION_ORDER, number)
+        regions.append(
+            Region(
+                paths, settings, output, output / "record.json",
+                pixel=pixel, files=tuple(some), layout=layout,
+            )
+        )  # fmt: skip
+    return regions
 
 
 def partition_name(order: int, number: int) -> str:
@@ -100,22 +350,24 @@ def partition_name(order: int, number: int) -> str:
     return f"{order}-{number}.parquet"
 
 
-def convert_region(region: Region, parent: Path) -> Record:
-    """Make the partitions of ``region`` in a folder of ``parent``, which appears whole.
+def convert_region(job: Job, count_stars: object = None) -> RegionRecord:
+    """Make the partitions of a :class:`Region` in its folder, which appears whole.
 
     Raises
     ------
     InputError
         If a file is damaged, its rows do not ascend in source_id, or are not those its name says;
-        as :func:`~xplabels.convert.rows.rows_of`.
+        as :func:`rows_of`.
     """
+    if not isinstance(job, Region):
+        raise TypeError(f"{job} is no region")
     made: list[list[int]] = []
     counts: dict[int, int] = {}
     damaged = outside = 0
-    stamps = region.stamps()
-    with whole_folder(parent / region.name, overwrite=True) as folder:
-        with contextlib.closing(_blocks(region)) as blocks:
-            for pixel, pieces in partitions(blocks, region.pixel, region.most_rows):
+    inputs = [FileFingerprint.of(path) for path in job.inputs]
+    with whole_folder(job.output, overwrite=True) as folder:
+        with contextlib.closing(_blocks(job)) as blocks:
+            for pixel, pieces in partitions(blocks, job.pixel, job.settings["most_rows"]):
                 table, strays = _indexed(pieces, pixel)
                 write_partition(table, folder / partition_name(*pixel))
                 made.append([*pixel, len(table)])
@@ -125,12 +377,15 @@ def convert_region(region: Region, parent: Path) -> Record:
                     counts[int(level_8)] = counts.get(int(level_8), 0) + int(rows)
                 damaged += int(np.count_nonzero(table["flags"].to_numpy() & int(Flag.BAD_ROW)))
                 outside += strays
-        record = Record(stamps, made, [list(pair) for pair in counts.items()], damaged, outside)
-        (folder / RECORD).write_text(json.dumps(vars(record)), encoding="utf-8")
+        record = RegionRecord(
+            inputs[0], tuple(inputs[1:]), FileFingerprint(job.output.name, 0, 0), job.settings,
+            made, [list(pair) for pair in counts.items()], damaged, outside,
+        )  # fmt: skip
+        record.write(folder / job.record.name)
     return record
 
 
-def write_partition(table: Any, path: Path) -> None:
+def write_partition(table: ArrowTable, path: Path) -> None:
     """One partition as Parquet, encoded as the HATS library does, but for the arrays.
 
     DuckDB reads no byte-split float16, so that correlations stay plain; the smallest and largest
@@ -153,7 +408,7 @@ def write_partition(table: Any, path: Path) -> None:
     )
 
 
-def _indexed(pieces: Sequence[Any], pixel: Pixel) -> tuple[Any, int]:
+def _indexed(pieces: Sequence[ArrowTable], pixel: Pixel) -> tuple[ArrowTable, int]:
     """The rows of a partition, and how many stand outside it: their index is moved to its edge.
 
     A source_id names the pixel where the star was first seen; it has moved since, or was
@@ -171,14 +426,15 @@ def _indexed(pieces: Sequence[Any], pixel: Pixel) -> tuple[Any, int]:
     return table, strays
 
 
-def _blocks(region: Region) -> Generator[Block]:
+def _blocks(region: Region) -> Generator[PixelRows]:
     """The rows of the region, ascending."""
     last = np.int64(-1)
     first, end = (bound << LEVEL_SHIFT for bound in region.pixel.span(LEVEL))
     for file in region.files:
         gaia = None
-        blocks = read_blocks(file.path, region.bad_rows)
-        with contextlib.closing(blocks):  # type: ignore[type-var]
+        with contextlib.closing(
+            read_blocks(file.path, region.settings["bad_rows"])  # type: ignore[type-var]
+        ) as blocks:
             for stars in blocks:
                 _check_order(stars, last, file)
                 last = stars.source_id[-1]
@@ -186,14 +442,14 @@ def _blocks(region: Region) -> Generator[Block]:
                 here = stars if some == slice(0, len(stars)) else stars[some]
                 if len(here):
                     if gaia is None and file.gaia_source is not None:
-                        gaia = GaiaSource(file.gaia_source)
+                        gaia = KeyedTable.read(file.gaia_source, (*POSITION, *PHOTOMETRY_COLUMNS))
                     rows = rows_of(here, region.layout, gaia)
-                    yield Block(rows, here.source_id >> LEVEL_SHIFT)
+                    yield PixelRows(rows, here.source_id >> LEVEL_SHIFT)
                 if last >= end:
                     return
 
 
-def _check_order(stars: Stars, last: np.int64, file: BulkFile) -> None:
+def _check_order(stars: Stars, last: np.int64, file: PixelFile) -> None:
     """Rows in the order of the sky, within the pixels that the file's name says."""
     run: NDArray[np.int64] = np.concatenate([[last], stars.source_id])
     fallen = np.flatnonzero(run[1:] <= run[:-1])
@@ -203,12 +459,11 @@ def _check_order(stars: Stars, last: np.int64, file: BulkFile) -> None:
             where=file.path,
             remedy="sort its rows by source_id",
         )
-    pixels = stars.source_id[[0, -1]] >> PIXEL_SHIFT
-    for pixel, star in zip(pixels, stars.source_id[[0, -1]], strict=True):
-        if not file.first <= pixel <= file.last:
+    for star in stars.source_id[[0, -1]].tolist():
+        if not file.first <= star >> PIXEL_SHIFT <= file.last:
             raise InputError(
-                f"source_id {star} is of pixel {pixel:06d} (level {FILE_LEVEL}), not of "
-                f"{file.first:06d} to {file.last:06d}",
+                f"source_id {star} is of pixel {star >> PIXEL_SHIFT:06d} (level {FILE_LEVEL}), "
+                f"not of {file.first:06d} to {file.last:06d}",
                 where=file.path,
                 remedy="give the file the name it has in the archive",
             )

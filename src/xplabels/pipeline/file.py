@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,43 +19,23 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars, with_widths
 from xplabels.io.atomic import whole_file
-from xplabels.pipeline.manifest import (
-    DAMAGED_LISTED,
-    FileFingerprint,
-    ManifestEntry,
-    Settings,
-    write_entry,
-)
+from xplabels.io.job import FileFingerprint, Settings, md5_of
+from xplabels.pipeline.inputs import check_sum
+from xplabels.pipeline.manifest import DAMAGED_LISTED, ManifestEntry, entry_path
 from xplabels.pipeline.photometry import AuxiliaryTables, Join
-from xplabels.pipeline.published import check_sum
-from xplabels.pipeline.writing import PartWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from xplabels.core.prediction import Prediction
-    from xplabels.features import FeatureSet
     from xplabels.io import BadRows
+    from xplabels.model import Model
 
 
 BLOCK = 1000
 """Stars at a time: half of what readers take, so that what was read is near when it is used, and
 no fewer than compiled code wants (:data:`xplabels.inference.COMPILED_FROM`)."""
-
-
-class Predictor(Protocol):
-    """What a model must offer here (:class:`xplabels.model.Model`)."""
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Its name and digest, among others."""
-
-    @property
-    def feature_set(self) -> FeatureSet:
-        """Its inputs: how wide the bands are."""
-
-    def predict(self, stars: Stars, *, correlations: bool = False) -> Prediction:
-        """Labels of ``stars``."""
+ROW_GROUP = 65_536
+"""Rows of a Parquet row group: a file of the archive is one or two groups."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +44,7 @@ class PredictOptions:
 
     Attributes
     ----------
-    companions
+    tables
         Photometry to join.
     bad_rows
         See :func:`xplabels.io.read_blocks`.
@@ -73,27 +54,32 @@ class PredictOptions:
         Added to that of each output.
     """
 
-    companions: AuxiliaryTables = field(default_factory=AuxiliaryTables)
+    tables: AuxiliaryTables = field(default_factory=AuxiliaryTables)
     bad_rows: BadRows = "error"
     correlations: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self, model: Predictor) -> Settings:
-        """What the labels of ``model`` then depend on."""
-        told = {key: str(model.metadata.get(key, "")) for key in ("name", "sha256")}
+    def settings(self, model: Model) -> Settings:
+        """What the labels of ``model`` then depend on beside the input file, as JSON values."""
+        name = {key: str(model.metadata.get(key, "")) for key in ("name", "sha256")}
         if self.correlations:
-            told["columns"] = "correlations"
-        if (estimate := getattr(model, "estimate", "mean")) != "mean":
-            told["estimate"] = estimate
-        tables, carried = self.companions.identity(), self.companions.carried
-        return Settings(told, tables, self.bad_rows, __version__, carried)
+            name["columns"] = "correlations"
+        if (estimate := model.estimate) != "mean":
+            name["estimate"] = estimate
+        return {
+            "model": name,
+            "photometry": self.tables.identity(),
+            "bad_rows": self.bad_rows,
+            "version": __version__,
+            "carried": list(self.tables.carried),
+        }
 
 
 def predict_file(
-    model: Predictor,
+    model: Model,
     path: Path,
     output: Path,
-    order: PredictOptions | None = None,
+    options: PredictOptions | None = None,
     *,
     published: str | None = None,
     settings: Settings | None = None,
@@ -112,12 +98,12 @@ def predict_file(
     output
         The ``.parquet`` to write. Its entry is written to ``_manifest/`` beside it
         (:func:`~xplabels.pipeline.manifest.entry_path`), just before it takes its place.
-    order
+    options
         Photometry and options.
     published
         MD5 sum that the file must have.
     settings
-        ``order.settings(model)``, where it is at hand already.
+        ``options.settings(model)``, where it is at hand already.
     overwrite
         Replace an existing output.
     block
@@ -127,8 +113,8 @@ def predict_file(
 
     Returns
     -------
-    Entry
-        What the manifest says of the file: every row read is a row written.
+    ManifestEntry
+        Every row read is a row written.
 
     Raises
     ------
@@ -137,46 +123,70 @@ def predict_file(
         published; if photometry is damaged; if the output exists or cannot be written. Nothing is
         left of the output then.
     """
-    order = order or PredictOptions()
-    settings = settings or order.settings(model)
+    import pyarrow.parquet as pq
+
+    options = options or PredictOptions()
     begun, processor = time.perf_counter(), time.process_time()
-    stamp, digest, count = FileFingerprint.of(path), archive.Digest(), _Count()
-    join = order.companions.for_file(path)
+    fingerprint, digest, count = FileFingerprint.of(path), archive.Digest(), _Count()
+    join = Join(path, options.tables)
+    rows = 0
     with whole_file(output, overwrite) as temporary:
-        writer = PartWriter(temporary)
-        try:
-            blocks = archive.read_blocks(path, order.bad_rows, block, digest)
-            for table in _tables(path, _noted(blocks, count), model, order, join, count):
-                writer.add(table)
-                if done is not None:
-                    done(len(table))
-            digest.take_rest(path)
-            md5 = digest.hexadecimal()
-            check_sum(path, md5, published)
-            if not writer.rows:
-                raise InputError("holds no star", where=path, remedy="leave it out")
-            written = writer.finish()
-        finally:
-            writer.abandon()
+        blocks = archive.read_blocks(path, options.bad_rows, block, digest)
+        tables = _predicted(blocks, model, join, options, count, done)
+        with contextlib.ExitStack() as stack:
+            writer: Any = None
+            for group in regrouped(tables):
+                if writer is None:
+                    writer = pq.ParquetWriter(temporary, group.schema, compression="zstd")
+                    stack.enter_context(writer)
+                writer.write_table(group, row_group_size=ROW_GROUP)
+                rows += len(group)
+        digest.take_rest(path)
+        check_sum(path, digest.hexadecimal(), published)
+        if not rows:
+            raise InputError("holds no star", where=path, remedy="leave it out")
+        written = FileFingerprint.of(temporary, md5_of(temporary))
         entry = ManifestEntry(
-            input=replace(stamp, md5=md5),
-            output=replace(FileFingerprint.of(temporary, written), name=output.name, time=0),
-            beside=join.finish(),
+            input=replace(fingerprint, md5=digest.hexadecimal()),
+            beside=join.source,
+            output=replace(written, name=output.name, time=0),
+            settings=settings or options.settings(model),
             rows_in=count.rows,
-            rows_out=writer.rows,
+            rows_out=rows,
             flags=dict(count.flags),
             damaged=tuple(count.damaged),
             notes=tuple(count.notes),
             joined=join.joined(),
             first_id=count.first_id,
             last_id=count.last_id,
-            settings=settings.told(),
             md5_published=None if published is None else True,
             seconds=round(time.perf_counter() - begun, 3),
             processor_seconds=round(time.process_time() - processor, 3),
         )
-        write_entry(entry, output)
+        entry.write(entry_path(output))
     return entry
+
+
+def _predicted(
+    blocks: Iterable[Stars],
+    model: Model,
+    join: Join,
+    options: PredictOptions,
+    count: _Count,
+    done: Callable[[int], object] | None,
+) -> Iterator[pa.Table]:
+    """Each block as rows of the catalogue."""
+    for read in blocks:
+        # stars none of which has a band do not say how wide it would have been
+        stars, carried = join.join(with_widths(read, model.feature_set.widths))
+        # the output keeps those notes that hold wherever its input lies
+        kept = replace(stars, notes=tuple(n for n in read.notes if join.path not in n))
+        prediction = model.predict(kept, correlations=options.correlations)
+        prediction = replace(prediction, meta={**prediction.meta, **options.metadata})
+        count.add(read, stars.notes, prediction.flags)
+        yield _with_carried(prediction.to_arrow(), carried)
+        if done is not None:
+            done(len(stars))
 
 
 @dataclass
@@ -190,52 +200,18 @@ class _Count:
     first_id: int = np.iinfo(np.int64).max
     last_id: int = np.iinfo(np.int64).min
 
-    def read(self, stars: Stars) -> None:
-        """Count a block as it was read."""
+    def add(self, stars: Stars, notes: tuple[str, ...], flags: NDArray[np.uint32]) -> None:
+        """Count a block: as it was read, what was noted of it, and the flags it got."""
         self.first_id = min(self.first_id, int(stars.source_id.min()))
         self.last_id = max(self.last_id, int(stars.source_id.max()))
         bad = np.flatnonzero(stars.flags & np.uint32(Flag.BAD_ROW))
         for row in bad[: DAMAGED_LISTED - len(self.damaged)].tolist():
             self.damaged.append((self.rows + row + 1, int(stars.source_id[row])))
-        self.rows += len(stars)
-
-    def note(self, notes: tuple[str, ...]) -> None:
-        """Keep what was said of a block."""
         self.notes.extend(notes[: DAMAGED_LISTED - len(self.notes)])
-
-    def predicted(self, flags: NDArray[np.uint32]) -> None:
-        """Count a block's flags."""
         for flag in Flag:
-            if number := int(((flags & np.uint32(flag.value)) != 0).sum()):
+            if number := int(np.count_nonzero(flags & np.uint32(flag.value))):
                 self.flags[str(flag.name)] += number
-
-
-def _noted(blocks: Iterator[Stars], count: _Count) -> Iterator[Stars]:
-    for stars in blocks:
-        count.read(stars)
-        yield stars
-
-
-def _tables(
-    path: Path,
-    blocks: Iterator[Stars],
-    model: Predictor,
-    order: PredictOptions,
-    join: Join,
-    count: _Count,
-) -> Iterator[pa.Table]:
-    """Each block as rows of the catalogue."""
-    for read in blocks:
-        # stars none of which has a band do not say how wide it would have been
-        stars = with_widths(read, model.feature_set.widths)
-        stars, carried = join.join(stars)
-        count.note(stars.notes)
-        # of what was said, the output keeps what is true of it wherever its input lay
-        stars = replace(stars, notes=tuple(n for n in read.notes if str(path) not in n))
-        prediction = model.predict(stars, correlations=order.correlations)
-        prediction = replace(prediction, meta={**prediction.meta, **order.metadata})
-        count.predicted(prediction.flags)
-        yield _with_carried(prediction.to_arrow(), carried)
+        self.rows += len(stars)
 
 
 def _with_carried(table: pa.Table, carried: Mapping[str, NDArray[np.float64]]) -> pa.Table:
@@ -261,3 +237,20 @@ CARRIED: dict[str, dict[str, str]] = {
     "phot_g_mean_mag": {"unit": "mag", "ucd": "phot.mag;em.opt", "description": "G"},
 }
 """What is known of columns that are often carried."""
+
+
+def regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows as tables of :data:`ROW_GROUP` rows: bytes do not depend on the blocks."""
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += len(table)
+        while rows >= ROW_GROUP:
+            together = pa.concat_tables(waiting)
+            yield together[:ROW_GROUP].combine_chunks()
+            waiting, rows = [together[ROW_GROUP:]], rows - ROW_GROUP
+    if rows:  # in one piece, because pages are cut where pieces are
+        yield pa.concat_tables(waiting).combine_chunks()

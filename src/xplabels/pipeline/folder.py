@@ -1,31 +1,48 @@
-"""Many files of spectra -> a folder of catalogues, one each; what stands is verified, not redone.
+"""Many files of spectra -> a folder of catalogues, one each, or one catalogue of all.
 
-What is complete is told by the entries of :mod:`~xplabels.pipeline.manifest`. The account of the
-last run as a whole is ``_manifest/run.json``: written by the run alone, it only sums up.
+What is complete is said by the entries of :mod:`~xplabels.pipeline.manifest`, and not made again.
+The summary of the last run as a whole is ``_manifest/run.json``: written by the run alone, it only
+sums up. One catalogue of all is made in ``CATALOGUE.partial/``, a folder of the same kind whose
+``manifest.json`` says what its labels depend on; when all its files are there the catalogue is
+written from them and the folder removed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import shutil
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from xplabels.core.errors import InputError, counted
 from xplabels.io.atomic import check_output, take_lock, whole_file
-from xplabels.pipeline.doubles import find_duplicates
-from xplabels.pipeline.existing import FOREIGN, StaleReason, check_existing, standing_alone
-from xplabels.pipeline.file import PredictOptions, Predictor
+from xplabels.io.catalogue import check_catalogue, write_table
+from xplabels.io.job import FOREIGN, FileFingerprint, Job, Settings, StaleReason, open_partial
+from xplabels.pipeline.file import PredictOptions, predict_file
 from xplabels.pipeline.inputs import Inputs, no_spectra, output_names, stem
-from xplabels.pipeline.manifest import ENTRIES, ManifestEntry, Settings, entry_path
-from xplabels.pipeline.on_dask import OnDask
-from xplabels.pipeline.tasks import Outcome, Task, Work
-from xplabels.pipeline.workers import Progress, label_files
+from xplabels.pipeline.manifest import MANIFEST, ManifestEntry, entry_path
+from xplabels.pipeline.workers import CountStars, Failure, OnDask, Outcome, run_jobs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from xplabels.model import Model
+
+logger = logging.getLogger(__name__)
 
 RUN = "run.json"
 LOCK = "lock"
+PARTIAL_FILES = ("manifest.json", "*.parquet", ".*.partial.*", f"{MANIFEST}/*")
+"""All that the folder of an unfinished catalogue may hold; anything else is the user's."""
 
 
 @dataclass
@@ -80,17 +97,19 @@ class Summary:
 def predict_folder(
     inputs: Inputs,
     output: Path,
-    model: Predictor,
-    order: PredictOptions,
+    model: Model,
+    options: PredictOptions,
     *,
     workers: int | OnDask = 1,
     command: str = "",
     overwrite: bool = False,
     allow_missing: bool = False,
     progress: bool = True,
-    say: Callable[[str], None] = print,
 ) -> Summary:
-    """Labels of every star of every input, in one Parquet file an input, in the folder ``output``.
+    """Labels of every star of every input, in one Parquet file per input, in the folder ``output``.
+
+    Which outputs that are there are made again, and why, is logged before the work begins. They
+    stay until what replaces them is whole.
 
     Parameters
     ----------
@@ -98,21 +117,18 @@ def predict_folder(
         Of :func:`~xplabels.pipeline.inputs.find_inputs`.
     output
         Made if it is not there.
-    model, order
+    model, options
         The model, photometry and options.
     workers
         Files at a time, each in a process; 1 is this process. Or a Dask cluster.
     command
-        Told in ``run.json``.
+        For ``run.json``.
     overwrite
         Replace files of the same name that were not made here; without it they are an error.
     allow_missing
         A run may be complete though files that a folder of input lists are absent.
     progress
         Show a bar where the terminal has one.
-    say
-        Told, before the work begins, which outputs that are there are made again, and why. They
-        stay until what replaces them is whole.
 
     Returns
     -------
@@ -125,29 +141,129 @@ def predict_folder(
         If the run cannot begin, or cannot go on: no other file would fare better.
     """
     names = output_names(inputs.files)
-    settings = order.settings(model)
-    order.companions.open()
-    _make(output)
+    settings = options.settings(model)
+    options.tables.open()
+    if output.exists() and not output.is_dir():
+        raise InputError("is a file, not a folder", where=output, remedy="name a folder")
+    if not output.exists():
+        check_output(output)
     with _locked(output):
-        tasks = [Task(f, output / names[f], inputs.published.get(f)) for f in inputs.files]
-        run = _Run(output, settings, order, command, tasks)
-        waiting = run.sort(overwrite)
-        run.look_for(inputs, allow_missing)
-        if not run.tasks and inputs.absent:
+        outputs = {path: output / name for path, name in names.items()}
+        run = _Run(inputs, outputs, output, settings, options, command)
+        run.check_existing(overwrite)
+        run.check_absent()
+        if not run.jobs and inputs.absent:
             raise no_spectra(inputs.absent[0].parent)
-        if waiting:  # what an earlier run says of itself is not true any more
-            run.write(complete=False)
-        if run.lacking:
-            say(f"{output}: {again(run.reasons(done=False), 'to be made again')}")
-        with Progress(waiting, progress) as bar:
-
-            def report(task: Task, outcome: Outcome) -> None:
-                run.note(task, outcome)
-                bar.file(task.path)
-
-            label_files(Work(model, order, settings), waiting, workers, report, bar.stars)
-        run.finish()
+        run.label(model, workers, progress)
+        if not run.summary.failed:
+            options.tables.check_joined(run.entries.values())
+            run.write(complete=allow_missing or not run.summary.absent)
     return run.summary
+
+
+def predict_catalogue(
+    inputs: Inputs,
+    output: Path,
+    model: Model,
+    options: PredictOptions,
+    *,
+    workers: int | OnDask = 1,
+    overwrite: bool = False,
+    allow_missing: bool = False,
+    progress: bool = True,
+) -> Summary:
+    """Labels of the stars of every input as the catalogue ``output``.
+
+    Parameters
+    ----------
+    inputs, model, options, workers, progress
+        As for :func:`predict_folder`.
+    output
+        Its ending names the format (:data:`xplabels.io.catalogue.FORMATS`).
+    overwrite
+        Replace an existing catalogue, or what a different interrupted run left.
+    allow_missing
+        Files that a folder of input lists may be absent.
+
+    Raises
+    ------
+    InputError
+        If the output exists or cannot be written, an input is absent or cannot be read, or a star
+        occurs twice. No catalogue is written then; what is finished stays, so that the run can
+        go on.
+    """
+    check_catalogue(output, overwrite)
+    if not allow_missing:  # once it stands, the same command would not add to it
+        check_absent(inputs.absent, "no catalogue is made")
+    if not inputs.files and inputs.absent:
+        raise no_spectra(inputs.absent[0].parent)
+    for path in inputs.files:
+        FileFingerprint.of(path)
+    settings = options.settings(model)
+    options.tables.open()
+    folder = output.with_name(output.name + ".partial")
+    outputs = {path: folder / f"{_digest(path)}.parquet" for path in inputs.files}
+    open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
+    with _locked(folder):
+        run = _Run(inputs, outputs, folder, settings, options, "")
+        try:
+            run.check_existing(overwrite=True)
+            run.label(model, workers, progress)
+            failed = list(run.summary.failed.values())
+            if failed:
+                several = f"{len(failed)} of {len(outputs)} files could not be labelled:\n"
+                raise InputError((several if failed[1:] else "") + "\n".join(failed))
+            try:
+                options.tables.check_joined(run.entries.values())
+            except InputError:
+                shutil.rmtree(folder)
+                raise
+            _assemble(list(outputs.values()), output, overwrite)
+        except BaseException:
+            if not any(folder.glob("[!.]*.parquet")):  # no trace of a run that finished no file
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder)
+    return replace(run.summary, account=None)
+
+
+def check_absent(absent: Sequence[Path], so: str) -> None:
+    """Raise :class:`InputError` that names files which a folder's own list names and it lacks."""
+    if absent:
+        raise InputError(
+            f"{counted(len(absent), 'file')} that the folder's own _MD5SUM.txt lists "
+            f"{'is' if len(absent) == 1 else 'are'} not there, the first {absent[0].name}; {so}",
+            where=absent[0].parent,
+            remedy="download what is missing and give the same command again, or add "
+            "--allow-missing if only a part is wanted",
+        )
+
+
+def again(reasons: Mapping[str, int], words: str = "made again") -> str:
+    """How many outputs are made again, and why; reasons are those of :attr:`Summary.remade`."""
+    listed = "; ".join(f"{number} {why}" for why, number in reasons.items())
+    return f"{counted(sum(reasons.values()), 'output')} {words}: {listed}"
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """What every job of a run does; its model travels without its caches."""
+
+    model: Model
+    options: PredictOptions
+
+    def __call__(self, job: Job, count_stars: CountStars) -> ManifestEntry:
+        """Label one file."""
+        return predict_file(
+            self.model, job.inputs[0], job.output, self.options, published=job.published,
+            settings=job.settings, overwrite=True, done=count_stars,
+        )  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        model = self.model
+        with suppress(TypeError):
+            model = replace(model)
+        return {"model": model, "options": self.options}
 
 
 class _Run:
@@ -155,126 +271,145 @@ class _Run:
 
     def __init__(
         self,
-        output: Path,
+        inputs: Inputs,
+        outputs: Mapping[Path, Path],
+        folder: Path,
         settings: Settings,
-        order: PredictOptions,
+        options: PredictOptions,
         command: str,
-        tasks: Sequence[Task],
     ) -> None:
-        self.output, self.settings, self.order, self.command = output, settings, order, command
-        self.tasks = list(tasks)
-        self.summary = Summary(account=output / ENTRIES / RUN)
+        self.folder, self.settings, self.options, self.command = folder, settings, options, command
+        self.inputs = inputs
+        self.jobs = [self._job(path, output) for path, output in outputs.items()]
+        self.waiting: list[Job] = []
         self.entries: dict[Path, ManifestEntry] = {}
-        self.lacking: dict[Path, StaleReason] = {}
-        self.allow_missing = False
+        self.stale: dict[Path, StaleReason] = {}
+        self.summary = Summary(
+            missing=inputs.missing, absent=inputs.absent, account=folder / MANIFEST / RUN
+        )
 
-    def sort(self, overwrite: bool) -> list[Task]:
-        """The tasks that are to be done; those that are done already are noted.
+    def _job(self, path: Path, output: Path) -> Job:
+        source = self.options.tables.source_of(path)
+        files = (path,) if source is None else (path, source)
+        published = self.inputs.published.get(path)
+        return Job(files, self.settings, output, entry_path(output), published)
+
+    def check_existing(self, overwrite: bool) -> None:
+        """Sort out which jobs are done.
 
         Raises
         ------
         InputError
             If an output is not ours, and ``overwrite`` is false.
         """
-        waiting, foreign = [], []
-        for task in self.tasks:
-            found = check_existing(task, self.settings, self.order.companions)
+        foreign = []
+        for job in self.jobs:
+            found = job.check_existing(ManifestEntry)
             if isinstance(found, ManifestEntry):
-                self._resume(task, found)
+                self._resume(job, found)
                 continue
+            self.waiting.append(job)
             if found is not None:
-                self.lacking[task.path] = found
+                self.stale[job.inputs[0]] = found
             if found is FOREIGN:
-                foreign.append(task.output)
-            waiting.append(task)
+                foreign.append(job.output)
         if foreign and not overwrite:
+            more = f" (and so {counted(len(foreign) - 1, 'other')})" if foreign[1:] else ""
             raise InputError(
-                f"exists already and was not made here{_more(foreign)}",
+                f"exists already and was not made here{more}",
                 where=foreign[0],
                 remedy="choose another folder, or --overwrite",
             )
-        return waiting
 
-    def _resume(self, task: Task, entry: ManifestEntry) -> None:
-        self.entries[task.path] = entry
+    def _resume(self, job: Job, entry: ManifestEntry) -> None:
+        self.entries[job.inputs[0]] = entry
         self.summary.resumed += 1
 
-    def look_for(self, inputs: Inputs, allow_missing: bool) -> None:
+    def check_absent(self) -> None:
         """Sort out what is missing: not what was labelled before its spectra were removed."""
         absent, done = [], []
-        for path in inputs.absent:
-            task = Task(path, self.output / f"{stem(path)}.parquet", inputs.published.get(path))
-            entry = standing_alone(task, self.settings, self.order.companions)
-            if entry is None:
-                absent.append(path)
+        for path in self.inputs.absent:
+            job = self._job(path, self.folder / f"{stem(path)}.parquet")
+            entry = job.check_existing(ManifestEntry, gone=True)
+            if isinstance(entry, ManifestEntry):
+                done.append(job)
+                self._resume(job, entry)
             else:
-                done.append(task)
-                self._resume(task, entry)
+                absent.append(path)
         # first, so that of two files with the same stars not the one goes that cannot be made again
-        self.tasks = done + self.tasks
-        inputs = replace(inputs, absent=tuple(absent))
+        self.jobs = done + self.jobs
+        inputs = replace(self.inputs, absent=tuple(absent))
         self.summary.missing, self.summary.absent = inputs.missing, inputs.absent
-        self.allow_missing = allow_missing
 
-    def reasons(self, done: bool) -> dict[str, int]:
-        """Why outputs have been made again, or still are to be -> how many."""
-        of = [lacks.why for p, lacks in self.lacking.items() if (p in self.entries) == done]
-        return dict(Counter(of))
+    def label(self, model: Model, workers: int | OnDask, progress: bool) -> None:
+        """Do the jobs that wait, find stars that two files have, sum up, and write the account."""
+        if self.waiting:  # what an earlier run says of itself is not true any more
+            self.write(complete=False)
+        if self.stale:
+            logger.info(f"{self.folder}: {again(self.reasons(done=False), 'to be made again')}")
+        options = self.options
+        if isinstance(workers, OnDask):
+            options = replace(options, tables=options.tables.absolute())
+        progressed = FileProgress(self.waiting, progress)
+        with progressed.bar:
 
-    def note(self, task: Task, outcome: Outcome) -> None:
-        """Keep what became of a file.
+            def report(job: Job, outcome: Outcome) -> None:
+                self._note(job, outcome)
+                progressed.file(job, outcome)
 
-        If it could not be labelled, an output goes that is broken, or of an input that is known to
-        be another one now (:class:`~xplabels.pipeline.existing.StaleReason`); any other stays.
-        """
-        if isinstance(outcome, ManifestEntry):
-            self.entries[task.path] = outcome
-            return
-        if outcome.ends_run:  # there may be no room even to say so
-            with suppress(InputError):
-                self.fail(task, outcome.why)
-            return
-        lacks = self.lacking.get(task.path)
-        if lacks is not None and lacks.stays:
-            self.fail(task, f"{outcome.why}\n{task.output}: stays as it was ({lacks.why})")
-            return
-        self.fail(task, outcome.why)
-        _remove(task.output)
-
-    def fail(self, task: Task, why: str) -> None:
-        """Put a failure down at once."""
-        self.summary.failed[task.path] = why
-        self.write(complete=False)
-
-    def finish(self) -> None:
-        """Find stars that two files have, sum up, and write the account."""
-        by_path = {task.path: task for task in self.tasks}
-        for path, error in list(
-            find_duplicates([(t.path, t.output, e) for t, e in self._through()])
-        ):
-            del self.entries[path]
-            _remove(by_path[path].output)
-            self.fail(by_path[path], str(error))
+            run_jobs(PredictJob(model, options), self.waiting, workers, report, progressed.block)
+        for job, why in list(find_duplicates(self._through())):
+            del self.entries[job.inputs[0]]
+            _remove(job)
+            self._fail(job, why)
         self.summary.remade = self.reasons(done=True)
         for _, entry in self._through():
             self.summary.add(entry)
         self.write(complete=False)
-        if not self.summary.failed:
-            self.order.companions.check_joined(self.entries.values())
-            self.write(complete=self.allow_missing or not self.summary.absent)
 
-    def _through(self) -> list[tuple[Task, ManifestEntry]]:
-        return [(t, self.entries[t.path]) for t in self.tasks if t.path in self.entries]
+    def _note(self, job: Job, outcome: Outcome) -> None:
+        """Keep what became of a file.
+
+        If it could not be labelled, an output goes that is broken, or of an input that is known to
+        be another one now (:class:`~xplabels.io.job.StaleReason`); any other stays.
+        """
+        if isinstance(outcome, ManifestEntry):
+            self.entries[job.inputs[0]] = outcome
+        elif isinstance(outcome, Failure):
+            stale = self.stale.get(job.inputs[0])
+            if outcome.ends_run:  # there may be no room even to say so
+                with suppress(InputError):
+                    self._fail(job, outcome.why)
+            elif stale is not None and stale.stays:
+                self._fail(job, f"{outcome.why}\n{job.output}: stays as it was ({stale.why})")
+            else:
+                self._fail(job, outcome.why)
+                _remove(job)
+
+    def _fail(self, job: Job, why: str) -> None:
+        """Put a failure down at once."""
+        self.summary.failed[job.inputs[0]] = why
+        self.write(complete=False)
+
+    def _through(self) -> list[tuple[Job, ManifestEntry]]:
+        through = [(job, self.entries.get(job.inputs[0])) for job in self.jobs]
+        return [(job, entry) for job, entry in through if entry is not None]
+
+    def reasons(self, done: bool) -> dict[str, int]:
+        """Why outputs have been made again, or still are to be -> how many."""
+        of = [stale.why for path, stale in self.stale.items() if (path in self.entries) == done]
+        return dict(Counter(of))
 
     def write(self, complete: bool) -> None:
         """The account of the run, as far as it has come."""
         summary = replace(self.summary, stars=0, files=0, flags={}, damaged=[])
         for _, entry in self._through():
             summary.add(entry)
-        told = {
+        hours = sum(entry.processor_seconds for entry in self.entries.values()) / 3600
+        account = {
             "command": self.command,
             "complete": complete,
-            "settings": self.settings.told(),
+            "settings": self.settings,
             "files": summary.files,
             "stars": summary.stars,
             "flags": summary.flags,
@@ -286,54 +421,134 @@ class _Run:
             "damaged": [
                 {"file": file, "row": row, "source_id": star} for file, row, star in summary.damaged
             ],
-            "processor_hours": round(
-                sum(entry.processor_seconds for entry in self.entries.values()) / 3600, 4
-            ),
+            "processor_hours": round(hours, 4),
         }
-        with whole_file(self.output / ENTRIES / RUN, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        with whole_file(self.folder / MANIFEST / RUN, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
 
 
-def again(reasons: Mapping[str, int], words: str = "made again") -> str:
-    """How many outputs are made again, and why; reasons are those of :attr:`Summary.remade`."""
-    told = "; ".join(f"{number} {why}" for why, number in reasons.items())
-    return f"{counted(sum(reasons.values()), 'output')} {words}: {told}"
+def find_duplicates(files: Sequence[tuple[Job, ManifestEntry]]) -> Iterator[tuple[Job, str]]:
+    """Files with a star that a file before them has, and what is to be said of each.
+
+    Only files whose ranges of source_id overlap are read: the archive's bulk files are apart.
+    """
+    import pyarrow.parquet as pq
+
+    first = np.array([entry.first_id for _, entry in files], np.int64)
+    last = np.array([entry.last_id for _, entry in files], np.int64)
+    order = np.argsort(first, kind="stable")
+    # a group begins where no file before reaches
+    begins = first[order][1:] > np.maximum.accumulate(last[order])[:-1]
+    for group in np.split(order, np.flatnonzero(begins) + 1):
+        seen = np.empty(0, np.int64)
+        for number in np.sort(group) if len(group) > 1 else ():
+            job = files[number][0]
+            ids = pq.read_table(job.output, columns=["source_id"])["source_id"].to_numpy()
+            both = np.intersect1d(seen, ids)
+            if len(both):
+                what = f"source_id {both[0]} occurs in an earlier input file too "
+                what += f"({len(both)} source_ids do)"
+                yield job, str(InputError(what, where=job.inputs[0], remedy="give each star once"))
+            else:
+                seen = np.concatenate([seen, ids])
 
 
-def _make(output: Path) -> None:
-    """The output folder, and that of the entries."""
-    if output.exists() and not output.is_dir():
-        raise InputError("is a file, not a folder", where=output, remedy="name a folder")
-    if not output.exists():
-        check_output(output)
-    (output / ENTRIES).mkdir(parents=True, exist_ok=True)
+def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
+    """The catalogue from its parts; Parquet without holding it in memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(parts)
+    if output.suffix.lower() != ".parquet":
+        # pq.read_table would import pyarrow.dataset, and that pandas
+        whole = pa.concat_tables([pq.ParquetFile(part).read() for part in parts])
+        write_table(whole.cast(schema), output, overwrite)
+        return
+    with (
+        whole_file(output, overwrite) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for index in range(file.num_row_groups):
+                    group = file.read_row_group(index)
+                    writer.write_table(group.replace_schema_metadata(schema.metadata))
+
+
+def _schema(parts: Sequence[Path]) -> pa.Schema:
+    """The first part's, with what any of them notes of its stars."""
+    import pyarrow.parquet as pq
+
+    schemas = [pq.read_schema(part) for part in parts]
+    metadata = dict(schemas[0].metadata or {})
+    notes = dict.fromkeys((schema.metadata or {}).get(b"NOTES") for schema in schemas)
+    if kept := [note for note in notes if note]:
+        metadata[b"NOTES"] = b"; ".join(kept)
+    return schemas[0].with_metadata(metadata)
 
 
 @contextmanager
-def _locked(output: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Keep a second run out, and clear away what a kill left half-written."""
-    with (output / ENTRIES / LOCK).open("w") as lock:
+
+    def clear() -> None:
+        for left in [*folder.glob(".*.partial.*"), *(folder / MANIFEST).glob(".*.partial.*")]:
+            left.unlink(missing_ok=True)
+
+    (folder / MANIFEST).mkdir(parents=True, exist_ok=True)
+    with (folder / MANIFEST / LOCK).open("w") as lock:
         if not take_lock(lock):
             raise InputError(
                 "another run is at work here",
-                where=output,
+                where=folder,
                 remedy="wait for it, or name another folder",
             )
-        _clear(output)
+        clear()
         yield
-        _clear(output)  # a scheduler may have replaced a worker that died without telling us
+        clear()  # a scheduler may have replaced a worker that died without our notice
 
 
-def _clear(output: Path) -> None:
-    for folder in (output, output / ENTRIES):
-        for left in folder.glob(".*.partial.*"):
-            left.unlink(missing_ok=True)
+def _remove(job: Job) -> None:
+    job.output.unlink(missing_ok=True)
+    job.record.unlink(missing_ok=True)
 
 
-def _remove(output: Path) -> None:
-    output.unlink(missing_ok=True)
-    entry_path(output).unlink(missing_ok=True)
+def _digest(path: Path) -> str:
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
 
-def _more(outputs: Sequence[Path]) -> str:
-    return f" (and so {counted(len(outputs) - 1, 'other')})" if len(outputs) > 1 else ""
+class FileProgress:
+    """A bar of bytes, with files, stars and stars per second."""
+
+    def __init__(self, jobs: Sequence[Job], shown: bool) -> None:
+        from tqdm import tqdm
+
+        self._sizes = {job.output: _size(job.inputs[0]) for job in jobs}
+        self._files = self._stars = self._in_file = 0
+        self._begun = time.perf_counter()
+        # disable=None: no bar where the output is not a terminal
+        self.bar = tqdm(
+            total=sum(self._sizes.values()),
+            disable=None if shown else True,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
+        )
+
+    def block(self, stars: int) -> None:
+        """So many more stars of the file at hand are labelled."""
+        self._in_file += stars
+        number = self._stars + self._in_file
+        rate = number / max(time.perf_counter() - self._begun, 1e-9)
+        self.bar.set_description(f"{self._files}/{len(self._sizes)} files", refresh=False)
+        self.bar.set_postfix_str(f"{number:,} stars, {rate:,.0f} stars/s")
+
+    def file(self, job: Job, outcome: Outcome) -> None:
+        """A file is through."""
+        self._files += 1
+        self._stars += outcome.rows_out if isinstance(outcome, ManifestEntry) else 0
+        self._in_file = 0
+        self.bar.update(self._sizes[job.output])
+        self.block(0)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

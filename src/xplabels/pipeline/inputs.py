@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from xplabels.core.errors import InputError
-from xplabels.fetch.bulk import SUMS
+from xplabels.fetch.bulk import SUMS, parse_sums
 from xplabels.io import READERS
 from xplabels.io.hats import is_catalogue, partition_files, pixel_of
-from xplabels.pipeline.published import SPAN, published_sums
 
 SPECTRA = "XpContinuousMeanSpectrum"
-OTHER_TABLES = ("GaiaSource_",)
+GAIA_SOURCE = "GaiaSource"
 """Files that lie beside the spectra, and are none."""
+SPAN = re.compile(r"_(\d+)-(\d+)\.")
+"""The first and last HEALPix level-8 pixel of a bulk file, in its name."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
     """
     files: list[Path] = []
     for path in paths:
-        files.extend(_of_folder(path) if path.is_dir() else [path])
+        files.extend(_files_of(path) if path.is_dir() else [path])
     seen: set[Path] = set()
     for path in files:
         if path.resolve() in seen:
@@ -108,17 +110,49 @@ def stem(path: Path) -> str:
     if pixel is not None:
         return f"Norder={pixel.order}_Npix={pixel.number}"
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    return Path(name).stem if Path(name).suffix.lower() in READERS else name
+    return Path(name).stem if _readable(path) else name
 
 
-def _of_folder(folder: Path) -> list[Path]:
+def no_spectra(folder: Path) -> InputError:
+    """The error of a folder without files to label."""
+    return InputError(
+        "holds no file of spectra", where=folder, remedy=f"give the folder of {SPECTRA}_*"
+    )
+
+
+def published_sums(folder: Path) -> dict[str, str]:
+    """File -> MD5 sum, from the list that the archive publishes with its files; empty without one.
+
+    Raises
+    ------
+    InputError
+        If the list is damaged.
+    """
+    path = folder / SUMS
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return {file.name: file.md5 for file in parse_sums(text, str(folder))}
+
+
+def check_sum(path: Path, md5: str, published: str | None) -> None:
+    """Raise :class:`InputError` if a file is not the one that was published."""
+    if published is not None and md5 != published:
+        raise InputError(
+            f"its MD5 sum {md5} is not the published one ({published})",
+            where=path,
+            remedy="download the file again",
+        )
+
+
+def _files_of(folder: Path) -> list[Path]:
     if is_catalogue(folder):
         return partition_files(folder)
     files = sorted(
         path
         for path in folder.iterdir()
         if path.is_file()
-        and not path.name.startswith((".", "_", *OTHER_TABLES))
+        and not path.name.startswith((".", "_", f"{GAIA_SOURCE}_"))
         and _readable(path)
     )
     spectra = [path for path in files if path.name.startswith(SPECTRA)]
@@ -127,20 +161,12 @@ def _of_folder(folder: Path) -> list[Path]:
     return spectra or files
 
 
-def no_spectra(folder: Path) -> InputError:
-    """What is to be said of a folder without files to label."""
-    return InputError(
-        "holds no file of spectra", where=folder, remedy=f"give the folder of {SPECTRA}_*"
-    )
-
-
 def _readable(path: Path) -> bool:
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix in READERS
+    return Path(path.name.lower().removesuffix(".gz")).suffix in READERS
 
 
 def _gaps(folder: Path, files: Sequence[Path]) -> list[str]:
-    """Ranges of pixels between those of two files; what the sky lacks at its ends is not told."""
+    """Ranges of pixels between those of two files; the ends of the sky do not count."""
     spans = sorted(
         (int(found[1]), int(found[2]), path.name)
         for path in files

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xplabels.core.errors import InputError
-from xplabels.core.stars import Band, CoefficientSpectra, Stars
+from xplabels.core.stars import Band, CoefficientSpectra, Stars, with_widths
 from xplabels.io.atomic import check_output
 from xplabels.io.parquet import FORMAT_VERSION, stars_of
 from xplabels.io.rows import ARRAYS, Assembler
@@ -31,16 +31,11 @@ META: Mapping[str, Any] = {"format": FORMAT_VERSION, "space": CoefficientSpectra
 """Metadata of a star table, which do not survive in a data frame."""
 
 
-class Carried:
+class SentModel:
     """A model on its way to the workers: unpacked once in each of their processes.
 
-    Parameters
-    ----------
-    model
-        A folder or the name of a shipped model travels as such, so that every worker has to see
-        it; a :class:`~xplabels.model.Model` travels whole, with every task.
-    correlations
-        Whether to predict the correlations of the labels' errors, too.
+    A folder or the name of a shipped model travels as such, so that every worker has to see it; a
+    :class:`~xplabels.model.Model` travels whole, with every task.
     """
 
     def __init__(self, model: Model | str | Path, correlations: bool = False) -> None:
@@ -53,13 +48,7 @@ class Carried:
         return self.sha256, self.correlations, hashlib.sha256(self._packed).hexdigest()
 
     def model(self) -> Model:
-        """The model.
-
-        Raises
-        ------
-        InputError
-            If the folder this worker sees holds another model.
-        """
+        """The model; raises InputError if the folder this worker sees holds another one."""
         model = _unpacked(self._packed)
         if str(model.metadata.get("sha256", "")) != self.sha256:
             raise InputError(
@@ -122,9 +111,9 @@ def predict_catalog(
         )
     info = catalog.hc_structure.catalog_info
     position = (info.ra_column, info.dec_column)
-    carried = Carried(model, correlations)
-    meta = _labels(catalog.meta.iloc[:0], carried, position)
-    return catalog.map_partitions(_labels, carried, position, meta=meta)
+    sent = SentModel(model, correlations)
+    meta = _labels(catalog.meta.iloc[:0], sent, position)
+    return catalog.map_partitions(_labels, sent, position, meta=meta)
 
 
 def write_catalog(labels: Catalogue, folder: str | Path, overwrite: bool = False) -> None:
@@ -145,13 +134,13 @@ def write_catalog(labels: Catalogue, folder: str | Path, overwrite: bool = False
     )  # fmt: skip
 
 
-def _labels(frame: Frame, carried: Carried, position: tuple[str, str]) -> Frame:
+def _labels(frame: Frame, sent: SentModel, position: tuple[str, str]) -> Frame:
     """The labels of one partition, with its index."""
     import pandas as pd
 
-    model = carried.model()
+    model = sent.model()
     stars = _stars(frame, model.feature_set.widths)
-    prediction = model.predict(stars, correlations=carried.correlations)
+    prediction = model.predict(stars, correlations=sent.correlations)
     labels = prediction.to_arrow().to_pandas(types_mapper=pd.ArrowDtype)
     labels.index = frame.index
     for place, name in enumerate(position, start=1):
@@ -163,22 +152,10 @@ def _stars(frame: Frame, widths: tuple[int, int]) -> Stars:
     """The stars of a partition; of the model's widths where there are none."""
     import pyarrow as pa
 
-    from xplabels.core.stars import with_widths
-
-    if not len(frame):
-        return _no_stars(widths)
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    (batch,) = table.combine_chunks().to_batches()
-    return with_widths(stars_of(batch, META, Assembler(Path("catalogue"), "flag")), widths)
-
-
-def _no_stars(widths: tuple[int, int]) -> Stars:
-    bands = [
-        Band(
-            np.empty((0, width)),
-            np.empty((0, width)),
-            np.empty((0, width * (width - 1) // 2), np.float32),
-        )
-        for width in widths
-    ]
+    if len(frame):
+        (batch,) = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks().to_batches()
+        return with_widths(stars_of(batch, META, Assembler(Path("catalogue"), "flag")), widths)
+    nothing = [np.empty((0, width)) for width in widths]
+    packed = [np.empty((0, width * (width - 1) // 2), np.float32) for width in widths]
+    bands = [Band(none, none, pairs) for none, pairs in zip(nothing, packed, strict=True)]
     return Stars.of(np.empty(0, np.int64), CoefficientSpectra(*bands))

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, Stars
-from xplabels.io.ascending import ENDINGS, AscendingTable
 from xplabels.io.columns import PHOTOMETRY_COLUMNS
-from xplabels.io.gunzip import Digest
+from xplabels.io.job import FileFingerprint, md5_of
 from xplabels.io.partitioned import PartitionedTable, partition_files
 from xplabels.io.tables import KeyedTable, Table, check_photometry, fill_photometry, has_photometry
-from xplabels.pipeline.manifest import FileFingerprint, Joined, ManifestEntry, md5_of
-from xplabels.pipeline.published import SPAN, check_sum, published_sums
+from xplabels.pipeline.inputs import GAIA_SOURCE, SPAN, check_sum, published_sums
+from xplabels.pipeline.manifest import Joined, ManifestEntry
 
-Columns = dict[str, NDArray[Any]]
+ENDINGS = (".csv.gz", ".csv", ".parquet")
+"""Of GaiaSource files."""
 
 
 @dataclass
@@ -50,14 +50,14 @@ class AuxiliaryTables:
     tables: tuple[Path, ...] = ()
     gaia_source: Path | None = None
     carried: tuple[str, ...] = ()
-    _opened: list[Table] | None = field(default=None, repr=False)
-    _indexed: dict[Path, PartitionedTable] = field(default_factory=dict, repr=False)
+    _opened: dict[Path, Table] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        # what is large stays here; of a folder, that only its row groups are known
-        return self.__dict__ | {"_opened": None}
+        # tables in memory stay here; of a folder, only the ranges of its row groups are known
+        kept = {p: t for p, t in self._opened.items() if isinstance(t, PartitionedTable)}
+        return self.__dict__ | {"_opened": kept}
 
-    def identity(self) -> tuple[str, ...]:
+    def identity(self) -> list[str]:
         """Each table by what tells it from another one, wherever it lies and whenever it came.
 
         Of a file: name, size and MD5 sum, for it is held in memory anyhow; of a folder: name, and
@@ -68,29 +68,26 @@ class AuxiliaryTables:
         InputError
             If one cannot be read.
         """
-        return tuple(_identity(path) for path in self.tables)
+        return [_identity(path) for path in self.tables]
 
-    def beside(self, path: Path) -> Path | None:
+    def absolute(self) -> AuxiliaryTables:
+        """The same for a process with another working directory."""
+        tables = tuple(path.absolute() for path in self.tables)
+        source = None if self.gaia_source is None else self.gaia_source.absolute()
+        return AuxiliaryTables(tables, source, self.carried)
+
+    def source_of(self, path: Path) -> Path | None:
         """The GaiaSource file of an input file, if there is one.
 
-        Raises
-        ------
-        InputError
-            If a folder was named for them and has none for this input.
+        If a folder was named for them and has none, it is one that does not exist.
         """
         span = SPAN.search(path.name)
         folder = self.gaia_source or path.parent
-        stem = None if span is None else f"GaiaSource_{span[1]}-{span[2]}"
+        name = f"{GAIA_SOURCE} file" if span is None else f"{GAIA_SOURCE}_{span[1]}-{span[2]}"
         for ending in ENDINGS:
-            if stem is not None and (folder / f"{stem}{ending}").is_file():
-                return folder / f"{stem}{ending}"
-        if self.gaia_source is None:
-            return None
-        raise InputError(
-            f"has no {stem or 'GaiaSource file'} in {folder}",
-            where=path,
-            remedy="download it, or leave out --gaia-source",
-        )
+            if span is not None and (folder / f"{name}{ending}").is_file():
+                return folder / f"{name}{ending}"
+        return None if self.gaia_source is None else folder / name
 
     def open(self) -> list[Table]:
         """The tables of the run, opened once in a process.
@@ -100,18 +97,10 @@ class AuxiliaryTables:
         InputError
             If one cannot be read or holds neither photometry nor a column to carry.
         """
-        if self._opened is None:
-            wanted = (*PHOTOMETRY_COLUMNS, *self.carried)
-            for path in self.tables:
-                if path.is_dir() and path not in self._indexed:
-                    self._indexed[path] = PartitionedTable(path, wanted)
-            self._opened = [
-                self._indexed[path] if path in self._indexed else KeyedTable.read(path, wanted)
-                for path in self.tables
-            ]
-            for table in self._opened:
-                check_table(table, self.carried)
-        return self._opened
+        for path in self.tables:
+            if path not in self._opened:
+                self._opened[path] = _open(path, self.carried)
+        return [self._opened[path] for path in self.tables]
 
     def check_joined(self, entries: Iterable[ManifestEntry]) -> None:
         """A table that met no star of any file is a mistake.
@@ -133,35 +122,34 @@ class AuxiliaryTables:
                     remedy="check that both have source_ids of the same Gaia data release",
                 )
 
-    def for_file(self, path: Path) -> Join:
-        """What is joined to one input file.
-
-        Raises
-        ------
-        InputError
-            As :meth:`open` and :meth:`beside`; if no table has a column to carry.
-        """
-        source = self.beside(path)
-        return Join(source, self.open(), self.carried)
-
 
 class Join:
-    """Joins photometry to the blocks of one input file, in order."""
+    """Joins photometry to the blocks of one input file.
 
-    def __init__(
-        self, source: Path | None, tables: Sequence[Table], carried: Sequence[str]
-    ) -> None:
-        self._digest, self._source = Digest(), source
-        self._carried = tuple(carried)
-        self._first: AscendingTable | None = None
+    Raises
+    ------
+    InputError
+        As :meth:`AuxiliaryTables.open`; if a GaiaSource file is asked for and missing, cannot be
+        read, or is not the one published; if no table has a column to carry.
+    """
+
+    def __init__(self, path: Path, tables: AuxiliaryTables) -> None:
+        self.path, self._carried = str(path), tables.carried
+        self._tables = [*tables.open()]
+        self.source: tuple[FileFingerprint, ...] = ()
+        source = tables.source_of(path)
         if source is not None:
-            self._stamp = FileFingerprint.of(source)
-            wanted = (*PHOTOMETRY_COLUMNS, *carried)
-            self._first = AscendingTable(source, wanted, self._digest)
-            check_table(self._first, carried)
-        first: list[Table] = [] if self._first is None else [self._first]
-        self._tables = [*first, *tables]
-        self._joined = [0] * len(self._tables)
+            if not source.is_file():
+                raise InputError(
+                    f"has no {source.name} in {source.parent}",
+                    where=path,
+                    remedy="download it, or leave out --gaia-source",
+                )
+            self.source = (FileFingerprint.of(source, md5_of(source)),)
+            published = published_sums(source.parent).get(source.name)
+            check_sum(source, self.source[0].md5, published)
+            self._tables.insert(0, _open(source, self._carried))
+        self._stars = [0] * len(self._tables)
         for name in self._carried:
             if not any(name in table.columns for table in self._tables):
                 raise InputError(
@@ -169,7 +157,7 @@ class Join:
                     remedy="give the GaiaSource files, or a table that has it",
                 )
 
-    def join(self, stars: Stars) -> tuple[Stars, Columns]:
+    def join(self, stars: Stars) -> tuple[Stars, dict[str, NDArray[np.float64]]]:
         """``stars`` [N] with photometry, and the columns to carry [N], NaN where unknown.
 
         Raises
@@ -185,43 +173,30 @@ class Join:
             if has_photometry(found):
                 ids = stars.source_id[rows]
                 notes.extend(fill_photometry(values, errors, rows, found, ids, table.path))
-            for name in self._carried:
-                if name in found:
-                    lacking = np.isnan(carried[name][rows])
-                    carried[name][rows[lacking]] = found[name][lacking]
-            self._joined[index] += len(rows)
+            for name in carried.keys() & found.keys():
+                lacking = np.isnan(carried[name][rows])
+                carried[name][rows[lacking]] = found[name][lacking]
+            self._stars[index] += len(rows)
         if self._tables:
-            told = (*stars.notes, *notes)
-            stars = replace(stars, photometry=Photometry(values, errors), notes=told)
+            notes = [*stars.notes, *notes]
+            stars = replace(stars, photometry=Photometry(values, errors), notes=tuple(notes))
         return stars, carried
-
-    def finish(self) -> tuple[FileFingerprint, ...]:
-        """The file that belongs to this input alone, with the sum of all its bytes.
-
-        Raises
-        ------
-        InputError
-            If its folder has a list of sums, and it is another one.
-        """
-        if self._source is None or self._first is None:
-            return ()
-        self._first.finish()
-        md5 = self._digest.hexadecimal()
-        check_sum(self._source, md5, published_sums(self._source.parent).get(self._source.name))
-        return (replace(self._stamp, md5=md5),)
 
     def joined(self) -> tuple[Joined, ...]:
         """How many stars each table had a row for."""
         return tuple(
-            Joined(table.path.name, count)
-            for table, count in zip(self._tables, self._joined, strict=True)
+            Joined(table.path.name, stars)
+            for table, stars in zip(self._tables, self._stars, strict=True)
         )
 
 
-def check_table(table: Table, carried: Sequence[str]) -> None:
-    """As :func:`xplabels.io.tables.check_photometry`; a table may also be there to be carried."""
+def _open(path: Path, carried: Sequence[str]) -> Table:
+    """A table of photometry, or of columns to carry."""
+    wanted = (*PHOTOMETRY_COLUMNS, *carried)
+    table: Table = (PartitionedTable if path.is_dir() else KeyedTable.read)(path, wanted)
     if has_photometry(table.columns) or not any(name in table.columns for name in carried):
         check_photometry(table)
+    return table
 
 
 def _identity(path: Path) -> str:

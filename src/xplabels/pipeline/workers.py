@@ -1,71 +1,107 @@
-"""Files labelled one after the other, or side by side in processes of their own that may die.
+"""Jobs done one after the other, side by side in processes that may die, or on a Dask cluster.
 
-Each worker is a pool of one process (:mod:`concurrent.futures`), so that if it dies, it is known at
-which file. Its file is given to another one; a file at which two have died is named and left out.
+Each job makes an output that appears whole with its record; what comes back is the record. So a
+worker that dies loses the file it was at, which another one begins anew; a file at which two have
+died is named and left out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import errno
+import logging
 import multiprocessing
 import os
 import pickle
-import signal
 import tempfile
 import threading
-import time
+import traceback
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from multiprocessing.context import SpawnContext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xplabels.core.errors import InputError
-from xplabels.pipeline.on_dask import OnDask, connected, label_on_dask
-from xplabels.pipeline.tasks import (
-    GO_ON,
-    Failure,
-    Outcome,
-    Report,
-    Task,
-    Tell,
-    Work,
-    attempt,
-    bare,
-    remove_temporaries,
-)
+from xplabels.io.job import Job, Record
 
-DEATHS_A_FILE = 2
+DEATHS_PER_FILE = 2
 DEATHS_IN_SUCCESSION = 10
 """Workers that may die, no file being finished in between, until the run gives up."""
-POLL_SECONDS = 0.2
+POLL_SECONDS = 1.0
+LOCAL = "local"
+CONNECT_SECONDS = 20
+DASK_RETRIES = 2
+"""How often Dask tries a job again that failed for a reason that is none of its file's."""
+DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What no other file would be spared."""
+GO_ON = "the same command goes on from here"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class Stopped(BaseException):
-    """The run was interrupted."""
+@dataclass(frozen=True)
+class OnDask:
+    """A Dask cluster to work on.
+
+    Attributes
+    ----------
+    address
+        Of a scheduler, such as ``tcp://host:8786``; :data:`LOCAL`: a cluster of processes on this
+        machine, for the time of the run.
+    workers
+        Processes of a local cluster.
+    """
+
+    address: str = LOCAL
+    workers: int = 1
 
 
-def label_files(
-    work: Work, tasks: Sequence[Task], workers: int | OnDask, report: Report, tell: Tell
+@dataclass(frozen=True)
+class Failure:
+    """Why a job has no output.
+
+    Attributes
+    ----------
+    why
+        In full: what, where and what to do.
+    ends_run
+        Whether every other job would fail in the same way.
+    """
+
+    why: str
+    ends_run: bool = False
+
+
+Outcome = Record | Failure
+CountStars = Callable[[int], None]
+Work = Callable[[Job, CountStars], Record]
+"""Does a job and calls back with the stars of each block; it travels to other processes."""
+Report = Callable[[Job, Outcome], None]
+
+
+def run_jobs(
+    work: Work,
+    jobs: Sequence[Job],
+    workers: int | OnDask,
+    report: Report,
+    count_stars: CountStars = lambda stars: None,
 ) -> None:
-    """Label every file; a broken one does not keep the others from it.
+    """Do every job; one that fails does not keep the others from being done.
 
     Parameters
     ----------
     work
-        Model and options.
-    tasks
-        The files; their outputs are replaced if they exist.
+        What does one.
+    jobs
+        Their outputs are replaced if they exist.
     workers
-        Processes. One is this process. Or a Dask cluster.
+        Processes; one is this process. Or a Dask cluster.
     report
-        Called with each task and what became of it, as they end.
-    tell
-        Called with numbers of stars, as they are labelled.
+        Called with each job and what became of it, as they end; what it raises ends the run.
+    count_stars
+        Called with numbers of stars as they are done, where this process does them.
 
     Raises
     ------
@@ -73,133 +109,126 @@ def label_files(
         If nothing can be written any more, or if worker after worker dies.
     """
 
-    def ended(task: Task, outcome: Outcome) -> None:
-        report(task, outcome)
+    def ended(job: Job, outcome: Outcome) -> None:
+        report(job, outcome)
         if isinstance(outcome, Failure) and outcome.ends_run:
-            raise outcome.error or InputError(outcome.why)
+            raise InputError(outcome.why)
 
     if isinstance(workers, OnDask):
         with connected(workers) as client:
-            label_on_dask(work, tasks, client, ended, tell)
+            _run_on_dask(work, jobs, client, ended)
     elif workers == 1:
-        for task in tasks:
-            ended(task, attempt(work, task, tell))
-    else:
-        _Pool(work, min(workers, len(tasks))).run(tasks, ended, tell)
+        for job in jobs:
+            ended(job, attempt(work, job, count_stars))
+    elif jobs:
+        _run_in_processes(work, jobs, min(workers, len(jobs)), ended)
 
 
-class _Pool:
-    """Workers, each a pool of one process."""
+def attempt(work: Work, job: Job, count_stars: CountStars = lambda stars: None) -> Outcome:
+    """Do a job; what goes wrong with it is the outcome."""
+    try:
+        return work(job, count_stars)
+    except InputError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_REFUSES:
+            full = InputError(error.what, where=error.where, remedy="make room; " + GO_ON)
+            return Failure(str(full), ends_run=True)
+        return Failure(str(error))
+    except Exception:  # one file must not cost the others their run, whatever it is
+        return Failure(f"{job.inputs[0]}: unexpected: {traceback.format_exc()}")
 
-    def __init__(self, work: Work, workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        # plain pickle: multiprocessing's own would put the model's arrays into shared memory; in a
-        # file: a process that dies before it has read its pipe would leave us writing for ever
-        self._file = tempfile.NamedTemporaryFile(prefix="xplabels-", suffix=".work")  # noqa: SIM115
-        self._file.write(pickle.dumps(replace(work, model=bare(work.model))))
-        self._file.flush()
-        self._stop: Any = context.RawValue(ctypes.c_bool, False)
-        self._slots = [
-            _Slot(context, Path(self._file.name), self._stop) for _ in range(max(1, workers))
-        ]
-        self._running: dict[Future[Outcome], tuple[_Slot, Task]] = {}
-        self._deaths: Counter[Path] = Counter()
-        self._succession = 0
 
-    def run(self, tasks: Sequence[Task], report: Report, tell: Tell) -> None:
-        """As :func:`label_files`."""
-        waiting, free = deque(tasks), list(self._slots)
-        try:
-            while waiting or self._running:
-                while waiting and free:
-                    slot, task = free.pop(), waiting.popleft()
-                    self._running[slot.submit(task)] = slot, task
-                ended, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
-                for slot in self._slots:
-                    tell(slot.news())
-                for future in ended:
-                    slot, task = self._running.pop(future)
-                    free.append(slot)
-                    outcome = self._outcome(future, slot, task)
-                    if outcome is None:
-                        waiting.append(task)
-                    else:
-                        report(task, outcome)
-        finally:
-            self._stop.value = True
-            for slot in self._slots:
-                slot.close()
-            self._file.close()
+def remove_temporaries(job: Job) -> None:
+    """Clear away what a dead worker left of an output and its record."""
+    for path in (job.output, job.record):
+        for left in path.parent.glob(f".*.partial.{path.name}"):
+            left.unlink(missing_ok=True)
 
-    def _outcome(self, future: Future[Outcome], slot: _Slot, task: Task) -> Outcome | None:
-        """What became of a task; None if its worker died and it is to be tried again."""
-        try:
-            outcome = future.result()
-        except BrokenProcessPool:
-            slot.renew()
-            remove_temporaries(task.output)
-            self._deaths[task.path] += 1
-            self._succession += 1
-            if self._succession >= DEATHS_IN_SUCCESSION:
-                raise InputError(
-                    f"{self._succession} workers died one after the other, the last at this file",
-                    where=task.path,
-                    remedy=f"look for what kills them (memory?), or take fewer; {GO_ON}",
-                ) from None
-            if self._deaths[task.path] < DEATHS_A_FILE:
-                return None
-            error = InputError(
-                "its worker was killed, and so was the one that tried again",
-                where=task.path,
-                remedy=f"is there memory enough for every worker? {GO_ON}",
+
+# Processes of this machine ---------------------------------------------------------------------
+
+
+def _run_in_processes(work: Work, jobs: Sequence[Job], workers: int, report: Report) -> None:
+    # plain pickle: multiprocessing's own would put the model's arrays into shared memory; in a
+    # file: a process that dies before it has read its pipe would leave us writing for ever
+    with tempfile.NamedTemporaryFile(prefix="xplabels-", suffix=".work") as file, _one_thread():
+        file.write(pickle.dumps(work))
+        file.flush()
+        waiting, deaths = deque(jobs), _Deaths()
+        while waiting:  # another pool, if all its workers died before they had begun
+            _run_pool(Path(file.name), waiting, workers, report, deaths)
+
+
+class _Deaths:
+    """Of workers: by file, and since the last file that was finished."""
+
+    def __init__(self) -> None:
+        self.of_file: Counter[Path] = Counter()
+        self.in_succession = 0
+
+    def count(self, job: Job) -> None:
+        """One more; raises InputError where there are too many."""
+        self.in_succession += 1
+        if self.in_succession >= DEATHS_IN_SUCCESSION:
+            raise InputError(
+                f"{self.in_succession} workers died one after the other, the last at this file",
+                where=job.inputs[0],
+                remedy=f"look for what kills them (memory?), or take fewer; {GO_ON}",
             )
-            return Failure(task.path, str(error), error=error)
-        self._succession = 0
-        return outcome
 
 
-class _Slot:
-    """One worker, and the next if it dies."""
+def _run_pool(
+    work: Path, waiting: deque[Job], workers: int, report: Report, deaths: _Deaths
+) -> None:
+    """Do the jobs ``waiting``; those that are not done when this returns are still there."""
+    from pebble import ProcessExpired, ProcessPool
 
-    def __init__(self, context: SpawnContext, work: Path, stop: Any) -> None:
-        self._context, self._work, self._stop = context, work, stop
-        self._stars: Any = context.RawValue(ctypes.c_int64, 0)
-        self._told = 0
-        self._pool = self._new()
+    context = multiprocessing.get_context("spawn")
+    pool: Any = ProcessPool(workers, 0, _begin, (work,), context)
+    running: dict[Any, Job] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                try:
+                    running[pool.schedule(_do, (waiting[0],))] = waiting[0]
+                except RuntimeError as error:  # Pebble's, of a pool that is broken
+                    deaths.count(waiting[0])
+                    raise BrokenProcessPool from error
+                waiting.popleft()
+            done = wait(running, POLL_SECONDS, FIRST_COMPLETED).done
+            if not done and not pool.active:  # it broke before it had noticed the last job
+                deaths.count(next(iter(running.values())))
+                raise BrokenProcessPool
+            for future in done:
+                job, died = running.pop(future), future.exception()
+                if died is None:
+                    deaths.in_succession = 0
+                    report(job, future.result())
+                    continue
+                remove_temporaries(job)
+                waiting.append(job)
+                deaths.count(job)
+                if not isinstance(died, ProcessExpired):
+                    raise BrokenProcessPool from died
+                deaths.of_file[job.output] += 1
+                if deaths.of_file[job.output] == DEATHS_PER_FILE:
+                    waiting.remove(job)
+                    report(job, _killed(job, "its worker was killed, and so was the one after it"))
+    except BrokenProcessPool:  # a worker died before any had begun
+        waiting.extend(running.values())
+    finally:
+        pool.stop()
+        pool.join()
+        for job in running.values():
+            remove_temporaries(job)
 
-    def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._context, _begin, (self._work, self._stars, self._stop))
 
-    def submit(self, task: Task) -> Future[Outcome]:
-        """Begin a file."""
-        with _one_thread_each():
-            try:
-                return self._pool.submit(_attempt, task)
-            except BrokenProcessPool:  # killed while it had nothing to do
-                self.renew()
-                return self._pool.submit(_attempt, task)
-
-    def news(self) -> int:
-        """Stars labelled since this was last asked."""
-        stars = int(self._stars.value)
-        new, self._told = stars - self._told, stars
-        return new
-
-    def renew(self) -> None:
-        """Another process in the place of a dead one."""
-        self._pool.shutdown(wait=True)
-        self._pool = self._new()
-
-    def close(self) -> None:
-        """Let it end, after the block it is at."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+def _killed(job: Job, what: str) -> Failure:
+    remedy = f"is there memory enough for every worker? {GO_ON}"
+    return Failure(str(InputError(what, where=job.inputs[0], remedy=remedy)))
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """Processes that begin now keep to one thread: there is one for each processor already."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
@@ -213,78 +242,118 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-class _Mine:
-    """What a worker has."""
-
-    work: Work
-    stars: Any
-    stop: Any
+_work: Work
+"""What a worker process does."""
 
 
-def _begin(work: Path, stars: Any, stop: Any) -> None:
+def _begin(work: Path) -> None:
     """Prepare a worker."""
-    import pyarrow as pa
-    from threadpoolctl import threadpool_limits
+    global _work
+    from tqdm import tqdm
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which tells its workers
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    threadpool_limits(1)
-    pa.set_cpu_count(1)
-    _Mine.work, _Mine.stars, _Mine.stop = pickle.loads(work.read_bytes()), stars, stop
+    # its own would be a semaphore of the system, which outlives a worker that is ended
+    tqdm.set_lock(threading.RLock())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _work = _unpacked(work.read_bytes())
 
 
-def end_with_parent() -> None:
-    """A worker whose run was killed would wait for ever."""
+def _end_with_parent() -> None:
+    """End at once if the run is killed, in place of when the file is done."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _attempt(task: Task) -> Outcome:
-    def tell(stars: int) -> None:
-        _Mine.stars.value += stars
-        if _Mine.stop.value:
-            raise Stopped
+def _do(job: Job) -> Outcome:
+    return attempt(_work, job)
 
+
+def _unpacked(work: bytes) -> Work:
+    import pyarrow as pa
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    pa.set_cpu_count(1)
+    unpacked: Work = pickle.loads(work)
+    return unpacked
+
+
+# Dask ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def connected(where: OnDask) -> Iterator[Any]:
+    """A ``distributed.Client`` of the cluster.
+
+    Raises
+    ------
+    InputError
+        If Dask is not installed, or nobody answers at the address.
+    """
     try:
-        return attempt(_Mine.work, task, tell)
-    except Stopped:
-        return Failure(task.path, "the run was interrupted")
+        from dask.distributed import Client, LocalCluster
+    except ImportError:
+        raise InputError("Dask is not installed", remedy="pip install xplabels[lsdb]") from None
+    if where.address == LOCAL:
+        with (
+            LocalCluster(
+                n_workers=where.workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                memory_limit=None,
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(where.address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+        first = (str(error).splitlines() or ["timeout"])[0]
+        raise InputError(
+            f"no Dask scheduler answers ({first})",
+            where=where.address,
+            remedy="start one (dask scheduler), or give --dask local",
+        ) from error
+    with client:
+        yield client
 
 
-class Progress:
-    """A bar of bytes, with files, stars and stars per second beside it."""
+def _run_on_dask(work: Work, jobs: Sequence[Job], client: Any, report: Report) -> None:
+    """As :func:`run_jobs`, one task per job; Dask schedules, retries and replaces workers."""
+    from dask.distributed import as_completed
+    from distributed.scheduler import KilledWorker
 
-    def __init__(self, tasks: Sequence[Task], shown: bool) -> None:
-        from tqdm import tqdm
+    # not scattered: what a task makes can be made again where the worker that had it has died
+    shared = client.submit(_unpacked, pickle.dumps(work), pure=False)
 
-        self._files = len(tasks)
-        self._done = self._stars = 0
-        self._begun = time.perf_counter()
-        # disable=None: no bar where the output is not a terminal
-        self._bar = tqdm(
-            total=sum(task.path.stat().st_size for task in tasks if task.path.is_file()),
-            disable=None if shown else True,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
-        )
-        self.stars(0)
+    def begin(job: Job) -> Any:
+        return client.submit(_do_anew, shared, job.absolute(), pure=False, retries=DASK_RETRIES)
 
-    def stars(self, number: int) -> None:
-        """So many more stars are labelled."""
-        self._stars += number
-        rate = self._stars / max(time.perf_counter() - self._begun, 1e-9)
-        self._bar.set_description(f"{self._done}/{self._files} files", refresh=False)
-        self._bar.set_postfix_str(f"{self._stars:,} stars, {rate:,.0f} stars/s")
+    running = {begin(job): job for job in jobs}
+    deadly: list[Job] = []
+    try:
+        for future in as_completed(running):
+            try:
+                report(running[future], future.result())
+            except KilledWorker:
+                deadly.append(running[future])
+        # Dask blames a death on every file that its worker had, so each is tried by itself
+        for job in deadly:
+            last = begin(job)
+            running[last] = job
+            try:
+                outcome: Outcome = last.result()
+            except KilledWorker:
+                outcome = _killed(job, "worker after worker died at it")
+            report(job, outcome)
+    finally:
+        client.cancel([*running, shared])
 
-    def file(self, path: Path) -> None:
-        """A file is through."""
-        self._done += 1
-        self._bar.update(path.stat().st_size if path.is_file() else 0)
-        self.stars(0)
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
+def _do_anew(work: Work, job: Job) -> Outcome:
+    """Do a job over what a dead worker may have left of it."""
+    remove_temporaries(job)
+    return attempt(work, job)

@@ -1,0 +1,348 @@
+"""A job makes an output from input files under settings, and can tell whether that has been done.
+
+What an output was made from stands in its record, a small JSON file that is written just before
+the output takes its place. So an output that fits its record is complete; one that does not fit is
+ours, and made again; one without a record is a user's. An output goes without a replacement only
+if it is known not to be the one that is wanted: where that cannot be seen, because an input or the
+record cannot be read, it stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from xplabels.core.errors import InputError
+from xplabels.io.atomic import check_ours, whole_file
+
+Settings = Mapping[str, Any]
+"""What an output depends on beside its inputs: plain JSON values."""
+DIGITS = 12
+"""Of a digest, in messages."""
+
+
+@dataclass(frozen=True)
+class FileFingerprint:
+    """A file as it was when it was read or written.
+
+    Attributes
+    ----------
+    name
+        Without its folder: a file that is moved stays the same.
+    size
+        Bytes.
+    time
+        Of its last change, nanoseconds.
+    md5
+        Its sum; "" where it was not read as a whole.
+    """
+
+    name: str
+    size: int
+    time: int
+    md5: str = ""
+
+    @classmethod
+    def of(cls, path: Path, md5: str = "") -> FileFingerprint:
+        """Of a file as it is.
+
+        Raises
+        ------
+        InputError
+            If it is not a readable file.
+        """
+        try:
+            state = path.stat()
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"cannot be read ({error.strerror})", where=path, remedy="check the path"
+            ) from error
+        return cls(path.name, state.st_size, state.st_mtime_ns, md5)
+
+    def fits(self, path: Path) -> bool:
+        """Whether ``path`` is that file: by size and time or, if only the time differs, its sum.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read: it may be that file all the same.
+        """
+        state = path.stat()
+        if state.st_size != self.size:
+            return False
+        return state.st_mtime_ns == self.time or (bool(self.md5) and md5_of(path) == self.md5)
+
+    def has_content_of(self, path: Path) -> bool:
+        """Whether ``path`` is, to the byte, what was written; of a folder, which has no sum: True.
+
+        Its time does not count: a catalogue may be copied.
+        """
+        try:
+            return not self.md5 or (path.stat().st_size, md5_of(path)) == (self.size, self.md5)
+        except OSError:
+            return False
+
+
+def md5_of(path: Path) -> str:
+    """The MD5 sum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an output was made from, as it stands in JSON.
+
+    Attributes
+    ----------
+    input, beside
+        The input file, and files that belong to it alone (the same-named GaiaSource).
+    output
+        What was written; without a sum where it is a folder, which appears whole.
+    settings
+        What the output depends on beside these files.
+    """
+
+    input: FileFingerprint
+    beside: tuple[FileFingerprint, ...]
+    output: FileFingerprint
+    settings: Settings
+
+    def write(self, path: Path) -> None:
+        """Put the record down, whole or not at all."""
+        path.parent.mkdir(exist_ok=True)
+        with whole_file(path, overwrite=True) as temporary:
+            text = json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+            temporary.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """The record at ``path``; None where there is none, or it cannot be read."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            record = cls(**cls.parse({field.name: values[field.name] for field in fields(cls)}))
+            record.check_types()
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return record
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The fields, of their types, from JSON values."""
+        return values | {
+            "input": FileFingerprint(**values["input"]),
+            "beside": tuple(FileFingerprint(**one) for one in values["beside"]),
+            "output": FileFingerprint(**values["output"]),
+        }
+
+    def check_types(self) -> None:
+        """Raise TypeError where what others compute with or look into is of another type."""
+        for file in (self.input, self.output, *self.beside):
+            check_types((file.name, file.md5), str)
+            check_types((file.size, file.time), int)
+        check_types([self.settings], dict)
+
+
+def check_types(values: Sequence[object], kind: type | tuple[type, ...]) -> None:
+    """Raise TypeError if one of ``values`` is not of type ``kind``."""
+    for value in values:
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} is not of type {kind}")
+
+
+@dataclass(frozen=True)
+class StaleReason:
+    """Why an output that is there will not do.
+
+    Attributes
+    ----------
+    why
+        In words that follow "an output".
+    stays
+        Whether it stays if it cannot be made again.
+    """
+
+    why: str
+    stays: bool = True
+
+
+ALTERED = StaleReason("truncated or altered since", stays=False)
+CHANGED = StaleReason("of an input that changed since", stays=False)
+OTHER_SOURCE = StaleReason("whose GaiaSource file changed since", stays=False)
+SOURCE_OR_NOT = StaleReason("whose GaiaSource file came or went since")
+UNPUBLISHED = StaleReason("of an input that is not the published one")
+UNREADABLE = StaleReason("of an input, or GaiaSource file, that cannot be read now")
+UNCLEAR = StaleReason("whose entry in _manifest cannot be read")
+FOREIGN = StaleReason("not made here (--overwrite)")
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One output to be made.
+
+    Attributes
+    ----------
+    inputs
+        The input file, and those that belong to it alone; one that is asked for and missing is
+        among them.
+    settings
+        What the output depends on beside them.
+    output
+        A file, or a folder that appears whole.
+    record
+        Where its :class:`Record` stands; of a folder, in it.
+    published
+        MD5 sum that the input must have, if one was published.
+    """
+
+    inputs: tuple[Path, ...]
+    settings: Settings
+    output: Path
+    record: Path
+    published: str | None = None
+
+    def absolute(self) -> Job:
+        """The same for a process with another working directory."""
+        return replace(
+            self,
+            inputs=tuple(path.absolute() for path in self.inputs),
+            output=self.output.absolute(),
+            record=self.record.absolute(),
+        )
+
+    def check_existing(self, kind: type[R], gone: bool = False) -> R | StaleReason | None:
+        """The record of an output that is as wanted; why it is not; None where there is none.
+
+        Parameters
+        ----------
+        kind
+            Of the record.
+        gone
+            The input is not there any more, and known by its published sum alone. The GaiaSource
+            file may be gone, too; one that is there, or is asked for, must have been used.
+        """
+        if not self.output.exists():
+            return None
+        record = kind.read(self.record)
+        if record is None:  # one that cannot be read is ours all the same
+            return UNCLEAR if self.record.exists() else FOREIGN
+        if not record.output.has_content_of(self.output):
+            return ALTERED
+        if record.settings != self.settings:
+            return StaleReason(f"made with {difference(record.settings, self.settings)}")
+        return self._compare_inputs(record, gone) or record
+
+    def is_done(self) -> bool:
+        """Whether the output is there, and is what this job would make."""
+        return isinstance(self.check_existing(Record), Record)
+
+    def _compare_inputs(self, record: Record, gone: bool) -> StaleReason | None:
+        others = self.inputs[1:]
+        try:
+            if not gone and not record.input.fits(self.inputs[0]):
+                return CHANGED
+            unreadable = not all(path.is_file() for path in others)
+            if not unreadable and (others or not gone):
+                if [file.name for file in record.beside] != [path.name for path in others]:
+                    return SOURCE_OR_NOT
+                if not all(f.fits(p) for f, p in zip(record.beside, others, strict=True)):
+                    return OTHER_SOURCE
+        except OSError:
+            unreadable = True
+        if unreadable and not (gone and record.beside):
+            return UNREADABLE
+        return None if self.published in (None, record.input.md5) else UNPUBLISHED
+
+
+def difference(made: Settings, wanted: Settings) -> str:
+    """In what two settings differ: then and now."""
+    parts = []
+    for key in dict.fromkeys([*wanted, *made]):
+        if key in made and key in wanted and made[key] == wanted[key]:
+            continue
+        if key == "photometry":  # names, sizes and sums of tables: more than one would read
+            parts.append("other photometry")
+        else:
+            parts.append(f"{key} {_short(made.get(key))}, now {_short(wanted.get(key))}")
+    return "; ".join(parts)
+
+
+def _short(value: Any) -> str:
+    """A setting in a few words; of a model, its name and the first digits of its digest."""
+    if isinstance(value, Mapping):
+        rest = [
+            f"{key} {str(text)[:DIGITS]}" if key == "sha256" else f"{key} {text}"
+            for key, text in value.items()
+            if key != "name" and text
+        ]
+        name = str(value.get("name") or "without a name")
+        return f"{name} ({', '.join(rest)})" if rest else name
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def open_partial(
+    folder: Path, manifest: str, settings: Settings, ours: Sequence[str], overwrite: bool
+) -> None:
+    """Go on in the folder of an interrupted run with the same ``settings``, or make it.
+
+    Parameters
+    ----------
+    folder
+        That of the unfinished run.
+    manifest
+        Name of the file in it that holds the settings.
+    settings
+        Those of this run.
+    ours
+        Patterns of all that the folder may hold; anything else is the user's.
+    overwrite
+        Whether to remove what a run with other settings left.
+
+    Raises
+    ------
+    InputError
+        If such a run left it and ``overwrite`` is false, or if the folder is not of our making: a
+        user's is never removed.
+    """
+    path, text = folder / manifest, json.dumps(settings, indent=1, sort_keys=True)
+    if folder.exists():
+        check_ours(folder, ours)
+        if any(".partial." not in entry.name for entry in folder.iterdir()):
+            found = _settings_in(path)
+            if found is None or found.keys() != settings.keys():
+                raise InputError(
+                    "is in the way: it has not the manifest of an interrupted run",
+                    where=folder,
+                    remedy="move it away, or choose another output",
+                )
+            if found == json.loads(text):
+                return
+            if not overwrite:
+                raise InputError(
+                    f"was left by a run with other options ({difference(found, settings)})",
+                    where=folder,
+                    remedy="repeat that run's command, or start anew with --overwrite",
+                )
+        shutil.rmtree(folder)
+    folder.mkdir()
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _settings_in(manifest: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

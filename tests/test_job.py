@@ -1,0 +1,175 @@
+"""Whether an output is the one that is wanted, and whose a folder is that is in the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xplabels.core.errors import InputError
+from xplabels.io.job import FileFingerprint, Job, Record, difference, md5_of, open_partial
+from xplabels.model import COMPILED_FROM
+from xplabels.pipeline.file import BLOCK
+from xplabels.pipeline.folder import PARTIAL_FILES, find_duplicates
+
+SETTINGS = {"model": {"name": "m", "sha256": "0"}, "version": "1"}
+
+
+def test_whole_blocks_are_worth_the_compiled_engine() -> None:
+    assert BLOCK >= COMPILED_FROM
+
+
+# Jobs ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """A job that is done: of an input and a file that belongs to it."""
+    paths = [tmp_path / name for name in ("in", "beside", "out")]
+    for path in paths:
+        path.write_text(path.name)
+    job = Job(tuple(paths[:2]), SETTINGS, paths[2], tmp_path / "record.json")
+    files = [FileFingerprint.of(path, md5_of(path)) for path in paths]
+    Record(files[0], (files[1],), files[2], SETTINGS).write(job.record)
+    return job
+
+
+def test_a_job_is_done_until_an_output_input_or_setting_differs(job: Job) -> None:
+    assert job.is_done()
+    assert not replace(job, settings=SETTINGS | {"version": "2"}).is_done()
+    assert not replace(job, inputs=job.inputs[:1]).is_done()
+    assert not replace(job, published="0" * 32).is_done()
+    assert replace(job, published=md5_of(job.inputs[0])).is_done()
+    for path in (job.output, *job.inputs):
+        before = path.read_text()
+        path.write_text(before[::-1])
+        assert not job.is_done()
+        path.write_text(before)
+        assert job.is_done()  # at another time, but to the byte
+    job.record.unlink()
+    assert not job.is_done()
+
+
+def test_settings_of_any_kind_are_compared() -> None:
+    wanted = {"model": {"name": "small", "sha256": ""}, "version": "1"}
+    assert difference({"model": {"sha256": 7}, "version": "1"}, wanted) == (
+        "model without a name (sha256 7), now small"
+    )
+    assert difference(wanted | {"more": ["x"]}, wanted) == "more x, now none"
+    assert difference({"version": "1"}, wanted) == "model none, now small"
+    made = wanted | {"version": "0", "photometry": ["x 1 2"]}
+    assert difference(made, wanted | {"photometry": []}) == "version 0, now 1; other photometry"
+    assert difference(wanted, wanted) == ""
+
+
+# Folders of unfinished runs --------------------------------------------------------------------
+
+
+def opened(folder: Path, settings: dict[str, Any], overwrite: bool = False) -> None:
+    open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
+
+
+def test_a_partial_folder_of_other_settings_needs_overwrite(tmp_path: Path) -> None:
+    folder = tmp_path / "c.fits.partial"
+    opened(folder, SETTINGS)
+    part = folder / "done.parquet"
+    part.touch()
+    opened(folder, SETTINGS)
+    assert part.exists()
+    other = SETTINGS | {"version": "2"}
+    with pytest.raises(InputError, match=r"\(version 1, now 2\).*--overwrite"):
+        opened(folder, other)
+    assert part.exists()
+    opened(folder, other, overwrite=True)
+    assert not part.exists()
+
+
+def _killed_at_once(folder: Path) -> None:
+    (folder / ".77.partial.manifest.json").write_text("{")
+
+
+def _parts_alone(folder: Path) -> None:
+    (folder / "mine.parquet").write_text("mine")
+
+
+def _another_manifest(folder: Path) -> None:
+    _parts_alone(folder)
+    (folder / "manifest.json").write_text('{"name": "a data set of mine"}')
+
+
+def _damaged_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_bytes(b"\xff{")
+
+
+def _ours_and_more(folder: Path) -> None:
+    (folder / "manifest.json").write_text(json.dumps(SETTINGS))
+    (folder / "thesis.tex").write_text("mine")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (_killed_at_once, None),
+        (_parts_alone, "has not the manifest of an interrupted run; move it away"),
+        (_another_manifest, "has not the manifest of an interrupted run"),
+        (_damaged_manifest, "has not the manifest of an interrupted run"),
+        (_ours_and_more, r"thesis\.tex.*, which was not made here"),
+    ],
+)
+def test_a_folder_of_the_user_is_never_taken_for_a_partial_one(
+    fill: Callable[[Path], None], message: str | None, overwrite: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "c.fits.partial"
+    folder.mkdir()
+    fill(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if message is None:
+        opened(folder, SETTINGS, overwrite)
+        assert [path.name for path in folder.iterdir()] == ["manifest.json"]
+        return
+    with pytest.raises(InputError, match=rf"c\.fits\.partial: .*{message}"):
+        opened(folder, SETTINGS, overwrite)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_link_in_the_place_of_a_partial_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "c.fits.partial").symlink_to(tmp_path / "real")
+    with pytest.raises(InputError, match="is not a folder"):
+        opened(tmp_path / "c.fits.partial", SETTINGS, overwrite=True)
+    assert (tmp_path / "real").is_dir()
+
+
+# Stars in two files ----------------------------------------------------------------------------
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.sets(st.integers(0, 60), min_size=1, max_size=8), min_size=1, max_size=8))
+def test_duplicates_are_found_as_a_plain_set_finds_them(
+    tmp_path: Path, files: list[set[int]]
+) -> None:
+    labelled: list[Any] = []
+    for number, ids in enumerate(files):
+        output = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"source_id": np.array(list(ids))}), output)
+        entry = type("Entry", (), {"first_id": min(ids), "last_id": max(ids)})
+        labelled.append((Job((output,), {}, output, output), entry))
+    seen: set[int] = set()
+    expected = []
+    for number, ids in enumerate(files):
+        if ids & seen:
+            expected.append(number)
+        else:
+            seen |= ids
+    found = [int(job.output.stem) for job, _ in find_duplicates(labelled)]
+    assert sorted(found) == expected
