@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xplabels.io.partitioning import LEVEL, Block, Pixel, partitions
+from xplabels.io.partitioning import LEVEL, Pixel, PixelRows, partitions
 
 ROOT = Pixel(9, 5)
 FIRST, END = ROOT.span(LEVEL)
@@ -21,7 +21,7 @@ def cut(pixels: list[int], most: int, size: int) -> list[tuple[Pixel, list[int]]
     at = np.array(sorted(pixels), np.int64)
     rows = pa.table({"row": np.arange(len(at))})
     blocks = (
-        Block(rows.slice(start, size), at[start : start + size])
+        PixelRows(rows.slice(start, size), at[start : start + size])
         for start in range(0, len(at), size)
     )
     return [

@@ -21,7 +21,7 @@ from xplabels.fetch.bulk import PIXEL_SHIFT
 from xplabels.io import BadRows, read_blocks
 from xplabels.io.atomic import whole_folder
 from xplabels.io.parquet import ROW_GROUP
-from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT, Block, Pixel, partitions
+from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT, Pixel, PixelRows, partitions
 
 RECORD = "record.json"
 INDEX_LEVEL = 29
@@ -171,7 +171,7 @@ def _indexed(pieces: Sequence[Any], pixel: Pixel) -> tuple[Any, int]:
     return table, strays
 
 
-def _blocks(region: Region) -> Generator[Block]:
+def _blocks(region: Region) -> Generator[PixelRows]:
     """The rows of the region, ascending."""
     last = np.int64(-1)
     first, end = (bound << LEVEL_SHIFT for bound in region.pixel.span(LEVEL))
@@ -188,7 +188,7 @@ def _blocks(region: Region) -> Generator[Block]:
                     if gaia is None and file.gaia_source is not None:
                         gaia = GaiaSource(file.gaia_source)
                     rows = rows_of(here, region.layout, gaia)
-                    yield Block(rows, here.source_id >> LEVEL_SHIFT)
+                    yield PixelRows(rows, here.source_id >> LEVEL_SHIFT)
                 if last >= end:
                     return
 

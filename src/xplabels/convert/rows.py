@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, counted
 from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, with_widths
-from xplabels.io.ascending import AscendingTable
 from xplabels.io.columns import MEASURED, PHOTOMETRY_COLUMNS, photometry_of
-from xplabels.io.delimited import header_names, lines
+from xplabels.io.delimited import column_names, take_header
+from xplabels.io.files import byte_lines
 from xplabels.io.parquet import FORMAT_VERSION, META_KEY, to_arrow
 from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT
+from xplabels.io.tables import KeyedTable
 
 INDEX = "_healpix_29"
 """Column of the nested HEALPix pixel of the position, at the level its name says."""
@@ -84,10 +85,7 @@ def gaia_columns(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     InputError
         If it has no positions.
     """
-    head = lines(path)
-    header = next(line for line in head if not line.startswith("#"))
-    head.close()  # type: ignore[attr-defined]
-    names = {name.strip().lower() for name in header_names(header, ",")}
+    names = set(column_names(take_header(byte_lines(path))[1]))
     position = tuple(name for name in POSITION if name in names)
     if position[:2] != POSITION[:2]:
         raise InputError(
@@ -98,7 +96,7 @@ def gaia_columns(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 class GaiaSource:
-    """One file of GaiaSource: where its stars stand, and their photometry; asked in its order.
+    """One file of GaiaSource: where its stars stand, and their photometry.
 
     Raises
     ------
@@ -107,7 +105,7 @@ class GaiaSource:
     """
 
     def __init__(self, path: Path) -> None:
-        self._table = AscendingTable(path, (*POSITION, *PHOTOMETRY_COLUMNS))
+        self._table = KeyedTable.read(path, (*POSITION, *PHOTOMETRY_COLUMNS))
 
     def join(self, stars: Stars) -> tuple[Stars, dict[str, NDArray[np.float64]]]:
         """``stars`` with photometry, and the columns :data:`POSITION` as far as the file has them.

@@ -38,7 +38,7 @@ class Pixel(NamedTuple):
         return (Pixel(self.order + 1, 4 * self.number + child) for child in range(4))
 
 
-class Block(NamedTuple):
+class PixelRows(NamedTuple):
     """Some rows, and the level-12 pixel of each: int64 [N], ascending."""
 
     rows: Rows
@@ -46,7 +46,7 @@ class Block(NamedTuple):
 
 
 def partitions(
-    blocks: Iterator[Block], root: Pixel, most: int
+    blocks: Iterator[PixelRows], root: Pixel, most: int
 ) -> Iterator[tuple[Pixel, list[Rows]]]:
     """The rows of ``root`` as the largest pixels in it that have at most ``most`` rows.
 
@@ -84,9 +84,9 @@ def _divided(waiting: _Waiting, pixel: Pixel, most: int) -> Iterator[tuple[Pixel
 class _Waiting:
     """Rows that have been read and belong to no partition yet."""
 
-    def __init__(self, blocks: Iterator[Block]) -> None:
+    def __init__(self, blocks: Iterator[PixelRows]) -> None:
         self._blocks = blocks
-        self._read: list[Block] = []
+        self._read: list[PixelRows] = []
 
     def count(self, end: int, most: int | None) -> int:
         """Rows below the pixel ``end``: all of them, or any number above ``most``."""
@@ -112,6 +112,6 @@ class _Waiting:
             if some == len(pixels):
                 del self._read[0]
             else:
-                self._read[0] = Block(rows.slice(some), pixels[some:])
+                self._read[0] = PixelRows(rows.slice(some), pixels[some:])
             count -= some
         return pieces

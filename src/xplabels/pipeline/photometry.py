@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, Stars
-from xplabels.io.ascending import ENDINGS, AscendingTable
 from xplabels.io.columns import PHOTOMETRY_COLUMNS
-from xplabels.io.gunzip import Digest
-from xplabels.io.partitioned import PartitionedTable, partition_files
+from xplabels.io.files import Digest
+from xplabels.io.hats import PartitionedTable, parquet_files
 from xplabels.io.tables import KeyedTable, Table, check_photometry, fill_photometry, has_photometry
 from xplabels.pipeline.manifest import FileFingerprint, Joined, ManifestEntry, md5_of
 from xplabels.pipeline.published import SPAN, check_sum, published_sums
 
 Columns = dict[str, NDArray[Any]]
+
+SOURCE_ENDINGS = (".csv.gz", ".csv", ".parquet")
+"""Of a GaiaSource file, in the order in which they are looked for."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ class AuxiliaryTables:
         span = SPAN.search(path.name)
         folder = self.gaia_source or path.parent
         stem = None if span is None else f"GaiaSource_{span[1]}-{span[2]}"
-        for ending in ENDINGS:
+        for ending in SOURCE_ENDINGS:
             if stem is not None and (folder / f"{stem}{ending}").is_file():
                 return folder / f"{stem}{ending}"
         if self.gaia_source is None:
@@ -153,11 +155,11 @@ class Join:
     ) -> None:
         self._digest, self._source = Digest(), source
         self._carried = tuple(carried)
-        self._first: AscendingTable | None = None
+        self._first: KeyedTable | None = None
         if source is not None:
             self._stamp = FileFingerprint.of(source)
             wanted = (*PHOTOMETRY_COLUMNS, *carried)
-            self._first = AscendingTable(source, wanted, self._digest)
+            self._first = KeyedTable.read(source, wanted, self._digest)
             check_table(self._first, carried)
         first: list[Table] = [] if self._first is None else [self._first]
         self._tables = [*first, *tables]
@@ -205,7 +207,6 @@ class Join:
         """
         if self._source is None or self._first is None:
             return ()
-        self._first.finish()
         md5 = self._digest.hexadecimal()
         check_sum(self._source, md5, published_sums(self._source.parent).get(self._source.name))
         return (replace(self._stamp, md5=md5),)
@@ -230,7 +231,7 @@ def _identity(path: Path) -> str:
         if not path.is_dir():
             return f"{name} {FileFingerprint.of(path).size} bytes md5 {md5_of(path)}"
         digest = hashlib.sha256()
-        files = partition_files(path)
+        files = parquet_files(path)
         for file in files:
             digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
     except OSError as error:
