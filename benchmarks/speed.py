@@ -27,14 +27,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch count th
 
 import numpy as np
 import torch
-from xplabels.io.gunzip import open_bytes
 
 from bulk_files import make
 from speed_of_runs import end_to_end, memory
 from xplabels.core.stars import Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
-from xplabels.io.rows import ARRAYS
+from xplabels.io import read_blocks
+from xplabels.io.files import open_bytes
 from xplabels.kernels.prediction import Kernels
 from xplabels.model import Model, propagate
 from xplabels.network import Architecture, UncertainNetwork

@@ -13,8 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xplabels.io.gunzip import Digest
-from xplabels.io.partitioned import PartitionedTable
 
 from xplabels.core.errors import InputError
 from xplabels.io import hats
