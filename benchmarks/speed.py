@@ -35,6 +35,7 @@ from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.io import read_blocks
 from xplabels.io.files import open_bytes
+from xplabels.io.rows import ARRAYS
 from xplabels.kernels.prediction import Kernels
 from xplabels.model import Model, propagate
 from xplabels.network import Architecture, UncertainNetwork
