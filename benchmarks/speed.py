@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,10 +35,8 @@ from xplabels.core.stars import Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.inference import Inference
-from xplabels.io import compiled_text
-from xplabels.io.bulk import _Text, read_bulk
-from xplabels.io.delimited import read_delimited
-from xplabels.io.gunzip import open_bytes
+from xplabels.io import read_blocks
+from xplabels.io.files import open_bytes
 from xplabels.io.rows import ARRAYS
 from xplabels.model import Model
 from xplabels.network import Architecture, UncertainNetwork
@@ -91,54 +90,28 @@ def reader(folder: Path, stars: int, count: int) -> dict[str, Any]:
     import gzip
 
     few_packed.write_bytes(gzip.compress(few.read_bytes(), 6))
-    parse = parser_alone(text, lines[header].decode().split(","), stars)
     contestants: Contestants = {
         "GaiaXPy, with covariances": (lambda: gaiaxpy(few), SLOW_ROWS),
         "pandas + orjson": (lambda: pandas_orjson(few_packed), SLOW_ROWS),
         "polars json_decode": (lambda: polars_json(few_packed), SLOW_ROWS),
-        "xplabels, line by line": (
-            lambda: list(read_delimited(few_packed, "error", 2000, ",")), SLOW_ROWS,
-        ),
-        "xplabels": (lambda: sum(len(block) for block in read_bulk(path, "error")), stars),
+        "xplabels without simdjson": (lambda: without_simdjson(few_packed), SLOW_ROWS),
+        "xplabels": (lambda: sum(len(block) for block in read_blocks(path)), stars),
         "gunzip alone (isal)": (lambda: unpack(path), stars),
-        "parsing alone": (parse, stars),
     }  # fmt: skip
     times = rounds(contestants, count, time.process_time)
-    found = table("reader, one core", times, "GaiaXPy, with covariances")
-    limit = np.array(times["gunzip alone (isal)"]) + np.array(times["parsing alone"])
-    found["share_of_limit"] = round(float(np.median(limit / np.array(times["xplabels"]))), 3)
-    print(f"share of the limit gunzip + parsing: {found['share_of_limit']:.2f}")
-    return found
+    return table("reader, one core", times, "GaiaXPy, with covariances")
 
 
-def parser_alone(text: bytes, names: list[str], stars: int) -> Callable[[], object]:
-    """The compiled parser on text that is unpacked already, chunk by chunk as the reader has it."""
-    import io
-
-    kinds = {"source_id": compiled_text.SOURCE_ID} | {n: 1 + i for i, n in enumerate(ARRAYS)}
-    columns = np.array([kinds.get(name, compiled_text.SKIPPED) for name in names])
-    first = text.index(b"\nsource_id" if b"\nsource_id" in text else b"source_id") + 1
-    body = text[text.index(b"\n", first) + 1 :]
-    row = body[: body.index(b"\n")].decode()
-    widths = [row.split('"')[1 + 6 * band].count(",") + 1 for band in range(2)]
-    bands = [
-        (np.empty((stars, w)), np.empty((stars, w)),
-         np.empty((stars, w * (w - 1) // 2), np.float32))
-        for w in widths
-    ]  # fmt: skip
-    source_id, lacking = np.empty(stars, np.int64), np.zeros((stars, 2), bool)
-
-    def run() -> None:
-        chunks, count = _Text(io.BytesIO(body)), 0
-        while chunks.refill():
-            count, chunks.start, _ = compiled_text.rows(
-                chunks.data, chunks.start, chunks.limit, columns, count, source_id, bands[0],
-                bands[1], lacking,
-            )  # fmt: skip
-        if count != stars:
-            raise SystemExit(f"parsed {count} of {stars} rows")
-
-    return run
+def without_simdjson(path: Path) -> object:
+    """The reader where simdjson is not installed."""
+    kept = sys.modules.pop("simdjson", None)
+    sys.modules["simdjson"] = None  # type: ignore[assignment]
+    try:
+        return list(read_blocks(path))
+    finally:
+        del sys.modules["simdjson"]
+        if kept is not None:
+            sys.modules["simdjson"] = kept
 
 
 def gaiaxpy(path: Path) -> object:

@@ -10,10 +10,9 @@ import numpy as np
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
-from xplabels.io.csv import read_csv
-from xplabels.io.ecsv import read_ecsv
+from xplabels.io.delimited import read_csv, read_ecsv
+from xplabels.io.files import Digest
 from xplabels.io.fits import read_fits
-from xplabels.io.gunzip import Digest
 from xplabels.io.hats import is_catalogue, read_hats
 from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
 from xplabels.io.rows import BLOCK_ROWS, BadRows

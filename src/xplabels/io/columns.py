@@ -21,7 +21,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasurementColumns:
     """Where the archives keep one of :data:`~xplabels.core.stars.MEASUREMENTS`.
 
     ``over_error`` is Gaia's ``*_mean_flux_over_error``; a column of magnitude errors beside it
@@ -34,26 +34,26 @@ class Measured:
     over_error: str | None = None
 
 
-def _gaia(band: str) -> Measured:
+def _gaia(band: str) -> MeasurementColumns:
     stem = f"phot_{band}_mean"
-    return Measured(
+    return MeasurementColumns(
         f"{stem}_mag", (f"{stem}_mag",), (f"{stem}_mag_error",), f"{stem}_flux_over_error"
     )
 
 
-MEASURED: dict[str, Measured] = {
+MEASURED: dict[str, MeasurementColumns] = {
     measured.name: measured
     for measured in (
         _gaia("g"),
         _gaia("bp"),
         _gaia("rp"),
-        Measured("j_m", ("j_m",), ("j_msigcom",)),
-        Measured("h_m", ("h_m",), ("h_msigcom",)),
+        MeasurementColumns("j_m", ("j_m",), ("j_msigcom",)),
+        MeasurementColumns("h_m", ("h_m",), ("h_msigcom",)),
         # 2MASS's own tables call the band k, Gaia's copy of them ks
-        Measured("ks_m", ("ks_m", "k_m"), ("ks_msigcom", "k_msigcom")),
-        Measured("w1mpro", ("w1mpro",), ("w1sigmpro",)),
-        Measured("w2mpro", ("w2mpro",), ("w2sigmpro",)),
-        Measured("parallax", ("parallax",), ("parallax_error",)),
+        MeasurementColumns("ks_m", ("ks_m", "k_m"), ("ks_msigcom", "k_msigcom")),
+        MeasurementColumns("w1mpro", ("w1mpro",), ("w1sigmpro",)),
+        MeasurementColumns("w2mpro", ("w2mpro",), ("w2sigmpro",)),
+        MeasurementColumns("parallax", ("parallax",), ("parallax_error",)),
     )
 }
 PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
@@ -143,7 +143,7 @@ def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
 
 
 def _errors_of(
-    measured: Measured,
+    measured: MeasurementColumns,
     column: str,
     columns: Columns,
     source_id: NDArray[np.int64],

@@ -13,7 +13,7 @@ import numpy as np
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
-from xplabels.io.damage import whole
+from xplabels.io.files import whole
 from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,

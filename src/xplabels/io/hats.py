@@ -1,6 +1,6 @@
-"""A folder that is a HATS catalogue -> its stars, partition by partition, without any library.
+"""A folder of Parquet files, as a HATS catalogue is: star tables, and tables to look stars up in.
 
-HATS is Parquet in ``dataset/Norder=K/Dir=D/Npix=N.parquet``, one file (or one folder of files) a
+HATS is Parquet in ``dataset/Norder=K/Dir=D/Npix=N.parquet``, one file (or one folder of files) per
 HEALPix pixel, with ``hats.properties`` beside ``dataset``. Each file is a star table by itself
 (:mod:`xplabels.io.parquet`).
 """
@@ -8,13 +8,19 @@ HEALPix pixel, with ``hats.properties`` beside ``dataset``. Each file is a star 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xplabels.core.errors import InputError, counted
+from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Stars
+from xplabels.io.files import whole
 from xplabels.io.parquet import read_parquet
 from xplabels.io.partitioning import Pixel
+from xplabels.io.plain import Columns
 from xplabels.io.rows import BLOCK_ROWS, BadRows
 
 PROPERTIES = ("hats.properties", "properties")
@@ -23,10 +29,36 @@ DATASET = "dataset"
 _FINEST = 29
 _PARTITION = re.compile(r"Norder=(\d+)/(?:.*/)?Npix=(\d+)")
 
+AHEAD = 32
+"""As many blocks' ranges of source_id are read together: neighbours share row groups."""
+ROWS_AHEAD = 4_000_000
+"""Rows beyond which only what the stars at hand need is kept."""
+
 
 def is_catalogue(path: Path) -> bool:
     """Whether ``path`` is the folder of a HATS catalogue, or of a collection with one in it."""
     return any((path / name).is_file() for name in (*PROPERTIES, COLLECTION))
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of the table that a folder holds, in the order of their names.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    root = main_catalogue(folder)
+    files = sorted(
+        path
+        for path in root.rglob("*.parquet")
+        if not any(part.startswith(("_", ".")) for part in path.relative_to(root).parts)
+    )
+    if not files:
+        raise InputError(
+            "holds no Parquet file", where=folder, remedy="give the folder of a HATS catalogue"
+        )
+    return files
 
 
 def partition_files(folder: Path) -> list[Path]:
@@ -38,7 +70,7 @@ def partition_files(folder: Path) -> list[Path]:
         If it is no whole HATS catalogue: partitions that its list names are absent, or there are
         none.
     """
-    folder = _main_catalogue(folder)
+    folder = main_catalogue(folder)
     found = {
         path: pixel
         for path in sorted((folder / DATASET).rglob("*.parquet"))
@@ -77,8 +109,93 @@ def pixel_of(path: Path) -> Pixel | None:
     return None if named is None else Pixel(int(named[1]), int(named[2]))
 
 
-def _main_catalogue(folder: Path) -> Path:
-    """The folder itself or, of a collection, that of its main catalogue."""
+class PartitionedTable:
+    """Numbers from a folder of Parquet files, looked up by ``source_id``.
+
+    A ``source_id`` begins with the star's HEALPix pixel in nested order, by which HATS divides the
+    sky, so stars near one another stand in few row groups: only those whose statistics allow one of
+    the stars are read. The names of partitions would not do, because the pixel of a ``source_id``
+    is that of a position measured earlier, which may lie across a border.
+
+    Parameters
+    ----------
+    folder
+        A HATS catalogue, a HATS collection, or any folder of Parquet files of one table.
+    wanted
+        Lower-case names of columns of numbers, taken as far as they are there.
+
+    Raises
+    ------
+    InputError
+        If there is no Parquet file, one is damaged, or has no column ``source_id``.
+    """
+
+    def __init__(self, folder: Path, wanted: Collection[str]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from pyarrow import dataset
+
+        self.path = folder
+        files = parquet_files(folder)
+        for path in files:
+            with whole(path, "Parquet file", (pa.ArrowException, OSError)):
+                names = {name.lower(): name for name in pq.read_schema(path).names}
+            if "source_id" not in names:
+                raise InputError(
+                    "column 'source_id' is absent",
+                    where=path,
+                    remedy="give a table of Gaia sources",
+                )
+        self._dataset = dataset.dataset([str(path) for path in files])
+        self._key = dataset.field(names["source_id"])
+        self.columns = tuple(name for name in wanted if name in names)
+        self._fields = {"source_id": self._key} | {
+            name: dataset.field(names[name]).cast(pa.float64(), safe=False) for name in self.columns
+        }
+        self._range = (1, 0)
+        self._read(np.empty(0, np.int64), *self._range)
+
+    def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
+        """Which of ``source_id`` [N] are in the table, and their columns.
+
+        Raises
+        ------
+        InputError
+            If a file is damaged, or a source_id comes twice.
+        """
+        if len(source_id):
+            first, last = int(source_id.min()), int(source_id.max())
+            if not (self._range[0] <= first and last <= self._range[1]):
+                self._read(source_id, first, last)
+        stars, rows = self._lookup.find(source_id)
+        return stars, {name: values[rows] for name, values in self._values.items()}
+
+    def _read(self, source_id: NDArray[np.int64], first: int, last: int) -> None:
+        """Read what the stars need, and what those after them will."""
+        import pyarrow as pa
+
+        ahead = min(last + (AHEAD - 1) * (last - first), np.iinfo(np.int64).max)
+        near = (self._key >= first) & (self._key <= ahead)
+        with whole(self.path, "folder of Parquet files", (pa.ArrowException, OSError)):
+            if self._dataset.count_rows(filter=near, use_threads=False) > ROWS_AHEAD:
+                # what is kept for these stars alone says nothing of others between them
+                first, ahead = 1, 0
+                near = (self._key >= source_id.min()) & (self._key <= last)
+                near &= self._key.isin(pa.array(source_id))
+            table = self._dataset.to_table(self._fields, filter=near, use_threads=False)
+        self._range = (first, ahead)
+        self._lookup = Lookup(table["source_id"].to_numpy(), self.path)
+        self._values: Columns = {name: table[name].to_numpy() for name in self.columns}
+
+
+def main_catalogue(folder: Path) -> Path:
+    """The folder itself or, of a collection, that of its main catalogue: its margin repeats stars.
+
+    Raises
+    ------
+    InputError
+        If a collection names none.
+    """
     if not (folder / COLLECTION).is_file():
         return folder
     for line in (folder / COLLECTION).read_text(encoding="utf-8").splitlines():

@@ -33,7 +33,7 @@ from xplabels.io.columns import (
     labels_of,
     photometry_of,
 )
-from xplabels.io.damage import whole
+from xplabels.io.files import whole
 from xplabels.io.rows import (
     ARRAYS,
     BANDS,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.io.damage import whole
-from xplabels.io.delimited import header_names, lines
+from xplabels.io.delimited import column_names, take_header
+from xplabels.io.files import (
+    DOWNLOAD_AGAIN,
+    Digest,
+    byte_lines,
+    open_bytes,
+    readable_bytes,
+    whole,
+)
 from xplabels.io.fits import open_fits, readable_fits
-from xplabels.io.rows import DOWNLOAD_AGAIN, as_source_id
+from xplabels.io.rows import as_source_id
 from xplabels.io.votable import first_votable, readable_votable
 
 Columns = dict[str, NDArray[Any]]
@@ -27,7 +32,9 @@ NULLS = ("", "null", "NULL", "nan", "NaN", "N/A", "--")
 """What stands for a missing value in CSV."""
 
 
-def read_table(path: str | Path, columns: Collection[str] | None = None) -> Columns:
+def read_table(
+    path: str | Path, columns: Collection[str] | None = None, digest: Digest | None = None
+) -> Columns:
     """The columns of a table, by lower-case name.
 
     Parameters
@@ -37,6 +44,8 @@ def read_table(path: str | Path, columns: Collection[str] | None = None) -> Colu
         or ``.parquet``.
     columns
         The names wanted beside ``source_id``, as far as they are there; all without it.
+    digest
+        Counts the bytes of a CSV file as they are read.
 
     Returns
     -------
@@ -51,7 +60,8 @@ def read_table(path: str | Path, columns: Collection[str] | None = None) -> Colu
         If the file is missing, unreadable, truncated or has no rows; if two columns differ in case
         only; if ``source_id`` is absent, has nulls or does not hold integers.
     """
-    table = _read(Path(path), _Wanted(None if columns is None else {"source_id", *columns}))
+    chosen = None if columns is None else {"source_id", *columns}
+    table = _read(Path(path), _Wanted(chosen, digest=digest))
     table["source_id"] = as_source_id(table["source_id"], Path(path))
     return table
 
@@ -88,6 +98,7 @@ class _Wanted:
     columns: set[str] | None
     key: str | None = "source_id"
     integers: dict[str, int] = field(default_factory=dict)
+    digest: Digest | None = None
 
 
 def _read(path: Path, wanted: _Wanted) -> Columns:
@@ -173,20 +184,13 @@ def _read_csv(path: Path, wanted: _Wanted) -> Columns:
     import pyarrow as pa
     from pyarrow import csv
 
-    head = lines(path)
-    before = 1
-    header = next(head, "")
-    while header.startswith("#"):
-        before += 1
-        header = next(head, "")
-    head.close()  # type: ignore[attr-defined]
+    before, header = take_header(byte_lines(path))
     # LAMOST's catalogues are delimited by bars
     delimiter = "|" if wanted.key is None and "|" in header and "," not in header else ","
-    names = header_names(header.removeprefix("\ufeff"), delimiter)
+    names = column_names(header, delimiter)
     chosen = _chosen(names, wanted, path)
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opener(path, "rb") as file:
+        with readable_bytes(path), open_bytes(path, wanted.digest) as file:
             table = csv.read_csv(
                 file,
                 read_options=csv.ReadOptions(
@@ -197,8 +201,8 @@ def _read_csv(path: Path, wanted: _Wanted) -> Columns:
                     include_columns=list(chosen), column_types=dict.fromkeys(names, pa.string())
                 ),
             )
-    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
-        if isinstance(error, pa.ArrowInvalid) and "Empty CSV" in str(error):
+    except pa.ArrowException as error:
+        if "Empty CSV" in str(error):
             raise InputError("has no rows", where=path, remedy="give a table with stars") from error
         raise InputError(
             f"is damaged or truncated ({str(error).splitlines()[0][:200]})",
@@ -305,7 +309,8 @@ def _read_astropy(path: Path, ending: str, wanted: _Wanted) -> Columns:
 
     if ending == ".ecsv":
         with whole(path, "ECSV file", (Exception,)):  # astropy and its YAML reader raise a zoo
-            table = Table.read("".join(lines(path)), format="ascii.ecsv")
+            text = b"".join(byte_lines(path)).decode("utf-8", "replace")
+            table = Table.read(text, format="ascii.ecsv")
     else:
         element = first_votable(path)
         with readable_votable(path):

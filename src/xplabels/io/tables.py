@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, check_names
-from xplabels.core.stars import Photometry, Stars, check_unique
+from xplabels.core.lookup import Lookup
+from xplabels.core.stars import Photometry, Stars
 from xplabels.io.columns import (
     LABEL_COLUMNS,
     MEASURED,
     PHOTOMETRY_COLUMNS,
     labels_of,
+    numbers,
     photometry_of,
 )
+from xplabels.io.files import Digest
 from xplabels.io.plain import Columns, read_table
 
 __all__ = ["PhotometryTables", "join_labels", "join_photometry", "read_table"]
@@ -155,37 +158,35 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class KeyedTable:
-    """Columns of a table, in memory, sorted by source_id, each once."""
+    """Columns of numbers of a table, in memory, looked up by ``source_id``."""
 
     path: Path
-    source_id: NDArray[np.int64]
     columns: Columns
+    lookup: Lookup
 
     @classmethod
-    def read(cls, path: str | Path, columns: Collection[str]) -> KeyedTable:
+    def read(
+        cls, path: str | Path, columns: Collection[str], digest: Digest | None = None
+    ) -> KeyedTable:
         """The wanted columns of a file, as far as they are there.
+
+        ``digest`` counts all bytes of the file.
 
         Raises
         ------
         InputError
-            If it cannot be read, or has a source_id twice.
+            If it cannot be read, has a source_id twice, or a column does not hold numbers.
         """
-        table = read_table(path, columns)
-        source_id = table.pop("source_id")
-        # surveys write 0 or -1 where a star has no Gaia source: those rows are nobody's
-        real = np.flatnonzero(source_id > 0)
-        check_unique(source_id[real], path)
-        order = real[np.argsort(source_id[real])]
-        return cls(
-            Path(path), source_id[order], {name: values[order] for name, values in table.items()}
-        )
+        table = read_table(path, columns, digest)
+        if digest is not None:
+            digest.take_rest(Path(path))
+        lookup = Lookup(table.pop("source_id"), path)
+        return cls(Path(path), {name: numbers(table, name, path) for name in table}, lookup)
 
     def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
-        """Which of ``source_id`` are here, and their columns."""
-        position = np.searchsorted(self.source_id, source_id)
-        inside = np.flatnonzero(position < len(self.source_id))
-        rows = inside[self.source_id[position[inside]] == source_id[inside]]
-        return rows, {name: values[position[rows]] for name, values in self.columns.items()}
+        """Which of ``source_id`` [N] are here, and their columns."""
+        stars, rows = self.lookup.find(source_id)
+        return stars, {name: values[rows] for name, values in self.columns.items()}
 
 
 def has_photometry(names: Collection[str]) -> bool:

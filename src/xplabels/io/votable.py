@@ -27,11 +27,10 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
-from xplabels.io.damage import whole
+from xplabels.io.files import DOWNLOAD_AGAIN, whole
 from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,
-    DOWNLOAD_AGAIN,
     EMPTY,
     BadRows,
     RawBlock,
@@ -104,7 +103,7 @@ def _no_sources(path: Path) -> InputError:
 
 
 @dataclass(frozen=True)
-class Column:
+class FieldType:
     """One FIELD: its name in lower case, the type of an element, elements a cell (None: varies)."""
 
     name: str
@@ -112,7 +111,7 @@ class Column:
     count: int | None
 
     @classmethod
-    def of(cls, attributes: dict[str, str]) -> Column | None:
+    def of(cls, attributes: dict[str, str]) -> FieldType | None:
         """From the attributes of a FIELD; None if only astropy can read it."""
         kind = KINDS.get(attributes.get("datatype", ""))
         if kind is None:
@@ -132,7 +131,7 @@ class Row(NamedTuple):
 
 Events = Iterator[tuple[str, Any]]
 """Starts and ends of XML elements, as :func:`xml.etree.ElementTree.iterparse` gives them."""
-RowReader = Callable[[Events, Sequence[Column]], Iterator[Row]]
+RowReader = Callable[[Events, Sequence[FieldType]], Iterator[Row]]
 
 
 def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
@@ -172,12 +171,12 @@ def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.open(path) if packed else path.open("rb")
 
 
-def _head(events: Events, path: Path) -> tuple[list[Column], RowReader | None]:
+def _head(events: Events, path: Path) -> tuple[list[FieldType], RowReader | None]:
     """The columns of the first table with a column ``source_id``, and what reads its rows.
 
     None reads them where the file is one for astropy.
     """
-    columns: list[Column] = []
+    columns: list[FieldType] = []
     usual = True
     for event, element in events:
         tag = _tag(element)
@@ -186,7 +185,7 @@ def _head(events: Events, path: Path) -> tuple[list[Column], RowReader | None]:
         elif tag == "TABLE":
             columns, usual = [], True
         elif tag == "FIELD":
-            column = Column.of(element.attrib)
+            column = FieldType.of(element.attrib)
             usual &= column is not None
             columns += [] if column is None else [column]
         elif tag == "VALUES" and "null" in element.attrib:
@@ -210,7 +209,7 @@ def _tag(element: Any) -> str:
     return str(element.tag.rpartition("}")[2])
 
 
-def _binary_rows(events: Events, columns: Sequence[Column]) -> Iterator[Row]:
+def _binary_rows(events: Events, columns: Sequence[FieldType]) -> Iterator[Row]:
     """Rows of BINARY2: a bit a column for nulls, then the cells, arrays after their length."""
     stream = next(element for event, element in events if event == "end")
     data = binascii.a2b_base64(stream.text or "")
@@ -236,7 +235,7 @@ def _binary_rows(events: Events, columns: Sequence[Column]) -> Iterator[Row]:
         yield Row(None if star is None else int(star[0]), cells, None)
 
 
-def _text_rows(events: Events, columns: Sequence[Column]) -> Iterator[Row]:
+def _text_rows(events: Events, columns: Sequence[FieldType]) -> Iterator[Row]:
     """Rows of TABLEDATA: one element a cell, the numbers of an array apart by blanks."""
     index = {column.name: number for number, column in enumerate(columns)}
     for event, element in events:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, Stars
 from xplabels.io.columns import PHOTOMETRY_COLUMNS
+from xplabels.io.hats import PartitionedTable, parquet_files
 from xplabels.io.job import FileFingerprint, md5_of
-from xplabels.io.partitioned import PartitionedTable, partition_files
 from xplabels.io.tables import KeyedTable, Table, check_photometry, fill_photometry, has_photometry
 from xplabels.pipeline.inputs import GAIA_SOURCE, SPAN, check_sum, published_sums
 from xplabels.pipeline.manifest import Joined, ManifestEntry
@@ -205,7 +205,7 @@ def _identity(path: Path) -> str:
         if not path.is_dir():
             return f"{name} {FileFingerprint.of(path).size} bytes md5 {md5_of(path)}"
         digest = hashlib.sha256()
-        files = partition_files(path)
+        files = parquet_files(path)
         for file in files:
             digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
     except OSError as error:

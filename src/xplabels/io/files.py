@@ -1,12 +1,10 @@
-"""Opening files that may be gzipped: with ISA-L where `isal` (an extra) is installed, as it is
-three times as fast, else with Python's own gzip."""
+"""Opening files that may be gzipped, and naming the file that is damaged."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import importlib
-import importlib.util
 import io
 import zlib
 from collections.abc import Iterator
@@ -15,12 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from xplabels.core.errors import InputError
-from xplabels.io.rows import DOWNLOAD_AGAIN
 
-
-def has_isal() -> bool:
-    """Whether ISA-L is there."""
-    return importlib.util.find_spec("isal") is not None
+DOWNLOAD_AGAIN = "download the file again"
+BUFFER = 1 << 20
+"""Bytes unpacked at a time."""
 
 
 class Digest:
@@ -40,7 +36,7 @@ class Digest:
         """Count what no reader asked for: all of a file, or what follows its last row."""
         with open(path, "rb") as file:
             file.seek(self._read)
-            while data := file.read(1 << 20):
+            while data := file.read(BUFFER):
                 self._md5.update(data)
                 self._read += len(data)
 
@@ -69,6 +65,14 @@ class _Digested(io.RawIOBase):
         super().close()
 
 
+def _isal(module: str) -> Any:
+    """A module of ISA-L (extra ``fast``), which unpacks three times as fast; None without it."""
+    try:
+        return importlib.import_module(f"isal.{module}")
+    except ImportError:
+        return None
+
+
 def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
     """The bytes of a file, unpacked if its name ends in ``.gz``.
 
@@ -78,18 +82,33 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
     if digest is not None:
         packed = io.BufferedReader(_Digested(path, digest), 1 << 17)
     if not path.name.lower().endswith(".gz"):
-        return open(path, "rb") if digest is None else packed
-    unpacker: Any = importlib.import_module("isal.igzip") if has_isal() else gzip
-    opened: IO[bytes] = unpacker.open(packed, "rb")
-    return opened
+        return path.open("rb", BUFFER) if digest is None else packed
+    unpacked = (_isal("igzip") or gzip).open(packed, "rb")
+    return io.BufferedReader(unpacked, BUFFER)  # lines from its own small buffer cost a third more
+
+
+def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
+    """The lines of a file, gzipped or not, with their ends (``\\n``, ``\\r\\n`` or ``\\r``).
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its gzip stream is damaged or cut off.
+    """
+    with readable_bytes(path), open_bytes(path, digest) as file:
+        for line in file:
+            if b"\r" in line:
+                yield from line.splitlines(keepends=True)
+            else:
+                yield line
 
 
 @contextmanager
 def readable_bytes(path: Path) -> Iterator[None]:
     """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it."""
     damaged: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
-    if has_isal():
-        damaged += (importlib.import_module("isal.isal_zlib").error,)
+    if (isal := _isal("isal_zlib")) is not None:
+        damaged += (isal.error,)
     try:
         yield
     except EOFError as error:
@@ -103,4 +122,26 @@ def readable_bytes(path: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"cannot be read ({error.strerror or error})", where=path, remedy="check the file"
+        ) from error
+
+
+@contextmanager
+def whole(path: Path, what: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """``errors`` of a library mean that ``path`` is not a whole ``what``.
+
+    Raises
+    ------
+    InputError
+        With the first line of the library's message; an :class:`InputError` passes unchanged.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        message = str(error).splitlines()
+        raise InputError(
+            f"is not a whole {what} ({message[0] if message else 'empty'})",
+            where=path,
+            remedy=DOWNLOAD_AGAIN,
         ) from error
