@@ -21,7 +21,10 @@ WRONG = {
         "none.fits: does not exist or is no file; check the path",
     ),
     "train": ("train empty.csv --output m", "empty.csv: is empty; download"),
-    "convert": ("convert none --output c", "none: does not exist; check the path"),
+    "convert": (
+        "convert none --output c",
+        "none: cannot be read .No such file or directory.; check the path",
+    ),
     "predict": ("predict empty.csv --output o.csv", "empty.csv: is empty; download"),
     "validate": ("validate none some.csv --output v", "no model 'none'; give a model folder"),
     "models": ("models none", "no model 'none'; give a model folder"),

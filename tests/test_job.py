@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xplabels.core.errors import InputError
+from xplabels.inference import COMPILED_FROM
 from xplabels.io.job import FileFingerprint, Job, Record, difference, md5_of, open_partial
-from xplabels.model import COMPILED_FROM
 from xplabels.pipeline.file import BLOCK
 from xplabels.pipeline.folder import PARTIAL_FILES, find_duplicates
 

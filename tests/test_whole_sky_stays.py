@@ -17,7 +17,7 @@ import pytest
 
 from sky import (
     ROWS,
-    Watched,
+    Wrapped,
     catalogues,
     edited,
     make_sky,
@@ -138,7 +138,7 @@ def test_an_output_stays_when_its_gaia_source_is_missing(
         def breaks(stars: Stars) -> None:
             raise InputError("breaks")
 
-        model = Watched(small_model, tmp_path)  # type: ignore[assignment]
+        model = Wrapped(small_model, tmp_path)  # type: ignore[assignment]
         object.__setattr__(model, "happens", breaks)
     summary = run_on(files, output, model, **keys)
     assert list(summary.failed) == [files[1]]
@@ -240,7 +240,7 @@ def test_an_interrupted_run_says_that_it_is_not_complete(
     def interrupt(stars: Stars) -> None:
         raise KeyboardInterrupt
 
-    model = Watched(small_model, tmp_path)
+    model = Wrapped(small_model, tmp_path)
     object.__setattr__(model, "happens", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(sky, output, model, command="second")
