@@ -4,16 +4,16 @@ suffer what real runs suffer. Worker processes import this module."""
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from archive_files import FakeStars, fake_stars, write
 from xplabels.core.prediction import Prediction
@@ -98,28 +98,17 @@ def catalogues(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*.parquet"))}
 
 
-def ids(folder: Path) -> list[int]:
-    """Every source_id in an output."""
-    columns = [
-        pq.read_table(p, columns=["source_id"]) for p in sorted(folder.glob("[!.]*.parquet"))
-    ]
-    return [star for column in columns for star in column["source_id"].to_pylist()]
-
-
 @dataclass(frozen=True)
 class Wrapped:
     """A model to which something happens whenever it predicts."""
 
     model: Model
-    notes: Path
+    happens: Callable[[Stars], object]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "model":  # asked for while it is unpickled
             raise AttributeError(name)
         return getattr(self.model, name)
-
-    def happens(self, stars: Stars) -> None:
-        """What happens."""
 
     def predict(self, stars: Stars, *, correlations: bool = False) -> Prediction:
         self.happens(stars)
@@ -127,12 +116,13 @@ class Wrapped:
 
 
 @dataclass(frozen=True)
-class Deadly(Wrapped):
-    """Kills its process at certain stars, so many times over."""
+class Deadly:
+    """Kills its process at certain stars, so many times over, and notes it."""
 
-    times: Mapping[int, int] = field(default_factory=dict)
+    notes: Path
+    times: Mapping[int, int]
 
-    def happens(self, stars: Stars) -> None:
+    def __call__(self, stars: Stars) -> None:
         for star, times in self.times.items():
             died = len(list(self.notes.glob(f"{star}-*")))
             if star in stars.source_id and died < times:
@@ -141,12 +131,13 @@ class Deadly(Wrapped):
 
 
 @dataclass(frozen=True)
-class Slow(Wrapped):
-    """Takes its time, and says which process it is in."""
+class Slow:
+    """Takes its time, and notes which process it is in."""
 
-    seconds: float = 0.3
+    notes: Path
+    seconds: float
 
-    def happens(self, stars: Stars) -> None:
+    def __call__(self, stars: Stars) -> None:
         (self.notes / f"pid-{os.getpid()}").touch()
         time.sleep(self.seconds)
 
@@ -155,9 +146,21 @@ ROWS = 333
 """In each of the three files of :func:`make_sky`."""
 
 
-def run(folder: Path, output: Path, model: Any, **keys: Any) -> Summary:
-    order = PredictOptions(**{key: keys.pop(key) for key in ("bad_rows", "tables") if key in keys})
-    return predict_folder(find_inputs([folder]), output, model, order, progress=False, **keys)
+def run(paths: Path | Sequence[Path], output: Path, model: Any, **keys: Any) -> Summary:
+    """Label a folder, or files whether or not they are there, with any option of a run."""
+    fields = ("bad_rows", "tables")
+    options = PredictOptions(**{key: keys.pop(key) for key in fields if key in keys})
+    inputs = find_inputs([paths] if isinstance(paths, Path) else paths)
+    return predict_folder(inputs, output, model, options, progress=False, **keys)
+
+
+def list_sums(folder: Path) -> None:
+    """What the archive publishes of its files."""
+    lines = [
+        f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in sorted(folder.glob("*.csv.gz"))
+    ]
+    (folder / "_MD5SUM.txt").write_text("".join(lines))
 
 
 def truncate(path: Path) -> None:

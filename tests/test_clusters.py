@@ -14,7 +14,7 @@ pytest.importorskip("distributed")
 
 import dask
 
-from sky import Deadly, catalogues, make_sky
+from sky import Deadly, Wrapped, catalogues, edited, make_sky, run
 from xplabels import io as archive
 from xplabels.cli import main
 from xplabels.convert import convert_files
@@ -22,14 +22,12 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars
 from xplabels.model import Model
-from xplabels.pipeline import OnDask, PredictOptions, find_inputs, predict_folder, workers
+from xplabels.pipeline import OnDask, workers
 from xplabels.pipeline.lsdb_catalogue import SentModel, predict_catalog, write_catalog
 from xplabels.pipeline.workers import connected
 
-pytestmark = [
-    # LSDB's advice to its own users, and what it and Dask leave open
-    pytest.mark.filterwarnings("ignore"),
-]
+# LSDB's advice to its own users, and what it and Dask leave open
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +110,6 @@ def test_a_part_of_the_sky_and_partitions_without_rows(folder: Path) -> None:
 
 
 def test_rows_that_were_damaged_stay_flagged(folder: Path, tmp_path: Path) -> None:
-    from sky import edited
-
     (path,) = make_sky(tmp_path / "bulk", archive.read(folder / "xp")[slice(0, 50)], (101,))
     edited(path, lambda lines: [*lines[:9], lines[9].replace("[", "[x", 1), *lines[10:]])
     convert_files([path], tmp_path / "xp", bad_rows="flag")
@@ -138,49 +134,34 @@ def test_columns_that_were_not_opened_and_models_that_are_others(folder: Path) -
         sent.model()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(folder: Path, small_model: Model) -> dict[str, bytes]:
-    """Catalogues of the bulk files that nothing happened to."""
-    predict_folder(find_inputs([folder / "bulk"]), folder / "labels", small_model, PredictOptions())
-    return catalogues(folder / "labels")
-
-
-def test_a_worker_that_dies_loses_nothing(
-    folder: Path, undisturbed: dict[str, bytes], client: Any, small_model: Model, tmp_path: Path
-) -> None:
-    inputs = find_inputs([folder / "bulk"])
-    star = int(archive.read(inputs.files[1]).source_id[7])
-    model = Deadly(small_model, tmp_path, {star: 1})
-    cluster = OnDask(client.scheduler.address)
-    summary = predict_folder(inputs, tmp_path / "labels", model, PredictOptions(), workers=cluster)
-    assert len(list(tmp_path.glob(f"{star}-*"))) == 1
-    assert (summary.stars, summary.files, summary.failed) == (600, 3, {})
-    assert catalogues(tmp_path / "labels") == undisturbed
-    assert not list((tmp_path / "labels").rglob("*.partial.*"))
-
-
-def test_a_file_at_which_every_worker_dies_is_named(
+@pytest.mark.parametrize("deaths", [1, 9])
+def test_a_worker_that_dies_loses_nothing_but_a_file_at_which_every_one_dies(
+    deaths: int,
     folder: Path,
-    undisturbed: dict[str, bytes],
     client: Any,
     small_model: Model,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 0)
-    inputs = find_inputs([folder / "bulk"])
-    star = int(archive.read(inputs.files[1]).source_id[7])
-    model = Deadly(small_model, tmp_path, {star: 9})
-    cluster = OnDask(client.scheduler.address)
-    summary = predict_folder(inputs, tmp_path / "labels", model, PredictOptions(), workers=cluster)
-    assert list(summary.failed) == [inputs.files[1]]
-    assert "worker after worker died" in summary.failed[inputs.files[1]]
-    monkeypatch.undo()
-    again = predict_folder(
-        inputs, tmp_path / "labels", small_model, PredictOptions(), workers=cluster
-    )
-    assert (again.files, again.resumed, again.failed) == (3, 2, {})
-    assert catalogues(tmp_path / "labels") == undisturbed
+    bulk, output = folder / "bulk", tmp_path / "labels"
+    run(bulk, tmp_path / "undisturbed", small_model)
+    cluster, files = OnDask(client.scheduler.address), sorted(bulk.iterdir())
+    star = int(archive.read(files[1]).source_id[7])
+    model = Wrapped(small_model, Deadly(tmp_path, {star: deaths}))
+    if deaths > 1:
+        monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 0)
+    summary = run(bulk, output, model, workers=cluster)
+    assert not list(output.rglob("*.partial.*"))
+    if deaths == 1:
+        assert len(list(tmp_path.glob(f"{star}-*"))) == 1
+        assert (summary.stars, summary.files, summary.failed) == (600, 3, {})
+    else:
+        assert list(summary.failed) == [files[1]]
+        assert "worker after worker died" in summary.failed[files[1]]
+        monkeypatch.undo()
+        again = run(bulk, output, small_model, workers=cluster)
+        assert (again.files, again.resumed, again.failed) == (3, 2, {})
+    assert catalogues(output) == catalogues(tmp_path / "undisturbed")
 
 
 def test_the_command_line_on_a_cluster(

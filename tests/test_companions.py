@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import pickle
 import shutil
@@ -16,21 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sky import catalogues, edited, make_sky, placed, span, spectra_name
+from sky import catalogues, edited, list_sums, make_sky, placed, span, spectra_name
+from sky import run as sky_run
 from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.tables import join_photometry
 from xplabels.model import Model
-from xplabels.pipeline import (
-    AuxiliaryTables,
-    PredictOptions,
-    Summary,
-    find_inputs,
-    predict_file,
-    predict_folder,
-    read_entry,
-)
+from xplabels.pipeline import AuxiliaryTables, Summary, predict_file, read_entry
 
 # Whole runs ------------------------------------------------------------------------------------
 
@@ -44,8 +38,21 @@ def sky(small_stars: Stars, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, output: Path, model: Model, **keys: Any) -> Summary:
-    order = PredictOptions(AuxiliaryTables(**keys))
-    return predict_folder(find_inputs([folder]), output, model, order, progress=False)
+    return sky_run(folder, output, model, tables=AuxiliaryTables(**keys))
+
+
+@pytest.fixture
+def copied(sky: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return Path(shutil.copytree(sky, tmp_path / "in"))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """J of one star."""
+    path = tmp_path / "t.csv"
+    path.write_text("source_id,j_m,j_msigcom\n128,12.0,0.02\n")
+    return path
 
 
 def as_hats(sky: Path, folder: Path) -> Path:
@@ -94,18 +101,11 @@ def test_gaia_source_beside_the_spectra_is_joined_and_carried(
     stars = join_photometry(archive.read(sky / spectra_name(1)), gaia)
     expected = small_model.predict(stars)
     np.testing.assert_allclose(table["teff"].to_numpy(), expected.values[:, 0], rtol=1e-5)
-    without = run_without(sky, tmp_path, small_model)
+    alone = tmp_path / spectra_name(1)  # where no GaiaSource lies beside it
+    alone.write_bytes((sky / alone.name).read_bytes())
+    predict_file(small_model, alone, tmp_path / "alone.parquet")
+    without = pq.read_table(tmp_path / "alone.parquet")["teff"].to_numpy()
     assert (without != table["teff"].to_numpy()).mean() > 0.9
-
-
-def run_without(sky: Path, tmp_path: Path, model: Model) -> Any:
-    """The same file where no GaiaSource lies beside it."""
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    path = alone / spectra_name(1)
-    path.write_bytes((sky / path.name).read_bytes())
-    predict_file(model, path, tmp_path / "alone.parquet")
-    return pq.read_table(tmp_path / "alone.parquet")["teff"].to_numpy()
 
 
 def test_the_same_photometry_gives_the_same_labels_wherever_it_is_kept(
@@ -143,55 +143,47 @@ def test_what_is_carried_comes_from_the_first_table_that_has_it(
         assert ((ruwe == 1.25) == (both["source_id"].to_numpy() == 128)).all()
 
 
-def test_a_spectrum_file_without_its_gaia_source_fails_alone(
-    sky: Path, small_model: Model, tmp_path: Path
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_file_whose_gaia_source_is_missing_or_not_the_published_one_fails_alone(
+    listed: bool, copied: Path, small_model: Model, tmp_path: Path
 ) -> None:
-    gaia = tmp_path / "gaia"
-    gaia.mkdir()
-    for number in (0, 2):
-        name = f"GaiaSource_{span(number)}.csv.gz"
-        (gaia / name).write_bytes((sky / name).read_bytes())
+    gaia = copied / f"GaiaSource_{span(1)}.csv.gz"
+    if listed:
+        list_sums(copied)
+        gaia.write_bytes(gaia.read_bytes() + b"\0")
+    else:
+        gaia.unlink()
     for _ in range(2):
-        summary = run(sky, tmp_path / "out", small_model, gaia_source=gaia)
-        assert list(summary.failed) == [sky / spectra_name(1)]
-        assert f"GaiaSource_{span(1)}" in summary.failed[sky / spectra_name(1)]
+        summary = run(copied, tmp_path / "out", small_model, gaia_source=copied)
+        assert list(summary.failed) == [copied / spectra_name(1)]
+        why = summary.failed[copied / spectra_name(1)]
+        assert gaia.name.removesuffix(".csv.gz") in why
+        assert ("MD5 sum" in why) is listed
         assert summary.files == 2
     assert summary.resumed == 2
 
 
-def test_other_photometry_is_noticed(sky: Path, small_model: Model, tmp_path: Path) -> None:
-    spectra, output = tmp_path / "in", tmp_path / "out"
-    spectra.mkdir()
-    for path in sky.iterdir():
-        (spectra / path.name).write_bytes(path.read_bytes())
-    run(spectra, output, small_model)
-    edited(spectra / f"GaiaSource_{span(1)}.csv.gz", lambda lines: lines[:-20])
-    assert run(spectra, output, small_model).resumed == 2
-    for path in spectra.glob("GaiaSource*"):
-        path.unlink()
-    assert run(spectra, output, small_model).resumed == 0
-    table = tmp_path / "t.csv"
-    table.write_text("source_id,j_m,j_msigcom\n128,12.0,0.02\n")
-    summary = run(spectra, output, small_model, tables=(table,))
-    assert summary.remade == {"made with other photometry": 3}
-
-
-def test_a_table_is_the_same_wherever_it_lies_and_whenever_it_came(
-    sky: Path, small_model: Model, tmp_path: Path
+def test_other_photometry_is_noticed(
+    copied: Path, table: Path, small_model: Model, tmp_path: Path
 ) -> None:
-    table = tmp_path / "t.csv"
-    table.write_text("source_id,j_m,j_msigcom\n128,12.0,0.02\n")
     output = tmp_path / "out"
-    run(sky, output, small_model, tables=(table,))
+    run(copied, output, small_model)
+    edited(copied / f"GaiaSource_{span(1)}.csv.gz", lambda lines: lines[:-20])
+    summary = run(copied, output, small_model)
+    assert summary.remade == {"whose GaiaSource file changed since": 1}
+    for path in copied.glob("GaiaSource*"):
+        path.unlink()
+    assert run(copied, output, small_model).resumed == 0
+    remade = {"made with other photometry": 3}
+    assert run(copied, output, small_model, tables=(table,)).remade == remade
+    # the same table, wherever it lies and whenever it came
     os.utime(table, (1, 1))
-    assert run(sky, output, small_model, tables=(table,)).resumed == 3
     (tmp_path / "other").mkdir()
-    copy = tmp_path / "other" / table.name
-    copy.write_bytes(table.read_bytes())
-    assert run(sky, output, small_model, tables=(copy,)).resumed == 3
+    copy = Path(shutil.copy(table, tmp_path / "other"))
+    for same in (table, copy):
+        assert run(copied, output, small_model, tables=(same,)).resumed == 3
     copy.write_text(copy.read_text().replace("12.0", "13.0"))  # as many bytes
-    summary = run(sky, output, small_model, tables=(copy,))
-    assert summary.remade == {"made with other photometry": 3}
+    assert run(copied, output, small_model, tables=(copy,)).remade == remade
 
 
 def test_a_folder_of_photometry_is_known_by_its_files_names_and_sizes(tmp_path: Path) -> None:
@@ -207,25 +199,8 @@ def test_a_folder_of_photometry_is_known_by_its_files_names_and_sizes(tmp_path: 
     assert AuxiliaryTables((folder,)).identity() != first
 
 
-def test_a_sum_of_gaia_source_is_compared_too(
-    sky: Path, small_model: Model, tmp_path: Path
-) -> None:
-    gaia = tmp_path / "gaia"
-    gaia.mkdir()
-    lines = []
-    for number in range(3):
-        name = f"GaiaSource_{span(number)}.csv.gz"
-        (gaia / name).write_bytes((sky / name).read_bytes())
-        md5 = hashlib.md5((gaia / name).read_bytes()).hexdigest() if number else "0" * 32
-        lines.append(f"{md5}  {name}\n")
-    (gaia / "_MD5SUM.txt").write_text("".join(lines))
-    summary = run(sky, tmp_path / "out", small_model, gaia_source=gaia)
-    assert list(summary.failed) == [sky / spectra_name(0)]
-    assert "GaiaSource" in summary.failed[sky / spectra_name(0)]
-
-
 @pytest.mark.parametrize("column", ["ruwe", "teff"])
-def test_a_column_that_cannot_be_carried_is_told(
+def test_a_column_that_cannot_be_carried_is_an_error(
     column: str, sky: Path, small_model: Model, tmp_path: Path
 ) -> None:
     failed = run(sky, tmp_path / "out", small_model, carried=(column,)).failed
@@ -233,26 +208,27 @@ def test_a_column_that_cannot_be_carried_is_told(
     assert all(f"no table has a column '{column}'" in why for why in failed.values())
 
 
-def test_a_table_that_is_not_there_is_told(sky: Path, small_model: Model, tmp_path: Path) -> None:
+def test_a_table_that_is_absent_is_an_error(sky: Path, small_model: Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.csv: cannot be read"):
         run(sky, tmp_path / "out", small_model, tables=(Path("none.csv"),))
     assert not (tmp_path / "out").exists()
 
 
-def test_tables_of_no_star_are_told(sky: Path, small_model: Model, tmp_path: Path) -> None:
-    table = tmp_path / "t.csv"
-    table.write_text("source_id,j_m,j_msigcom\n77,12.0,0.02\n")
+def test_a_table_that_meets_no_star_is_an_error(
+    sky: Path, table: Path, small_model: Model, tmp_path: Path
+) -> None:
+    table.write_text(table.read_text().replace("128", "77"))
     with pytest.raises(InputError, match="shares no source_id"):
         run(sky, tmp_path / "out", small_model, tables=(table,))
+    account = json.loads((tmp_path / "out" / "_manifest" / "run.json").read_text())
+    assert not account["complete"]
 
 
-def test_companions_travel_without_their_tables(sky: Path, tmp_path: Path) -> None:
-    hats, table = as_hats(sky, tmp_path / "hats"), tmp_path / "t.csv"
-    table.write_text("source_id,j_m,j_msigcom\n77,12.0,0.02\n")
-    companions = AuxiliaryTables((hats, table), carried=("ra",))
-    companions.open()
-    sent = pickle.loads(pickle.dumps(companions))
-    assert sent.identity() == companions.identity()
+def test_tables_are_opened_again_in_another_process(sky: Path, table: Path, tmp_path: Path) -> None:
+    tables = AuxiliaryTables((as_hats(sky, tmp_path / "hats"), table), carried=("ra",))
+    tables.open()
+    sent = pickle.loads(pickle.dumps(tables))
+    assert sent.identity() == tables.identity()
     assert len(sent.open()) == 2
 
 

@@ -2,9 +2,8 @@
 
 What an output was made from stands in its record, a small JSON file that is written just before
 the output takes its place. So an output that fits its record is complete; one that does not fit is
-ours, and made again; one without a record is a user's. An output goes without a replacement only
-if it is known not to be the one that is wanted: where that cannot be seen, because an input or the
-record cannot be read, it stays.
+ours, and made again; one without a record is a user's. An output is removed without a replacement
+only if it is known not to be the wanted one: if an input or the record cannot be read, it stays.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -21,7 +20,7 @@ from xplabels.core.errors import InputError
 from xplabels.io.atomic import check_ours, whole_file
 
 Settings = Mapping[str, Any]
-"""What an output depends on beside its inputs: plain JSON values."""
+"""What an output depends on besides its inputs: plain JSON values."""
 DIGITS = 12
 """Of a digest, in messages."""
 
@@ -34,10 +33,8 @@ class FileFingerprint:
     ----------
     name
         Without its folder: a file that is moved stays the same.
-    size
-        Bytes.
-    time
-        Of its last change, nanoseconds.
+    size, time
+        Bytes; time of the last change, nanoseconds.
     md5
         Its sum; "" where it was not read as a whole.
     """
@@ -49,13 +46,7 @@ class FileFingerprint:
 
     @classmethod
     def of(cls, path: Path, md5: str = "") -> FileFingerprint:
-        """Of a file as it is.
-
-        Raises
-        ------
-        InputError
-            If it is not a readable file.
-        """
+        """Of a file as it is; raises InputError if it is not a readable file."""
         try:
             state = path.stat()
             with path.open("rb"):
@@ -66,13 +57,18 @@ class FileFingerprint:
             ) from error
         return cls(path.name, state.st_size, state.st_mtime_ns, md5)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FileFingerprint:
+        """From JSON values; raises TypeError if one is of another type."""
+        file = cls(**values)
+        check_types((file.name, file.md5), str)
+        check_types((file.size, file.time), int)
+        return file
+
     def fits(self, path: Path) -> bool:
         """Whether ``path`` is that file: by size and time or, if only the time differs, its sum.
 
-        Raises
-        ------
-        OSError
-            If it cannot be read: it may be that file all the same.
+        Raises OSError if it cannot be read: it may be that file all the same.
         """
         state = path.stat()
         if state.st_size != self.size:
@@ -80,10 +76,7 @@ class FileFingerprint:
         return state.st_mtime_ns == self.time or (bool(self.md5) and md5_of(path) == self.md5)
 
     def has_content_of(self, path: Path) -> bool:
-        """Whether ``path`` is, to the byte, what was written; of a folder, which has no sum: True.
-
-        Its time does not count: a catalogue may be copied.
-        """
+        """Whether ``path`` has the same bytes, whenever it was copied; True for a folder."""
         try:
             return not self.md5 or (path.stat().st_size, md5_of(path)) == (self.size, self.md5)
         except OSError:
@@ -107,7 +100,7 @@ class Record:
     output
         What was written; without a sum where it is a folder, which appears whole.
     settings
-        What the output depends on beside these files.
+        What the output depends on besides these files.
     """
 
     input: FileFingerprint
@@ -116,7 +109,7 @@ class Record:
     settings: Settings
 
     def write(self, path: Path) -> None:
-        """Put the record down, whole or not at all."""
+        """Write the record, whole or not at all."""
         path.parent.mkdir(exist_ok=True)
         with whole_file(path, overwrite=True) as temporary:
             text = json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
@@ -127,30 +120,22 @@ class Record:
         """The record at ``path``; None where there is none, or it cannot be read."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            record = cls(**cls.parse({field.name: values[field.name] for field in fields(cls)}))
-            record.check_types()
+            return cls(**cls.parse({field.name: values[field.name] for field in fields(cls)}))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return record
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The fields, of their types, from JSON values."""
+        """The fields from JSON values; raises TypeError where one is of another type."""
+        check_types([values["settings"]], dict)
         return values | {
-            "input": FileFingerprint(**values["input"]),
-            "beside": tuple(FileFingerprint(**one) for one in values["beside"]),
-            "output": FileFingerprint(**values["output"]),
+            "input": FileFingerprint.from_dict(values["input"]),
+            "beside": tuple(map(FileFingerprint.from_dict, values["beside"])),
+            "output": FileFingerprint.from_dict(values["output"]),
         }
 
-    def check_types(self) -> None:
-        """Raise TypeError where what others compute with or look into is of another type."""
-        for file in (self.input, self.output, *self.beside):
-            check_types((file.name, file.md5), str)
-            check_types((file.size, file.time), int)
-        check_types([self.settings], dict)
 
-
-def check_types(values: Sequence[object], kind: type | tuple[type, ...]) -> None:
+def check_types(values: Iterable[object], kind: type | tuple[type, ...]) -> None:
     """Raise TypeError if one of ``values`` is not of type ``kind``."""
     for value in values:
         if not isinstance(value, kind):
@@ -159,7 +144,7 @@ def check_types(values: Sequence[object], kind: type | tuple[type, ...]) -> None
 
 @dataclass(frozen=True)
 class StaleReason:
-    """Why an output that is there will not do.
+    """Why an output has to be made again.
 
     Attributes
     ----------
@@ -192,10 +177,9 @@ class Job:
     Attributes
     ----------
     inputs
-        The input file, and those that belong to it alone; one that is asked for and missing is
-        among them.
+        The input file, and those that belong to it alone, even if they are missing.
     settings
-        What the output depends on beside them.
+        What the output depends on besides them.
     output
         A file, or a folder that appears whole.
     record
@@ -212,12 +196,9 @@ class Job:
 
     def absolute(self) -> Job:
         """The same for a process with another working directory."""
-        return replace(
-            self,
-            inputs=tuple(path.absolute() for path in self.inputs),
-            output=self.output.absolute(),
-            record=self.record.absolute(),
-        )
+        inputs = tuple(path.absolute() for path in self.inputs)
+        output, record = self.output.absolute(), self.record.absolute()
+        return replace(self, inputs=inputs, output=output, record=record)
 
     def check_existing(self, kind: type[R], gone: bool = False) -> R | StaleReason | None:
         """The record of an output that is as wanted; why it is not; None where there is none.
@@ -269,7 +250,7 @@ def difference(made: Settings, wanted: Settings) -> str:
     for key in dict.fromkeys([*wanted, *made]):
         if key in made and key in wanted and made[key] == wanted[key]:
             continue
-        if key == "photometry":  # names, sizes and sums of tables: more than one would read
+        if key == "photometry":  # names, sizes and sums of tables: too long to read
             parts.append("other photometry")
         else:
             parts.append(f"{key} {_short(made.get(key))}, now {_short(wanted.get(key))}")
@@ -319,8 +300,11 @@ def open_partial(
     if folder.exists():
         check_ours(folder, ours)
         if any(".partial." not in entry.name for entry in folder.iterdir()):
-            found = _settings_in(path)
-            if found is None or found.keys() != settings.keys():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                found = None
+            if not isinstance(found, dict) or found.keys() != settings.keys():
                 raise InputError(
                     "is in the way: it has not the manifest of an interrupted run",
                     where=folder,
@@ -338,11 +322,3 @@ def open_partial(
     folder.mkdir()
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _settings_in(manifest: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xplabels import __version__
 from xplabels import io as archive
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
-from xplabels.core.stars import Stars, with_widths
+from xplabels.core.stars import with_widths
 from xplabels.io.atomic import whole_file
 from xplabels.io.job import FileFingerprint, Settings, md5_of
 from xplabels.pipeline.inputs import check_sum
@@ -32,15 +31,15 @@ if TYPE_CHECKING:
 
 
 BLOCK = 1000
-"""Stars at a time: half of what readers take, so that what was read is near when it is used, and
-no fewer than compiled code wants (:data:`xplabels.inference.COMPILED_FROM`)."""
+"""Stars at a time: half of what readers take, so that what was read is still in the processor's
+cache, and no fewer than compiled code wants (:data:`xplabels.inference.COMPILED_FROM`)."""
 ROW_GROUP = 65_536
 """Rows of a Parquet row group: a file of the archive is one or two groups."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What is asked for of every file of a run.
+    """The options of every file of a run.
 
     Attributes
     ----------
@@ -60,7 +59,7 @@ class PredictOptions:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self, model: Model) -> Settings:
-        """What the labels of ``model`` then depend on beside the input file, as JSON values."""
+        """What the labels of ``model`` depend on besides the input file, as JSON values."""
         name = {key: str(model.metadata.get(key, "")) for key in ("name", "sha256")}
         if self.correlations:
             name["columns"] = "correlations"
@@ -85,7 +84,7 @@ def predict_file(
     settings: Settings | None = None,
     overwrite: bool = False,
     block: int = BLOCK,
-    done: Callable[[int], object] | None = None,
+    done: Callable[[int], object] = lambda stars: None,
 ) -> ManifestEntry:
     """Labels of all stars of one file, read and written in blocks: memory is bounded.
 
@@ -96,8 +95,8 @@ def predict_file(
     path
         File of spectra or star table.
     output
-        The ``.parquet`` to write. Its entry is written to ``_manifest/`` beside it
-        (:func:`~xplabels.pipeline.manifest.entry_path`), just before it takes its place.
+        The ``.parquet`` to write. Its entry (:func:`~xplabels.pipeline.manifest.entry_path`) is
+        written just before it takes its place.
     options
         Photometry and options.
     published
@@ -109,7 +108,7 @@ def predict_file(
     block
         Stars at a time; the labels do not depend on it (but for float32's rounding).
     done
-        Called with the number of stars of each block that is through; what it raises ends the work.
+        Called with the number of stars of each finished block; what it raises ends the work.
 
     Returns
     -------
@@ -127,23 +126,47 @@ def predict_file(
 
     options = options or PredictOptions()
     begun, processor = time.perf_counter(), time.process_time()
-    fingerprint, digest, count = FileFingerprint.of(path), archive.Digest(), _Count()
+    fingerprint, digest = FileFingerprint.of(path), archive.Digest()
     join = Join(path, options.tables)
-    rows = 0
+    rows_in = rows_out = 0
+    ids: list[int] = []
+    flags: Counter[str] = Counter()
+    damaged: list[tuple[int, int]] = []
+    notes: list[str] = []
+
+    def predicted() -> Iterator[pa.Table]:
+        """Each block as rows of the catalogue; counts them as they go by."""
+        nonlocal rows_in
+        for read in archive.read_blocks(path, options.bad_rows, block, digest):
+            # stars none of which has a band do not say how wide it would have been
+            stars, carried = join.join(with_widths(read, model.feature_set.widths))
+            # the output keeps those notes that hold wherever its input lies
+            kept = replace(stars, notes=tuple(n for n in read.notes if str(path) not in n))
+            prediction = model.predict(kept, correlations=options.correlations)
+            prediction = replace(prediction, meta={**prediction.meta, **options.metadata})
+            ids.extend((int(read.source_id.min()), int(read.source_id.max())))
+            bad = np.flatnonzero(read.flags & np.uint32(Flag.BAD_ROW))
+            for row in bad[: DAMAGED_LISTED - len(damaged)].tolist():
+                damaged.append((rows_in + row + 1, int(read.source_id[row])))
+            notes.extend(stars.notes[: DAMAGED_LISTED - len(notes)])
+            for flag in Flag:
+                flags[str(flag.name)] += int(np.count_nonzero(prediction.flags & flag.value))
+            rows_in += len(read)
+            yield _with_carried(prediction.to_arrow(), carried)
+            done(len(stars))
+
     with whole_file(output, overwrite) as temporary:
-        blocks = archive.read_blocks(path, options.bad_rows, block, digest)
-        tables = _predicted(blocks, model, join, options, count, done)
         with contextlib.ExitStack() as stack:
             writer: Any = None
-            for group in regrouped(tables):
+            for group in regrouped(predicted()):
                 if writer is None:
                     writer = pq.ParquetWriter(temporary, group.schema, compression="zstd")
                     stack.enter_context(writer)
                 writer.write_table(group, row_group_size=ROW_GROUP)
-                rows += len(group)
+                rows_out += len(group)
         digest.take_rest(path)
         check_sum(path, digest.hexadecimal(), published)
-        if not rows:
+        if not rows_out:
             raise InputError("holds no star", where=path, remedy="leave it out")
         written = FileFingerprint.of(temporary, md5_of(temporary))
         entry = ManifestEntry(
@@ -151,14 +174,14 @@ def predict_file(
             beside=join.source,
             output=replace(written, name=output.name, time=0),
             settings=settings or options.settings(model),
-            rows_in=count.rows,
-            rows_out=rows,
-            flags=dict(count.flags),
-            damaged=tuple(count.damaged),
-            notes=tuple(count.notes),
+            rows_in=rows_in,
+            rows_out=rows_out,
+            flags=dict(+flags),
+            damaged=tuple(damaged),
+            notes=tuple(notes),
             joined=join.joined(),
-            first_id=count.first_id,
-            last_id=count.last_id,
+            first_id=min(ids),
+            last_id=max(ids),
             md5_published=None if published is None else True,
             seconds=round(time.perf_counter() - begun, 3),
             processor_seconds=round(time.process_time() - processor, 3),
@@ -167,54 +190,7 @@ def predict_file(
     return entry
 
 
-def _predicted(
-    blocks: Iterable[Stars],
-    model: Model,
-    join: Join,
-    options: PredictOptions,
-    count: _Count,
-    done: Callable[[int], object] | None,
-) -> Iterator[pa.Table]:
-    """Each block as rows of the catalogue."""
-    for read in blocks:
-        # stars none of which has a band do not say how wide it would have been
-        stars, carried = join.join(with_widths(read, model.feature_set.widths))
-        # the output keeps those notes that hold wherever its input lies
-        kept = replace(stars, notes=tuple(n for n in read.notes if join.path not in n))
-        prediction = model.predict(kept, correlations=options.correlations)
-        prediction = replace(prediction, meta={**prediction.meta, **options.metadata})
-        count.add(read, stars.notes, prediction.flags)
-        yield _with_carried(prediction.to_arrow(), carried)
-        if done is not None:
-            done(len(stars))
-
-
-@dataclass
-class _Count:
-    """What a file held, as its blocks go by."""
-
-    rows: int = 0
-    flags: Counter[str] = field(default_factory=Counter)
-    damaged: list[tuple[int, int]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    first_id: int = np.iinfo(np.int64).max
-    last_id: int = np.iinfo(np.int64).min
-
-    def add(self, stars: Stars, notes: tuple[str, ...], flags: NDArray[np.uint32]) -> None:
-        """Count a block: as it was read, what was noted of it, and the flags it got."""
-        self.first_id = min(self.first_id, int(stars.source_id.min()))
-        self.last_id = max(self.last_id, int(stars.source_id.max()))
-        bad = np.flatnonzero(stars.flags & np.uint32(Flag.BAD_ROW))
-        for row in bad[: DAMAGED_LISTED - len(self.damaged)].tolist():
-            self.damaged.append((self.rows + row + 1, int(stars.source_id[row])))
-        self.notes.extend(notes[: DAMAGED_LISTED - len(self.notes)])
-        for flag in Flag:
-            if number := int(np.count_nonzero(flags & np.uint32(flag.value))):
-                self.flags[str(flag.name)] += number
-        self.rows += len(stars)
-
-
-def _with_carried(table: pa.Table, carried: Mapping[str, NDArray[np.float64]]) -> pa.Table:
+def _with_carried(table: pa.Table, carried: Mapping[str, Any]) -> pa.Table:
     """The catalogue's columns, those carried from photometry after ``source_id``."""
     import pyarrow as pa
 

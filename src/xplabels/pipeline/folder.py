@@ -1,10 +1,10 @@
 """Many files of spectra -> a folder of catalogues, one each, or one catalogue of all.
 
 What is complete is said by the entries of :mod:`~xplabels.pipeline.manifest`, and not made again.
-The summary of the last run as a whole is ``_manifest/run.json``: written by the run alone, it only
-sums up. One catalogue of all is made in ``CATALOGUE.partial/``, a folder of the same kind whose
-``manifest.json`` says what its labels depend on; when all its files are there the catalogue is
-written from them and the folder removed.
+The summary of the last run is ``_manifest/run.json``, which no run relies on. One catalogue of all
+is made in ``CATALOGUE.partial/``, a folder of the same kind whose ``manifest.json`` says what its
+labels depend on; when all its files are there the catalogue is written from them and the folder
+removed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN = "run.json"
-LOCK = "lock"
 PARTIAL_FILES = ("manifest.json", "*.parquet", ".*.partial.*", f"{MANIFEST}/*")
 """All that the folder of an unfinished catalogue may hold; anything else is the user's."""
 
@@ -53,14 +52,12 @@ class Summary:
     ----------
     stars
         Rows of all outputs.
-    files
-        Input files that have their output.
-    resumed
-        Those of them that had it before, complete and verified.
+    files, resumed
+        Input files that have their output; those that had it before, complete and verified.
     flags
         Name of a flag -> stars that have it.
     damaged
-        Damaged rows, file by file: (file, row, source_id), as far as their entries list them.
+        Damaged rows: (file, row, source_id), as far as the files' entries list them.
     failed
         Input -> why it has no output.
     missing
@@ -71,7 +68,7 @@ class Summary:
     remade
         Why outputs that were there have been made again -> how many.
     account
-        The file in which all of this stands, if there is one.
+        The file that holds all of this, if there is one.
     """
 
     stars: int = 0
@@ -84,14 +81,6 @@ class Summary:
     absent: tuple[Path, ...] = ()
     remade: dict[str, int] = field(default_factory=dict)
     account: Path | None = None
-
-    def add(self, entry: ManifestEntry) -> None:
-        """Count one file that is through."""
-        self.files += 1
-        self.stars += entry.rows_out
-        for name, number in entry.flags.items():
-            self.flags[name] = self.flags.get(name, 0) + number
-        self.damaged.extend((entry.input.name, row, star) for row, star in entry.damaged)
 
 
 def predict_folder(
@@ -108,8 +97,8 @@ def predict_folder(
 ) -> Summary:
     """Labels of every star of every input, in one Parquet file per input, in the folder ``output``.
 
-    Which outputs that are there are made again, and why, is logged before the work begins. They
-    stay until what replaces them is whole.
+    Which outputs are made again, and why, is logged before the work begins. They stay until what
+    replaces them is whole.
 
     Parameters
     ----------
@@ -138,9 +127,9 @@ def predict_folder(
     Raises
     ------
     InputError
-        If the run cannot begin, or cannot go on: no other file would fare better.
+        If the run cannot begin, or cannot go on: every other file would fail in the same way.
     """
-    names = output_names(inputs.files)
+    outputs = {path: output / name for path, name in output_names(inputs.files).items()}
     settings = options.settings(model)
     options.tables.open()
     if output.exists() and not output.is_dir():
@@ -148,7 +137,6 @@ def predict_folder(
     if not output.exists():
         check_output(output)
     with _locked(output):
-        outputs = {path: output / name for path, name in names.items()}
         run = _Run(inputs, outputs, output, settings, options, command)
         run.check_existing(overwrite)
         run.check_absent()
@@ -205,12 +193,11 @@ def predict_catalogue(
     outputs = {path: folder / f"{_digest(path)}.parquet" for path in inputs.files}
     open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
     with _locked(folder):
-        run = _Run(inputs, outputs, folder, settings, options, "")
+        run = _Run(inputs, outputs, folder, settings, options)
         try:
             run.check_existing(overwrite=True)
             run.label(model, workers, progress)
-            failed = list(run.summary.failed.values())
-            if failed:
+            if failed := list(run.summary.failed.values()):
                 several = f"{len(failed)} of {len(outputs)} files could not be labelled:\n"
                 raise InputError((several if failed[1:] else "") + "\n".join(failed))
             try:
@@ -227,12 +214,13 @@ def predict_catalogue(
     return replace(run.summary, account=None)
 
 
-def check_absent(absent: Sequence[Path], so: str) -> None:
-    """Raise :class:`InputError` that names files which a folder's own list names and it lacks."""
+def check_absent(absent: Sequence[Path], consequence: str) -> None:
+    """Raise InputError if files are absent that their folder's own list names."""
     if absent:
         raise InputError(
             f"{counted(len(absent), 'file')} that the folder's own _MD5SUM.txt lists "
-            f"{'is' if len(absent) == 1 else 'are'} not there, the first {absent[0].name}; {so}",
+            f"{'is' if len(absent) == 1 else 'are'} not there, the first {absent[0].name}; "
+            + consequence,
             where=absent[0].parent,
             remedy="download what is missing and give the same command again, or add "
             "--allow-missing if only a part is wanted",
@@ -245,25 +233,14 @@ def again(reasons: Mapping[str, int], words: str = "made again") -> str:
     return f"{counted(sum(reasons.values()), 'output')} {words}: {listed}"
 
 
-@dataclass(frozen=True)
-class PredictJob:
-    """What every job of a run does; its model travels without its caches."""
-
-    model: Model
-    options: PredictOptions
-
-    def __call__(self, job: Job, count_stars: CountStars) -> ManifestEntry:
-        """Label one file."""
-        return predict_file(
-            self.model, job.inputs[0], job.output, self.options, published=job.published,
-            settings=job.settings, overwrite=True, done=count_stars,
-        )  # fmt: skip
-
-    def __getstate__(self) -> dict[str, Any]:
-        model = self.model
-        with suppress(TypeError):
-            model = replace(model)
-        return {"model": model, "options": self.options}
+def predict_job(
+    model: Model, options: PredictOptions, job: Job, count_stars: CountStars
+) -> ManifestEntry:
+    """Label one file."""
+    return predict_file(
+        model, job.inputs[0], job.output, options, published=job.published,
+        settings=job.settings, overwrite=True, done=count_stars,
+    )  # fmt: skip
 
 
 class _Run:
@@ -276,7 +253,7 @@ class _Run:
         folder: Path,
         settings: Settings,
         options: PredictOptions,
-        command: str,
+        command: str = "",
     ) -> None:
         self.folder, self.settings, self.options, self.command = folder, settings, options, command
         self.inputs = inputs
@@ -284,9 +261,8 @@ class _Run:
         self.waiting: list[Job] = []
         self.entries: dict[Path, ManifestEntry] = {}
         self.stale: dict[Path, StaleReason] = {}
-        self.summary = Summary(
-            missing=inputs.missing, absent=inputs.absent, account=folder / MANIFEST / RUN
-        )
+        account = folder / MANIFEST / "run.json"
+        self.summary = Summary(missing=inputs.missing, absent=inputs.absent, account=account)
 
     def _job(self, path: Path, output: Path) -> Job:
         source = self.options.tables.source_of(path)
@@ -295,24 +271,19 @@ class _Run:
         return Job(files, self.settings, output, entry_path(output), published)
 
     def check_existing(self, overwrite: bool) -> None:
-        """Sort out which jobs are done.
-
-        Raises
-        ------
-        InputError
-            If an output is not ours, and ``overwrite`` is false.
-        """
+        """Sort out which jobs are done; an output that is not ours needs ``overwrite``."""
         foreign = []
         for job in self.jobs:
             found = job.check_existing(ManifestEntry)
             if isinstance(found, ManifestEntry):
-                self._resume(job, found)
+                self.entries[job.inputs[0]] = found
                 continue
             self.waiting.append(job)
             if found is not None:
                 self.stale[job.inputs[0]] = found
             if found is FOREIGN:
                 foreign.append(job.output)
+        self.summary.resumed = len(self.entries)
         if foreign and not overwrite:
             more = f" (and so {counted(len(foreign) - 1, 'other')})" if foreign[1:] else ""
             raise InputError(
@@ -321,50 +292,45 @@ class _Run:
                 remedy="choose another folder, or --overwrite",
             )
 
-    def _resume(self, job: Job, entry: ManifestEntry) -> None:
-        self.entries[job.inputs[0]] = entry
-        self.summary.resumed += 1
-
     def check_absent(self) -> None:
         """Sort out what is missing: not what was labelled before its spectra were removed."""
-        absent, done = [], []
+        done = []
         for path in self.inputs.absent:
             job = self._job(path, self.folder / f"{stem(path)}.parquet")
             entry = job.check_existing(ManifestEntry, gone=True)
             if isinstance(entry, ManifestEntry):
                 done.append(job)
-                self._resume(job, entry)
-            else:
-                absent.append(path)
-        # first, so that of two files with the same stars not the one goes that cannot be made again
+                self.entries[path] = entry
+        # first, so that of two files with the same stars the one stays that cannot be made again
         self.jobs = done + self.jobs
-        inputs = replace(self.inputs, absent=tuple(absent))
-        self.summary.missing, self.summary.absent = inputs.missing, inputs.absent
+        left = tuple(path for path in self.inputs.absent if path not in self.entries)
+        self.summary.missing, self.summary.absent = replace(self.inputs, absent=left).missing, left
+        self.summary.resumed = len(self.entries)
 
     def label(self, model: Model, workers: int | OnDask, progress: bool) -> None:
-        """Do the jobs that wait, find stars that two files have, sum up, and write the account."""
-        if self.waiting:  # what an earlier run says of itself is not true any more
+        """Do the waiting jobs, find stars that two files have, and sum up in ``run.json``."""
+        if self.waiting:  # the last run's account does not hold any more
             self.write(complete=False)
         if self.stale:
-            logger.info(f"{self.folder}: {again(self.reasons(done=False), 'to be made again')}")
+            logger.info(f"{self.folder}: {again(self._reasons(done=False), 'to be made again')}")
         options = self.options
         if isinstance(workers, OnDask):
             options = replace(options, tables=options.tables.absolute())
-        progressed = FileProgress(self.waiting, progress)
-        with progressed.bar:
+        with FileProgress(self.waiting, progress) as shown:
 
             def report(job: Job, outcome: Outcome) -> None:
                 self._note(job, outcome)
-                progressed.file(job, outcome)
+                shown.file(job, outcome)
 
-            run_jobs(PredictJob(model, options), self.waiting, workers, report, progressed.block)
-        for job, why in list(find_duplicates(self._through())):
+            # a copy of the model, which has no caches to send along
+            work = partial(predict_job, replace(model), options)
+            run_jobs(work, self.waiting, workers, report, shown.block)
+        through = [(job, self.entries[job.inputs[0]]) for job in self.jobs
+                   if job.inputs[0] in self.entries]  # fmt: skip
+        for job, why in list(find_duplicates(through)):
             del self.entries[job.inputs[0]]
             _remove(job)
             self._fail(job, why)
-        self.summary.remade = self.reasons(done=True)
-        for _, entry in self._through():
-            self.summary.add(entry)
         self.write(complete=False)
 
     def _note(self, job: Job, outcome: Outcome) -> None:
@@ -387,25 +353,25 @@ class _Run:
                 _remove(job)
 
     def _fail(self, job: Job, why: str) -> None:
-        """Put a failure down at once."""
         self.summary.failed[job.inputs[0]] = why
         self.write(complete=False)
 
-    def _through(self) -> list[tuple[Job, ManifestEntry]]:
-        through = [(job, self.entries.get(job.inputs[0])) for job in self.jobs]
-        return [(job, entry) for job, entry in through if entry is not None]
-
-    def reasons(self, done: bool) -> dict[str, int]:
+    def _reasons(self, done: bool) -> dict[str, int]:
         """Why outputs have been made again, or still are to be -> how many."""
         of = [stale.why for path, stale in self.stale.items() if (path in self.entries) == done]
         return dict(Counter(of))
 
     def write(self, complete: bool) -> None:
-        """The account of the run, as far as it has come."""
-        summary = replace(self.summary, stars=0, files=0, flags={}, damaged=[])
-        for _, entry in self._through():
-            summary.add(entry)
-        hours = sum(entry.processor_seconds for entry in self.entries.values()) / 3600
+        """Sum up, and write ``run.json``."""
+        summary, flags = self.summary, Counter[str]()
+        entries = [
+            self.entries[job.inputs[0]] for job in self.jobs if job.inputs[0] in self.entries
+        ]
+        for entry in entries:
+            flags.update(entry.flags)
+        summary.files, summary.stars = len(entries), sum(entry.rows_out for entry in entries)
+        summary.flags, summary.remade = dict(flags), self._reasons(done=True)
+        summary.damaged = [(e.input.name, row, star) for e in entries for row, star in e.damaged]
         account = {
             "command": self.command,
             "complete": complete,
@@ -416,19 +382,19 @@ class _Run:
             "failed": {str(path): why for path, why in summary.failed.items()},
             "missing": list(summary.missing),
             "absent": [str(path) for path in summary.absent],
-            "made_again": self.reasons(done=True),
-            "to_be_made_again": self.reasons(done=False),
+            "made_again": summary.remade,
+            "to_be_made_again": self._reasons(done=False),
             "damaged": [
                 {"file": file, "row": row, "source_id": star} for file, row, star in summary.damaged
             ],
-            "processor_hours": round(hours, 4),
+            "processor_hours": round(sum(e.processor_seconds for e in entries) / 3600, 4),
         }
-        with whole_file(self.folder / MANIFEST / RUN, overwrite=True) as temporary:
+        with whole_file(self.folder / MANIFEST / "run.json", overwrite=True) as temporary:
             temporary.write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
 
 
 def find_duplicates(files: Sequence[tuple[Job, ManifestEntry]]) -> Iterator[tuple[Job, str]]:
-    """Files with a star that a file before them has, and what is to be said of each.
+    """Files with a star that an earlier file has, and the message for each.
 
     Only files whose ranges of source_id overlap are read: the archive's bulk files are apart.
     """
@@ -476,7 +442,7 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
 
 
 def _schema(parts: Sequence[Path]) -> pa.Schema:
-    """The first part's, with what any of them notes of its stars."""
+    """The first part's, with the notes of all."""
     import pyarrow.parquet as pq
 
     schemas = [pq.read_schema(part) for part in parts]
@@ -496,7 +462,7 @@ def _locked(folder: Path) -> Iterator[None]:
             left.unlink(missing_ok=True)
 
     (folder / MANIFEST).mkdir(parents=True, exist_ok=True)
-    with (folder / MANIFEST / LOCK).open("w") as lock:
+    with (folder / MANIFEST / "lock").open("w") as lock:
         if not take_lock(lock):
             raise InputError(
                 "another run is at work here",
@@ -523,32 +489,35 @@ class FileProgress:
     def __init__(self, jobs: Sequence[Job], shown: bool) -> None:
         from tqdm import tqdm
 
-        self._sizes = {job.output: _size(job.inputs[0]) for job in jobs}
+        files = [job.inputs[0] for job in jobs]
+        self._sizes = {path: path.stat().st_size if path.is_file() else 0 for path in files}
         self._files = self._stars = self._in_file = 0
         self._begun = time.perf_counter()
         # disable=None: no bar where the output is not a terminal
-        self.bar = tqdm(
+        self._bar = tqdm(
             total=sum(self._sizes.values()),
             disable=None if shown else True,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
         )
 
+    def __enter__(self) -> FileProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
     def block(self, stars: int) -> None:
-        """So many more stars of the file at hand are labelled."""
+        """So many more stars of the current file are labelled."""
         self._in_file += stars
         number = self._stars + self._in_file
         rate = number / max(time.perf_counter() - self._begun, 1e-9)
-        self.bar.set_description(f"{self._files}/{len(self._sizes)} files", refresh=False)
-        self.bar.set_postfix_str(f"{number:,} stars, {rate:,.0f} stars/s")
+        self._bar.set_description(f"{self._files}/{len(self._sizes)} files", refresh=False)
+        self._bar.set_postfix_str(f"{number:,} stars, {rate:,.0f} stars/s")
 
     def file(self, job: Job, outcome: Outcome) -> None:
         """A file is through."""
         self._files += 1
         self._stars += outcome.rows_out if isinstance(outcome, ManifestEntry) else 0
         self._in_file = 0
-        self.bar.update(self._sizes[job.output])
+        self._bar.update(self._sizes[job.inputs[0]])
         self.block(0)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0

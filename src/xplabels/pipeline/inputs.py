@@ -43,18 +43,15 @@ class Inputs:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What the folders lack, as far as they tell, in words."""
+        """What the folders are known to lack, in words."""
         return (*(f"{path} (it is in {SUMS})" for path in self.absent), *self.gaps)
 
 
 def find_inputs(paths: Sequence[Path]) -> Inputs:
     """The files meant by files and folders, a HATS catalogue's partitions among them.
 
-    Raises
-    ------
-    InputError
-        If a folder neither holds nor lists spectra, a file comes twice, or a list of sums is
-        damaged.
+    Raises InputError if a folder neither holds nor lists spectra, a file comes twice, or a list of
+    sums is damaged.
     """
     files: list[Path] = []
     for path in paths:
@@ -84,13 +81,7 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
 
 
 def output_names(files: Sequence[Path]) -> dict[Path, str]:
-    """The name of each file's output.
-
-    Raises
-    ------
-    InputError
-        If two have the same.
-    """
+    """The name of each file's output; raises InputError if two have the same."""
     names: dict[str, Path] = {}
     for path in files:
         name = f"{stem(path)}.parquet"
@@ -123,10 +114,7 @@ def no_spectra(folder: Path) -> InputError:
 def published_sums(folder: Path) -> dict[str, str]:
     """File -> MD5 sum, from the list that the archive publishes with its files; empty without one.
 
-    Raises
-    ------
-    InputError
-        If the list is damaged.
+    Raises InputError if the list is damaged.
     """
     path = folder / SUMS
     if not path.is_file():
@@ -136,7 +124,7 @@ def published_sums(folder: Path) -> dict[str, str]:
 
 
 def check_sum(path: Path, md5: str, published: str | None) -> None:
-    """Raise :class:`InputError` if a file is not the one that was published."""
+    """Raise InputError if a file is not the one that was published."""
     if published is not None and md5 != published:
         raise InputError(
             f"its MD5 sum {md5} is not the published one ({published})",

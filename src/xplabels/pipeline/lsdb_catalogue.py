@@ -1,7 +1,4 @@
-"""Labels of a HATS catalogue through LSDB, on whatever Dask runs on; written as HATS.
-
-LSDB and Dask are imported where they are used. Dask schedules; nothing here does.
-"""
+"""Labels of a HATS catalogue through LSDB, on whatever Dask runs on; written as HATS."""
 
 from __future__ import annotations
 
@@ -22,9 +19,7 @@ from xplabels.io.rows import ARRAYS, Assembler
 from xplabels.model import Model
 
 Catalogue = Any
-"""An LSDB catalogue."""
 Frame = Any
-"""A pandas data frame."""
 
 ZSTD = {"compression": "zstd", "compression_level": 3}
 META: Mapping[str, Any] = {"format": FORMAT_VERSION, "space": CoefficientSpectra.space}
@@ -121,10 +116,7 @@ def write_catalog(labels: Catalogue, folder: str | Path, overwrite: bool = False
 
     LSDB's own writer does it: it may be called directly, with other options.
 
-    Raises
-    ------
-    InputError
-        If ``folder`` exists and ``overwrite`` is false, or cannot be written.
+    Raises InputError if ``folder`` exists and ``overwrite`` is false, or cannot be written.
     """
     folder = Path(folder)
     check_output(folder, overwrite)
@@ -135,7 +127,6 @@ def write_catalog(labels: Catalogue, folder: str | Path, overwrite: bool = False
 
 
 def _labels(frame: Frame, sent: SentModel, position: tuple[str, str]) -> Frame:
-    """The labels of one partition, with its index."""
     import pandas as pd
 
     model = sent.model()

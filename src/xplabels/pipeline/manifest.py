@@ -1,9 +1,8 @@
 """The manifest of a folder of catalogues: what became of each input file, one entry each.
 
-An output ``FOLDER/NAME.parquet`` has its entry in ``FOLDER/_manifest/NAME.json``. One small file
-each, because each then appears whole with its output, whoever is writing others at the time, on
-this machine or another one, and whenever a run is killed: there is no list that all would have to
-change.
+An output ``FOLDER/NAME.parquet`` has its entry in ``FOLDER/_manifest/NAME.json``. Small files,
+because each appears whole with its output, whoever is writing others at the time and whenever a
+run is killed: there is no list that all would have to change.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 from xplabels.io.job import Record, check_types
 
 MANIFEST = "_manifest"
-"""The folder of entries; tools that read a folder of Parquet pass it by."""
+"""The folder of entries; tools that read a folder of Parquet skip it."""
 DAMAGED_LISTED = 100
 """Damaged rows of a file that are listed one by one; all are counted."""
 
@@ -39,13 +38,13 @@ class ManifestEntry(Record):
         See :class:`~xplabels.io.job.Record`. ``input.md5`` is of the bytes that were read,
         ``output.md5`` of those written.
     rows_in, rows_out
-        Rows read and written: the same number, always.
+        Rows read and written: always the same number.
     flags
         Name of a flag -> stars that have it.
     damaged
         (row, source_id) of damaged rows, at most :data:`DAMAGED_LISTED`; rows count from 1.
     notes
-        What the reader and the tables had to say, at most as many.
+        Those of the reader and the tables, at most as many.
     joined
         Photometry.
     first_id, last_id
@@ -71,20 +70,17 @@ class ManifestEntry(Record):
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The fields, of their types, from JSON values."""
+        """The fields from JSON values; raises TypeError where one is of another type."""
+        check_types([values["flags"]], dict)
+        joined = tuple(Joined(**one) for one in values["joined"])
+        check_types([values[name] for name in ("rows_in", "rows_out", "first_id", "last_id")], int)
+        check_types((*values["flags"].values(), *(one.stars for one in joined)), int)
+        check_types([values["processor_seconds"]], (int, float))
         return super().parse(values) | {
-            "joined": tuple(Joined(**one) for one in values["joined"]),
+            "joined": joined,
             "damaged": tuple((row, star) for row, star in values["damaged"]),
             "notes": tuple(values["notes"]),
         }
-
-    def check_types(self) -> None:
-        """Raise TypeError where what others compute with or look into is of another type."""
-        super().check_types()
-        check_types([self.flags], dict)
-        check_types((self.rows_in, self.rows_out, self.first_id, self.last_id), int)
-        check_types((*self.flags.values(), *(joined.stars for joined in self.joined)), int)
-        check_types([self.processor_seconds], (int, float))
 
 
 def entry_path(output: Path) -> Path:

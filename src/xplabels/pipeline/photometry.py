@@ -27,7 +27,9 @@ ENDINGS = (".csv.gz", ".csv", ".parquet")
 
 @dataclass
 class AuxiliaryTables:
-    """What photometry a run takes, and what of it goes over into the catalogue.
+    """The photometry of a run, and which of its columns the catalogue takes over.
+
+    It may be sent to another process: tables are opened when they are first used.
 
     Parameters
     ----------
@@ -41,10 +43,6 @@ class AuxiliaryTables:
     carried
         Columns of numbers that the catalogue takes over (``ra``, ``dec``), from the first table
         that has them.
-
-    Notes
-    -----
-    It may be sent to another process: tables are opened when they are first used.
     """
 
     tables: tuple[Path, ...] = ()
@@ -61,12 +59,8 @@ class AuxiliaryTables:
         """Each table by what tells it from another one, wherever it lies and whenever it came.
 
         Of a file: name, size and MD5 sum, for it is held in memory anyhow; of a folder: name, and
-        the names and sizes of its files, which may be too many to read.
-
-        Raises
-        ------
-        InputError
-            If one cannot be read.
+        the names and sizes of its files, which may be too many to read. Raises InputError if one
+        cannot be read.
         """
         return [_identity(path) for path in self.tables]
 
@@ -90,12 +84,9 @@ class AuxiliaryTables:
         return None if self.gaia_source is None else folder / name
 
     def open(self) -> list[Table]:
-        """The tables of the run, opened once in a process.
+        """The tables of the run, opened once per process.
 
-        Raises
-        ------
-        InputError
-            If one cannot be read or holds neither photometry nor a column to carry.
+        Raises InputError if one cannot be read or holds neither photometry nor a column to carry.
         """
         for path in self.tables:
             if path not in self._opened:
@@ -103,13 +94,7 @@ class AuxiliaryTables:
         return [self._opened[path] for path in self.tables]
 
     def check_joined(self, entries: Iterable[ManifestEntry]) -> None:
-        """A table that met no star of any file is a mistake.
-
-        Raises
-        ------
-        InputError
-            If there is one.
-        """
+        """Raise InputError if a table met no star of any file: that is a mistake."""
         met: Counter[str] = Counter()
         for entry in entries:
             for joined in entry.joined:
@@ -126,15 +111,12 @@ class AuxiliaryTables:
 class Join:
     """Joins photometry to the blocks of one input file.
 
-    Raises
-    ------
-    InputError
-        As :meth:`AuxiliaryTables.open`; if a GaiaSource file is asked for and missing, cannot be
-        read, or is not the one published; if no table has a column to carry.
+    Raises InputError as :meth:`AuxiliaryTables.open`; if a GaiaSource file is asked for and
+    missing, cannot be read, or is not the one published; if no table has a column to carry.
     """
 
     def __init__(self, path: Path, tables: AuxiliaryTables) -> None:
-        self.path, self._carried = str(path), tables.carried
+        self._carried = tables.carried
         self._tables = [*tables.open()]
         self.source: tuple[FileFingerprint, ...] = ()
         source = tables.source_of(path)
@@ -160,10 +142,7 @@ class Join:
     def join(self, stars: Stars) -> tuple[Stars, dict[str, NDArray[np.float64]]]:
         """``stars`` [N] with photometry, and the columns to carry [N], NaN where unknown.
 
-        Raises
-        ------
-        InputError
-            If a table is damaged, or an error of one of these stars is zero or negative.
+        Raises InputError if a table is damaged, or an error of a star is zero or negative.
         """
         values, errors = stars.photometry.values.copy(), stars.photometry.errors.copy()
         carried = {name: np.full(len(stars), np.nan) for name in self._carried}
@@ -184,14 +163,11 @@ class Join:
 
     def joined(self) -> tuple[Joined, ...]:
         """How many stars each table had a row for."""
-        return tuple(
-            Joined(table.path.name, stars)
-            for table, stars in zip(self._tables, self._stars, strict=True)
-        )
+        counts = zip(self._tables, self._stars, strict=True)
+        return tuple(Joined(table.path.name, stars) for table, stars in counts)
 
 
 def _open(path: Path, carried: Sequence[str]) -> Table:
-    """A table of photometry, or of columns to carry."""
     wanted = (*PHOTOMETRY_COLUMNS, *carried)
     table: Table = (PartitionedTable if path.is_dir() else KeyedTable.read)(path, wanted)
     if has_photometry(table.columns) or not any(name in table.columns for name in carried):
@@ -200,7 +176,7 @@ def _open(path: Path, carried: Sequence[str]) -> Table:
 
 
 def _identity(path: Path) -> str:
-    name = path.name  # that by which entries count the stars it was joined to
+    name = path.name  # by which entries count the stars it was joined to
     try:
         if not path.is_dir():
             return f"{name} {FileFingerprint.of(path).size} bytes md5 {md5_of(path)}"

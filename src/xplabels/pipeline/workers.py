@@ -1,8 +1,8 @@
 """Jobs done one after the other, side by side in processes that may die, or on a Dask cluster.
 
 Each job makes an output that appears whole with its record; what comes back is the record. So a
-worker that dies loses the file it was at, which another one begins anew; a file at which two have
-died is named and left out.
+worker that dies loses only its current file, which another one begins anew; a file at which two
+have died is named and left out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CONNECT_SECONDS = 20
 DASK_RETRIES = 2
 """How often Dask tries a job again that failed for a reason that is none of its file's."""
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What no other file would be spared."""
+"""Errors that every other file would meet."""
 GO_ON = "the same command goes on from here"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -60,15 +60,7 @@ class OnDask:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job has no output.
-
-    Attributes
-    ----------
-    why
-        In full: what, where and what to do.
-    ends_run
-        Whether every other job would fail in the same way.
-    """
+    """Why a job has no output, in full; and whether every other job would fail in the same way."""
 
     why: str
     ends_run: bool = False
@@ -99,7 +91,7 @@ def run_jobs(
     workers
         Processes; one is this process. Or a Dask cluster.
     report
-        Called with each job and what became of it, as they end; what it raises ends the run.
+        Called with each job and its outcome, as they end; what it raises ends the run.
     count_stars
         Called with numbers of stars as they are done, where this process does them.
 
@@ -119,13 +111,12 @@ def run_jobs(
             _run_on_dask(work, jobs, client, ended)
     elif workers == 1:
         for job in jobs:
-            ended(job, attempt(work, job, count_stars))
+            ended(job, _attempt(work, job, count_stars))
     elif jobs:
         _run_in_processes(work, jobs, min(workers, len(jobs)), ended)
 
 
-def attempt(work: Work, job: Job, count_stars: CountStars = lambda stars: None) -> Outcome:
-    """Do a job; what goes wrong with it is the outcome."""
+def _attempt(work: Work, job: Job, count_stars: CountStars = lambda stars: None) -> Outcome:
     try:
         return work(job, count_stars)
     except InputError as error:
@@ -137,8 +128,13 @@ def attempt(work: Work, job: Job, count_stars: CountStars = lambda stars: None) 
         return Failure(f"{job.inputs[0]}: unexpected: {traceback.format_exc()}")
 
 
-def remove_temporaries(job: Job) -> None:
-    """Clear away what a dead worker left of an output and its record."""
+def _killed(job: Job, what: str) -> Failure:
+    remedy = f"is there memory enough for every worker? {GO_ON}"
+    return Failure(str(InputError(what, where=job.inputs[0], remedy=remedy)))
+
+
+def _remove_temporaries(job: Job) -> None:
+    """Remove what a dead worker left of an output and its record."""
     for path in (job.output, job.record):
         for left in path.parent.glob(f".*.partial.{path.name}"):
             left.unlink(missing_ok=True)
@@ -148,21 +144,21 @@ def remove_temporaries(job: Job) -> None:
 
 
 def _run_in_processes(work: Work, jobs: Sequence[Job], workers: int, report: Report) -> None:
+    waiting, deaths = deque(jobs), _Deaths()
     # plain pickle: multiprocessing's own would put the model's arrays into shared memory; in a
     # file: a process that dies before it has read its pipe would leave us writing for ever
     with tempfile.NamedTemporaryFile(prefix="xplabels-", suffix=".work") as file, _one_thread():
         file.write(pickle.dumps(work))
         file.flush()
-        waiting, deaths = deque(jobs), _Deaths()
         while waiting:  # another pool, if all its workers died before they had begun
             _run_pool(Path(file.name), waiting, workers, report, deaths)
 
 
 class _Deaths:
-    """Of workers: by file, and since the last file that was finished."""
+    """Of workers: by output, and since the last file that was finished."""
 
     def __init__(self) -> None:
-        self.of_file: Counter[Path] = Counter()
+        self.of_output: Counter[Path] = Counter()
         self.in_succession = 0
 
     def count(self, job: Job) -> None:
@@ -204,13 +200,13 @@ def _run_pool(
                     deaths.in_succession = 0
                     report(job, future.result())
                     continue
-                remove_temporaries(job)
+                _remove_temporaries(job)
                 waiting.append(job)
                 deaths.count(job)
                 if not isinstance(died, ProcessExpired):
                     raise BrokenProcessPool from died
-                deaths.of_file[job.output] += 1
-                if deaths.of_file[job.output] == DEATHS_PER_FILE:
+                deaths.of_output[job.output] += 1
+                if deaths.of_output[job.output] == DEATHS_PER_FILE:
                     waiting.remove(job)
                     report(job, _killed(job, "its worker was killed, and so was the one after it"))
     except BrokenProcessPool:  # a worker died before any had begun
@@ -219,27 +215,20 @@ def _run_pool(
         pool.stop()
         pool.join()
         for job in running.values():
-            remove_temporaries(job)
-
-
-def _killed(job: Job, what: str) -> Failure:
-    remedy = f"is there memory enough for every worker? {GO_ON}"
-    return Failure(str(InputError(what, where=job.inputs[0], remedy=remedy)))
+            _remove_temporaries(job)
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Processes that begin now keep to one thread: there is one for each processor already."""
-    before = {name: os.environ.get(name) for name in THREADS}
+    before = {name: os.environ[name] for name in THREADS if name in os.environ}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in THREADS:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 _work: Work
@@ -247,7 +236,6 @@ _work: Work
 
 
 def _begin(work: Path) -> None:
-    """Prepare a worker."""
     global _work
     from tqdm import tqdm
 
@@ -266,7 +254,7 @@ def _end_with_parent() -> None:
 
 
 def _do(job: Job) -> Outcome:
-    return attempt(_work, job)
+    return _attempt(_work, job)
 
 
 def _unpacked(work: bytes) -> Work:
@@ -286,10 +274,7 @@ def _unpacked(work: bytes) -> Work:
 def connected(where: OnDask) -> Iterator[Any]:
     """A ``distributed.Client`` of the cluster.
 
-    Raises
-    ------
-    InputError
-        If Dask is not installed, or nobody answers at the address.
+    Raises InputError if Dask is not installed, or no scheduler answers at the address.
     """
     try:
         from dask.distributed import Client, LocalCluster
@@ -322,11 +307,11 @@ def connected(where: OnDask) -> Iterator[Any]:
 
 
 def _run_on_dask(work: Work, jobs: Sequence[Job], client: Any, report: Report) -> None:
-    """As :func:`run_jobs`, one task per job; Dask schedules, retries and replaces workers."""
+    """One task per job; Dask schedules, retries and replaces workers."""
     from dask.distributed import as_completed
     from distributed.scheduler import KilledWorker
 
-    # not scattered: what a task makes can be made again where the worker that had it has died
+    # not scattered: a task's result can be made again where the worker that had it has died
     shared = client.submit(_unpacked, pickle.dumps(work), pure=False)
 
     def begin(job: Job) -> Any:
@@ -354,6 +339,5 @@ def _run_on_dask(work: Work, jobs: Sequence[Job], client: Any, report: Report) -
 
 
 def _do_anew(work: Work, job: Job) -> Outcome:
-    """Do a job over what a dead worker may have left of it."""
-    remove_temporaries(job)
-    return attempt(work, job)
+    _remove_temporaries(job)
+    return _attempt(work, job)
