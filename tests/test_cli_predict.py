@@ -33,49 +33,41 @@ def test_predict_labels_every_star_of_every_file(
     ]  # fmt: skip
 
 
-def test_predict_goes_on_where_it_was_interrupted(folder: Path, model: FakeModel) -> None:
-    for first in (1, 100, 200):
-        write_stars(make_stars(first), folder / f"{first}.parquet")
-    words = ["predict", "1.parquet", "100.parquet", "200.parquet", "--output", "labels.parquet"]
-    model.stop_after = 2
-    assert main(words) == 130
-    assert not (folder / "labels.parquet").exists()
-    model.stop_after = None
-    assert main(words) == 0
-    assert len(model.predicted) == 3  # each file once, over both runs
-    assert len(Table.read(folder / "labels.parquet")) == 120
-    assert not (folder / "labels.parquet.partial").exists()
-
-
-def test_predict_makes_a_part_anew_when_its_file_changed(folder: Path, model: FakeModel) -> None:
-    write_stars(make_stars(1), folder / "a.parquet")
-    write_stars(make_stars(100), folder / "b.parquet")
-    words = ["predict", "a.parquet", "b.parquet", "--output", "labels.csv"]
-    model.stop_after = 1
-    assert main(words) == 130
-    write_stars(make_stars(1, count=5), folder / "a.parquet", overwrite=True)
-    model.stop_after = None
-    assert main(words) == 0
-    assert len(Table.read(folder / "labels.csv")) == 45
-
-
-def test_another_interrupted_run_needs_overwrite(
+def test_predict_goes_on_where_it_was_interrupted(
     folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_stars(make_stars(1), folder / "a.parquet")
-    write_stars(make_stars(100), folder / "b.parquet")
-    words = ["predict", "a.parquet", "b.parquet", "--output", "labels.csv"]
-    model.stop_after = 1
-    assert main(words) == 130
-    model.stop_after = None
+    for first in (1, 100, 200):
+        write_stars(make_stars(first), folder / f"{first}.parquet")
+    words = ["predict", "1.parquet", "100.parquet", "200.parquet", "--output", "labels.csv"]
+
+    def interrupted_after(files: int) -> None:
+        model.stop_after = files
+        (folder / "labels.csv").unlink(missing_ok=True)
+        assert main(words) == 130
+        assert not (folder / "labels.csv").exists()
+        model.stop_after = None
+
+    interrupted_after(2)
+    assert main(words) == 0
+    assert len(model.predicted) == 3  # each file once, over both runs
+    assert len(Table.read(folder / "labels.csv")) == 120
+    assert not (folder / "labels.csv.partial").exists()
+    # a file that changed is done again
+    interrupted_after(5)
+    write_stars(make_stars(1, count=5), folder / "1.parquet", overwrite=True)
+    assert main(words) == 0
+    assert len(Table.read(folder / "labels.csv")) == 85
+    # what another model did is not used
+    interrupted_after(len(model.predicted) + 1)
     model.metadata["name"] = "another"
     assert main(words) == 2
     assert "labels.csv.partial" in capsys.readouterr().err
+    done = len(model.predicted)
     assert main([*words, "--overwrite"]) == 0
-    assert len(model.predicted) == 3  # the finished part of the other model was not used
+    assert len(model.predicted) == done + 3
 
 
-def test_photometry_of_no_star_is_told_and_leaves_no_trace(
+def test_photometry_of_no_star_is_an_error_and_leaves_no_trace(
     folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_stars(make_stars(1), folder / "a.parquet")

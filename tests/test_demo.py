@@ -13,15 +13,7 @@ from xplabels.recipes import Recipe
 SETTINGS = demo_settings(Recipe(), 0)
 
 
-def test_the_same_settings_go_on(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    open_folder(folder, SETTINGS, overwrite=False)
-    (folder / "library.parquet").write_text("stars")
-    open_folder(folder, SETTINGS, overwrite=False)
-    assert (folder / "library.parquet").read_text() == "stars"
-
-
-def test_other_settings_need_overwrite_which_spares_foreign_files(tmp_path: Path) -> None:
+def test_the_same_settings_go_on_and_others_need_overwrite(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     open_folder(folder, SETTINGS, overwrite=False)
     (folder / "library.parquet").write_text("stars")
@@ -29,10 +21,11 @@ def test_other_settings_need_overwrite_which_spares_foreign_files(tmp_path: Path
     (folder / "model" / "model.json").write_text("{}")
     (folder / "thesis.tex").write_text("mine")
     other = demo_settings(Recipe(epochs=61), 0)  # a recipe's file that was edited, say
+    open_folder(folder, SETTINGS, overwrite=False)
     with pytest.raises(InputError, match="--overwrite"):
         open_folder(folder, other, overwrite=False)
     assert (folder / "model" / "model.json").exists()
-    open_folder(folder, other, overwrite=True)
+    open_folder(folder, other, overwrite=True)  # spares the user's files
     assert sorted(path.name for path in folder.iterdir()) == ["demo.json", "thesis.tex"]
     open_folder(folder, other, overwrite=False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,61 +92,40 @@ def test_a_partial_folder_of_other_settings_needs_overwrite(tmp_path: Path) -> N
     assert not part.exists()
 
 
-def _killed_at_once(folder: Path) -> None:
-    (folder / ".77.partial.manifest.json").write_text("{")
-
-
-def _parts_alone(folder: Path) -> None:
-    (folder / "mine.parquet").write_text("mine")
-
-
-def _another_manifest(folder: Path) -> None:
-    _parts_alone(folder)
-    (folder / "manifest.json").write_text('{"name": "a data set of mine"}')
-
-
-def _damaged_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_bytes(b"\xff{")
-
-
-def _ours_and_more(folder: Path) -> None:
-    (folder / "manifest.json").write_text(json.dumps(SETTINGS))
-    (folder / "thesis.tex").write_text("mine")
+MANIFEST = json.dumps(SETTINGS).encode()
+NOT_OURS = "has not the manifest of an interrupted run; move it away"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
-    ("fill", "message"),
+    ("files", "message"),
     [
-        (_killed_at_once, None),
-        (_parts_alone, "has not the manifest of an interrupted run; move it away"),
-        (_another_manifest, "has not the manifest of an interrupted run"),
-        (_damaged_manifest, "has not the manifest of an interrupted run"),
-        (_ours_and_more, r"thesis\.tex.*, which was not made here"),
+        ({".77.partial.manifest.json": b"{"}, None),  # killed at once
+        ({"mine.parquet": b"mine"}, NOT_OURS),
+        ({"mine.parquet": b"mine", "manifest.json": b'{"name": "a data set of mine"}'}, NOT_OURS),
+        ({"manifest.json": b"\xff{"}, NOT_OURS),
+        ({"manifest.json": MANIFEST, "thesis.tex": b"mine"}, "which was not made here"),
     ],
 )
 def test_a_folder_of_the_user_is_never_taken_for_a_partial_one(
-    fill: Callable[[Path], None], message: str | None, overwrite: bool, tmp_path: Path
+    files: dict[str, bytes], message: str | None, overwrite: bool, tmp_path: Path
 ) -> None:
     folder = tmp_path / "c.fits.partial"
     folder.mkdir()
-    fill(folder)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
     if message is None:
         opened(folder, SETTINGS, overwrite)
         assert [path.name for path in folder.iterdir()] == ["manifest.json"]
         return
     with pytest.raises(InputError, match=rf"c\.fits\.partial: .*{message}"):
         opened(folder, SETTINGS, overwrite)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_a_link_in_the_place_of_a_partial_folder_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "c.fits.partial").symlink_to(tmp_path / "real")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    link = tmp_path / "link.partial"
+    link.symlink_to(folder)
     with pytest.raises(InputError, match="is not a folder"):
-        opened(tmp_path / "c.fits.partial", SETTINGS, overwrite=True)
-    assert (tmp_path / "real").is_dir()
+        opened(link, SETTINGS, overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
 # Stars in two files ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from xplabels.recipes import Recipe
 
 logger = logging.getLogger(__name__)
-
-Say = Callable[[str], None]
 
 
 def read_stars(
@@ -86,10 +84,7 @@ def _write_made(make: Callable[[], Stars], path: Path, overwrite: bool) -> int:
 def recipe_for(name_or_path: str, labels: Sequence[str]) -> Recipe:
     """The recipe with which ``labels`` are to be learnt.
 
-    Raises
-    ------
-    InputError
-        As :func:`~xplabels.recipes.load_recipe`; if it weighs a label that is not learnt.
+    Raises InputError as :func:`~xplabels.recipes.load_recipe`; if it weighs a label not learnt.
     """
     from xplabels.recipes import load_recipe
 
@@ -118,10 +113,7 @@ def train_model(
 ) -> Model:
     """Select, train and save; a run that was killed goes on from ``output.partial``.
 
-    Raises
-    ------
-    InputError
-        If the output exists, or as :func:`xplabels.training.train` says.
+    Raises InputError if the output exists, or as :func:`xplabels.training.train`.
     """
     from xplabels.model.card import write_card
     from xplabels.training import train
@@ -132,16 +124,9 @@ def train_model(
         logger.info(line)
     checkpoint = output.with_name(output.name + ".partial")
     model = train(
-        stars,
-        labels,
-        recipe,
-        seed=seed,
-        test_fraction=test_fraction,
-        checkpoint=checkpoint,
-        overwrite_checkpoint=overwrite,
-        name=output.name,
-        device=device,
-    )
+        stars, labels, recipe, seed=seed, test_fraction=test_fraction, checkpoint=checkpoint,
+        overwrite_checkpoint=overwrite, name=output.name, device=device,
+    )  # fmt: skip
     if model.unshrinking is not None:
         for text in model.unshrinking.caveats(model.names):
             logger.info(f"mind: {text}")
@@ -173,13 +158,8 @@ def predict_files(
     An ``output`` with an ending is one catalogue of all stars; one without, or a folder that is
     there, gets a catalogue for each file. ``correlations``: with a column for each pair of labels.
     ``allow_missing``: one catalogue may be made of a folder that lacks files its own list names,
-    and a folder of catalogues be complete without them.
-
-    Raises
-    ------
-    InputError
-        As :func:`~xplabels.pipeline.predict_catalogue` and
-        :func:`~xplabels.pipeline.predict_folder`.
+    and a folder of catalogues be complete without them. Raises InputError as
+    :func:`~xplabels.pipeline.predict_catalogue` and :func:`~xplabels.pipeline.predict_folder`.
     """
     from xplabels import pipeline
 
@@ -188,15 +168,13 @@ def predict_files(
         raise InputError(f"{number} workers are none", remedy="choose 1 or more")
     tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
     inputs = pipeline.find_inputs(paths)
-    if output.suffix.lower() in FORMATS or (output.suffix and not output.is_dir()):
-        options = pipeline.PredictOptions(tables, bad_rows, correlations, {"COMMAND": command})
-        return pipeline.predict_catalogue(
-            inputs, output, model, options, workers=workers, overwrite=overwrite,
-            allow_missing=allow_missing,
-        )  # fmt: skip
+    keys: dict[str, Any] = {
+        "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,
+    }  # fmt: skip
     # the catalogues of a folder should not differ by the words that asked for them
-    options = pipeline.PredictOptions(tables, bad_rows, correlations)
-    return pipeline.predict_folder(
-        inputs, output, model, options, workers=workers, overwrite=overwrite, command=command,
-        allow_missing=allow_missing,
-    )  # fmt: skip
+    single = output.suffix.lower() in FORMATS or (output.suffix != "" and not output.is_dir())
+    metadata = {"COMMAND": command} if single else {}
+    options = pipeline.PredictOptions(tables, bad_rows, correlations, metadata)
+    if single:
+        return pipeline.predict_catalogue(inputs, output, model, options, **keys)
+    return pipeline.predict_folder(inputs, output, model, options, command=command, **keys)

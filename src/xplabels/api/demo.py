@@ -12,7 +12,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xplabels import __version__
 from xplabels.api import read_stars, train_model, write_library
@@ -20,13 +20,9 @@ from xplabels.api.validation import reporting_stars, validate
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
-from xplabels.core.stars import Stars
 from xplabels.io.atomic import check_output, whole_file
 from xplabels.io.catalogue import write_catalogue
 from xplabels.recipes import Recipe, load_recipe
-
-if TYPE_CHECKING:
-    from xplabels.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +32,7 @@ SELECTION = Selection({"teff": (3200.0, 7000.0)}, LABELS)
 """The demo's stars: APOGEE's labels are good between these temperatures, and all four known."""
 TEST_FRACTION = 0.1
 RESULTS = ("library.parquet", "model", "model.partial", "catalogue.fits", "report")
-"""What the demo makes in its folder, beside its manifest ``demo.json``."""
+"""What the demo makes in its folder, besides its manifest ``demo.json``."""
 
 
 def run_demo(
@@ -49,15 +45,19 @@ def run_demo(
 ) -> Path:
     """Run the chain in ``folder`` and return the path of its report.
 
-    Raises
-    ------
-    InputError
-        If the folder holds something else and ``overwrite`` is false, if it cannot be written, or
-        if the library is not installed.
+    Raises InputError if the folder holds something else and ``overwrite`` is false, if it cannot
+    be written, or if the library is not installed.
     """
     from xplabels.model import Model
 
-    done = _Stopwatch()
+    last = time.monotonic()
+
+    def done(what: str, where: Path) -> None:
+        nonlocal last
+        now = time.monotonic()
+        logger.info(f"[{now - last:6.1f} s] {what}: {where}")
+        last = now
+
     chosen = load_recipe(recipe)
     open_folder(folder, demo_settings(chosen, seed), overwrite)
     path = folder / "library.parquet"
@@ -77,11 +77,20 @@ def run_demo(
     model = Model.load(path)
     path = folder / "catalogue.fits"
     if not path.exists():
-        number = _predict(model, stars, path, command)
-        done(f"predicted {number} stars it has never seen", path)
+        test, _, _ = reporting_stars(model, stars, SELECTION, every=False)
+        prediction = model.predict(test, progress=True)
+        meta = {**prediction.meta, "COMMAND": command}
+        write_catalogue(replace(prediction, meta=meta), path)
+        done(f"predicted {len(test)} stars it has never seen", path)
     path = folder / "report"
     if not (path / "report.html").exists():
-        _validate(model, stars, path, command)
+        known, _ = SELECTION.apply(stars)
+        training = known[part_mask(known.source_id, "train", TEST_FRACTION)].labels
+        result = validate(
+            model, stars, selection=SELECTION, training_labels=training, command=command
+        )
+        result.write(path, overwrite=True)
+        logger.info(str(result))
         done("validated", path)
     return path / "report.html"
 
@@ -121,39 +130,3 @@ def open_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None
     folder.mkdir(exist_ok=True)
     with whole_file(manifest, overwrite=True) as temporary:
         temporary.write_text(wanted, encoding="utf-8")
-
-
-class _Stopwatch:
-    """Logs what was made, where, and in how many seconds."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, what: str, where: Path) -> None:
-        now = time.monotonic()
-        logger.info(f"[{now - self._last:6.1f} s] {what}: {where}")
-        self._last = now
-
-
-def _predict(model: Model, stars: Stars, path: Path, command: str) -> int:
-    """Labels of the test part, which the network has never seen; its number of stars."""
-    test, _, _ = reporting_stars(model, stars, SELECTION, every=False)
-    prediction = model.predict(test, progress=True)
-    meta = {**prediction.meta, "COMMAND": command}
-    write_catalogue(replace(prediction, meta=meta), path)
-    return len(test)
-
-
-def _validate(model: Model, stars: Stars, folder: Path, command: str) -> None:
-    """Whether labels and error bars are right: numbers, figures, a page."""
-    chosen, _ = SELECTION.apply(stars)
-    training = part_mask(chosen.source_id, "train", TEST_FRACTION)
-    result = validate(
-        model,
-        stars,
-        selection=SELECTION,
-        training_labels=chosen[training].labels,
-        command=command,
-    )
-    result.write(folder, overwrite=True)
-    logger.info(str(result))

@@ -24,24 +24,28 @@ While a run lasts there is CATALOGUE.partial; a run that was interrupted goes on
 command is given again. It needs the extra 'lsdb'."""
 
 
-def add(verbs: Verbs) -> None:
+def add(commands: Verbs) -> None:
     """Add the command ``convert``."""
-    verb = add_verb(verbs, "convert", "convert bulk files to a HATS catalogue", CONVERT_HELP)
-    verb.add_argument(
+    command = add_verb(commands, "convert", "convert bulk files to a HATS catalogue", CONVERT_HELP)
+    command.add_argument(
         "inputs", type=Path, nargs="+", metavar="FOLDER|FILE",
         help="bulk files XpContinuousMeanSpectrum_A-B.csv.gz, or folders of them",
     )  # fmt: skip
-    verb.add_argument(
+    command.add_argument(
         "--output", type=Path, required=True, metavar="CATALOGUE", help="folder to write"
     )
-    verb.add_argument(
+    command.add_argument(
         "--gaia-source", type=Path, metavar="FOLDER", help="where the files of GaiaSource are"
     )
-    verb.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
-    verb.add_argument("--most-rows", type=int, metavar="N", help="of a partition (default 50000)")
-    add_bad_rows(verb)
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    command.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes (default 1)"
+    )
+    command.add_argument(
+        "--most-rows", type=int, metavar="N", help="of a partition (default 50000)"
+    )
+    add_bad_rows(command)
+    add_overwrite(command)
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``demo``."""
-    verb = add_verb(
-        verbs,
+def add(commands: Verbs) -> None:
+    """Add the command ``demo``."""
+    command = add_verb(
+        commands,
         "demo",
         "train on real APOGEE stars, predict stars never seen, validate, report",
         "The stars have 3200 < teff < 7000 K and all of teff, logg, fe_h, alpha_m known; a tenth\n"
@@ -24,14 +24,14 @@ def add(verbs: Verbs) -> None:
         "A demo that was interrupted goes on when the same command is given again.",
         METRICS_HELP,
     )
-    verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to fill")
-    add_recipe(verb, default="quick")
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to fill")
+    add_recipe(command, default="quick")
+    add_overwrite(command)
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Run the command."""
     from xplabels.api.demo import run_demo
 
     report = run_demo(

@@ -21,16 +21,14 @@ if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
     from xplabels.pipeline import Summary
 
-DAMAGED_SHOWN = 10
-"""Damaged rows that are named; each has the flag ``BAD_ROW`` in the catalogue."""
-MISSING_SHOWN = 10
-"""Missing files that are named where ``run.json`` names all of them."""
+SHOWN = 10
+"""Damaged rows, and missing files, that are named; the catalogue and ``run.json`` have them all."""
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``predict``."""
-    verb = add_verb(
-        verbs,
+def add(commands: Verbs) -> None:
+    """Add the command ``predict``."""
+    command = add_verb(
+        commands,
         "predict",
         "label the stars of archive files",
         "FILE is a Gaia XP continuous file (DataLink CSV, ECSV, FITS, VOTable; bulk .csv,\n"
@@ -51,49 +49,49 @@ def add(verbs: Verbs) -> None:
         "file is missing that the _MD5SUM.txt in a folder given as FILE lists (--allow-missing);\n"
         "one that was labelled before it was removed is not missing.",
     )
-    verb.add_argument(
+    command.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them"
     )
-    verb.add_argument(
+    command.add_argument(
         "--output",
         type=Path,
         required=True,
         metavar="CATALOGUE|FOLDER",
         help="catalogue to write, or folder of one catalogue a file",
     )
-    verb.add_argument(
+    command.add_argument(
         "--model",
         metavar="NAME|MODEL",
         help="folder of a model, or the name of one that ships (default: see xplabels models)",
     )
-    verb.add_argument(
+    command.add_argument(
         "--correlations",
         action="store_true",
         help="add a column teff_logg_corr, ... for each pair of labels: how their errors correlate",
     )
-    add_unshrunk(verb)
-    verb.add_argument(
+    add_unshrunk(command)
+    command.add_argument(
         "--workers",
         type=int,
         default=1,
         metavar="N",
         help="files at a time, each in a process of its own (default 1)",
     )
-    verb.add_argument(
+    command.add_argument(
         "--dask",
         metavar="ADDRESS|local",
         help="label on the Dask cluster with this scheduler, one task a file (all its machines "
         "have to see input and output); local: on one of --workers processes here",
     )
-    add_photometry(verb)
-    verb.add_argument(
+    add_photometry(command)
+    command.add_argument(
         "--gaia-source",
         type=Path,
         metavar="FOLDER",
         help="folder of the bulk files GaiaSource_*, joined to the spectra of the same name; "
         "those beside the spectra are joined without it",
     )
-    verb.add_argument(
+    command.add_argument(
         "--carry",
         "--keep-columns",
         type=names,
@@ -101,15 +99,17 @@ def add(verbs: Verbs) -> None:
         metavar="COLUMNS",
         help="columns of numbers to take over from the photometry, as ra,dec",
     )
-    add_bad_rows(verb)
-    verb.add_argument(
+    add_bad_rows(command)
+    command.add_argument(
         "--allow-missing",
         action="store_true",
         help="files that the _MD5SUM.txt of a folder lists may be missing from it: only a part of "
         "the table was downloaded",
     )
-    add_overwrite(verb, "replace an existing catalogue, or files in FOLDER that were not made here")
-    verb.set_defaults(verb=run)
+    add_overwrite(
+        command, "replace an existing catalogue, or files in FOLDER that were not made here"
+    )
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -152,11 +152,11 @@ def summary_lines(summary: Summary) -> list[str]:
     for flag, text in MEANING.items():
         if count := summary.flags.get(str(flag.name), 0):
             lines.append(f"{count:9d}  {flag.name}: {text}")
-    for file, row, star in summary.damaged[:DAMAGED_SHOWN]:
+    for file, row, star in summary.damaged[:SHOWN]:
         lines.append(f"damaged: {file}, row {row}, source_id {star}")
-    if len(summary.damaged) > DAMAGED_SHOWN:
-        lines.append(f"damaged: {len(summary.damaged) - DAMAGED_SHOWN} rows more")
-    shown = len(summary.missing) if summary.account is None else MISSING_SHOWN
+    if len(summary.damaged) > SHOWN:
+        lines.append(f"damaged: {len(summary.damaged) - SHOWN} rows more")
+    shown = len(summary.missing) if summary.account is None else SHOWN
     lines.extend(f"missing: {missing}" for missing in summary.missing[:shown])
     if len(summary.missing) > shown:
         lines.append(f"missing: {len(summary.missing) - shown} more (all in {summary.account})")

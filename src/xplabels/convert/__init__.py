@@ -5,9 +5,8 @@ each finished piece of sky, which no reader takes for a catalogue; the same comm
 there. When all pieces are there they become the catalogue, and the folder gets its name.
 
 The library hats-import was weighed and left: it reads the text twice (a pass is 174 of the 220
-microseconds per star that a conversion takes), keeps the whole catalogue once more as shards (6 kB
-per star), goes on by the inputs' paths alone, so that a changed file is not noticed, and sorts
-partitions by position where ours are in the order of ``source_id``.
+microseconds per star of a conversion), keeps the whole catalogue once more as shards (6 kB per
+star), does not notice that an input changed, and sorts partitions by position, not ``source_id``.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from xplabels.convert.region import (
     PRECISION,
     SOURCES,
     Layout,
-    PixelFile,
     Region,
     RegionRecord,
     convert_region,
@@ -43,7 +41,7 @@ from xplabels.core.errors import InputError, counted
 from xplabels.io import BadRows
 from xplabels.io.atomic import check_new_folder
 from xplabels.io.job import Job, open_partial
-from xplabels.pipeline.workers import Failure, Outcome, run_jobs
+from xplabels.pipeline.workers import Outcome, run_jobs
 
 __all__ = ["MOST_ROWS", "Conversion", "convert_files"]
 
@@ -63,18 +61,9 @@ OUR_FILES = (
 class Conversion:
     """What a run made.
 
-    Attributes
-    ----------
-    rows, partitions
-        Of the catalogue.
-    damaged
-        Rows without a usable spectrum, flagged BAD_ROW.
-    outside
-        Stars that stand outside the partition that their source_id names.
-    resumed
-        Pieces of sky that an earlier run had finished.
-    gaps
-        Ranges of level-8 pixels, between the first and the last, that no file holds.
+    ``damaged`` rows have no usable spectrum (BAD_ROW); ``outside``: stars outside the partition
+    that their source_id names; ``resumed`` pieces of sky of an earlier run; ``gaps``: ranges of
+    level-8 pixels, between the first and the last, that no file holds.
     """
 
     rows: int
@@ -114,33 +103,16 @@ def convert_files(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Conversion:
-    """The stars of bulk files as a HATS catalogue.
+    """The stars of bulk files, or folders of them, as a HATS catalogue, the folder ``output``.
 
-    Parameters
-    ----------
-    inputs
-        Bulk files, or folders of them.
-    output
-        Folder of the catalogue.
-    gaia_source
-        Folder of the same-named files of GaiaSource: positions, motions and photometry are taken
-        over. Without it a position is the centre of a pixel, in columns that say so.
-    workers
-        Processes. Each holds a partition and some thousand rows in memory.
-    most_rows
-        Of a partition.
-    bad_rows
-        What to do with a damaged row: see :func:`xplabels.io.read_blocks`.
-    overwrite
-        Replace an existing catalogue, or what an interrupted run with other options left.
-    progress
-        Show a progress bar where the terminal has one.
+    From ``gaia_source``, a folder of the same-named files, positions, motions and photometry are
+    taken over; without it a position is the centre of a pixel, in columns that say so. ``workers``
+    processes hold a partition each (at most ``most_rows``) and some thousand rows. ``bad_rows``:
+    see :func:`xplabels.io.read_blocks`. ``overwrite`` replaces an existing catalogue, or what an
+    interrupted run with other options left.
 
-    Raises
-    ------
-    InputError
-        If an input cannot be read or is not sorted, the output is in the way, or the extra
-        ``lsdb`` is not installed. Finished pieces stay, so that the run can go on.
+    Raises InputError if an input cannot be read or is not sorted, the output is in the way, or the
+    extra ``lsdb`` is not installed. Finished pieces stay, so that the run can go on.
     """
     try:
         import hats  # noqa: F401
@@ -170,22 +142,20 @@ def convert_files(
     regions = regions_of(files, folder, settings, layout)
     records, resumed = _make(regions, workers, progress)
     rows = _finish(partial, output.name, regions, records, layout)
-    _replace(partial, output)
+    old = output.with_name(f".{os.getpid()}.old.{output.name}")
+    if output.exists():
+        os.replace(output, old)
+    os.replace(partial, output)
+    shutil.rmtree(output / REGIONS, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    gaps = tuple((a.last + 1, b.first - 1) for a, b in pairwise(files) if b.first > a.last + 1)
     return Conversion(
         rows,
         sum(len(record.partitions) for record in records),
         sum(record.damaged for record in records),
         sum(record.outside for record in records),
         resumed,
-        _gaps(files),
-    )
-
-
-def _gaps(files: Sequence[PixelFile]) -> tuple[tuple[int, int], ...]:
-    return tuple(
-        (before.last + 1, after.first - 1)
-        for before, after in pairwise(files)
-        if after.first > before.last + 1
+        gaps,
     )
 
 
@@ -203,12 +173,11 @@ def _make(
     with tqdm(unit=" stars", unit_scale=True, disable=None if progress else True) as bar:
 
         def report(job: Job, outcome: Outcome) -> None:
-            if isinstance(outcome, Failure):
-                raise InputError(outcome.why)
-            if isinstance(outcome, RegionRecord):
-                records[job.output] = outcome
-                bar.set_description(f"piece of sky {len(records) - resumed}/{len(missing)}")
-                bar.update(sum(rows for *_, rows in outcome.partitions))
+            if not isinstance(outcome, RegionRecord):
+                raise InputError(outcome.why)  # type: ignore[union-attr]
+            records[job.output] = outcome
+            bar.set_description(f"piece of sky {len(records) - resumed}/{len(missing)}")
+            bar.update(sum(rows for *_, rows in outcome.partitions))
 
         run_jobs(convert_region, missing, workers, report)
     return [records[region.output] for region in regions], resumed
@@ -221,7 +190,7 @@ def _finish(
     records: Sequence[RegionRecord],
     layout: Layout,
 ) -> int:
-    """Make the folder of regions a catalogue, and return its rows; may be cut off and repeated."""
+    """Make the folder of regions a catalogue; may be cut off and repeated. The number of rows."""
     from hats.catalog import CatalogType, PartitionInfo, TableProperties
     from hats.io import paths
     from hats.io.parquet_metadata import write_parquet_metadata
@@ -274,13 +243,3 @@ def _finish(
         **TableProperties.new_provenance_dict(partial, builder=f"xplabels v{__version__}"),
     ).to_properties_file(partial)
     return rows
-
-
-def _replace(partial: Path, output: Path) -> None:
-    """Give the finished folder its name."""
-    old = output.with_name(f".{os.getpid()}.old.{output.name}")
-    if output.exists():
-        os.replace(output, old)
-    os.replace(partial, output)
-    shutil.rmtree(output / REGIONS, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)

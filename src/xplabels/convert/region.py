@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -49,7 +50,6 @@ AS_IN_ARCHIVE = "give files named as the archive names them, XpContinuousMeanSpe
 _NAME = re.compile(r"(?P<table>[A-Za-z]+)_(?P<first>\d+)-(?P<last>\d+)\.csv(\.gz)?", re.IGNORECASE)
 
 ArrowTable = Any
-"""A pyarrow ``Table``."""
 
 
 # The files ---------------------------------------------------------------------------------------
@@ -57,46 +57,29 @@ ArrowTable = Any
 
 @dataclass(frozen=True)
 class PixelFile:
-    """A bulk file of spectra.
-
-    Attributes
-    ----------
-    path
-        Of the file.
-    first, last
-        HEALPix level-8 pixels that its name says it holds.
-    gaia_source
-        The file of GaiaSource that holds the same pixels, if positions are taken from there.
-    """
+    """A bulk file of spectra: its level-8 pixels, and its GaiaSource file if that is joined."""
 
     path: Path
     first: int
     last: int
     gaia_source: Path | None = None
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """One or two files."""
-        return (self.path,) if self.gaia_source is None else (self.path, self.gaia_source)
-
 
 def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[PixelFile]:
-    """The bulk files among ``inputs``, in the order of the sky.
+    """The bulk files among ``inputs``, in the order of the sky; those of a folder by their names.
 
-    Parameters
-    ----------
-    inputs
-        Files, or folders of files: of a folder, all whose table's name has ``xp`` in it.
-    gaia_source
-        A folder with a ``GaiaSource_A-B.csv.gz`` for each.
-
-    Raises
-    ------
-    InputError
-        If there is none, a name does not tell its pixels, two files hold the same pixel, or a file
-        of GaiaSource is missing.
+    Raises InputError if there is none, a name does not tell its pixels, two files hold the same
+    pixel, or the folder ``gaia_source`` lacks a ``GaiaSource_A-B.csv.gz``.
     """
-    found = [_named(path, gaia_source) for given in inputs for path in _listed(given)]
+    paths: list[Path] = []
+    for given in inputs:
+        paths.extend(
+            path
+            for path in (sorted(given.iterdir()) if given.is_dir() else [given])
+            if path == given
+            or ((named := _NAME.fullmatch(path.name)) and "xp" in named["table"].lower())
+        )
+    found = [_named(path, gaia_source) for path in paths]
     if not found:
         raise InputError("holds no bulk file of XP spectra", where=inputs[0], remedy=AS_IN_ARCHIVE)
     found.sort(key=lambda file: (file.first, file.last))
@@ -108,16 +91,6 @@ def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[
                 remedy="give each file once",
             )
     return found
-
-
-def _listed(given: Path) -> list[Path]:
-    if not given.is_dir():
-        return [given]
-    return sorted(
-        path
-        for path in given.iterdir()
-        if (named := _NAME.fullmatch(path.name)) and "xp" in named["table"].lower()
-    )
 
 
 def _named(path: Path, gaia_source: Path | None) -> PixelFile:
@@ -152,16 +125,11 @@ def _named(path: Path, gaia_source: Path | None) -> PixelFile:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns the catalogue has: the same in every partition.
+    """The columns of every partition.
 
-    Attributes
-    ----------
-    widths
-        Numbers of BP and RP coefficients.
-    position
-        Columns of the position and motion: of :data:`POSITION`, or :data:`PIXEL_POSITION`.
-    measurements
-        Those of :data:`~xplabels.core.stars.MEASUREMENTS` that GaiaSource has.
+    ``widths`` are the numbers of BP and RP coefficients; ``position`` has columns of
+    :data:`POSITION`, or :data:`PIXEL_POSITION`; ``measurements`` are what GaiaSource has of
+    :data:`~xplabels.core.stars.MEASUREMENTS`.
     """
 
     widths: tuple[int, int]
@@ -188,12 +156,9 @@ class Layout:
 
 
 def layout_of(files: Sequence[PixelFile], bad_rows: BadRows) -> Layout:
-    """The columns, from the first file that tells both widths and the first of GaiaSource.
+    """The columns, from the first file with both bands and the first of GaiaSource.
 
-    Raises
-    ------
-    InputError
-        If GaiaSource has no positions, or a file cannot be read.
+    Raises InputError if GaiaSource has no positions, or a file cannot be read.
     """
     widths = (0, 0)
     for file in files:
@@ -218,11 +183,8 @@ def layout_of(files: Sequence[PixelFile], bad_rows: BadRows) -> Layout:
 def rows_of(stars: Stars, layout: Layout, gaia: KeyedTable | None) -> ArrowTable:
     """A block of stars as the catalogue has them, ``source_id`` first, :data:`INDEX` second.
 
-    Raises
-    ------
-    InputError
-        If the stars have not the layout's numbers of coefficients, or GaiaSource lacks one of
-        them or its position.
+    Raises InputError if the stars have not the layout's numbers of coefficients, or GaiaSource
+    lacks one of them or its position.
     """
     import pyarrow as pa
     from hats.pixel_math.spatial_index import compute_spatial_index
@@ -283,17 +245,7 @@ def pixel_centres(
 
 @dataclass(frozen=True, kw_only=True)
 class Region(Job):
-    """The job of one piece of sky; its output is a folder of partitions.
-
-    Attributes
-    ----------
-    pixel
-        The piece.
-    files
-        Those that hold rows of it, in order.
-    layout
-        The columns.
-    """
+    """The job of one piece of sky and the files that hold rows of it: a folder of partitions."""
 
     pixel: Pixel
     files: tuple[PixelFile, ...]
@@ -302,18 +254,9 @@ class Region(Job):
 
 @dataclass(frozen=True)
 class RegionRecord(Record):
-    """What was made of a region.
+    """What was made of a region: partitions [order, number, rows] and counts [level-8 pixel, rows].
 
-    Attributes
-    ----------
-    partitions
-        [order, number, rows] of each.
-    counts
-        [level-8 pixel, rows in it], where there are any.
-    damaged
-        Rows flagged ``BAD_ROW``.
-    outside
-        Stars whose position is outside the partition that their source_id names.
+    ``outside``: stars whose position is outside the partition that their source_id names.
     """
 
     partitions: list[list[int]]
@@ -334,14 +277,12 @@ def regions_of(
     regions = []
     for number, some in touched.items():
         output = folder / f"{REGION_ORDER}-{number}"
-        paths = tuple(path for file in some for path in file.paths)
+        paths = tuple(p for file in some for p in (file.path, file.gaia_source) if p is not None)
         pixel = Pixel(REGION_ORDER, number)
-        regions.append(
-            Region(
-                paths, settings, output, output / "record.json",
-                pixel=pixel, files=tuple(some), layout=layout,
-            )
-        )  # fmt: skip
+        regions.append(Region(
+            paths, settings, output, output / "record.json",
+            pixel=pixel, files=tuple(some), layout=layout,
+        ))  # fmt: skip
     return regions
 
 
@@ -353,16 +294,13 @@ def partition_name(order: int, number: int) -> str:
 def convert_region(job: Job, count_stars: object = None) -> RegionRecord:
     """Make the partitions of a :class:`Region` in its folder, which appears whole.
 
-    Raises
-    ------
-    InputError
-        If a file is damaged, its rows do not ascend in source_id, or are not those its name says;
-        as :func:`rows_of`.
+    Raises InputError as :func:`rows_of`, and if a file is damaged, its rows do not ascend in
+    source_id, or are not those its name says.
     """
     if not isinstance(job, Region):
         raise TypeError(f"{job} is no region")
     made: list[list[int]] = []
-    counts: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     damaged = outside = 0
     inputs = [FileFingerprint.of(path) for path in job.inputs]
     with whole_folder(job.output, overwrite=True) as folder:
@@ -372,9 +310,7 @@ def convert_region(job: Job, count_stars: object = None) -> RegionRecord:
                 write_partition(table, folder / partition_name(*pixel))
                 made.append([*pixel, len(table)])
                 source_id = table["source_id"].to_numpy()
-                here = np.unique(source_id >> PIXEL_SHIFT, return_counts=True)
-                for level_8, rows in zip(*here, strict=True):
-                    counts[int(level_8)] = counts.get(int(level_8), 0) + int(rows)
+                counts.update((source_id >> PIXEL_SHIFT).tolist())
                 damaged += int(np.count_nonzero(table["flags"].to_numpy() & int(Flag.BAD_ROW)))
                 outside += strays
         record = RegionRecord(
@@ -394,14 +330,9 @@ def write_partition(table: ArrowTable, path: Path) -> None:
     import pyarrow.parquet as pq
     from hats.io.file_io.file_io import get_parquet_write_table_kwargs
 
-    halves = {
-        f"{field.name}.list.element": "PLAIN"
-        for field in table.schema
-        if field.name.endswith("correlations")
-    }
-    keys = get_parquet_write_table_kwargs(
-        table.schema, write_table_kwargs=ZSTD | {"column_encoding": halves}
-    )
+    halves = [name for name in table.column_names if name.endswith("correlations")]
+    keys = ZSTD | {"column_encoding": {f"{name}.list.element": "PLAIN" for name in halves}}
+    keys = get_parquet_write_table_kwargs(table.schema, write_table_kwargs=keys)
     numbers = [field.name for field in table.schema if field.type.num_fields == 0]
     pq.write_table(
         table, path, **(keys | {"row_group_size": ROW_GROUP, "write_statistics": numbers})

@@ -29,14 +29,8 @@ DIGITS = 12
 class FileFingerprint:
     """A file as it was when it was read or written.
 
-    Attributes
-    ----------
-    name
-        Without its folder: a file that is moved stays the same.
-    size, time
-        Bytes; time of the last change, nanoseconds.
-    md5
-        Its sum; "" where it was not read as a whole.
+    ``name`` without its folder: a file that is moved stays the same; ``size``, bytes; ``time`` of
+    the last change, ns; ``md5``, or "" where it was not read as a whole.
     """
 
     name: str
@@ -93,14 +87,9 @@ def md5_of(path: Path) -> str:
 class Record:
     """What an output was made from, as it stands in JSON.
 
-    Attributes
-    ----------
-    input, beside
-        The input file, and files that belong to it alone (the same-named GaiaSource).
-    output
-        What was written; without a sum where it is a folder, which appears whole.
-    settings
-        What the output depends on besides these files.
+    The ``input`` file, those ``beside`` it that belong to it alone (the same-named GaiaSource),
+    what was written (without a sum where it is a folder, which appears whole), and all other
+    ``settings``.
     """
 
     input: FileFingerprint
@@ -144,14 +133,9 @@ def check_types(values: Iterable[object], kind: type | tuple[type, ...]) -> None
 
 @dataclass(frozen=True)
 class StaleReason:
-    """Why an output has to be made again.
+    """Why an output has to be made again, in words that follow "an output".
 
-    Attributes
-    ----------
-    why
-        In words that follow "an output".
-    stays
-        Whether it stays if it cannot be made again.
+    ``stays``: whether it stays if it cannot be made again.
     """
 
     why: str
@@ -172,20 +156,10 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Job:
-    """One output to be made.
+    """One output to be made: a file, or a folder that appears whole.
 
-    Attributes
-    ----------
-    inputs
-        The input file, and those that belong to it alone, even if they are missing.
-    settings
-        What the output depends on besides them.
-    output
-        A file, or a folder that appears whole.
-    record
-        Where its :class:`Record` stands; of a folder, in it.
-    published
-        MD5 sum that the input must have, if one was published.
+    ``inputs``: the input file, and those that belong to it alone, even if they are missing. The
+    :class:`Record` of a folder stands in it. ``published``: MD5 sum that the input must have.
     """
 
     inputs: tuple[Path, ...]
@@ -203,13 +177,8 @@ class Job:
     def check_existing(self, kind: type[R], gone: bool = False) -> R | StaleReason | None:
         """The record of an output that is as wanted; why it is not; None where there is none.
 
-        Parameters
-        ----------
-        kind
-            Of the record.
-        gone
-            The input is not there any more, and known by its published sum alone. The GaiaSource
-            file may be gone, too; one that is there, or is asked for, must have been used.
+        ``gone``: the input is not there any more, and known by its published sum alone. The
+        GaiaSource file may be gone, too; one that is there, or is asked for, must have been used.
         """
         if not self.output.exists():
             return None
@@ -277,24 +246,10 @@ def open_partial(
 ) -> None:
     """Go on in the folder of an interrupted run with the same ``settings``, or make it.
 
-    Parameters
-    ----------
-    folder
-        That of the unfinished run.
-    manifest
-        Name of the file in it that holds the settings.
-    settings
-        Those of this run.
-    ours
-        Patterns of all that the folder may hold; anything else is the user's.
-    overwrite
-        Whether to remove what a run with other settings left.
+    Its file ``manifest`` holds the settings; ``ours`` are patterns of all that it may hold.
 
-    Raises
-    ------
-    InputError
-        If such a run left it and ``overwrite`` is false, or if the folder is not of our making: a
-        user's is never removed.
+    Raises InputError if a run with other settings left it and ``overwrite`` is false, or if
+    anything in it is not of our making: a user's folder is never removed.
     """
     path, text = folder / manifest, json.dumps(settings, indent=1, sort_keys=True)
     if folder.exists():

@@ -41,16 +41,8 @@ ROW_GROUP = 65_536
 class PredictOptions:
     """The options of every file of a run.
 
-    Attributes
-    ----------
-    tables
-        Photometry to join.
-    bad_rows
-        See :func:`xplabels.io.read_blocks`.
-    correlations
-        With the correlations of each star's label errors.
-    metadata
-        Added to that of each output.
+    ``tables``: photometry to join. ``bad_rows``: see :func:`xplabels.io.read_blocks`. With
+    ``correlations`` of each star's label errors. ``metadata`` is added to that of each output.
     """
 
     tables: AuxiliaryTables = field(default_factory=AuxiliaryTables)
@@ -88,39 +80,16 @@ def predict_file(
 ) -> ManifestEntry:
     """Labels of all stars of one file, read and written in blocks: memory is bounded.
 
-    Parameters
-    ----------
-    model
-        The model.
-    path
-        File of spectra or star table.
-    output
-        The ``.parquet`` to write. Its entry (:func:`~xplabels.pipeline.manifest.entry_path`) is
-        written just before it takes its place.
-    options
-        Photometry and options.
-    published
-        MD5 sum that the file must have.
-    settings
-        ``options.settings(model)``, where it is at hand already.
-    overwrite
-        Replace an existing output.
-    block
-        Stars at a time; the labels do not depend on it (but for float32's rounding).
-    done
-        Called with the number of stars of each finished block; what it raises ends the work.
+    Every row read is a row written, into the ``.parquet`` file ``output``; its entry
+    (:func:`~xplabels.pipeline.manifest.entry_path`) is written just before it takes its place.
+    ``published`` is the MD5 sum that the file must have; ``settings`` are
+    ``options.settings(model)``, where they are at hand. The labels do not depend on ``block``,
+    stars at a time (but for float32's rounding). ``done`` is called with the stars of each finished
+    block; what it raises ends the work.
 
-    Returns
-    -------
-    ManifestEntry
-        Every row read is a row written.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, truncated, holds no star, holds one twice, or is not the one
-        published; if photometry is damaged; if the output exists or cannot be written. Nothing is
-        left of the output then.
+    Raises InputError if the file is damaged, truncated, holds no star, holds one twice, or is not
+    the one published; if photometry is damaged; if the output exists or cannot be written. Nothing
+    is left of the output then.
     """
     import pyarrow.parquet as pq
 

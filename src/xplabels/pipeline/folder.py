@@ -48,27 +48,12 @@ PARTIAL_FILES = ("manifest.json", "*.parquet", ".*.partial.*", f"{MANIFEST}/*")
 class Summary:
     """What a run did.
 
-    Attributes
-    ----------
-    stars
-        Rows of all outputs.
-    files, resumed
-        Input files that have their output; those that had it before, complete and verified.
-    flags
-        Name of a flag -> stars that have it.
-    damaged
-        Damaged rows: (file, row, source_id), as far as the files' entries list them.
-    failed
-        Input -> why it has no output.
-    missing
-        What the folders of input lack.
-    absent
-        Files among them that the folder's own list names, and that have no output of an earlier
-        run either.
-    remade
-        Why outputs that were there have been made again -> how many.
-    account
-        The file that holds all of this, if there is one.
+    ``stars`` and ``files`` count all outputs, ``resumed`` those that were complete before,
+    ``remade`` those made again, by reason; ``flags`` stars by flag. ``damaged`` rows are (file,
+    row, source_id), as far as the files' entries list them; ``failed`` says why an input has no
+    output. The folders of input lack ``missing``, in words; ``absent`` are the files among them
+    that the folder's own list names, and that have no output of an earlier run either. ``account``
+    is the file of all this, if there is one.
     """
 
     stars: int = 0
@@ -98,36 +83,13 @@ def predict_folder(
     """Labels of every star of every input, in one Parquet file per input, in the folder ``output``.
 
     Which outputs are made again, and why, is logged before the work begins. They stay until what
-    replaces them is whole.
+    replaces them is whole. ``workers`` files are done at a time, each in a process (1: in this
+    one), or on a Dask cluster. ``overwrite`` replaces files of the same name that were not made
+    here; ``allow_missing``: a run may be complete though files that a folder of input lists are
+    absent; ``command`` is for ``run.json``. A file that could not be labelled is in ``failed`` of
+    the summary; the others are done.
 
-    Parameters
-    ----------
-    inputs
-        Of :func:`~xplabels.pipeline.inputs.find_inputs`.
-    output
-        Made if it is not there.
-    model, options
-        The model, photometry and options.
-    workers
-        Files at a time, each in a process; 1 is this process. Or a Dask cluster.
-    command
-        For ``run.json``.
-    overwrite
-        Replace files of the same name that were not made here; without it they are an error.
-    allow_missing
-        A run may be complete though files that a folder of input lists are absent.
-    progress
-        Show a bar where the terminal has one.
-
-    Returns
-    -------
-    Summary
-        A file that could not be labelled is in ``failed``; the others are done.
-
-    Raises
-    ------
-    InputError
-        If the run cannot begin, or cannot go on: every other file would fail in the same way.
+    Raises InputError if the run cannot begin, or every other file would fail in the same way.
     """
     outputs = {path: output / name for path, name in output_names(inputs.files).items()}
     settings = options.settings(model)
@@ -160,25 +122,14 @@ def predict_catalogue(
     allow_missing: bool = False,
     progress: bool = True,
 ) -> Summary:
-    """Labels of the stars of every input as the catalogue ``output``.
+    """Labels of the stars of every input as the catalogue ``output``, in its ending's format.
 
-    Parameters
-    ----------
-    inputs, model, options, workers, progress
-        As for :func:`predict_folder`.
-    output
-        Its ending names the format (:data:`xplabels.io.catalogue.FORMATS`).
-    overwrite
-        Replace an existing catalogue, or what a different interrupted run left.
-    allow_missing
-        Files that a folder of input lists may be absent.
+    Parameters are those of :func:`predict_folder`; ``overwrite`` replaces an existing catalogue, or
+    what a different interrupted run left.
 
-    Raises
-    ------
-    InputError
-        If the output exists or cannot be written, an input is absent or cannot be read, or a star
-        occurs twice. No catalogue is written then; what is finished stays, so that the run can
-        go on.
+    Raises InputError if the output exists or cannot be written, an input is absent or cannot be
+    read, or a star occurs twice. No catalogue is written then; what is finished stays for the next
+    run.
     """
     check_catalogue(output, overwrite)
     if not allow_missing:  # once it stands, the same command would not add to it

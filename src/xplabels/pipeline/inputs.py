@@ -24,16 +24,10 @@ SPAN = re.compile(r"_(\d+)-(\d+)\.")
 class Inputs:
     """Files to label.
 
-    Attributes
-    ----------
-    files
-        In the order given, those of a folder by name; none, if all that is listed is absent.
-    published
-        MD5 sum by file, from the ``_MD5SUM.txt`` of its folder; of absent files, too.
-    absent
-        Files that the ``_MD5SUM.txt`` of a folder lists, and that it lacks, packed or unpacked.
-    gaps
-        Ranges of pixels that a folder without such a list lacks between those of two files.
+    ``files`` are in the order given, those of a folder by name; none, if all that is listed is
+    absent. ``published`` MD5 sums are from the ``_MD5SUM.txt`` of the file's folder; ``absent``
+    files are in that list, but not in the folder, packed or unpacked. ``gaps`` are ranges of pixels
+    that a folder without such a list lacks between those of two files.
     """
 
     files: tuple[Path, ...]

@@ -66,7 +66,9 @@ def predict_catalog(
     """Labels of all stars of an LSDB catalogue of spectra, as an LSDB catalogue.
 
     Nothing is computed before the result is: by :func:`write_catalog`, or LSDB's own methods, on
-    the Dask client of the time.
+    the Dask client of the time. Its columns are ``source_id``, the catalogue's two of position, and
+    those of :meth:`~xplabels.core.prediction.Prediction.to_arrow`; its partitions are the
+    catalogue's.
 
     Parameters
     ----------
@@ -74,20 +76,9 @@ def predict_catalog(
         A model, or its folder or name, if all workers see the same files.
     catalog
         What ``lsdb.open_catalog`` gives of a catalogue that ``xplabels convert`` made, with all
-        its columns, or any other with the archive's columns of coefficients.
+        its columns, or any other with the archive's columns of coefficients; InputError if not.
     correlations
         Whether to give the correlations of each star's label errors, too.
-
-    Returns
-    -------
-    lsdb.Catalog
-        ``source_id``, the catalogue's two columns of position, and the columns of
-        :meth:`~xplabels.core.prediction.Prediction.to_arrow`; partitions as before.
-
-    Raises
-    ------
-    InputError
-        If columns are absent.
 
     Examples
     --------

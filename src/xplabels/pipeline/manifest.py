@@ -30,29 +30,12 @@ class Joined:
 
 @dataclass(frozen=True)
 class ManifestEntry(Record):
-    """What became of one input file.
+    """What became of one input file; as many rows were written as read.
 
-    Attributes
-    ----------
-    input, beside, output, settings
-        See :class:`~xplabels.io.job.Record`. ``input.md5`` is of the bytes that were read,
-        ``output.md5`` of those written.
-    rows_in, rows_out
-        Rows read and written: always the same number.
-    flags
-        Name of a flag -> stars that have it.
-    damaged
-        (row, source_id) of damaged rows, at most :data:`DAMAGED_LISTED`; rows count from 1.
-    notes
-        Those of the reader and the tables, at most as many.
-    joined
-        Photometry.
-    first_id, last_id
-        The smallest and the largest source_id.
-    md5_published
-        Whether the input's sum is that of ``_MD5SUM.txt``; None where there is none.
-    seconds, processor_seconds
-        What it took.
+    Of the :class:`~xplabels.io.job.Record`, ``input.md5`` is of the bytes that were read. ``flags``
+    counts stars by flag. ``damaged`` rows are (row, source_id), at most :data:`DAMAGED_LISTED`, the
+    first row being 1; ``notes`` of the reader and the tables, at most as many. ``md5_published``:
+    whether the input's sum is that of ``_MD5SUM.txt``; None where there is none.
     """
 
     rows_in: int

@@ -29,20 +29,13 @@ ENDINGS = (".csv.gz", ".csv", ".parquet")
 class AuxiliaryTables:
     """The photometry of a run, and which of its columns the catalogue takes over.
 
-    It may be sent to another process: tables are opened when they are first used.
+    ``tables`` are keyed by ``source_id``: files in any format (held in memory), and folders of
+    Parquet files, such as HATS catalogues (read where the stars are). A later one overrides an
+    earlier one where it has values, and all of them GaiaSource. ``gaia_source`` is the folder of
+    the bulk files ``GaiaSource_aaaaaa-bbbbbb.csv.gz``; without it they are taken where they lie
+    beside the spectra. ``carried`` columns of numbers are from the first table that has them.
 
-    Parameters
-    ----------
-    tables
-        Tables keyed by ``source_id`` in any format (held in memory), and folders of Parquet files,
-        such as HATS catalogues (read where the stars are). A later one overrides an earlier one
-        where it has values, and all of them GaiaSource.
-    gaia_source
-        Folder of the bulk files ``GaiaSource_aaaaaa-bbbbbb.csv.gz``; without it they are taken
-        where they lie beside the spectra.
-    carried
-        Columns of numbers that the catalogue takes over (``ra``, ``dec``), from the first table
-        that has them.
+    It may be sent to another process: tables are opened when they are first used.
     """
 
     tables: tuple[Path, ...] = ()

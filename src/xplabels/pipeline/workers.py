@@ -43,15 +43,9 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 
 @dataclass(frozen=True)
 class OnDask:
-    """A Dask cluster to work on.
+    """A Dask cluster: of the scheduler at an ``address`` such as ``tcp://host:8786``.
 
-    Attributes
-    ----------
-    address
-        Of a scheduler, such as ``tcp://host:8786``; :data:`LOCAL`: a cluster of processes on this
-        machine, for the time of the run.
-    workers
-        Processes of a local cluster.
+    :data:`LOCAL`: of ``workers`` processes on this machine, for the time of the run.
     """
 
     address: str = LOCAL
@@ -80,25 +74,13 @@ def run_jobs(
     report: Report,
     count_stars: CountStars = lambda stars: None,
 ) -> None:
-    """Do every job; one that fails does not keep the others from being done.
+    """Do every job, replacing its output; one that fails does not keep the others from being done.
 
-    Parameters
-    ----------
-    work
-        What does one.
-    jobs
-        Their outputs are replaced if they exist.
-    workers
-        Processes; one is this process. Or a Dask cluster.
-    report
-        Called with each job and its outcome, as they end; what it raises ends the run.
-    count_stars
-        Called with numbers of stars as they are done, where this process does them.
+    ``workers`` are processes (1: this process), or a Dask cluster. ``report`` is called with each
+    job and its outcome; what it raises ends the run. ``count_stars`` is called with numbers of
+    stars as they are done, where this process does them.
 
-    Raises
-    ------
-    InputError
-        If nothing can be written any more, or if worker after worker dies.
+    Raises InputError if nothing can be written any more, or if worker after worker dies.
     """
 
     def ended(job: Job, outcome: Outcome) -> None:
