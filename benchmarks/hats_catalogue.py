@@ -50,7 +50,7 @@ def measure_cost(folder: Path, stars: int) -> None:
 
     def convert() -> None:
         shutil.rmtree(output, ignore_errors=True)
-        convert_files(files, output, progress=False)
+        convert_files(files, output)
 
     for name, work in (
         ("read the bulk file", lambda: read(files[0])),

@@ -24,7 +24,8 @@ from xplabels.pipeline import PredictOptions, Summary, find_inputs, predict_fold
 PIXELS = 10
 """In each file."""
 GAIA = "source_id,ra,dec,phot_bp_mean_mag,phot_bp_mean_flux_over_error,"
-GAIA += "phot_rp_mean_mag,phot_rp_mean_flux_over_error,parallax,parallax_error,phot_variable_flag"
+GAIA += "phot_rp_mean_mag,phot_rp_mean_flux_over_error,parallax,parallax_error,"
+GAIA += "phot_variable_flag,pmra,pmdec"
 
 
 def span(number: int) -> str:
@@ -58,17 +59,22 @@ def as_rows(stars: Stars) -> FakeStars:
     return rows
 
 
-def gaia_source(stars: Stars, extra: int = 3) -> str:
-    """A GaiaSource file of the stars, with ``extra`` others between two of them."""
+def write_gaia(
+    folder: Path, stars: Stars, number: int, position: Sequence[Any] | None = None
+) -> None:
+    """A GaiaSource file of the stars, anywhere or at a position, with three others after each."""
     lines = ["# made", GAIA]
     rng = np.random.default_rng(1)
+    ra, dec = rng.uniform([[0], [-90]], [[360], [90]], (2, len(stars)))
+    ra, dec = (ra, dec) if position is None else position
     bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("bp", "rp"))
     for row, star in enumerate(stars.source_id.tolist()):
-        for other in range(extra + 1):
-            cells = [star + other, rng.uniform(0, 360), rng.uniform(-90, 90)]
-            cells += [bp[row], 100.0, rp[row], 120.0, rng.normal(2, 1), 0.1]
-            lines.append(",".join([*map(str, cells), "NOT_AVAILABLE"]).replace("nan", "null"))
-    return "\n".join(lines) + "\n"
+        for other in range(4):
+            cells = [star + other, ra[row], dec[row], bp[row], 100.0, rp[row], 120.0]
+            cells += [rng.normal(2, 1), 0.1, "NOT_AVAILABLE", 1.5, "null"]
+            lines.append(",".join(map(str, cells)).replace("nan", "null"))
+    path = folder / f"GaiaSource_{span(number)}.csv.gz"
+    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
 
 
 def make_sky(
@@ -82,8 +88,7 @@ def make_sky(
         some = placed(stars[slice(index * share, (index + 1) * share)], number)
         paths.append(write(as_rows(some), folder / spectra_name(number)))
         if gaia:
-            text = gaia_source(some).encode()
-            (folder / f"GaiaSource_{span(number)}.csv.gz").write_bytes(gzip.compress(text))
+            write_gaia(folder, some, number)
     return paths
 
 
@@ -151,7 +156,7 @@ def run(paths: Path | Sequence[Path], output: Path, model: Any, **keys: Any) -> 
     fields = ("bad_rows", "tables")
     options = PredictOptions(**{key: keys.pop(key) for key in fields if key in keys})
     inputs = find_inputs([paths] if isinstance(paths, Path) else paths)
-    return predict_folder(inputs, output, model, options, progress=False, **keys)
+    return predict_folder(inputs, output, model, options, **keys)
 
 
 def list_sums(folder: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sky import catalogues, edited, list_sums, make_sky, placed, span, spectra_name
+from sky import catalogues, edited, list_sums, make_sky, span, spectra_name
 from sky import run as sky_run
 from xplabels.cli import main
 from xplabels.core.errors import InputError
@@ -111,21 +110,23 @@ def test_gaia_source_beside_the_spectra_is_joined_and_carried(
 def test_the_same_photometry_gives_the_same_labels_wherever_it_is_kept(
     sky: Path, small_model: Model, tmp_path: Path
 ) -> None:
-    run(sky, tmp_path / "beside", small_model, carried=("ra",))
+    small_model.save(tmp_path / "model")
+    model = Model.load(tmp_path / "model")
+    run(sky, tmp_path / "beside", model, carried=("ra",))
     spectra, gaia = tmp_path / "spectra", tmp_path / "gaia"
-    for folder, stem in ((spectra, "Xp"), (gaia, "GaiaSource")):
-        folder.mkdir()
-        for path in sky.glob(f"{stem}*"):
-            (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(sky, spectra, ignore=shutil.ignore_patterns("Gaia*"))
+    shutil.copytree(sky, gaia, ignore=shutil.ignore_patterns("Xp*"))
     hats = as_hats(sky, tmp_path / "hats")
     whole = tmp_path / "whole.parquet"
     pq.write_table(pa.concat_tables(
         [pq.read_table(p) for p in (hats / "catalog").rglob("Npix=*.parquet")]), whole)  # fmt: skip
     expected = catalogues(tmp_path / "beside")
-    run(spectra, tmp_path / "folder", small_model, gaia_source=gaia, carried=("ra",))
+    words = ["predict", str(spectra), "--model", str(tmp_path / "model"), "--carry", "ra"]
+    words += ["--gaia-source", str(gaia), "--output", str(tmp_path / "folder")]
+    assert main(words) == 0
     assert catalogues(tmp_path / "folder") == expected
     for name, table in (("by range", hats), ("in memory", whole)):
-        run(spectra, tmp_path / name, small_model, tables=(table,), carried=("ra",))
+        run(spectra, tmp_path / name, model, tables=(table,), carried=("ra",))
         assert catalogues(tmp_path / name) == expected
 
 
@@ -230,17 +231,3 @@ def test_tables_are_opened_again_in_another_process(sky: Path, table: Path, tmp_
     sent = pickle.loads(pickle.dumps(tables))
     assert sent.identity() == tables.identity()
     assert len(sent.open()) == 2
-
-
-def test_the_command_line_takes_it_all(
-    sky: Path, small_model: Model, small_stars: Stars, tmp_path: Path
-) -> None:
-    small_model.save(tmp_path / "model")
-    hats = as_hats(sky, tmp_path / "hats")
-    words = ["predict", str(sky), "--model", str(tmp_path / "model"), "--carry", "ra,dec"]
-    words += ["--gaia-source", str(sky), "--photometry", str(hats), "--output"]
-    assert main([*words, str(tmp_path / "labels.parquet")]) == 0
-    table = pq.read_table(tmp_path / "labels.parquet")
-    assert table.column_names[:3] == ["source_id", "ra", "dec"]
-    first = placed(replace(small_stars[slice(0, 333)]), 0)
-    assert table["source_id"].to_pylist()[:333] == first.source_id.tolist()

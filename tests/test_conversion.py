@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import shlex
@@ -18,7 +17,7 @@ import pytest
 
 pytest.importorskip("hats")
 
-from sky import GAIA, edited, make_sky, span
+from sky import edited, make_sky, span, write_gaia
 from xplabels import io as archive
 from xplabels.cli import build_parser, main
 from xplabels.convert import convert_files
@@ -161,28 +160,17 @@ def test_polars_and_duckdb_read_it(catalogue: Path) -> None:
     assert np.array_equal(np.array([row[1] for row in rows], np.float32), packed)
 
 
-def write_gaia(folder: Path, stars: Stars, number: int, stray: bool = False) -> None:
-    """A GaiaSource file: each star near the middle of its pixel, with four more sources."""
-    rng = np.random.default_rng(number)
-    ra, dec = (
-        column + rng.uniform(-2e-3, 2e-3, len(stars)) for column in pixel_centres(stars.source_id)
-    )
-    if stray:
-        ra[0] += 40.0
-    bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("bp", "rp"))
-    lines = ["# made", GAIA + ",pmra,pmdec"]
-    for row, star in enumerate(stars.source_id.tolist()):
-        for other in range(5):
-            cells = [star + other, ra[row], dec[row], bp[row], 100.0, rp[row], 120.0]
-            cells += [rng.normal(2, 1), 0.1, "NOT_AVAILABLE", 1.5, "null"]
-            lines.append(",".join(map(str, cells)).replace("nan", "null"))
-    path = folder / f"GaiaSource_{span(number)}.csv.gz"
-    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
+def join_gaia(folder: Path, made: Path) -> None:
+    """GaiaSource files: each star near the middle of its pixel, but for the first."""
+    for number, path in zip(FILES, bulk(made), strict=True):
+        stars, rng = archive.read(path), np.random.default_rng(number)
+        ra, dec = pixel_centres(stars.source_id) + rng.uniform(-2e-3, 2e-3, (2, len(stars)))
+        ra[0] += 40.0 if number == FILES[0] else 0.0
+        write_gaia(folder, stars, number, (ra, dec))
 
 
 def test_positions_and_photometry_of_gaia_source(made: Path, tmp_path: Path) -> None:
-    for number, path in zip(FILES, bulk(made), strict=True):
-        write_gaia(tmp_path, archive.read(path), number, stray=number == 101)
+    join_gaia(tmp_path, made)
     done = convert_files([made], tmp_path / "xp", gaia_source=tmp_path, most_rows=200)
     assert (done.rows, done.outside) == (900, 1)
     table = pq.read_table([str(path) for path in partition_files(tmp_path / "xp")])
@@ -200,9 +188,8 @@ def test_positions_and_photometry_of_gaia_source(made: Path, tmp_path: Path) -> 
 
 
 def test_a_star_that_gaia_source_lacks(made: Path, tmp_path: Path) -> None:
-    for number, path in zip(FILES, bulk(made), strict=True):
-        write_gaia(tmp_path, archive.read(path), number)
-    edited(tmp_path / f"GaiaSource_{span(102)}.csv.gz", lambda lines: [*lines[:-5]])
+    join_gaia(tmp_path, made)
+    edited(tmp_path / f"GaiaSource_{span(102)}.csv.gz", lambda lines: lines[:-4])
     with pytest.raises(InputError, match="lacks 1 star with spectra"):
         convert_files([made], tmp_path / "xp", gaia_source=tmp_path)
     assert not (tmp_path / "xp").exists()

@@ -101,7 +101,6 @@ def convert_files(
     most_rows: int = MOST_ROWS,
     bad_rows: BadRows = "error",
     overwrite: bool = False,
-    progress: bool = True,
 ) -> Conversion:
     """The stars of bulk files, or folders of them, as a HATS catalogue, the folder ``output``.
 
@@ -140,7 +139,7 @@ def convert_files(
     for unfinished in folder.glob(".*.partial.*"):
         shutil.rmtree(unfinished)
     regions = regions_of(files, folder, settings, layout)
-    records, resumed = _make(regions, workers, progress)
+    records, resumed = _make(regions, workers)
     rows = _finish(partial, output.name, regions, records, layout)
     old = output.with_name(f".{os.getpid()}.old.{output.name}")
     if output.exists():
@@ -159,9 +158,7 @@ def convert_files(
     )
 
 
-def _make(
-    regions: Sequence[Region], workers: int, progress: bool
-) -> tuple[list[RegionRecord], int]:
+def _make(regions: Sequence[Region], workers: int) -> tuple[list[RegionRecord], int]:
     """The records of all regions, in order, and how many were there already."""
     from tqdm import tqdm
 
@@ -170,7 +167,7 @@ def _make(
     resumed = len(records)
     missing = [region for region in regions if region.output not in records]
     # disable=None: no bar where the output is not a terminal
-    with tqdm(unit=" stars", unit_scale=True, disable=None if progress else True) as bar:
+    with tqdm(unit=" stars", unit_scale=True, disable=None) as bar:
 
         def report(job: Job, outcome: Outcome) -> None:
             if not isinstance(outcome, RegionRecord):

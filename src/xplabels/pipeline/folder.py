@@ -9,6 +9,7 @@ removed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -16,7 +17,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,6 @@ from xplabels.pipeline.manifest import MANIFEST, ManifestEntry, entry_path
 from xplabels.pipeline.workers import CountStars, Failure, OnDask, Outcome, run_jobs
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from xplabels.model import Model
 
 logger = logging.getLogger(__name__)
@@ -78,7 +76,6 @@ def predict_folder(
     command: str = "",
     overwrite: bool = False,
     allow_missing: bool = False,
-    progress: bool = True,
 ) -> Summary:
     """Labels of every star of every input, in one Parquet file per input, in the folder ``output``.
 
@@ -104,7 +101,7 @@ def predict_folder(
         run.check_absent()
         if not run.jobs and inputs.absent:
             raise no_spectra(inputs.absent[0].parent)
-        run.label(model, workers, progress)
+        run.label(model, workers)
         if not run.summary.failed:
             options.tables.check_joined(run.entries.values())
             run.write(complete=allow_missing or not run.summary.absent)
@@ -120,7 +117,6 @@ def predict_catalogue(
     workers: int | OnDask = 1,
     overwrite: bool = False,
     allow_missing: bool = False,
-    progress: bool = True,
 ) -> Summary:
     """Labels of the stars of every input as the catalogue ``output``, in its ending's format.
 
@@ -141,13 +137,14 @@ def predict_catalogue(
     settings = options.settings(model)
     options.tables.open()
     folder = output.with_name(output.name + ".partial")
-    outputs = {path: folder / f"{_digest(path)}.parquet" for path in inputs.files}
+    digests = {p: hashlib.sha256(str(p.resolve()).encode()).hexdigest()[:16] for p in inputs.files}
+    outputs = {path: folder / f"{digest}.parquet" for path, digest in digests.items()}
     open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
     with _locked(folder):
         run = _Run(inputs, outputs, folder, settings, options)
         try:
             run.check_existing(overwrite=True)
-            run.label(model, workers, progress)
+            run.label(model, workers)
             if failed := list(run.summary.failed.values()):
                 several = f"{len(failed)} of {len(outputs)} files could not be labelled:\n"
                 raise InputError((several if failed[1:] else "") + "\n".join(failed))
@@ -194,26 +191,26 @@ def predict_job(
     )  # fmt: skip
 
 
+@dataclass
 class _Run:
     """What is known of the files of one run."""
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        outputs: Mapping[Path, Path],
-        folder: Path,
-        settings: Settings,
-        options: PredictOptions,
-        command: str = "",
-    ) -> None:
-        self.folder, self.settings, self.options, self.command = folder, settings, options, command
-        self.inputs = inputs
-        self.jobs = [self._job(path, output) for path, output in outputs.items()]
-        self.waiting: list[Job] = []
-        self.entries: dict[Path, ManifestEntry] = {}
-        self.stale: dict[Path, StaleReason] = {}
-        account = folder / MANIFEST / "run.json"
-        self.summary = Summary(missing=inputs.missing, absent=inputs.absent, account=account)
+    inputs: Inputs
+    outputs: Mapping[Path, Path]
+    folder: Path
+    settings: Settings
+    options: PredictOptions
+    command: str = ""
+    waiting: list[Job] = field(default_factory=list)
+    entries: dict[Path, ManifestEntry] = field(default_factory=dict)
+    stale: dict[Path, StaleReason] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.jobs = [self._job(path, output) for path, output in self.outputs.items()]
+        account = self.folder / MANIFEST / "run.json"
+        self.summary = Summary(
+            missing=self.inputs.missing, absent=self.inputs.absent, account=account
+        )
 
     def _job(self, path: Path, output: Path) -> Job:
         source = self.options.tables.source_of(path)
@@ -258,7 +255,7 @@ class _Run:
         self.summary.missing, self.summary.absent = replace(self.inputs, absent=left).missing, left
         self.summary.resumed = len(self.entries)
 
-    def label(self, model: Model, workers: int | OnDask, progress: bool) -> None:
+    def label(self, model: Model, workers: int | OnDask) -> None:
         """Do the waiting jobs, find stars that two files have, and sum up in ``run.json``."""
         if self.waiting:  # the last run's account does not hold any more
             self.write(complete=False)
@@ -267,22 +264,24 @@ class _Run:
         options = self.options
         if isinstance(workers, OnDask):
             options = replace(options, tables=options.tables.absolute())
-        with FileProgress(self.waiting, progress) as shown:
+        # a copy of the model, which has no caches to send along
+        work = partial(predict_job, replace(model), options)
+        with FileProgress([job.inputs[0] for job in self.waiting]) as bar:
 
             def report(job: Job, outcome: Outcome) -> None:
                 self._note(job, outcome)
-                shown.file(job, outcome)
+                bar.end(job.inputs[0], self.entries.get(job.inputs[0]))
 
-            # a copy of the model, which has no caches to send along
-            work = partial(predict_job, replace(model), options)
-            run_jobs(work, self.waiting, workers, report, shown.block)
-        through = [(job, self.entries[job.inputs[0]]) for job in self.jobs
-                   if job.inputs[0] in self.entries]  # fmt: skip
-        for job, why in list(find_duplicates(through)):
+            run_jobs(work, self.waiting, workers, report, bar.block)
+        for job, why in list(find_duplicates(self._done())):
             del self.entries[job.inputs[0]]
             _remove(job)
             self._fail(job, why)
         self.write(complete=False)
+
+    def _done(self) -> list[tuple[Job, ManifestEntry]]:
+        paths = self.entries.keys()
+        return [(job, self.entries[job.inputs[0]]) for job in self.jobs if job.inputs[0] in paths]
 
     def _note(self, job: Job, outcome: Outcome) -> None:
         """Keep what became of a file.
@@ -295,7 +294,7 @@ class _Run:
         elif isinstance(outcome, Failure):
             stale = self.stale.get(job.inputs[0])
             if outcome.ends_run:  # there may be no room even to say so
-                with suppress(InputError):
+                with contextlib.suppress(InputError):
                     self._fail(job, outcome.why)
             elif stale is not None and stale.stays:
                 self._fail(job, f"{outcome.why}\n{job.output}: stays as it was ({stale.why})")
@@ -315,9 +314,7 @@ class _Run:
     def write(self, complete: bool) -> None:
         """Sum up, and write ``run.json``."""
         summary, flags = self.summary, Counter[str]()
-        entries = [
-            self.entries[job.inputs[0]] for job in self.jobs if job.inputs[0] in self.entries
-        ]
+        entries = [entry for _, entry in self._done()]
         for entry in entries:
             flags.update(entry.flags)
         summary.files, summary.stars = len(entries), sum(entry.rows_out for entry in entries)
@@ -375,7 +372,12 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(parts)
+    schemas = [pq.read_schema(part) for part in parts]
+    metadata = dict(schemas[0].metadata or {})
+    notes = dict.fromkeys((schema.metadata or {}).get(b"NOTES") for schema in schemas)
+    if kept := [note for note in notes if note]:
+        metadata[b"NOTES"] = b"; ".join(kept)
+    schema = schemas[0].with_metadata(metadata)  # the first part's, with the notes of all
     if output.suffix.lower() != ".parquet":
         # pq.read_table would import pyarrow.dataset, and that pandas
         whole = pa.concat_tables([pq.ParquetFile(part).read() for part in parts])
@@ -392,19 +394,7 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
                     writer.write_table(group.replace_schema_metadata(schema.metadata))
 
 
-def _schema(parts: Sequence[Path]) -> pa.Schema:
-    """The first part's, with the notes of all."""
-    import pyarrow.parquet as pq
-
-    schemas = [pq.read_schema(part) for part in parts]
-    metadata = dict(schemas[0].metadata or {})
-    notes = dict.fromkeys((schema.metadata or {}).get(b"NOTES") for schema in schemas)
-    if kept := [note for note in notes if note]:
-        metadata[b"NOTES"] = b"; ".join(kept)
-    return schemas[0].with_metadata(metadata)
-
-
-@contextmanager
+@contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep a second run out, and clear away what a kill left half-written."""
 
@@ -430,29 +420,20 @@ def _remove(job: Job) -> None:
     job.record.unlink(missing_ok=True)
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-
-
-class FileProgress:
+class FileProgress(contextlib.AbstractContextManager["FileProgress"]):
     """A bar of bytes, with files, stars and stars per second."""
 
-    def __init__(self, jobs: Sequence[Job], shown: bool) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         from tqdm import tqdm
 
-        files = [job.inputs[0] for job in jobs]
-        self._sizes = {path: path.stat().st_size if path.is_file() else 0 for path in files}
+        self._sizes = {path: path.stat().st_size if path.is_file() else 0 for path in paths}
         self._files = self._stars = self._in_file = 0
         self._begun = time.perf_counter()
-        # disable=None: no bar where the output is not a terminal
         self._bar = tqdm(
             total=sum(self._sizes.values()),
-            disable=None if shown else True,
+            disable=None,  # where the output is not a terminal
             bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
         )
-
-    def __enter__(self) -> FileProgress:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
@@ -465,10 +446,10 @@ class FileProgress:
         self._bar.set_description(f"{self._files}/{len(self._sizes)} files", refresh=False)
         self._bar.set_postfix_str(f"{number:,} stars, {rate:,.0f} stars/s")
 
-    def file(self, job: Job, outcome: Outcome) -> None:
-        """A file is through."""
+    def end(self, path: Path, entry: ManifestEntry | None) -> None:
+        """A file is through; without an entry, if it failed."""
         self._files += 1
-        self._stars += outcome.rows_out if isinstance(outcome, ManifestEntry) else 0
+        self._stars += entry.rows_out if entry is not None else 0
         self._in_file = 0
-        self._bar.update(self._sizes[job.inputs[0]])
+        self._bar.update(self._sizes[path])
         self.block(0)
