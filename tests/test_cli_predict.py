@@ -61,7 +61,8 @@ def test_predict_goes_on_where_it_was_interrupted(
     interrupted_after(len(model.predicted) + 1)
     model.metadata["name"] = "another"
     assert main(words) == 2
-    assert "labels.csv.partial" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "labels.csv.partial: was left by a run with other options (model fake, now" in err
     done = len(model.predicted)
     assert main([*words, "--overwrite"]) == 0
     assert len(model.predicted) == done + 3

@@ -9,7 +9,6 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,20 +50,6 @@ def read_stars(
     return stars
 
 
-def write_library(path: Path, overwrite: bool = False) -> int:
-    """Write the real library as a star table; the number of its stars."""
-    from xplabels.surveys.library import read_library
-
-    return _write_made(read_library, path, overwrite)
-
-
-def write_giants(path: Path, copies: int, seed: int, overwrite: bool = False) -> int:
-    """Write semi-synthetic giants as a star table; their number, copies included."""
-    from xplabels.giants import semi_synthetic_giants
-
-    return _write_made(partial(semi_synthetic_giants, copies=copies, seed=seed), path, overwrite)
-
-
 def check_star_table(path: Path, overwrite: bool) -> None:
     """Raise :class:`InputError` if no star table can be written there."""
     if path.suffix.lower() != ".parquet":
@@ -72,7 +57,8 @@ def check_star_table(path: Path, overwrite: bool) -> None:
     check_output(path, overwrite)
 
 
-def _write_made(make: Callable[[], Stars], path: Path, overwrite: bool) -> int:
+def write_star_table(make: Callable[[], Stars], path: Path, overwrite: bool = False) -> int:
+    """Check that the table can be written, make the stars and write them; their number."""
     from xplabels.io.parquet import write_stars
 
     check_star_table(path, overwrite)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xplabels import __version__
-from xplabels.api import read_stars, train_model, write_library
+from xplabels.api import read_stars, train_model, write_star_table
 from xplabels.api.validation import reporting_stars, validate
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
@@ -49,6 +49,7 @@ def run_demo(
     be written, or if the library is not installed.
     """
     from xplabels.model import Model
+    from xplabels.surveys.library import read_library
 
     last = time.monotonic()
 
@@ -63,7 +64,7 @@ def run_demo(
     path = folder / "library.parquet"
     found = path.exists()
     if not found:
-        write_library(path)
+        write_star_table(read_library, path)
     stars = read_stars(path)
     done(f"{'found' if found else 'wrote'} the library, {len(stars)} stars", path)
     path = folder / "model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,9 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """What the verb does."""
-    from xplabels.api import write_giants
+    from xplabels.api import write_star_table
+    from xplabels.giants import semi_synthetic_giants
 
-    count = write_giants(args.output, args.copies, args.seed, args.overwrite)
+    make = partial(semi_synthetic_giants, copies=args.copies, seed=args.seed)
+    count = write_star_table(make, args.output, args.overwrite)
     print(f"{count} semi-synthetic stars: {args.output}")

@@ -33,6 +33,8 @@ def add(commands: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the table and say how many stars it has."""
-    from xplabels.api import write_library
+    from xplabels.api import write_star_table
+    from xplabels.surveys.library import read_library
 
-    print(f"{counted(write_library(args.output, args.overwrite), 'star')}: {args.output}")
+    count = write_star_table(read_library, args.output, args.overwrite)
+    print(f"{counted(count, 'star')}: {args.output}")

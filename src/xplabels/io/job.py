@@ -191,10 +191,6 @@ class Job:
             return StaleReason(f"made with {difference(record.settings, self.settings)}")
         return self._compare_inputs(record, gone) or record
 
-    def is_done(self) -> bool:
-        """Whether the output is there, and is what this job would make."""
-        return isinstance(self.check_existing(Record), Record)
-
     def _compare_inputs(self, record: Record, gone: bool) -> StaleReason | None:
         others = self.inputs[1:]
         try:

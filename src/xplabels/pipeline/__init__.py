@@ -7,24 +7,13 @@ or makes one of all.
 
 from __future__ import annotations
 
-from xplabels.pipeline.file import PredictOptions, predict_file
-from xplabels.pipeline.folder import Summary, predict_catalogue, predict_folder
-from xplabels.pipeline.inputs import Inputs, find_inputs
-from xplabels.pipeline.manifest import ManifestEntry, entry_path, read_entry
-from xplabels.pipeline.photometry import AuxiliaryTables
-from xplabels.pipeline.workers import OnDask
-
-__all__ = [
-    "AuxiliaryTables",
-    "Inputs",
-    "ManifestEntry",
-    "OnDask",
-    "PredictOptions",
-    "Summary",
-    "entry_path",
-    "find_inputs",
-    "predict_catalogue",
-    "predict_file",
-    "predict_folder",
-    "read_entry",
-]
+from xplabels.pipeline.file import PredictOptions as PredictOptions
+from xplabels.pipeline.file import predict_file as predict_file
+from xplabels.pipeline.folder import Summary as Summary
+from xplabels.pipeline.folder import predict_catalogue as predict_catalogue
+from xplabels.pipeline.folder import predict_folder as predict_folder
+from xplabels.pipeline.inputs import find_inputs as find_inputs
+from xplabels.pipeline.manifest import ManifestEntry as ManifestEntry
+from xplabels.pipeline.manifest import read_entry as read_entry
+from xplabels.pipeline.photometry import AuxiliaryTables as AuxiliaryTables
+from xplabels.pipeline.workers import OnDask as OnDask

@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import tempfile
 import threading
 import traceback
@@ -115,11 +116,12 @@ def _killed(job: Job, what: str) -> Failure:
     return Failure(str(InputError(what, where=job.inputs[0], remedy=remedy)))
 
 
-def _remove_temporaries(job: Job) -> None:
-    """Remove what a dead worker left of an output and its record."""
+def _do_anew(work: Work, job: Job) -> Outcome:
+    """Do a job of which a dead worker may have left half-written files."""
     for path in (job.output, job.record):
         for left in path.parent.glob(f".*.partial.{path.name}"):
-            left.unlink(missing_ok=True)
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return _attempt(work, job)
 
 
 # Processes of this machine ---------------------------------------------------------------------
@@ -182,7 +184,6 @@ def _run_pool(
                     deaths.in_succession = 0
                     report(job, future.result())
                     continue
-                _remove_temporaries(job)
                 waiting.append(job)
                 deaths.count(job)
                 if not isinstance(died, ProcessExpired):
@@ -196,8 +197,6 @@ def _run_pool(
     finally:
         pool.stop()
         pool.join()
-        for job in running.values():
-            _remove_temporaries(job)
 
 
 @contextlib.contextmanager
@@ -236,7 +235,7 @@ def _end_with_parent() -> None:
 
 
 def _do(job: Job) -> Outcome:
-    return _attempt(_work, job)
+    return _do_anew(_work, job)
 
 
 def _unpacked(work: bytes) -> Work:
@@ -259,24 +258,15 @@ def connected(where: OnDask) -> Iterator[Any]:
     Raises InputError if Dask is not installed, or no scheduler answers at the address.
     """
     try:
-        from dask.distributed import Client, LocalCluster
+        from dask.distributed import Client
     except ImportError:
         raise InputError("Dask is not installed", remedy="pip install xplabels[lsdb]") from None
+    keys: dict[str, Any] = {"address": where.address, "timeout": CONNECT_SECONDS}
     if where.address == LOCAL:
-        with (
-            LocalCluster(
-                n_workers=where.workers,
-                threads_per_worker=1,
-                dashboard_address=None,
-                memory_limit=None,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client
-        return
+        keys = {"n_workers": where.workers, "threads_per_worker": 1, "dashboard_address": None}
+        keys |= {"memory_limit": None, "silence_logs": logging.CRITICAL}
     try:
-        client = Client(where.address, timeout=CONNECT_SECONDS)
+        client = Client(**keys)
     except (OSError, ValueError, TimeoutError) as error:
         first = (str(error).splitlines() or ["timeout"])[0]
         raise InputError(
@@ -318,8 +308,3 @@ def _run_on_dask(work: Work, jobs: Sequence[Job], client: Any, report: Report) -
             report(job, outcome)
     finally:
         client.cancel([*running, shared])
-
-
-def _do_anew(work: Work, job: Job) -> Outcome:
-    _remove_temporaries(job)
-    return _attempt(work, job)
