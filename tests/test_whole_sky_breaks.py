@@ -33,9 +33,12 @@ from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars
+from xplabels.io.atomic import whole_folder
+from xplabels.io.job import FileFingerprint, Job, Record
 from xplabels.model import Model
 from xplabels.pipeline import Summary, read_entry
 from xplabels.pipeline.manifest import entry_path
+from xplabels.pipeline.workers import Outcome, run_jobs
 
 NAMES = [spectra_name(number).replace(".csv.gz", ".parquet") for number in range(3)]
 
@@ -182,6 +185,24 @@ def test_a_worker_that_dies_costs_nothing_and_a_file_that_kills_every_worker_is_
     assert not list(output.rglob(".*"))
     assert run(whole_sky, output, small_model).resumed == 2
     assert catalogues(output) == labelled_sky
+
+
+def _die_once_in_a_folder(job: Job, count_stars: object) -> Record:
+    with whole_folder(job.output, overwrite=True) as folder:
+        if not job.inputs[0].exists():
+            job.inputs[0].touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        file = FileFingerprint(folder.name, 0, 0)
+    return Record(file, (), file, job.settings)
+
+
+def test_a_folder_that_a_dead_worker_left_does_not_stay(tmp_path: Path) -> None:
+    outputs = [tmp_path / "a", tmp_path / "b"]
+    jobs = [Job((tmp_path / f"{path.name}.in",), {}, path, path / "record") for path in outputs]
+    outcomes: list[Outcome] = []
+    run_jobs(_die_once_in_a_folder, jobs, 2, lambda job, outcome: outcomes.append(outcome))
+    assert [type(outcome) for outcome in outcomes] == [Record, Record]
+    assert sorted(path for path in tmp_path.iterdir() if path.is_dir()) == outputs
 
 
 def _run_in_process(folder: Path, output: Path, model: Any) -> None:

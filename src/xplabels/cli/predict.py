@@ -49,66 +49,48 @@ def add(commands: Verbs) -> None:
         "file is missing that the _MD5SUM.txt in a folder given as FILE lists (--allow-missing);\n"
         "one that was labelled before it was removed is not missing.",
     )
-    command.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them"
-    )
-    command.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="CATALOGUE|FOLDER",
+    argument = command.add_argument
+    argument("files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them")
+    argument(
+        "--output", type=Path, required=True, metavar="CATALOGUE|FOLDER",
         help="catalogue to write, or folder of one catalogue a file",
-    )
-    command.add_argument(
-        "--model",
-        metavar="NAME|MODEL",
+    )  # fmt: skip
+    argument(
+        "--model", metavar="NAME|MODEL",
         help="folder of a model, or the name of one that ships (default: see xplabels models)",
-    )
-    command.add_argument(
-        "--correlations",
-        action="store_true",
+    )  # fmt: skip
+    argument(
+        "--correlations", action="store_true",
         help="add a column teff_logg_corr, ... for each pair of labels: how their errors correlate",
-    )
+    )  # fmt: skip
     add_unshrunk(command)
-    command.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
+    argument(
+        "--workers", type=int, default=1, metavar="N",
         help="files at a time, each in a process of its own (default 1)",
-    )
-    command.add_argument(
-        "--dask",
-        metavar="ADDRESS|local",
+    )  # fmt: skip
+    argument(
+        "--dask", metavar="ADDRESS|local",
         help="label on the Dask cluster with this scheduler, one task a file (all its machines "
         "have to see input and output); local: on one of --workers processes here",
-    )
+    )  # fmt: skip
     add_photometry(command)
-    command.add_argument(
-        "--gaia-source",
-        type=Path,
-        metavar="FOLDER",
+    argument(
+        "--gaia-source", type=Path, metavar="FOLDER",
         help="folder of the bulk files GaiaSource_*, joined to the spectra of the same name; "
         "those beside the spectra are joined without it",
-    )
-    command.add_argument(
-        "--carry",
-        "--keep-columns",
-        type=names,
-        default=[],
-        metavar="COLUMNS",
+    )  # fmt: skip
+    argument(
+        "--carry", "--keep-columns", type=names, default=[], metavar="COLUMNS",
         help="columns of numbers to take over from the photometry, as ra,dec",
-    )
+    )  # fmt: skip
     add_bad_rows(command)
-    command.add_argument(
-        "--allow-missing",
-        action="store_true",
+    argument(
+        "--allow-missing", action="store_true",
         help="files that the _MD5SUM.txt of a folder lists may be missing from it: only a part of "
         "the table was downloaded",
-    )
-    add_overwrite(
-        command, "replace an existing catalogue, or files in FOLDER that were not made here"
-    )
+    )  # fmt: skip
+    message = "replace an existing catalogue, or files in FOLDER that were not made here"
+    add_overwrite(command, message)
     command.set_defaults(verb=run)
 
 

@@ -73,12 +73,11 @@ def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[
     """
     paths: list[Path] = []
     for given in inputs:
-        paths.extend(
-            path
-            for path in (sorted(given.iterdir()) if given.is_dir() else [given])
-            if path == given
-            or ((named := _NAME.fullmatch(path.name)) and "xp" in named["table"].lower())
-        )
+        if given.is_dir():
+            named = [(path, _NAME.fullmatch(path.name)) for path in sorted(given.iterdir())]
+            paths += [path for path, name in named if name and "xp" in name["table"].lower()]
+        else:
+            paths.append(given)
     found = [_named(path, gaia_source) for path in paths]
     if not found:
         raise InputError("holds no bulk file of XP spectra", where=inputs[0], remedy=AS_IN_ARCHIVE)
@@ -278,11 +277,9 @@ def regions_of(
     for number, some in touched.items():
         output = folder / f"{REGION_ORDER}-{number}"
         paths = tuple(p for file in some for p in (file.path, file.gaia_source) if p is not None)
+        job = Job(paths, settings, output, output / "record.json")
         pixel = Pixel(REGION_ORDER, number)
-        regions.append(Region(
-            paths, settings, output, output / "record.json",
-            pixel=pixel, files=tuple(some), layout=layout,
-        ))  # fmt: skip
+        regions.append(Region(**vars(job), pixel=pixel, files=tuple(some), layout=layout))
     return regions
 
 

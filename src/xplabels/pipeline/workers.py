@@ -120,7 +120,10 @@ def _do_anew(work: Work, job: Job) -> Outcome:
     """Do a job of which a dead worker may have left half-written files."""
     for path in (job.output, job.record):
         for left in path.parent.glob(f".*.partial.{path.name}"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
     return _attempt(work, job)
 
 
