@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,39 @@ def test_rules_that_keep_nothing(
     status, _ = select(folder, "--table", f"gaia={folder / 'gaia.fits'}", "--rule", rule)
     assert status == 2
     assert said in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """What no code under test catches."""
+
+
+@pytest.mark.parametrize("outputs", range(3))
+def test_a_killed_selection_is_made_by_the_same_command(
+    outputs: int, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of its outputs were there already; the table is the last of them."""
+    output = tmp_path / "training.parquet"
+    words = ["select", str(made[0] / "one.parquet"), "--output", str(output)]
+    replace = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if not target.name.startswith(".") and len(visible(tmp_path)) == outputs:
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("os.replace", killed)
+        main(words)
+    names = ["training.cuts.json", "training.cuts.png", "training.parquet"]
+    assert visible(tmp_path) == names[:outputs]
+    assert main(words) == 0
+    assert visible(tmp_path) == names
+    assert json.loads((tmp_path / names[0]).read_text())["flow"]["after"] == len(read_stars(output))
+    assert main(words) == 2  # it is complete now
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 # --- several surveys ------------------------------------------------------------------------

@@ -78,23 +78,28 @@ def select_stars(
 ) -> dict[str, Any]:
     """Write the selected stars as a star table, and the cut flow as JSON and figure next to it.
 
+    The table comes last: a report without its table is of a run that was killed, and is replaced.
     Returns what the JSON holds; its main points are logged. Raises :class:`InputError` if an
     output exists, a table or file is wrong, a rule asks for what is not there, or no star is left.
     """
     if output.suffix.lower() != ".parquet":
         raise InputError("a star table is Parquet", where=output, remedy="end its name in .parquet")
     numbers, picture = output.with_suffix(".cuts.json"), output.with_suffix(".cuts.png")
-    for path in (output, numbers, picture):
+    check_output(output, overwrite)
+    overwrite |= not output.exists()
+    for path in (numbers, picture):
         check_output(path, overwrite)
     from xplabels.io import write_star_blocks
 
     selection = _Selection(options)
-    with whole_file(numbers, overwrite) as json_file, whole_file(picture, overwrite) as png_file:
+    with whole_file(output, overwrite) as table_file:
         # the first block may lack what later ones have: nine columns of nulls cost nothing
-        write_star_blocks(_gathered(selection.blocks()), output, overwrite, MEASUREMENTS)
+        write_star_blocks(_gathered(selection.blocks()), table_file, measurements=MEASUREMENTS)
         report = selection.report(command)
-        json_file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-        selection.flow.figure().savefig(png_file, format="png", dpi=150)
+        with whole_file(numbers, overwrite) as json_file:
+            json_file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        with whole_file(picture, overwrite) as png_file:
+            selection.flow.figure().savefig(png_file, format="png", dpi=150)
     logger.info("%s\n", selection.flow.to_text())
     for offset in selection.offsets:
         logger.info("%s", offset.to_text())
