@@ -275,9 +275,10 @@ def test_a_killed_selection_is_made_by_the_same_command(
             raise Killed
         replace(source, target)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr("os.replace", killed)
-        main(words)
+        with pytest.raises(Killed):
+            main(words)
     names = ["training.cuts.json", "training.cuts.png", "training.parquet"]
     assert visible(tmp_path) == names[:outputs]
     assert main(words) == 0

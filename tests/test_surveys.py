@@ -16,10 +16,10 @@ from survey_tables import IDS, write
 from xplabels.core.errors import InputError
 from xplabels.core.stars import MEASUREMENTS
 from xplabels.surveys import SurveyTable, read_survey, survey_of
-from xplabels.surveys.apogee import AspcapFlag, ExtraTarget, StarFlag
+from xplabels.surveys.labels import ASPCAP_FLAG, EXTRA_TARGET, STAR_FLAG
 from xplabels.surveys.matching import MatchFlag, Neighbours, match_by_id, translate
+from xplabels.surveys.photometry import TO_ALLWISE, unwise_magnitude
 from xplabels.surveys.table import number
-from xplabels.surveys.unwise import TO_ALLWISE, magnitude
 
 Columns = dict[str, Any]
 NAN = np.nan
@@ -89,10 +89,10 @@ def test_sentinels_and_infinities_are_missing() -> None:
 def test_bits_are_those_of_dr17() -> None:
     """The official numbers, as the SDSS page lists those that FS24 cuts."""
     flags = {
-        AspcapFlag: {"STAR_BAD": 23, "NO_GRID": 33, "MULTIPLE_SUSPECT": 41},
-        StarFlag: {"VERY_BRIGHT_NEIGHBOR": 3, "LOW_SNR": 4, "PERSIST_HIGH": 9,
+        ASPCAP_FLAG: {"STAR_BAD": 23, "NO_GRID": 33, "MULTIPLE_SUSPECT": 41},
+        STAR_FLAG: {"VERY_BRIGHT_NEIGHBOR": 3, "LOW_SNR": 4, "PERSIST_HIGH": 9,
                    "PERSIST_JUMP_POS": 12, "PERSIST_JUMP_NEG": 13, "SUSPECT_RV_COMBINATION": 16},
-        ExtraTarget: {"DUPLICATE": 4},
+        EXTRA_TARGET: {"DUPLICATE": 4},
     }  # fmt: skip
     for kind, bits in flags.items():
         assert {name: kind[name].value for name in bits} == {n: 1 << b for n, b in bits.items()}
@@ -144,7 +144,7 @@ def test_unwise_fluxes_become_vega_magnitudes_on_the_scale_of_allwise(
 
 @given(st.floats(1.0, 1e7), st.floats(1e-3, 1e3))
 def test_a_magnitude_goes_back_to_its_flux(flux: float, error: float) -> None:
-    value, sigma = magnitude(np.array([flux]), np.array([error]), "w2mpro")
+    value, sigma = unwise_magnitude(np.array([flux]), np.array([error]), "w2mpro")
     if flux < 3 * error:
         assert np.isnan(value[0])
         assert np.isnan(sigma[0])
@@ -153,7 +153,7 @@ def test_a_magnitude_goes_back_to_its_flux(flux: float, error: float) -> None:
     assert back == pytest.approx(flux, rel=1e-9)
     # the error is the slope of the magnitude: a small step in flux moves it by that much
     step = 1e-6 * flux
-    moved, _ = magnitude(np.array([flux + step]), np.array([0.0 + error * 1e-9]), "w2mpro")
+    moved, _ = unwise_magnitude(np.array([flux + step]), np.array([0.0 + error * 1e-9]), "w2mpro")
     assert (value[0] - moved[0]) * error / step == pytest.approx(sigma[0], rel=1e-4)
 
 

@@ -1,8 +1,8 @@
 """Tables of surveys -> :class:`~xplabels.surveys.table.SurveyTable`: photometry, labels, flags.
 
-Each survey's conventions (names, nulls, units, bits) are in its own module; nothing downstream
-depends on them. A new survey is a module like :mod:`~xplabels.surveys.apogee` (labels) or
-:mod:`~xplabels.surveys.twomass` (magnitudes), and its name below.
+Each survey's conventions (names, nulls, units, bits) are in :mod:`~xplabels.surveys.labels` or
+:mod:`~xplabels.surveys.photometry`, where a new survey is added, and its name below; nothing
+downstream depends on them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry
 from xplabels.io.plain import read_columns
-from xplabels.surveys.allwise import ALLWISE
-from xplabels.surveys.apogee import APOGEE
-from xplabels.surveys.fs24 import FS24
-from xplabels.surveys.gaia import GAIA
-from xplabels.surveys.gspphot import GSPPHOT
-from xplabels.surveys.lamost import LAMOST_LRS, LAMOST_MRS
+from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
     MATCH_FLAGS,
     describe_matches,
@@ -31,10 +26,8 @@ from xplabels.surveys.matching import (
     read_neighbours,
     translate,
 )
-from xplabels.surveys.own import own_survey
+from xplabels.surveys.photometry import ALLWISE, GAIA, TWOMASS, UNWISE
 from xplabels.surveys.table import NO_SOURCE, UNKNOWN_BITS, Survey, SurveyTable, number
-from xplabels.surveys.twomass import TWOMASS
-from xplabels.surveys.unwise import UNWISE
 
 PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, ALLWISE)}
 """Surveys that measure magnitudes: a later one fills only what earlier ones lack."""
