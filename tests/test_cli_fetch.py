@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fetch_services import serving
-from services.files import FileService
+from services.http import FileService
 from xplabels.cli import main
 
 QUICK = ("--wait", "0.01", "--attempts", "2", "--timeout", "20")

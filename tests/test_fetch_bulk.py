@@ -13,11 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetch_services import contents
-from services.files import FileService
-from services.http import Fault
+from services.http import Fault, FileService
 from xplabels.core.errors import InputError
-from xplabels.fetch import Archive, BulkSummary, RemoteFile, RetryPolicy
-from xplabels.fetch.bulk import covering, fetch_bulk, list_bulk, parse_sums
+from xplabels.fetch import Archive, RetryPolicy
+from xplabels.fetch.bulk import (
+    BulkSummary,
+    RemoteFile,
+    covering,
+    fetch_bulk,
+    list_bulk,
+    parse_sums,
+)
 from xplabels.fetch.http import BLOCK_BYTES
 
 FOLDER = "gdr3/Spectroscopy/xp_continuous_mean_spectrum"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fetch_services import Services, contents, serving
-from services.files import FileService
+from services.http import FileService
 from xplabels.fetch import Archive, FetchSettings, RetryPolicy, Targets, fetch_stars
 from xplabels.fetch.bulk import fetch_bulk, list_bulk
 

@@ -14,7 +14,7 @@ import pytest
 from archive_files import FakeStars, fake_stars
 from archive_files import write as write_file
 from fetch_services import QUICK, STARS, Services, account, contents
-from services.datalink import DataLinkService
+from services.http import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
 from xplabels.core.errors import InputError

@@ -325,14 +325,7 @@ def test_two_surveys_on_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[
     np.testing.assert_allclose(values, expected)
     cuts = {cut["name"]: cut for cut in report["flow"]["cuts"]}
     assert cuts["merged"]["removed"] == 100
-    # a model trained on it says what was subtracted
-    (tmp_path / "quick.toml").write_text(
-        "hidden = [8]\nepochs = 2\nbatch_size = 64\nflux_samples = 0\nreddening = 0.0\n"
-    )
-    words = ["train", str(tmp_path / "training.parquet"), "--labels", "teff", "--recipe"]
-    assert main([*words, str(tmp_path / "quick.toml"), "--output", str(tmp_path / "MODEL")]) == 0
-    training = json.loads((tmp_path / "MODEL" / "model.json").read_text())["training"]
-    assert any(note in one for one in training["notes"])
+    assert note in " ".join(stars.notes)  # a model's provenance is made of these
     _, report = select(tmp_path, *tables, "--offsets", "none")
     assert report["offsets"] == []
 

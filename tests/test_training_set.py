@@ -12,7 +12,7 @@ import pytest
 from astropy.table import Table
 
 from archive_files import FakeStars
-from services.datalink import DataLinkService
+from services.http import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
 from xplabels.cli import build_parser, main

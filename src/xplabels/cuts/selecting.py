@@ -193,12 +193,11 @@ def apply_cuts(
     by source_id; ``own`` is photometry [N] of the rows themselves.
     """
     source_id = np.concatenate([table.source_id for table in tables])
-    results: list[tuple[str, str, Result]] = [
-        ("source", "the row has a Gaia source_id", (np.ones(len(source_id), bool), source_id > 0))
+    sourced: Result = (np.ones(len(source_id), bool), source_id > 0)
+    results = [
+        (rule.name, rule.text, _result(rule, tables, light, source_id, own)) for rule in rules
     ]
-    for rule in rules:
-        results.append((rule.name, rule.text, _result(rule, tables, light, source_id, own)))
-    return count(len(source_id), results)
+    return count(len(source_id), [("source", "the row has a Gaia source_id", sourced), *results])
 
 
 def _result(
@@ -261,7 +260,7 @@ class _Selection:
             applies += len(real)
             alone += len(real) - len(np.unique(real))
             repeats += int(mine.sum()) - len(kept[-1])
-        text = "one row a star and survey: that of highest S/N (the first of equals)"
+        text = "one row per star and survey: that of highest S/N (the first of equals)"
         flow = flow.followed_by(Cut("repeats", text, applies, alone, repeats))
         self.offsets = fit_offsets(kept) if self.options.offsets else []
         self._notes += tuple(offset.to_text() for offset in self.offsets)
@@ -318,7 +317,7 @@ class _Selection:
         return block.with_labels(labels)[np.flatnonzero(keep)]
 
     def _count_known(self, stars: Stars) -> None:
-        columns = {name: stars.photometry.column(name)[0] for name in MEASUREMENTS}
+        columns = dict(zip(MEASUREMENTS, stars.photometry.values.T, strict=True))
         if stars.labels is not None:
             columns |= dict(zip(stars.labels.names, stars.labels.values.T, strict=True))
         for name, values in columns.items():
@@ -354,8 +353,7 @@ class _Selection:
             steps = "; ".join(f"{c.name} removed {c.removed}" for c in self.flow.cuts if c.removed)
             raise InputError(
                 f"no star is left of {self.flow.before} rows: {steps}",
-                remedy="leave a rule out (--without NAME), or check that the tables belong "
-                "together",
+                remedy="leave a rule out (--without NAME), or check that the tables match",
             )
 
     def report(self, command: str) -> dict[str, Any]:
@@ -376,8 +374,8 @@ class _Selection:
             "flow": self.flow.to_dict(),
             "known": self.known,
             "labels_from": self.labels_from,
-            # JSON has no NaN: null
             "offsets": [
+                # JSON has no NaN: null
                 {key: None if value != value else value for key, value in asdict(offset).items()}
                 for offset in self.offsets
             ],
@@ -393,6 +391,7 @@ def _read_spectra(options: SelectOptions) -> Iterator[Stars]:
     from xplabels.io import read_blocks
 
     widths = (0, 0)
+    # every file is opened before the first is read
     for blocks in [read_blocks(path, options.bad_rows) for path in options.spectra]:
         for block in blocks:
             if isinstance(block.spectra, CoefficientSpectra):

@@ -17,16 +17,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
-from xplabels.fetch.archive import Archive
+from xplabels.fetch.archive import Archive, Ids
 from xplabels.fetch.http import RetryPolicy, ServiceError, response_to, write_body
 from xplabels.fetch.state import GIVEN_UP, Response
 from xplabels.io import read, write_stars
 
-Ids = NDArray[np.int64]
 ROUNDS = 3
 """Times that ids which an answer leaves out are asked for."""
 SPLIT_ATTEMPTS = 2

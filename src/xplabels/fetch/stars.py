@@ -13,21 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from xplabels import __version__
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.stacking import concatenate
 from xplabels.core.stars import Stars, with_widths
-from xplabels.fetch.archive import MOST_IDS, Archive
+from xplabels.fetch.archive import MOST_IDS, Archive, Ids
 from xplabels.fetch.datalink import DataLink
-from xplabels.fetch.http import (
-    RetryPolicy,
-    ServiceError,
-    check_installed,
-    in_parallel,
-)
+from xplabels.fetch.http import RetryPolicy, ServiceError, check_installed, in_parallel
 from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA, TABLES, Product
 from xplabels.fetch.state import (
     ABSENT,
@@ -45,7 +39,6 @@ from xplabels.io import read_stars, write_star_blocks
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
 
-Ids = NDArray[np.int64]
 FORMAT = 1
 MOST_TAP_FAILURES = 3
 """Chunks of ids that fail in a row, each in every attempt, before no more are asked for."""
@@ -92,12 +85,9 @@ class FetchRun:
         if not len(left):
             return
         answers = self._spectra(left, published) if spectra else self._rows(TABLES[name], left)
+        count, silent = len(self.ids), not self.settings.progress
         with tqdm(
-            total=len(self.ids),
-            initial=len(self.ids) - len(left),
-            desc=name,
-            unit=" stars",
-            disable=not self.settings.progress,
+            total=count, initial=count - len(left), desc=name, unit=" stars", disable=silent
         ) as bar:
             for ids, response in answers:
                 self.state.record(name, response)
@@ -204,7 +194,7 @@ class FetchSummary:
         return not any(counts[FAILED] for counts in self.counts.values())
 
     def to_text(self) -> str:
-        """The account as a table."""
+        """A table of counts."""
         head = f"{'':12}{RECEIVED:>10}{ABSENT:>10}{FAILED:>10}"
         rows = [
             f"{product:12}" + "".join(f"{c[status]:10d}" for status in (RECEIVED, ABSENT, FAILED))
@@ -225,8 +215,6 @@ def fetch_stars(
 
     Parameters
     ----------
-    targets
-        The stars.
     output
         Folder to make: ``xp.parquet`` (a star table of this package), ``gaia_source.parquet``,
         ``tmass.parquet``, ``allwise.parquet`` (the archive's column names, one row per star,
@@ -238,17 +226,14 @@ def fetch_stars(
     products
         Of :data:`~xplabels.fetch.products.PRODUCTS`; ``gaia_source`` is always among them, since
         it says which stars exist and which have spectra.
-    settings
-        How to ask.
     overwrite
         Replace an output of another request, or ask anew for one that is complete.
 
     Raises
     ------
     InputError
-        If the output exists and is of another request; if the request makes no sense to the
-        service; if a table of the archive lacks a column that is needed; without the extra
-        ``archive``.
+        If the output is of another request, the service refuses the request, a table of the
+        archive lacks a column that is needed, or the extra ``archive`` is not installed.
     """
     check_installed()
     archive, settings = archive or Archive(), settings or FetchSettings()

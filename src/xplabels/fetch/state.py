@@ -8,7 +8,6 @@ and doubles none. A failed id is not written down: it is asked for again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,13 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from xplabels.core.errors import InputError
+from xplabels.fetch.archive import Ids, digest_of
 from xplabels.io.atomic import check_new_folder, check_ours, check_output, take_lock, whole_file
-
-Ids = NDArray[np.int64]
 
 RECEIVED, ABSENT, FAILED = "received", "absent", "failed"
 GIVEN_UP = "not asked: the service failed too often in a row"
@@ -175,8 +170,7 @@ class FetchState:
         """Write down what an answer says, its rows first."""
         files, received = [], []
         for ids, write in response.parts:
-            digest = hashlib.sha256(np.ascontiguousarray(ids, "<i8").tobytes()).hexdigest()
-            files.append(f"{product}-{digest[:20]}.parquet")
+            files.append(f"{product}-{digest_of(ids)[:20]}.parquet")
             received += ids.tolist()
             with whole_file(self.folder / files[-1], overwrite=True) as path:
                 write(path)

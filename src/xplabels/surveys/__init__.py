@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry
+from xplabels.io.columns import first_present
 from xplabels.io.plain import read_columns
 from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
@@ -85,8 +86,7 @@ def read_survey(
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
     if survey.key is not None:
         wanted.add(survey.key)
-        if survey.key_is_gaia:
-            integers[survey.key] = NO_SOURCE
+        integers |= {survey.key: NO_SOURCE} if survey.key_is_gaia else {}
     columns = read_columns(path, wanted, integers)
     notes: tuple[str, ...] = ()
     if neighbours is None:
@@ -102,7 +102,7 @@ def read_survey(
             remedy="leave the rule out (--without NAME) or get the table with this column",
         )
     known, more = survey.read(columns, source_id, where)
-    quality = next((column for column in survey.quality if column in columns), None)
+    quality = first_present(survey.quality, columns)
     kept = dict.fromkeys([*extra, *(name for name in survey.context if name in columns)])
     return SurveyTable(
         name,
@@ -118,7 +118,7 @@ def read_survey(
 
 def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) -> NDArray[np.int64]:
     """Gaia source_ids [N] as the table has them."""
-    column = next((name for name in survey.source_id if name in columns), None)
+    column = first_present(survey.source_id, columns)
     if column is None:
         hint = "" if survey.key is None else ", or translate its identifiers by --neighbours"
         raise InputError(
@@ -175,7 +175,7 @@ def _for_rules(
         return np.where(unsigned < 0, UNKNOWN_BITS, unsigned)
     if values.dtype.kind not in "iufb" or values.ndim != 1:
         raise InputError(
-            "does not hold one number a row",
+            "does not hold one number per row",
             where=f"{where}, column {name}",
             remedy="rules compare numbers: leave the rule out (--without NAME)",
         )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, Labels, check_names
-from xplabels.io.columns import LABEL_COLUMNS, labels_of
+from xplabels.io.columns import LABEL_COLUMNS, first_present, labels_of
 from xplabels.surveys.table import Columns, Read, Survey, number
 
 Wanted = Mapping[str, tuple[str, ...]]
@@ -39,7 +39,7 @@ def read_labels(
     notes: list[str] = []
     for k, name in enumerate(names):
         value, *error_columns = wanted[name]
-        error = next((column for column in error_columns if column in columns), "")
+        error = first_present(error_columns, columns) or ""
         one, sigma = (number(columns, column, len(source_id)) for column in (value, error))
         label, known = LABELS[name], np.isfinite(one)
         alone = known & ~(sigma > 0)

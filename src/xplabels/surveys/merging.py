@@ -54,10 +54,11 @@ def _stacked(parts: Sequence[Known | None]) -> Known | None:
     there = [part for part in parts if part is not None]
     if not there:
         return None
-    values, errors = (
-        np.concatenate([getattr(part, name) for part in there]) for name in ("values", "errors")
+    return replace(
+        there[0],
+        values=np.concatenate([part.values for part in there]),
+        errors=np.concatenate([part.errors for part in there]),
     )
-    return replace(there[0], values=values, errors=errors)
 
 
 def merged_photometry(

@@ -97,9 +97,8 @@ def _fit(label: str, have: Sequence[SurveyTable]) -> list[Offset]:
     offsets = []
     for k, table in enumerate(have[1:], start=1):
         tied_by_others = Offset(table.survey, label, have[0].survey, 0.0, 0.0, 0, np.nan, np.nan)
-        direct = pairs.get((0, k), tied_by_others)
         value, error = float(solution[k - 1]), float(errors[k - 1])
-        offsets.append(replace(direct, value=value, error=error))
+        offsets.append(replace(pairs.get((0, k), tied_by_others), value=value, error=error))
     return offsets
 
 

@@ -116,7 +116,7 @@ def read_unwise(columns: Columns, source_id: NDArray[np.int64], where: object) -
     """Magnitudes of unWISE rows [N]."""
     measured, notes = {}, []
     for band, (name, pairs) in enumerate(UNWISE_COLUMNS.items()):
-        pair = next((pair for pair in pairs if columns.keys() >= {*pair}), None)
+        pair = next((pair for pair in pairs if {*pair} <= columns.keys()), None)
         if {"flux", "dflux"} <= columns.keys() and columns["flux"].ndim == 2:
             flux, error = (np.asarray(columns[k][:, band], np.float64) for k in ("flux", "dflux"))
         elif pair is not None:
