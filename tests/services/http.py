@@ -147,9 +147,6 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-MOST_IDS = 5000
-
-
 class DataLinkService(Service):
     """Hands out ``stars``, at ``/data-server/data`` as the archive does.
 
@@ -185,7 +182,7 @@ class DataLinkService(Service):
         ids = [int(word) for word in form["ID"].split(",")]
         with self.lock:
             self.asked.append(ids)
-        if len(ids) > MOST_IDS:
+        if len(ids) > 5000:
             return Reply(b"too many ids", "text/plain", 400)
         if not set(ids).isdisjoint(self.poison):
             return Reply(b"internal error", "text/plain", 500)

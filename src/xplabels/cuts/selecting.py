@@ -230,7 +230,7 @@ def _result(
 
 
 class _Selection:
-    """A selection under way: rows kept so far, what became of the others, spectra seen."""
+    """A selection in progress: rows kept so far, counts of the others, and of spectra."""
 
     def __init__(self, options: SelectOptions) -> None:
         self.options = options
@@ -247,7 +247,7 @@ class _Selection:
             self._select_rows()
 
     def _select_rows(self) -> None:
-        """Of the rows of the tables of labels: one per star, on one scale."""
+        """Choose rows of the tables of labels: one per star, on one scale."""
         keep, flow = apply_cuts(self.tables, self.light, self.options.rules)
         start = alone = applies = repeats = 0
         kept = []
@@ -292,7 +292,6 @@ class _Selection:
         self._account(np.concatenate(ids), np.concatenate(usable))
 
     def _of_tables(self, block: Stars, good: NDArray[np.bool_]) -> Stars:
-        """The spectra of selected rows."""
         stars, rows = self._lookup.find(block.source_id)
         some = good[stars]
         return replace(
@@ -302,7 +301,7 @@ class _Selection:
         )
 
     def _of_block(self, block: Stars, good: NDArray[np.bool_]) -> Stars:
-        """The spectra that the rules keep, where these are the rows."""
+        """The spectra that the rules keep, where the spectra are the rows."""
         labels = block.labels
         if labels is not None and self.options.labels is not None:
             labels = labels.select(self.options.labels)
@@ -327,7 +326,6 @@ class _Selection:
         self.metallicity["with [Fe/H] > 0.5"] += int((fe_h > 0.5).sum())
 
     def _account(self, ids: NDArray[np.int64], usable: NDArray[np.bool_]) -> None:
-        """What became of the spectra, and of rows that have none."""
         check_unique(ids, "files of spectra")
         self.spectra = {"given": len(ids), "without BP or RP, or damaged": int((~usable).sum())}
         if self.tables:
@@ -387,7 +385,7 @@ class _Selection:
 
 
 def _read_spectra(options: SelectOptions) -> Iterator[Stars]:
-    """Blocks of all files, a band that a block lacks as wide as elsewhere."""
+    """Blocks of all files; a band that a block lacks gets the width it has in the others."""
     from xplabels.io import read_blocks
 
     widths = (0, 0)
@@ -401,7 +399,7 @@ def _read_spectra(options: SelectOptions) -> Iterator[Stars]:
 
 
 def _gathered(blocks: Iterator[Stars]) -> Iterator[Stars]:
-    """Blocks stacked until they are worth a row group."""
+    """Blocks joined until they fill a row group."""
     from xplabels.io.parquet import ROW_GROUP
 
     waiting: list[Stars] = []

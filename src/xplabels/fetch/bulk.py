@@ -1,8 +1,8 @@
 """The archive's bulk files: listed by their published MD5 sums, downloaded, resumed, verified.
 
 ``NAME.partial`` is a download that has begun; only a file whose sum is the published one gets its
-name. A partial file goes on where it ends, by an HTTP range request; if the whole is then not what
-was published, it is begun anew.
+name. A partial file is continued by an HTTP range request; if the whole is then not what was
+published, it is begun anew.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def fetch_bulk(
 
 @dataclass
 class _Download:
-    """How files are downloaded; several threads share it."""
+    """How files are downloaded; shared by several threads."""
 
     folder: Path
     retry: RetryPolicy
@@ -208,7 +208,7 @@ class _Download:
         def attempt() -> None:
             self._receive(file, partial, sizes)
             if self._md5(partial) != file.md5:
-                # it cannot be known where it went wrong: none of it is kept
+                # where it went wrong is unknown: none of it is kept
                 partial.unlink()
                 raise ServiceError("its MD5 sum is not the published one")
             os.replace(partial, path)
@@ -220,7 +220,6 @@ class _Download:
         return sum(sizes)
 
     def _receive(self, file: RemoteFile, partial: Path, sizes: list[int]) -> None:
-        """Append to the partial file what it lacks."""
         have = partial.stat().st_size if partial.exists() else 0
         # no compression on the way: a range counts the bytes of the file
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})

@@ -26,7 +26,7 @@ from xplabels.fetch.state import GIVEN_UP, Response
 from xplabels.io import read, write_stars
 
 ROUNDS = 3
-"""Times that ids which an answer leaves out are asked for."""
+"""How often ids that answers leave out are asked for."""
 SPLIT_ATTEMPTS = 2
 """Attempts at each part of a chunk that failed as a whole."""
 MOST_FAILURES = 16
@@ -57,7 +57,7 @@ class DataLink:
         return response, left_out
 
     def _in_halves(self, ids: Ids, attempts: int, response: Response) -> list[int]:
-        """Add what comes of ``ids`` to ``response``; the ids that answers leave out."""
+        """Add the answers to ``ids`` to ``response``; return the ids that they leave out."""
         if self._failures >= MOST_FAILURES:
             response.failed |= dict.fromkeys(ids.tolist(), GIVEN_UP)
             return []

@@ -46,7 +46,7 @@ MOST_TAP_FAILURES = 3
 
 @dataclass(frozen=True)
 class FetchSettings:
-    """How to ask; nothing here changes what is fetched."""
+    """How requests are made; nothing here changes what is fetched."""
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     chunk: int = MOST_IDS  # ids per request for spectra
@@ -65,7 +65,7 @@ class FetchSettings:
 
 
 class FetchRun:
-    """One run, inside the opened ``state``."""
+    """One fetch, inside the opened ``state``."""
 
     def __init__(
         self, targets: Targets, state: FetchState, archive: Archive, settings: FetchSettings
@@ -77,7 +77,7 @@ class FetchRun:
         self.ids = state.ids
 
     def fetch(self, name: str) -> None:
-        """Fetch what is still unknown of one product; :attr:`state` says what became of each id."""
+        """Fetch the ids of one product that are not accounted for yet, into :attr:`state`."""
         spectra = name == SPECTRA
         published = self._published() if spectra else {}
         unknown = [one for one in self.ids if self.state.status(name, one).status == FAILED]
@@ -94,7 +94,6 @@ class FetchRun:
                 bar.update(len(ids) - len(response.failed))
 
     def _rows(self, product: Product, left: Ids) -> Iterator[tuple[Ids, Response]]:
-        """Rows of one of the archive's tables, chunk after chunk."""
         release = self.archive.release
         present = {}
         for alias in product.tables:
@@ -133,7 +132,6 @@ class FetchRun:
     def _spectra(
         self, left: Ids, published: dict[int, bool | None]
     ) -> Iterator[tuple[Ids, Response]]:
-        """Spectra, several requests at a time."""
         stop = threading.Event()
         datalink = DataLink(self.archive, self.settings.retry, self.state.folder, stop)
 
@@ -150,7 +148,7 @@ class FetchRun:
         return in_parallel(request, chunks, self.settings.parallel, stop)
 
     def _published(self) -> dict[int, bool | None]:
-        """Ids to ask for -> whether the archive says that there is a spectrum.
+        """Ids to ask for -> whether the archive has a spectrum; None where it does not say.
 
         The others are accounted for here: without one, or not in gaia_source at all.
         """
@@ -262,7 +260,6 @@ def fetch_stars(
 
 
 def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:
-    """Write the output: the tables, the account of ids, the record."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -307,8 +304,8 @@ def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:
 def _sorted_blocks(files: Sequence[Path]) -> Iterator[Stars]:
     """The stars of ``files`` by source_id, a row group at a time.
 
-    The files' ranges of source_id may overlap, where ids were asked for again: each file is kept
-    in memory from the first block that needs it to the last.
+    The files' ranges of source_id may overlap, where ids were asked for again: each file is in
+    memory from the first block that needs it to the last.
     """
     import pyarrow.parquet as pq
 

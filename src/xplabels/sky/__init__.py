@@ -152,7 +152,7 @@ def write_matches(matches: SkyMatches, path: Path, overwrite: bool = False) -> N
 
 @contextlib.contextmanager
 def _workers(number: int) -> Iterator[None]:
-    """One process, or a Dask cluster of some on this machine."""
+    """This process (1), or a Dask cluster of ``number`` processes on this machine."""
     try:
         import dask
         import lsdb  # noqa: F401
@@ -225,7 +225,6 @@ def _catalogue(
 
 
 def _open(path: str | Path, **options: Any) -> Any:
-    """A HATS catalogue with all its columns."""
     import lsdb
 
     try:

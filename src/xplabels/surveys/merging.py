@@ -19,7 +19,7 @@ Known = TypeVar("Known", Labels, Photometry)
 
 
 def stack(tables: Sequence[SurveyTable]) -> SurveyTable:
-    """Tables of one survey, from several files, as one; they must measure the same."""
+    """Tables of one survey, from several files, as one; they must have the same columns."""
     first = tables[0]
     if len(tables) == 1:
         return first

@@ -20,7 +20,7 @@ from xplabels.core.labels import LABELS
 from xplabels.surveys.table import SurveyTable
 
 MIN_COMMON = 20
-"""A pair of surveys with fewer stars in common says nothing of their offset."""
+"""Fewer stars in common do not tie a pair of surveys."""
 MAD_TO_SIGMA = 1.4826
 MEDIAN_ERROR = np.sqrt(np.pi / 2)
 """Standard error of a median over that of a mean, for Gaussian scatter."""
