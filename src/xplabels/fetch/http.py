@@ -71,12 +71,8 @@ class RetryPolicy:
     ) -> T:
         """What ``request`` returns, repeated while it raises a transient :class:`ServiceError`.
 
-        Raises
-        ------
-        ServiceError
-            The last one, if every attempt failed or one failed for good.
-        CancelledError
-            If ``stop`` is set between attempts.
+        Raises the last ServiceError if every attempt failed or one failed for good, and
+        CancelledError if ``stop`` is set between attempts.
         """
         stop = stop or threading.Event()
         attempts = attempts or self.attempts

@@ -227,11 +227,8 @@ def fetch_stars(
     overwrite
         Replace an output of another request, or ask anew for one that is complete.
 
-    Raises
-    ------
-    InputError
-        If the output is of another request, the service refuses the request, a table of the
-        archive lacks a column that is needed, or the extra ``archive`` is not installed.
+    Raises :class:`InputError` if the output is of another request, the service refuses the request,
+    a table of the archive lacks a column that is needed, or the extra ``archive`` is missing.
     """
     check_installed()
     archive, settings = archive or Archive(), settings or FetchSettings()

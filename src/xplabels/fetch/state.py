@@ -80,11 +80,8 @@ class FetchState:
     def opened(self, overwrite: bool) -> Iterator[None]:
         """Make the folder, or resume one of the same request, and lock it.
 
-        Raises
-        ------
-        InputError
-            If the output or a folder of another request exists and ``overwrite`` is false, if
-            they hold other files, or if another fetch is at work.
+        Raises InputError if the output or a folder of another request exists without
+        ``overwrite``, if they hold other files, or if another fetch is at work.
         """
         if self.folder.exists() and not self._is_of_request():
             if not overwrite:

@@ -90,11 +90,8 @@ def merged_labels(
 ) -> tuple[NDArray[np.int64], Labels, dict[str, dict[str, int]]]:
     """Stars of several surveys, each once in each, and each label from the first that has it.
 
-    Returns
-    -------
-    source_id, labels, counts
-        Int64 [N] in ascending order; labels [N, K], K all that any survey has; and label ->
-        survey -> stars that took it from there.
+    Returns source_ids [N], ascending, labels [N, K], K all that any survey has, and label ->
+    survey -> number of stars that took it from there.
     """
     known = [(table, table.labels) for table in tables if table.labels is not None]
     source_id = np.unique(np.concatenate([table.source_id for table, _ in known]))
