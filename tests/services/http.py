@@ -83,7 +83,6 @@ class Service:
         raise NotImplementedError
 
     def faulty(self, path: str) -> bool:
-        """Whether a request takes a fault from the queue."""
         return True
 
 
@@ -144,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(half if kind in ("cut", "truncate") else reply.body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep quiet."""
+        pass
 
 
 class DataLinkService(Service):
@@ -166,7 +165,6 @@ class DataLinkService(Service):
 
     @property
     def address(self) -> str:
-        """For the client."""
         return f"{self.url}/data-server/data"
 
     def answer(
@@ -218,7 +216,6 @@ class FileService(Service):
         self.ranges_asked: list[str] = []
 
     def faulty(self, path: str) -> bool:
-        """The list of sums comes without a fault."""
         return path != self.sums
 
     def answer(
