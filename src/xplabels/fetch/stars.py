@@ -17,14 +17,7 @@ from tqdm import tqdm
 
 from xplabels import __version__
 from xplabels.core.errors import InputError, counted, located
-<<<<<<< HEAD
 from xplabels.core.stars import Stars, concatenate, with_widths
-from xplabels.fetch.archive import MOST_IDS, Archive
-=======
-from xplabels.core.stacking import concatenate
-from xplabels.core.stars import Stars, with_widths
-from xplabels.fetch.archive import MOST_IDS, Archive, Ids
->>>>>>> part-i
 from xplabels.fetch.datalink import DataLink
 from xplabels.fetch.http import RetryPolicy, ServiceError, check_installed, in_parallel
 from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA, TABLES, Product
