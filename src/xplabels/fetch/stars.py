@@ -18,6 +18,7 @@ from tqdm import tqdm
 from xplabels import __version__
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.stars import Stars, concatenate, with_widths
+from xplabels.fetch.archive import MOST_IDS, Archive, Ids
 from xplabels.fetch.datalink import DataLink
 from xplabels.fetch.http import RetryPolicy, ServiceError, check_installed, in_parallel
 from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA, TABLES, Product
