@@ -1,4 +1,4 @@
-"""Findings of a validation -> metrics.json, figures and one self-contained HTML page."""
+"""Findings of a validation to metrics.json, figures and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def write_report(
     """Write ``metrics.json``, ``report.html`` and ``figures/*.png`` into a new folder.
 
     The folder appears whole or not at all; ``overwrite`` replaces an existing report, but never a
-    folder that holds anything else. The top of the page is about the ``validation``; entries of
-    ``metrics.json`` and sections are those of the ``findings``, in their order. What a validation
-    alone finds: :func:`~xplabels.validation.accuracy.findings_of`.
+    folder that holds anything else. The ``validation`` makes the top of the page; the ``findings``,
+    in their order, the entries of ``metrics.json`` and the sections
+    (:func:`~xplabels.validation.accuracy.findings_of` has those of a validation alone).
 
     Returns
     -------
