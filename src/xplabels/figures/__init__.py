@@ -117,7 +117,7 @@ def z_histograms(names: Sequence[str], z: Array, dof: Array) -> Figure:
         known = np.isfinite(z[:, k])
         values = z[known, k]
         gaussian = predictive.density(fine, np.full(1, predictive.GAUSSIAN_DOF), np.ones(1))
-        stated = _mean_density(fine, dof[known, k])
+        stated = mean_density(fine, dof[known, k])
         for ax in axes[:, k]:
             if len(values):
                 ax.hist(
@@ -137,7 +137,7 @@ def z_histograms(names: Sequence[str], z: Array, dof: Array) -> Figure:
     return figure
 
 
-def _mean_density(z: Array, dof: Array) -> Array:
+def mean_density(z: Array, dof: Array) -> Array:
     """Density of z = residual / half-width, averaged over the stars' Student-t distributions."""
     if not len(dof):
         return np.full(z.shape, np.nan)
