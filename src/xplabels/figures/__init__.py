@@ -1,7 +1,7 @@
-"""Arrays in, matplotlib figures out: the figures of FS24, and what a validation adds.
+"""Arrays in, matplotlib figures out: the figures of FS24 and further ones of a validation.
 
 No pyplot, so no global state: every function returns a :class:`matplotlib.figure.Figure`. Arrays
-of several labels are [N, K] in the order of ``names``; NaN is left out. Colours are Okabe & Ito's.
+of several labels are [N, K] in the order of ``names``; NaN is left out. Colours: Okabe & Ito.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 AXIS_TITLES = {"g_mag": "$G$ [mag]", "bp_rp": r"$G_\mathrm{BP} - G_\mathrm{RP}$ [mag]"}
 FEWEST = 20
-"""A running median is drawn only over at least so many stars."""
+"""A running median is drawn only over at least this many stars."""
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
@@ -70,10 +70,10 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 def axis_title(name: str, prefix: str = "") -> str:
     """Symbol and unit of a label, magnitude or colour, e.g. ``$T_eff$ [K]``."""
-    base, ending = name.removesuffix("_predicted"), ", predicted"
-    after = ending if base != name else ""
+    base = name.removesuffix("_predicted")
     if base in AXIS_TITLES:
         return prefix + AXIS_TITLES[base]
+    after = ", predicted" if base != name else ""
     return f"{prefix}{LABELS[base].symbol}{after} [{LABELS[base].unit}]"
 
 
@@ -176,16 +176,15 @@ def errors_along(
         _count(ax, LABELS[name].symbol, at)
         if not len(at):
             continue
-        edges = edges_of(at, 22)
-        centres, (p16, p50, p84) = running(at, errors, edges, (16, 50, 84))
+        centres, (p16, p50, p84) = running(at, errors, 22, (16, 50, 84))
         ax.fill_between(centres, p16, p84, color=TOTAL, alpha=0.13, linewidth=0)
         ax.plot(centres, p50, color=TOTAL, linewidth=1.8, label="total (band: 16-84 %)")
         for (part, colour), dashes in zip(PART_COLOURS.items(), ("--", "-.", ":"), strict=True):
-            _, (middle,) = running(at, parts[part][known, k], edges, (50,))
+            _, (middle,) = running(at, parts[part][known, k], 22, (50,))
             ax.plot(centres, middle, color=colour, linewidth=1.6, linestyle=dashes, label=part)
         top = np.nanmax(p84) if np.isfinite(p84).any() else np.max(errors)
-        ax.set(ylim=(0, 1.15 * float(top)), xlim=(edges[0], edges[-1]))
-        counts, steps = np.histogram(behind[:, k], 45, (edges[0], edges[-1]))
+        ax.set(ylim=(0, 1.15 * float(top)), xlim=limits_of(at))
+        counts, steps = np.histogram(behind[:, k], 45, limits_of(at))
         twin = ax.twinx()
         twin.stairs(counts, steps, fill=True, color=BACKGROUND)
         twin.set_ylim(0, 1.6 * max(float(counts.max()), 1.0))
@@ -225,7 +224,7 @@ def kiel(panels: Mapping[str, tuple[Array, ...]]) -> Figure:
 def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -> Figure:
     """Observed minus stated coverage at every level, and the PIT histograms.
 
-    The grey bands hold 95 % of right predictions (binomial, for the smallest N); bars show the
+    The grey bands hold 95 % of correct predictions (binomial, for the smallest N); bars show the
     ``margin`` allowed at 68.3 and 95.4 %.
     """
     figure = new_figure(9.0, 4.0)
@@ -311,11 +310,8 @@ def coverage_by_bins(
         ax.axhline(level, color="0.4", linewidth=0.8)
         for k, name in enumerate(names):
             row = by_label[name]
-            ax.plot(
-                [one.middle for one in row], [100 * one.scores["coverage_68"] for one in row],
-                color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0,
-                label=LABELS[name].symbol,
-            )  # fmt: skip
+            coverage = [100 * one.scores["coverage_68"] for one in row]
+            _line(ax, k, name, [one.middle for one in row], coverage)
         ax.set_xlabel(axis_title(axis))
         stars = sum(one.scores.n for one in most)
         ax.set_title(f"N = {stars:,} in {len(most)} bins", loc="left")
@@ -403,12 +399,9 @@ def slopes(along: str, by_label: Mapping[str, Sequence[Bin]]) -> Figure:
     for k, (name, row) in enumerate(by_label.items()):
         # at the geometric middle, a little apart, so that error bars do not hide each other
         apart = 1 + 0.012 * (k - (len(by_label) - 1) / 2)
-        ax.errorbar(
-            [apart * np.sqrt(one.low * one.high) for one in row],
-            [one.scores["slope"] for one in row], [one.scores.error["slope"] for one in row],
-            color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0, capsize=2,
-            label=LABELS[name].symbol,
-        )  # fmt: skip
+        x = [apart * np.sqrt(one.low * one.high) for one in row]
+        y, error = [b.scores["slope"] for b in row], [b.scores.error["slope"] for b in row]
+        _line(ax, k, name, x, y, error)
     ax.set(xscale="log", xlabel=along, ylabel="slope of prediction on known label")
     _legend_below(figure, ax, columns=6)
     return figure
@@ -423,6 +416,17 @@ def _known(x: Array, y: Array) -> tuple[Array, Array]:
 def _count(ax: Axes, title: str, stars: Array) -> None:
     """A title with the number of stars."""
     ax.set_title(f"{title}, N = {len(stars):,}", loc="left")
+
+
+def _line(
+    ax: Axes, k: int, name: str, x: Sequence[float], y: Sequence[float],
+    error: Sequence[float] | None = None,
+) -> None:  # fmt: skip
+    """Points of the label number ``k``, joined, in its colour and marker."""
+    ax.errorbar(
+        x, y, error, color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0,
+        capsize=2, label=LABELS[name].symbol,
+    )  # fmt: skip
 
 
 def _grid(panels: int) -> tuple[int, int]:
@@ -460,7 +464,7 @@ def _residuals(
     half = max(float(np.percentile(np.abs(y), percentile)), 1e-9)
     _density(ax, x, y, x_range, (-half, half), cells)
     ax.axhline(0, color=LINE, linewidth=1.0)
-    centres, (p16, p50, p84) = running(x, y, edges_of(x, bins), (16, 50, 84))
+    centres, (p16, p50, p84) = running(x, y, bins, (16, 50, 84))
     ax.plot(centres, p50, color=TOTAL, linewidth=1.4)
     for edge in (p16, p84):
         ax.plot(centres, edge, color=TOTAL, linewidth=1.0, linestyle="--")
@@ -468,25 +472,20 @@ def _residuals(
 
 
 def running(
-    x: Array, y: Array, edges: Array, percentiles: Sequence[float]
+    x: Array, y: Array, bins: int, percentiles: Sequence[float]
 ) -> tuple[Array, list[Array]]:
-    """Percentiles of ``y`` in bins of ``x``: bin centres [B] and one array [B] per percentile.
+    """Percentiles of ``y`` in equal bins of ``x``: centres [B] and one array [B] per percentile.
 
-    NaN in bins of fewer than 20 stars, so that a line breaks rather than follows noise.
+    NaN in bins of fewer than 20 stars.
     """
+    edges = np.linspace(*limits_of(x), bins + 1)
     which = np.digitize(x, edges) - 1
-    found = np.full((len(percentiles), len(edges) - 1), np.nan)
-    for b in range(len(edges) - 1):
+    found = np.full((len(percentiles), bins), np.nan)
+    for b in range(bins):
         inside = y[which == b]
         if len(inside) >= FEWEST:
             found[:, b] = np.percentile(inside, percentiles)
     return 0.5 * (edges[1:] + edges[:-1]), list(found)
-
-
-def edges_of(x: Array, bins: int) -> Array:
-    """Edges [bins + 1] of equal bins between :func:`limits_of` ``x``."""
-    low, high = limits_of(x)
-    return np.linspace(low, high, bins + 1)
 
 
 def limits_of(x: Array, tail: float = 0.1) -> tuple[float, float]:

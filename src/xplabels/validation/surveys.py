@@ -99,9 +99,7 @@ class ReferenceSurvey:
             column[rows] = values[found]
             return column
 
-        labels = replace(
-            self.labels, values=placed(self.labels.values), errors=placed(self.labels.errors)
-        )
+        labels = Labels(self.labels.names, placed(self.labels.values), placed(self.labels.errors))
         context = {name: placed(column) for name, column in self.context.items()}
         return replace(self, source_id=source_id, labels=labels, context=context)
 
