@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 SURVEYS = ("lamost-lrs", "lamost-mrs", "gspphot", "fs24")
-"""Those of :data:`xplabels.validation.surveys.COMPARED`, not imported only to parse words."""
+"""As :data:`xplabels.validation.surveys.COMPARED`, whose import would slow down ``--help``."""
 
 
 def add(verbs: Verbs) -> None:
@@ -99,7 +99,7 @@ def factor(text: str) -> tuple[str, float]:
 
 
 def _survey(args: argparse.Namespace) -> ReferenceSurvey | None:
-    """The survey's table, read first: what is wrong with it should not show after an hour."""
+    """The survey's table, read before anything is predicted, to find mistakes early."""
     if args.against is None:
         given = [f"--{name}" for name in ("survey", "neighbours", "inflate") if getattr(args, name)]
         if given:
