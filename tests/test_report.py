@@ -171,21 +171,19 @@ def test_the_verdict_distinguishes_a_single_bin_from_wrong_errors() -> None:
 
 
 def test_what_is_left_out_and_the_training_set(
-    simulated: Simulated, validated: Validation, monkeypatch: pytest.MonkeyPatch
+    simulated: Simulated, validated: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without photometry or Teff; with training labels, and a card of names and values."""
     monkeypatch.setattr(report, "png", lambda figure: b"")
     few = score_prediction(simulated.prediction, simulated.labels.select(["logg"]), resamples=0)
-    files = report.report_files(few, findings(few, "", {"version": "1"}))
-    assert "figures/errors_g.png" not in files
-    assert "figures/kiel.png" not in files
-    page = Page(files["report.html"].decode())
+    path = write_report(tmp_path / "few", few, findings(few, "", {"version": "1"}))
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not {"errors_g.png", "kiel.png"} & {p.name for p in (path.parent / "figures").iterdir()}
     assert "nan" not in page.text.lower().split()
     assert "To make this report again" not in page.text
     training = Labels(NAMES, simulated.labels.values * 1.01, simulated.labels.errors)
-    card = {"name": "m", "parameters": np.int64(3)}
-    files = report.report_files(validated, findings(validated, card, PROVENANCE, training))
-    page = Page(files["report.html"].decode())
+    found = findings(validated, {"parameters": np.int64(3)}, PROVENANCE, training)
+    page = Page(write_report(tmp_path / "new", validated, found).read_text(encoding="utf-8"))
     assert "known labels of the training set" in page.text
     assert "parameters" in page.text
 

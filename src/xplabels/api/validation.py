@@ -64,9 +64,7 @@ class ValidationResult:
         """
         from xplabels.report import write_report
 
-        return write_report(
-            folder, self.validation, self.findings, version=__version__, overwrite=overwrite
-        )
+        return write_report(folder, self.validation, self.findings, overwrite=overwrite)
 
 
 def test_fraction_of(model: Model) -> float:
