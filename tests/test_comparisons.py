@@ -173,7 +173,11 @@ TABLE = ("--against", "t.csv", "--survey", "fs24")
         ((), TABLE, "t.csv: "),
         ((), ("--survey", "gspphot"), "--survey without a table; add --compare-survey"),
         ((), ("--inflate", "teff=2"), "--inflate without a table"),
-        ((), ("--against", "t.csv"), "t.csv: whose table it is was not said; add --survey, one of"),
+        (
+            (),
+            ("--against", "t.csv"),
+            "t.csv: the table's survey is not given; add --survey, one of",
+        ),
     ],
 )
 def test_mistakes_show_before_anything_is_predicted(
@@ -291,7 +295,7 @@ def test_predict_writes_the_unshrunk_estimate_on_request(
 def test_a_report_has_both_estimates_and_is_of_the_one_asked_for(
     small_model: Model, small_stars: Stars, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also for a model from before, whose correction is fitted on the validation part."""
+    """Also for an older model, whose correction is fitted on the validation part."""
     caplog.set_level("INFO", logger="xplabels")
     mean, unshrunk = (validate(small_model, small_stars, unshrunk=u) for u in (False, True))
     both = mean.metrics["estimates"]

@@ -33,13 +33,13 @@ SIX = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
 
 
 def six(n: int = 600, seed: int = 1) -> tuple[Prediction, Labels]:
-    """Six labels with right Gaussian errors; a tenth of the stars is poor in nitrogen."""
+    """Six labels with correct Gaussian errors; a tenth of the stars is nitrogen-poor."""
     rng = np.random.default_rng(seed)
     sigma = np.array([60.0, 0.1, 0.07, 0.04, 0.05, 0.03])
     truth = rng.normal([4700, 2.5, -0.3, 0.0, 0.2, 0.1], [300, 0.6, 0.3, 0.1, 0.1, 0.1], (n, 6))
     truth[: n // 10, 4] = rng.uniform(-0.9, -0.5, n // 10)
     errors = np.broadcast_to(sigma, (n, 6)) * rng.uniform(0.5, 2, (n, 1))
-    # what is predicted of the nitrogen-poor knows nothing of it
+    # the prediction for the nitrogen-poor stars is that of a normal one
     values = truth + errors * rng.normal(size=(n, 6))
     values[: n // 10, 4] = 0.2
     made = Prediction(

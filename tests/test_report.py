@@ -105,7 +105,7 @@ def test_files(written: Path, validated: Validation) -> None:
         "comparison", "calibration", "z", "coverage_bins", "errors_g", "errors_labels", "kiel",
         "planes",
     }  # fmt: skip
-    assert not [p for p in folder.parent.iterdir() if p != folder]  # nothing left beside it
+    assert not [p for p in folder.parent.iterdir() if p != folder]  # nothing else is left
 
 
 def test_every_image_is_inside_and_decodes(page: Page, written: Path) -> None:
@@ -160,7 +160,7 @@ def test_the_verdict_distinguishes_a_single_bin_from_wrong_errors() -> None:
             r"calibrated, but for 1 of \d+ bins",
         ),
         (s, np.where(first, 0.7, 1.0), "not calibrated"),
-        # right overall, wrong in many bins: too small for bright stars, too large for faint ones
+        # correct overall, wrong in many bins: too small for bright stars, too large for faint ones
         (s, np.where(g < np.median(g), 0.8, 1.25), "not calibrated"),
         (few, 1.0, "too few stars to tell: 300"),
         (few, 0.5, "not calibrated"),
@@ -262,7 +262,7 @@ def test_in_a_browser(
 ) -> None:
     """No console message; images decode, anchors work, nothing is wider than the window.
 
-    Tables fit, or say that they are wider.
+    Tables fit, or a hint shows that they are wider.
     """
     probe = tmp_path / "probe.html"
     text = written.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>")

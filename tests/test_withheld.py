@@ -1,4 +1,4 @@
-"""Error bars where colours are missing: larger, and right at any noise of the spectra."""
+"""Error bars where colours are missing: larger, and correct at any noise of the spectra."""
 
 from __future__ import annotations
 

@@ -262,7 +262,7 @@ def _labelled_by(survey: ReferenceSurvey, stars: Stars) -> tuple[Stars, Referenc
     matched = survey.matched
     if not matched.any():
         raise InputError(
-            f"knows no label of the {counted(len(stars), 'star')}",
+            f"has no label for the {counted(len(stars), 'star')}",
             where=survey.where,
             remedy="give stars that are in the survey",
         )
@@ -276,7 +276,7 @@ def _note(model: Model, other: Model) -> str:
         return ""
     return (
         f"It kept a share of {theirs:g} of the stars for testing and this one {ours:g}: it "
-        "may have been trained on some of these stars, if they are those it learnt from."
+        "may have been trained on some of these stars."
     )
 
 

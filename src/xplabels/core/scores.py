@@ -92,7 +92,7 @@ class LabelSample:
 
     @cached_property
     def pit(self) -> Array:
-        """Predictive probability below the truth: uniform on [0, 1] if the errors are right."""
+        """Predictive probability below the truth: uniform on [0, 1] if the errors are correct."""
         return predictive.cdf(-self.residual, *self._matched_t)
 
     @cached_property

@@ -45,7 +45,7 @@ DPI = 110
 DENSITY = "viridis_r"
 TOTAL, LINE, ACCENT = "#000000", "#D55E00", "#0072B2"
 PART_COLOURS = {"model": "#D55E00", "input": "#0072B2", "excess": "#009E73"}
-"""The paper's red, blue and green, in colours that the colour-blind tell apart."""
+"""The paper's red, blue and green, in colours that the colour-blind can distinguish."""
 BACKGROUND = "#eceef1"
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")

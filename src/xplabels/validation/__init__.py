@@ -1,4 +1,4 @@
-"""Predictions against known labels: accuracy, and whether the error bars are right (METHOD 8)."""
+"""Predictions against known labels: accuracy, and whether the error bars are correct (METHOD 8)."""
 
 from __future__ import annotations
 
