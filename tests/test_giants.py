@@ -26,14 +26,7 @@ from xplabels.giants import (
     relations,
     semi_synthetic_giants,
 )
-from xplabels.giants.copies import (
-    BRIGHTEST,
-    FAINTEST,
-    FIRST_COPY,
-    copy_ids,
-    draw_dimming,
-    farther,
-)
+from xplabels.giants.copies import BRIGHTEST, FAINTEST, FIRST_COPY, copy_ids, draw_dimming, farther
 from xplabels.giants.emulator import emulator_labels, load_emulator
 from xplabels.instrument import gaiaxpy_instrument
 from xplabels.instrument.sed import Sed

@@ -87,11 +87,7 @@ def test_a_flat_spectrum_agrees_with_direct_quadrature(
     assert np.abs(found - expected).max() < QUADRATURE_TOLERANCE * np.abs(expected).max()
 
 
-@given(
-    st.floats(1e-6, 1e6),
-    st.floats(-10, 10),
-    st.integers(0, 2**31),
-)
+@given(st.floats(1e-6, 1e6), st.floats(-10, 10), st.integers(0, 2**31))
 @settings(max_examples=15, deadline=None)
 def test_coefficients_are_linear_in_flux(brightness: float, weight: float, seed: int) -> None:
     instrument = gaiaxpy_instrument()

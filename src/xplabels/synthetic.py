@@ -122,10 +122,7 @@ def spectrum(scaled_labels: Array, width: int, number: int, curvature: float) ->
 
 
 def _observe(
-    clean: Array,
-    brightness: Array,
-    noise: float | Array,
-    random: np.random.Generator,
+    clean: Array, brightness: Array, noise: float | Array, random: np.random.Generator
 ) -> Band:
     """A band with errors falling along the index and correlations falling with distance."""
     n, width = clean.shape
@@ -139,11 +136,7 @@ def _observe(
     return Band(clean + errors * drawn, errors, np.tile(packed, (n, 1)))
 
 
-def _photometry(
-    scaled_labels: Array,
-    brightness: Array,
-    random: np.random.Generator,
-) -> Photometry:
+def _photometry(scaled_labels: Array, brightness: Array, random: np.random.Generator) -> Photometry:
     """Magnitudes and parallax that follow the first label and the brightness."""
     first, last = scaled_labels[:, 0], scaled_labels[:, -1]
     rp = 20.0 - 2.5 * np.log10(brightness)

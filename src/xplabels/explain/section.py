@@ -53,10 +53,7 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     metrics["attention"] = attention_metrics(seen)
     section.paragraphs.append(f"Attention is over {int(seen.count[0]):,} of the stars compared.")
     section.add_picture(
-        "attention",
-        "Attention to each input",
-        ATTENTION_TEXT,
-        lambda: figures.attention_bars(seen),
+        "attention", "Attention to each input", ATTENTION_TEXT, lambda: figures.attention_bars(seen)
     )
     try:
         wavelength, shown, flow = label_curves(

@@ -267,9 +267,7 @@ def magnitudes(coefficients: Array) -> Array:
 
 
 def magnitude_errors(
-    coefficients: Array,
-    errors: Array,
-    correlations: tuple[Array, Array],
+    coefficients: Array, errors: Array, correlations: tuple[Array, Array]
 ) -> Array:
     """Errors [N, 3] of :func:`magnitudes` by the covariance of the coefficients [N, 110].
 

@@ -184,11 +184,7 @@ def air_to_vacuum(wavelength: Array) -> Array:
 
 
 def read_sed(
-    path: str | Path,
-    *,
-    medium: Medium = "vacuum",
-    wavelength_unit: str = "",
-    flux_unit: str = "",
+    path: str | Path, *, medium: Medium = "vacuum", wavelength_unit: str = "", flux_unit: str = ""
 ) -> Sed:
     """A spectral energy distribution from a table of wavelength and flux.
 

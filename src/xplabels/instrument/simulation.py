@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
-from xplabels.instrument import (
-    MAGNITUDES,
-    WIDTHS,
-    gaiaxpy_instrument,
-    magnitude_errors,
-    magnitudes,
-)
+from xplabels.instrument import MAGNITUDES, WIDTHS, gaiaxpy_instrument, magnitude_errors, magnitudes
 from xplabels.instrument.noise import (
     G_RANGE,
     illustrative_correlations,
