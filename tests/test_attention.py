@@ -19,13 +19,13 @@ from xplabels.explain.attention import (
     Covariance,
     Moments,
     attention,
+    derivative_blocks,
     input_covariance,
     inverse_jacobian,
     mean_jacobian,
     red_clump,
     star_attention,
 )
-from xplabels.explain.inputs import derivative_blocks
 from xplabels.model import Model
 from xplabels.synthetic import POPULATION, simulate_stars, spectrum
 

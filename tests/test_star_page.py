@@ -20,9 +20,8 @@ from xplabels.core.flags import MEANING, Flag
 from xplabels.core.split import part_mask
 from xplabels.core.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.explain import differences
-from xplabels.explain.attention import input_covariance, training_covariance
-from xplabels.explain.explanation import label_curves
-from xplabels.explain.inputs import derivative_blocks
+from xplabels.explain.attention import derivative_blocks, input_covariance, training_covariance
+from xplabels.explain import explain
 from xplabels.explain.star_page import StarView, star_page, star_views
 from xplabels.instrument import gaiaxpy_instrument, resolution, sampled_flux
 from xplabels.instrument.sed import Sed
@@ -135,7 +134,7 @@ def test_what_cannot_be_shown_is_an_error(model: Model, stars: Stars) -> None:
     small = train(narrow, NAMES, quick(auxiliary=()), seed=1, progress=False)
     for show in (
         lambda: star_views(small, narrow, [int(narrow.source_id[0])]),
-        lambda: label_curves(small, narrow),
+        lambda: explain(small, narrow),
         lambda: sampled_flux(np.ones((2, 11))),
     ):
         with pytest.raises(InputError, match="spectra of 11 coefficients have no wavelengths"):

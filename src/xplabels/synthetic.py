@@ -42,23 +42,11 @@ def simulate_stars(
 ) -> tuple[Stars, Labels]:
     """Stars with noisy spectra, photometry and labels, and their true labels.
 
-    Parameters
-    ----------
-    n
-        Number of stars.
-    labels
-        K names.
-    widths
-        Number of BP and RP coefficients.
-    noise
-        Multiplies the coefficient errors, one number or one per star [n]; 1 is an S/N of about 600
-        in RP coefficient 0.
-    curvature
-        Strength of the quadratic dependence on the labels; 0: spectra are linear in them.
-    hidden_scatter
-        Scatter of the labels that spectra do not show, relative to the population's scatter.
-    seed
-        Everything follows from it.
+    ``labels`` are K names, ``widths`` the numbers of BP and RP coefficients. ``noise``, one number
+    or one per star [n], multiplies the coefficient errors: 1 is an S/N of about 600 in RP 0.
+    ``curvature`` is the strength of the quadratic dependence on the labels (0: spectra are linear
+    in them), ``hidden_scatter`` the scatter of the labels that spectra do not show, relative to the
+    population's. Everything follows from ``seed``.
 
     Examples
     --------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
 from xplabels.cli.options import (
@@ -18,6 +18,8 @@ from xplabels.cli.options import (
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
+    from xplabels.core.stars import Stars
+    from xplabels.model import Model
 
 
 def add(verbs: Verbs) -> None:
@@ -101,6 +103,7 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.core.errors import InputError
     from xplabels.core.selection import Selection
     from xplabels.explain import FILES, explain, write_explanation
+    from xplabels.explain.differences import read_extinction, read_pairs
     from xplabels.explain.star_page import star_views
     from xplabels.giants.emulator import load_emulator
     from xplabels.io.atomic import check_new_folder
@@ -108,11 +111,11 @@ def run(args: argparse.Namespace) -> None:
 
     check_new_folder(args.output, FILES, args.overwrite)
     model = Model.load(args.model)
-    pairs = _pairs(args.pair, model.names)
+    pairs = read_pairs(args.pair, model.names)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
     stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
-    extinction = _extinction(args.extinction, stars)
+    a_g = read_extinction(args.extinction, stars)
     views = star_views(model, stars, args.star)
     name = str(model.metadata.get("name") or args.model)
     provenance = {
@@ -128,7 +131,7 @@ def run(args: argparse.Namespace) -> None:
             model,
             stars,
             selection=selection,
-            extinction=extinction,
+            a_g=a_g,
             max_extinction=args.max_extinction,
             emulator=load_emulator() if args.emulated or args.information else None,
             pairs=pairs,
@@ -154,32 +157,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"Open {page}")
 
 
-def _extinction(word: str, stars: Any) -> Any:
-    if word in ("library", "rjce"):
-        return word
-    if word == "none":
-        return None
-    from xplabels.explain.differences import read_extinction
-
-    return read_extinction(word, stars)
-
-
-def _unseen(model: Any, stars: Any) -> Any:
+def _unseen(model: Model, stars: Stars) -> Stars:
     """The model's test part, or all stars where it has none here."""
     from xplabels.core.split import part_mask
 
     fraction = float(model.metadata["split"]["test_fraction"])
     test = part_mask(stars.source_id, "test", fraction)
     return stars[test] if test.any() else stars
-
-
-def _pairs(words: list[list[str]], labels: tuple[str, ...]) -> Any:
-    from xplabels.core.errors import located
-    from xplabels.explain.differences import read_pair
-
-    found = []
-    for four in words:
-        with located(f"--pair {' '.join(four)}"):
-            found.append(read_pair(*four))
-            found[-1].check(labels)
-    return found

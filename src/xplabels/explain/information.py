@@ -27,7 +27,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, Stars
 from xplabels.giants import NAMES
 from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, black_body, emulator_labels
-from xplabels.instrument import magnitudes
+from xplabels.instrument import extinction, magnitudes
 from xplabels.instrument.noise import G_RANGE, illustrative_correlations, noise_model
 from xplabels.model import Model
 
@@ -92,8 +92,6 @@ class GiantSpectra:
 
     def by_dust(self, flux: Array) -> Array:
         """dc/dA_V [N, n] of flux [N, B]."""
-        from xplabels.training.dust import extinction
-
         law = extinction(self._fine[1])[0]
         return self.coefficients(-0.4 * np.log(10.0) * law * flux)
 

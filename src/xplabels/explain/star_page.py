@@ -24,9 +24,14 @@ from xplabels.core.flags import MEANING
 from xplabels.core.labels import LABELS
 from xplabels.core.prediction import PARTS, Prediction
 from xplabels.core.stars import SampledSpectra, Stars
-from xplabels.explain.attention import input_covariance, inverse_jacobian, training_covariance
+from xplabels.explain.attention import (
+    coefficient_derivatives,
+    derivative_blocks,
+    input_covariance,
+    inverse_jacobian,
+    training_covariance,
+)
 from xplabels.explain.figures import LINES
-from xplabels.explain.inputs import coefficient_derivatives, derivative_blocks
 from xplabels.instrument import check_widths, gaiaxpy_instrument, resolution, sampled_flux
 from xplabels.model import Model
 from xplabels.report.page import template

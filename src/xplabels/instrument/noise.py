@@ -39,13 +39,7 @@ BACKGROUND = 0.03
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """Typical coefficient errors.
-
-    Attributes
-    ----------
-    weights
-        Float64 [terms, n]: of the logarithm of each coefficient's error, BP before RP.
-    """
+    """Typical coefficient errors: ``weights`` [terms, n] of their logarithms, BP before RP."""
 
     weights: Array
 

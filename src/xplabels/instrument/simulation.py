@@ -38,26 +38,12 @@ def simulate_spectra(
     The stars are in the order of ``seds``, then of ``g_mag``, then of the draws, with source_ids
     1, 2, ... in that order. ``notes`` says that they are simulated, from what and how.
 
-    Parameters
-    ----------
-    seds
-        One or several spectral energy distributions, 330-1050 nm or more.
-    g_mag
-        G (Vega, mag), one or several: each spectrum is scaled to each. None: as bright as given.
-    draws
-        Stars of each spectrum and G, with different noise.
-    noise
-        Whether to add noise to coefficients and magnitudes; errors are given either way.
-    seed
-        Of the noise.
-    extrapolate
-        Hold flux constant beyond the ends of spectra that are too short.
+    Each SED, of 330-1050 nm or more, is scaled to each G of ``g_mag`` (Vega, mag; None: as bright
+    as given) and seen ``draws`` times with different noise. Errors are given without ``noise``,
+    too. ``extrapolate`` holds flux constant beyond the ends of spectra that are too short.
 
-    Raises
-    ------
-    InputError
-        If there is no spectrum, one is too short or has no positive flux in G, BP and RP, or a G
-        lies outside the noise model's range.
+    Raises :class:`InputError` if there is no spectrum, one is too short or has no positive flux in
+    G, BP and RP, or a G lies outside the noise model's range.
 
     Examples
     --------
