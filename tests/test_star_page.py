@@ -14,14 +14,14 @@ import pytest
 pytest.importorskip("gaiaxpy")
 
 from conftest import quick
+from twins import coefficient_covariance
 from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.flags import MEANING, Flag
 from xplabels.core.split import part_mask
 from xplabels.core.stars import CoefficientSpectra, SampledSpectra, Stars
-from xplabels.explain import differences
+from xplabels.explain import differences, explain
 from xplabels.explain.attention import derivative_blocks, input_covariance, training_covariance
-from xplabels.explain import explain
 from xplabels.explain.star_page import StarView, star_page, star_views
 from xplabels.instrument import gaiaxpy_instrument, resolution, sampled_flux
 from xplabels.instrument.sed import Sed
@@ -52,11 +52,8 @@ def view(model: Model, stars: Stars) -> StarView:
 
 def moved(star: Stars, change: np.ndarray) -> Stars:
     """The star with ``change`` [110] added to its coefficients."""
-    bands = (star.spectra.bp, star.spectra.rp)
-    added = [
-        replace(band, coefficients=band.coefficients + part)
-        for band, part in zip(bands, np.split(change, 2), strict=True)
-    ]
+    bands = zip((star.spectra.bp, star.spectra.rp), np.split(change, 2), strict=True)
+    added = [replace(band, coefficients=band.coefficients + part) for band, part in bands]
     return replace(star, spectra=CoefficientSpectra(*added))
 
 
@@ -64,58 +61,40 @@ def moved(star: Stars, change: np.ndarray) -> Stars:
 def test_movement_is_what_a_brighter_star_is_predicted(
     nm: int, model: Model, stars: Stars, view: StarView
 ) -> None:
-    star = stars[[3]]
     at = int(np.flatnonzero(view.wavelength == nm)[0])
-    half = 0.5 * resolution(np.array([float(nm)]))[0]
-    edge = 1e-4
+    half, edge = 0.5 * resolution(np.array([float(nm)]))[0], 1e-4
     bump = Sed.of(
         [300.0, nm - half - edge, nm - half + edge, nm + half - edge, nm + half + edge, 1100.0],
         np.array([0, 0, 1, 1, 0, 0]) * view.flux_error[at],
     )
     change = gaiaxpy_instrument().coefficients(bump)[0] * 1e-2
-    up, down = (model.predict(moved(star, sign * change)).values[0] for sign in (1, -1))
-    slow = (up - down) / 2e-2
-    np.testing.assert_allclose(view.movement[:, at], slow, rtol=2e-3)
+    up, down = (model.predict(moved(stars[[3]], s * change)).values[0] for s in (1, -1))
+    np.testing.assert_allclose(view.movement[:, at], (up - down) / 2e-2, rtol=2e-3)
 
 
-def test_spectrum_and_error_are_the_coefficients_own(stars: Stars, view: StarView) -> None:
-    spectra = stars[[3]].spectra
-    coefficients = np.concatenate([spectra.bp.coefficients[0], spectra.rp.coefficients[0]])
-    np.testing.assert_allclose(view.flux, sampled_flux(coefficients[None])[1][0], rtol=1e-9)
-    covariance = np.zeros((110, 110))
-    for first, band in ((0, spectra.bp), (55, spectra.rp)):
-        for i in range(55):
-            for j in range(i + 1):
-                r = 1.0 if i == j else band.correlations[0][i * (i - 1) // 2 + j]
-                value = r * band.errors[0, i] * band.errors[0, j]
-                covariance[first + i, first + j] = covariance[first + j, first + i] = value
-    design = sampled_flux(np.eye(110))[1].T
-    np.testing.assert_allclose(
-        view.flux_error, np.sqrt(np.diag(design @ covariance @ design.T)), rtol=1e-6
-    )
-
-
-def test_information_is_the_squared_change_over_the_squared_error(
+def test_the_curves_are_as_the_pages_words_have_them(
     model: Model, stars: Stars, view: StarView
 ) -> None:
-    """Each step as the page's words have it, with other code."""
-    x = model.feature_set.compute(stars).x[:, :110]
-    weights = np.cov(x.T, bias=True)
+    """Flux and error are the coefficients' own; information is (change / error)^2, shared out."""
+    spectra = stars[[3]].spectra
+    wavelength, design = sampled_flux(np.eye(110))
+    coefficients = np.concatenate([spectra.bp.coefficients[0], spectra.rp.coefficients[0]])
+    np.testing.assert_allclose(view.flux, coefficients @ design, rtol=1e-9)
+    variance = np.diag(design.T @ coefficient_covariance(spectra, 0) @ design)
+    np.testing.assert_allclose(view.flux_error, np.sqrt(variance), rtol=1e-6)
+    weights = np.cov(model.feature_set.compute(stars).x[:, :110].T, bias=True)
     ((_, jacobians),) = derivative_blocks(model, stars[[3]])
     jacobian = jacobians[0, :, :110]
     inverse = weights @ jacobian.T @ np.linalg.inv(jacobian @ weights @ jacobian.T)
-    wavelength, change = sampled_flux(inverse.T)
     for k in range(2):
-        density = (change[k] / view.flux_error) ** 2
+        density = (inverse[:, k] @ design / view.flux_error) ** 2
         share = 100 * density / np.trapezoid(density, wavelength)
         np.testing.assert_allclose(view.information[k], share, rtol=1e-4, atol=1e-7)
 
 
 def test_sampled_spectra_show_as_they_are(stars: Stars) -> None:
-    coefficients = np.concatenate(
-        [stars.spectra.bp.coefficients, stars.spectra.rp.coefficients], axis=1
-    )
-    wavelength, flux = sampled_flux(coefficients)
+    bands = [stars.spectra.bp.coefficients, stars.spectra.rp.coefficients]
+    wavelength, flux = sampled_flux(np.concatenate(bands, axis=1))
     error = 0.01 * np.abs(flux).mean(axis=1, keepdims=True) * np.ones_like(flux)
     seen = replace(stars, spectra=SampledSpectra(wavelength, flux, error))
     model = train(seen, NAMES, quick(auxiliary=()), seed=1, progress=False)
@@ -146,18 +125,19 @@ def test_the_command_writes_and_links_to_the_page(
 ) -> None:
     """Of two stars alone it is all that there is."""
     monkeypatch.setattr(differences, "DRAWS", 5)
-    model.save(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    model.save(Path("model"))
     source_id = str(stars.source_id[1])
-    words = ["explain", str(tmp_path / "model"), str(tmp_path / "stars.parquet")]
-    words += ["--range", "teff=4000:5600", "--overwrite", "--output", str(tmp_path / "out")]
-    write_stars(stars, tmp_path / "stars.parquet")
+    words = ["explain", "model", "stars.parquet", "--range", "teff=4000:5600", "--overwrite"]
+    words += ["--output", "out"]
+    write_stars(stars, Path("stars.parquet"))
     assert main([*words, "--star", source_id]) == 0
-    assert f'href="stars/{source_id}.html"' in (tmp_path / "out" / "index.html").read_text()
-    assert (tmp_path / "out" / "stars" / f"{source_id}.html").is_file()
-    write_stars(stars[:2], tmp_path / "stars.parquet", overwrite=True)
+    assert f'href="stars/{source_id}.html"' in Path("out/index.html").read_text()
+    assert Path(f"out/stars/{source_id}.html").is_file()
+    write_stars(stars[:2], Path("stars.parquet"), overwrite=True)
     assert main([*words, "--star", source_id]) == 0
     assert "pages of single stars only" in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == [f"{source_id}.html"]
+    assert [path.name for path in Path("out").rglob("*.*")] == [f"{source_id}.html"]
     assert main(words) == 2
 
 
@@ -182,8 +162,28 @@ def test_the_page_holds_every_number_and_asks_for_nothing(model: Model, view: St
     assert [label["name"] for label in data["labels"]] == list(model.names)
     assert data["source_id"] == str(view.source_id)
     np.testing.assert_allclose(data["labels"][1]["movement"], view.movement[1], rtol=1e-4)
-    unknown = replace(view, known=np.array([np.nan, 0.1])).to_data()["labels"]
-    assert [label["known"] for label in unknown] == [None, 0.1]
+
+
+def test_flags_and_notes_stand_on_the_page_in_words(view: StarView) -> None:
+    flags = np.array([Flag.OUT_OF_DOMAIN | Flag.NO_CORRELATIONS], np.uint32)
+    flagged = replace(view, prediction=replace(view.prediction, flags=flags))
+    page = star_page(flagged, {"notes": "these stars are simulated", "command": "x"})
+    for flag in (Flag.OUT_OF_DOMAIN, Flag.NO_CORRELATIONS):
+        assert MEANING[flag] in page
+    assert MEANING[Flag.LOW_SNR] not in page
+    assert page.count("these stars are simulated") == 1
+    assert page.index("these stars are simulated") < page.index("<section>")
+    assert 'class="notes"' not in star_page(view, {"command": "x"})
+
+
+@pytest.mark.parametrize("names", [("fe_h",), ()])
+def test_known_labels_stand_beside_and_unknown_ones_are_null(
+    names: tuple[str, ...], model: Model, stars: Stars
+) -> None:
+    one = stars.with_labels(stars.labels.select(names) if names else None)
+    labels = star_views(model, one, [int(stars.source_id[3])])[0].to_data()["labels"]
+    truth = float(f"{stars.labels.values[3, 1]:.5g}") if names else None
+    assert [label["known"] for label in labels] == [None, truth]
 
 
 PROBE = """<script>
@@ -251,27 +251,3 @@ def test_in_a_browser(
         "spoken": f"{at + 2} nm: Iron abundance [Fe/H]", "dots": 3, "cut": 0, "wide": 0,
         "lines": 3, "requests": 0, "light": not dark, "errors": [],
     }  # fmt: skip
-
-
-def test_flags_and_notes_stand_on_the_page_in_words(view: StarView) -> None:
-    flagged = replace(
-        view.prediction, flags=np.array([Flag.OUT_OF_DOMAIN | Flag.NO_CORRELATIONS], np.uint32)
-    )
-    page = star_page(
-        replace(view, prediction=flagged), {"notes": "these stars are simulated", "command": "x"}
-    )
-    for flag in (Flag.OUT_OF_DOMAIN, Flag.NO_CORRELATIONS):
-        assert MEANING[flag] in page
-    assert MEANING[Flag.LOW_SNR] not in page
-    assert page.count("these stars are simulated") == 1
-    assert page.index("these stars are simulated") < page.index("<section>")
-    assert 'class="notes"' not in star_page(view, {"command": "x"})
-
-
-def test_a_known_label_of_the_star_stands_beside(model: Model, stars: Stars) -> None:
-    one = stars.with_labels(stars.labels.select(("fe_h",)))
-    view = star_views(model, one, [int(stars.source_id[3])])[0]
-    assert np.isnan(view.known[0])
-    assert view.known[1] == stars.labels.select(("fe_h",)).values[3, 0]
-    nothing = star_views(model, stars.with_labels(None), [int(stars.source_id[3])])[0]
-    assert np.isnan(nothing.known).all()
