@@ -131,18 +131,11 @@ def test_the_command_makes_a_table_that_predict_reads(
         assert catalogue.read_bytes().count(b"these stars are simulated") == 1
     assert main(["simulate", *files, "--output", output]) == 2
     assert "exists already" in capsys.readouterr().err
-    assert main(["simulate", *files, "--noiseless", "--output", output, "--overwrite"]) == 0
-    assert "no noise was added" in read(output).notes
-
-
-def test_air_wavelengths_move_the_spectrum(tmp_path: Path) -> None:
-    sed = black_body(5000)
-    Table({"wavelength": sed.wavelength, "flux": sed.flux}).write(tmp_path / "a.csv")
     found = []
     for medium in ("vacuum", "air"):
-        output = tmp_path / f"{medium}.parquet"
-        words = ["simulate", str(tmp_path / "a.csv"), "--noiseless", "--wavelengths", medium]
-        assert main([*words, "--output", str(output)]) == 0
+        words = ["simulate", *files, "--noiseless", "--wavelengths", medium, "--overwrite"]
+        assert main([*words, "--output", output]) == 0
+        assert "no noise was added" in read(output).notes
         found.append(coefficients_of(read(output)))
     assert 1e-5 < np.abs(found[1] / found[0] - 1)[0, 0] < 1e-2
 
