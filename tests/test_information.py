@@ -130,23 +130,6 @@ def test_bounds_are_those_of_a_slow_twin(
     np.testing.assert_allclose(found, twin, rtol=0.02)
 
 
-def test_what_is_known_makes_errors_smaller_and_faintness_larger(emulator: Emulator) -> None:
-    spectra = GiantSpectra(emulator)
-    free = attainable_errors(spectra, CLUMP, G)
-    assert (attainable_errors(spectra, CLUMP, G, dust=False) < free).all()
-    known = attainable_errors(spectra, CLUMP, G, population=POPULATED)
-    assert (known < free).all()
-    assert (known < np.sqrt(np.diag(POPULATED))).all()
-    assert (attainable_errors(spectra, CLUMP, G + 1.0) > free).all()
-
-
-def test_stars_beyond_the_emulators_are_refused(emulator: Emulator) -> None:
-    hot = CLUMP.copy()
-    hot[1, 0] = 6500.0
-    with pytest.raises(InputError, match="do not cover 1 of these stars"):
-        attainable_errors(GiantSpectra(emulator), hot, G)
-
-
 def test_carbon_nitrogen_and_alpha_fade_in_hot_and_metal_poor_giants() -> None:
     """As FS24's section 5.5 and Witten et al. (2022) expect."""
     errors = giant_branch(load_emulator())

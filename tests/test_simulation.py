@@ -21,8 +21,6 @@ from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
 from xplabels.instrument.simulation import PHOTOMETRY_FLOOR, simulate_spectra
 from xplabels.io import read, write_stars
-from xplabels.io.catalogue import write_catalogue
-from xplabels.model import Model
 
 WAVELENGTH = np.arange(300.0, 1101.0)
 
@@ -92,9 +90,8 @@ def test_the_seed_says_all() -> None:
     ("keys", "told"),
     [
         ({"seds": []}, "no spectral energy distribution"),
-        ({"g_mag": 2.0}, "G = 2 cannot be simulated"),
-        ({"g_mag": float("nan")}, "G = nan cannot"),
-        ({"g_mag": []}, "cannot be simulated"),
+        ({"g_mag": 2.0}, "no errors are known for G = 2.00.*choose a G within 3-21"),
+        ({"g_mag": float("nan")}, "no errors are known for G = nan"),
         ({"draws": 0}, "0 draws"),
         ({"seds": Sed.of(WAVELENGTH, 0 * WAVELENGTH, name="dark")}, "dark: has no positive flux"),
         ({"seds": Sed.of(WAVELENGTH[100:], WAVELENGTH[100:])}, "covers 400-1100 nm"),
@@ -124,8 +121,9 @@ def test_the_command_makes_a_table_that_predict_reads(
     assert "source_id 4: b.csv at G = 15.000" in stars.notes
     labels = str(tmp_path / "labels.csv")
     assert main(["predict", output, "--output", labels]) == 0
-    assert np.isfinite(Table.read(labels)["teff"]).all()
-    for ending in ("parquet", "ecsv"):
+    # a black body is no star; that its temperature is found roughly shows that units hold
+    np.testing.assert_allclose(Table.read(labels)["teff"], 5000, atol=700)
+    for ending in ("parquet", "ecsv", "fits", "vot"):
         catalogue = tmp_path / f"labels.{ending}"
         assert main(["predict", real, output, "--output", str(catalogue)]) == 0
         assert catalogue.read_bytes().count(b"these stars are simulated") == 1
@@ -138,19 +136,6 @@ def test_the_command_makes_a_table_that_predict_reads(
         assert "no noise was added" in read(output).notes
         found.append(coefficients_of(read(output)))
     assert 1e-5 < np.abs(found[1] / found[0] - 1)[0, 0] < 1e-2
-
-
-@pytest.mark.parametrize("ending", ["parquet", "ecsv", "fits", "vot"])
-def test_labels_of_simulated_stars_say_that_they_are(tmp_path: Path, ending: str) -> None:
-    prediction = Model.load("apogee-dr17-library").predict(
-        simulate_spectra(black_body(5000), g_mag=13, noise=False)
-    )
-    # a black body is no star; that its temperature is found roughly shows that units hold
-    assert prediction.values[0, prediction.names.index("teff")] == pytest.approx(5000, abs=700)
-    assert prediction.meta["NOTES"].startswith("these stars are simulated")
-    path = tmp_path / f"labels.{ending}"
-    write_catalogue(prediction, path)
-    assert b"these stars are simulated" in path.read_bytes()
 
 
 def test_documented_commands_parse() -> None:

@@ -268,6 +268,11 @@ def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
     return selected, flow
 
 
+def plain_numbers(values: Array, digits: int = 17) -> list[float | None]:
+    """Numbers [N] as JSON has them, to so many significant digits; None where not finite."""
+    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values]
+
+
 def _too_few() -> InputError:
     return InputError(
         "too few stars have a prediction to say what the model looks at",

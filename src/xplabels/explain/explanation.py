@@ -21,6 +21,7 @@ from xplabels.explain.attention import (
     attention,
     inverse_jacobian,
     mean_jacobian,
+    plain_numbers,
     red_clump,
 )
 from xplabels.explain.differences import (
@@ -93,8 +94,7 @@ def attention_metrics(found: Attention) -> dict[str, Any]:
     """Attention as JSON: label -> what -> input -> value; None where no star has the input."""
 
     def by_input(values: Array) -> dict[str, float | None]:
-        numbers = [float(value) if np.isfinite(value) else None for value in values]
-        return dict(zip(found.inputs, numbers, strict=True))
+        return dict(zip(found.inputs, plain_numbers(values), strict=True))
 
     return {
         name: {"standard deviation": by_input(deviation), "mean": by_input(mean)}
@@ -218,10 +218,8 @@ def write_explanation(
 
     Returns the pages: ``index.html`` or, without it, those of single stars. Raises
     :class:`InputError` if the folder exists (without ``overwrite``), holds other things, or cannot
-    be written; if no coefficient is to be shown.
+    be written.
     """
-    if coefficients < 1:
-        raise InputError(f"{coefficients} coefficients are none", remedy="show 1 or more")
     check_new_folder(folder, FILES, overwrite)
     files: dict[str, str | bytes] = {
         f"stars/{view.source_id}.html": star_page(view, provenance) for view in views

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, Stars
+from xplabels.explain.attention import plain_numbers
 from xplabels.giants import NAMES
 from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, black_body, emulator_labels
 from xplabels.instrument import extinction, magnitudes
@@ -218,7 +219,7 @@ class Content:
             curves = {f"attainable, {kind}": v for kind, v in bins["attainable"].items()}
             curves |= {"stated": bins["stated"], "robust scatter": bins["scatter"]}
             found[axis] = {key: bins[key] for key in ("edges", "stars")} | {
-                name: {what: _plain(v[:, k]) for what, v in curves.items()}
+                name: {what: plain_numbers(v[:, k], 4) for what, v in curves.items()}
                 for k, name in enumerate(self.names)
             }
         return found
@@ -232,10 +233,6 @@ def _median(values: Array) -> Array:
 
 def _robust_scatter(values: Array) -> Array:
     return 1.4826 * _median(np.abs(values - _median(values)))
-
-
-def _plain(values: Array) -> list[float | None]:
-    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values]
 
 
 def information_content(model: Model, stars: Stars, emulator: Emulator) -> Content:

@@ -118,10 +118,10 @@ def select_giants(library: Stars, emulator: Emulator) -> tuple[Stars, Labels]:
 def _draw(giants: Stars, labels: Labels, imprint: Imprint, random: np.random.Generator) -> Stars:
     """One semi-synthetic star for each giant."""
     teff, logg, fe_h, alpha_m = labels.values.T
-    mass = relations.draw_mass(alpha_m, random)
+    centre, scatter = relations.log_mass(alpha_m)
+    mass = 10 ** (centre + scatter * random.standard_normal(len(giants)))
     mean, ordinary = (
-        relations.mean_composition(m, logg, fe_h, alpha_m)
-        for m in (mass, relations.typical_mass(alpha_m))
+        relations.mean_composition(m, logg, fe_h, alpha_m) for m in (mass, 10**centre)
     )
     truth = relations.draw_composition(mean, random)
     limit = relations.COMPOSITION_LIMIT

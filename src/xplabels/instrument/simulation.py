@@ -11,7 +11,6 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.instrument import MAGNITUDES, WIDTHS, gaiaxpy_instrument, magnitude_errors, magnitudes
 from xplabels.instrument.noise import (
-    G_RANGE,
     illustrative_correlations,
     noise_model,
     noise_provenance,
@@ -120,12 +119,6 @@ def _clean_spectra(
     if g_mag is None:
         return given, seen, each
     wanted = np.atleast_1d(np.asarray(g_mag, np.float64))
-    outside = ~((wanted >= G_RANGE[0]) & (wanted <= G_RANGE[1]))
-    if not wanted.size or outside.any():
-        raise InputError(
-            f"G = {', '.join(f'{g:g}' for g in wanted[outside])} cannot be simulated",
-            remedy=f"choose G within {G_RANGE[0]:g}-{G_RANGE[1]:g} mag",
-        )
     rows, g = np.repeat(each, len(wanted)), np.tile(wanted, len(seds))
     fainter = (g - seen[rows, 0])[:, None]
     return given[rows] * 10 ** (-0.4 * fainter), seen[rows] + fainter, rows
