@@ -19,7 +19,7 @@ from twins import coefficient_covariance
 pytest.importorskip("gaiaxpy")
 
 from xplabels.api.validation import reporting_stars, validate
-from xplabels.cli import build_parser, main
+from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.flags import MEANING, Flag
 from xplabels.core.labels import Labels
@@ -52,7 +52,6 @@ from xplabels.training import train
 
 NAMES = ("teff", "fe_h")
 WIDE = Selection.of(["teff=4000:5600"])
-DOCS = Path(__file__).parents[1] / "docs"
 KNOWN = [
     "derivative, full covariance", "derivative, FS24 eq. 14",
     "observed, other labels held", "observed, median split",
@@ -203,16 +202,11 @@ def test_tables_of_extinction_that_cannot_be_used_are_errors(
         read_extinction(str(tmp_path / "dust.csv"), stars)
 
 
-def test_the_documentation_is_of_this_command_and_of_the_model_that_ships() -> None:
-    text = (DOCS / "explain.md").read_text()
-    (command,) = re.findall(r"^    \$ (xplabels .+)$", text, re.MULTILINE)
-    build_parser().parse_args(shlex.split(command)[1:])
-    block = re.search(r"<!-- library: begin -->\n(.*?)<!-- library: end -->", text, re.DOTALL)
-    stated = re.search(r"SHA-256 ([0-9a-f]{12})", block[1])
+def test_the_documentation_is_of_the_model_that_ships() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "explain.md").read_text()
+    (stated,) = re.findall(r"library: begin -->\n.*?SHA-256 ([0-9a-f]{12})", text, re.DOTALL)
     digest = Model.load("apogee-dr17-library").metadata["sha256"]
-    assert digest.startswith(stated[1]), "run python benchmarks/explain.py"
-    for figure in re.findall(r"\]\((figures/[^)]+)\)", text):
-        assert (DOCS / figure).is_file()
+    assert digest.startswith(stated), "run python benchmarks/explain.py"
 
 
 def test_the_report_shows_what_the_model_looks_at(

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import integrate, interpolate, special
 
@@ -84,24 +82,6 @@ def test_a_flat_spectrum_agrees_with_direct_quadrature(
     found = instrument.coefficients(Sed.of([300.0, 1100.0], [1e-17, 1e-17]))[0, columns]
     expected = direct_quadrature(band, model, 1e-17)
     assert np.abs(found - expected).max() < QUADRATURE_TOLERANCE * np.abs(expected).max()
-
-
-@given(st.floats(1e-6, 1e6), st.floats(-10, 10), st.integers(0, 2**31))
-@settings(max_examples=15, deadline=None)
-def test_coefficients_are_linear_in_flux(brightness: float, weight: float, seed: int) -> None:
-    instrument = gaiaxpy_instrument()
-    random = np.random.default_rng(seed)
-    wavelength = np.sort(random.uniform(331, 1049, 300))
-    wavelength = np.concatenate([[320.0], wavelength, [1060.0]])
-    first, second = random.uniform(0, 1e-16, (2, len(wavelength)))
-
-    def of(flux: NDArray[np.float64]) -> NDArray[np.float64]:
-        return instrument.coefficients(Sed.of(wavelength, flux))[0]
-
-    peak = np.abs(of(first)).max() + abs(weight) * np.abs(of(second)).max()
-    both = of(brightness * (first + weight * second))
-    apart = brightness * (of(first) + weight * of(second))
-    assert np.abs(both - apart).max() < 1e-12 * brightness * peak
 
 
 def test_bins_hold_the_exact_integral_of_the_straight_lines() -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.interpolate import CubicSpline
 
 pytest.importorskip("gaiaxpy")
 
@@ -19,7 +18,6 @@ from xplabels.instrument import archive_bases, gaiaxpy_instrument, magnitudes
 from xplabels.instrument.noise import (
     BACKGROUND,
     COLOUR_RANGE,
-    KNOTS,
     fit_noise,
     illustrative_correlations,
     noise_model,
@@ -27,21 +25,6 @@ from xplabels.instrument.noise import (
     terms,
 )
 from xplabels.instrument.sed import Sed
-
-
-def test_the_terms_span_natural_cubic_splines() -> None:
-    """Any natural spline through values at the knots is a combination of the spline terms."""
-    g = np.linspace(6.0, 20.0, 300)
-    colour = np.full_like(g, 1.1)
-    spline = terms(g, colour)[:, : len(KNOTS)]
-    random = np.random.default_rng(0)
-    wanted = CubicSpline(KNOTS, random.standard_normal(len(KNOTS)), bc_type="natural")
-    inside = (g >= KNOTS[0]) & (g <= KNOTS[-1])
-    fit = np.linalg.lstsq(spline[inside], wanted(g[inside]), rcond=None)[0]
-    np.testing.assert_allclose(spline[inside] @ fit, wanted(g[inside]), atol=1e-8)
-    # beyond the knots it goes on in a straight line
-    beyond = spline[g > KNOTS[-1]] @ fit
-    np.testing.assert_allclose(np.diff(beyond, 2), 0.0, atol=1e-9)
 
 
 def test_a_planted_model_is_found_in_spite_of_outliers() -> None:

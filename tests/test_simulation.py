@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from astropy.table import Table
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.cli import build_parser, main
+from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
@@ -136,11 +134,3 @@ def test_the_command_makes_a_table_that_predict_reads(
         assert "no noise was added" in read(output).notes
         found.append(coefficients_of(read(output)))
     assert 1e-5 < np.abs(found[1] / found[0] - 1)[0, 0] < 1e-2
-
-
-def test_documented_commands_parse() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "instrument.md").read_text()
-    commands = re.findall(r"^    \$ (xplabels .+)$", text, re.MULTILINE)
-    assert len(commands) == 2
-    for command in commands:
-        build_parser().parse_args(shlex.split(command)[1:])
