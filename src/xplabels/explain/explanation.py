@@ -116,30 +116,16 @@ def explain(
 ) -> Explanation:
     """Attention over all ``stars``; derivative spectra and differences of a selection.
 
-    Parameters
-    ----------
-    model
-        Of DR3 spectra (55 + 55 coefficients).
-    stars
-        Where labels are known, they select and are compared with; else the model's own do.
-    selection
-        Of the stars for curves; None: the red clump of FS24's table 5.
-    a_g, max_extinction
-        Extinction [N], mag: stars of larger or unknown A_G are left out of the curves; None: none.
-    emulator
-        Of giants, for simulated differences of abundances at the clump's centre.
-    pairs
-        Labels of the model and simulated differences of one's own.
-    unseen
-        Giants with known labels that the model was not trained on, whose errors are compared with
-        the attainable ones (with ``emulator``). None: attainable errors are left out.
-    seen
-        Attention to take in place of that over ``stars``.
+    Of a model of DR3 spectra (55 + 55 coefficients). Where labels are known, they select and are
+    compared with; else the model's own do. ``selection`` is of the stars for curves (None: the red
+    clump of FS24's table 5), without those whose ``a_g`` [N], mag, is unknown or not below
+    ``max_extinction`` (None: no cut). ``emulator``, of giants, brings simulated differences of
+    abundances at the clump's centre; ``pairs`` are labels of the model and simulated differences
+    of one's own. ``unseen`` are giants with known labels that the model was not trained on, whose
+    errors are compared with the attainable ones (with ``emulator``). ``seen`` is attention to take
+    in place of that over ``stars``.
 
-    Raises
-    ------
-    InputError
-        If too few stars are selected, or the model's spectra are of another width.
+    Raises :class:`InputError` if too few stars are selected, or the spectra have other widths.
     """
     content = branch = None
     if unseen is not None and emulator is not None:

@@ -112,36 +112,14 @@ class GiantSpectra:
         return self.emulator.at_instrument()
 
 
-def attainable_errors(
-    spectra: GiantSpectra,
-    values: Array,
-    g_mag: Array,
-    *,
-    dust: bool = True,
-    population: Array | None = None,
-) -> Array:
-    """Smallest errors [N, 6] that XP spectra of such giants allow, the other labels free.
+def whitened_derivatives(emulator: Emulator, values: Array, g_mag: Array) -> Array:
+    """L^-1 dc/d(labels, ln brightness, A_V) [N, 8, n] of N giants, where C = L L^T.
 
-    ``values`` are labels [N, 6] in the order of ``NAMES``, ``g_mag`` is G [N]. Brightness is free
-    and, with ``dust``, extinction; ``population`` is the covariance [6, 6] of the labels over the
-    stars that there are, if that is known.
+    ``values`` are labels [N, 6] in the order of ``NAMES``, ``g_mag`` is G [N].
 
     Raises :class:`InputError` if the emulators do not cover a star, or the noise model a G.
-
-    Examples
-    --------
-    >>> from xplabels.giants.emulator import load_emulator
-    >>> clump = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0]])
-    >>> spectra = GiantSpectra(load_emulator())
-    >>> attainable_errors(spectra, clump, np.array([15.0])).shape
-    (1, 6)
     """
-    whitened = _whitened(spectra, values, g_mag)
-    return _bound(whitened if dust else whitened[:, :-1], population)
-
-
-def _whitened(spectra: GiantSpectra, values: Array, g_mag: Array) -> Array:
-    """L^-1 dc/d(labels, ln brightness, A_V) [N, 8, n], where C = L L^T."""
+    spectra = GiantSpectra(emulator)
     blocks = [slice(start, start + BLOCK) for start in range(0, len(values), BLOCK)]
     return np.concatenate([_whitened_block(spectra, values[b], g_mag[b]) for b in blocks])
 
@@ -162,8 +140,19 @@ def _whitened_block(spectra: GiantSpectra, values: Array, g_mag: Array) -> Array
     return np.asarray(np.concatenate(parts, axis=1).transpose(0, 2, 1))
 
 
-def _bound(whitened: Array, population: Array | None) -> Array:
-    """sqrt(diag(F^-1)) [N, 6] of whitened derivatives [N, Q, n]."""
+def attainable_errors(whitened: Array, population: Array | None = None) -> Array:
+    """Smallest errors [N, 6], sqrt(diag(F^-1)), of whitened derivatives [N, Q, n].
+
+    All Q quantities are free; without the last, dust is known. ``population`` is the covariance
+    [6, 6] of the labels over the stars that there are, if that is known.
+
+    Examples
+    --------
+    >>> from xplabels.giants.emulator import load_emulator
+    >>> clump = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0]])
+    >>> attainable_errors(whitened_derivatives(load_emulator(), clump, np.array([15.0]))).shape
+    (1, 6)
+    """
     information = whitened @ whitened.transpose(0, 2, 1)
     if population is not None:
         k = len(NAMES)
@@ -265,11 +254,11 @@ def information_content(model: Model, stars: Stars, emulator: Emulator) -> Conte
     rows = rows[np.linspace(0, everyone - 1, min(everyone, MOST)).astype(np.intp)]
     chosen, values, g_mag = stars[rows], values[rows], g_mag[rows]
     population = np.cov(values.T) + np.diag([(1e-3 * STEPS[name]) ** 2 for name in NAMES])
-    whitened = _whitened(GiantSpectra(emulator), values, g_mag)
+    whitened = whitened_derivatives(emulator, values, g_mag)
     bounds = {
-        DUSTLESS: _bound(whitened[:, :-1], None),
-        FREE: _bound(whitened, None),
-        POPULATION: _bound(whitened, population),
+        DUSTLESS: attainable_errors(whitened[:, :-1]),
+        FREE: attainable_errors(whitened),
+        POPULATION: attainable_errors(whitened, population),
     }
     names = tuple(name for name in model.names if name in NAMES)
     ours = [NAMES.index(name) for name in names]
@@ -298,5 +287,6 @@ def giant_branch(emulator: Emulator) -> dict[str, Array]:
     values[:, 0] = np.repeat(teff, len(fe_h))
     values[:, 1] = np.interp(values[:, 0], *BRANCH)
     values[:, 2] = np.tile(fe_h, len(teff))
-    errors = attainable_errors(GiantSpectra(emulator), values, np.full(len(values), GRID_G))
+    g_mag = np.full(len(values), GRID_G)
+    errors = attainable_errors(whitened_derivatives(emulator, values, g_mag))
     return {name: errors[:, k].reshape(len(teff), -1) for k, name in enumerate(NAMES)}
