@@ -66,8 +66,6 @@ def test_errors_relative_to_the_flux_grow_with_magnitude() -> None:
 def test_stars_of_unknown_errors_are_named(g: float, colour: float) -> None:
     with pytest.raises(InputError, match="star 2: no errors are known"):
         noise_model().errors(np.array([15.0, g]), np.array([1.0, colour]))
-    with pytest.raises(InputError, match="star 2"):  # and are not fitted
-        fit_noise(np.array([[1.0], [0.0]]), np.array([15.0, 15.0]), np.ones(2))
 
 
 def test_correlations_are_those_of_a_least_squares_fit() -> None:

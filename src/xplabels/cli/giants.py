@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.cli.help import LABELS_HELP
-from xplabels.cli.options import add_overwrite, add_verb, seed
+from xplabels.cli.options import add_overwrite, add_star_output, add_verb, seed
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
@@ -25,9 +24,7 @@ def add(verbs: Verbs) -> None:
         "on its star's side of the split. It needs the extra 'synthetic'.",
         LABELS_HELP,
     )
-    verb.add_argument(
-        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
-    )
+    add_star_output(verb)
     verb.add_argument(
         "--copies", type=int, default=1, metavar="N", help="fainter copies of each (default 1)"
     )

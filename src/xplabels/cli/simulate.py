@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_overwrite, add_verb, seed
+from xplabels.cli.options import add_overwrite, add_star_output, add_verb, seed
 from xplabels.core.errors import counted
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def add(verbs: Verbs) -> None:
         "metadata. It needs the extra 'library' (GaiaXPy's instrument files).",
     )
     verb.add_argument("seds", type=Path, nargs="+", metavar="SED", help="table of wavelength, flux")
-    verb.add_argument(
-        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
-    )
+    add_star_output(verb)
     verb.add_argument(
         "--g-mag",
         type=_magnitudes,
