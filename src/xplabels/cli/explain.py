@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from xplabels.model import Model
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``explain``."""
-    verb = add_verb(
-        verbs,
+def add(commands: Verbs) -> None:
+    """Add the command ``explain``."""
+    command = add_verb(
+        commands,
         "explain",
         "show where in the spectrum a model finds each label",
         STARS_HELP,
@@ -38,31 +38,33 @@ def add(verbs: Verbs) -> None:
         "simulated ones do, with the correlation of each pair of curves. It needs the extra\n"
         "'library' (GaiaXPy).",
     )
-    verb.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
-    verb.add_argument("stars", type=Path, metavar="STARS", help="star table")
-    verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    verb.add_argument(
+    command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    command.add_argument("stars", type=Path, metavar="STARS", help="star table")
+    command.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder to write"
+    )
+    command.add_argument(
         "--coefficients",
         type=positive,
         default=5,
         metavar="N",
         help="coefficients of each band in the figure of the attention (default 5)",
     )
-    verb.add_argument(
+    command.add_argument(
         "--extinction",
         default="none",
         metavar="TABLE|library|rjce|none",
         help="A_G, to leave dusty stars out of the curves: a table with source_id and a_g (mag), "
         "the library's, that of H - W2, or no cut (default)",
     )
-    verb.add_argument(
+    command.add_argument(
         "--max-extinction",
         type=positive_number,
         default=0.5,
         metavar="MAG",
         help="largest A_G (default 0.5)",
     )
-    verb.add_argument(
+    command.add_argument(
         "--pair",
         action="append",
         default=[],
@@ -70,12 +72,12 @@ def add(verbs: Verbs) -> None:
         metavar=("LABEL", "LOW", "HIGH", "STEP"),
         help="two SEDs (see xplabels simulate) of a star that differ in LABEL by STEP",
     )
-    verb.add_argument(
+    command.add_argument(
         "--emulated",
         action="store_true",
         help="simulated differences of emulated giants (extra 'synthetic')",
     )
-    verb.add_argument(
+    command.add_argument(
         "--star",
         type=int,
         action="append",
@@ -84,20 +86,20 @@ def add(verbs: Verbs) -> None:
         help="an interactive page of this star (stars/SOURCE_ID.html): its spectrum, its labels, "
         "and where they come from; may be repeated",
     )
-    verb.add_argument(
+    command.add_argument(
         "--information",
         action="store_true",
         help="--emulated, and errors that XP spectra allow (Cramer-Rao, of emulated giants) "
         "beside those reached on known giants of the model's test part (all, where there is none)",
     )
-    add_selection(verb, "stars of the curves, in place of the red clump, e.g. teff=4700:4800")
-    add_tables(verb)
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    add_selection(command, "stars of the curves, in place of the red clump, e.g. teff=4700:4800")
+    add_tables(command)
+    add_overwrite(command)
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Write the folder and name its pages."""
     from xplabels import __version__
     from xplabels.api import read_stars
     from xplabels.core.errors import InputError

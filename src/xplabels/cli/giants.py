@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``giants``."""
-    verb = add_verb(
-        verbs,
+def add(commands: Verbs) -> None:
+    """Add the command ``giants``."""
+    command = add_verb(
+        commands,
         "giants",
         "write semi-synthetic giants, with carbon and nitrogen of known amount, as a star table",
         "Real giants of the library whose spectra got [C/Fe] and [N/Fe] imprinted, with parallax\n"
@@ -24,17 +24,19 @@ def add(verbs: Verbs) -> None:
         "on its star's side of the split. It needs the extra 'synthetic'.",
         LABELS_HELP,
     )
-    add_star_output(verb)
-    verb.add_argument(
+    add_star_output(command)
+    command.add_argument(
         "--copies", type=int, default=1, metavar="N", help="fainter copies of each (default 1)"
     )
-    verb.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed (default 0)")
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    command.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="random seed (default 0)"
+    )
+    add_overwrite(command)
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Write the table and say how many stars it has."""
     from xplabels.api import write_giants
 
     count = write_giants(args.output, args.copies, args.seed, args.overwrite)
