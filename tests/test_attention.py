@@ -80,8 +80,8 @@ def with_gaps(stars: Stars) -> Stars:
 
 
 def fast_attention(model: Model, stars: Stars) -> np.ndarray:
-    ((x, jacobian),) = derivative_blocks(model, stars, len(stars))
-    return star_attention(model, x, jacobian)
+    ((features, jacobian),) = derivative_blocks(model, stars, len(stars))
+    return star_attention(model, features.x, jacobian)
 
 
 def test_attention_agrees_with_differences_of_predictions(model: Model, small_stars: Stars) -> None:
@@ -144,8 +144,8 @@ def test_moments_are_those_of_all_rows_at_once(seed: int, cut: int, offset: floa
 
 def test_the_papers_weights_give_its_equation_14(model: Model, small_stars: Stars) -> None:
     stars = small_stars[:200]
-    ((x, jacobian),) = derivative_blocks(model, stars, 200)
-    j, w2 = jacobian[:, :, :11].mean(axis=0), x[:, :11].std(axis=0)
+    ((features, jacobian),) = derivative_blocks(model, stars, 200)
+    j, w2 = jacobian[:, :, :11].mean(axis=0), features.x[:, :11].std(axis=0)
     mean, spread = mean_jacobian(model, stars, block=31)
     paper = inverse_jacobian(mean, np.diag(np.diag(spread.matrix)))
     np.testing.assert_allclose(paper, np.linalg.pinv(j * w2).T * w2, rtol=1e-8, atol=1e-12)

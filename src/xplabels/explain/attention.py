@@ -23,7 +23,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.inference import pull_back
+from xplabels.features import Features
 from xplabels.model import BLOCK, Model
 
 Array = NDArray[np.float64]
@@ -106,12 +106,11 @@ def star_blocks(stars: Stars | Iterable[Stars], block: int = BLOCK) -> Iterator[
 
 def derivative_blocks(
     model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
-) -> Iterator[tuple[Array, Array]]:
-    """Inputs x [M, F] and derivatives dy/dx [M, K, F] of the stars that have a prediction.
+) -> Iterator[tuple[Features, Array]]:
+    """Inputs of the M stars that have a prediction, and derivatives dy/dx [M, K, F] by them.
 
-    Inputs are unscaled, NaN where missing; derivatives in the label's unit per unit of the input,
-    the mean over an ensemble's members. Of a missing input the derivative is 0, and what that
-    input would pass on counts for those it is completed from.
+    In the label's unit per unit of the input, the mean over an ensemble's members. Of a missing
+    input the derivative is 0, and what it would pass on counts for those it is completed from.
 
     Raises :class:`InputError` if the spectra are of another kind or width than the model's.
     """
@@ -119,19 +118,7 @@ def derivative_blocks(
         features = model.feature_set.compute(part)
         features = features[model.usable(features)]
         jacobian = np.asarray(model.inference.run(features).labels.jacobian)
-        yield features.x, jacobian * model.scaling.y_scale[:, None]
-
-
-def coefficient_derivatives(model: Model, stars: Stars) -> Array:
-    """Derivatives [M, K, n] by the archive's coefficients, of M stars that have a prediction."""
-    jacobian = np.concatenate([found for _, found in derivative_blocks(model, stars)])
-    features = model.feature_set.compute(stars)
-    features = features[model.usable(features)]
-    n, projection = model.feature_set.n_spectral, model.feature_set.projection
-    by_coefficient, _ = pull_back(jacobian[:, :, :n], features, model.feature_set)
-    if projection is not None:
-        by_coefficient = by_coefficient @ projection.from_coefficients
-    return np.asarray(by_coefficient)
+        yield features, jacobian * model.scaling.y_scale[:, None]
 
 
 @dataclass(frozen=True)
@@ -176,8 +163,8 @@ def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) 
     True
     """
     sums = Moments()
-    for x, jacobian in derivative_blocks(model, stars, block):
-        sums.add(star_attention(model, x, jacobian))
+    for features, jacobian in derivative_blocks(model, stars, block):
+        sums.add(star_attention(model, features.x, jacobian))
     if not np.any(sums.count):
         raise _too_few()
     return Attention(
@@ -198,9 +185,9 @@ def mean_jacobian(
     """
     n = model.feature_set.n_spectral
     mean, spread = Moments(), Covariance(n)
-    for x, jacobian in derivative_blocks(model, stars, block):
+    for features, jacobian in derivative_blocks(model, stars, block):
         mean.add(jacobian[:, :, :n])
-        spread.add(x[:, :n])
+        spread.add(features.x[:, :n])
     if spread.count < 2:
         raise _too_few()
     return mean.mean, spread
