@@ -38,33 +38,32 @@ def add(commands: Verbs) -> None:
         "simulated ones do, with the correlation of each pair of curves. It needs the extra\n"
         "'library' (GaiaXPy).",
     )
-    command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
-    command.add_argument("stars", type=Path, metavar="STARS", help="star table")
-    command.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder to write"
-    )
-    command.add_argument(
+    option = command.add_argument
+    option("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    option("stars", type=Path, metavar="STARS", help="star table")
+    option("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    option(
         "--coefficients",
         type=positive,
         default=5,
         metavar="N",
         help="coefficients of each band in the figure of the attention (default 5)",
     )
-    command.add_argument(
+    option(
         "--extinction",
         default="none",
         metavar="TABLE|library|rjce|none",
         help="A_G, to leave dusty stars out of the curves: a table with source_id and a_g (mag), "
         "the library's, that of H - W2, or no cut (default)",
     )
-    command.add_argument(
+    option(
         "--max-extinction",
         type=positive_number,
         default=0.5,
         metavar="MAG",
         help="largest A_G (default 0.5)",
     )
-    command.add_argument(
+    option(
         "--pair",
         action="append",
         default=[],
@@ -72,12 +71,12 @@ def add(commands: Verbs) -> None:
         metavar=("LABEL", "LOW", "HIGH", "STEP"),
         help="two SEDs (see xplabels simulate) of a star that differ in LABEL by STEP",
     )
-    command.add_argument(
+    option(
         "--emulated",
         action="store_true",
         help="simulated differences of emulated giants (extra 'synthetic')",
     )
-    command.add_argument(
+    option(
         "--star",
         type=int,
         action="append",
@@ -86,7 +85,7 @@ def add(commands: Verbs) -> None:
         help="an interactive page of this star (stars/SOURCE_ID.html): its spectrum, its labels, "
         "and where they come from; may be repeated",
     )
-    command.add_argument(
+    option(
         "--information",
         action="store_true",
         help="--emulated, and errors that XP spectra allow (Cramer-Rao, of emulated giants) "

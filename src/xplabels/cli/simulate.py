@@ -28,26 +28,19 @@ def add(commands: Verbs) -> None:
         "colour, illustrative correlations, G, BP and RP. That it is simulated stands in its\n"
         "metadata. It needs the extra 'library' (GaiaXPy's instrument files).",
     )
-    command.add_argument(
-        "seds", type=Path, nargs="+", metavar="SED", help="table of wavelength, flux"
-    )
+    option = command.add_argument
+    option("seds", type=Path, nargs="+", metavar="SED", help="table of wavelength, flux")
     add_star_output(command)
-    command.add_argument(
+    option(
         "--g-mag",
         type=_magnitudes,
         metavar="MAG",
         help="scale each SED to this G (Vega, mag), or to several with commas (default: as given)",
     )
-    command.add_argument(
-        "--draws", type=int, default=1, metavar="N", help="stars of each SED and G (default 1)"
-    )
-    command.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="random seed of the noise (default 0)"
-    )
-    command.add_argument(
-        "--noiseless", action="store_true", help="add no noise; errors are given all the same"
-    )
-    command.add_argument(
+    option("--draws", type=int, default=1, metavar="N", help="stars of each SED and G (default 1)")
+    option("--seed", type=seed, default=0, metavar="N", help="random seed of the noise (default 0)")
+    option("--noiseless", action="store_true", help="add no noise; errors are given all the same")
+    option(
         "--wavelengths",
         choices=["vacuum", "air"],
         default="vacuum",
@@ -57,13 +50,13 @@ def add(commands: Verbs) -> None:
         ("wavelength", "wavelengths", "Angstrom"),
         ("flux", "fluxes", "'erg s-1 cm-2 Angstrom-1'"),
     ):
-        command.add_argument(
+        option(
             f"--{what}-unit",
             default="",
             metavar="UNIT",
             help=f"unit of {several} that state none, such as {example}",
         )
-    command.add_argument(
+    option(
         "--extrapolate",
         action="store_true",
         help="hold the flux of a SED that does not cover 330-1050 nm constant at its ends",

@@ -10,11 +10,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.instrument import MAGNITUDES, WIDTHS, gaiaxpy_instrument, magnitude_errors, magnitudes
-from xplabels.instrument.noise import (
-    illustrative_correlations,
-    noise_model,
-    noise_provenance,
-)
+from xplabels.instrument.noise import illustrative_correlations, noise_model, noise_provenance
 from xplabels.instrument.sed import Sed
 
 Array = NDArray[np.float64]
