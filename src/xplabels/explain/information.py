@@ -150,7 +150,8 @@ def attainable_errors(whitened: Array, population: Array | None = None) -> Array
     --------
     >>> from xplabels.giants.emulator import load_emulator
     >>> clump = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0]])
-    >>> attainable_errors(whitened_derivatives(load_emulator(), clump, np.array([15.0]))).shape
+    >>> whitened = whitened_derivatives(load_emulator(), clump, np.array([15.0]))
+    >>> attainable_errors(whitened).shape
     (1, 6)
     """
     information = whitened @ whitened.transpose(0, 2, 1)
