@@ -24,8 +24,7 @@ from xplabels.core.labels import LABELS
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Stars
 from xplabels.explain import Explanation, explain, figures
-from xplabels.explain.differences import SIDES, Extinction
-from xplabels.explain.explanation import label_curves
+from xplabels.explain.differences import SIDES, read_extinction
 from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.giants.emulator import load_emulator
 from xplabels.io import read
@@ -136,11 +135,12 @@ def content_of(found: Explanation) -> Content:
     return found.content
 
 
-def explained(model: Model, stars: Stars, extinction: Extinction) -> Explanation:
+def explained(model: Model, stars: Stars, extinction: str) -> Explanation:
     """All of ``explain``, errors on the test part."""
     fraction = float(model.metadata["split"]["test_fraction"])
     unseen = stars[part_mask(stars.source_id, "test", fraction)]
-    return explain(model, stars, extinction=extinction, emulator=load_emulator(), unseen=unseen)
+    a_g = read_extinction(extinction, stars)
+    return explain(model, stars, a_g=a_g, emulator=load_emulator(), unseen=unseen)
 
 
 def draw(found: Explanation, labels: Sequence[str], prefix: str, folder: Path) -> None:
@@ -164,15 +164,15 @@ def library_block(model: Model, folder: Path) -> list[str]:
     found = explained(model, stars, "library")
     draw(found, [name for name in ("fe_h", "alpha_m") if name in found.curves], "explain", folder)
     metrics = found.to_metrics()
-    _, dusty, flow = label_curves(model, stars)
-    everyone = Explanation(found.attention, found.wavelength, dusty, flow).to_metrics()
+    dusty = explain(model, stars, seen=found.attention)
+    everyone = dusty.to_metrics()
     content = content_of(found)
     return [
         *told(model, found),
         *correlation_lines(metrics["correlations"]),
         "",
         "The same with dusty stars among them, where both derivative spectra and slopes vary with "
-        f"dust, which is no label ({'; '.join(flow)}):",
+        f"dust, which is no label ({'; '.join(dusty.flow)}):",
         "",
         *correlation_lines(everyone["correlations"]),
         "",

@@ -15,8 +15,9 @@ from xplabels.core.stars import Photometry, SampledSpectra, Stars
 from xplabels.features import EXTINCTION_SLOPE, FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.features.scaling import Scaling
+from xplabels.instrument import extinction
 from xplabels.network.propagation import Block
-from xplabels.training.dust import Dust, extinction
+from xplabels.training.dust import Dust
 
 pytest.importorskip("gaiaxpy")
 pytest.importorskip("dust_extinction")

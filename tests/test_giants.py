@@ -26,18 +26,11 @@ from xplabels.giants import (
     relations,
     semi_synthetic_giants,
 )
-from xplabels.giants.copies import (
-    BRIGHTEST,
-    FAINTEST,
-    FIRST_COPY,
-    copy_ids,
-    draw_dimming,
-    farther,
-)
+from xplabels.giants.copies import BRIGHTEST, FAINTEST, FIRST_COPY, copy_ids, farther
 from xplabels.giants.emulator import emulator_labels, load_emulator
 from xplabels.instrument import gaiaxpy_instrument
 from xplabels.instrument.sed import Sed
-from xplabels.io import read, write_stars
+from xplabels.io import read
 from xplabels.surveys.library import read_library
 
 # GaiaXPy leaves its list of photometric systems open
@@ -85,24 +78,6 @@ def test_every_star_is_there_with_its_copies(originals: Stars, giants: Stars) ->
     assert np.isfinite(giants.photometry.values).all()
 
 
-def test_a_written_table_says_that_it_is_semi_synthetic(giants: Stars, tmp_path: Path) -> None:
-    write_stars(giants, tmp_path / "giants.parquet")
-    again = read([tmp_path / "giants.parquet"])
-    np.testing.assert_array_equal(again.labels.values, giants.labels.values)
-    assert again.origin.startswith("semi-synthetic")
-    assert sum("semi-synthetic" in note for note in again.notes) == 3
-
-
-def test_everything_follows_from_the_seed(library: Stars, imprint: Imprint) -> None:
-    one, same, other = (
-        semi_synthetic_giants(seed=seed, library=library[::6], emulator=imprint.emulator)
-        for seed in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(one.spectra.flux, same.spectra.flux)
-    np.testing.assert_array_equal(one.photometry.values, same.photometry.values)
-    assert not np.array_equal(one.labels.values, other.labels.values)
-
-
 def test_what_cannot_be_made_is_an_error(library: Stars, imprint: Imprint) -> None:
     dwarfs = library[library.labels.values[:, 1] > 3.6]
     for stars, copies, match in (
@@ -114,7 +89,7 @@ def test_what_cannot_be_made_is_an_error(library: Stars, imprint: Imprint) -> No
             semi_synthetic_giants(copies=copies, library=stars, emulator=imprint.emulator)
 
 
-def test_the_command_writes_the_table(
+def test_the_command_writes_the_table_that_the_seed_gives(
     library: Stars, imprint: Imprint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     few, path = library[::8], tmp_path / "giants.parquet"
@@ -122,9 +97,16 @@ def test_the_command_writes_the_table(
     assert main(["giants", "--output", str(path), "--copies", "2", "--seed", "3"]) == 0
     written = read([path])
     assert f"{len(written)} semi-synthetic stars" in capsys.readouterr().out
-    same = semi_synthetic_giants(copies=2, seed=3, library=few, emulator=imprint.emulator)
+    assert written.origin.startswith("semi-synthetic")
+    assert sum("semi-synthetic" in note for note in written.notes) == 3
+    same, other = (
+        semi_synthetic_giants(copies=2, seed=seed, library=few, emulator=imprint.emulator)
+        for seed in (3, 4)
+    )
     np.testing.assert_array_equal(written.source_id, same.source_id)
     np.testing.assert_array_equal(written.labels.values, same.labels.values)
+    np.testing.assert_array_equal(written.photometry.values, same.photometry.values)
+    assert not np.array_equal(written.labels.values, other.labels.values)
     assert main(["giants", "--output", str(tmp_path / "giants.fits")]) == 2
 
 
@@ -211,14 +193,11 @@ def test_copies_are_on_their_star_s_side(numbers, copies, tenthousandths) -> Non
             np.testing.assert_array_equal(part_mask(copy, part, tenthousandths / 10_000), side)
 
 
-def test_no_real_star_has_a_copy_s_id(library: Stars, giants: Stars) -> None:
+def test_no_real_star_has_a_copy_s_id(giants: Stars) -> None:
     # the first bits are a pixel of the sky of 12 x 4^12
     assert (FIRST_COPY >> 35) == 12 * 4**12
-    assert library.source_id.max() < FIRST_COPY
-    assert copy_ids(library.source_id, 1).max() < 2**63 - 1
+    assert giants.source_id.max() < 2**63 - 1
     assert len(np.unique(copy_ids(np.full(4, 4295806720), 2))) == 8  # of equal hashes, too
-    sides = part_mask(giants.source_id, "test", 0.3333).reshape(3, -1)
-    assert (sides == sides[0]).all()
 
 
 # --- farther away ---
@@ -254,18 +233,16 @@ def test_a_copy_is_fainter_and_noisier_by_what_it_says(giants: Stars, imprint: I
         assert new >= scale * old
 
 
-def test_no_dimming_leaves_a_star_as_it_is(giants: Stars, imprint: Imprint) -> None:
+def test_copies_are_as_faint_as_said_and_no_dimming_leaves_a_star(
+    giants: Stars, imprint: Imprint
+) -> None:
+    g = giants.photometry.column("phot_g_mean_mag")[0][len(giants) // 3 :]
+    assert BRIGHTEST - 0.05 < g.min() < g.max() < FAINTEST + 0.05
     few = giants[:4]
     same = farther(few, np.zeros(4), np.arange(1, 5), imprint.projection, np.random.default_rng(0))
     np.testing.assert_allclose(same.spectra.flux, few.spectra.flux, rtol=1e-12)
     np.testing.assert_allclose(same.spectra.flux_error, few.spectra.flux_error, rtol=1e-12)
     np.testing.assert_allclose(same.photometry.values, few.photometry.values, rtol=1e-12)
-
-
-def test_copies_are_as_faint_as_said(giants: Stars) -> None:
-    g = giants.photometry.column("phot_g_mean_mag")[0][len(giants) // 3 :]
-    assert BRIGHTEST - 0.05 < g.min() < g.max() < FAINTEST + 0.05
-    assert (draw_dimming(giants, np.random.default_rng(1)) >= 0).all()
 
 
 # --- what the labels say of the rest ---
@@ -280,8 +257,70 @@ def test_parallaxes_and_wise_belong_to_one_distance_and_one_dust(giants: Stars) 
     a_g = a_rp * relations.G_OVER_V / RP_OVER_V
     near = parallax > 10 * error
     measured = g + 5 * np.log10(np.where(near, parallax, 1)) - 10 - a_g
-    implied = relations.absolute_g(teff, logg, relations.typical_mass(alpha_m))
+    implied = relations.absolute_g(teff, logg, 10 ** relations.log_mass(alpha_m)[0])
     difference = (measured - implied)[near]
     assert near.sum() > 80
     assert abs(np.median(difference)) < 0.12
     assert np.abs(difference).max() < 3
+
+
+# --- composition, luminosity, colours, errors ---
+@given(st.floats(0.8, 3), st.floats(0, 3.5), st.floats(-2.5, 0.5), st.floats(-0.1, 0.4))
+def test_what_carbon_loses_nitrogen_gains(mass, logg, fe_h, alpha_m) -> None:
+    star = [np.array([x]) for x in (mass, logg, fe_h, alpha_m)]
+    c_fe, n_fe = relations.mean_composition(*star)[0]
+    born = relations.CARBON_TO_NITROGEN * 10 ** (0.5 * alpha_m) + 1
+    assert relations.CARBON_TO_NITROGEN * 10**c_fe + 10**n_fe == pytest.approx(born)
+    assert n_fe >= -1e-12
+
+
+def composition(mass: float, logg: float, fe_h: float = 0.0, alpha_m: float = 0.0) -> np.ndarray:
+    return relations.mean_composition(*(np.array([x]) for x in (mass, logg, fe_h, alpha_m)))[0]
+
+
+def test_giants_are_mixed_as_the_literature_says() -> None:
+    subgiant, clump = composition(1.3, 3.5), composition(1.3, 2.5)
+    assert abs(subgiant[0]) < 0.01
+    assert clump[0] < -0.08
+    assert clump[1] > 0.2
+    assert composition(2.5, 2.5)[1] > clump[1] + 0.1  # heavier stars mix more
+    poor = composition(1.0, 1.0, fe_h=-1.5)
+    assert poor[0] < composition(1.0, 2.5, fe_h=-1.5)[0] - 0.1  # and metal-poor ones once more
+    np.testing.assert_allclose(composition(1.0, 1.0), composition(1.0, 2.5), atol=0.01)
+
+
+def test_compositions_scatter_within_the_emulators_range() -> None:
+    random = np.random.default_rng(0)
+    wide = relations.draw_composition(np.tile([0.0, 0.55], (20_000, 1)), random)
+    assert np.abs(wide).max() <= relations.COMPOSITION_LIMIT
+    assert wide[:, 0].std() == pytest.approx(relations.COMPOSITION_SCATTER[0], rel=0.05)
+    narrow = relations.draw_composition(np.tile([0.0, 0.1], (20_000, 1)), random)
+    np.testing.assert_allclose(narrow.mean(axis=0), [0, 0.1], atol=0.005)
+
+
+def test_luminosities_are_those_of_giants() -> None:
+    """The red clump has M_G of about 0.5 (Hawkins et al. 2017), Arcturus about -0.8."""
+    clump, arcturus = relations.absolute_g(
+        np.array([4800.0, 4286.0]), np.array([2.45, 1.66]), np.array([1.2, 1.08])
+    )
+    assert clump == pytest.approx(0.5, abs=0.3)
+    assert arcturus == pytest.approx(-0.8, abs=0.3)
+    edges = relations.absolute_g(np.array([3999.99, 4000.0]), np.ones(2), np.ones(2))
+    assert edges[0] == pytest.approx(edges[1], abs=0.01)
+
+
+@given(st.floats(3500, 6000), st.floats(-2.5, 0.5))
+def test_intrinsic_colours_solve_the_published_polynomial(teff, fe_h) -> None:
+    c = float(relations.intrinsic_j_ks(np.array([teff]), np.array([fe_h]))[0])
+    b0, b1, b2, b3, b4, b5 = relations.COLOUR_OF_TEFF
+    theta = b0 + b1 * c + b2 * c**2 + b3 * c * fe_h + b4 * fe_h + b5 * fe_h**2
+    assert 5040 / theta == pytest.approx(teff, rel=1e-9)
+
+
+def test_errors_grow_as_stars_get_faint() -> None:
+    g = np.array([13.0, 15.0, 17.0, 20.0])
+    # the Gaia science performance page, mas
+    np.testing.assert_allclose(relations.parallax_error(g)[1:3], [0.0295, 0.0793], rtol=0.01)
+    faint = relations.magnitude_error("ks_m", np.array([8.0, 14.3]), g[:2], 0.025)
+    np.testing.assert_allclose(faint, [0.025, np.hypot(0.025, 0.1)], rtol=0.01)
+    assert relations.magnitude_error("phot_bp_mean_mag", g, g, 0.0)[2] == pytest.approx(0.012)

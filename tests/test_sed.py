@@ -20,14 +20,11 @@ FLUX = 1e-17 * (1 + 0.3 * np.sin(WAVELENGTH / 40))
 
 def test_any_unit_gives_the_same_spectrum() -> None:
     """Plain arrays are in nm and W m^-2 nm^-1."""
-    plain = Sed.of(WAVELENGTH, FLUX)
-    assert np.array_equal(plain.wavelength, WAVELENGTH)
-    assert np.array_equal(plain.flux, FLUX)
     flux = FLUX * u.W / u.m**2 / u.nm
     cgs = flux.to(u.erg / u.s / u.cm**2 / u.AA)
     frequency = (WAVELENGTH * u.nm).to(u.THz, u.spectral())
     jansky = flux.to(u.Jy, u.spectral_density(WAVELENGTH * u.nm))
-    for axis, values in ((WAVELENGTH * 10 * u.AA, cgs), (frequency, jansky)):
+    for axis, values in ((WAVELENGTH, FLUX), (WAVELENGTH * 10 * u.AA, cgs), (frequency, jansky)):
         same(Sed.of(axis, values))
 
 
@@ -72,12 +69,11 @@ def test_files_keep_their_units(tmp_path: Path, ending: str) -> None:
     assert sed.name == f"sed{ending}"
 
 
-@pytest.mark.parametrize("ending", [".csv", ".txt"])
-def test_text_without_units_and_two_columns_needs_no_names(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"sed{ending}"
-    form = "ascii.csv" if ending == ".csv" else "ascii.basic"
+@pytest.mark.parametrize("form", ["ascii.csv", "ascii.basic", "ascii.no_header"])
+def test_text_without_units_and_two_columns_needs_no_names(tmp_path: Path, form: str) -> None:
+    path = tmp_path / ("sed.csv" if form == "ascii.csv" else "sed.txt")
     Table({"a": WAVELENGTH, "b": FLUX}).write(path, format=form)
-    np.testing.assert_array_equal(read_sed(path).flux, FLUX)
+    same(read_sed(path))
     assert read_sed(path, medium="air").wavelength[0] > 320.09
 
 
@@ -112,39 +108,24 @@ def test_units_may_be_told_for_columns_that_state_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".fits", ".fits.gz"])
 def test_images_of_one_dimension_are_read(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"image{ending}"
-    wavelength = np.linspace(3200.0, 10800.0, len(FLUX))
     image = fits.PrimaryHDU(FLUX * 1e2)
-    step = (wavelength[-1] - wavelength[0]) / (len(FLUX) - 1)
+    step = 7600.0 / (len(FLUX) - 1)
     image.header.update(
         CTYPE1="WAVE", CUNIT1="Angstrom", CRPIX1=1.0, CRVAL1=3200.0, CDELT1=step,
         BUNIT="erg / (s cm2 Angstrom)",
     )  # fmt: skip
     image.writeto(path)
-    sed = read_sed(path)
-    np.testing.assert_allclose(sed.wavelength, wavelength / 10, rtol=1e-12)
-    np.testing.assert_allclose(sed.flux, FLUX, rtol=1e-12)
+    same(read_sed(path))
     image.header["CTYPE1"] = "AWAV"
     image.writeto(path, overwrite=True)
     with pytest.raises(InputError, match="has wavelengths in air"):
         read_sed(path)
-    np.testing.assert_allclose(
-        read_sed(path, medium="air").wavelength, air_to_vacuum(wavelength / 10), rtol=1e-12
-    )
+    found = read_sed(path, medium="air").wavelength
+    np.testing.assert_allclose(found, air_to_vacuum(WAVELENGTH), rtol=1e-12)
     image.header["CTYPE1"] = "LINEAR"
     image.writeto(path, overwrite=True)
     with pytest.raises(InputError, match="not along wavelength"):
         read_sed(path)
-
-
-@pytest.mark.parametrize(
-    ("which", "row", "value", "message"),
-    [(0, 7, WAVELENGTH[6], "row 8: needs"), (1, 3, np.nan, "row 4 in order of wavel.*: flux is")],
-)
-def test_wrong_numbers_are_errors(which: int, row: int, value: float, message: str) -> None:
-    arrays = WAVELENGTH.copy(), FLUX.copy()
-    arrays[which][row] = value
-    with pytest.raises(InputError, match=message):
-        Sed.of(*arrays, name="mine")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +137,8 @@ def test_wrong_numbers_are_errors(which: int, row: int, value: float, message: s
         (WAVELENGTH, FLUX, "water", "choose 'vacuum' or 'air'"),
         ([0.3, 1.1], [1, 1], "air", "below 200 nm"),
         (["a", "b"], [1, 1], "vacuum", "is no number"),
+        ([1, 2, 2], [1, 1, 1], "vacuum", "row 3: needs two wavelengths or more"),
+        ([1, 2, 3], [1, np.nan, 1], "vacuum", "row 2 in order of wavelength: flux is not finite"),
     ],
 )
 def test_wrong_arrays_are_errors(wavelength: Any, flux: Any, medium: Any, message: str) -> None:
@@ -182,8 +165,3 @@ def test_files_that_cannot_be_used_are_errors(
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_sed(tmp_path / name)
-
-
-def test_text_without_a_header_is_read(tmp_path: Path) -> None:
-    np.savetxt(tmp_path / "bare.txt", np.stack([WAVELENGTH, FLUX], axis=1))
-    np.testing.assert_array_equal(read_sed(tmp_path / "bare.txt").flux, FLUX)

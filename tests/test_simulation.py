@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from astropy.table import Table
 
 pytest.importorskip("gaiaxpy")
 
-from xplabels.cli import build_parser, main
+from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
@@ -21,8 +19,6 @@ from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
 from xplabels.instrument.simulation import PHOTOMETRY_FLOOR, simulate_spectra
 from xplabels.io import read, write_stars
-from xplabels.io.catalogue import write_catalogue
-from xplabels.model import Model
 
 WAVELENGTH = np.arange(300.0, 1101.0)
 
@@ -92,9 +88,8 @@ def test_the_seed_says_all() -> None:
     ("keys", "told"),
     [
         ({"seds": []}, "no spectral energy distribution"),
-        ({"g_mag": 2.0}, "G = 2 cannot be simulated"),
-        ({"g_mag": float("nan")}, "G = nan cannot"),
-        ({"g_mag": []}, "cannot be simulated"),
+        ({"g_mag": 2.0}, "no errors are known for G = 2.00.*choose a G within 3-21"),
+        ({"g_mag": float("nan")}, "no errors are known for G = nan"),
         ({"draws": 0}, "0 draws"),
         ({"seds": Sed.of(WAVELENGTH, 0 * WAVELENGTH, name="dark")}, "dark: has no positive flux"),
         ({"seds": Sed.of(WAVELENGTH[100:], WAVELENGTH[100:])}, "covers 400-1100 nm"),
@@ -124,45 +119,18 @@ def test_the_command_makes_a_table_that_predict_reads(
     assert "source_id 4: b.csv at G = 15.000" in stars.notes
     labels = str(tmp_path / "labels.csv")
     assert main(["predict", output, "--output", labels]) == 0
-    assert np.isfinite(Table.read(labels)["teff"]).all()
-    for ending in ("parquet", "ecsv"):
+    # a black body is no star; that its temperature is found roughly shows that units hold
+    np.testing.assert_allclose(Table.read(labels)["teff"], 5000, atol=700)
+    for ending in ("parquet", "ecsv", "fits", "vot"):
         catalogue = tmp_path / f"labels.{ending}"
         assert main(["predict", real, output, "--output", str(catalogue)]) == 0
         assert catalogue.read_bytes().count(b"these stars are simulated") == 1
     assert main(["simulate", *files, "--output", output]) == 2
     assert "exists already" in capsys.readouterr().err
-    assert main(["simulate", *files, "--noiseless", "--output", output, "--overwrite"]) == 0
-    assert "no noise was added" in read(output).notes
-
-
-def test_air_wavelengths_move_the_spectrum(tmp_path: Path) -> None:
-    sed = black_body(5000)
-    Table({"wavelength": sed.wavelength, "flux": sed.flux}).write(tmp_path / "a.csv")
     found = []
     for medium in ("vacuum", "air"):
-        output = tmp_path / f"{medium}.parquet"
-        words = ["simulate", str(tmp_path / "a.csv"), "--noiseless", "--wavelengths", medium]
-        assert main([*words, "--output", str(output)]) == 0
+        words = ["simulate", *files, "--noiseless", "--wavelengths", medium, "--overwrite"]
+        assert main([*words, "--output", output]) == 0
+        assert "no noise was added" in read(output).notes
         found.append(coefficients_of(read(output)))
     assert 1e-5 < np.abs(found[1] / found[0] - 1)[0, 0] < 1e-2
-
-
-@pytest.mark.parametrize("ending", ["parquet", "ecsv", "fits", "vot"])
-def test_labels_of_simulated_stars_say_that_they_are(tmp_path: Path, ending: str) -> None:
-    prediction = Model.load("apogee-dr17-library").predict(
-        simulate_spectra(black_body(5000), g_mag=13, noise=False)
-    )
-    # a black body is no star; that its temperature is found roughly shows that units hold
-    assert prediction.values[0, prediction.names.index("teff")] == pytest.approx(5000, abs=700)
-    assert prediction.meta["NOTES"].startswith("these stars are simulated")
-    path = tmp_path / f"labels.{ending}"
-    write_catalogue(prediction, path)
-    assert b"these stars are simulated" in path.read_bytes()
-
-
-def test_documented_commands_parse() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "instrument.md").read_text()
-    commands = re.findall(r"^    \$ (xplabels .+)$", text, re.MULTILINE)
-    assert len(commands) == 2
-    for command in commands:
-        build_parser().parse_args(shlex.split(command)[1:])

@@ -9,7 +9,7 @@ from scipy import stats
 from conftest import Judged
 from twins import coefficient_covariance
 from xplabels.core.flags import Flag
-from xplabels.synthetic import LABEL_ERROR, POPULATION, example_stars, simulate_stars, spectrum
+from xplabels.synthetic import LABEL_ERROR, POPULATION, simulate_stars, spectrum
 
 NAMES = ("teff", "logg")
 SPREAD = np.array([POPULATION[name][1] for name in NAMES])
@@ -36,13 +36,10 @@ def test_noise_is_drawn_from_the_stated_covariance() -> None:
     loud, quiet = (
         simulate_stars(n, widths=(8, 7), noise=noise, seed=2)[0] for noise in (2.0, 1e-9)
     )
-    noise = np.concatenate(
-        [
-            getattr(loud.spectra, band).coefficients - getattr(quiet.spectra, band).coefficients
-            for band in ("bp", "rp")
-        ],
-        axis=1,
+    bands = (
+        (getattr(s.spectra, band).coefficients for s in (loud, quiet)) for band in ("bp", "rp")
     )
+    noise = np.concatenate([one - other for one, other in bands], axis=1)
     roots = np.linalg.cholesky([coefficient_covariance(loud.spectra, star) for star in range(n)])
     white = np.linalg.solve(roots, noise[:, :, None])[:, :, 0]
     np.testing.assert_allclose(np.cov(white.T), np.eye(15), atol=5 / np.sqrt(n))
@@ -59,13 +56,6 @@ def test_labels_and_magnitudes_scatter_by_their_errors() -> None:
     colour = stars.photometry.column("h_m")[0] - stars.photometry.column("ks_m")[0]
     # H - Ks = 0.1 - 0.02 of the first label, of unit scatter
     assert colour.std() == pytest.approx(np.hypot(0.02, np.hypot(0.02, 0.02)), rel=0.05)
-
-
-def test_examples_have_the_archive_s_layout_and_no_flags() -> None:
-    stars = example_stars(10)
-    assert stars.spectra.widths == (55, 55)
-    assert (stars.flags == 0).all()
-    assert np.isfinite(stars.photometry.values).all()
 
 
 @pytest.mark.parametrize("level", LEVELS)

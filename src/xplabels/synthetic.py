@@ -42,23 +42,11 @@ def simulate_stars(
 ) -> tuple[Stars, Labels]:
     """Stars with noisy spectra, photometry and labels, and their true labels.
 
-    Parameters
-    ----------
-    n
-        Number of stars.
-    labels
-        K names.
-    widths
-        Number of BP and RP coefficients.
-    noise
-        Multiplies the coefficient errors, one number or one per star [n]; 1 is an S/N of about 600
-        in RP coefficient 0.
-    curvature
-        Strength of the quadratic dependence on the labels; 0: spectra are linear in them.
-    hidden_scatter
-        Scatter of the labels that spectra do not show, relative to the population's scatter.
-    seed
-        Everything follows from it.
+    ``labels`` are K names, ``widths`` the numbers of BP and RP coefficients. ``noise``, one number
+    or one per star [n], multiplies the coefficient errors: 1 is an S/N of about 600 in RP 0.
+    ``curvature`` is the strength of the quadratic dependence on the labels (0: spectra are linear
+    in them), ``hidden_scatter`` the scatter of the labels that spectra do not show, relative to the
+    population's. Everything follows from ``seed``.
 
     Examples
     --------
@@ -122,10 +110,7 @@ def spectrum(scaled_labels: Array, width: int, number: int, curvature: float) ->
 
 
 def _observe(
-    clean: Array,
-    brightness: Array,
-    noise: float | Array,
-    random: np.random.Generator,
+    clean: Array, brightness: Array, noise: float | Array, random: np.random.Generator
 ) -> Band:
     """A band with errors falling along the index and correlations falling with distance."""
     n, width = clean.shape
@@ -139,11 +124,7 @@ def _observe(
     return Band(clean + errors * drawn, errors, np.tile(packed, (n, 1)))
 
 
-def _photometry(
-    scaled_labels: Array,
-    brightness: Array,
-    random: np.random.Generator,
-) -> Photometry:
+def _photometry(scaled_labels: Array, brightness: Array, random: np.random.Generator) -> Photometry:
     """Magnitudes and parallax that follow the first label and the brightness."""
     first, last = scaled_labels[:, 0], scaled_labels[:, -1]
     rp = 20.0 - 2.5 * np.log10(brightness)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
 from xplabels.cli.options import (
@@ -18,12 +18,14 @@ from xplabels.cli.options import (
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
+    from xplabels.core.stars import Stars
+    from xplabels.model import Model
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``explain``."""
-    verb = add_verb(
-        verbs,
+def add(commands: Verbs) -> None:
+    """Add the command ``explain``."""
+    command = add_verb(
+        commands,
         "explain",
         "show where in the spectrum a model finds each label",
         STARS_HELP,
@@ -36,31 +38,32 @@ def add(verbs: Verbs) -> None:
         "simulated ones do, with the correlation of each pair of curves. It needs the extra\n"
         "'library' (GaiaXPy).",
     )
-    verb.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
-    verb.add_argument("stars", type=Path, metavar="STARS", help="star table")
-    verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    verb.add_argument(
+    option = command.add_argument
+    option("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    option("stars", type=Path, metavar="STARS", help="star table")
+    option("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    option(
         "--coefficients",
         type=positive,
         default=5,
         metavar="N",
         help="coefficients of each band in the figure of the attention (default 5)",
     )
-    verb.add_argument(
+    option(
         "--extinction",
         default="none",
         metavar="TABLE|library|rjce|none",
         help="A_G, to leave dusty stars out of the curves: a table with source_id and a_g (mag), "
         "the library's, that of H - W2, or no cut (default)",
     )
-    verb.add_argument(
+    option(
         "--max-extinction",
         type=positive_number,
         default=0.5,
         metavar="MAG",
         help="largest A_G (default 0.5)",
     )
-    verb.add_argument(
+    option(
         "--pair",
         action="append",
         default=[],
@@ -68,12 +71,12 @@ def add(verbs: Verbs) -> None:
         metavar=("LABEL", "LOW", "HIGH", "STEP"),
         help="two SEDs (see xplabels simulate) of a star that differ in LABEL by STEP",
     )
-    verb.add_argument(
+    option(
         "--emulated",
         action="store_true",
         help="simulated differences of emulated giants (extra 'synthetic')",
     )
-    verb.add_argument(
+    option(
         "--star",
         type=int,
         action="append",
@@ -82,25 +85,26 @@ def add(verbs: Verbs) -> None:
         help="an interactive page of this star (stars/SOURCE_ID.html): its spectrum, its labels, "
         "and where they come from; may be repeated",
     )
-    verb.add_argument(
+    option(
         "--information",
         action="store_true",
         help="--emulated, and errors that XP spectra allow (Cramer-Rao, of emulated giants) "
         "beside those reached on known giants of the model's test part (all, where there is none)",
     )
-    add_selection(verb, "stars of the curves, in place of the red clump, e.g. teff=4700:4800")
-    add_tables(verb)
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    add_selection(command, "stars of the curves, in place of the red clump, e.g. teff=4700:4800")
+    add_tables(command)
+    add_overwrite(command)
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Write the folder and name its pages."""
     from xplabels import __version__
     from xplabels.api import read_stars
     from xplabels.core.errors import InputError
     from xplabels.core.selection import Selection
     from xplabels.explain import FILES, explain, write_explanation
+    from xplabels.explain.differences import read_extinction, read_pairs
     from xplabels.explain.star_page import star_views
     from xplabels.giants.emulator import load_emulator
     from xplabels.io.atomic import check_new_folder
@@ -108,11 +112,11 @@ def run(args: argparse.Namespace) -> None:
 
     check_new_folder(args.output, FILES, args.overwrite)
     model = Model.load(args.model)
-    pairs = _pairs(args.pair, model.names)
+    pairs = read_pairs(args.pair, model.names)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
     stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
-    extinction = _extinction(args.extinction, stars)
+    a_g = read_extinction(args.extinction, stars)
     views = star_views(model, stars, args.star)
     name = str(model.metadata.get("name") or args.model)
     provenance = {
@@ -128,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
             model,
             stars,
             selection=selection,
-            extinction=extinction,
+            a_g=a_g,
             max_extinction=args.max_extinction,
             emulator=load_emulator() if args.emulated or args.information else None,
             pairs=pairs,
@@ -154,32 +158,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"Open {page}")
 
 
-def _extinction(word: str, stars: Any) -> Any:
-    if word in ("library", "rjce"):
-        return word
-    if word == "none":
-        return None
-    from xplabels.explain.differences import read_extinction
-
-    return read_extinction(word, stars)
-
-
-def _unseen(model: Any, stars: Any) -> Any:
+def _unseen(model: Model, stars: Stars) -> Stars:
     """The model's test part, or all stars where it has none here."""
     from xplabels.core.split import part_mask
 
     fraction = float(model.metadata["split"]["test_fraction"])
     test = part_mask(stars.source_id, "test", fraction)
     return stars[test] if test.any() else stars
-
-
-def _pairs(words: list[list[str]], labels: tuple[str, ...]) -> Any:
-    from xplabels.core.errors import located
-    from xplabels.explain.differences import read_pair
-
-    found = []
-    for four in words:
-        with located(f"--pair {' '.join(four)}"):
-            found.append(read_pair(*four))
-            found[-1].check(labels)
-    return found

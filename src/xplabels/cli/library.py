@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xplabels.cli.help import LABELS_HELP
-from xplabels.cli.options import add_overwrite, add_verb
+from xplabels.cli.options import add_overwrite, add_star_output, add_verb
 from xplabels.core.errors import counted
 
 if TYPE_CHECKING:
@@ -24,9 +23,7 @@ def add(commands: Verbs) -> None:
         "336-1020 nm), photometry (mag, Vega), labels with errors. It needs the extra 'library'.",
         LABELS_HELP,
     )
-    command.add_argument(
-        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
-    )
+    add_star_output(command)
     add_overwrite(command)
     command.set_defaults(verb=run)
 

@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``models``."""
-    verb = add_verb(
-        verbs,
+def add(commands: Verbs) -> None:
+    """Add the command ``models``."""
+    command = add_verb(
+        commands,
         "models",
         "list the models that ship; with a name, print its card",
         "teff is in K, the other labels in dex; the card states inputs, training set and metrics.",
     )
-    verb.add_argument("name", nargs="?", metavar="NAME|MODEL", help="print this model's card")
-    verb.set_defaults(verb=run)
+    command.add_argument("name", nargs="?", metavar="NAME|MODEL", help="print this model's card")
+    command.set_defaults(verb=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Print the models, or one's card."""
     from xplabels.model import Model, shipped
 
     if args.name is not None:

@@ -89,6 +89,13 @@ def add_unshrunk(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_star_output(verb: argparse.ArgumentParser) -> None:
+    """``--output`` of a star table that is made."""
+    verb.add_argument(
+        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
+    )
+
+
 def add_overwrite(verb: argparse.ArgumentParser, text: str = "replace an existing output") -> None:
     """``--overwrite``."""
     verb.add_argument("--overwrite", action="store_true", help=text)

@@ -6,17 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_overwrite, add_verb, seed
+from xplabels.cli.options import add_overwrite, add_star_output, add_verb, seed
 from xplabels.core.errors import counted
 
 if TYPE_CHECKING:
     from xplabels.cli.options import Verbs
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``simulate``."""
-    verb = add_verb(
-        verbs,
+def add(commands: Verbs) -> None:
+    """Add the command ``simulate``."""
+    command = add_verb(
+        commands,
         "simulate",
         "simulate the XP spectra of spectral energy distributions",
         "SED is a table of wavelength and flux, one source a file (.ecsv, .fits, .vot, .csv, or\n"
@@ -28,26 +28,19 @@ def add(verbs: Verbs) -> None:
         "colour, illustrative correlations, G, BP and RP. That it is simulated stands in its\n"
         "metadata. It needs the extra 'library' (GaiaXPy's instrument files).",
     )
-    verb.add_argument("seds", type=Path, nargs="+", metavar="SED", help="table of wavelength, flux")
-    verb.add_argument(
-        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
-    )
-    verb.add_argument(
+    option = command.add_argument
+    option("seds", type=Path, nargs="+", metavar="SED", help="table of wavelength, flux")
+    add_star_output(command)
+    option(
         "--g-mag",
         type=_magnitudes,
         metavar="MAG",
         help="scale each SED to this G (Vega, mag), or to several with commas (default: as given)",
     )
-    verb.add_argument(
-        "--draws", type=int, default=1, metavar="N", help="stars of each SED and G (default 1)"
-    )
-    verb.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="random seed of the noise (default 0)"
-    )
-    verb.add_argument(
-        "--noiseless", action="store_true", help="add no noise; errors are given all the same"
-    )
-    verb.add_argument(
+    option("--draws", type=int, default=1, metavar="N", help="stars of each SED and G (default 1)")
+    option("--seed", type=seed, default=0, metavar="N", help="random seed of the noise (default 0)")
+    option("--noiseless", action="store_true", help="add no noise; errors are given all the same")
+    option(
         "--wavelengths",
         choices=["vacuum", "air"],
         default="vacuum",
@@ -57,19 +50,19 @@ def add(verbs: Verbs) -> None:
         ("wavelength", "wavelengths", "Angstrom"),
         ("flux", "fluxes", "'erg s-1 cm-2 Angstrom-1'"),
     ):
-        verb.add_argument(
+        option(
             f"--{what}-unit",
             default="",
             metavar="UNIT",
             help=f"unit of {several} that state none, such as {example}",
         )
-    verb.add_argument(
+    option(
         "--extrapolate",
         action="store_true",
         help="hold the flux of a SED that does not cover 330-1050 nm constant at its ends",
     )
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    add_overwrite(command)
+    command.set_defaults(verb=run)
 
 
 def _magnitudes(text: str) -> list[float]:
@@ -82,7 +75,7 @@ def _magnitudes(text: str) -> list[float]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Write the table and say how many stars it has."""
     from xplabels.api import check_star_table
     from xplabels.instrument.sed import read_sed
     from xplabels.instrument.simulation import simulate_spectra

@@ -13,7 +13,7 @@ al. 2014): what moves together in real spectra moves together in the answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.explain.inputs import derivative_blocks, star_blocks
+from xplabels.features import Features
 from xplabels.model import BLOCK, Model
 
 Array = NDArray[np.float64]
@@ -97,6 +97,30 @@ class Covariance:
         return self._products / max(self.count, 1)
 
 
+def star_blocks(stars: Stars | Iterable[Stars], block: int = BLOCK) -> Iterator[Stars]:
+    """A table of stars, or a stream of tables, at most ``block`` stars at a time."""
+    for part in [stars] if isinstance(stars, Stars) else stars:
+        for start in range(0, len(part), block):
+            yield part[slice(start, start + block)]
+
+
+def derivative_blocks(
+    model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
+) -> Iterator[tuple[Features, Array]]:
+    """Inputs of the M stars that have a prediction, and derivatives dy/dx [M, K, F] by them.
+
+    In the label's unit per unit of the input, the mean over an ensemble's members. Of a missing
+    input the derivative is 0, and what it would pass on counts for those it is completed from.
+
+    Raises :class:`InputError` if the spectra are of another kind or width than the model's.
+    """
+    for part in star_blocks(stars, block):
+        features = model.feature_set.compute(part)
+        features = features[model.usable(features)]
+        jacobian = np.asarray(model.inference.run(features).labels.jacobian)
+        yield features, jacobian * model.scaling.y_scale[:, None]
+
+
 @dataclass(frozen=True)
 class Attention:
     """Attention of K labels to F inputs over a sample (FS24, eq. 13 and fig. 8).
@@ -139,8 +163,8 @@ def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) 
     True
     """
     sums = Moments()
-    for x, jacobian in derivative_blocks(model, stars, block):
-        sums.add(star_attention(model, x, jacobian))
+    for features, jacobian in derivative_blocks(model, stars, block):
+        sums.add(star_attention(model, features.x, jacobian))
     if not np.any(sums.count):
         raise _too_few()
     return Attention(
@@ -161,9 +185,9 @@ def mean_jacobian(
     """
     n = model.feature_set.n_spectral
     mean, spread = Moments(), Covariance(n)
-    for x, jacobian in derivative_blocks(model, stars, block):
+    for features, jacobian in derivative_blocks(model, stars, block):
         mean.add(jacobian[:, :, :n])
-        spread.add(x[:, :n])
+        spread.add(features.x[:, :n])
     if spread.count < 2:
         raise _too_few()
     return mean.mean, spread
@@ -229,6 +253,11 @@ def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
     if left_out:
         flow.append(f"not cut on, because the table lacks it: {', '.join(left_out)}")
     return selected, flow
+
+
+def plain_numbers(values: Array, digits: int = 17) -> list[float | None]:
+    """Numbers [N] as JSON has them, to so many significant digits; None where not finite."""
+    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values]
 
 
 def _too_few() -> InputError:

@@ -6,16 +6,15 @@ network's inputs are: sampled flux for RP coefficient 0 of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, located
 from xplabels.core.labels import check_names
 from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Stars
@@ -27,7 +26,6 @@ from xplabels.instrument.sed import Sed, read_sed
 from xplabels.model import Model
 
 Array = NDArray[np.float64]
-Extinction = Literal["library", "rjce"]
 
 STEPS = {"fe_h": 0.5, "c_fe": 0.2, "n_fe": 0.2, "alpha_m": 0.2}
 """FS24, table 4, dex."""
@@ -53,40 +51,33 @@ class Curve:
     high: Array | None = None
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two spectral energy distributions of the same star that differ in one label by ``step``."""
+def read_pairs(pairs: Iterable[Sequence[str]], labels: Sequence[str]) -> list[tuple[str, Curve]]:
+    """Labels and simulated differences of LABEL, LOW, HIGH, STEP: two tables of a star, as words.
 
-    name: str
-    low: Sed
-    high: Sed
-    step: float
-
-    def check(self, labels: Sequence[str]) -> None:
-        """Raise :class:`InputError` if the pair's label is none of a model's ``labels``."""
-        if self.name not in labels:
-            raise InputError(
-                f"the model has no label {self.name}", remedy=f"give pairs of {', '.join(labels)}"
-            )
-
-
-def read_pair(name: str, low: str | Path, high: str | Path, step: str) -> Pair:
-    """A pair in the command line's words: label, two tables of wavelength and flux, step.
-
-    Raises :class:`InputError` for an unknown label, a table that cannot be read, and a step that
-    is no positive number.
+    Raises :class:`InputError` for a label that is none of a model's ``labels``, a table that
+    cannot be read, and a step that is no positive number.
     """
-    check_names([name])
-    try:
-        size = float(step)
-    except ValueError:
-        size = np.nan
-    if not size > 0:
-        raise InputError(
-            f"the step {step!r} is no positive number",
-            remedy=f"give a label, the table of less {name}, that of more, and by how much",
-        )
-    return Pair(name, read_sed(low), read_sed(high), size)
+    found = []
+    for name, *files, step in pairs:
+        with located(f"--pair {' '.join((name, *files, step))}"):
+            check_names([name])
+            try:
+                size = float(step)
+            except ValueError:
+                size = np.nan
+            if not size > 0:
+                raise InputError(
+                    f"the step {step!r} is no positive number",
+                    remedy=f"give a label, the table of less {name}, that of more, and by how much",
+                )
+            low, high = map(read_sed, files)
+            if name not in labels:
+                raise InputError(
+                    f"the model has no label {name}", remedy=f"give pairs of {', '.join(labels)}"
+                )
+            title = f"{high.name} − {low.name}"
+            found.append((name, simulated_difference(low, high, size, title=title)))
+    return found
 
 
 def extinction_g(stars: Stars) -> Array:
@@ -95,44 +86,46 @@ def extinction_g(stars: Stars) -> Array:
     return RJCE_SLOPE * (h - w2 - RJCE_ZERO) * G_OVER_V / KS_OVER_V
 
 
-def extinction_of(stars: Stars, given: Extinction | Array) -> Array:
-    """A_G [N] by name: of the library's A_Ks or by H - W2; or as given."""
-    if not isinstance(given, str):
-        return given
-    if given == "rjce":
-        return extinction_g(stars)
-    from xplabels.surveys.library import library_extinction
-
-    return library_extinction(stars.source_id) * (G_OVER_V / KS_OVER_V)
-
-
 def known_extinction(stars: Stars) -> Array | None:
     """A_G [N] by H - W2 or, where no star has both, of the library; None if neither is known."""
     a_g = extinction_g(stars)
     if not np.isfinite(a_g).any():
         try:
-            a_g = extinction_of(stars, "library")
+            a_g = _library_extinction(stars)
         except InputError:  # the library is not installed
             return None
     return a_g if np.isfinite(a_g).any() else None
 
 
-def read_extinction(path: str | Path, stars: Stars) -> Array:
-    """A_G [N] of ``stars`` from a table with ``source_id`` and ``a_g`` (mag); NaN where absent.
+def read_extinction(source: str, stars: Stars) -> Array | None:
+    """A_G [N]: ``library``, of its A_Ks; ``rjce``, by H - W2; ``none``; or of a table's ``a_g``.
 
-    Raises :class:`InputError` if it cannot be read, lacks the columns, or has a source_id twice.
+    NaN where unknown. Raises :class:`InputError` if the library is not installed, or the table
+    cannot be read, lacks ``source_id`` or ``a_g`` (mag), or has a source_id twice.
     """
+    if source == "none":
+        return None
+    if source in ("library", "rjce"):
+        return extinction_g(stars) if source == "rjce" else _library_extinction(stars)
     from xplabels.io.plain import read_table
 
-    table = read_table(path, ("a_g",))
+    table = read_table(Path(source), ("a_g",))
     if "a_g" not in table or table["a_g"].dtype.kind not in "iuf":
         raise InputError(
-            "has no column a_g of numbers", where=path, remedy="add A_G in mag, keyed by source_id"
+            "has no column a_g of numbers",
+            where=source,
+            remedy="add A_G in mag, keyed by source_id",
         )
-    found, rows = Lookup(table["source_id"], path).find(stars.source_id)
+    found, rows = Lookup(table["source_id"], source).find(stars.source_id)
     a_g = np.full(len(stars), np.nan)
     a_g[found] = table["a_g"][rows]
     return a_g
+
+
+def _library_extinction(stars: Stars) -> Array:
+    from xplabels.surveys.library import library_extinction
+
+    return library_extinction(stars.source_id) * (G_OVER_V / KS_OVER_V)
 
 
 def normalised_spectra(model: Model, stars: Stars) -> tuple[Array, Array]:
@@ -201,17 +194,15 @@ def _with_band(title: str, of_rows: Callable[[NDArray[np.intp]], Array], stars: 
 
 
 def simulated_difference(
-    low: Sed, high: Sed, step: float, *, title: str = "simulated", extrapolate: bool = False
+    low: Sed, high: Sed, step: float, *, title: str, extrapolate: bool = False
 ) -> Curve:
     """The same star with a lower and a higher label, seen by the instrument, normalised.
 
     Per unit of the label, in which ``step`` is their difference. ``extrapolate`` holds flux
     constant beyond the ends of spectra that are too short.
 
-    Raises :class:`InputError` if a spectrum is too short, or the step is not positive.
+    Raises :class:`InputError` if a spectrum is too short.
     """
-    if not step > 0:
-        raise InputError(f"the step between two spectra is {step:g}", remedy="give a positive one")
     instrument = gaiaxpy_instrument()
     coefficients = instrument.coefficients([low, high], extrapolate=extrapolate)
     x = coefficients / coefficients[:, instrument.widths[0], None]
@@ -220,17 +211,11 @@ def simulated_difference(
 
 
 def emulated_difference(emulator: Emulator, name: str) -> Curve:
-    """The change of an emulated giant over FS24's step of a label (table 4), about table 5's.
+    """The change of an emulated giant over a label's step in :data:`STEPS`, about FS24's table 5.
 
     The emulators give flux over continuum: the continuum is a black body of the star's
     temperature, and their flux is held constant blue of 350 nm.
-
-    Raises :class:`InputError` if the label has no step.
     """
-    if name not in STEPS:
-        raise InputError(
-            f"no emulated difference for {name}", remedy=f"choose among {', '.join(STEPS)}"
-        )
     half = 0.5 * STEPS[name]
     values = np.array([list(CLUMP_CENTRE.values())] * 2)
     values[:, list(CLUMP_CENTRE).index(name)] += (-half, half)

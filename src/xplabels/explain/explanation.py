@@ -21,20 +21,17 @@ from xplabels.explain.attention import (
     attention,
     inverse_jacobian,
     mean_jacobian,
+    plain_numbers,
     red_clump,
 )
 from xplabels.explain.differences import (
     STEPS,
     Curve,
-    Extinction,
-    Pair,
     correlations,
     emulated_difference,
-    extinction_of,
     normalised_spectra,
     observed_difference,
     observed_slopes,
-    simulated_difference,
 )
 from xplabels.explain.information import GRID, GRID_G, Content, giant_branch, information_content
 from xplabels.explain.star_page import StarView, star_page
@@ -97,8 +94,7 @@ def attention_metrics(found: Attention) -> dict[str, Any]:
     """Attention as JSON: label -> what -> input -> value; None where no star has the input."""
 
     def by_input(values: Array) -> dict[str, float | None]:
-        numbers = [float(value) if np.isfinite(value) else None for value in values]
-        return dict(zip(found.inputs, numbers, strict=True))
+        return dict(zip(found.inputs, plain_numbers(values), strict=True))
 
     return {
         name: {"standard deviation": by_input(deviation), "mean": by_input(mean)}
@@ -111,117 +107,67 @@ def explain(
     stars: Stars,
     *,
     selection: Selection | None = None,
-    extinction: Extinction | Array | None = None,
+    a_g: Array | None = None,
     max_extinction: float = MAX_EXTINCTION,
     emulator: Emulator | None = None,
-    pairs: Sequence[Pair] = (),
+    pairs: Sequence[tuple[str, Curve]] = (),
     unseen: Stars | None = None,
+    seen: Attention | None = None,
 ) -> Explanation:
     """Attention over all ``stars``; derivative spectra and differences of a selection.
 
-    Parameters
-    ----------
-    model
-        Of DR3 spectra (55 + 55 coefficients).
-    stars
-        Where labels are known, they select and are compared with; else the model's own do.
-    selection
-        Of the stars for curves; None: the red clump of FS24's table 5.
-    extinction
-        ``library``: the library's A_Ks; ``rjce``: from H - W2; or A_G [N]. None: no cut.
-    max_extinction
-        Stars of larger or unknown A_G are left out of the curves.
-    emulator
-        Of giants, for simulated differences of abundances at the clump's centre.
-    pairs
-        Simulated differences of one's own.
-    unseen
-        Giants with known labels that the model was not trained on, whose errors are compared with
-        the attainable ones (with ``emulator``). None: attainable errors are left out.
+    Of a model of DR3 spectra (55 + 55 coefficients). Where labels are known, they select and are
+    compared with; else the model's own do. ``selection`` is of the stars for curves (None: the red
+    clump of FS24's table 5), without those whose ``a_g`` [N], mag, is unknown or not below
+    ``max_extinction`` (None: no cut). ``emulator``, of giants, brings simulated differences of
+    abundances at the clump's centre; ``pairs`` are labels of the model and simulated differences
+    of one's own. ``unseen`` are giants with known labels that the model was not trained on, whose
+    errors are compared with the attainable ones (with ``emulator``). ``seen`` is attention to take
+    in place of that over ``stars``.
 
-    Raises
-    ------
-    InputError
-        If too few stars are selected, or a pair's label is not the model's.
+    Raises :class:`InputError` if too few stars are selected, or the spectra have other widths.
     """
     content = branch = None
     if unseen is not None and emulator is not None:
         content = information_content(model, unseen, emulator)
         branch = giant_branch(emulator)
-    wavelength, shown, flow = label_curves(
-        model,
-        stars,
-        selection=selection,
-        extinction=extinction,
-        max_extinction=max_extinction,
-        emulator=emulator,
-        pairs=pairs,
-    )
-    return Explanation(attention(model, stars), wavelength, shown, flow, content, branch)
-
-
-def label_curves(
-    model: Model,
-    stars: Stars,
-    *,
-    selection: Selection | None = None,
-    extinction: Extinction | Array | None = None,
-    max_extinction: float = MAX_EXTINCTION,
-    emulator: Emulator | None = None,
-    pairs: Sequence[Pair] = (),
-) -> tuple[Array, dict[str, list[Curve]], tuple[str, ...]]:
-    """Wavelengths [L], label -> derivative spectra and differences, and how stars were selected.
-
-    Parameters and errors are those of :func:`explain`.
-    """
     check_widths(model.feature_set.n_spectral)
-    for pair in pairs:
-        pair.check(model.names)
-    chosen, flow = _select(model, stars, selection, extinction, max_extinction)
+    chosen, flow = _select(model, stars, selection, a_g, max_extinction)
     wavelength, flux = normalised_spectra(model, chosen)
     jacobian, spread = mean_jacobian(model, chosen)
-    derived = {
-        "derivative, full covariance": spread.matrix,
-        "derivative, FS24 eq. 14": np.diag(np.diag(spread.matrix)),
-    }
-    sampled = {
-        title: sampled_flux(inverse_jacobian(jacobian, weights))[1]
-        for title, weights in derived.items()
-    }
+    curves: dict[str, list[Curve]] = {name: [] for name in model.names}
+    for title, weights in (
+        ("derivative, full covariance", spread.matrix),
+        ("derivative, FS24 eq. 14", np.diag(np.diag(spread.matrix))),
+    ):
+        spectra = sampled_flux(inverse_jacobian(jacobian, weights))[1]
+        for name, spectrum in zip(model.names, spectra, strict=True):
+            curves[name].append(Curve(title, spectrum))
     names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
     known = chosen.labels.select(names).values if chosen.labels and names else np.empty((0, 0))
-    shown: dict[str, list[Curve]] = {}
-    for k, name in enumerate(model.names):
-        shown[name] = [Curve(title, spectra[k]) for title, spectra in sampled.items()]
-        if name in names:
-            column = names.index(name)
-            shown[name].append(observed_slopes(flux, known, column))
-            shown[name].append(observed_difference(flux, known[:, column]))
-        if emulator is not None and name in STEPS:
-            shown[name].append(emulated_difference(emulator, name))
-        shown[name] += [
-            simulated_difference(
-                pair.low, pair.high, pair.step, title=f"{pair.high.name} − {pair.low.name}"
-            )
-            for pair in pairs
-            if pair.name == name
-        ]
-    return wavelength, shown, tuple(flow)
+    for column, name in enumerate(names):
+        curves[name].append(observed_slopes(flux, known, column))
+        curves[name].append(observed_difference(flux, known[:, column]))
+    if emulator is not None:
+        for name in curves.keys() & STEPS.keys():
+            curves[name].append(emulated_difference(emulator, name))
+    for name, curve in pairs:
+        curves[name].append(curve)
+    seen = attention(model, stars) if seen is None else seen
+    return Explanation(seen, wavelength, curves, tuple(flow), content, branch)
 
 
 def _select(
     model: Model,
     stars: Stars,
     selection: Selection | None,
-    extinction: Extinction | Array | None,
+    a_g: Array | None,
     max_extinction: float,
 ) -> tuple[Stars, list[str]]:
     """The stars of the curves, and the cut flow."""
-    flow: list[str] = []
-    if extinction is None:
-        flow.append("no cut on extinction: none was given")
+    if a_g is None:
+        flow = ["no cut on extinction: none was given"]
     else:
-        a_g = extinction_of(stars, extinction)
         clear = a_g < max_extinction
         if not clear.any():
             raise InputError(
@@ -229,7 +175,7 @@ def _select(
                 where=stars.origin or None,
                 remedy="give a table with a_g, or no cut on extinction",
             )
-        flow.append(f"{int(clear.sum())} of {len(stars)} stars have A_G < {max_extinction:g} mag")
+        flow = [f"{int(clear.sum())} of {len(stars)} stars have A_G < {max_extinction:g} mag"]
         stars = stars[clear]
     if stars.labels is None or not np.isfinite(stars.labels.values).any():
         prediction = model.predict(stars)
@@ -243,54 +189,31 @@ def write_explanation(
     found: Explanation | None,
     folder: Path,
     *,
-    coefficients: int = 5,
-    title: str = "What the model looks at",
-    provenance: Mapping[str, str] | None = None,
-    views: Sequence[StarView] = (),
+    coefficients: int,
+    title: str,
+    provenance: Mapping[str, str],
+    views: Sequence[StarView],
     overwrite: bool = False,
 ) -> list[Path]:
     """Write ``explain.json``, ``index.html``, ``figures/*.png`` and ``stars/*.html``.
 
-    Every page is self-contained; only ``index.html`` links to those of single stars.
+    ``folder`` appears whole or not at all. ``found`` None: the pages of single stars alone.
+    ``coefficients`` of each band are in the figure of the attention; ``provenance`` is command,
+    version, model and data; each of ``views`` gets a page. Every page is self-contained; only
+    ``index.html`` links to those of single stars.
 
-    Parameters
-    ----------
-    found
-        What to write. None: the pages of single stars alone.
-    folder
-        To be created; appears whole or not at all.
-    coefficients
-        Of each band, in the figure of the attention.
-    title
-        Of the page.
-    provenance
-        Command, version, model and data, for the page and the numbers.
-    views
-        Of single stars, a page each.
-    overwrite
-        Replace an earlier one.
-
-    Returns
-    -------
-    list of Path
-        The pages: ``index.html`` or, without it, those of single stars.
-
-    Raises
-    ------
-    InputError
-        If the folder exists (without ``overwrite``), holds other things, or cannot be written; if
-        no coefficient is to be shown.
+    Returns the pages: ``index.html`` or, without it, those of single stars. Raises
+    :class:`InputError` if the folder exists (without ``overwrite``), holds other things, or cannot
+    be written.
     """
-    if coefficients < 1:
-        raise InputError(f"{coefficients} coefficients are none", remedy="show 1 or more")
     check_new_folder(folder, FILES, overwrite)
     files: dict[str, str | bytes] = {
-        f"stars/{view.source_id}.html": star_page(view, provenance or {}) for view in views
+        f"stars/{view.source_id}.html": star_page(view, provenance) for view in views
     }
     pages = list(files)
     if found is not None:
         pages = ["index.html"]
-        files |= _files(found, coefficients, title, provenance or {}, views)
+        files |= _files(found, coefficients, title, provenance, views)
     with whole_folder(folder, overwrite) as partial:
         for name, content in files.items():
             path = partial / name

@@ -64,30 +64,24 @@ def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
         for i, name in enumerate(found.inputs)
         if name != CONSTANT and (name in INPUT_TITLES or int(name.split("_")[1]) < coefficients)
     ]
-    figure = Figure(
-        figsize=(min(max(5.0, 0.42 * len(shown) + 1.5), WIDEST), 1.3 * len(found.names) + 0.8),
-        layout="constrained",
-    )
+    inputs = [found.inputs[i] for i in shown]
+    at, width = np.arange(len(shown)), 0.42 * len(shown) + 1.5
+    size = (min(max(5.0, width), WIDEST), 1.3 * len(found.names) + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
     rows = figure.subplots(len(found.names), 1, sharex=True, squeeze=False)[:, 0]
-    at = np.arange(len(shown))
     for ax, name, deviation in zip(rows, found.names, found.deviation, strict=True):
         unit = TEFF_UNIT if name == "teff" else 1.0
-        colours = [_colour(found.inputs[i]) for i in shown]
-        ax.bar(at, deviation[shown] / unit, color=colours, width=0.75)
+        ax.bar(at, deviation[shown] / unit, color=[_colour(name) for name in inputs], width=0.75)
         title = "10$^3$ K" if name == "teff" else LABELS[name].unit
         ax.set_ylabel(f"{LABELS[name].symbol}\n[{title}]")
-    crowded = 0.42 * len(shown) + 1.5 > WIDEST
+    crowded = width > WIDEST
     rows[-1].set_xticks(
-        at, [_input_title(found.inputs[i]) for i in shown],
+        at, [INPUT_TITLES.get(name) or name.upper().replace("_", " ") for name in inputs],
         rotation=90 if crowded else 60, fontsize=6.5 if crowded else None,
     )  # fmt: skip
     rows[-1].set_xlim(-0.7, len(shown) - 0.3)
     figure.supylabel("standard deviation of the attention $J_{ij}x_i$")
     return figure
-
-
-def _input_title(name: str) -> str:
-    return INPUT_TITLES.get(name) or name.upper().replace("_", " ")
 
 
 def _colour(name: str) -> str:

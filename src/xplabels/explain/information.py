@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, Stars
+from xplabels.explain.attention import plain_numbers
 from xplabels.giants import NAMES
 from xplabels.giants.emulator import TEFF_BOUNDS, Emulator, black_body, emulator_labels
-from xplabels.instrument import magnitudes
+from xplabels.instrument import extinction, magnitudes
 from xplabels.instrument.noise import G_RANGE, illustrative_correlations, noise_model
 from xplabels.model import Model
 
@@ -92,8 +93,6 @@ class GiantSpectra:
 
     def by_dust(self, flux: Array) -> Array:
         """dc/dA_V [N, n] of flux [N, B]."""
-        from xplabels.training.dust import extinction
-
         law = extinction(self._fine[1])[0]
         return self.coefficients(-0.4 * np.log(10.0) * law * flux)
 
@@ -113,36 +112,14 @@ class GiantSpectra:
         return self.emulator.at_instrument()
 
 
-def attainable_errors(
-    spectra: GiantSpectra,
-    values: Array,
-    g_mag: Array,
-    *,
-    dust: bool = True,
-    population: Array | None = None,
-) -> Array:
-    """Smallest errors [N, 6] that XP spectra of such giants allow, the other labels free.
+def whitened_derivatives(emulator: Emulator, values: Array, g_mag: Array) -> Array:
+    """L^-1 dc/d(labels, ln brightness, A_V) [N, 8, n] of N giants, where C = L L^T.
 
-    ``values`` are labels [N, 6] in the order of ``NAMES``, ``g_mag`` is G [N]. Brightness is free
-    and, with ``dust``, extinction; ``population`` is the covariance [6, 6] of the labels over the
-    stars that there are, if that is known.
+    ``values`` are labels [N, 6] in the order of ``NAMES``, ``g_mag`` is G [N].
 
     Raises :class:`InputError` if the emulators do not cover a star, or the noise model a G.
-
-    Examples
-    --------
-    >>> from xplabels.giants.emulator import load_emulator
-    >>> clump = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0]])
-    >>> spectra = GiantSpectra(load_emulator())
-    >>> attainable_errors(spectra, clump, np.array([15.0])).shape
-    (1, 6)
     """
-    whitened = _whitened(spectra, values, g_mag)
-    return _bound(whitened if dust else whitened[:, :-1], population)
-
-
-def _whitened(spectra: GiantSpectra, values: Array, g_mag: Array) -> Array:
-    """L^-1 dc/d(labels, ln brightness, A_V) [N, 8, n], where C = L L^T."""
+    spectra = GiantSpectra(emulator)
     blocks = [slice(start, start + BLOCK) for start in range(0, len(values), BLOCK)]
     return np.concatenate([_whitened_block(spectra, values[b], g_mag[b]) for b in blocks])
 
@@ -163,8 +140,20 @@ def _whitened_block(spectra: GiantSpectra, values: Array, g_mag: Array) -> Array
     return np.asarray(np.concatenate(parts, axis=1).transpose(0, 2, 1))
 
 
-def _bound(whitened: Array, population: Array | None) -> Array:
-    """sqrt(diag(F^-1)) [N, 6] of whitened derivatives [N, Q, n]."""
+def attainable_errors(whitened: Array, population: Array | None = None) -> Array:
+    """Smallest errors [N, 6], sqrt(diag(F^-1)), of whitened derivatives [N, Q, n].
+
+    All Q quantities are free; without the last, dust is known. ``population`` is the covariance
+    [6, 6] of the labels over the stars that there are, if that is known.
+
+    Examples
+    --------
+    >>> from xplabels.giants.emulator import load_emulator
+    >>> clump = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0]])
+    >>> whitened = whitened_derivatives(load_emulator(), clump, np.array([15.0]))
+    >>> attainable_errors(whitened).shape
+    (1, 6)
+    """
     information = whitened @ whitened.transpose(0, 2, 1)
     if population is not None:
         k = len(NAMES)
@@ -220,7 +209,7 @@ class Content:
             curves = {f"attainable, {kind}": v for kind, v in bins["attainable"].items()}
             curves |= {"stated": bins["stated"], "robust scatter": bins["scatter"]}
             found[axis] = {key: bins[key] for key in ("edges", "stars")} | {
-                name: {what: _plain(v[:, k]) for what, v in curves.items()}
+                name: {what: plain_numbers(v[:, k], 4) for what, v in curves.items()}
                 for k, name in enumerate(self.names)
             }
         return found
@@ -234,10 +223,6 @@ def _median(values: Array) -> Array:
 
 def _robust_scatter(values: Array) -> Array:
     return 1.4826 * _median(np.abs(values - _median(values)))
-
-
-def _plain(values: Array) -> list[float | None]:
-    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values]
 
 
 def information_content(model: Model, stars: Stars, emulator: Emulator) -> Content:
@@ -270,11 +255,11 @@ def information_content(model: Model, stars: Stars, emulator: Emulator) -> Conte
     rows = rows[np.linspace(0, everyone - 1, min(everyone, MOST)).astype(np.intp)]
     chosen, values, g_mag = stars[rows], values[rows], g_mag[rows]
     population = np.cov(values.T) + np.diag([(1e-3 * STEPS[name]) ** 2 for name in NAMES])
-    whitened = _whitened(GiantSpectra(emulator), values, g_mag)
+    whitened = whitened_derivatives(emulator, values, g_mag)
     bounds = {
-        DUSTLESS: _bound(whitened[:, :-1], None),
-        FREE: _bound(whitened, None),
-        POPULATION: _bound(whitened, population),
+        DUSTLESS: attainable_errors(whitened[:, :-1]),
+        FREE: attainable_errors(whitened),
+        POPULATION: attainable_errors(whitened, population),
     }
     names = tuple(name for name in model.names if name in NAMES)
     ours = [NAMES.index(name) for name in names]
@@ -303,5 +288,6 @@ def giant_branch(emulator: Emulator) -> dict[str, Array]:
     values[:, 0] = np.repeat(teff, len(fe_h))
     values[:, 1] = np.interp(values[:, 0], *BRANCH)
     values[:, 2] = np.tile(fe_h, len(teff))
-    errors = attainable_errors(GiantSpectra(emulator), values, np.full(len(values), GRID_G))
+    g_mag = np.full(len(values), GRID_G)
+    errors = attainable_errors(whitened_derivatives(emulator, values, g_mag))
     return {name: errors[:, k].reshape(len(teff), -1) for k, name in enumerate(NAMES)}

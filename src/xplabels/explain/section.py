@@ -10,7 +10,7 @@ from xplabels.core.stars import Stars
 from xplabels.explain import figures
 from xplabels.explain.attention import attention
 from xplabels.explain.differences import SIDES, known_extinction
-from xplabels.explain.explanation import Explanation, attention_metrics, label_curves
+from xplabels.explain.explanation import attention_metrics, explain
 from xplabels.giants.emulator import Emulator, load_emulator
 from xplabels.model import Model
 from xplabels.validation.finding import Finding, Section
@@ -32,15 +32,9 @@ CURVES_TEXT = (
 def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     """What the model looks at, as far as it can be said.
 
-    Parameters
-    ----------
-    model
-        Any model; curves need one of DR3 spectra, and GaiaXPy.
-    everyone
-        Stars with known labels, also those the model was trained on: curves are of the red clump
-        among them, without dusty stars where dust is known.
-    compared
-        The stars of the report, over which the attention is taken.
+    Curves, of a model of DR3 spectra and with GaiaXPy, are of the red clump among ``everyone``,
+    stars with known labels, also those trained on, without dusty ones where dust is known. The
+    attention is over ``compared``, the stars of the report.
     """
     section, metrics = Section("attention", "What the model looks at"), dict[str, object]()
     finding = Finding({"what it looks at": metrics}, section=section)
@@ -53,31 +47,28 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     metrics["attention"] = attention_metrics(seen)
     section.paragraphs.append(f"Attention is over {int(seen.count[0]):,} of the stars compared.")
     section.add_picture(
-        "attention",
-        "Attention to each input",
-        ATTENTION_TEXT,
-        lambda: figures.attention_bars(seen),
+        "attention", "Attention to each input", ATTENTION_TEXT, lambda: figures.attention_bars(seen)
     )
     try:
-        wavelength, shown, flow = label_curves(
-            model, everyone, extinction=known_extinction(everyone), emulator=_emulator()
+        found = explain(
+            model, everyone, a_g=known_extinction(everyone), emulator=_emulator(), seen=seen
         )
     except InputError as error:
         section.paragraphs.append(f"No curves in wavelength: {error}.")
         return finding
-    found = Explanation(seen, wavelength, shown, flow).to_metrics()
-    metrics |= {key: found[key] for key in ("selection", "attention", "correlations")}
+    numbers = found.to_metrics()
+    metrics |= {key: numbers[key] for key in ("selection", "attention", "correlations")}
     section.paragraphs.append(
         "Curves are of the red clump (table 5 of the paper) among all stars of the table, also "
         "those trained on, since they ask what the model does, not how well: "
-        f"{'; '.join(flow)}."
+        f"{'; '.join(found.flow)}."
     )
-    for name, curves in shown.items():
+    for name, curves in found.curves.items():
         title = LABELS[name].description
-        draw = partial(figures.curves, name, wavelength, curves)
+        draw = partial(figures.curves, name, found.wavelength, curves)
         section.add_picture(f"curves_{name}", title, CURVES_TEXT, draw)
     sides = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
-    for name, pairs in found["correlations"].items():
+    for name, pairs in numbers["correlations"].items():
         section.add_table(
             f"Correlation of two curves of {LABELS[name].description}",
             ["", *sides, "both"],

@@ -24,9 +24,14 @@ from xplabels.core.flags import MEANING
 from xplabels.core.labels import LABELS
 from xplabels.core.prediction import PARTS, Prediction
 from xplabels.core.stars import SampledSpectra, Stars
-from xplabels.explain.attention import input_covariance, inverse_jacobian, training_covariance
+from xplabels.explain.attention import (
+    derivative_blocks,
+    input_covariance,
+    inverse_jacobian,
+    training_covariance,
+)
 from xplabels.explain.figures import LINES
-from xplabels.explain.inputs import coefficient_derivatives, derivative_blocks
+from xplabels.inference import pull_back
 from xplabels.instrument import check_widths, gaiaxpy_instrument, resolution, sampled_flux
 from xplabels.model import Model
 from xplabels.report.page import template
@@ -120,6 +125,14 @@ def _star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> St
         else dict(zip(star.labels.names, star.labels.values[0], strict=True))
     )
     wavelength, flux, error = _spectrum(star)
+    n, projection = model.feature_set.n_spectral, model.feature_set.projection
+    ((features, jacobian),) = derivative_blocks(model, star)
+    grid, change = sampled_flux(inverse_jacobian(jacobian[0, :, :n], weights))
+    density = (change / error) ** 2
+    whole = 0.5 * (density[:, 1:] + density[:, :-1]) @ np.diff(grid)
+    by_coefficient, _ = pull_back(jacobian[:, :, :n], features, model.feature_set)
+    if projection is not None:
+        by_coefficient = by_coefficient @ projection.from_coefficients
     return StarView(
         source_id,
         prediction,
@@ -127,8 +140,8 @@ def _star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> St
         wavelength,
         flux,
         error,
-        _information(model, star, error, weights),
-        coefficient_derivatives(model, star)[0] @ (rises(tuple(wavelength)) * error),
+        100.0 * density / whole[:, None],
+        by_coefficient[0] @ (rises(tuple(wavelength)) * error),
     )
 
 
@@ -149,16 +162,6 @@ def _spectrum(star: Stars) -> tuple[Array, Array, Array]:
         flux += band.coefficients[0] @ samples
         variance += (root * (correlation @ root)).sum(axis=0)
     return wavelength, flux, np.sqrt(variance)
-
-
-def _information(model: Model, star: Stars, error: Array, weights: Array) -> Array:
-    """Percent of each label's information per nm [K, L]."""
-    _, jacobian = next(derivative_blocks(model, star))
-    by_label = inverse_jacobian(jacobian[0, :, : model.feature_set.n_spectral], weights)
-    wavelength, change = sampled_flux(by_label)
-    density = (change / error) ** 2
-    whole = 0.5 * (density[:, 1:] + density[:, :-1]) @ np.diff(wavelength)
-    return np.asarray(100.0 * density / whole[:, None])
 
 
 @cache

@@ -60,28 +60,15 @@ def semi_synthetic_giants(
 ) -> Stars:
     """Real giants with imprinted C and N, parallax and WISE magnitudes, and fainter copies.
 
-    Parameters
-    ----------
-    copies
-        Of each star: C, N and mass drawn anew, the star moved farther away, and noise added so
-        that it is what a star so faint has (see :mod:`xplabels.giants.copies`). A copy has a
-        source_id that no real star has, on its star's side of every split.
-    seed
-        Everything follows from it.
-    library, emulator
-        Left out: the real ones (extras ``library`` and ``synthetic``).
+    First the giants of the library that the emulators cover, in its order, then ``copies`` of all:
+    C, N and mass drawn anew, the star moved farther away, and noise added so that it is what a star
+    so faint has (:mod:`xplabels.giants.copies`), with a source_id that no real star has, on its
+    star's side of every split. Of the six labels ``c_fe`` and ``n_fe`` are the truth, the others
+    the library's measurements. ``origin`` and ``notes`` say what is semi-synthetic. Everything
+    follows from ``seed``; ``library`` and ``emulator`` are the real ones unless given.
 
-    Returns
-    -------
-    Stars
-        The giants of the library that the emulators cover, in its order, then the copies in the
-        same order, once for each. ``labels`` holds six: ``c_fe`` and ``n_fe`` are the truth, the
-        other four the library's measurements. ``origin`` and ``notes`` say what is semi-synthetic.
-
-    Raises
-    ------
-    InputError
-        If an extra is not installed, ``copies`` is negative, or no star is such a giant.
+    Raises :class:`InputError` if an extra (``library``, ``synthetic``) is not installed,
+    ``copies`` is negative, or no star is such a giant.
 
     Examples
     --------
@@ -131,10 +118,10 @@ def select_giants(library: Stars, emulator: Emulator) -> tuple[Stars, Labels]:
 def _draw(giants: Stars, labels: Labels, imprint: Imprint, random: np.random.Generator) -> Stars:
     """One semi-synthetic star for each giant."""
     teff, logg, fe_h, alpha_m = labels.values.T
-    mass = relations.draw_mass(alpha_m, random)
+    centre, scatter = relations.log_mass(alpha_m)
+    mass = 10 ** (centre + scatter * random.standard_normal(len(giants)))
     mean, ordinary = (
-        relations.mean_composition(m, logg, fe_h, alpha_m)
-        for m in (mass, relations.typical_mass(alpha_m))
+        relations.mean_composition(m, logg, fe_h, alpha_m) for m in (mass, 10**centre)
     )
     truth = relations.draw_composition(mean, random)
     limit = relations.COMPOSITION_LIMIT

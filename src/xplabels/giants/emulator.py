@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from math import prod
 from pathlib import Path
@@ -138,20 +138,12 @@ class Emulator:
         The means are folded into the networks' last layers: exact, and as cheap as V is small.
         """
         inside = (self.wavelength >= edges[:-1, None]) & (self.wavelength < edges[1:, None])
-        counts = inside.sum(axis=1, keepdims=True)
-        if not counts.all():
-            raise InputError(
-                f"no emulated wavelength lies between {edges[int(np.argmin(counts))]:g} nm and "
-                "the next edge",
-                remedy=f"keep to {self.wavelength[0]:.2f}-{self.wavelength[-1]:.2f} nm",
-            )
-        means = (inside / counts).astype(np.float32)
+        means = (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
         networks = (
-            EmulatorNetwork(
-                one.lower,
-                one.upper,
-                (*one.weights[:-1], means @ one.weights[-1]),
-                (*one.biases[:-1], means @ one.biases[-1]),
+            replace(
+                one,
+                weights=(*one.weights[:-1], means @ one.weights[-1]),
+                biases=(*one.biases[:-1], means @ one.biases[-1]),
             )
             for one in self.networks
         )

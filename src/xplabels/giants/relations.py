@@ -28,19 +28,8 @@ COMPOSITION_LIMIT = 0.59
 """[C/Fe] and [N/Fe] are drawn within +- this: the emulators' range."""
 
 
-def draw_mass(alpha_m: Array, random: np.random.Generator) -> Array:
-    """Masses [N] in the Sun's: alpha-rich stars are old, so of about one solar mass."""
-    centre, scatter = _log_mass(alpha_m)
-    return np.asarray(10 ** (centre + scatter * random.standard_normal(len(alpha_m))))
-
-
-def typical_mass(alpha_m: Array) -> Array:
-    """Median [N] of :func:`draw_mass`."""
-    return np.asarray(10 ** _log_mass(alpha_m)[0])
-
-
-def _log_mass(alpha_m: Array) -> tuple[Array, Array]:
-    """Mean and scatter [N] of log10 mass."""
+def log_mass(alpha_m: Array) -> tuple[Array, Array]:
+    """Mean and scatter [N] of log10 mass, the Sun's 0: alpha-rich stars are old, so near that."""
     rich = alpha_m > ALPHA_RICH
     mean, scatter = (np.where(rich, old, young) for old, young in zip(*MASS.values(), strict=True))
     return mean, scatter

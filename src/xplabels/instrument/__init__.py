@@ -46,21 +46,17 @@ PHASE = 0.5
 """Pixels: step of :func:`archive_bases`."""
 MAGNITUDES = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
 """What :func:`magnitudes` gives, in its order."""
+R_V = 3.1
+CENTRAL_WAVELENGTH = {"j_m": 1.235, "h_m": 1.662, "ks_m": 2.159, "w1mpro": 3.353, "w2mpro": 4.603}
+"""Micron: 2MASS (Cohen et al. 2003) and WISE (Jarrett et al. 2011) isophotal wavelengths."""
 
 
 @dataclass(frozen=True)
 class Instrument:
     """The linear map of spectral energy distributions to coefficients.
 
-    Attributes
-    ----------
-    edges
-        Float64 [B + 1], nm: borders of the wavelength bins.
-    matrix
-        Float64 [n, B]: coefficients (archive units) of unit flux (W m^-2 nm^-1) in a bin, BP
-        before RP.
-    widths
-        Number of BP and RP coefficients; they add up to n.
+    ``edges`` [B + 1] border the wavelength bins, nm; ``matrix`` [n, B] has the coefficients
+    (archive units) of unit flux (W m^-2 nm^-1) in a bin, BP before RP, n = sum of ``widths``.
     """
 
     edges: Array
@@ -267,9 +263,7 @@ def magnitudes(coefficients: Array) -> Array:
 
 
 def magnitude_errors(
-    coefficients: Array,
-    errors: Array,
-    correlations: tuple[Array, Array],
+    coefficients: Array, errors: Array, correlations: tuple[Array, Array]
 ) -> Array:
     """Errors [N, 3] of :func:`magnitudes` by the covariance of the coefficients [N, 110].
 
@@ -282,3 +276,24 @@ def magnitude_errors(
         variance += np.einsum("nbi,nij,nbj->nb", by_flux, matrix, by_flux)
     relative = np.sqrt(variance) / np.abs(coefficients @ fluxes.T)
     return np.asarray(2.5 / np.log(10) * relative)
+
+
+def extinction(wavelength: Array) -> tuple[Array, dict[str, float]]:
+    """A(lambda) / A_V at ``wavelength`` [L] in nm, and of 2MASS and WISE bands.
+
+    By Gordon et al. 2023 at R_V = 3.1. Raises :class:`InputError` without ``dust_extinction``.
+    """
+    try:
+        from dust_extinction.parameter_averages import G23
+    except ImportError:
+        raise InputError(
+            "extinction by dust needs dust_extinction, which is not installed",
+            remedy="pip install 'xplabels[library]', or, in training, set reddening = 0 in the "
+            "recipe",
+        ) from None
+    import astropy.units as u
+
+    law = G23(Rv=R_V)
+    curve = np.asarray(law(wavelength * 1e-3 * u.micron), np.float64)
+    micron = CENTRAL_WAVELENGTH.items()
+    return curve, {name: float(law(np.array([at]) * u.micron)[0]) for name, at in micron}

@@ -39,13 +39,7 @@ BACKGROUND = 0.03
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """Typical coefficient errors.
-
-    Attributes
-    ----------
-    weights
-        Float64 [terms, n]: of the logarithm of each coefficient's error, BP before RP.
-    """
+    """Typical coefficient errors: ``weights`` [terms, n] of their logarithms, BP before RP."""
 
     weights: Array
 
@@ -86,16 +80,8 @@ def terms(g: Array, colour: Array) -> Array:
 def fit_noise(errors: Array, g: Array, colour: Array) -> NoiseModel:
     """Fit the model by iteratively reweighted least squares with Huber's weights.
 
-    To archive errors [N, n] of real stars, their G and G_BP - G_RP [N], mag (Vega). Raises
-    :class:`InputError` if an error, magnitude or colour is not finite, or an error not positive.
+    To archive errors [N, n] of real stars, positive, their G and G_BP - G_RP [N], mag (Vega).
     """
-    usable = np.isfinite(g) & np.isfinite(colour) & (np.isfinite(errors) & (errors > 0)).all(axis=1)
-    if not usable.all():
-        raise InputError(
-            "errors must be positive, magnitudes finite",
-            where=f"star {int(np.flatnonzero(~usable)[0]) + 1}",
-            remedy="leave such stars out",
-        )
     x, y = terms(g, colour), np.log(errors)
     weights = np.asarray(np.linalg.lstsq(x, y, rcond=None)[0])
     for _ in range(ITERATIONS):

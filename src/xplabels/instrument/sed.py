@@ -39,16 +39,9 @@ AIR_FROM = 200.0
 
 @dataclass(frozen=True)
 class Sed:
-    """Flux of one source at vacuum wavelengths.
+    """Flux [L] of one source, W m^-2 nm^-1, linear between vacuum wavelengths [L], nm, increasing.
 
-    Attributes
-    ----------
-    wavelength
-        Float64 [L], nm, vacuum, strictly increasing.
-    flux
-        Float64 [L], W m^-2 nm^-1; between the samples the flux is taken as linear.
-    name
-        For messages and tables.
+    ``name`` is for messages and tables.
     """
 
     wavelength: Array
@@ -84,20 +77,9 @@ class Sed:
     def of(cls, wavelength: Any, flux: Any, *, medium: Medium = "vacuum", name: str = "") -> Sed:
         """From arrays in nm and W m^-2 nm^-1, or from astropy quantities of any such unit.
 
-        Parameters
-        ----------
-        wavelength, flux
-            [L]; descending wavelengths (as frequencies give) are turned around.
-        medium
-            What the wavelengths are measured in.
-        name
-            For messages.
-
-        Raises
-        ------
-        InputError
-            If a unit is no wavelength or flux density, ``medium`` is unknown, or the arrays are
-            unsorted, not finite or of different lengths.
+        Descending wavelengths (as frequencies give) are turned around. Raises
+        :class:`InputError` if a unit is no wavelength or flux density, ``medium`` is unknown, or
+        the arrays are unsorted, not finite or of different lengths.
 
         Examples
         --------
@@ -116,13 +98,7 @@ class Sed:
 
     @classmethod
     def from_spectrum(cls, spectrum: Any, *, medium: Medium = "vacuum", name: str = "") -> Sed:
-        """From a one-dimensional ``specutils.Spectrum``.
-
-        Raises
-        ------
-        InputError
-            As :meth:`of`, or if it has no ``spectral_axis`` and ``flux``.
-        """
+        """From a one-dimensional ``specutils.Spectrum``; raises as :meth:`of`."""
         try:
             axis, flux = spectrum.spectral_axis, spectrum.flux
         except AttributeError as error:
@@ -161,12 +137,8 @@ def air_to_vacuum(wavelength: Array) -> Array:
     """Vacuum wavelengths [nm] of wavelengths in standard air (15 C, 101325 Pa), 200 nm and up.
 
     Refraction index of Ciddor 1996 (dry air, 450 ppm CO2), whose argument is the vacuum
-    wavelength: two steps of a fixed-point iteration reach 1e-9 nm.
-
-    Raises
-    ------
-    InputError
-        For wavelengths below 200 nm.
+    wavelength: two steps of a fixed-point iteration reach 1e-9 nm. Raises :class:`InputError` for
+    wavelengths below 200 nm.
     """
     if (wavelength < AIR_FROM).any():
         raise InputError(
@@ -184,33 +156,18 @@ def air_to_vacuum(wavelength: Array) -> Array:
 
 
 def read_sed(
-    path: str | Path,
-    *,
-    medium: Medium = "vacuum",
-    wavelength_unit: str = "",
-    flux_unit: str = "",
+    path: str | Path, *, medium: Medium = "vacuum", wavelength_unit: str = "", flux_unit: str = ""
 ) -> Sed:
     """A spectral energy distribution from a table of wavelength and flux.
 
     Any format astropy reads: ECSV, FITS, VOTable, CSV or text; or a FITS image of one dimension
     whose header has the wavelengths. Columns are found by their names
     (:data:`WAVELENGTH_COLUMNS`, :data:`FLUX_COLUMNS`, in any case); a table of just two columns is
-    taken as wavelength and flux.
+    taken as wavelength and flux. ``wavelength_unit`` and ``flux_unit`` are of columns that state
+    none, as astropy spells units; empty: nm and W m^-2 nm^-1.
 
-    Parameters
-    ----------
-    path
-        Of the table.
-    medium
-        What the wavelengths are measured in.
-    wavelength_unit, flux_unit
-        Of columns that state none, as astropy spells units; empty: nm and W m^-2 nm^-1.
-
-    Raises
-    ------
-    InputError
-        If the file is absent or unreadable, lacks the columns, has wavelengths in air where
-        ``medium`` is vacuum, has a unit that is unknown, or as :meth:`Sed.of`.
+    Raises :class:`InputError` if the file is absent or unreadable, lacks the columns, has
+    wavelengths in air where ``medium`` is vacuum, a unit is unknown, or as :meth:`Sed.of`.
     """
     path = Path(path)
     wavelength, flux = _read_image(path, medium) or _read_columns(path)

@@ -15,19 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xplabels.core.errors import InputError
 from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.features import AUXILIARY, EXTINCTION_SLOPE, Features, FeatureSet
 from xplabels.features.projection import FLUX_UNIT, Projection
 from xplabels.features.scaling import Scaling
-from xplabels.instrument import MAGNITUDES, band_fluxes
+from xplabels.instrument import MAGNITUDES, band_fluxes, extinction
 from xplabels.network.propagation import Block
 
-R_V = 3.1
 REDDENED_SHARE = 0.7
 """Share of the stars in a batch that are reddened; the rest stay as observed."""
-CENTRAL_WAVELENGTH = {"j_m": 1.235, "h_m": 1.662, "ks_m": 2.159, "w1mpro": 3.353, "w2mpro": 4.603}
-"""Micron: 2MASS (Cohen et al. 2003) and WISE (Jarrett et al. 2011) isophotal wavelengths."""
 
 
 class Dust:
@@ -106,31 +102,3 @@ class Dust:
             return value + shifts[blue] - shifts[red]
         rp0 = shifts["phot_rp_mean_mag"] - EXTINCTION_SLOPE * (shifts["h_m"] - shifts["w2mpro"])
         return value * 10 ** (0.2 * rp0)
-
-
-def extinction(wavelength: NDArray[np.float64]) -> tuple[NDArray[np.float64], dict[str, float]]:
-    """A(lambda) / A_V at ``wavelength`` [L] in nm, and of 2MASS and WISE bands.
-
-    The law is that of Gordon et al. 2023 at R_V = 3.1, from ``dust_extinction``.
-
-    Raises
-    ------
-    InputError
-        If ``dust_extinction`` is not installed.
-    """
-    try:
-        from dust_extinction.parameter_averages import G23
-    except ImportError:
-        raise InputError(
-            "training on reddened stars needs dust_extinction, which is not installed",
-            remedy="pip install 'xplabels[library]', or set reddening = 0 in the recipe",
-        ) from None
-    import astropy.units as u
-
-    law = G23(Rv=R_V)
-    curve = np.asarray(law(wavelength * 1e-3 * u.micron), np.float64)
-    by_band = {
-        name: float(law(np.array([micron]) * u.micron)[0])
-        for name, micron in CENTRAL_WAVELENGTH.items()
-    }
-    return curve, by_band
