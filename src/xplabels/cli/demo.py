@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from xplabels.cli import options
 from xplabels.cli.help import METRICS_HELP
-from xplabels.cli.options import add_overwrite, add_recipe, add_verb
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``demo``."""
-    verb = add_verb(
-        verbs,
+def add(commands: options.Commands) -> None:
+    """Add the command ``demo``."""
+    command = options.add_command(
+        commands,
         "demo",
         "train on real APOGEE stars, predict stars never seen, validate, report",
         "The stars have 3200 < teff < 7000 K and all of teff, logg, fe_h, alpha_m known; a tenth\n"
@@ -24,14 +19,14 @@ def add(verbs: Verbs) -> None:
         "A demo that was interrupted goes on when the same command is given again.",
         METRICS_HELP,
     )
-    verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to fill")
-    add_recipe(verb, default="quick")
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    options.add_output(command, "DIR", "folder to fill")
+    options.add_recipe(command, default="quick")
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Run the command."""
     from xplabels.api.demo import run_demo
 
     report = run_demo(

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
-from xplabels.cli.options import (
-    add_overwrite,
-    add_selection,
-    add_tables,
-    add_verb,
-    positive,
-    positive_number,
-)
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``explain``."""
-    verb = add_verb(
-        verbs,
+def add(commands: options.Commands) -> None:
+    """Add the command ``explain``."""
+    command = options.add_command(
+        commands,
         "explain",
         "show where in the spectrum a model finds each label",
         STARS_HELP,
@@ -36,31 +26,31 @@ def add(verbs: Verbs) -> None:
         "simulated ones do, with the correlation of each pair of curves. It needs the extra\n"
         "'library' (GaiaXPy).",
     )
-    verb.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
-    verb.add_argument("stars", type=Path, metavar="STARS", help="star table")
-    verb.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    verb.add_argument(
+    command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    command.add_argument("stars", type=Path, metavar="STARS", help="star table")
+    options.add_output(command, "DIR", "folder to write")
+    command.add_argument(
         "--coefficients",
-        type=positive,
+        type=options.positive,
         default=5,
         metavar="N",
         help="coefficients of each band in the figure of the attention (default 5)",
     )
-    verb.add_argument(
+    command.add_argument(
         "--extinction",
         default="none",
         metavar="TABLE|library|rjce|none",
         help="A_G, to leave dusty stars out of the curves: a table with source_id and a_g (mag), "
         "the library's, that of H - W2, or no cut (default)",
     )
-    verb.add_argument(
+    command.add_argument(
         "--max-extinction",
-        type=positive_number,
+        type=options.positive_number,
         default=0.5,
         metavar="MAG",
         help="largest A_G (default 0.5)",
     )
-    verb.add_argument(
+    command.add_argument(
         "--pair",
         action="append",
         default=[],
@@ -68,12 +58,12 @@ def add(verbs: Verbs) -> None:
         metavar=("LABEL", "LOW", "HIGH", "STEP"),
         help="two SEDs (see xplabels simulate) of a star that differ in LABEL by STEP",
     )
-    verb.add_argument(
+    command.add_argument(
         "--emulated",
         action="store_true",
         help="simulated differences of emulated giants (extra 'synthetic')",
     )
-    verb.add_argument(
+    command.add_argument(
         "--star",
         type=int,
         action="append",
@@ -82,20 +72,22 @@ def add(verbs: Verbs) -> None:
         help="an interactive page of this star (stars/SOURCE_ID.html): its spectrum, its labels, "
         "and where they come from; may be repeated",
     )
-    verb.add_argument(
+    command.add_argument(
         "--information",
         action="store_true",
         help="--emulated, and errors that XP spectra allow (Cramer-Rao, of emulated giants) "
         "beside those reached on known giants of the model's test part (all, where there is none)",
     )
-    add_selection(verb, "stars of the curves, in place of the red clump, e.g. teff=4700:4800")
-    add_tables(verb)
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    options.add_selection(
+        command, "stars of the curves, in place of the red clump, e.g. teff=4700:4800"
+    )
+    options.add_tables(command)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Run the command."""
     from xplabels import __version__
     from xplabels.api import read_stars
     from xplabels.core.errors import InputError

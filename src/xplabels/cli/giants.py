@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP
-from xplabels.cli.options import add_overwrite, add_verb, seed
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``giants``."""
-    verb = add_verb(
-        verbs,
+def add(commands: options.Commands) -> None:
+    """Add the command ``giants``."""
+    command = options.add_command(
+        commands,
         "giants",
         "write semi-synthetic giants, with carbon and nitrogen of known amount, as a star table",
         "Real giants of the library whose spectra got [C/Fe] and [N/Fe] imprinted, with parallax\n"
@@ -25,19 +20,17 @@ def add(verbs: Verbs) -> None:
         "on its star's side of the split. It needs the extra 'synthetic'.",
         LABELS_HELP,
     )
-    verb.add_argument(
-        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
-    )
-    verb.add_argument(
+    options.add_output(command, "STARS.parquet", "table to write")
+    command.add_argument(
         "--copies", type=int, default=1, metavar="N", help="fainter copies of each (default 1)"
     )
-    verb.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed (default 0)")
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    options.add_seed(command)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Run the command."""
     from xplabels.api import write_giants
 
     count = write_giants(args.output, args.copies, args.seed, args.overwrite)

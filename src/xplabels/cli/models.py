@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_verb
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
+from xplabels.cli import options
 
 
-def add(verbs: Verbs) -> None:
-    """Add the verb ``models``."""
-    verb = add_verb(
-        verbs,
+def add(commands: options.Commands) -> None:
+    """Add the command ``models``."""
+    command = options.add_command(
+        commands,
         "models",
         "list the models that ship; with a name, print its card",
         "teff is in K, the other labels in dex; the card states inputs, training set and metrics.",
     )
-    verb.add_argument("name", nargs="?", metavar="NAME|MODEL", help="print this model's card")
-    verb.set_defaults(verb=run)
+    command.add_argument("name", nargs="?", metavar="NAME|MODEL", help="print this model's card")
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the verb does."""
+    """Run the command."""
     from xplabels.model import Model, shipped
 
     if args.name is not None:
