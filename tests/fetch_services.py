@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from services.datalink import DataLinkService
+from services.http import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
-from xplabels.fetch import Archive, FetchSettings, FetchSummary, RetryPolicy, Targets, fetch_stars
+from xplabels.fetch import Archive, FetchSettings, RetryPolicy, Targets, fetch_stars
+from xplabels.fetch.stars import FetchSummary
 
 STARS = 40
 QUICK = FetchSettings(

@@ -85,3 +85,29 @@ def test_no_module_imports_one_below_it() -> None:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     TopologicalSorter(graph()).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_class_name_occurs_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_only_the_command_line_prints() -> None:
+    printing = [
+        name
+        for name, path in modules().items()
+        if any(
+            isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    ]
+    assert [name for name in printing if not name.startswith("xplabels.cli")] == []
+
+
+def test_no_file_is_long() -> None:
+    lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
+    assert {name: count for name, count in lines.items() if count > 600} == {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fetch_services import serving
-from services.files import FileService
+from services.http import FileService
 from xplabels.cli import main
 
 QUICK = ("--wait", "0.01", "--attempts", "2", "--timeout", "20")
@@ -58,12 +58,28 @@ def test_bulk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "no output is named"),
         (["--output", "x"], "no stars are named"),
-        (["--output", "x", "--cone", "1,2"], "is no cone"),
+        *((["--output", "x", "--cone", cone], "is no cone") for cone in ("1,2", "a,b,c")),
+        *(
+            (["--output", "x", "--cone", cone], "is not on the sphere")
+            for cone in ("400,0,1", "0,91,1", "0,0,0", "nan,0,1")
+        ),
+        *(
+            (["--output", "x", "--cone", "1,2,3", f"--{option}", value], message)
+            for option, value, message in (
+                ("products", "wise", "no product 'wise'"),
+                ("release", "dr9", "no data release 'dr9'"),
+                ("chunk", "6000", "choose 1 to 5000"),
+                ("chunk", "0", "choose 1 to 5000"),
+                ("tap-chunk", "0", "tap_chunk is 0"),
+                ("parallel", "0", "parallel is 0"),
+                ("attempts", "0", "0 attempts are none"),
+                ("timeout", "0", "timeout is not positive"),
+                ("timeout", "nan", "timeout is not positive"),
+                ("wait", "-1", "the first wait is negative"),
+            )
+        ),
         (["--output", "x", "--ids", "absent.csv"], "does not exist"),
         (["--output", "x", "--list"], "give --bulk"),
-        (["--output", "x", "--cone", "1,2,3", "--products", "wise"], "no product 'wise'"),
-        (["--output", "x", "--cone", "1,2,3", "--release", "dr9"], "no data release 'dr9'"),
-        (["--output", "x", "--cone", "1,2,3", "--chunk", "6000"], "choose 1 to 5000"),
     ],
 )
 def test_impossible_words_are_refused(

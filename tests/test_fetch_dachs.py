@@ -16,16 +16,9 @@ import pytest
 from fetch_services import Services, serving
 from services.dachs.publish import STARS
 from xplabels.core.errors import InputError
-from xplabels.fetch import (
-    Archive,
-    Cone,
-    FetchSettings,
-    FetchSummary,
-    RetryPolicy,
-    Targets,
-    fetch_stars,
-    release_of,
-)
+from xplabels.fetch import Archive, Cone, FetchSettings, RetryPolicy, Targets, fetch_stars
+from xplabels.fetch.archive import release_of
+from xplabels.fetch.stars import FetchSummary
 
 ADDRESS = os.environ.get("XPLABELS_TAP", "")
 

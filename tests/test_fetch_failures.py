@@ -22,46 +22,39 @@ def calm(
     archive_services.calm()
     folder = tmp_path_factory.mktemp("calm")
     archive_services.fetch(folder / "xp", products=["xp"])
-    archive_services.fetch(folder / "gaia_source", products=[])
+    archive_services.fetch(folder / "gaia_source", products=["gaia_source"])
     return {name: contents(folder / name) for name in ("xp", "gaia_source")}
 
 
 TRANSIENT = [
-    *(Fault("status", status) for status in (429, 500)),
-    Fault("status", 503, (("Retry-After", "0"),)),
-    *(Fault(kind) for kind in ("drop", "truncate", "cut", "slow", "fewer")),
+    *(("datalink", "", Fault("status", status)) for status in (429, 500)),
+    ("datalink", "", Fault("status", 503, (("Retry-After", "0"),))),
+    *(("datalink", "", Fault(k)) for k in ("drop", "truncate", "cut", "slow", "fewer")),
+    *(("tap", step, Fault(kind)) for kind in ("status", "drop") for step in ("async", "phase")),
+    *(("tap", "results", Fault(k)) for k in ("status", "drop", "truncate", "cut", "slow")),
+    ("tap", "phase", Fault("slow")),
+    ("tap", "async", Fault("status", 429)),
+    ("tap", "phase", Fault("error")),
 ]
 
 
-@pytest.mark.parametrize("fault", TRANSIENT, ids=lambda fault: f"{fault.kind}-{fault.status}")
-def test_transient_failures_of_datalink_change_nothing(
-    services: Services, tmp_path: Path, calm: dict[str, dict[str, bytes]], fault: Fault
+@pytest.mark.parametrize(("name", "step", "fault"), TRANSIENT)
+def test_transient_failures_change_nothing(
+    services: Services,
+    tmp_path: Path,
+    calm: dict[str, dict[str, bytes]],
+    name: str,
+    step: str,
+    fault: Fault,
 ) -> None:
-    services.datalink.faults.extend([fault, None, fault])
-    assert services.fetch(tmp_path / "out", products=["xp"]).complete
-    assert not services.datalink.faults, "every fault was met"
-    assert contents(tmp_path / "out") == calm["xp"]
-
-
-@pytest.mark.parametrize(
-    ("step", "fault"),
-    [
-        *((step, Fault(kind)) for kind in ("status", "drop") for step in ("async", "phase")),
-        *(("results", Fault(kind)) for kind in ("status", "drop", "truncate", "cut", "slow")),
-        ("phase", Fault("slow")),
-        ("async", Fault("status", 429)),
-        ("phase", Fault("error")),
-    ],
-)
-def test_transient_failures_of_tap_change_nothing(
-    services: Services, tmp_path: Path, calm: dict[str, dict[str, bytes]], step: str, fault: Fault
-) -> None:
+    service = services.tap if name == "tap" else services.datalink
     services.tap.step = step
-    # the first request for column names, which has no ids, is not the one that fails
-    services.tap.faults.extend([None, fault])
-    assert services.fetch(tmp_path / "out", products=[]).complete
-    assert not services.tap.faults
-    assert contents(tmp_path / "out") == calm["gaia_source"]
+    # TAP's first request, for column names, has no ids: it is not the one that fails
+    service.faults.extend([None, fault] if name == "tap" else [fault, None, fault])
+    product = "gaia_source" if name == "tap" else "xp"
+    assert services.fetch(tmp_path / "out", products=[product]).complete
+    assert not service.faults, "every fault was met"
+    assert contents(tmp_path / "out") == calm[product]
 
 
 def test_ids_that_are_never_handed_out_fail_and_come_with_the_next_call(

@@ -6,7 +6,7 @@ import multiprocessing
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,9 @@ import numpy as np
 import pytest
 
 from fetch_services import Services, contents, serving
-from services.files import FileService
-from xplabels.fetch import (
-    Archive,
-    FetchSettings,
-    RetryPolicy,
-    Targets,
-    fetch_bulk,
-    fetch_stars,
-    list_bulk,
-)
-from xplabels.io import read_stars
+from services.http import FileService
+from xplabels.fetch import Archive, FetchSettings, RetryPolicy, Targets, fetch_stars
+from xplabels.fetch.bulk import fetch_bulk, list_bulk
 
 KILLS = 10
 SETTINGS = FetchSettings(
@@ -76,68 +68,33 @@ def killed_after(
     return bool(code)
 
 
-@pytest.fixture(scope="module")
-def slow_services() -> Iterator[Services]:
-    with serving(30) as services:
-        services.datalink.delay = 0.005
-        yield services
-
-
 def requests(services: Services) -> int:
     return len(services.tap.log) + len(services.datalink.log)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(
-    slow_services: Services, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, bytes], int]:
-    """What a fetch that nobody kills writes, and how many requests it makes."""
-    output = tmp_path_factory.mktemp("undisturbed") / "calm"
-    stars(slow_services.archive, slow_services.made.ids.tolist(), output)
-    return contents(output), requests(slow_services)
-
-
-def test_stars_as_if_never_killed(
-    slow_services: Services,
-    undisturbed: tuple[dict[str, bytes], int],
-    processes: Any,
-    tmp_path: Path,
-) -> None:
-    calm, whole = undisturbed
-    archive, ids = slow_services.archive, slow_services.made.ids.tolist()
-    # anywhere, and twice after the last answers, while the output is put together
-    points = [*random.Random(7).sample(range(whole), KILLS - 2), whole - 1, whole]
-    killed = 0
-    for trial, at in enumerate(points):
-        output = tmp_path / f"killed-{trial}"
-        killed += killed_after(
-            processes, lambda: requests(slow_services), at, stars, archive, ids, output
-        )
-        slow_services.datalink.asked.clear()
-        stars(archive, ids, output)
-        assert contents(output) == calm, f"killed after {at} of {whole} requests"
-        assert not output.with_name(f"{output.name}.partial").exists()
-        asked = Counter(one for chunk in slow_services.datalink.asked for one in chunk)
-        assert max(asked.values(), default=0) <= 1
-    assert killed >= KILLS - 3, "the kills fell into the work"
-    found = read_stars(tmp_path / "killed-0" / "xp.parquet").source_id
-    assert set(found.tolist()) == slow_services.with_spectrum
-
-
-def test_stars_killed_again_and_again(
-    slow_services: Services,
-    undisturbed: tuple[dict[str, bytes], int],
-    processes: Any,
-    tmp_path: Path,
-) -> None:
-    args = (slow_services.archive, slow_services.made.ids.tolist(), tmp_path / "out")
-    points = random.Random(8)
-    for _ in range(KILLS):
-        at = points.randrange(1, 12)
-        killed_after(processes, lambda: requests(slow_services), at, stars, *args)
-    stars(*args)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert contents(tmp_path / "out") == undisturbed[0]
+def test_stars_as_if_never_killed(processes: Any, tmp_path: Path) -> None:
+    """Killed once anywhere, twice in a row, or while the output is put together."""
+    with serving(30) as services:
+        services.datalink.delay = 0.005
+        archive, ids = services.archive, services.made.ids.tolist()
+        stars(archive, ids, tmp_path / "calm")
+        calm, whole = contents(tmp_path / "calm"), requests(services)
+        points = random.Random(7)
+        trials = [(points.randrange(whole), points.randrange(1, 12)) for _ in range(KILLS)]
+        killed = 0
+        for trial, kills in enumerate([*trials, (whole - 1,), (whole,)]):
+            output = tmp_path / f"killed-{trial}"
+            for at in kills:
+                killed += killed_after(
+                    processes, lambda: requests(services), at, stars, archive, ids, output
+                )
+            services.datalink.asked.clear()
+            stars(archive, ids, output)
+            assert contents(output) == calm, f"killed after {kills} of {whole} requests"
+            assert not output.with_name(f"{output.name}.partial").exists()
+            asked = Counter(one for chunk in services.datalink.asked for one in chunk)
+            assert max(asked.values(), default=0) <= 1
+        assert killed >= KILLS - 3, "the kills fell into the work"
 
 
 def test_bulk_files_as_if_never_killed(processes: Any, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
-"""Which stars and columns are asked for, and what an archive's answers become."""
+"""Which stars and columns are asked for, how often, and what an archive's answers become."""
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ from astropy.table import Table
 
 from fetch_services import QUICK, STARS, Services, account
 from xplabels.core.errors import InputError
-from xplabels.fetch import Cone, FetchSettings, Targets, fetch_stars
+from xplabels.fetch import Cone, Targets, fetch_stars
 from xplabels.fetch.archive import release_of
+from xplabels.fetch.http import RetryPolicy, ServiceError
 from xplabels.fetch.products import GAIA_SOURCE, TABLES
 
 
@@ -82,20 +86,6 @@ def test_files_without_ids_are_refused(tmp_path: Path, name: str, text: str, mes
         Targets.of_file(path)
 
 
-@pytest.mark.parametrize("text", ["1,2", "a,b,c", "400,0,1", "0,91,1", "0,0,0", "nan,0,1"])
-def test_impossible_cones_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="cone"):
-        Cone.parse(text)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"chunk": 5001}, {"chunk": 0}, {"tap_chunk": 0}, {"parallel": 0}]
-)
-def test_impossible_settings_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(InputError):
-        FetchSettings(**wrong)  # type: ignore[arg-type]
-
-
 def answer(rows: int) -> dict[str, Any]:
     """What TAP gives for gaia_source."""
     zeros: dict[str, Any] = {column.name: np.ma.zeros(rows) for column in GAIA_SOURCE.columns}
@@ -137,3 +127,58 @@ def test_useless_answers_are_refused(change: dict[str, Any], message: str) -> No
     rows = {name: one for name, one in (answer(2) | change).items() if one is not None}
     with pytest.raises(InputError, match=message):
         GAIA_SOURCE.to_arrow(rows)
+
+
+class Failing:
+    """A request that fails some times."""
+
+    def __init__(self, *errors: ServiceError) -> None:
+        self.errors, self.calls = list(errors), 0
+
+    def __call__(self) -> int:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.calls
+
+
+@pytest.mark.parametrize(
+    ("failures", "transient", "calls"), [(2, True, 3), (9, True, 3), (9, False, 1)]
+)
+def test_a_request_is_repeated_until_it_succeeds_or_is_given_up(
+    failures: int, transient: bool, calls: int
+) -> None:
+    request = Failing(*(ServiceError(f"no {n}", transient=transient) for n in range(failures)))
+    policy = RetryPolicy(attempts=3, first_wait=0)
+    if failures < 3:
+        assert policy.call(request) == calls
+    else:
+        with pytest.raises(ServiceError, match=f"no {calls - 1}; .*try again later"):
+            policy.call(request)
+    assert request.calls == calls
+
+
+def test_waits_double_to_a_limit_and_heed_the_service() -> None:
+    waits: list[float] = []
+
+    class Clock(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            return False
+
+    asked = [0, 0, 0, 50, 0, 0, 1e6]
+    request = Failing(*(ServiceError("no", retry_after=wait) for wait in asked))
+    RetryPolicy(attempts=8, first_wait=1.0, longest_wait=8.0).call(request, Clock())
+    assert waits.pop() == 600
+    assert waits.pop(3) == 50
+    for drawn, middle in zip(waits, (1, 2, 4, 8, 8), strict=True):
+        assert 0.5 * middle <= drawn <= 1.5 * middle
+
+
+def test_an_interruption_ends_the_wait() -> None:
+    stop = threading.Event()
+    threading.Timer(0.05, stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(CancelledError):
+        RetryPolicy(first_wait=100.0).call(Failing(ServiceError("no")), stop)
+    assert time.monotonic() - start < 10

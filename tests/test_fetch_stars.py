@@ -14,7 +14,7 @@ import pytest
 from archive_files import FakeStars, fake_stars
 from archive_files import write as write_file
 from fetch_services import QUICK, STARS, Services, account, contents
-from services.datalink import DataLinkService
+from services.http import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
 from xplabels.core.errors import InputError
@@ -38,19 +38,22 @@ def slow_twin(made: MadeArchive, product: str) -> dict[int, dict[str, Any]]:
     return {one: {name: table[name][row] for name in table} for one, row in rows.items()}
 
 
-def test_what_comes_is_what_the_archive_has(
-    services: Services, undisturbed: Path, tmp_path: Path
-) -> None:
-    summary = services.fetch(undisturbed)
+def test_what_comes_is_what_the_archive_has(services: Services, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    summary = services.fetch(output)
     assert summary.complete
+    assert all(len(ids) <= QUICK.chunk for ids in services.datalink.asked)
+    asked = [one for ids in services.datalink.asked for one in ids]
+    assert sorted(asked) == sorted(services.with_spectrum), "only stars that have one"
+    assert not services.tap.jobs, "every job is deleted"
     tables = ["allwise", "gaia_source", "tmass", "xp"]
     expected_files = ["fetch.json", "ids.csv", *(f"{name}.parquet" for name in tables)]
-    assert sorted(contents(undisturbed)) == sorted(expected_files)
-    assert not undisturbed.with_name("out.partial").exists()
+    assert sorted(contents(output)) == sorted(expected_files)
+    assert not output.with_name("out.partial").exists()
 
     expected = read(write_file(services.made.spectra, tmp_path / "whole.csv"))
     expected = expected[np.argsort(expected.source_id)]
-    stars = read_stars(undisturbed / "xp.parquet")
+    stars = read_stars(output / "xp.parquet")
     for band in ("bp", "rp"):
         one, other = getattr(stars.spectra, band), getattr(expected.spectra, band)
         for name in ("coefficients", "errors", "correlations"):
@@ -63,26 +66,16 @@ def test_what_comes_is_what_the_archive_has(
     for product in tables[:3]:
         twin = slow_twin(services.made, product)
         have[product] = set(twin)
-        rows = pq.read_table(undisturbed / f"{product}.parquet").to_pylist()
+        rows = pq.read_table(output / f"{product}.parquet").to_pylist()
         assert [row["source_id"] for row in rows] == sorted(twin)
         for row in rows:
             for name in set(row) - {"source_id", "angular_distance", "number_of_mates"}:
                 assert row[name] == twin[row["source_id"]][renamed.get(name, name)], name
         counts = {"received": len(twin), "absent": STARS - len(twin), "failed": 0}
         assert summary.counts[product] == counts
-    for one, row in account(undisturbed).items():
+    for one, row in account(output).items():
         for product in tables:
             assert row[product] == ("received" if one in have[product] else "absent")
-
-
-def test_only_stars_with_a_spectrum_are_asked_for_in_small_chunks(
-    services: Services, tmp_path: Path
-) -> None:
-    services.fetch(tmp_path / "out", products=["xp"])
-    assert all(len(ids) <= QUICK.chunk for ids in services.datalink.asked)
-    asked = [one for ids in services.datalink.asked for one in ids]
-    assert sorted(asked) == sorted(services.with_spectrum)
-    assert not services.tap.jobs, "every job is deleted"
 
 
 def test_unknown_ids_are_absent_and_duplicates_count_once(

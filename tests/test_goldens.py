@@ -25,7 +25,7 @@ TOLERANCE = 1e-5
 """Relative, of every number but those of a training, whose sums depend on the processor."""
 RESIDUAL_TOLERANCE = 1e-4
 """Of metrics: a residual is a hundredth of its label, which the network computes in float32."""
-SCALES = dict.fromkeys(("bias", "rmse", "robust"), 1.0)
+SCALES = dict.fromkeys(("bias", "rmse", "robust", "median_residual"), 1.0)
 """Statistics of residuals are differences of labels of this size: absolutely as good as these."""
 TRAINING_TOLERANCE = 1e-3
 

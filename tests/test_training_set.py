@@ -1,4 +1,4 @@
-"""The worked example of docs/training_set.md runs, on a made archive with known answers."""
+"""The pages on training tables show what exists, and the worked example runs on a made archive."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import pytest
 from astropy.table import Table
 
 from archive_files import FakeStars
-from services.datalink import DataLinkService
+from services.http import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
 from xplabels.cli import build_parser, main
+from xplabels.cuts.rules import load_rules, parse_rule
 from xplabels.fetch.archive import RELEASES
 from xplabels.fetch.products import TABLES
 from xplabels.io import read_stars
 from xplabels.model import Model
+from xplabels.surveys import SURVEYS
 from xplabels.synthetic import simulate_stars
 
-TEXT = (Path(__file__).parents[1] / "docs" / "training_set.md").read_text()
-COMMANDS = re.findall(r"^\$ (xplabels .+)$", TEXT, re.MULTILINE)
+DOCS = Path(__file__).parents[1] / "docs"
+TEXT, PAGE = ((DOCS / f"training_{name}.md").read_text() for name in ("set", "table"))
+COMMANDS, OTHERS = (re.findall(r"^\$ (xplabels .+)$", t, re.MULTILINE) for t in (TEXT, PAGE))
 ALL_STAR = "allStar-dr17-synspec_rev1.fits"
 NORMAL = {"TEFF": 4800, "LOGG": 2.5, "FE_H": -0.2, "C_FE": 0.1, "N_FE": 0.2, "ALPHA_M": 0.05}
 STARS = 1000
@@ -31,7 +34,8 @@ STARS = 1000
 
 def test_every_command_parses() -> None:
     assert [command.split()[1] for command in COMMANDS[:3]] == ["fetch", "select", "train"]
-    for command in COMMANDS:
+    assert {command.split()[1] for command in OTHERS} == {"select", "train", "match"}
+    for command in COMMANDS + OTHERS:
         build_parser().parse_args(shlex.split(command)[1:])
 
 
@@ -40,6 +44,21 @@ def test_the_tables_are_those_that_are_asked_for() -> None:
     for product in TABLES.values():
         for alias in product.tables:
             assert f"`{product.table(alias, release)}`" in TEXT
+
+
+def test_the_default_rules_are_listed() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(.+)` \|$", PAGE, re.MULTILINE))
+    assert rows == {rule.name: rule.text for rule in load_rules()}
+
+
+def test_the_rules_in_the_text_are_rules() -> None:
+    rules = dict(re.findall(r"--rule '(\w+)=([^']+)'", PAGE))
+    assert {parse_rule(name, text).name for name, text in rules.items()} == {"clean", "light"}
+
+
+def test_the_surveys_listed_are_those_there_are() -> None:
+    table = PAGE.split("## Tables")[1].split("\n\n")[2]
+    assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == set(SURVEYS)
 
 
 def with_real_shapes(made: MadeArchive) -> MadeArchive:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xplabels.calibration.shrinkage import LARGEST_STRETCH, ShrinkageCorrection
+from xplabels.calibration.shrinkage import LARGEST_STRETCH, ShrinkageCorrection, stretch
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
@@ -124,8 +124,8 @@ def test_it_is_right_at_every_truth_and_not_for_every_prediction(
 @given(strength=st.floats(0, 8), error=st.floats(0, 1e300))
 def test_stretch_is_bounded_whatever_the_error(strength: float, error: float) -> None:
     correction = replace(plain(), strength=np.full(2, strength))
-    stretch = correction.stretch(np.full((1, 2), error))[0, 0]
-    assert 1.0 <= stretch <= LARGEST_STRETCH * (1 + 1e-12)
+    by = stretch(correction.strength, np.full((1, 2), error) / SPREAD)[0, 0]
+    assert 1.0 <= by <= LARGEST_STRETCH * (1 + 1e-12)
 
 
 def test_parts_still_add_and_what_is_nan_stays_nan(fitted: ShrinkageCorrection) -> None:

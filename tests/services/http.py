@@ -1,15 +1,23 @@
-"""An HTTP server on loopback whose answers can be made to fail."""
+"""HTTP servers on loopback whose answers can be made to fail: DataLink's, and of bulk files."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import re
 import sys
 import threading
 import time
 import traceback
+import zipfile
 from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from archive_files import FakeStars, datalink_csv
 
 SLOW = 3.0
 """Seconds by which a slow answer comes late; a client under test waits less."""
@@ -75,7 +83,6 @@ class Service:
         raise NotImplementedError
 
     def faulty(self, path: str) -> bool:
-        """Whether a request takes a fault from the queue."""
         return True
 
 
@@ -136,4 +143,99 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(half if kind in ("cut", "truncate") else reply.body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep quiet."""
+        pass
+
+
+class DataLinkService(Service):
+    """Hands out ``stars``, at ``/data-server/data`` as the archive does.
+
+    Every answer leaves out the ids ``withheld``; any request with one of ``poison`` fails with HTTP
+    500; ``asked`` has the ids of each request.
+    """
+
+    def __init__(
+        self, stars: FakeStars, retrieval_type: str = "XP_CONTINUOUS", release: str = "Gaia DR3"
+    ) -> None:
+        super().__init__()
+        self.stars, self.retrieval_type, self.release = stars, retrieval_type, release
+        self.rows = {one: row for row, one in enumerate(stars.source_id)}
+        self.withheld: Collection[int] = ()
+        self.poison: Collection[int] = ()
+        self.asked: list[list[int]] = []
+
+    @property
+    def address(self) -> str:
+        return f"{self.url}/data-server/data"
+
+    def answer(
+        self, method: str, path: str, headers: Any, body: bytes, fault: Fault | None
+    ) -> Reply:
+        """One request for spectra; the fault ``fewer`` leaves out every third star of it."""
+        if (method, urlsplit(path).path) != ("POST", "/data-server/data"):
+            return Reply(b"no such service", "text/plain", 404)
+        form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        wanted = [form.get(k) for k in ("RETRIEVAL_TYPE", "RELEASE", "DATA_STRUCTURE", "FORMAT")]
+        if wanted != [self.retrieval_type, self.release, "RAW", "csv"]:
+            return Reply(f"cannot serve {wanted}".encode(), "text/plain", 400)
+        ids = [int(word) for word in form["ID"].split(",")]
+        with self.lock:
+            self.asked.append(ids)
+        if len(ids) > 5000:
+            return Reply(b"too many ids", "text/plain", 400)
+        if not set(ids).isdisjoint(self.poison):
+            return Reply(b"internal error", "text/plain", 500)
+        found = [one for one in ids if one in self.rows and one not in self.withheld]
+        if fault is not None and fault.kind == "fewer":
+            found = [one for place, one in enumerate(found) if place % 3]
+        return Reply(self._packed(found), "application/zip")
+
+    def _packed(self, ids: list[int]) -> bytes:
+        rows = [self.rows[one] for one in ids]
+        chosen = FakeStars(
+            ids, {name: [cells[row] for row in rows] for name, cells in self.stars.cells.items()}
+        )
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr(f"{self.retrieval_type}_RAW.csv", datalink_csv(chosen))
+        return out.getvalue()
+
+
+class FileService(Service):
+    """Serves ``files`` below ``folder``; honours range requests if ``ranges``.
+
+    ``ranges_asked`` has the range of each request for a file, "" where none was asked for.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], folder: str) -> None:
+        super().__init__()
+        sums = "".join(f"{hashlib.md5(body).hexdigest()}  {name}\n" for name, body in files.items())
+        self.files = {f"/{folder}/{name}": body for name, body in files.items()}
+        self.sums = f"/{folder}/_MD5SUM.txt"
+        self.files[self.sums] = sums.encode()
+        self.ranges = True
+        self.ranges_asked: list[str] = []
+
+    def faulty(self, path: str) -> bool:
+        return path != self.sums
+
+    def answer(
+        self, method: str, path: str, headers: Any, body: bytes, fault: Fault | None
+    ) -> Reply:
+        """One file; the fault ``wrong`` changes a byte, ``shifted`` serves another range."""
+        whole = self.files.get(urlsplit(path).path)
+        if whole is None:
+            return Reply(b"not found", "text/plain", 404)
+        asked = headers.get("Range", "")
+        if urlsplit(path).path != self.sums:
+            with self.lock:
+                self.ranges_asked.append(asked)
+        if fault is not None and fault.kind == "wrong":
+            whole = bytes([whole[0] ^ 1]) + whole[1:]
+        found = re.fullmatch(r"bytes=(\d+)-", asked)
+        if found is None or not self.ranges:
+            return Reply(whole)
+        start = int(found[1]) + (fault is not None and fault.kind == "shifted")
+        if start >= len(whole):
+            return Reply(b"", status=416)
+        span = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
+        return Reply(whole[start:], status=206, headers=(("Content-Range", span),))

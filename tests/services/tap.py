@@ -66,11 +66,9 @@ class TapService(Service):
 
     @property
     def address(self) -> str:
-        """For the client."""
         return f"{self.url}/tap"
 
     def faulty(self, path: str) -> bool:
-        """Only the step that is chosen fails."""
         return self.step in path
 
     def answer(

@@ -1,8 +1,6 @@
-"""Joint coverage: whether all labels of a star together lie where the prediction says.
+"""Joint coverage: the share of stars whose labels all lie inside the predicted ellipsoids.
 
-One error bar per label says nothing of two labels that err together. With the correlations of a
-prediction, the share of stars whose labels lie inside the ellipsoids that should hold 68.3 and
-95.4 % of them shows whether the covariance is right.
+One error bar per label says nothing of two labels that err together; this tests the covariance.
 """
 
 from __future__ import annotations
@@ -47,10 +45,8 @@ class Joint:
         return len(self.content)
 
     def to_metrics(self) -> dict[str, Any]:
-        """As it stands in ``metrics.json``."""
-        return {
-            "labels": list(self.names), "n": self.n, **self.value, "error_of": dict(self.error),
-        }  # fmt: skip
+        """As in ``metrics.json``."""
+        return {"labels": list(self.names), "n": self.n, **self.value, "error_of": self.error}
 
     def violations(self, margin: float = 1.0) -> list[str]:
         """Where a joint coverage is not right, one line each."""
@@ -92,10 +88,9 @@ def joint_coverage(
     content = residuals.content(prediction.joint_factor)
     random = np.random.default_rng(seed)
     drawn = [_statistics(random.choice(content, len(content))) for _ in range(resamples)]
-    value = _statistics(content)
     error = {
         key: float(np.std([one[key] for one in drawn], ddof=1)) if resamples > 1 else float("nan")
-        for key in value
+        for key in (value := _statistics(content))
     }
     return Joint(tuple(names), content, value, error)
 
@@ -123,7 +118,7 @@ def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
 
 
 def _groups(prediction: Prediction, labels: Labels) -> list[_Residuals]:
-    """Enough of the stars with the most known labels, those that have the same ones together."""
+    """Enough of the stars with the most known labels, grouped by which labels are known."""
     names = [name for name in prediction.names if name in labels.names]
     columns = [prediction.names.index(name) for name in names]
     known = np.isfinite(prediction.values[:, columns] - labels.select(names).values)

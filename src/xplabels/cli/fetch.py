@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from xplabels.cli import options
 from xplabels.core.errors import InputError, counted
 
 if TYPE_CHECKING:
-    from xplabels.fetch import Archive, RemoteFile, RetryPolicy, Targets
+    from xplabels.fetch import Archive, RetryPolicy, Targets
+    from xplabels.fetch.bulk import RemoteFile
 
 STARS_TEXT = """\
 stars: --ids, --cone or --query says which. DIR gets, one row per star, sorted by source_id:
@@ -162,15 +164,14 @@ def _bulk(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> Non
 
 
 def _bulk_files(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> list[RemoteFile]:
-    from xplabels.fetch import covering, list_bulk, matching
+    from xplabels.fetch import covering, list_bulk
 
     if args.cone is not None or args.query is not None:
         raise InputError("bulk files are chosen by --ids or --files", remedy="leave the rest out")
     files = list_bulk(args.bulk, archive, retry)
     if args.files:
-        files = matching(files, args.files)
-    ids = None if args.ids is None else _targets(args, archive).ids
-    if ids is not None:
+        files = [file for file in files if fnmatch(file.name, args.files)]
+    if args.ids is not None and (ids := _targets(args, archive).ids) is not None:
         files = covering(files, ids)
     if not files:
         raise InputError(f"no file of {args.bulk} matches", remedy="see --list")

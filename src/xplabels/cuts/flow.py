@@ -1,4 +1,4 @@
-"""How many rows a selection had, and what became of every one of them."""
+"""How many rows a selection had, and how many each rule removed."""
 
 from __future__ import annotations
 

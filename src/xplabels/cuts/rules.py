@@ -158,17 +158,11 @@ def _bit(survey: str, column: str, bit: str, where: str) -> int:
 def load_rules(
     path: str | Path | None = None, changes: Sequence[str] = (), without: Sequence[str] = ()
 ) -> tuple[Rule, ...]:
-    """The rules of a TOML file, in its order.
+    """The rules of a TOML file with one table ``[rules]`` of ``NAME = "EXPRESSION"``, in order.
 
-    Parameters
-    ----------
-    path
-        A file with one table ``[rules]`` of ``NAME = "EXPRESSION"``; None: the cuts of Fallows &
-        Sanders 2024 (:data:`DEFAULT_RULES`).
-    changes
-        ``NAME=EXPRESSION``: takes the place of the rule of that name, or comes last.
-    without
-        Names of rules to leave out.
+    Without ``path``, the cuts of Fallows & Sanders 2024 (:data:`DEFAULT_RULES`). A change,
+    ``NAME=EXPRESSION``, replaces the rule of that name, or comes last; ``without`` names rules to
+    leave out.
     """
     source = DEFAULT_RULES if path is None else Path(path)
     texts = dict(_read_toml(source))

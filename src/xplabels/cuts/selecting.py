@@ -78,23 +78,28 @@ def select_stars(
 ) -> dict[str, Any]:
     """Write the selected stars as a star table, and the cut flow as JSON and figure next to it.
 
+    The table comes last: a report without its table is of a run that was killed, and is replaced.
     Returns what the JSON holds; its main points are logged. Raises :class:`InputError` if an
     output exists, a table or file is wrong, a rule asks for what is not there, or no star is left.
     """
     if output.suffix.lower() != ".parquet":
         raise InputError("a star table is Parquet", where=output, remedy="end its name in .parquet")
     numbers, picture = output.with_suffix(".cuts.json"), output.with_suffix(".cuts.png")
-    for path in (output, numbers, picture):
+    check_output(output, overwrite)
+    overwrite |= not output.exists()
+    for path in (numbers, picture):
         check_output(path, overwrite)
     from xplabels.io import write_star_blocks
 
     selection = _Selection(options)
-    with whole_file(numbers, overwrite) as json_file, whole_file(picture, overwrite) as png_file:
+    with whole_file(output, overwrite) as table_file:
         # the first block may lack what later ones have: nine columns of nulls cost nothing
-        write_star_blocks(_gathered(selection.blocks()), output, overwrite, MEASUREMENTS)
+        write_star_blocks(_gathered(selection.blocks()), table_file, measurements=MEASUREMENTS)
         report = selection.report(command)
-        json_file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-        selection.flow.figure().savefig(png_file, format="png", dpi=150)
+        with whole_file(numbers, overwrite) as json_file:
+            json_file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        with whole_file(picture, overwrite) as png_file:
+            selection.flow.figure().savefig(png_file, format="png", dpi=150)
     logger.info("%s\n", selection.flow.to_text())
     for offset in selection.offsets:
         logger.info("%s", offset.to_text())
@@ -188,12 +193,11 @@ def apply_cuts(
     by source_id; ``own`` is photometry [N] of the rows themselves.
     """
     source_id = np.concatenate([table.source_id for table in tables])
-    results: list[tuple[str, str, Result]] = [
-        ("source", "the row has a Gaia source_id", (np.ones(len(source_id), bool), source_id > 0))
+    sourced: Result = (np.ones(len(source_id), bool), source_id > 0)
+    results = [
+        (rule.name, rule.text, _result(rule, tables, light, source_id, own)) for rule in rules
     ]
-    for rule in rules:
-        results.append((rule.name, rule.text, _result(rule, tables, light, source_id, own)))
-    return count(len(source_id), results)
+    return count(len(source_id), [("source", "the row has a Gaia source_id", sourced), *results])
 
 
 def _result(
@@ -226,7 +230,7 @@ def _result(
 
 
 class _Selection:
-    """A selection under way: rows kept so far, what became of the others, spectra seen."""
+    """A selection in progress: rows kept so far, counts of the others, and of spectra."""
 
     def __init__(self, options: SelectOptions) -> None:
         self.options = options
@@ -243,7 +247,7 @@ class _Selection:
             self._select_rows()
 
     def _select_rows(self) -> None:
-        """Of the rows of the tables of labels: one per star, on one scale."""
+        """Choose rows of the tables of labels: one per star, on one scale."""
         keep, flow = apply_cuts(self.tables, self.light, self.options.rules)
         start = alone = applies = repeats = 0
         kept = []
@@ -256,7 +260,7 @@ class _Selection:
             applies += len(real)
             alone += len(real) - len(np.unique(real))
             repeats += int(mine.sum()) - len(kept[-1])
-        text = "one row a star and survey: that of highest S/N (the first of equals)"
+        text = "one row per star and survey: that of highest S/N (the first of equals)"
         flow = flow.followed_by(Cut("repeats", text, applies, alone, repeats))
         self.offsets = fit_offsets(kept) if self.options.offsets else []
         self._notes += tuple(offset.to_text() for offset in self.offsets)
@@ -288,7 +292,6 @@ class _Selection:
         self._account(np.concatenate(ids), np.concatenate(usable))
 
     def _of_tables(self, block: Stars, good: NDArray[np.bool_]) -> Stars:
-        """The spectra of selected rows."""
         stars, rows = self._lookup.find(block.source_id)
         some = good[stars]
         return replace(
@@ -298,7 +301,7 @@ class _Selection:
         )
 
     def _of_block(self, block: Stars, good: NDArray[np.bool_]) -> Stars:
-        """The spectra that the rules keep, where these are the rows."""
+        """The spectra that the rules keep, where the spectra are the rows."""
         labels = block.labels
         if labels is not None and self.options.labels is not None:
             labels = labels.select(self.options.labels)
@@ -313,7 +316,7 @@ class _Selection:
         return block.with_labels(labels)[np.flatnonzero(keep)]
 
     def _count_known(self, stars: Stars) -> None:
-        columns = {name: stars.photometry.column(name)[0] for name in MEASUREMENTS}
+        columns = dict(zip(MEASUREMENTS, stars.photometry.values.T, strict=True))
         if stars.labels is not None:
             columns |= dict(zip(stars.labels.names, stars.labels.values.T, strict=True))
         for name, values in columns.items():
@@ -323,7 +326,6 @@ class _Selection:
         self.metallicity["with [Fe/H] > 0.5"] += int((fe_h > 0.5).sum())
 
     def _account(self, ids: NDArray[np.int64], usable: NDArray[np.bool_]) -> None:
-        """What became of the spectra, and of rows that have none."""
         check_unique(ids, "files of spectra")
         self.spectra = {"given": len(ids), "without BP or RP, or damaged": int((~usable).sum())}
         if self.tables:
@@ -349,8 +351,7 @@ class _Selection:
             steps = "; ".join(f"{c.name} removed {c.removed}" for c in self.flow.cuts if c.removed)
             raise InputError(
                 f"no star is left of {self.flow.before} rows: {steps}",
-                remedy="leave a rule out (--without NAME), or check that the tables belong "
-                "together",
+                remedy="leave a rule out (--without NAME), or check that the tables match",
             )
 
     def report(self, command: str) -> dict[str, Any]:
@@ -371,8 +372,8 @@ class _Selection:
             "flow": self.flow.to_dict(),
             "known": self.known,
             "labels_from": self.labels_from,
-            # JSON has no NaN: null
             "offsets": [
+                # JSON has no NaN: null
                 {key: None if value != value else value for key, value in asdict(offset).items()}
                 for offset in self.offsets
             ],
@@ -384,10 +385,11 @@ class _Selection:
 
 
 def _read_spectra(options: SelectOptions) -> Iterator[Stars]:
-    """Blocks of all files, a band that a block lacks as wide as elsewhere."""
+    """Blocks of all files; a band that a block lacks gets the width it has in the others."""
     from xplabels.io import read_blocks
 
     widths = (0, 0)
+    # every file is opened before the first is read
     for blocks in [read_blocks(path, options.bad_rows) for path in options.spectra]:
         for block in blocks:
             if isinstance(block.spectra, CoefficientSpectra):
@@ -397,7 +399,7 @@ def _read_spectra(options: SelectOptions) -> Iterator[Stars]:
 
 
 def _gathered(blocks: Iterator[Stars]) -> Iterator[Stars]:
-    """Blocks stacked until they are worth a row group."""
+    """Blocks joined until they fill a row group."""
     from xplabels.io.parquet import ROW_GROUP
 
     waiting: list[Stars] = []

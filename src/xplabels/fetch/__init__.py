@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from xplabels.fetch.archive import RELEASES, Archive, Release, release_of
-from xplabels.fetch.bulk import BulkSummary, RemoteFile, covering, fetch_bulk, list_bulk, matching
-from xplabels.fetch.http import RetryPolicy, ServiceError
-from xplabels.fetch.products import PRODUCTS
-from xplabels.fetch.stars import FetchSettings, FetchSummary, fetch_stars
+from xplabels.fetch.archive import Archive, release_of
+from xplabels.fetch.bulk import covering, fetch_bulk, list_bulk
+from xplabels.fetch.http import RetryPolicy
+from xplabels.fetch.stars import FetchSettings, fetch_stars
 from xplabels.fetch.targets import Cone, Targets
 
 __all__ = [
-    "PRODUCTS",
-    "RELEASES",
     "Archive",
-    "BulkSummary",
     "Cone",
     "FetchSettings",
-    "FetchSummary",
-    "Release",
-    "RemoteFile",
     "RetryPolicy",
-    "ServiceError",
     "Targets",
     "covering",
     "fetch_bulk",
     "fetch_stars",
     "list_bulk",
-    "matching",
     "release_of",
 ]

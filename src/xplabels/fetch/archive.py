@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xplabels.core.errors import InputError
 
+Ids = NDArray[np.int64]
 MOST_IDS = 5000
 """DataLink hands out no more stars per request."""
 
@@ -59,6 +64,11 @@ class Archive:
                 remedy=f"give one of {', '.join(self.release.bulk_tables)}, or a folder",
             )
         return f"{self.bulk.rstrip('/')}/{self.release.folder}/{folder}"
+
+
+def digest_of(ids: Ids) -> str:
+    """SHA-256 of ids, in hexadecimal."""
+    return hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
 
 
 def release_of(name: str) -> Release:

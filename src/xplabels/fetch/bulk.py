@@ -1,8 +1,8 @@
 """The archive's bulk files: listed by their published MD5 sums, downloaded, resumed, verified.
 
 ``NAME.partial`` is a download that has begun; only a file whose sum is the published one gets its
-name. A partial file goes on where it ends, by an HTTP range request; if the whole is then not what
-was published, it is begun anew.
+name. A partial file is continued by an HTTP range request; if the whole is then not what was
+published, it is begun anew.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +66,12 @@ class BulkSummary:
     size: int = 0  # bytes received now
 
     def to_text(self) -> str:
-        """The account in a few lines."""
-        lines = [
+        """Counts, and a line per file that failed."""
+        head = (
             f"{counted(len(self.received), 'file')} received ({self.size / 1e9:.3g} GB), "
             f"{len(self.present)} here already, {len(self.failed)} failed"
-        ]
-        return "\n".join(lines + [f"{name}: {why}" for name, why in self.failed.items()])
+        )
+        return "\n".join([head, *(f"{name}: {why}" for name, why in self.failed.items())])
 
 
 def list_bulk(
@@ -121,11 +120,6 @@ def parse_sums(text: str, folder: str) -> list[RemoteFile]:
     return [files[name] for name in sorted(files)]
 
 
-def matching(files: Sequence[RemoteFile], pattern: str) -> list[RemoteFile]:
-    """Files whose name matches a pattern with ``*`` and ``?``."""
-    return [file for file in files if fnmatch(file.name, pattern)]
-
-
 def covering(files: Sequence[RemoteFile], ids: NDArray[np.int64]) -> list[RemoteFile]:
     """The files that hold the stars ``ids`` [N], by the pixels in the files' names.
 
@@ -159,12 +153,8 @@ def fetch_bulk(
     """Download files of :func:`list_bulk` into ``folder``, ``parallel`` at a time.
 
     The folder is made if it is not there. Files in it that have their final name are left alone;
-    ``verify`` computes their MD5 sums and fetches again those that differ.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be made or written.
+    ``verify`` computes their MD5 sums and fetches again those that differ. Raises
+    :class:`InputError` if ``folder`` is a file.
     """
     if parallel < 1:
         raise InputError(f"{parallel} downloads at a time are none", remedy="choose 1 or more")
@@ -197,7 +187,7 @@ def fetch_bulk(
 
 @dataclass
 class _Download:
-    """How files are downloaded; several threads share it."""
+    """How files are downloaded; shared by several threads."""
 
     folder: Path
     retry: RetryPolicy
@@ -218,7 +208,7 @@ class _Download:
         def attempt() -> None:
             self._receive(file, partial, sizes)
             if self._md5(partial) != file.md5:
-                # it cannot be known where it went wrong: none of it is kept
+                # where it went wrong is unknown: none of it is kept
                 partial.unlink()
                 raise ServiceError("its MD5 sum is not the published one")
             os.replace(partial, path)
@@ -230,12 +220,9 @@ class _Download:
         return sum(sizes)
 
     def _receive(self, file: RemoteFile, partial: Path, sizes: list[int]) -> None:
-        """Append to the partial file what it lacks."""
         have = partial.stat().st_size if partial.exists() else 0
         # no compression on the way: a range counts the bytes of the file
-        headers = {"Accept-Encoding": "identity"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
 
         def received(size: int) -> None:
             sizes.append(size)
@@ -244,10 +231,8 @@ class _Download:
         with response_to(self.retry, "GET", file.url, headers=headers) as response:
             if response.status_code == 416 and have:
                 return  # nothing lies beyond what is here: it is whole, or not what it should be
-            goes_on = response.status_code == 206
-            if goes_on and not response.headers.get("Content-Range", "").startswith(
-                f"bytes {have}-"
-            ):
+            goes_on, span = response.status_code == 206, response.headers.get("Content-Range", "")
+            if goes_on and not span.startswith(f"bytes {have}-"):
                 partial.unlink(missing_ok=True)
                 raise ServiceError("the server sent another range than was asked for")
             with partial.open("ab" if goes_on else "wb") as target:

@@ -17,18 +17,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
-from xplabels.fetch.archive import Archive
+from xplabels.fetch.archive import Archive, Ids
 from xplabels.fetch.http import RetryPolicy, ServiceError, response_to, write_body
 from xplabels.fetch.state import GIVEN_UP, Response
 from xplabels.io import read, write_stars
 
-Ids = NDArray[np.int64]
 ROUNDS = 3
-"""Times that ids which an answer leaves out are asked for."""
+"""How often ids that answers leave out are asked for."""
 SPLIT_ATTEMPTS = 2
 """Attempts at each part of a chunk that failed as a whole."""
 MOST_FAILURES = 16
@@ -59,7 +57,7 @@ class DataLink:
         return response, left_out
 
     def _in_halves(self, ids: Ids, attempts: int, response: Response) -> list[int]:
-        """Add what comes of ``ids`` to ``response``; the ids that answers leave out."""
+        """Add the answers to ``ids`` to ``response``; return the ids that they leave out."""
         if self._failures >= MOST_FAILURES:
             response.failed |= dict.fromkeys(ids.tolist(), GIVEN_UP)
             return []

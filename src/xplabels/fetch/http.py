@@ -1,4 +1,4 @@
-"""HTTP with retries: which failures may pass, how long to wait, and when to give up.
+"""HTTP with retries: which failures are transient, how long to wait, and when to give up.
 
 One loop serves all services. urllib3's ``Retry`` would not replace it: it retries neither a body
 that breaks off nor one whose content is damaged, and its waits cannot be interrupted.
@@ -42,10 +42,10 @@ class ServiceError(InputError):
 class RetryPolicy:
     """How often one request is made before it counts as failed; waits in seconds.
 
-    The wait before the second attempt is ``first_wait``, doubled from one to the next up to
-    ``longest_wait``; each is drawn from half to one and a half of this, so that clients do not come
-    back in step. ``timeout`` is for a connection or the next byte of an answer, ``job_timeout`` for
-    an asynchronous query.
+    The wait before the second attempt is ``first_wait``, doubled each time up to ``longest_wait``;
+    each is drawn from half to one and a half of this, so that clients do not return in step.
+    ``timeout`` is for a connection or the next byte of an answer, ``job_timeout`` for an
+    asynchronous query.
     """
 
     attempts: int = 5
@@ -71,12 +71,8 @@ class RetryPolicy:
     ) -> T:
         """What ``request`` returns, repeated while it raises a transient :class:`ServiceError`.
 
-        Raises
-        ------
-        ServiceError
-            The last one, if every attempt failed or one failed for good.
-        CancelledError
-            If ``stop`` is set between attempts.
+        Raises the last ServiceError if every attempt failed or one failed for good, and
+        CancelledError if ``stop`` is set between attempts.
         """
         stop = stop or threading.Event()
         attempts = attempts or self.attempts

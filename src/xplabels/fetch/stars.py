@@ -13,20 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from xplabels import __version__
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.stars import Stars, concatenate, with_widths
-from xplabels.fetch.archive import MOST_IDS, Archive
+from xplabels.fetch.archive import MOST_IDS, Archive, Ids
 from xplabels.fetch.datalink import DataLink
-from xplabels.fetch.http import (
-    RetryPolicy,
-    ServiceError,
-    check_installed,
-    in_parallel,
-)
+from xplabels.fetch.http import RetryPolicy, ServiceError, check_installed, in_parallel
 from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA, TABLES, Product
 from xplabels.fetch.state import (
     ABSENT,
@@ -44,7 +38,6 @@ from xplabels.io import read_stars, write_star_blocks
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
 
-Ids = NDArray[np.int64]
 FORMAT = 1
 MOST_TAP_FAILURES = 3
 """Chunks of ids that fail in a row, each in every attempt, before no more are asked for."""
@@ -52,7 +45,7 @@ MOST_TAP_FAILURES = 3
 
 @dataclass(frozen=True)
 class FetchSettings:
-    """How to ask; nothing here changes what is fetched."""
+    """How requests are made; nothing here changes what is fetched."""
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     chunk: int = MOST_IDS  # ids per request for spectra
@@ -71,7 +64,7 @@ class FetchSettings:
 
 
 class FetchRun:
-    """One run, inside the opened ``state``."""
+    """One fetch, inside the opened ``state``."""
 
     def __init__(
         self, targets: Targets, state: FetchState, archive: Archive, settings: FetchSettings
@@ -83,7 +76,7 @@ class FetchRun:
         self.ids = state.ids
 
     def fetch(self, name: str) -> None:
-        """Fetch what is still unknown of one product; :attr:`state` says what became of each id."""
+        """Fetch the ids of one product that are not accounted for yet, into :attr:`state`."""
         spectra = name == SPECTRA
         published = self._published() if spectra else {}
         unknown = [one for one in self.ids if self.state.status(name, one).status == FAILED]
@@ -91,19 +84,15 @@ class FetchRun:
         if not len(left):
             return
         answers = self._spectra(left, published) if spectra else self._rows(TABLES[name], left)
+        count, silent = len(self.ids), not self.settings.progress
         with tqdm(
-            total=len(self.ids),
-            initial=len(self.ids) - len(left),
-            desc=name,
-            unit=" stars",
-            disable=not self.settings.progress,
+            total=count, initial=count - len(left), desc=name, unit=" stars", disable=silent
         ) as bar:
             for ids, response in answers:
                 self.state.record(name, response)
                 bar.update(len(ids) - len(response.failed))
 
     def _rows(self, product: Product, left: Ids) -> Iterator[tuple[Ids, Response]]:
-        """Rows of one of the archive's tables, chunk after chunk."""
         release = self.archive.release
         present = {}
         for alias in product.tables:
@@ -142,7 +131,6 @@ class FetchRun:
     def _spectra(
         self, left: Ids, published: dict[int, bool | None]
     ) -> Iterator[tuple[Ids, Response]]:
-        """Spectra, several requests at a time."""
         stop = threading.Event()
         datalink = DataLink(self.archive, self.settings.retry, self.state.folder, stop)
 
@@ -159,7 +147,7 @@ class FetchRun:
         return in_parallel(request, chunks, self.settings.parallel, stop)
 
     def _published(self) -> dict[int, bool | None]:
-        """Ids to ask for -> whether the archive says that there is a spectrum.
+        """Ids to ask for -> whether the archive has a spectrum; None where it does not say.
 
         The others are accounted for here: without one, or not in gaia_source at all.
         """
@@ -203,7 +191,7 @@ class FetchSummary:
         return not any(counts[FAILED] for counts in self.counts.values())
 
     def to_text(self) -> str:
-        """The account as a table."""
+        """A table of counts."""
         head = f"{'':12}{RECEIVED:>10}{ABSENT:>10}{FAILED:>10}"
         rows = [
             f"{product:12}" + "".join(f"{c[status]:10d}" for status in (RECEIVED, ABSENT, FAILED))
@@ -224,8 +212,6 @@ def fetch_stars(
 
     Parameters
     ----------
-    targets
-        The stars.
     output
         Folder to make: ``xp.parquet`` (a star table of this package), ``gaia_source.parquet``,
         ``tmass.parquet``, ``allwise.parquet`` (the archive's column names, one row per star,
@@ -237,17 +223,11 @@ def fetch_stars(
     products
         Of :data:`~xplabels.fetch.products.PRODUCTS`; ``gaia_source`` is always among them, since
         it says which stars exist and which have spectra.
-    settings
-        How to ask.
     overwrite
         Replace an output of another request, or ask anew for one that is complete.
 
-    Raises
-    ------
-    InputError
-        If the output exists and is of another request; if the request makes no sense to the
-        service; if a table of the archive lacks a column that is needed; without the extra
-        ``archive``.
+    Raises :class:`InputError` if the output is of another request, the service refuses the request,
+    a table of the archive lacks a column that is needed, or the extra ``archive`` is missing.
     """
     check_installed()
     archive, settings = archive or Archive(), settings or FetchSettings()
@@ -276,7 +256,6 @@ def fetch_stars(
 
 
 def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:
-    """Write the output: the tables, the account of ids, the record."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -321,8 +300,8 @@ def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:
 def _sorted_blocks(files: Sequence[Path]) -> Iterator[Stars]:
     """The stars of ``files`` by source_id, a row group at a time.
 
-    The files' ranges of source_id may overlap, where ids were asked for again: each file is kept
-    in memory from the first block that needs it to the last.
+    The files' ranges of source_id may overlap, where ids were asked for again: each file is in
+    memory from the first block that needs it to the last.
     """
     import pyarrow.parquet as pq
 

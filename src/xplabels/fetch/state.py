@@ -1,14 +1,13 @@
-"""What a fetch has so far: the folder from which a killed one goes on.
+"""The state of a fetch: the folder from which a killed one resumes.
 
 ``OUTPUT.partial/`` holds Parquet files of rows received and ``state.jsonl``: a line with the
-request, one with its ids, then one for each answer with its files, the ids in them, and those that
-the archive has nothing of. A file counts once its line is written, so that a kill loses one answer
-and doubles none. A failed id is not written down: it is asked for again.
+request, one with its ids, then one per answer with its files, the ids in them, and the ids of which
+the archive has nothing. A file counts once its line is written, so that a kill loses one answer at
+most. Failed ids are not written down: they are asked for again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,13 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from xplabels.core.errors import InputError
+from xplabels.fetch.archive import Ids, digest_of
 from xplabels.io.atomic import check_new_folder, check_ours, check_output, take_lock, whole_file
-
-Ids = NDArray[np.int64]
 
 RECEIVED, ABSENT, FAILED = "received", "absent", "failed"
 GIVEN_UP = "not asked: the service failed too often in a row"
@@ -35,7 +30,7 @@ ACCOUNT = "ids.csv"
 OUTPUT_FILES = (RECORD, ACCOUNT, "*.parquet")
 """All that the folder of a fetch may hold."""
 PARTIAL_FILES = (STATE, "*.parquet", "whole/*", "old/*", "answer-*", "request.json", "lock")
-"""All that an unfinished one may hold, of earlier versions too."""
+"""All that an unfinished one may hold, also from earlier versions."""
 
 
 class IdStatus(NamedTuple):
@@ -59,10 +54,7 @@ class Response:
 
 
 class FetchState:
-    """The folder ``OUTPUT.partial`` of one fetch; work with it is inside :meth:`opened`.
-
-    The state of another ``request`` is not gone on with.
-    """
+    """The folder ``OUTPUT.partial`` of one fetch of ``request``, used inside :meth:`opened`."""
 
     def __init__(self, output: Path, request: Mapping[str, Any]) -> None:
         self.output, self.request = output, dict(request)
@@ -86,13 +78,10 @@ class FetchState:
 
     @contextmanager
     def opened(self, overwrite: bool) -> Iterator[None]:
-        """Make the folder, or go on with one of the same request; a second fetch is kept out.
+        """Make the folder, or resume one of the same request, and lock it.
 
-        Raises
-        ------
-        InputError
-            If the output or a folder of another request exists and ``overwrite`` is false, if
-            they hold files of somebody else, or if another fetch is at work.
+        Raises InputError if the output or a folder of another request exists without
+        ``overwrite``, if they hold other files, or if another fetch is at work.
         """
         if self.folder.exists() and not self._is_of_request():
             if not overwrite:
@@ -124,7 +113,7 @@ class FetchState:
         return whole + end
 
     def _is_of_request(self) -> bool:
-        """Whether the folder is of this request, or one that a kill left before it said so."""
+        """Whether the folder is of this request, or was left by a kill before it said so."""
         lines = self._lines().splitlines()
         if not lines:
             return self.folder.is_dir() and not any(self.folder.glob("*.parquet"))
@@ -134,7 +123,7 @@ class FetchState:
             return False
 
     def _restore(self) -> None:
-        """Read the state, and clear away what a kill left half-written."""
+        """Read the state, and remove what a kill left half-written."""
         lines = self._lines()
         os.truncate(self.folder / STATE, len(lines))
         for line in map(json.loads, lines.splitlines()[1:]):
@@ -158,7 +147,6 @@ class FetchState:
             raise InputError(what, where=self.folder / STATE) from error
 
     def _take(self, line: dict[str, Any]) -> None:
-        """Take in one answer as it is written down."""
         product = line["product"]
         self.files[product] += [self.folder / file for file in line["files"]]
         status = self.products[product]
@@ -167,16 +155,15 @@ class FetchState:
             status |= dict.fromkeys(ids, IdStatus(ABSENT, why))
 
     def set_ids(self, ids: Ids) -> None:
-        """Write the ids down: this fetch stays of these, whatever a query gives tomorrow."""
+        """Write the ids down: a resumed fetch keeps them, even if the query would give others."""
         self.ids = ids.tolist()
         self._write({"ids": self.ids})
 
     def record(self, product: str, response: Response) -> None:
-        """Write down what an answer says, its rows first."""
+        """Write an answer: its rows first, then its line in the state."""
         files, received = [], []
         for ids, write in response.parts:
-            digest = hashlib.sha256(np.ascontiguousarray(ids, "<i8").tobytes()).hexdigest()
-            files.append(f"{product}-{digest[:20]}.parquet")
+            files.append(f"{product}-{digest_of(ids)[:20]}.parquet")
             received += ids.tolist()
             with whole_file(self.folder / files[-1], overwrite=True) as path:
                 write(path)
@@ -191,9 +178,9 @@ class FetchState:
         self.products[product] |= failed
 
     def publish(self, whole: Path, keep: bool) -> None:
-        """Put ``whole``, a folder inside this one, where the output belongs.
+        """Move ``whole``, a folder inside this one, to the output.
 
-        ``keep`` keeps the state: some ids failed and can be asked for again.
+        ``keep`` keeps the state, so that ids that failed can be asked for again.
         """
         old = self.folder / "old"
         if self.output.exists():
@@ -208,7 +195,7 @@ class FetchState:
         """Remove the folder, if it is of this request."""
         if not (self.folder.exists() and self._is_of_request()):
             return
-        # the request goes last: without it, what is left would be nobody's
+        # the request goes last: without it, the rest would not be recognised
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == STATE):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.folder.rmdir()

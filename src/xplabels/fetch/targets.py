@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
-from xplabels.fetch.archive import Release
+from xplabels.fetch.archive import Ids, Release, digest_of
 from xplabels.fetch.tap import Tap
 from xplabels.io.plain import read_columns
 
-Ids = NDArray[np.int64]
 ID_COLUMNS = ("source_id", "gaiaedr3_source_id", "gaiadr3_source_id")
 """Where a table may have Gaia DR3 identifiers, in any case; APOGEE's allStar has the second. (A
 plain ``gaia_source_id``, as LAMOST's, may be of another release.)"""
@@ -49,13 +46,6 @@ class Cone:
             raise InputError(f"the cone {text!r} is not on the sphere", remedy=remedy)
         return cls(ra, dec, radius)
 
-    def query(self, release: Release) -> str:
-        """ADQL for the ids of all sources inside."""
-        return (
-            f"SELECT source_id FROM {release.schema}.gaia_source WHERE 1 = CONTAINS("
-            f"POINT('ICRS', ra, dec), CIRCLE('ICRS', {self.ra!r}, {self.dec!r}, {self.radius!r}))"
-        )
-
 
 @dataclass(frozen=True)
 class Targets:
@@ -85,14 +75,17 @@ class Targets:
     @classmethod
     def of_cone(cls, cone: Cone, release: Release) -> Targets:
         """All sources inside a cone."""
-        return cls(query=cone.query(release))
+        circle = f"CIRCLE('ICRS', {cone.ra!r}, {cone.dec!r}, {cone.radius!r})"
+        return cls(
+            query=f"SELECT source_id FROM {release.schema}.gaia_source "
+            f"WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), {circle})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """What identifies the request."""
         if self.ids is None:
             return {"query": self.query}
-        digest = hashlib.sha256(np.ascontiguousarray(self.ids, "<i8").tobytes()).hexdigest()
-        return {"ids": len(self.ids), "ids_sha256": digest}
+        return {"ids": len(self.ids), "ids_sha256": digest_of(self.ids)}
 
     def find(self, tap: Tap) -> Ids:
         """The ids [N], sorted, each once.
@@ -118,9 +111,7 @@ class Targets:
 
 def _ids_of_table(path: Path) -> Ids:
     columns = read_columns(path, ID_COLUMNS, dict.fromkeys(ID_COLUMNS, 0))
-    # with none of them, read_columns has raised
-    found: Ids = next(columns[name] for name in ID_COLUMNS if name in columns)
-    return found
+    return next(columns[name] for name in ID_COLUMNS if name in columns)
 
 
 def _ids_of_text(path: Path) -> Ids:

@@ -86,15 +86,12 @@ def match_on_sky(
     margin
         The catalogue's margin, if it is not part of a collection.
     more_columns
-        Columns to keep besides.
+        Further columns to keep.
     workers
         Processes; 1: this one only.
 
-    Raises
-    ------
-    InputError
-        If LSDB is not installed, a catalogue cannot be read, lacks columns or a margin, the
-        margin is narrower than the radius, or a source_id has several rows.
+    Raises :class:`InputError` if LSDB is not installed, a catalogue cannot be read, lacks columns
+    or a margin, the margin is narrower than the radius, or a source_id has several rows.
     """
     if not (np.isfinite(radius) and radius > 0):
         raise InputError(f"the radius {radius:g} arcsec is not positive")
@@ -122,7 +119,7 @@ def match_on_sky(
         frame = joined.compute(progress_bar=False).sort_values("source_id_star", kind="stable")
     if frame["source_id_star"].duplicated().any():
         raise InputError(
-            "a source_id stands in several rows", where=stars, remedy="keep one row a star"
+            "a source_id stands in several rows", where=stars, remedy="keep one row per star"
         )
     columns = {"source_id": frame["source_id_star"].to_numpy(np.int64)}
     for name in frame.columns:
@@ -148,7 +145,6 @@ def write_matches(matches: SkyMatches, path: Path, overwrite: bool = False) -> N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    check_matches(path, overwrite)
     with whole_file(path, overwrite) as temporary:
         table = pa.table(dict(matches.columns))
         pq.write_table(table, temporary, compression="zstd", compression_level=3)
@@ -156,7 +152,7 @@ def write_matches(matches: SkyMatches, path: Path, overwrite: bool = False) -> N
 
 @contextlib.contextmanager
 def _workers(number: int) -> Iterator[None]:
-    """One process, or a Dask cluster of some on this machine."""
+    """This process (1), or a Dask cluster of ``number`` processes on this machine."""
     try:
         import dask
         import lsdb  # noqa: F401
@@ -229,7 +225,6 @@ def _catalogue(
 
 
 def _open(path: str | Path, **options: Any) -> Any:
-    """A HATS catalogue with all its columns."""
     import lsdb
 
     try:

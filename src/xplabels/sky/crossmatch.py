@@ -71,22 +71,11 @@ def _floats(column: Any) -> Array:
 def propagate(
     ra: Array, dec: Array, pmra: Array, pmdec: Array, years: Array | float
 ) -> tuple[Array, Array]:
-    """Positions [N] after some years of uniform motion along a straight line in space.
+    """Positions [N] after some Julian years of uniform motion along a straight line in space.
 
-    Parameters
-    ----------
-    ra, dec
-        Degrees.
-    pmra, pmdec
-        mas/yr, ``pmra`` with cos(dec) in it, as Gaia gives them; NaN counts as 0.
-    years
-        Julian years from the positions' epoch, negative into the past.
-
-    Returns
-    -------
-    ra, dec
-        Degrees, 0 <= ra < 360. Parallax and radial velocity are left out: below 0.1 arcsec but
-        for some hundred of the nearest stars.
+    Positions are in degrees (returned with 0 <= ra < 360), motions in mas/yr, ``pmra`` with
+    cos(dec) in it, as Gaia gives them; NaN counts as 0. Parallax and radial velocity are left out:
+    below 0.1 arcsec but for some hundred of the nearest stars.
     """
     alpha, delta = np.radians(ra), np.radians(dec)
     move = np.radians(np.nan_to_num(np.stack([pmra, pmdec])) * years / MAS_PER_DEGREE)

@@ -1,8 +1,8 @@
 """Tables of surveys -> :class:`~xplabels.surveys.table.SurveyTable`: photometry, labels, flags.
 
-Each survey's conventions (names, nulls, units, bits) are in its own module; nothing downstream
-depends on them. A new survey is a module like :mod:`~xplabels.surveys.apogee` (labels) or
-:mod:`~xplabels.surveys.twomass` (magnitudes), and its name below.
+Each survey's conventions (names, nulls, units, bits) are in :mod:`~xplabels.surveys.labels` or
+:mod:`~xplabels.surveys.photometry`, where a new survey is added, and its name below; nothing
+downstream depends on them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,9 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry
+from xplabels.io.columns import first_present
 from xplabels.io.plain import read_columns
-from xplabels.surveys.allwise import ALLWISE
-from xplabels.surveys.apogee import APOGEE
-from xplabels.surveys.fs24 import FS24
-from xplabels.surveys.gaia import GAIA
-from xplabels.surveys.gspphot import GSPPHOT
-from xplabels.surveys.lamost import LAMOST_LRS, LAMOST_MRS
+from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
     MATCH_FLAGS,
     describe_matches,
@@ -31,10 +27,8 @@ from xplabels.surveys.matching import (
     read_neighbours,
     translate,
 )
-from xplabels.surveys.own import own_survey
+from xplabels.surveys.photometry import ALLWISE, GAIA, TWOMASS, UNWISE
 from xplabels.surveys.table import NO_SOURCE, UNKNOWN_BITS, Survey, SurveyTable, number
-from xplabels.surveys.twomass import TWOMASS
-from xplabels.surveys.unwise import UNWISE
 
 PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, ALLWISE)}
 """Surveys that measure magnitudes: a later one fills only what earlier ones lack."""
@@ -92,8 +86,7 @@ def read_survey(
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
     if survey.key is not None:
         wanted.add(survey.key)
-        if survey.key_is_gaia:
-            integers[survey.key] = NO_SOURCE
+        integers |= {survey.key: NO_SOURCE} if survey.key_is_gaia else {}
     columns = read_columns(path, wanted, integers)
     notes: tuple[str, ...] = ()
     if neighbours is None:
@@ -109,7 +102,7 @@ def read_survey(
             remedy="leave the rule out (--without NAME) or get the table with this column",
         )
     known, more = survey.read(columns, source_id, where)
-    quality = next((column for column in survey.quality if column in columns), None)
+    quality = first_present(survey.quality, columns)
     kept = dict.fromkeys([*extra, *(name for name in survey.context if name in columns)])
     return SurveyTable(
         name,
@@ -125,7 +118,7 @@ def read_survey(
 
 def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) -> NDArray[np.int64]:
     """Gaia source_ids [N] as the table has them."""
-    column = next((name for name in survey.source_id if name in columns), None)
+    column = first_present(survey.source_id, columns)
     if column is None:
         hint = "" if survey.key is None else ", or translate its identifiers by --neighbours"
         raise InputError(
@@ -182,7 +175,7 @@ def _for_rules(
         return np.where(unsigned < 0, UNKNOWN_BITS, unsigned)
     if values.dtype.kind not in "iufb" or values.ndim != 1:
         raise InputError(
-            "does not hold one number a row",
+            "does not hold one number per row",
             where=f"{where}, column {name}",
             remedy="rules compare numbers: leave the rule out (--without NAME)",
         )

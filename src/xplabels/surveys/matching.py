@@ -88,12 +88,8 @@ def match_by_id(
 
     Of several candidates of a source the nearest is taken (of a source and of a key alike, the
     first of equals), and the match is flagged. Of keys that occur twice in the table the first
-    row is taken.
-
-    Returns
-    -------
-    source_id, row, flags
-        [M], in ascending order of source_id, each once; uint8 of :class:`MatchFlag`.
+    row is taken. Returns source_ids [M], ascending, each once, their rows, and uint8 flags of
+    :class:`MatchFlag`.
     """
     known, first = np.unique(
         keys if neighbours.key.dtype.kind == "i" else _text(keys), return_index=True

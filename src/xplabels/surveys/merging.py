@@ -19,7 +19,7 @@ Known = TypeVar("Known", Labels, Photometry)
 
 
 def stack(tables: Sequence[SurveyTable]) -> SurveyTable:
-    """Tables of one survey, from several files, as one; they must measure the same."""
+    """Tables of one survey, from several files, as one; they must have the same columns."""
     first = tables[0]
     if len(tables) == 1:
         return first
@@ -54,10 +54,11 @@ def _stacked(parts: Sequence[Known | None]) -> Known | None:
     there = [part for part in parts if part is not None]
     if not there:
         return None
-    values, errors = (
-        np.concatenate([getattr(part, name) for part in there]) for name in ("values", "errors")
+    return replace(
+        there[0],
+        values=np.concatenate([part.values for part in there]),
+        errors=np.concatenate([part.errors for part in there]),
     )
-    return replace(there[0], values=values, errors=errors)
 
 
 def merged_photometry(
@@ -89,11 +90,8 @@ def merged_labels(
 ) -> tuple[NDArray[np.int64], Labels, dict[str, dict[str, int]]]:
     """Stars of several surveys, each once in each, and each label from the first that has it.
 
-    Returns
-    -------
-    source_id, labels, counts
-        Int64 [N] in ascending order; labels [N, K], K all that any survey has; and label ->
-        survey -> stars that took it from there.
+    Returns source_ids [N], ascending, labels [N, K], K all that any survey has, and label ->
+    survey -> number of stars that took it from there.
     """
     known = [(table, table.labels) for table in tables if table.labels is not None]
     source_id = np.unique(np.concatenate([table.source_id for table, _ in known]))

@@ -20,7 +20,7 @@ from xplabels.core.labels import LABELS
 from xplabels.surveys.table import SurveyTable
 
 MIN_COMMON = 20
-"""A pair of surveys with fewer stars in common says nothing of their offset."""
+"""Fewer stars in common do not tie a pair of surveys."""
 MAD_TO_SIGMA = 1.4826
 MEDIAN_ERROR = np.sqrt(np.pi / 2)
 """Standard error of a median over that of a mean, for Gaussian scatter."""
@@ -97,9 +97,8 @@ def _fit(label: str, have: Sequence[SurveyTable]) -> list[Offset]:
     offsets = []
     for k, table in enumerate(have[1:], start=1):
         tied_by_others = Offset(table.survey, label, have[0].survey, 0.0, 0.0, 0, np.nan, np.nan)
-        direct = pairs.get((0, k), tied_by_others)
         value, error = float(solution[k - 1]), float(errors[k - 1])
-        offsets.append(replace(direct, value=value, error=error))
+        offsets.append(replace(pairs.get((0, k), tied_by_others), value=value, error=error))
     return offsets
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntFlag
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, Labels, check_names
+from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Photometry, Rows
 from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
@@ -103,77 +102,9 @@ class Survey:
         return {**self.bits, **({} if self.key is None else {MATCH_FLAGS: MatchFlag})}
 
 
-def label_survey(
-    name: str, title: str, labels: Mapping[str, tuple[str, ...]], **options: Any
-) -> Survey:
-    """A survey of labels, each with a column of values and one of errors (:func:`read_labels`)."""
-    columns = tuple(column for names in labels.values() for column in names)
-    return Survey(name, title, columns, partial(read_labels, labels), **options)
-
-
-def read_labels(
-    wanted: Mapping[str, tuple[str, ...]],
-    columns: Columns,
-    source_id: NDArray[np.int64],
-    where: object,
-) -> tuple[Labels, tuple[str, ...]]:
-    """Labels [N, K], as far as the table has them.
-
-    A survey's table is not the user's to mend: a value outside the label's believable range, or
-    without a positive error, becomes unknown and is counted, where a table of the user's own
-    would be refused.
-
-    ``wanted``: label -> column of its values, and columns that may hold its errors, of which the
-    first counts. Raises :class:`InputError` if the table has none of them.
-    """
-    names = [name for name in LABELS if name in wanted and wanted[name][0] in columns]
-    if not names:
-        raise InputError(
-            f"has no labels: none of the columns {', '.join(w[0] for w in wanted.values())}",
-            where=where,
-            remedy="give the survey's table in its published columns, or name another survey",
-        )
-    values = np.full((len(source_id), len(names)), np.nan)
-    errors = values.copy()
-    notes: list[str] = []
-    for k, name in enumerate(names):
-        value, *error_columns = wanted[name]
-        error = next((column for column in error_columns if column in columns), "")
-        one, sigma = (number(columns, column, len(source_id)) for column in (value, error))
-        label, known = LABELS[name], np.isfinite(one)
-        alone = known & ~(sigma > 0)
-        outside = known & ((one < label.lower) | (one > label.upper))
-        for rows, why in (
-            (alone, "without a positive error"),
-            (outside, f"outside {label.lower:g} to {label.upper:g} {label.unit}"),
-        ):
-            if rows.any():
-                notes.append(f"{where}: {int(rows.sum())} values of {name} {why}: taken as unknown")
-        known &= ~(alone | outside)
-        values[known, k], errors[known, k] = one[known], sigma[known]
-    return Labels(check_names(names), values, errors), tuple(notes)
-
-
 def number(columns: Columns, name: str, rows: int) -> Array:
     """A column as float64 [N], sentinels and infinities as NaN; all NaN where it is absent."""
     if name not in columns:
         return np.full(rows, np.nan)
     values = np.asarray(columns[name], np.float64)
     return np.where(np.isfinite(values) & (values > SENTINEL), values, np.nan)
-
-
-def first_number(columns: Columns, names: Sequence[str], rows: int) -> Array:
-    """The first of ``names`` that is there, each gap filled from the next."""
-    values = np.full(rows, np.nan)
-    for name in names:
-        values = np.where(np.isfinite(values), values, number(columns, name, rows))
-    return values
-
-
-def has_letter(
-    columns: Columns, name: str, band: int, letters: str, rows: int
-) -> NDArray[np.bool_]:
-    """Whether a quality column of one letter per band has one of ``letters`` there [N]."""
-    if name not in columns:
-        return np.zeros(rows, bool)
-    return np.array([word[band : band + 1] in [*letters] for word in columns[name].astype(str)])

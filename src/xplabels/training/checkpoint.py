@@ -18,7 +18,7 @@ from xplabels.core.errors import InputError
 from xplabels.io.atomic import check_ours, whole_file
 
 CHECKPOINT_FILES = ("manifest.json", "*.safetensors", ".*.partial.*")
-"""All that the folder of an unfinished training may hold; anything else is the user's."""
+"""All that the folder of an unfinished training may hold."""
 
 History = list[dict[str, float]]
 

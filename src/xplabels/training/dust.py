@@ -1,8 +1,7 @@
-"""More training stars from real ones: the same star behind a little more, or less, dust.
+"""Dust augmentation: the same training star behind a little more, or less, dust.
 
-A star's labels do not depend on the dust in front of it, and what dust does to a spectrum and to
-magnitudes is known. Stars reddened at random teach a network to tell dust from temperature and
-composition. Every such star stays on its original's side of the split.
+A star's labels do not depend on the dust in front of it. Stars reddened at random teach a network
+to separate dust from temperature and composition; each stays on its original's side of the split.
 """
 
 from __future__ import annotations
@@ -111,12 +110,8 @@ class Dust:
 def extinction(wavelength: NDArray[np.float64]) -> tuple[NDArray[np.float64], dict[str, float]]:
     """A(lambda) / A_V at ``wavelength`` [L] in nm, and of 2MASS and WISE bands.
 
-    The law is that of Gordon et al. 2023 at R_V = 3.1, from ``dust_extinction``.
-
-    Raises
-    ------
-    InputError
-        If ``dust_extinction`` is not installed.
+    The law is that of Gordon et al. 2023 at R_V = 3.1, from ``dust_extinction``;
+    :class:`InputError` if that is not installed.
     """
     try:
         from dust_extinction.parameter_averages import G23

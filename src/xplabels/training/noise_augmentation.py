@@ -1,9 +1,8 @@
-"""More training stars from real ones: the same star seen with more noise.
+"""Noise augmentation: the same training star seen with more noise.
 
-A library of bright stars says little of faint ones, whose weak coefficients drown in noise. Noise
-of the star's own covariance, added to its spectrum, makes a fainter copy with known labels. The
-noise level is an input of the network, so bright stars lose nothing. Every such star stays on its
-original's side of the split.
+Noise of the star's own covariance, added to its spectrum, makes a fainter copy with known labels,
+on its original's side of the split. The noise level is an input of the network, so bright stars
+lose nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class NoiseAugmentation:
         )
 
     def draw(self, block: Block, share: float, decades: float) -> Tensor:
-        """By what to multiply the errors [N]: of ``share`` of the stars, up to 10^``decades``.
+        """Factors of the errors [N]: for ``share`` of the stars, up to 10^``decades``.
 
         No star becomes fainter than the range of the noise levels.
         """

@@ -1,8 +1,7 @@
-"""What training minimises: the likelihood of labels of stars that are varied anew in every batch.
+"""The training loss: the likelihood of labels of stars that are varied anew in every batch.
 
-A distilled network learns from an ensemble instead: its mean, its scatter, and its errors on stars
-left out of its training. These teachers predict every batch anew, as it is reddened, dimmed and
-stripped of photometry, so that they teach on as many different stars as there are epochs.
+A distilled network learns from an ensemble of teachers instead: their mean, their scatter, and
+their errors on stars left out of their training. They predict every varied batch anew.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class LabelledStars(NamedTuple):
 
 
 class TeacherTargets(NamedTuple):
-    """What teachers say of N stars, in scaled units."""
+    """Predictions of teachers for N stars, in scaled units."""
 
     mean: Tensor  # [N, K] of all teachers
     variance: Tensor  # [N, K] of all teachers
@@ -81,7 +80,7 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a network on a batch of stars: every variance added at prediction is in it."""
+    """The loss of a network on a batch of stars, with every variance added at prediction."""
 
     recipe: Recipe
     propagation: Propagation
@@ -147,16 +146,14 @@ class Objective:
         self, targets: TeacherTargets, stars: LabelledStars, out: LabelDistribution[Tensor],
         matched: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Match the teachers' mean and scatter; learn the excess from stars they never saw.
+        """Match the teachers' mean and scatter; learn the intrinsic scatter from stars left out.
 
-        The residuals are of teachers that did not train on the star: those of a network on its own
-        training stars would be too small. Where every teacher trained on all, the student's own
-        residuals are taken, as any network's are, and the calibration mends it.
+        Residuals on a network's own training stars would be too small. Where every teacher trained
+        on all stars, the student's own residuals are taken, and the calibration corrects for it.
         """
         labels = out.mean if targets.unseen is None else targets.unseen
         likelihood = self._likelihood(stars.y - labels, stars.y_error**2 + out.variance)
-        # distances from the teachers count in units of the error they would cause
-        # and no star, however odd, may pull harder than in the likelihood
+        # in units of the error, and no outlier may pull harder than in the likelihood
         match = self._likelihood(targets.mean - matched, out.variance.detach() + MATCH_FLOOR)
         scatter = self._likelihood(targets.variance.sqrt(), out.model)
         return likelihood + match + scatter

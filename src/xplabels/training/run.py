@@ -85,7 +85,6 @@ class Run:
         return None
 
     def _dust(self) -> Dust | None:
-        """What reddens the stars of the table, where the recipe asks for it."""
         if not self.recipe.reddening or self.sampling is None:
             return None
         if not importlib.util.find_spec("dust_extinction"):
@@ -152,7 +151,7 @@ class Run:
     def _architecture(self, hidden: tuple[int, ...], dropout: float, scatter: Any) -> Architecture:
         table = self.table
         return Architecture(
-            table.x.shape[1], self.masks, hidden, len(table.scaling.y_mean),
+            table.features.x.shape[1], self.masks, hidden, len(table.scaling.y_mean),
             self.recipe.activation, dropout, scatter,
             0 if self.sampling is None else self.recipe.flux_samples,
             table.feature_set.n_spectral, len(table.scaling.noise_mean),
@@ -179,12 +178,12 @@ class Run:
         return network
 
     def _input_scale(self, architecture: Architecture) -> torch.Tensor | None:
-        """What lets the inputs that vary most come in larger: they are measured best, too."""
+        """Factors that make inputs that vary most larger: they are measured best, too."""
         if not self.recipe.emphasis:
             return None
         n = self.table.feature_set.n_spectral
         emphasis = np.ones(architecture.sizes[0])
-        spread = np.nanstd(self.table.x[self.table.train, :n], axis=0)
+        spread = np.nanstd(self.table.features.x[self.table.train, :n], axis=0)
         varies = spread > 0  # RP 0 is 1 for every star
         relative = spread[varies] / np.median(spread[varies])
         emphasis[:n][varies] = relative**self.recipe.emphasis

@@ -1,0 +1,251 @@
+"""Surveys of labels: APOGEE, LAMOST, GSP-Phot, Fallows & Sanders (2024), and a user's own table.
+
+A survey's table is not the user's to mend: a value outside the label's believable range, or
+without a positive error, becomes unknown and is counted. In a user's own it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import IntFlag
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS, Labels, check_names
+from xplabels.io.columns import LABEL_COLUMNS, first_present, labels_of
+from xplabels.surveys.table import Columns, Read, Survey, number
+
+Wanted = Mapping[str, tuple[str, ...]]
+"""Label -> column of its values, and columns that may hold its errors; the first there counts."""
+
+
+def read_labels(
+    wanted: Wanted, columns: Columns, source_id: NDArray[np.int64], where: object
+) -> tuple[Labels, tuple[str, ...]]:
+    """Labels [N, K], as far as the table has them; :class:`InputError` if it has none."""
+    names = [name for name in LABELS if name in wanted and wanted[name][0] in columns]
+    if not names:
+        raise InputError(
+            f"has no labels: none of the columns {', '.join(w[0] for w in wanted.values())}",
+            where=where,
+            remedy="give the survey's table in its published columns, or name another survey",
+        )
+    values = np.full((len(source_id), len(names)), np.nan)
+    errors = values.copy()
+    notes: list[str] = []
+    for k, name in enumerate(names):
+        value, *error_columns = wanted[name]
+        error = first_present(error_columns, columns) or ""
+        one, sigma = (number(columns, column, len(source_id)) for column in (value, error))
+        label, known = LABELS[name], np.isfinite(one)
+        alone = known & ~(sigma > 0)
+        outside = known & ((one < label.lower) | (one > label.upper))
+        for rows, why in (
+            (alone, "without a positive error"),
+            (outside, f"outside {label.lower:g} to {label.upper:g} {label.unit}"),
+        ):
+            if rows.any():
+                notes.append(f"{where}: {int(rows.sum())} values of {name} {why}: taken as unknown")
+        known &= ~(alone | outside)
+        values[known, k], errors[known, k] = one[known], sigma[known]
+    return Labels(check_names(names), values, errors), tuple(notes)
+
+
+def label_survey(
+    name: str,
+    title: str,
+    labels: Wanted,
+    read: Callable[[Wanted, Columns, NDArray[np.int64], object], Read] = read_labels,
+    **options: Any,
+) -> Survey:
+    """A survey whose labels are in columns of values and errors."""
+    columns = tuple(column for names in labels.values() for column in names)
+    return Survey(name, title, columns, partial(read, labels), **options)
+
+
+# --- APOGEE ---------------------------------------------------------------------------------
+# Bit numbers are those of the SDSS DR17 page "APOGEE Bitmasks" (sdss.org/dr17/irspec/
+# apogee-bitmasks); ASPCAPFLAG needs 64-bit integers. Missing numbers are NaN or -9999.99, and a
+# GAIAEDR3_SOURCE_ID of 0 or below means no Gaia source; EDR3's identifiers are DR3's.
+
+
+def _flags(name: str, runs: Mapping[int, str]) -> type[IntFlag]:
+    """Flags by runs of names of successive bits: first bit -> names."""
+    bits = {
+        flag: 1 << bit for first, run in runs.items() for bit, flag in enumerate(run.split(), first)
+    }
+    return IntFlag(name, bits)  # type: ignore[return-value]  # a class, when called with names
+
+
+_FITTED = (
+    "TEFF_{0} LOGG_{0} VMICRO_{0} M_H_{0} ALPHA_M_{0} C_M_{0} N_M_{0} STAR_{0} CHI2_{0} "
+    "COLORTE_{0} ROTATION_{0} SN_{0} SPEC_HOLE_{0} ATMOS_HOLE_{0} VSINI_{0}"
+)
+ASPCAP_FLAG = _flags(
+    "AspcapFlag",
+    {
+        0: _FITTED.format("WARN"),
+        16: _FITTED.format("BAD"),
+        31: "NO_ASPCAP_RESULT MISSING_APSTAR NO_GRID BAD_FRAC_LOWSNR BAD_FRAC_BADPIX FERRE_FAIL",
+        40: "PROBLEM_TARGET MULTIPLE_SUSPECT",
+    },
+)
+"""APOGEE_ASPCAPFLAG: the fit of the combined spectrum."""
+STAR_FLAG = _flags(
+    "StarFlag",
+    {
+        0: "BAD_PIXELS COMMISSIONING BRIGHT_NEIGHBOR VERY_BRIGHT_NEIGHBOR LOW_SNR",
+        9: "PERSIST_HIGH PERSIST_MED PERSIST_LOW PERSIST_JUMP_POS PERSIST_JUMP_NEG",
+        16: "SUSPECT_RV_COMBINATION SUSPECT_BROAD_LINES BAD_RV_COMBINATION RV_REJECT RV_SUSPECT",
+        21: "MULTIPLE_SUSPECT RV_FAIL SUSPECT_ROTATION MTPFLUX_LT_75 MTPFLUX_LT_50",
+    },
+)
+"""APOGEE_STARFLAG: the star and its visits."""
+EXTRA_TARGET = _flags("ExtraTarget", {0: "NOT_MAIN COMMISSIONING TELLURIC APO1M DUPLICATE"})
+"""EXTRATARG: why the star was observed; 0 is the main red-star sample."""
+
+APOGEE = label_survey(
+    "apogee",
+    "APOGEE DR17 allStar",
+    {name: (name, f"{name}_err") for name in LABELS},
+    source_id=("source_id", "gaiaedr3_source_id", "gaiadr3_source_id", "gaia_source_id"),
+    bits={"aspcapflag": ASPCAP_FLAG, "starflag": STAR_FLAG, "extratarg": EXTRA_TARGET},
+    quality=("snr", "snrev"),
+)
+
+# --- LAMOST ---------------------------------------------------------------------------------
+# Both DR7 catalogues name Gaia DR2 sources (gaia_source_id): they are joined to DR3 through
+# Gaia's table dr2_neighbourhood, unless the user has added a column source_id of DR3.
+
+LAMOST_LRS = label_survey(
+    "lamost-lrs",
+    "LAMOST DR7 low-resolution stellar parameters (A, F, G, K)",
+    {"teff": ("teff", "teff_err"), "logg": ("logg", "logg_err"), "fe_h": ("feh", "feh_err")},
+    key="gaia_source_id",
+    key_is_gaia=True,
+    quality=("snr", "snrg"),
+)
+
+MRS_ERRORS = {
+    "teff": 119.0, "logg": 0.17, "fe_h": 0.12, "c_fe": 0.12, "n_fe": 0.12, "alpha_m": 0.12,
+}  # fmt: skip
+"""The precisions that SPCANet, which made the MRS labels that FS24 compare with, states (K, dex).
+The labels come without errors, which these stand for: 119 K, 0.17 dex in log g and 0.06-0.12 dex
+in abundances (Wang et al. 2020, ApJ 891, 23, abstract), of which the upper end is taken."""
+
+
+def read_mrs(wanted: Wanted, columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
+    """The six labels of MRS rows [N], with SPCANet's precisions where they have no errors."""
+    errors = {}
+    for name, (_, column) in wanted.items():
+        stated = number(columns, column, len(source_id))
+        errors[column] = np.where(np.isfinite(stated), stated, MRS_ERRORS[name])
+    labels, notes = read_labels(wanted, {**columns, **errors}, source_id, where)
+    without = [name for name in labels.names if wanted[name][1] not in columns]
+    if without:
+        assumed = ", ".join(f"{MRS_ERRORS[name]:g} for {name}" for name in without)
+        notes += (f"{where}: has no errors; SPCANet's precisions are assumed (K, dex): {assumed}",)
+    return labels, notes
+
+
+LAMOST_MRS = label_survey(
+    "lamost-mrs",
+    "LAMOST DR7 medium-resolution stellar parameters",
+    {
+        "teff": ("teff_cnn", "teff_cnn_err"),
+        "logg": ("logg_cnn", "logg_cnn_err"),
+        "fe_h": ("feh_cnn", "feh_cnn_err"),
+        "c_fe": ("c_fe", "c_fe_err"),
+        "n_fe": ("n_fe", "n_fe_err"),
+        "alpha_m": ("alpha_m_cnn", "alpha_m_cnn_err"),
+    },
+    read_mrs,
+    key="gaia_source_id",
+    key_is_gaia=True,
+    quality=("snr",),
+)
+
+# --- GSP-Phot -------------------------------------------------------------------------------
+
+
+def read_gspphot(
+    wanted: Wanted, columns: Columns, source_id: NDArray[np.int64], where: object
+) -> Read:
+    """teff, logg and fe_h of Gaia sources [N]; [M/H] stands for [Fe/H], as in FS24's comparison.
+
+    Errors are half the distance of the 16th and 84th percentiles (``*_lower``, ``*_upper``).
+    """
+    rows = len(source_id)
+    half = {
+        low: (number(columns, high, rows) - number(columns, low, rows)) / 2
+        for _, low, high in wanted.values()
+    }
+    labels, notes = read_labels(wanted, {**columns, **half}, source_id, where)
+    if "fe_h" in labels.names:
+        notes += (f"{where}: GSP-Phot's [M/H] stands for fe_h",)
+    return labels, notes
+
+
+GSPPHOT = label_survey(
+    "gspphot",
+    "Gaia DR3 GSP-Phot (astrophysical_parameters)",
+    {
+        name: tuple(f"{stem}_gspphot{end}" for end in ("", "_lower", "_upper"))
+        for name, stem in (("teff", "teff"), ("logg", "logg"), ("fe_h", "mh"))
+    },
+    read_gspphot,
+    # extinction and absolute magnitude in G, mag: what its errors go with (FS24, section 4.3)
+    context=("ag_gspphot", "mg_gspphot"),
+)
+
+# --- Fallows & Sanders (2024) ---------------------------------------------------------------
+
+ERROR_NAMES = ("{}_err", "{}_error", "{}_unc", "{}_uncertainty", "{}_total_unc", "{}_sigma", "e_{}")
+"""How the column of a label's total error (eq. 11) may be called.
+
+The paper names its labels (section 2.3) and the catalogue (doi:10.5281/zenodo.10471095), but not
+the catalogue's columns, and the file has not been seen."""
+
+
+def read_fs24(
+    wanted: Wanted, columns: Columns, source_id: NDArray[np.int64], where: object
+) -> Read:
+    """The labels [N] of the catalogue, those without an error left out and counted."""
+    labels, notes = read_labels(wanted, columns, source_id, where)
+    without = [name for name in labels.names if columns.keys().isdisjoint(wanted[name][1:])]
+    if without:
+        looked_for = ", ".join(wanted[without[0]][1:])
+        notes += (f"{where}: no error of {', '.join(without)}; looked for {looked_for}",)
+    return labels, notes
+
+
+FS24 = label_survey(
+    "fs24",
+    "Fallows & Sanders (2024), from Gaia BP/RP spectra",
+    {name: (name, *(error.format(name) for error in ERROR_NAMES)) for name in LABELS},
+    read_fs24,
+    source_id=("source_id", "gaia_source_id", "gaiadr3_source_id", "dr3_source_id"),
+)
+
+# --- a user's own ---------------------------------------------------------------------------
+
+
+def read_own(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
+    """The labels [N] that the table has; see :func:`xplabels.io.columns.labels_of`."""
+    names = [name for name in LABELS if name in columns]
+    if not names:
+        raise InputError(
+            "has no column of labels",
+            where=where,
+            remedy=f"name its columns {', '.join(LABELS)}, and their errors teff_err, ...",
+        )
+    return labels_of(columns, names, source_id, where)
+
+
+def own_survey(name: str) -> Survey:
+    """A user's own table (GALAH, an observing run, ...) under any name: ``teff, teff_err``, ..."""
+    return Survey(name, "a table of the user's own", LABEL_COLUMNS, read_own, quality=("snr",))
