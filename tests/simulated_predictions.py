@@ -1,4 +1,4 @@
-"""Simulated stars, labels and predictions whose errors are right by construction."""
+"""Simulated stars, labels and predictions whose errors are correct by construction."""
 
 from __future__ import annotations
 

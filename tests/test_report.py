@@ -20,6 +20,7 @@ from simulated_predictions import NAMES, PROVENANCE, Simulated, simulate
 from xplabels import report
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
+from xplabels.figures import new_figure
 from xplabels.report import write_report
 from xplabels.validation import Validation, score_prediction
 from xplabels.validation.accuracy import card_finding, findings_of, provenance_finding
@@ -69,27 +70,20 @@ def written(validated: Validation, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class Page(HTMLParser):
-    """Ids, links, sources and text of a page."""
+    """Tags, text and, by name, the values of attributes of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.images: list[str] = []
-        self.alternatives: list[str] = []
         self.tags: set[str] = set()
+        self.values: dict[str, list[str]] = {"id": [], "href": [], "src": [], "alt": []}
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        given = {key: value or "" for key, value in attrs}
-        self.ids += [given["id"]] if "id" in given else []
-        if tag == "a":
-            self.links.append(given["href"])
-        if tag == "img":
-            self.images.append(given["src"])
-            self.alternatives.append(given["alt"])
+        for key, value in attrs:
+            if key in self.values:
+                self.values[key].append(value or "")
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -111,35 +105,34 @@ def test_files(written: Path, validated: Validation) -> None:
         "comparison", "calibration", "z", "coverage_bins", "errors_g", "errors_labels", "kiel",
         "planes",
     }  # fmt: skip
-    assert not [p for p in folder.parent.iterdir() if p != folder]  # nothing left beside it
+    assert not [p for p in folder.parent.iterdir() if p != folder]  # nothing else is left
 
 
 def test_every_image_is_inside_and_decodes(page: Page, written: Path) -> None:
-    assert len(page.images) == 8
-    for source in page.images:
+    assert len(page.values["src"]) == 8
+    images = []
+    for source in page.values["src"]:
         assert source.startswith("data:image/png;base64,")
-        pixels = matplotlib.image.imread(BytesIO(base64.b64decode(source.split(",", 1)[1])))
+        images.append(base64.b64decode(source.split(",", 1)[1]))
+        pixels = matplotlib.image.imread(BytesIO(images[-1]))
         assert min(pixels.shape[:2]) > 200
         assert pixels[..., :3].std() > 0.02  # not blank
-    assert all(page.alternatives)
-    first = (written.parent / "figures" / "comparison.png").read_bytes()
-    assert any(base64.b64decode(s.split(",", 1)[1]) == first for s in page.images)
+    assert all(page.values["alt"])
+    assert (written.parent / "figures" / "comparison.png").read_bytes() in images
 
 
-def test_nothing_is_loaded_from_elsewhere(page: Page, written: Path) -> None:
-    text = re.sub(r"data:image/png;base64,[^\"]+", "data:", written.read_text(encoding="utf-8"))
-    assert not re.findall(r"src=\"(?!data:)|<link[^>]*href=\"(?!data:)", text)
-    assert not re.findall(r"@import|url\(", text)
+def test_nothing_is_loaded_from_elsewhere_and_anchors_lead_somewhere(
+    page: Page, written: Path
+) -> None:
+    text = written.read_text(encoding="utf-8")
+    assert not re.findall(r"@import|url\(|<link[^>]*href=\"(?!data:)", text)
     assert not page.tags & {"script", "iframe", "object"}
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
-
-
-def test_anchors_lead_somewhere(page: Page) -> None:
-    assert len(set(page.ids)) == len(page.ids)
-    inside = {link[1:] for link in page.links if link.startswith("#")}
+    assert len(set(page.values["id"])) == len(page.values["id"])
+    inside = [link[1:] for link in page.values["href"] if link.startswith("#")]
     assert len(inside) > 10
-    assert inside <= set(page.ids)
+    assert set(inside) <= set(page.values["id"])
 
 
 def test_what_it_says(page: Page, validated: Validation) -> None:
@@ -155,56 +148,44 @@ def test_what_it_says(page: Page, validated: Validation) -> None:
     assert "✗" in page.text
 
 
-def test_the_verdict_tells_a_single_bin_from_wrong_errors(validated: Validation) -> None:
-    assert verdict(validated).text == "not calibrated"  # all errors are too small
-    s = simulate(8000, dof=np.inf, seed=5)
-
-    def with_smaller_errors(wrong: np.ndarray) -> str:
-        errors = s.prediction.errors * np.where(wrong[:, None], [0.7, *[1.0] * (len(NAMES) - 1)], 1)
-        prediction = replace(s.prediction, errors=errors)
-        return verdict(score_prediction(prediction, s.labels, g_mag=s.g_mag, resamples=0)).text
-
-    nobody = np.zeros(len(s.g_mag), bool)
-    assert with_smaller_errors(nobody) == "calibrated"
-    some = with_smaller_errors((s.g_mag > 11) & (s.g_mag < 11.5))
-    assert re.fullmatch(r"calibrated, but for 1 of \d+ bins", some), some
-    assert with_smaller_errors(~nobody) == "not calibrated"
-    few = simulate(300, dof=np.inf, seed=5)
-    halves = np.where(s.g_mag < np.median(s.g_mag), 0.8, 1.25)[:, None]
+def test_the_verdict_distinguishes_a_single_bin_from_wrong_errors() -> None:
+    s, few = simulate(8000, dof=np.inf, seed=5), simulate(300, dof=np.inf, seed=5)
+    g = s.g_mag[:, None]
+    first = np.arange(len(NAMES)) == 0
     for stars, factor, expected in (
+        (s, 1.0, "calibrated"),
+        (
+            s,
+            np.where((g > 11) & (g < 11.5) & first, 0.7, 1.0),
+            r"calibrated, but for 1 of \d+ bins",
+        ),
+        (s, np.where(first, 0.7, 1.0), "not calibrated"),
+        # correct overall, wrong in many bins: too small for bright stars, too large for faint ones
+        (s, np.where(g < np.median(g), 0.8, 1.25), "not calibrated"),
         (few, 1.0, "too few stars to tell: 300"),
         (few, 0.5, "not calibrated"),
-        # right in all, wrong in many bins: too small for bright stars, too large for faint ones
-        (s, halves, "not calibrated"),
     ):
         prediction = replace(stars.prediction, errors=stars.prediction.errors * factor)
         found = score_prediction(prediction, stars.labels, g_mag=stars.g_mag, resamples=0)
-        assert verdict(found).text == expected
+        assert re.fullmatch(expected, verdict(found).text)
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_out_and_the_training_set(
+    simulated: Simulated, validated: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without photometry or Teff; with training labels, and a card of names and values."""
     monkeypatch.setattr(report, "png", lambda figure: b"")
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_training_labels_and_a_card_of_names(simulated: Simulated, validated: Validation) -> None:
+    few = score_prediction(simulated.prediction, simulated.labels.select(["logg"]), resamples=0)
+    path = write_report(tmp_path / "few", few, findings(few, "", {"version": "1"}))
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not {"errors_g.png", "kiel.png"} & {p.name for p in (path.parent / "figures").iterdir()}
+    assert "nan" not in page.text.lower().split()
+    assert "To make this report again" not in page.text
     training = Labels(NAMES, simulated.labels.values * 1.01, simulated.labels.errors)
-    card = {"name": "m", "parameters": np.int64(3)}
-    files = report.report_files(validated, findings(validated, card, {"version": "1"}, training))
-    page = Page(files["report.html"].decode())
+    found = findings(validated, {"parameters": np.int64(3)}, PROVENANCE, training)
+    page = Page(write_report(tmp_path / "new", validated, found).read_text(encoding="utf-8"))
     assert "known labels of the training set" in page.text
     assert "parameters" in page.text
-    assert "To make this report again" not in page.text
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_without_photometry_or_teff(simulated: Simulated) -> None:
-    few = score_prediction(simulated.prediction, simulated.labels.select(["logg"]), resamples=0)
-    files = report.report_files(few, findings(few, "", {"version": "1"}))
-    assert "figures/errors_g.png" not in files
-    assert "figures/kiel.png" not in files
-    assert "nan" not in Page(files["report.html"].decode()).text.lower().split()
 
 
 def test_an_existing_folder_needs_overwrite_and_keeps_what_no_report_wrote(
@@ -226,18 +207,11 @@ def test_an_existing_folder_needs_overwrite_and_keeps_what_no_report_wrote(
         write_report(folder / "thesis.tex", validated, [], overwrite=True)
 
 
-@pytest.mark.parametrize(
-    ("stop", "raised"),
-    [
-        (OSError(28, "No space left on device"), InputError),
-        (KeyboardInterrupt(), KeyboardInterrupt),
-    ],
-)
+@pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_failure_leaves_nothing_and_the_old_report_in_place(
-    stop: BaseException, raised: type[BaseException], tmp_path: Path, validated: Validation,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """Whether a file cannot be written or the finished folder cannot move in."""
+    stop: BaseException, tmp_path: Path, validated: Validation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the finished folder cannot move in or a figure fails half way."""
     old, move = tmp_path / "old", os.replace
     old.mkdir()
     (old / "report.html").write_text("old")
@@ -248,13 +222,16 @@ def test_a_failure_leaves_nothing_and_the_old_report_in_place(
         move(source, target)
 
     monkeypatch.setattr(os, "replace", fail_on_new)
-    with pytest.raises(raised):
-        write_report(old, validated, [], overwrite=True)
-    # "a/b" cannot be written where "a" is a file
-    monkeypatch.setattr(report, "report_files", lambda *a, **k: {"a": b"1", "a/b": b"2"})
+    raised = InputError if isinstance(stop, OSError) else KeyboardInterrupt
+    for folder in (old, tmp_path / "new"):
+        with pytest.raises(raised):
+            write_report(folder, validated, [], overwrite=True)
+    # "figures/a/b" cannot be written where "a" is no folder
+    section = Section("x", "x")
+    section.add_picture("a/b", "", "", lambda: new_figure(1, 1))
     for folder in (old, tmp_path / "new"):
         with pytest.raises(InputError, match="cannot be written"):
-            write_report(folder, validated, [], overwrite=True)
+            write_report(folder, validated, [Finding(section=section)], overwrite=True)
     assert (old / "report.html").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
 
@@ -285,7 +262,7 @@ def test_in_a_browser(
 ) -> None:
     """No console message; images decode, anchors work, nothing is wider than the window.
 
-    Tables fit, or say that they are wider.
+    Tables fit, or a hint shows that they are wider.
     """
     probe = tmp_path / "probe.html"
     text = written.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>")

@@ -1,4 +1,4 @@
-"""Error bars where colours are missing: larger, and right at any noise of the spectra."""
+"""Error bars where colours are missing: larger, and correct at any noise of the spectra."""
 
 from __future__ import annotations
 
@@ -15,56 +15,50 @@ from xplabels.training import train
 NAMES = ("teff", "logg")
 
 
+KEYS = {"labels": NAMES, "hidden_scatter": 0.1, "widths": (15, 15), "noise": 3.0}
+
+
 @pytest.fixture(scope="module")
-def trained() -> tuple[Model, Stars, np.ndarray]:
-    """A model whose colours were hidden at random while it trained, and fresh stars with truth.
+def trained() -> tuple[Model, Stars]:
+    """A model whose colours were hidden at random while it trained, and fresh stars.
 
     The noise level is no input: its errors at other noise than it trained on are propagated.
     """
-    keys = {"labels": NAMES, "hidden_scatter": 0.1, "widths": (15, 15), "noise": 3.0}
     recipe = quick(
         hidden=(64, 64), dropout=0.0, scatter="none", likelihood="gaussian", epochs=40,
         batch_size=256, missing_fraction=0.3, input_fraction=1.0, learning_rate=4e-3,
         weight_decay=0.1, recalibrate=False, auxiliary=("bp_rp", "j_h"),
         noise_levels=False,
     )  # fmt: skip
-    model = train(simulate_stars(6000, seed=3, **keys)[0], NAMES, recipe, progress=False)
-    stars, truth = simulate_stars(3000, seed=77, **keys)
-    return model, stars, truth.values
+    model = train(simulate_stars(6000, seed=3, **KEYS)[0], NAMES, recipe, progress=False)
+    return model, simulate_stars(3000, seed=77, **KEYS)[0]
 
 
-@pytest.mark.parametrize("withheld", [False, True])
-def test_coverage_with_and_without_photometry(trained, withheld) -> None:
-    model, stars, truth = trained
+@pytest.mark.parametrize(
+    ("withheld", "noise"), [(False, 3.0), (True, 3.0), (True, 1.0), (True, 6.0), (True, 12.0)]
+)
+def test_coverage_with_and_without_photometry(trained, withheld: bool, noise: float) -> None:
+    """Also from a third to four times the training noise: what replaces colours counts once."""
+    model, *_ = trained
+    stars, truth = simulate_stars(3000, seed=77, **KEYS | {"noise": noise})
     if withheld:
         stars = stars.with_photometry(Photometry.missing(len(stars)))
     prediction = model.predict(stars)
     assert np.isfinite(prediction.errors).all()
     assert (((prediction.flags & Flag.MISSING_PHOTOMETRY) > 0) == withheld).all()
-    off = np.abs(prediction.values - truth)
+    off = np.abs(prediction.values - truth.values)
     for errors, share in ((prediction.errors, 0.6827), (prediction.errors_95, 0.9545)):
-        bound = 4 * np.sqrt(share * (1 - share) / len(stars))
-        np.testing.assert_allclose((off < errors).mean(axis=0), share, rtol=0, atol=bound)
-
-
-@pytest.mark.parametrize("noise", [1.0, 6.0, 12.0])
-def test_coverage_without_photometry_at_noise_never_trained_on(trained, noise) -> None:
-    """A third to four times the training noise: what stands in for colours is charged once."""
-    model, *_ = trained
-    stars, truth = simulate_stars(
-        3000, labels=NAMES, hidden_scatter=0.1, widths=(15, 15), noise=noise, seed=78
-    )
-    prediction = model.predict(stars.with_photometry(Photometry.missing(3000)))
-    covered = (np.abs(prediction.values - truth.values) < prediction.errors).mean(axis=0)
-    bound = 4 * np.sqrt(0.6827 * 0.3173 / 3000)
-    np.testing.assert_allclose(covered, 0.6827, rtol=0, atol=bound)
+        if share < 0.9 or noise == 3.0:
+            bound = 4 * np.sqrt(share * (1 - share) / len(stars))
+            np.testing.assert_allclose((off < errors).mean(axis=0), share, rtol=0, atol=bound)
     spectral = np.median(prediction.errors_input / prediction.errors, axis=0)
-    assert ((spectral < 0.4) if noise == 1.0 else (spectral > 0.6)).all()
+    if noise != 3.0:
+        assert ((spectral < 0.4) if noise == 1.0 else (spectral > 0.6)).all()
 
 
 def test_withheld_photometry_makes_the_errors_larger(trained) -> None:
-    """The simulated colours tell of the first label; the second is in the spectra alone."""
-    model, stars, _ = trained
+    """The simulated colours hold the first label; the second is in the spectra alone."""
+    model, stars = trained
     whole = model.predict(stars)
     lacking = model.predict(stars.with_photometry(Photometry.missing(len(stars))))
     ratio = np.median(lacking.errors_input / whole.errors_input, axis=0)

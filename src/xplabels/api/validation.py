@@ -1,4 +1,4 @@
-"""A model, stars and known labels -> findings and a report; another survey or model to compare."""
+"""A model, stars and known labels to findings and a report."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WITHHELD_MARGIN = 2.0
-"""Tolerances on calibration are this many times wider where photometry is withheld."""
+"""Factor on the tolerances on calibration where photometry is withheld."""
 
 
 @dataclass(frozen=True, repr=False)
 class ValidationResult:
     """What :func:`validate` found; it prints itself as text.
 
-    ``validation`` holds the scores against the labels known of the stars or, where they have none,
-    the survey's; ``findings`` every part, in the order of the report.
+    ``validation`` holds the scores against the stars' known labels or, where they have none, the
+    survey's; ``findings`` every part, in the order of the report.
     """
 
     validation: Validation
@@ -55,7 +55,7 @@ class ValidationResult:
     __repr__ = __str__
 
     def write(self, folder: Path | str, *, overwrite: bool = False) -> Path:
-        """Write ``metrics.json``, ``report.html`` and figures into a new folder; its page.
+        """Write ``metrics.json``, ``report.html`` and figures into a new folder; returns the page.
 
         Raises
         ------
@@ -64,9 +64,7 @@ class ValidationResult:
         """
         from xplabels.report import write_report
 
-        return write_report(
-            folder, self.validation, self.findings, version=__version__, overwrite=overwrite
-        )
+        return write_report(folder, self.validation, self.findings, overwrite=overwrite)
 
 
 def test_fraction_of(model: Model) -> float:
@@ -79,13 +77,13 @@ def reporting_stars(
 ) -> tuple[Stars, Labels, list[str]]:
     """The stars to validate on, their known labels, and the cut flow.
 
-    The model's split names the test part, unless ``every`` star is taken; where no ``selection``
-    of known labels is given, the one that the model was trained with holds.
+    These are the test part of the model's split, unless ``every`` star is taken, within the
+    ``selection`` of known labels or, where none is given, the one the model was trained with.
 
     Raises
     ------
     InputError
-        If the stars have no labels, the model kept no test part or none of it is here.
+        If the stars have no labels, or none of them is in the model's test part.
     """
     own = Selection.of_model(model.metadata, _labels(stars).names)
     chosen, flow = (own if selection is None else selection).apply(stars)
@@ -128,22 +126,22 @@ def validate(
     training_labels: Labels | None = None,
     command: str = "",
 ) -> ValidationResult:
-    """Predict stars with known labels and compare: accuracy, and whether the errors are right.
+    """Predict stars with known labels and compare: accuracy, and whether the errors are correct.
 
     Parameters
     ----------
     model, stars
         The stars need known labels, unless a survey is given.
     selection
-        Cuts on the known labels; left out: those the model was trained with.
+        Cuts on the known labels; default: those the model was trained with.
     all_stars
         Compare all of them, not only the test part of the model's split.
     withhold_photometry
         Predict from the spectra alone, and double the tolerances on calibration; magnitudes still
-        make the bins.
+        define the bins.
     unshrunk
-        Correct the labels for shrinkage (:mod:`xplabels.calibration.shrinkage`); for a model that
-        was not fitted for it, that is done here, from the validation part of ``stars``.
+        Correct the labels for shrinkage (:mod:`xplabels.calibration.shrinkage`); for a model
+        without the correction it is fitted here, on the validation part of ``stars``.
     compare_model
         Another model, compared on the same stars.
     compare_survey
@@ -152,33 +150,30 @@ def validate(
     training_labels
         Labels of the training set, drawn behind the errors.
     command
-        What to run again, for the report.
+        The command that repeats this, for the report.
 
     Raises
     ------
     InputError
-        See :func:`reporting_stars` and :class:`~xplabels.validation.surveys.ReferenceSurvey`. All
-        but the numbers themselves is checked before anything is predicted.
+        See :func:`reporting_stars` and :class:`~xplabels.validation.surveys.ReferenceSurvey`. The
+        input is checked before anything is predicted.
     """
     from xplabels.explain.section import explain_finding
     from xplabels.validation import common_names, score_prediction
     from xplabels.validation.accuracy import card_finding, findings_of, provenance_finding
-    from xplabels.validation.models import check_common, estimates_finding, model_finding
-    from xplabels.validation.populations import (
-        flow_finding,
-        shrinkage_finding,
-        signal_to_noise,
-        slopes_by_snr,
-    )
+    from xplabels.validation.models import estimates_finding, model_finding
+    from xplabels.validation.populations import flow_finding, shrinkage_finding, signal_to_noise
     from xplabels.validation.surveys import survey_finding
 
     given, labelled_by = stars, None
     if compare_survey is not None:
-        _check_survey(compare_survey, model)
+        with located(compare_survey.where):
+            common_names(model.names, compare_survey.labels.names)
         if stars.labels is None:
             stars, labelled_by = _labelled_by(compare_survey, stars)
     if compare_model is not None:
-        check_common(model.names, compare_model.names, _name(compare_model))
+        with located(_name(compare_model)):
+            common_names(model.names, compare_model.names)
     everyone = stars
     stars, labels, flow = reporting_stars(model, stars, selection, all_stars)
     for line in flow:
@@ -218,13 +213,12 @@ def validate(
     if labelled_by is not None:
         provenance["labels compared with"] = f"{labelled_by.title}: {labelled_by.where}"
     along, snr = signal_to_noise(stars.spectra)
-    found = findings_of(validation, training_labels, provenance)
+    found: list[Finding | None] = [*findings_of(validation, training_labels, provenance)]
     if model.unshrinking is not None:
         found.append(
             estimates_finding(validation, mean, model.unshrinking, along, snr, model.estimate)
         )
-    if trend := slopes_by_snr(validation.samples, along, snr, **validation.bootstrap):
-        found.append(shrinkage_finding(trend))
+    found.append(shrinkage_finding(validation, along, snr))
     if compare_survey is not None:
         known = labels if labelled_by is None else None
         found.append(survey_finding(prediction, compare_survey, known, stars.photometry))
@@ -238,11 +232,11 @@ def validate(
         card_finding(model.card),
         provenance_finding(provenance),
     ]
-    return ValidationResult(validation, found)
+    return ValidationResult(validation, [one for one in found if one is not None])
 
 
 def _with_estimate(model: Model, stars: Stars, unshrunk: bool) -> Model:
-    """The model with the estimate asked for, which may first have to be fitted."""
+    """The model with the estimate asked for, fitted first where it lacks it."""
     if not unshrunk:
         return model
     if model.unshrinking is None:
@@ -258,27 +252,17 @@ def _with_estimate(model: Model, stars: Stars, unshrunk: bool) -> Model:
     return model.unshrunk()
 
 
-def _check_survey(survey: ReferenceSurvey, model: Model) -> None:
-    if not set(survey.labels.names) & set(model.names):
-        raise InputError(
-            f"knows {', '.join(survey.labels.names)}, the model {', '.join(model.names)}: "
-            "there is no label to compare",
-            where=survey.where,
-            remedy="name another survey, or take a model of its labels",
-        )
-
-
 def _name(model: Model) -> str:
     return str(model.metadata.get("name") or "another model")
 
 
 def _labelled_by(survey: ReferenceSurvey, stars: Stars) -> tuple[Stars, ReferenceSurvey]:
-    """The stars that the survey knows, with its labels as the known ones."""
+    """The stars with labels in the survey, which become the known ones."""
     survey = survey.of_stars(stars.source_id)
     matched = survey.matched
     if not matched.any():
         raise InputError(
-            f"knows no label of the {counted(len(stars), 'star')}",
+            f"has no label for the {counted(len(stars), 'star')}",
             where=survey.where,
             remedy="give stars that are in the survey",
         )
@@ -286,18 +270,18 @@ def _labelled_by(survey: ReferenceSurvey, stars: Stars) -> tuple[Stars, Referenc
 
 
 def _note(model: Model, other: Model) -> str:
-    """What is to be said of a comparison of two models."""
+    """A warning where the other model may have been trained on some of the stars."""
     ours, theirs = test_fraction_of(model), test_fraction_of(other)
     if theirs >= ours:
         return ""
     return (
         f"It kept a share of {theirs:g} of the stars for testing and this one {ours:g}: it "
-        "may have been trained on some of these stars, if they are those it learnt from."
+        "may have been trained on some of these stars."
     )
 
 
 def _cut_flow(stars: Stars) -> CutFlow | None:
-    """What ``xplabels select`` wrote next to the table the stars came from, if it did."""
+    """The cut flow that ``xplabels select`` wrote next to the stars' table, if it did."""
     from xplabels.cuts.flow import CutFlow
 
     path = Path(stars.file).with_suffix(".cuts.json") if stars.file else None

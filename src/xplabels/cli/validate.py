@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 SURVEYS = ("lamost-lrs", "lamost-mrs", "gspphot", "fs24")
-"""Those of :data:`xplabels.validation.surveys.COMPARED`, not imported only to parse words."""
+"""As :data:`xplabels.validation.surveys.COMPARED`, whose import would slow down ``--help``."""
 
 
 def add(commands: options.Commands) -> None:
@@ -30,8 +30,8 @@ def add(commands: options.Commands) -> None:
         METRICS_HELP,
         "DIR gets metrics.json and one self-contained report.html. Without --all, the stars are\n"
         "the test part of the model's split; without --range and --complete, those inside the\n"
-        "ranges the model was trained with; with them, these take the place of the model's (the\n"
-        "report says so). With --compare-survey, labels of another survey are compared, too;\n"
+        "ranges the model was trained with; with them, these replace the model's (the\n"
+        "report says so). With --compare-survey, labels of another survey are also compared;\n"
         "STARS need not have labels then.",
     )
     command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
@@ -44,10 +44,10 @@ def add(commands: options.Commands) -> None:
         dest="against",
         type=Path,
         metavar="TABLE",
-        help="compare with another survey's table, too",
+        help="also compare with another survey's table",
     )
     command.add_argument(
-        "--survey", choices=SURVEYS, help="whose table that is, in its published columns"
+        "--survey", choices=SURVEYS, help="survey of that table, with the columns as published"
     )
     command.add_argument(
         "--neighbours",
@@ -94,7 +94,7 @@ def factor(text: str) -> tuple[str, float]:
 
 
 def _survey(args: argparse.Namespace) -> ReferenceSurvey | None:
-    """The survey's table, read first: what is wrong with it should not show after an hour."""
+    """The survey's table, read before anything is predicted, to find mistakes early."""
     if args.against is None:
         given = [f"--{name}" for name in ("survey", "neighbours", "inflate") if getattr(args, name)]
         if given:
@@ -102,7 +102,7 @@ def _survey(args: argparse.Namespace) -> ReferenceSurvey | None:
         return None
     if args.survey is None:
         raise InputError(
-            "whose table it is was not said",
+            "the table's survey is not given",
             where=args.against,
             remedy=f"add --survey, one of {', '.join(SURVEYS)}",
         )

@@ -21,15 +21,17 @@ Array = NDArray[np.float64]
 BIN_MARGIN, BIN_SIGMAS, BIN_STARS = 0.06, 3.5, 200
 """A large bin (so many stars) may be off in coverage by this much, or so many binomial sigma."""
 
+SEED = 0
+"""Of every bootstrap."""
+
 _ELEMENTS = 4_000_000  # resampled values held at once: 32 MB per array
 
 
 @dataclass(frozen=True)
 class LabelSample:
-    """One label of n stars with finite truth and prediction: what every score is made of.
+    """One label of n stars with finite truth and prediction, from which every score is computed.
 
-    ``rows`` are indices [n] of these stars among all that were given, the others float64 [n] in
-    the label's unit.
+    ``rows`` [n] index these stars among all those given; the rest is [n] in the label's unit.
     """
 
     rows: NDArray[np.intp]
@@ -64,19 +66,19 @@ class LabelSample:
         """(truth - predicted) / half-width, with the label's error in quadrature."""
         return -self.residual / self._half_68
 
-    @cached_property
+    @property
     def z_without_label_error(self) -> Array:
         """(truth - predicted) / half-width."""
         return -self.residual / self.error
 
-    @cached_property
+    @property
     def inside_68(self) -> Array:
         """1.0 where the truth lies inside the interval (label error in quadrature), else 0.0."""
         return (np.abs(self.residual) <= self._half_68).astype(np.float64)
 
-    @cached_property
+    @property
     def inside_95(self) -> Array:
-        """The same of the 95.4 % interval."""
+        """The same for the 95.4 % interval."""
         return (np.abs(self.residual) <= self._half_95).astype(np.float64)
 
     @cached_property
@@ -90,7 +92,7 @@ class LabelSample:
 
     @cached_property
     def pit(self) -> Array:
-        """Predictive probability below the truth: uniform on [0, 1] if the errors are right."""
+        """Predictive probability below the truth: uniform on [0, 1] if the errors are correct."""
         return predictive.cdf(-self.residual, *self._matched_t)
 
     @cached_property
@@ -101,8 +103,7 @@ class LabelSample:
 
 def rms(values: Array) -> Array:
     """Root mean square along the last axis."""
-    root: Array = np.sqrt((values**2).mean(axis=-1))
-    return root
+    return np.asarray(np.sqrt((values**2).mean(axis=-1)))
 
 
 def robust_scatter(values: Array) -> Array:
@@ -114,32 +115,23 @@ def robust_scatter(values: Array) -> Array:
     1.4826
     """
     centre = np.median(values, axis=-1, keepdims=True)
-    scatter: Array = 1.4826 * np.median(np.abs(values - centre), axis=-1)
-    return scatter
+    return np.asarray(1.4826 * np.median(np.abs(values - centre), axis=-1))
 
 
 def slope(truth: Array, predicted: Array) -> Array:
-    """Least-squares slope of ``predicted`` on ``truth`` along the last axis; NaN if truth is one.
+    """Least-squares slope of ``predicted`` on ``truth``, last axis; NaN if ``truth`` is constant.
 
     Below 1: shrinkage (regression to the mean).
     """
     offset = truth - truth.mean(axis=-1, keepdims=True)
-    variance = np.asarray((offset**2).sum(axis=-1))
-    along = np.asarray((offset * predicted).sum(axis=-1))
-    unknown = np.full(variance.shape, np.nan)
-    result: Array = np.divide(along, variance, out=unknown, where=variance > 0)
-    return result
+    with np.errstate(invalid="ignore"):
+        return np.asarray((offset * predicted).sum(axis=-1) / (offset**2).sum(axis=-1))
 
 
 def distance_from_uniform(pit: Array) -> Array:
     """Largest distance between the distribution of ``pit`` and the uniform one (Kolmogorov)."""
-    n = pit.shape[-1]
-    ranked = np.sort(pit, axis=-1)
-    steps = np.arange(n + 1) / n
-    distance: Array = np.maximum(
-        (steps[1:] - ranked).max(axis=-1), (ranked - steps[:-1]).max(axis=-1)
-    )
-    return distance
+    steps, ranked = np.arange(pit.shape[-1] + 1) / pit.shape[-1], np.sort(pit, axis=-1)
+    return np.asarray(np.maximum(steps[1:] - ranked, ranked - steps[:-1]).max(axis=-1))
 
 
 class Statistic(NamedTuple):
@@ -209,7 +201,7 @@ class Scores:
 class Bin:
     """Scores of one label over the stars with ``low <= axis < high``, ``different`` of them.
 
-    A star that is there several times counts once: its residuals go together.
+    Rows of the same star count once: their residuals are correlated.
     """
 
     low: float
@@ -224,7 +216,7 @@ class Bin:
 
     @property
     def counted(self) -> str:
-        """How many stars, and how many rows show them if these are more.
+        """Number of stars, and of rows if there are more.
 
         Examples
         --------
@@ -236,7 +228,7 @@ class Bin:
 
     @property
     def large(self) -> bool:
-        """Whether it has the 200 stars without which its coverage says little."""
+        """Whether it has the 200 stars needed for its coverage to be tested."""
         return self.different >= BIN_STARS
 
     def tolerance(self, margin: float = 1.0) -> float:
@@ -250,18 +242,17 @@ class Bin:
             return None
         return abs(self.scores["coverage_68"] - predictive.LEVEL_68) <= self.tolerance(margin)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Edges and scores."""
+        return {"low": self.low, "high": self.high, **self.scores.to_dict()}
+
 
 def score(
-    sample: LabelSample,
-    statistics: Mapping[str, Statistic] = SCORES,
-    *,
-    resamples: int = 200,
-    seed: int = 0,
+    sample: LabelSample, statistics: Mapping[str, Statistic] = SCORES, resamples: int = 200
 ) -> Scores:
-    """Statistics of a sample, by name, with bootstrap errors over its stars.
+    """Statistics of a sample by name, with bootstrap errors over its stars.
 
     NaN throughout if the sample is empty; with fewer than 2 resamples or stars the errors are NaN.
-    The same seed gives the same errors.
     """
     n, unknown = len(sample), dict.fromkeys(statistics, float("nan"))
     if n == 0:
@@ -277,7 +268,7 @@ def score(
     value = {key: float(found) for key, found in of(needed).items()}
     if n < 2 or resamples < 2:
         return Scores(n, value, unknown)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     at_once = max(1, _ELEMENTS // n)
     blocks = []
     for start in range(0, resamples, at_once):
@@ -290,36 +281,31 @@ def score(
 def scores_by_label(
     samples: Mapping[str, LabelSample],
     statistics: Mapping[str, Statistic] = SCORES,
-    *,
     resamples: int = 200,
-    seed: int = 0,
 ) -> dict[str, Scores]:
     """:func:`score` of each label's sample."""
-    return {
-        name: score(sample, statistics, resamples=resamples, seed=seed)
-        for name, sample in samples.items()
-    }
+    return {name: score(sample, statistics, resamples) for name, sample in samples.items()}
 
 
 def binned(
     values: Array,
     sample: LabelSample,
     edges: Iterable[tuple[float, float]],
-    star: NDArray[np.int64] | None = None,
+    statistics: Mapping[str, Statistic] = BIN_SCORES,
     *,
     resamples: int = 200,
-    seed: int = 0,
+    star: NDArray[np.int64] | None = None,
 ) -> tuple[Bin, ...]:
-    """The populated ones of the bins [low, high) along ``values`` [N].
+    """Scores in the bins [low, high) along ``values`` [N] that hold any star.
 
-    ``star`` [N] is alike for rows of one star, which a bin counts once.
+    ``star`` [N] identifies the star of each row, where a star may have several.
     """
     here = values[sample.rows]
     found = []
     for low, high in edges:
         inside = (here >= low) & (here < high)
         if inside.any():
-            scores = score(sample[inside], BIN_SCORES, resamples=resamples, seed=seed)
+            scores = score(sample[inside], statistics, resamples)
             different = scores.n if star is None else len(np.unique(star[sample.rows][inside]))
             found.append(Bin(low, high, scores, different))
     return tuple(found)

@@ -1,7 +1,7 @@
-"""Arrays in, matplotlib figures out: the figures of FS24, and what a validation adds.
+"""Arrays in, matplotlib figures out: the figures of FS24 and further ones of a validation.
 
 No pyplot, so no global state: every function returns a :class:`matplotlib.figure.Figure`. Arrays
-of several labels are [N, K] in the order of ``names``; NaN is left out. Colours are Okabe & Ito's.
+of several labels are [N, K] in the order of ``names``; NaN is left out. Colours: Okabe & Ito.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from xplabels.core.labels import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
     from xplabels.core.scores import Bin
 
@@ -45,14 +45,14 @@ DPI = 110
 DENSITY = "viridis_r"
 TOTAL, LINE, ACCENT = "#000000", "#D55E00", "#0072B2"
 PART_COLOURS = {"model": "#D55E00", "input": "#0072B2", "excess": "#009E73"}
-"""The paper's red, blue and green, in colours that the colour-blind tell apart."""
+"""The paper's red, blue and green, in colours that the colour-blind can distinguish."""
 BACKGROUND = "#eceef1"
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 AXIS_TITLES = {"g_mag": "$G$ [mag]", "bp_rp": r"$G_\mathrm{BP} - G_\mathrm{RP}$ [mag]"}
 FEWEST = 20
-"""A running median is drawn only over at least so many stars."""
+"""A running median is drawn only over at least this many stars."""
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
@@ -70,10 +70,10 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 def axis_title(name: str, prefix: str = "") -> str:
     """Symbol and unit of a label, magnitude or colour, e.g. ``$T_eff$ [K]``."""
-    base, ending = name.removesuffix("_predicted"), ", predicted"
-    after = ending if base != name else ""
+    base = name.removesuffix("_predicted")
     if base in AXIS_TITLES:
         return prefix + AXIS_TITLES[base]
+    after = ", predicted" if base != name else ""
     return f"{prefix}{LABELS[base].symbol}{after} [{LABELS[base].unit}]"
 
 
@@ -83,30 +83,23 @@ def comparison(names: Sequence[str], truth: Array, predicted: Array) -> Figure:
     rows, columns = _grid(len(names))
     figure = new_figure(3.9 * columns, 4.3 * rows)
     cells = figure.subfigures(rows, columns, squeeze=False).ravel()
-    for k, name in enumerate(names):
-        _compare_one(cells[k], name, truth[:, k], predicted[:, k])
+    for cell, name, x, y in zip(cells, names, truth.T, predicted.T, strict=False):
+        x, y = _known(x, y)
+        upper, lower = cell.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+        _count(upper, LABELS[name].symbol, x)
+        upper.set_ylabel(axis_title(name, "predicted "))
+        lower.set_xlabel(axis_title(name, "known "))
+        lower.set_ylabel("pred. $-$ known")
+        if len(x):
+            low, high = limits_of(np.concatenate([x, y]))
+            _density(upper, x, y, (low, high), (low, high), 70)
+            upper.plot([low, high], [low, high], color=LINE, linewidth=1.0)
+            _residuals(lower, x, y - x, (low, high), 24, 99.5, (70, 22))
+            upper.set(xlim=(low, high), ylim=(low, high))
+            cell.colorbar(
+                upper.collections[0], ax=upper, label="stars per cell", pad=0.02, aspect=30
+            )
     return figure
-
-
-def _compare_one(cell: SubFigure, name: str, truth: Array, predicted: Array) -> None:
-    known = np.isfinite(truth) & np.isfinite(predicted)
-    x, y = truth[known], predicted[known]
-    upper, lower = cell.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-    upper.set_title(_counted(name, len(x)), loc="left")
-    upper.set_ylabel(axis_title(name, "predicted "))
-    lower.set_xlabel(axis_title(name, "known "))
-    lower.set_ylabel("pred. $-$ known")
-    if not len(x):
-        return
-    low, high = limits_of(np.concatenate([x, y]))
-    half = max(float(np.percentile(np.abs(y - x), 99.5)), 1e-9)
-    _density(upper, x, y, (low, high), (low, high), 70)
-    _density(lower, x, y - x, (low, high), (-half, half), (70, 22))
-    upper.plot([low, high], [low, high], color=LINE, linewidth=1.0)
-    _running_lines(lower, x, y - x, 24)
-    upper.set(xlim=(low, high), ylim=(low, high))
-    lower.set_ylim(-half, half)
-    cell.colorbar(upper.collections[0], ax=upper, label="stars per cell", pad=0.02, aspect=30)
 
 
 @styled
@@ -124,7 +117,7 @@ def z_histograms(names: Sequence[str], z: Array, dof: Array) -> Figure:
         known = np.isfinite(z[:, k])
         values = z[known, k]
         gaussian = predictive.density(fine, np.full(1, predictive.GAUSSIAN_DOF), np.ones(1))
-        stated = _mean_density(fine, dof[known, k])
+        stated = mean_density(fine, dof[known, k])
         for ax in axes[:, k]:
             if len(values):
                 ax.hist(
@@ -144,7 +137,7 @@ def z_histograms(names: Sequence[str], z: Array, dof: Array) -> Figure:
     return figure
 
 
-def _mean_density(z: Array, dof: Array) -> Array:
+def mean_density(z: Array, dof: Array) -> Array:
     """Density of z = residual / half-width, averaged over the stars' Student-t distributions."""
     if not len(dof):
         return np.full(z.shape, np.nan)
@@ -160,68 +153,49 @@ def _mean_density(z: Array, dof: Array) -> Array:
 @styled
 def errors_along(
     names: Sequence[str],
-    along: str | None,
+    titles: Sequence[str],
     x: Array,
     total: Array,
     parts: Mapping[str, Array],
-    background: Array | None = None,
-    background_title: str = "distribution",
+    behind: Array,
+    behind_title: str,
 ) -> Figure:
     """The stated error and its parts: median lines against G (FS24, fig. 6) or labels (fig. 5).
 
     ``total`` and its ``parts`` (``model``, ``input``, ``excess``) are half-widths [N, K] of the
-    68.3 % interval. ``along`` is ``g_mag`` or ``bp_rp``, and ``x`` [N] shared by all panels; or it
-    is None, and ``x`` [N, K] each label's own prediction. The histogram of ``background`` [M, K]
-    (or [M] with ``along``) stands behind.
+    68.3 % interval, against ``x`` [N, K], named by ``titles``. Behind, a histogram of ``behind``
+    [M, K].
     """
     rows, columns = _grid(len(names))
     figure = new_figure(4.3 * columns, 2.9 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for k, name in enumerate(names):
-        ax: Axes = panels[k]
-        values = x if along else x[:, k]
-        behind = None
-        if background is not None:
-            behind = background if along else background[:, k]
-        one = {part: array[:, k] for part, array in parts.items()}
-        _errors_one(ax, values, total[:, k], one, behind)
-        ax.set_xlabel(axis_title(along) if along else axis_title(name + "_predicted"))
-        ax.set_ylabel(axis_title(name, "error of "))
-        shown = np.isfinite(values) & np.isfinite(total[:, k])
-        ax.set_title(_counted(name, shown.sum()), loc="left")
-    for ax in panels[len(names) :]:
-        ax.set_axis_off()
-    _legend_below(figure, panels[0], background_title if background is not None else None)
-    return figure
-
-
-def _errors_one(
-    ax: Axes, x: Array, total: Array, parts: Mapping[str, Array], behind: Array | None
-) -> None:
-    known = np.isfinite(x) & np.isfinite(total)
-    if not known.any():
-        return
-    edges = edges_of(x[known], 22)
-    centres, (p16, p50, p84) = running(x[known], total[known], edges, (16, 50, 84))
-    ax.fill_between(centres, p16, p84, color=TOTAL, alpha=0.13, linewidth=0)
-    ax.plot(centres, p50, color=TOTAL, linewidth=1.8, label="total (band: 16-84 %)")
-    for (part, array), dashes in zip(parts.items(), ("--", "-.", ":", "-"), strict=False):
-        _, (middle,) = running(x[known], array[known], edges, (50,))
-        ax.plot(
-            centres, middle, color=PART_COLOURS.get(part, "0.5"), linewidth=1.6,
-            linestyle=dashes, label=part,
-        )  # fmt: skip
-    top = np.nanmax(p84) if np.isfinite(p84).any() else np.nanmax(total[known])
-    ax.set(ylim=(0, 1.15 * float(top)), xlim=(edges[0], edges[-1]))
-    if behind is not None and np.isfinite(behind).any():
+    for k, (ax, name, title) in enumerate(zip(panels, names, titles, strict=False)):
+        known = np.isfinite(x[:, k]) & np.isfinite(total[:, k])
+        at, errors = x[known, k], total[known, k]
+        ax.set(xlabel=title, ylabel=axis_title(name, "error of "))
+        _count(ax, LABELS[name].symbol, at)
+        if not len(at):
+            continue
+        centres, (p16, p50, p84) = running(at, errors, 22, (16, 50, 84))
+        ax.fill_between(centres, p16, p84, color=TOTAL, alpha=0.13, linewidth=0)
+        ax.plot(centres, p50, color=TOTAL, linewidth=1.8, label="total (band: 16-84 %)")
+        for (part, colour), dashes in zip(PART_COLOURS.items(), ("--", "-.", ":"), strict=True):
+            _, (middle,) = running(at, parts[part][known, k], 22, (50,))
+            ax.plot(centres, middle, color=colour, linewidth=1.6, linestyle=dashes, label=part)
+        top = np.nanmax(p84) if np.isfinite(p84).any() else np.max(errors)
+        ax.set(ylim=(0, 1.15 * float(top)), xlim=limits_of(at))
+        counts, steps = np.histogram(behind[:, k], 45, limits_of(at))
         twin = ax.twinx()
-        counts, steps = np.histogram(behind[np.isfinite(behind)], 45, (edges[0], edges[-1]))
         twin.stairs(counts, steps, fill=True, color=BACKGROUND)
         twin.set_ylim(0, 1.6 * max(float(counts.max()), 1.0))
         twin.set_yticks([])
         twin.spines["right"].set_visible(False)
         ax.set_zorder(twin.get_zorder() + 1)
         ax.patch.set_visible(False)
+    for ax in panels[len(names) :]:
+        ax.set_axis_off()
+    _legend_below(figure, panels[0], behind_title)
+    return figure
 
 
 @styled
@@ -229,28 +203,20 @@ def kiel(panels: Mapping[str, tuple[Array, ...]]) -> Figure:
     """Kiel diagrams side by side: ``{title: (teff [K], logg [dex], fe_h [N])}``, hot at left."""
     figure = new_figure(4.4 * len(panels) + 0.6, 4.4)
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    finite = {k: np.isfinite(np.stack(v)).all(axis=0) for k, v in panels.items()}
-    colours = np.concatenate([v[2][finite[k]] for k, v in panels.items()])
-    low, high = limits_of(colours, 1.0) if len(colours) else (0.0, 1.0)
-    points = None
-    for ax, (title, (teff, logg, colour)) in zip(axes, panels.items(), strict=True):
-        # metal-poor stars are few: draw them last, on top
-        order = np.flatnonzero(finite[title])
-        order = order[np.argsort(-colour[order])]
+    stars = [np.stack(columns)[:, np.isfinite(columns).all(axis=0)] for columns in panels.values()]
+    teff, logg, fe_h = np.concatenate(stars, axis=1)
+    low, high = limits_of(fe_h, 1.0) if len(fe_h) else (0.0, 1.0)
+    for ax, title, here in zip(axes, panels, stars, strict=True):
+        x, y, colour = here[:, np.argsort(-here[2])]  # the few metal-poor stars last, on top
         points = ax.scatter(
-            teff[order], logg[order], c=colour[order], s=5, cmap="viridis", vmin=low, vmax=high,
-            linewidths=0, rasterized=True,
-        )  # fmt: skip
-        ax.set_title(f"{title}, N = {len(order):,}", loc="left")
+            x, y, c=colour, s=5, cmap="viridis", vmin=low, vmax=high, linewidths=0, rasterized=True
+        )
+        _count(ax, title, x)
         ax.set_xlabel(axis_title("teff"))
     axes[0].set_ylabel(axis_title("logg"))
-    for set_limits, column in ((axes[0].set_xlim, 0), (axes[0].set_ylim, 1)):
-        values = np.concatenate([v[column][finite[k]] for k, v in panels.items()])
-        if len(values):
-            low_end, high_end = limits_of(values, 0.05)
-            set_limits(high_end, low_end)
-    if points is not None:
-        figure.colorbar(points, ax=list(axes), label=axis_title("fe_h"), pad=0.02)
+    if len(teff):
+        axes[0].set(xlim=limits_of(teff, 0.05)[::-1], ylim=limits_of(logg, 0.05)[::-1])
+    figure.colorbar(points, ax=list(axes), label=axis_title("fe_h"), pad=0.02)
     return figure
 
 
@@ -258,13 +224,16 @@ def kiel(panels: Mapping[str, tuple[Array, ...]]) -> Figure:
 def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -> Figure:
     """Observed minus stated coverage at every level, and the PIT histograms.
 
-    The grey bands hold 95 % of right predictions (binomial, for the smallest N); bars show the
+    The grey bands hold 95 % of correct predictions (binomial, for the smallest N); bars show the
     ``margin`` allowed at 68.3 and 95.4 %.
     """
     figure = new_figure(9.0, 4.0)
     left, right = figure.subplots(1, 2)
     columns = [column[np.isfinite(column)] for column in pit.T]
-    titles = [_counted(name, len(values)) for name, values in zip(names, columns, strict=True)]
+    titles = [
+        f"{LABELS[name].symbol}, N = {len(values):,}"
+        for name, values in zip(names, columns, strict=True)
+    ]
     _coverage(left, titles, [np.abs(2 * values - 1) for values in columns], margin)
     bins = np.linspace(0, 1, 21)
     wide = 1.96 * np.sqrt(19 / max(min(map(len, columns), default=1), 1))
@@ -341,11 +310,8 @@ def coverage_by_bins(
         ax.axhline(level, color="0.4", linewidth=0.8)
         for k, name in enumerate(names):
             row = by_label[name]
-            ax.plot(
-                [one.middle for one in row], [100 * one.scores["coverage_68"] for one in row],
-                color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0,
-                label=LABELS[name].symbol,
-            )  # fmt: skip
+            coverage = [100 * one.scores["coverage_68"] for one in row]
+            _line(ax, k, name, [one.middle for one in row], coverage)
         ax.set_xlabel(axis_title(axis))
         stars = sum(one.scores.n for one in most)
         ax.set_title(f"N = {stars:,} in {len(most)} bins", loc="left")
@@ -365,45 +331,38 @@ Pair = tuple[str, str, Array, Array]
 def side_by_side(names: Sequence[str], columns: Sequence[Pair]) -> Figure:
     """One row per label, one column per comparison (FS24, fig. 2): y against x, and one to one.
 
-    The columns of a row share their limits, so that one sees which comparison is tighter.
+    The panels of a row share their limits, so that one sees which comparison is tighter.
     """
     figure = new_figure(4.2 * len(columns), 3.4 * len(names))
     axes = figure.subplots(len(names), len(columns), squeeze=False)
     for k, name in enumerate(names):
-        stacked = np.concatenate([np.stack([x[:, k], y[:, k]], axis=1) for *_, x, y in columns])
-        stacked = stacked[np.isfinite(stacked).all(axis=1)]
-        low, high = limits_of(stacked.ravel()) if len(stacked) else (0.0, 1.0)
-        for ax, (of_x, of_y, x, y) in zip(axes[k], columns, strict=True):
-            known = np.isfinite(x[:, k]) & np.isfinite(y[:, k])
-            _density(ax, x[known, k], y[known, k], (low, high), (low, high))
+        stars = [_known(x[:, k], y[:, k]) for *_, x, y in columns]
+        everything = np.concatenate(stars, axis=None)
+        low, high = limits_of(everything) if len(everything) else (0.0, 1.0)
+        for ax, (of_x, of_y, *_), (x, y) in zip(axes[k], columns, stars, strict=True):
+            _density(ax, x, y, (low, high), (low, high))
             ax.plot([low, high], [low, high], color=LINE, linewidth=1.0)
             ax.set(
                 xlim=(low, high), ylim=(low, high),
                 xlabel=axis_title(name, f"{of_x} "), ylabel=axis_title(name, f"{of_y} "),
             )  # fmt: skip
-            ax.set_title(_counted(name, known.sum()), loc="left")
+            _count(ax, LABELS[name].symbol, x)
     return figure
 
 
 @styled
-def differences_along(
-    names: Sequence[str], axes: Mapping[str, Array], difference: Array, words: str
-) -> Figure:
+def differences_along(names: Sequence[str], axes: Mapping[str, Array], difference: Array) -> Figure:
     """Differences [N, K] against each of ``axes`` ({title: [N]}), with median and 16-84 %."""
     figure = new_figure(4.2 * len(axes), 2.7 * len(names))
     panels = figure.subplots(len(names), len(axes), squeeze=False, sharey="row")
-    for k, name in enumerate(names):
-        for ax, (title, x) in zip(panels[k], axes.items(), strict=True):
-            known = np.isfinite(x) & np.isfinite(difference[:, k])
+    for row, name, column in zip(panels, names, difference.T, strict=True):
+        for ax, (title, values) in zip(row, axes.items(), strict=True):
+            x, y = _known(values, column)
             ax.set(xlabel=title)
-            ax.set_title(_counted(name, known.sum()), loc="left")
-            if not known.any():
-                continue
-            here, y = x[known], difference[known, k]
-            half = max(float(np.percentile(np.abs(difference[known, k]), 99)), 1e-9)
-            _density(ax, here, y, limits_of(here), (-half, half))
-            _running_lines(ax, here, y, 14)
-        panels[k][0].set_ylabel(axis_title(name, f"{words} "))
+            _count(ax, LABELS[name].symbol, x)
+            if len(x):
+                _residuals(ax, x, y, limits_of(x), 14, 99)
+        row[0].set_ylabel(axis_title(name, "difference in "))
     return figure
 
 
@@ -416,18 +375,14 @@ def planes(pairs: Sequence[tuple[str, str]], columns: Mapping[str, Mapping[str, 
     figure = new_figure(3.7 * len(columns), 3.1 * len(pairs))
     panels = figure.subplots(len(pairs), len(columns), squeeze=False, sharex="row", sharey="row")
     for row, (name_x, name_y) in zip(panels, pairs, strict=True):
-        points = {
-            title: np.stack([labels[name_x], labels[name_y]], axis=1)
-            for title, labels in columns.items()
-        }
-        points = {t: p[np.isfinite(p).all(axis=1)] for t, p in points.items()}
-        everything = np.concatenate(list(points.values()))
-        if not len(everything):
+        stars = [_known(labels[name_x], labels[name_y]) for labels in columns.values()]
+        x, y = np.concatenate(stars, axis=1)
+        if not len(x):
             continue
-        window = limits_of(everything[:, 0], 0.3), limits_of(everything[:, 1], 0.3)
-        for ax, (title, here) in zip(row, points.items(), strict=True):
-            _density(ax, here[:, 0], here[:, 1], *window)
-            ax.set_title(f"{title}, N = {len(here):,}", loc="left")
+        window = limits_of(x, 0.3), limits_of(y, 0.3)
+        for ax, title, here in zip(row, columns, stars, strict=True):
+            _density(ax, *here, *window)
+            _count(ax, title, here[0])
             ax.set(xlim=window[0], ylim=window[1], xlabel=axis_title(name_x))
         row[0].set_ylabel(axis_title(name_y))
         if name_x == "logg":
@@ -436,25 +391,42 @@ def planes(pairs: Sequence[tuple[str, str]], columns: Mapping[str, Mapping[str, 
 
 
 @styled
-def slopes(names: Sequence[str], along: str, x: Array, slope: Array, error: Array) -> Figure:
-    """Slope of prediction on truth [B, K] in bins at ``x`` [B], with bootstrap errors."""
+def slopes(along: str, by_label: Mapping[str, Sequence[Bin]]) -> Figure:
+    """Slope of prediction on truth in bins of S/N, with bootstrap errors."""
     figure = new_figure(6.4, 3.6)
     ax: Axes = figure.subplots()
     ax.axhline(1, color="0.4", linewidth=0.8)
-    for k, name in enumerate(names):
-        # a little apart, so that error bars do not hide each other
-        ax.errorbar(
-            x * (1 + 0.012 * (k - (len(names) - 1) / 2)), slope[:, k], error[:, k],
-            color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0, capsize=2,
-            label=LABELS[name].symbol,
-        )  # fmt: skip
+    for k, (name, row) in enumerate(by_label.items()):
+        # at the geometric middle, a little apart, so that error bars do not hide each other
+        apart = 1 + 0.012 * (k - (len(by_label) - 1) / 2)
+        x = [apart * np.sqrt(one.low * one.high) for one in row]
+        y, error = [b.scores["slope"] for b in row], [b.scores.error["slope"] for b in row]
+        _line(ax, k, name, x, y, error)
     ax.set(xscale="log", xlabel=along, ylabel="slope of prediction on known label")
-    figure.legend(loc="outside lower center", ncols=min(len(names), 6))
+    _legend_below(figure, ax, columns=6)
     return figure
 
 
-def _counted(name: str, stars: int) -> str:
-    return f"{LABELS[name].symbol}, N = {stars:,}"
+def _known(x: Array, y: Array) -> tuple[Array, Array]:
+    """Both where both are finite."""
+    known = np.isfinite(x) & np.isfinite(y)
+    return x[known], y[known]
+
+
+def _count(ax: Axes, title: str, stars: Array) -> None:
+    """A title with the number of stars."""
+    ax.set_title(f"{title}, N = {len(stars):,}", loc="left")
+
+
+def _line(
+    ax: Axes, k: int, name: str, x: Sequence[float], y: Sequence[float],
+    error: Sequence[float] | None = None,
+) -> None:  # fmt: skip
+    """Points of the label number ``k``, joined, in its colour and marker."""
+    ax.errorbar(
+        x, y, error, color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0,
+        capsize=2, label=LABELS[name].symbol,
+    )  # fmt: skip
 
 
 def _grid(panels: int) -> tuple[int, int]:
@@ -479,35 +451,41 @@ def _density(
         )  # fmt: skip
 
 
-def _running_lines(ax: Axes, x: Array, y: Array, bins: int) -> None:
-    """Zero, the running median and 16-84 % range."""
+def _residuals(
+    ax: Axes,
+    x: Array,
+    y: Array,
+    x_range: tuple[float, float],
+    bins: int,
+    percentile: float,
+    cells: int | tuple[int, int] = 55,
+) -> None:
+    """Density of residuals ``y`` about zero, with their running median and 16-84 % range."""
+    half = max(float(np.percentile(np.abs(y), percentile)), 1e-9)
+    _density(ax, x, y, x_range, (-half, half), cells)
     ax.axhline(0, color=LINE, linewidth=1.0)
-    centres, (p16, p50, p84) = running(x, y, edges_of(x, bins), (16, 50, 84))
+    centres, (p16, p50, p84) = running(x, y, bins, (16, 50, 84))
     ax.plot(centres, p50, color=TOTAL, linewidth=1.4)
     for edge in (p16, p84):
         ax.plot(centres, edge, color=TOTAL, linewidth=1.0, linestyle="--")
+    ax.set_ylim(-half, half)
 
 
 def running(
-    x: Array, y: Array, edges: Array, percentiles: Sequence[float]
+    x: Array, y: Array, bins: int, percentiles: Sequence[float]
 ) -> tuple[Array, list[Array]]:
-    """Percentiles of ``y`` in bins of ``x``: bin centres [B] and one array [B] per percentile.
+    """Percentiles of ``y`` in equal bins of ``x``: centres [B] and one array [B] per percentile.
 
-    NaN in bins of fewer than 20 stars, so that a line breaks rather than follows noise.
+    NaN in bins of fewer than 20 stars.
     """
+    edges = np.linspace(*limits_of(x), bins + 1)
     which = np.digitize(x, edges) - 1
-    found = np.full((len(percentiles), len(edges) - 1), np.nan)
-    for b in range(len(edges) - 1):
+    found = np.full((len(percentiles), bins), np.nan)
+    for b in range(bins):
         inside = y[which == b]
         if len(inside) >= FEWEST:
             found[:, b] = np.percentile(inside, percentiles)
     return 0.5 * (edges[1:] + edges[:-1]), list(found)
-
-
-def edges_of(x: Array, bins: int) -> Array:
-    """Edges [bins + 1] of equal bins between :func:`limits_of` ``x``."""
-    low, high = limits_of(x)
-    return np.linspace(low, high, bins + 1)
 
 
 def limits_of(x: Array, tail: float = 0.1) -> tuple[float, float]:

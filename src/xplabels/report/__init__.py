@@ -1,4 +1,4 @@
-"""Findings of a validation -> metrics.json, figures and one self-contained HTML page."""
+"""Findings of a validation to metrics.json, figures and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from xplabels import __version__
 from xplabels.core.labels import LABELS
 from xplabels.io.atomic import REPORT_FILES, check_new_folder, whole_folder
 from xplabels.report.page import png as png
@@ -21,15 +22,14 @@ def write_report(
     validation: Validation,
     findings: Sequence[Finding],
     *,
-    version: str = "",
     overwrite: bool = False,
 ) -> Path:
     """Write ``metrics.json``, ``report.html`` and ``figures/*.png`` into a new folder.
 
     The folder appears whole or not at all; ``overwrite`` replaces an existing report, but never a
-    folder that holds anything else. The top of the page is about the ``validation``; entries of
-    ``metrics.json`` and sections are those of the ``findings``, in their order. What a validation
-    alone finds: :func:`~xplabels.validation.accuracy.findings_of`.
+    folder that holds anything else. The ``validation`` makes the top of the page; the ``findings``,
+    in their order, the entries of ``metrics.json`` and the sections
+    (:func:`~xplabels.validation.accuracy.findings_of` has those of a validation alone).
 
     Returns
     -------
@@ -43,18 +43,6 @@ def write_report(
     """
     folder = Path(folder)
     check_new_folder(folder, REPORT_FILES, overwrite)
-    files = report_files(validation, findings, version)
-    with whole_folder(folder, overwrite) as partial:
-        for name, content in files.items():
-            (partial / name).parent.mkdir(exist_ok=True)
-            (partial / name).write_bytes(content)
-    return folder / "report.html"
-
-
-def report_files(
-    validation: Validation, findings: Sequence[Finding], version: str = ""
-) -> dict[str, bytes]:
-    """The files of a report by relative name; arguments as in :func:`write_report`."""
     sections = [finding.section for finding in findings if finding.section is not None]
     images = {
         picture.name: png(picture.draw()) for section in sections for picture in section.pictures
@@ -63,7 +51,7 @@ def report_files(
     model = next((v for k, v in meta.items() if k.lower() == "model" and v), "a model")
     page = template("report.html.j2").render(
         title=f"Validation of {model}" + (", without shrinkage" if "ESTIMATE" in meta else ""),
-        version=version,
+        version=__version__,
         sections=sections,
         images={name: base64.b64encode(image).decode() for name, image in images.items()},
         n=validation.n,
@@ -74,7 +62,10 @@ def report_files(
         missed=missed_margins(validation),
     )
     metrics = json.dumps(metrics_of(findings), indent=1, allow_nan=False) + "\n"
-    return {f"figures/{name}.png": image for name, image in images.items()} | {
-        "metrics.json": metrics.encode(),
-        "report.html": page.encode(),
-    }
+    files = {"metrics.json": metrics.encode(), "report.html": page.encode()}
+    files |= {f"figures/{name}.png": image for name, image in images.items()}
+    with whole_folder(folder, overwrite) as partial:
+        for name, content in files.items():
+            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).write_bytes(content)
+    return folder / "report.html"

@@ -1,4 +1,4 @@
-"""Predictions against known labels: accuracy, and whether the error bars are right (METHOD 8)."""
+"""Predictions against known labels: accuracy, and whether the error bars are correct (METHOD 8)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BIN_WIDTHS: dict[str, float] = {
 """Width of the bins along each axis, in its unit (mag, or the label's)."""
 
 METAL_POOR = -1.0
-"""Stars below this [Fe/H] are scored by themselves."""
+"""Stars below this [Fe/H] are also scored separately."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,24 @@ class Validation:
     Attributes
     ----------
     prediction, names
-        Of N stars, and the K labels compared.
+        For N stars, and the K labels compared.
     groups
-        Scores by group: ``all``, ``unflagged``, ``metal_poor`` ([Fe/H] < -1, as known).
+        Scores by group: ``all``, ``unflagged``, ``metal_poor`` (known [Fe/H] < -1).
     bins, axes
         ``bins[axis][label]``: bins along G, BP-RP, each known label and each predicted one
-        (ending ``_predicted``), and the values [N] along these. Along a known label, even right
-        errors over- and undercover somewhere, because predictions shrink to the mean; along a
+        (ending ``_predicted``), and the values [N] along these. Along a known label even correct
+        errors over- and undercover in places, because predictions shrink to the mean; along a
         predicted one they must not.
     samples
         By label, the stars compared: residuals, z, PIT and so on.
     flags, selection
-        How many of the stars compared carry each flag, and which these are, in words.
-    resamples, seed
+        How many of the stars compared carry each flag, and which stars they are, in words.
+    resamples
         Of the bootstrap.
     margin
         Multiplies every tolerance on calibration.
     joint
-        Coverage of all labels together, where the prediction has their correlations.
+        Joint coverage of all labels, where the prediction has their correlations.
     """
 
     prediction: Prediction = field(repr=False)
@@ -84,7 +84,6 @@ class Validation:
     flags: Mapping[str, int]
     selection: str
     resamples: int
-    seed: int
     margin: float = 1.0
     joint: Joint | None = field(default=None, repr=False)
 
@@ -97,11 +96,6 @@ class Validation:
     def labels(self) -> Mapping[str, Scores]:
         """Scores of each label over all stars compared."""
         return self.groups["all"].labels
-
-    @property
-    def bootstrap(self) -> dict[str, Any]:
-        """Resamples and seed."""
-        return {"resamples": self.resamples, "seed": self.seed}
 
     @property
     def rows(self) -> NDArray[np.intp]:
@@ -130,7 +124,6 @@ def score_prediction(
     star: NDArray[np.int64] | None = None,
     selection_text: str = "all stars given",
     resamples: int = 200,
-    seed: int = 0,
     margin: float = 1.0,
 ) -> Validation:
     """Score a prediction against known labels (METHOD 8; FS24, sections 3.2 and 4).
@@ -138,20 +131,20 @@ def score_prediction(
     Parameters
     ----------
     prediction
-        Of N stars.
+        For N stars.
     labels
         Known labels of the same N stars in the same order, NaN where unknown. Only labels that
-        both have are compared.
+        are in both are compared.
     g_mag, bp_rp
-        G magnitude and BP-RP colour [N] in mag, for bins; left out: no bins along them.
+        G magnitude and BP-RP colour [N] in mag; bins along them are made where they are given.
     star
-        What is alike for rows [N] of one star, of which bins count each once; left out: none is.
+        Identifies the star of each row [N], where several rows belong to one; a bin counts it once.
     selection_text
         Which stars these are, in words.
-    resamples, seed
-        Bootstrap resamples (over stars) behind the error of each score, and their seed.
+    resamples
+        Bootstrap resamples (over stars) behind the error of each score.
     margin
-        Multiplies every tolerance on calibration (2: photometry withheld).
+        Multiplies every tolerance on calibration (2 where photometry is withheld).
 
     Raises
     ------
@@ -160,7 +153,7 @@ def score_prediction(
 
     Examples
     --------
-    A thousand simulated stars whose stated errors are right:
+    A thousand simulated stars whose stated errors are correct:
 
     >>> from xplabels.validation.calibration import missed_margins
     >>> rng = np.random.default_rng(1)
@@ -179,12 +172,14 @@ def score_prediction(
     """
     names = common_names(prediction.names, labels.names)
     n = len(prediction)
-    bootstrap: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    _check_lengths(n, labels=labels, g_mag=g_mag, bp_rp=bp_rp, star=star)
+    for title, given in (("labels", labels), ("g_mag", g_mag), ("bp_rp", bp_rp), ("star", star)):
+        if given is not None and len(given) != n:
+            raise InputError(
+                f"{n} stars are predicted but there are {len(given)} rows of {title}",
+                remedy="give them for the same stars in the same order",
+            )
     samples = {name: _sample(name, prediction, labels) for name in names}
-    compared = np.zeros(n, bool)
-    for sample in samples.values():
-        compared[sample.rows] = True
+    compared = np.isin(np.arange(n), np.concatenate([one.rows for one in samples.values()]))
     if not compared.any():
         raise InputError(
             "no star has both a prediction and a known label",
@@ -197,8 +192,11 @@ def score_prediction(
         if values is not None
     }
     axes |= dict(zip(labels.names, labels.values.T, strict=True))
-    columns = dict(zip(prediction.names, prediction.values.T, strict=True))
-    axes |= {name + PREDICTED: column for name, column in columns.items() if name in names}
+    axes |= {
+        name + PREDICTED: column
+        for name, column in zip(prediction.names, prediction.values.T, strict=True)
+        if name in names
+    }
     flags = prediction.flags
     groups = {
         "all": ("all", compared),
@@ -213,14 +211,19 @@ def score_prediction(
             key: GroupScores(
                 title,
                 int(mask.sum()),
-                scores_by_label({k: s[mask[s.rows]] for k, s in samples.items()}, **bootstrap),
+                scores_by_label(
+                    {name: one[mask[one.rows]] for name, one in samples.items()},
+                    resamples=resamples,
+                ),
             )
             for key, (title, mask) in groups.items()
         },
         bins={
             axis: {
-                name: binned(values, sample, _edges(axis, values[sample.rows]), star, **bootstrap)
-                for name, sample in samples.items()
+                name: binned(
+                    values, one, _edges(axis, values[one.rows]), resamples=resamples, star=star
+                )
+                for name, one in samples.items()
             }
             for axis, values in axes.items()
         },
@@ -229,41 +232,30 @@ def score_prediction(
         flags={str(f.name): int(((flags & np.uint32(f)) > 0)[compared].sum()) for f in Flag},
         selection=selection_text,
         resamples=resamples,
-        seed=seed,
         margin=margin,
-        joint=joint_coverage(prediction, labels, names, np.ones(n, bool), **bootstrap),
+        joint=joint_coverage(prediction, labels, names, np.ones(n, bool), resamples=resamples),
     )
 
 
 def common_names(predicted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Labels that are both predicted and known.
+    """Those of the ``predicted`` labels that are among the ``known`` ones.
 
     Raises
     ------
     InputError
-        If there is none.
+        If there are none.
     """
     names = tuple(name for name in predicted if name in known)
     if not names:
         raise InputError(
-            "no label is both predicted and known",
-            where=f"predicted {','.join(predicted)}; known {','.join(known)}",
-            remedy="add a known label among the predicted ones",
+            f"has {', '.join(known)}, the model {', '.join(predicted)}: no label in common",
+            remedy="give a table, survey or model with a label of the model's",
         )
     return names
 
 
-def _check_lengths(n: int, **columns: NDArray[Any] | Labels | None) -> None:
-    for name, values in columns.items():
-        if values is not None and len(values) != n:
-            raise InputError(
-                f"{n} stars are predicted but there are {len(values)} rows of {name}",
-                remedy="give them for the same stars in the same order",
-            )
-
-
 def _sample(name: str, prediction: Prediction, labels: Labels) -> LabelSample:
-    """The stars with finite truth and prediction; their errors checked."""
+    """The stars with finite truth and prediction, after a check of their errors."""
     k, j = prediction.names.index(name), labels.names.index(name)
     truth, label_error = labels.values[:, j], labels.errors[:, j]
     predicted = prediction.values[:, k]
@@ -290,7 +282,7 @@ def _sample(name: str, prediction: Prediction, labels: Labels) -> LabelSample:
 
 
 def _edges(axis: str, values: Array) -> list[tuple[float, float]]:
-    """Bins at multiples of the axis' width, wherever there may be values."""
+    """Bins at multiples of the axis' width that may hold any of the values."""
     width = BIN_WIDTHS[axis.removesuffix(PREDICTED)]
     numbers = np.floor(values[np.isfinite(values)] / width).astype(int)
     # the quotient of a value just below an edge may have been rounded up

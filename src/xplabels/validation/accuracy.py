@@ -1,4 +1,4 @@
-"""What every report has: data, accuracy, errors and their parts, Kiel diagram, model card."""
+"""The parts of every report: data, accuracy, errors, Kiel diagram, model card, provenance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.flags import UNFLAGGED
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import PARTS
-from xplabels.core.scores import SCORES
+from xplabels.core.scores import SCORES, SEED
 from xplabels.validation import Validation
 from xplabels.validation.calibration import calibration_finding, joint_finding
 from xplabels.validation.finding import (
@@ -32,10 +32,10 @@ def findings_of(
     training_labels: Labels | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
-    """What is found by a validation alone, in the order of the report.
+    """The findings of a validation alone, in the order of the report.
 
-    The distribution of ``training_labels``, or else of the stars compared, stands behind the errors
-    (FS24, fig. 5); ``data``, ``notes`` and ``training`` of the ``provenance`` are shown.
+    The distribution of ``training_labels``, or else that of the stars compared, is drawn behind the
+    errors (FS24, fig. 5); ``data``, ``notes`` and ``training`` of the ``provenance`` are shown.
     """
     found = [
         data_finding(validation, provenance or {}),
@@ -52,7 +52,7 @@ def findings_of(
 
 
 def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Finding:
-    """What was trained on what, and which stars are compared."""
+    """The model, its training set, and the stars compared."""
     section = Section("data", "What was trained on what")
     text = f"{validation.n:,} stars with at least one known label: {validation.selection}."
     if "data" in provenance:
@@ -79,7 +79,7 @@ def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Findi
         "settings": {
             "selection": validation.selection,
             "bootstrap_resamples": validation.resamples,
-            "bootstrap_seed": validation.seed,
+            "bootstrap_seed": SEED,
             "nominal_coverage_68": LEVEL_68,
             "nominal_coverage_95": LEVEL_95,
         },
@@ -119,7 +119,7 @@ def accuracy_finding(validation: Validation) -> Finding:
 
 
 def metal_poor_finding(validation: Validation) -> Finding | None:
-    """The metal-poor stars by themselves; their table in the report is part of the accuracy."""
+    """Scores of the metal-poor stars; the report has them in the section on accuracy."""
     poor = validation.groups.get("metal_poor")
     if poor is None:
         return None
@@ -128,7 +128,7 @@ def metal_poor_finding(validation: Validation) -> Finding | None:
 
 
 def scores_text(validation: Validation, group: str = "all") -> str:
-    """The scores of one group as an aligned table for the terminal; of all, the joint ones, too."""
+    """The scores of one group as a table for the terminal; for all stars, the joint ones, too."""
     chosen = validation.groups[group]
     labels = [chosen.labels[name] for name in validation.names]
     table = aligned(
@@ -149,26 +149,32 @@ def errors_finding(validation: Validation, training_labels: Labels | None) -> Fi
     columns = [stars.names.index(name) for name in names]
     values, total = stars.values[:, columns], stars.errors[:, columns]
     parts = {part: stars.part(part)[:, columns] for part in PARTS}
-    source, background = "stars compared", validation.column("truth")
+    source, known = "stars compared", validation.column("truth")
     if training_labels is not None and set(names) <= set(training_labels.names):
-        source, background = "training set", training_labels.select(names).values
+        source, known = "training set", training_labels.select(names).values
     section = Section("errors", "The errors and their parts")
-    if "g_mag" in validation.axes:
-        g = validation.axes["g_mag"][rows]
+    if (g := validation.axes.get("g_mag")) is not None:
+        along_g = [figures.axis_title("g_mag")] * len(names)
+        repeated = np.repeat(g[rows][:, None], len(names), axis=1)
         section.add_picture(
             "errors_g",
             "Errors against G",
-            "Median stated error and its three parts, which add in quadrature; grey, the "
-            "stars' distribution. As figure 6 of Fallows & Sanders (2024).",
-            lambda: figures.errors_along(names, "g_mag", g, total, parts, g, "stars compared"),
+            "Median stated error and its three parts, which add in quadrature; grey: distribution "
+            "of the stars. As figure 6 of Fallows & Sanders (2024).",
+            lambda: figures.errors_along(
+                names, along_g, repeated, total, parts, repeated, "stars compared"
+            ),
         )
     section.add_picture(
         "errors_labels",
         "Errors against each label",
-        f"The same against the predicted label; grey, the known labels of the {source}. As "
+        f"The same against the predicted label; grey: known labels of the {source}. As "
         "figure 5 of Fallows & Sanders (2024).",
-        lambda: figures.errors_along(names, None, values, total, parts, background, source),
-    )
+        lambda: figures.errors_along(
+            names, [figures.axis_title(f"{name}_predicted") for name in names],
+            values, total, parts, known, source,
+        ),
+    )  # fmt: skip
     return Finding(section=section)
 
 
@@ -176,9 +182,10 @@ def kiel_finding(validation: Validation) -> Finding:
     """Kiel diagrams; a sentence if teff, logg or fe_h is not among the labels."""
     needed, section = ("teff", "logg", "fe_h"), Section("kiel", "Kiel diagram")
     if set(needed) <= set(validation.names):
-        columns = {"Known": validation.by_label("truth")}
-        columns["Predicted"] = validation.by_label("predicted")
-        panels = {title: tuple(one[name] for name in needed) for title, one in columns.items()}
+        panels = {
+            title: tuple(validation.by_label(attribute)[name] for name in needed)
+            for title, attribute in (("Known", "truth"), ("Predicted", "predicted"))
+        }
         section.add_picture(
             "kiel",
             "Kiel diagram",
@@ -205,15 +212,16 @@ def card_finding(card: Mapping[str, Any] | str) -> Finding:
 
 
 def provenance_finding(provenance: Mapping[str, Any]) -> Finding:
-    """Where all this came from, and the command that makes it again."""
+    """The origin of data and model, and the command that repeats the validation."""
     section = Section("provenance", "Provenance", command=str(provenance.get("command", "")))
     if section.command:
         section.paragraphs.append("To make this report again:")
-    tables = {k: v for k, v in provenance.items() if isinstance(v, Mapping)}
-    section.add_mapping(
-        "", {k: v for k, v in provenance.items() if k not in tables and k != "command"}
-    )
-    for name, values in tables.items():
-        if name != "training":
-            section.add_mapping(name, values)
+    plain = {}
+    for name, value in provenance.items():
+        if not isinstance(value, Mapping):
+            plain[name] = value
+        elif name != "training":
+            section.add_mapping(name, value)
+    plain.pop("command", None)
+    section.add_mapping("", plain)
     return Finding({"provenance": dict(provenance)}, section=section)

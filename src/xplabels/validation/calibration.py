@@ -1,4 +1,4 @@
-"""Whether the stated errors are right: margins, the verdict, curves, bins, all labels together."""
+"""Whether the stated errors are correct: margins, verdict, curves, bins, joint coverage."""
 
 from __future__ import annotations
 
@@ -24,23 +24,22 @@ COVERAGE_MARGIN = 0.025
 ROBUST_STD_Z_RANGE = (0.95, 1.05)
 TESTED_AXES = ("g_mag", "logg", "fe_h")
 CHOSEN_AXES = ("g_mag", "logg" + PREDICTED, "fe_h" + PREDICTED)
-"""The same where stars are chosen by what is predicted of them."""
+"""The same for stars selected by their predicted labels."""
 LEVELS = {"coverage_68": LEVEL_68, "coverage_95": LEVEL_95}
 
 FEW_BINS = 0.05
-"""Share of the large bins that may fail in errors that are right otherwise."""
-TELLING_STARS = 2000
-"""With fewer the margins are two standard errors or less: even right errors miss some."""
+"""Share of the large bins that may fail where the errors are otherwise correct."""
+ENOUGH_STARS = 2000
+"""With fewer, the margins are two standard errors or less, and even correct errors miss some."""
 
 
 def missed_margins(validation: Validation, axes: Sequence[str] = TESTED_AXES) -> list[str]:
-    """Where the stated errors are not right, one line each; empty if they are.
+    """Where the stated errors miss their margins, one line each.
 
     Coverages must lie within 2.5 points of 68.3 and 95.4 %, the robust std of z within
-    0.95-1.05, and in every bin of at least 200 stars along ``axes`` the 68.3 % coverage within
-    the larger of 6 points and 3.5 binomial sigma. Where correlations are predicted, all labels
-    together must cover their shares within 3 points. The validation's ``margin`` multiplies every
-    tolerance.
+    0.95-1.05, and the 68.3 % coverage in every bin of at least 200 stars along ``axes`` within
+    the larger of 6 points and 3.5 binomial sigma. Joint coverages, where correlations are
+    predicted, must lie within 3 points. The validation's ``margin`` multiplies every tolerance.
     """
     found, margin = [], validation.margin
     for name, scores in validation.labels.items():
@@ -83,10 +82,10 @@ def failing_bins(validation: Validation, axes: Sequence[str] = TESTED_AXES) -> l
 
 
 def verdict(validation: Validation) -> Cell:
-    """The verdict in a few words: calibrated, but for single bins, not, or too few stars."""
+    """Calibrated, calibrated but for some bins, not calibrated, or too few stars to tell."""
     bins = len(failing_bins(validation))
     others = len(missed_margins(validation)) - bins
-    large = len(list(large_bins(validation)))
+    large = sum(1 for _ in large_bins(validation))
     if not others and not bins:
         return Cell("calibrated", "pass")
     if bins > FEW_BINS * large:
@@ -95,19 +94,18 @@ def verdict(validation: Validation) -> Cell:
         return Cell(f"calibrated, but for {bins} of {large} bins", "partly")
     scored = [scores for scores in validation.labels.values() if scores.n]
     fewest = min(scores.n for scores in scored)
-    # whether the coverage of a label is off by more than few stars explain
-    beyond_luck = any(
+    significant = any(
         abs(scores[key] - level) > BIN_SIGMAS * (level * (1 - level) / scores.n) ** 0.5
         for scores in scored
         for key, level in LEVELS.items()
     )
-    if fewest < TELLING_STARS and not beyond_luck:
+    if fewest < ENOUGH_STARS and not significant:
         return Cell(f"too few stars to tell: {fewest:,}", "partly")
     return Cell("not calibrated", "fail")
 
 
 def calibration_finding(validation: Validation) -> Finding:
-    """Whether the stated errors are right: margins, curves, z, bins."""
+    """Margins, calibration curves, z and coverage in bins."""
     missed, names, margin = missed_margins(validation), validation.names, validation.margin
     section = Section("calibration", "Calibration", badge=verdict(validation), missed=missed)
     text = (
@@ -115,20 +113,20 @@ def calibration_finding(validation: Validation) -> Finding:
         "deviation of z must lie within 0.95-1.05, and in every bin of at least "
         f"{BIN_STARS} stars along {', '.join(_axis_title(a) for a in TESTED_AXES)} the 68.3 % "
         "interval must cover within the larger of 6 points and 3.5 binomial sigma. The labels' "
-        f"own errors are included. Errors right but for at most {100 * FEW_BINS:g} % of these bins "
-        f"are called calibrated but for them. Of fewer than {TELLING_STARS:,} stars even right "
-        "errors miss a margin: they are called wrong only where a coverage is off by "
-        f"{BIN_SIGMAS} binomial sigma."
+        f"own errors are included. If at most {100 * FEW_BINS:g} % of these bins miss and nothing "
+        f"else, the errors are called calibrated but for them. With fewer than {ENOUGH_STARS:,} "
+        "stars even correct errors miss a margin: they are called not calibrated only where a "
+        f"coverage is off by {BIN_SIGMAS} binomial sigma."
     )
     if margin != 1:
         text += f" Here every tolerance counts {margin:g} times."
     section.paragraphs += [
         text,
         "The predictive distribution is a Student-t fixed by the two stated half-widths (a "
-        "Gaussian where the outer is twice the inner). Heavier tails than a Gaussian's give a "
-        "standard deviation of z above 1 with right intervals. Along a known label, predictions "
-        "that shrink to the mean cover too little at the ends; along a predicted label they cover "
-        "alike everywhere if each prediction is a proper posterior distribution.",
+        "Gaussian where the outer is twice the inner). With heavier tails, the standard "
+        "deviation of z exceeds 1 although the intervals are correct. Along a known label, "
+        "predictions that shrink to the mean cover too little at the ends; along a predicted label "
+        "the coverage is uniform if each prediction is a proper posterior distribution.",
     ]
     for axis in validation.bins:
         add_bin_table(section, validation, axis)
@@ -136,7 +134,7 @@ def calibration_finding(validation: Validation) -> Finding:
         "calibration",
         "Calibration at every level",
         "Left: observed minus stated coverage of central intervals. Right: probability "
-        "integral transform, flat if the errors are right. Grey: 95 % of right "
+        "integral transform, flat for correct errors. Grey: 95 % of correct "
         "predictions; bars: the margins at the stated levels.",
         lambda: figures.calibration_curve(
             names, validation.column("pit"), margin * COVERAGE_MARGIN
@@ -145,9 +143,9 @@ def calibration_finding(validation: Validation) -> Finding:
     section.add_picture(
         "z",
         "Residuals over errors",
-        "z with the label's error included, the unit Gaussian, and the distribution that the "
-        "two half-widths state. As figure 7 of Fallows & Sanders (2024), with the tails on a "
-        "logarithmic scale below.",
+        "z with the label's error included, the unit Gaussian, and the distribution stated by "
+        "the two half-widths; below with the tails on a logarithmic scale. As figure 7 of Fallows "
+        "& Sanders (2024).",
         lambda: figures.z_histograms(names, validation.column("z"), validation.column("dof")),
     )
     shown = {
@@ -163,7 +161,13 @@ def calibration_finding(validation: Validation) -> Finding:
         )  # fmt: skip
     metrics = {
         "bins": {
-            axis: {name: [_bin_metrics(b, margin) for b in row] for name, row in labels.items()}
+            axis: {
+                name: [
+                    b.to_dict() | {"different": b.different, "within": b.within(margin)}
+                    for b in row
+                ]
+                for name, row in labels.items()
+            }
             for axis, labels in validation.bins.items()
         },
         "calibration": {"passed": not missed, "violations": missed, "margin": margin},
@@ -173,7 +177,7 @@ def calibration_finding(validation: Validation) -> Finding:
 
 
 def add_bin_table(section: Section, validation: Validation, axis: str) -> None:
-    """Coverage along one axis: a row for each bin, a column for each label, with pass or fail."""
+    """Coverage along one axis: a row per bin, a column per label, with pass or fail."""
 
     def cells(one: Bin | None) -> list[str | Cell]:
         if one is None:
@@ -183,8 +187,8 @@ def add_bin_table(section: Section, validation: Validation, axis: str) -> None:
 
     title = _axis_title(axis)
     section.add_table(
-        f"Coverage of the 68.3 % interval along {title}; bins under {BIN_STARS} stars are "
-        "not judged",
+        f"Coverage of the 68.3 % interval along {title}; bins of fewer than {BIN_STARS} stars are "
+        "not tested",
         [title, "N", *validation.names],
         bin_rows(validation.bins[axis], cells),
         folded=axis not in TESTED_AXES,
@@ -201,9 +205,8 @@ def joint_finding(validation: Validation) -> Finding | None:
     section = Section("joint", "All labels together", badge=badge, missed=missed)
     section.paragraphs.append(
         f"The ellipsoid in {len(joint.names)} dimensions "
-        f"({', '.join(map(with_unit, joint.names))}) that the stated errors "
-        "and correlations make should hold as many stars as it says, within "
-        f"{100 * margin:g} points."
+        f"({', '.join(map(with_unit, joint.names))}) given by the stated errors and correlations "
+        f"should contain its stated share of the stars, within {100 * margin:g} points."
     )
     rows = [
         [title, f"{scale * joint.value[key]:.{d}f} ± {scale * joint.error[key]:.{d}f}"]
@@ -218,21 +221,11 @@ def joint_finding(validation: Validation) -> Finding | None:
     section.add_picture(
         "joint",
         "Joint coverage at every level",
-        "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of right "
+        "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of correct "
         "predictions; bars: the margins.",
         lambda: figures.joint_curve(joint.content, margin),
     )
     return Finding({"joint": joint.to_metrics()}, section=section)
-
-
-def _bin_metrics(one: Bin, margin: float) -> dict[str, object]:
-    return {
-        "low": one.low,
-        "high": one.high,
-        **one.scores.to_dict(),
-        "different": one.different,
-        "within": one.within(margin),
-    }
 
 
 def _axis_title(axis: str) -> str:

@@ -1,7 +1,7 @@
-"""A finding: what one part of a validation says in numbers, in words and on the page.
+"""A finding: one part of a validation, with its numbers, its text and its section of the report.
 
-A validation is a list of findings. Their metrics are ``metrics.json``, their texts what the
-terminal shows, their sections the report. A new part is one more function that returns a finding.
+A validation is a list of findings: their metrics make ``metrics.json``, their texts the terminal's
+output, their sections the report. A new part is one more function that returns a finding.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its file name (without ending), title and caption."""
+    """A figure, drawn only when a report is written, and its file name without ending."""
 
     name: str
     title: str
@@ -87,7 +87,7 @@ class Section:
         self.add_table(caption, ["", ""], rows)
 
     def add_picture(self, name: str, title: str, caption: str, draw: Callable[[], Figure]) -> None:
-        """A figure, drawn only when a report is written."""
+        """One more :class:`Picture`."""
         self.pictures.append(Picture(name, title, caption, draw))
 
 
@@ -110,13 +110,13 @@ def metrics_of(findings: Iterable[Finding]) -> dict[str, Any]:
 
 
 def text_of(findings: Iterable[Finding]) -> str:
-    """What the terminal shows."""
+    """The terminal's output."""
     return "\n\n".join(finding.text for finding in findings if finding.text)
 
 
 def as_json(value: Any) -> Any:
-    """``value`` as JSON can hold it: None for numbers that are not finite, text for the rest."""
-    if isinstance(value, Scores):
+    """``value`` in JSON's types: None for numbers that are not finite, text for anything else."""
+    if isinstance(value, Scores | Bin):
         return as_json(value.to_dict())
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
@@ -164,30 +164,31 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def score_row(title: str, scores: Scores, keys: Iterable[str]) -> list[str]:
+    """A title, N, and some of the scores."""
+    return [title, f"{scores.n:,}", *(format_score(scores, key) for key in keys)]
+
+
 def score_rows(
-    scores: Mapping[str, Scores], names: Iterable[str], keys: Iterable[str], sign: str = "±"
+    by_label: Mapping[str, Scores], names: Iterable[str], keys: Iterable[str]
 ) -> list[list[str]]:
-    """N and one row for each score, a column for each label."""
-    known = [scores.get(name) for name in names]
-    return [
-        ["N", *("-" if one is None else f"{one.n:,}" for one in known)],
-        *(
-            [
-                key.replace("_", " "),
-                *("-" if s is None else format_score(s, key, sign) for s in known),
-            ]
-            for key in keys
-        ),
+    """A row for N and for each score, with a column for each label: its :func:`score_row`."""
+    keys = tuple(keys)
+    missing = ["-"] * (1 + len(keys))
+    columns = [
+        score_row("", by_label[name], keys)[1:] if name in by_label else missing for name in names
     ]
+    titles = ["N", *(key.replace("_", " ") for key in keys)]
+    return [[title, *row] for title, *row in zip(titles, *columns, strict=True)]
 
 
 def bin_rows(
     by_label: Mapping[str, Sequence[Bin]], cells: Callable[[Bin | None], Sequence[str | Cell]]
 ) -> list[list[str | Cell]]:
-    """A row for each bin that any label has: its edges, stars, and the cells of each label."""
+    """A row for each bin of any label: edges, stars, and the ``cells`` of each label."""
     rows: list[list[str | Cell]] = []
     for low in sorted({one.low for row in by_label.values() for one in row}):
         here = [next((one for one in row if one.low == low), None) for row in by_label.values()]
         most = max((one for one in here if one is not None), key=lambda one: one.scores.n)
-        rows.append([f"{low:g} to {most.high:g}", most.counted, *chain(*map(cells, here))])
+        rows.append([f"{low:.5g} to {most.high:.5g}", most.counted, *chain(*map(cells, here))])
     return rows

@@ -1,39 +1,44 @@
-"""The populations that the stars show, and the paper's tables with numbers of these stars.
+"""Stellar populations in the predictions, and the paper's tables for the stars compared.
 
-Abundance planes (FS24, figs 9 and 10), stars poor in nitrogen (section 4.1), shrinkage by S/N
-(sections 4.1 and 6.1), tables 1-3, and the cut flow of the table. The paper's stars are others, so
-its numbers are for orientation. It does not say the sign of its residuals; here they are
+Abundance planes (FS24, figs 9 and 10), nitrogen-poor stars (section 4.1), shrinkage by S/N
+(sections 4.1 and 6.1), tables 1-3, and the cut flow of the table. The paper's numbers are for
+other stars, for orientation only. It does not give the sign of its residuals; here they are
 prediction minus the other value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xplabels import figures
 from xplabels.core.labels import LABELS, Labels
 from xplabels.core.scores import (
     SCORES,
     Array,
+    Bin,
     LabelSample,
     Scores,
     Statistic,
+    binned,
     median,
-    score,
     scores_by_label,
     some_scores,
 )
 from xplabels.core.stars import CoefficientSpectra, Spectra
 from xplabels.cuts.flow import CutFlow
 from xplabels.validation import Validation
-from xplabels.validation.finding import Finding, Section, format_score, with_unit
+from xplabels.validation.finding import (
+    Finding,
+    Section,
+    bin_rows,
+    format_score,
+    score_row,
+    with_unit,
+)
 
 PLANES = (
     ("fe_h", "c_fe"), ("logg", "c_fe"), ("fe_h", "n_fe"), ("logg", "n_fe"), ("fe_h", "alpha_m"),
@@ -88,18 +93,22 @@ TABLE_3: dict[str, dict[str, float]] = {
 def planes_finding(validation: Validation, training_labels: Labels | None) -> Finding | None:
     """Abundance planes of predictions and known labels, or None without two such labels.
 
-    The first column is what the model says, the second the same for the half of the stars whose
-    errors are small in both labels, then the known labels of the stars and of the training set.
+    Columns: predictions; those of the half of the stars with the smaller errors in both labels; the
+    known labels of the stars and of the training set.
     """
     names, nitrogen = validation.names, nitrogen_scores(validation)
     metrics = {"poor_in_nitrogen": nitrogen} if nitrogen else {}
     pairs = [pair for pair in PLANES if set(pair) <= set(names)]
     if not pairs:
         return Finding(metrics) if metrics else None
-    values = validation.by_label("predicted")
+    values, errors = validation.by_label("predicted"), validation.by_label("error")
+    small = np.ones(len(validation.rows), bool)
+    for name in {name for pair in PLANES for name in pair} & set(names):
+        if np.isfinite(errors[name]).any():
+            small &= errors[name] <= np.nanmedian(errors[name])
     columns = {
         "Predicted": values,
-        "Predicted, small errors": _small(validation, values),
+        "Predicted, small errors": {k: np.where(small, v, np.nan) for k, v in values.items()},
         "Known": validation.by_label("truth"),
     }
     if training_labels is not None and set(names) <= set(training_labels.names):
@@ -110,21 +119,18 @@ def planes_finding(validation: Validation, training_labels: Labels | None) -> Fi
         "planes",
         "Abundance planes",
         "Density of stars on a logarithmic scale. Small errors: stars whose stated error is below "
-        "the median in every label shown. A model that shrinks to the mean makes these planes "
-        "narrower than they are. As figures 9 and 10 of Fallows & Sanders (2024).",
+        "the median in every label shown. Shrinkage makes these planes narrower than they are. "
+        "As figures 9 and 10 of Fallows & Sanders (2024).",
         lambda: figures.planes(pairs, columns),
     )
     if nitrogen:
         section.paragraphs.append(
-            "Fallows & Sanders (2024, section 4.1) find stars that APOGEE says are poor in "
-            "nitrogen, which their network spreads over -0.2 < [N/Fe] < 0.6, and doubt the labels, "
+            "Fallows & Sanders (2024, section 4.1) find stars that are nitrogen-poor according to "
+            "APOGEE, which their network spreads over -0.2 < [N/Fe] < 0.6, and doubt the labels, "
             "whose errors are larger there."
         )
         header = ["stars", "N", *(statistic.text for statistic in NITROGEN_SCORES.values())]
-        rows = [
-            [title, f"{one.n:,}", *(format_score(one, key) for key in NITROGEN_SCORES)]
-            for title, one in nitrogen.items()
-        ]
+        rows = [score_row(title, one, NITROGEN_SCORES) for title, one in nitrogen.items()]
         section.add_table("Stars poor in nitrogen", header, rows)
     return Finding(metrics, section=section)
 
@@ -135,30 +141,14 @@ def nitrogen_scores(validation: Validation) -> dict[str, Scores]:
     if sample is None or not len(sample):
         return {}
     poor = sample.truth < POOR_IN_NITROGEN
-    groups = {
-        f"known [N/Fe] < {POOR_IN_NITROGEN:g}": sample[poor],
-        "others": sample[~poor],
-    }
-    return scores_by_label(groups, NITROGEN_SCORES, **validation.bootstrap)
-
-
-def _small(validation: Validation, values: Mapping[str, Array]) -> dict[str, Array]:
-    """The predictions with NaN where an error of any label in a plane is above the median."""
-    inside = np.ones(len(validation.rows), bool)
-    errors = validation.by_label("error")
-    for name in {name for pair in PLANES for name in pair} & set(values):
-        known = np.isfinite(errors[name])
-        if known.any():
-            inside &= known & (errors[name] <= np.median(errors[name][known]))
-    return {name: np.where(inside, column, np.nan) for name, column in values.items()}
+    groups = {f"known [N/Fe] < {POOR_IN_NITROGEN:g}": sample[poor], "others": sample[~poor]}
+    return scores_by_label(groups, NITROGEN_SCORES, validation.resamples)
 
 
 def paper_finding(validation: Validation) -> Finding:
     """FS24's tables 1 and 3."""
     section = Section("tables", "Beside the paper")
-    section.paragraphs.append(
-        "The paper's numbers are of other stars, and printed here for orientation."
-    )
+    section.paragraphs.append("The paper's numbers are for other stars, for orientation only.")
     caption = "As table 1 of Fallows & Sanders (2024); residuals are prediction minus known label"
     metrics = {
         "table_1": add_paper_table(section, validation, caption, TABLE_1),
@@ -173,30 +163,27 @@ def add_paper_table(
     caption: str,
     printed: Mapping[str, tuple[float, ...]],
 ) -> dict[str, Scores]:
-    """FS24's table 1 or 2: scores of each label, and what the paper prints in the last columns."""
-    scores, rows = scores_by_label(validation.samples, PAPER_SCORES, **validation.bootstrap), []
+    """FS24's table 1 or 2: scores of each label; the paper's numbers fill the last columns."""
+    scores, rows = scores_by_label(validation.samples, PAPER_SCORES, validation.resamples), []
     for name, one in scores.items():
-        rows.append([with_unit(name), *(format_score(one, s) for s in PAPER_SCORES), str(one.n)])
+        rows.append(score_row(with_unit(name), one, PAPER_SCORES))
         if name in printed:
             numbers = [f"{value:g}" for value in printed[name]]
-            blank = ["-"] * (len(PAPER_SCORES) - len(numbers))
-            rows.append(["paper, other stars", *blank, *numbers, "-"])
-    section.add_table(caption, ["label", *(s.text for s in PAPER_SCORES.values()), "N"], rows)
+            blank = ["-"] * (1 + len(PAPER_SCORES) - len(numbers))
+            rows.append(["paper, other stars", *blank, *numbers])
+    section.add_table(caption, ["label", "N", *(s.text for s in PAPER_SCORES.values())], rows)
     return scores
 
 
 def add_errors_table(
     section: Section, validation: Validation, catalogue: str | None = None
 ) -> dict[str, dict[str, Scores]]:
-    """FS24's table 3: median errors as stated by the model and, by its title, another catalogue.
-
-    The catalogue's are the errors of the labels compared with.
-    """
+    """FS24's table 3: median errors stated by the model and by the ``catalogue`` compared with."""
     sources = {"this model": "error"} | ({} if catalogue is None else {catalogue: "label_error"})
     found, names = {}, validation.names
     for title, attribute in sources.items():
         statistic = {"median_error": Statistic(median, (attribute,))}
-        found[title] = scores_by_label(validation.samples, statistic, **validation.bootstrap)
+        found[title] = scores_by_label(validation.samples, statistic, validation.resamples)
     rows = [
         [title, *(format_score(scores[name], "median_error") for name in names)]
         for title, scores in found.items()
@@ -207,8 +194,8 @@ def add_errors_table(
     ]
     counts = ", ".join(f"{len(s):,} {n}" for n, s in validation.samples.items())
     section.add_table(
-        f"Errors that catalogues state, medians (as table 3 of Fallows & Sanders 2024); N here: "
-        f"{counts}. Rows as printed are of other stars",
+        f"Median errors stated by catalogues (as table 3 of Fallows & Sanders 2024); N here: "
+        f"{counts}. Rows as printed are for other stars",
         ["catalogue", *map(with_unit, names)],
         rows,
     )
@@ -216,10 +203,10 @@ def add_errors_table(
 
 
 def signal_to_noise(spectra: Spectra) -> tuple[str, Array]:
-    """What stands for a spectrum's S/N, in words, and the numbers [N].
+    """A measure of the spectra's S/N: its name, and its values [N].
 
-    The median over wavelengths of sampled spectra; of archive coefficients RP's first, which
-    carries most of the flux.
+    The median over the samples of sampled spectra; for archive coefficients that of RP's first,
+    which carries most of the flux.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         if isinstance(spectra, CoefficientSpectra):
@@ -231,104 +218,58 @@ def signal_to_noise(spectra: Spectra) -> tuple[str, Array]:
     return title, np.where(np.isfinite(ratio) & (ratio > 0), ratio, np.nan)
 
 
-@dataclass(frozen=True)
-class SlopesBySnr:
-    """Slope of prediction on truth in bins of S/N: where it is below 1, labels shrink to the mean.
-
-    ``along`` says what the S/N is of, ``edges`` [B + 1] are those of the bins, ``middle`` [B] the
-    median S/N in each; ``slopes`` holds for each label the scores ``slope`` and ``rmse`` [B].
-    """
-
-    along: str
-    edges: Array
-    middle: Array
-    slopes: Mapping[str, tuple[Scores, ...]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in ``metrics.json``."""
-        return {
-            "along": self.along,
-            "labels": {
-                name: [
-                    {"low": low, "high": high, **one.to_dict()}
-                    for (low, high), one in zip(pairwise(self.edges), row, strict=True)
-                ]
-                for name, row in self.slopes.items()
-            },
-        }
-
-    def add_picture(self, section: Section, name: str, title: str, caption: str = "") -> None:
-        """Slopes against S/N."""
-        rows = self.slopes.values()
-        value = np.array([[one["slope"] for one in row] for row in rows]).T
-        error = np.array([[one.error["slope"] for one in row] for row in rows]).T
-        caption += "Bins of equally many stars; bars are bootstrap errors. 1: no shrinkage."
-        names = tuple(self.slopes)
-        draw = partial(figures.slopes, names, self.along, self.middle, value, error)
-        section.add_picture(name, title, caption, draw)
-
-
 def slopes_by_snr(
-    samples: Mapping[str, LabelSample],
-    along: str,
-    snr: Array,
-    *,
-    resamples: int = 200,
-    seed: int = 0,
-) -> SlopesBySnr | None:
-    """Slopes in bins of equally many stars, or None where there are too few for two bins.
+    samples: Mapping[str, LabelSample], snr: Array, resamples: int
+) -> dict[str, tuple[Bin, ...]]:
+    """``slope`` and ``rmse`` of each label in bins of equally many stars along ``snr`` [N].
 
-    ``samples`` are those of a :class:`~xplabels.validation.Validation`, ``along`` and ``snr`` [N]
-    what :func:`signal_to_noise` gives for all N stars.
+    Empty where there are too few stars for two bins.
     """
     compared = np.unique(np.concatenate([sample.rows for sample in samples.values()]))
     known = snr[compared][np.isfinite(snr[compared])]
     bins = min(SNR_BINS, len(known) // FEWEST)
     if bins < 2:
-        return None
+        return {}
     edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)))
     if len(edges) < 3:
+        return {}
+    edges[-1] = np.nextafter(edges[-1], np.inf)  # the last bin includes its upper edge
+    statistics, steps = some_scores("slope", "rmse"), list(pairwise(edges.tolist()))
+    return {
+        name: binned(snr, sample, steps, statistics, resamples=resamples)
+        for name, sample in samples.items()
+    }
+
+
+def add_slopes(
+    section: Section, name: str, title: str, along: str, slopes: Mapping[str, tuple[Bin, ...]]
+) -> None:
+    """Slopes against S/N as a picture."""
+    caption = "Bins of equally many stars; bars are bootstrap errors. 1: no shrinkage."
+    section.add_picture(name, title, caption, lambda: figures.slopes(along, slopes))
+
+
+def shrinkage_finding(validation: Validation, along: str, snr: Array) -> Finding | None:
+    """Slope of prediction on truth by S/N, or None where there are too few stars.
+
+    ``along`` and ``snr`` [N] are those of :func:`signal_to_noise`.
+    """
+    slopes = slopes_by_snr(validation.samples, snr, validation.resamples)
+    if not slopes:
         return None
-
-    def bin_of(values: Array) -> NDArray[np.intp]:
-        """The last one is closed; -1 where the S/N is not known."""
-        which = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-        return np.where(np.isfinite(values), which, -1)
-
-    numbers = range(len(edges) - 1)
-    statistics = some_scores("slope", "rmse")
-    slopes = {}
-    for name, sample in samples.items():
-        which = bin_of(snr[sample.rows])
-        slopes[name] = tuple(
-            score(sample[which == b], statistics, resamples=resamples, seed=seed) for b in numbers
-        )
-    middle = np.array([np.median(known[bin_of(known) == b]) for b in numbers])
-    return SlopesBySnr(along, edges, middle, slopes)
-
-
-def shrinkage_finding(trend: SlopesBySnr) -> Finding:
-    """Slope of prediction on truth by S/N."""
     section = Section("trend", "Shrinkage (regression to the mean)")
     section.paragraphs.append(
-        "The least-squares slope of prediction on known label is below 1 where the model falls "
-        "back on what is usual. Errors of the known labels lower it, too."
+        "The least-squares slope of prediction on known label is below 1 where predictions shrink "
+        "to the mean. Errors of the known labels also lower it."
     )
-    rows = [
-        [
-            f"{low:.4g} to {high:.4g}",
-            f"{max(one.n for one in scores):,}",
-            *(format_score(one, "slope") for one in scores),
-        ]
-        for (low, high), *scores in zip(pairwise(trend.edges), *trend.slopes.values(), strict=True)
-    ]
-    section.add_table("Slopes", [trend.along, "N", *(LABELS[n].name for n in trend.slopes)], rows)
-    trend.add_picture(section, "slopes", "Slope against S/N")
-    return Finding({"slope_by_snr": trend.to_dict()}, section=section)
+    rows = bin_rows(slopes, lambda b: ["-" if b is None else format_score(b.scores, "slope")])
+    section.add_table("Slopes", [along, "N", *(LABELS[name].name for name in slopes)], rows)
+    add_slopes(section, "slopes", "Slope against S/N", along, slopes)
+    return Finding({"slope_by_snr": {"along": along, "labels": slopes}}, section=section)
 
 
 def flow_finding(flow: CutFlow) -> Finding:
-    """The cut flow of the table the stars came in."""
+    """The cut flow of the stars' table."""
     metrics, section = flow.to_dict(), Section("cuts", "Cut flow of the table")
     rows = [["rows given", "", "", f"{flow.before:,}", ""]]
     for cut in metrics["cuts"]:

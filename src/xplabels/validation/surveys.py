@@ -1,8 +1,8 @@
 """A model's predictions against another survey of the same stars (FS24, sections 4.2 and 4.3).
 
-The survey's labels take the place of the truth, with their own errors. Where the stars also have
-the labels that the model learnt, the survey is compared with these too (fig. 2, right): what the
-two surveys disagree on, no prediction can mend.
+The survey's labels, with their errors, take the place of the truth. They are also compared with
+the known labels where the stars have any (fig. 2, right): the scatter between the two surveys
+limits the agreement that any prediction can reach.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from xplabels.core.errors import InputError, counted, located
 from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
 from xplabels.core.prediction import Prediction
-from xplabels.core.scores import Array, Bin, LabelSample, Scores, binned, scores_by_label
+from xplabels.core.scores import Array, Bin, LabelSample, binned, scores_by_label
 from xplabels.core.stars import Photometry
 from xplabels.surveys import SPECTROSCOPIC, read_survey
-from xplabels.validation import Validation, score_prediction
+from xplabels.validation import score_prediction
 from xplabels.validation.accuracy import scores_text
 from xplabels.validation.finding import (
     Finding,
@@ -35,7 +35,6 @@ from xplabels.validation.finding import (
     score_rows,
     with_unit,
 )
-from xplabels.validation.models import filled_columns
 from xplabels.validation.populations import TABLE_2, add_errors_table, add_paper_table
 
 COMPARED = tuple(name for name in SPECTROSCOPIC if name != "apogee")
@@ -45,22 +44,22 @@ AXES: dict[str, tuple[str, tuple[float, ...]]] = {
     "absolute_g": ("absolute magnitude in G [mag]", (-10.0, -2.0, 0.0, 2.0, 4.0, 6.0, 15.0)),
     "extinction_g": ("extinction in G [mag]", (-0.5, 0.1, 0.25, 0.5, 1.0, 2.0, 20.0)),
 }
-"""What differences are looked at along: title and edges of the bins."""
+"""Title of each axis of the differences, and edges of the bins along it."""
 PARALLAX_SNR = 5.0
-"""A parallax below this gives no absolute magnitude."""
+"""Absolute magnitudes need at least this parallax over error."""
 MIN_COMMON = 2
 
 SHOWN = ("bias", "rmse", "robust", "slope", "std_z", "robust_std_z")
-"""Those of :data:`~xplabels.core.scores.SCORES` that stand in the table of two comparisons."""
+"""Those of :data:`~xplabels.core.scores.SCORES` in the table of both comparisons."""
 
 
 @dataclass(frozen=True)
 class ReferenceSurvey:
     """A survey's labels of N stars, to compare predictions with.
 
-    ``name`` is one of :data:`COMPARED`, ``labels`` [N, K] are NaN where the survey does not know a
-    star, ``context`` are further columns [N], ``inflation`` says what the errors in ``labels`` have
-    been multiplied by, ``notes`` what was left out or assumed.
+    ``name`` is one of :data:`COMPARED`; ``labels`` [N, K] are NaN where the survey lacks the star;
+    ``context`` are further columns [N]; ``inflation`` are the factors already applied to the errors
+    of ``labels``; ``notes`` say what was left out or assumed.
     """
 
     name: str
@@ -74,16 +73,16 @@ class ReferenceSurvey:
 
     @property
     def matched(self) -> NDArray[np.bool_]:
-        """Which of the stars [N] have at least one label here."""
+        """Which stars [N] have at least one label."""
         return np.asarray(np.isfinite(self.labels.values).any(axis=1))
 
     def of_stars(self, source_id: NDArray[np.int64]) -> ReferenceSurvey:
-        """The survey's labels of the stars ``source_id`` [N], in their order.
+        """The survey's labels for the stars ``source_id`` [N], in their order.
 
         Raises
         ------
         InputError
-            If it has none of these stars.
+            If it has none of them.
         """
         rows, found = Lookup(self.source_id, self.where).find(source_id)
         if len(rows) == 0:
@@ -100,9 +99,7 @@ class ReferenceSurvey:
             column[rows] = values[found]
             return column
 
-        labels = replace(
-            self.labels, values=placed(self.labels.values), errors=placed(self.labels.errors)
-        )
+        labels = Labels(self.labels.names, placed(self.labels.values), placed(self.labels.errors))
         context = {name: placed(column) for name, column in self.context.items()}
         return replace(self, source_id=source_id, labels=labels, context=context)
 
@@ -113,7 +110,7 @@ def open_survey(
     neighbours: Path | None = None,
     inflation: Mapping[str, float] | None = None,
 ) -> ReferenceSurvey:
-    """Read a survey's table; of several rows of a star the one with the highest S/N counts.
+    """Read a survey's table; of several rows for a star, the one of highest S/N is taken.
 
     Parameters
     ----------
@@ -122,13 +119,13 @@ def open_survey(
     neighbours
         A table that relates its identifiers to Gaia DR3's, or None.
     inflation
-        By label, what the survey's errors are multiplied by, where its authors ask for it.
+        Factors on the survey's errors by label, where its authors recommend them.
 
     Raises
     ------
     InputError
-        If the table cannot be read or has none of the columns of that survey, which the message
-        lists; if a factor is not positive or of no label here.
+        If the table cannot be read or has none of that survey's label columns, which the message
+        lists; if a factor is not positive or for a label not in the table.
     """
     if survey not in COMPARED:
         raise InputError(
@@ -163,13 +160,12 @@ def survey_finding(
     photometry: Photometry | None = None,
     *,
     resamples: int = 200,
-    seed: int = 0,
 ) -> Finding:
-    """The model against a survey, the survey against known labels, and what differences go with.
+    """The model against a survey, the survey against known labels, and trends of the differences.
 
-    FS24, tables 2 and 3, figures 2-4, and section 4.3. All arguments are of the same N stars:
-    ``known`` are labels of the kind the model learnt; G and parallax of the ``photometry`` give a
-    luminosity where the survey has none.
+    FS24, tables 2 and 3, figures 2-4, and section 4.3. All arguments are for the same N stars:
+    ``known`` are labels of the kind the model was trained on; G and parallax of the ``photometry``
+    give absolute magnitudes where the survey has none.
 
     Raises
     ------
@@ -179,20 +175,12 @@ def survey_finding(
     with located(survey.where):
         validation = score_prediction(
             prediction, survey.labels, selection_text=f"stars in {survey.title}",
-            resamples=resamples, seed=seed,
+            resamples=resamples,
         )  # fmt: skip
-    known_samples = None
-    if known is not None:
-        known_samples = _survey_to_survey(survey.labels, known, validation.names)
-    known_scores = scores_by_label(known_samples or {}, **validation.bootstrap)
-    axes = _luminosity_and_extinction(survey, photometry)
-    differences = {
-        axis: {
-            name: binned(values, sample, pairwise(AXES[axis][1]), **validation.bootstrap)
-            for name, sample in validation.samples.items()
-        }
-        for axis, values in axes.items()
-    }
+    names = validation.names
+    known_scores = scores_by_label(
+        _survey_to_survey(survey.labels, known, names), resamples=resamples
+    )
     section = Section("against", f"Against {survey.name}")
     section.paragraphs.append(
         f"{survey.title}: {validation.n:,} stars of {survey.where} have a prediction and a "
@@ -200,33 +188,60 @@ def survey_finding(
     )
     if known is not None:
         section.paragraphs.append(
-            "The survey beside the labels known of the same stars says how far two surveys "
-            "agree at all."
+            "The survey against the known labels of the same stars shows how far two surveys agree."
         )
     caption = (
         f"The model against {survey.name} (as table 2 of Fallows & Sanders 2024); residuals are "
         "prediction minus survey"
     )
     add_paper_table(section, validation, caption, TABLE_2.get(survey.name, {}))
-    _add_scores_table(section, survey.name, validation, known_scores)
+    sides = {f"model - {survey.name}": validation.labels, f"{survey.name} - known": known_scores}
+    rows = [
+        [f"{title}: {key}", *cells]
+        for title, scores in sides.items()
+        if scores
+        for key, *cells in score_rows(scores, names, SHOWN)
+    ]
+    section.add_table("Scores; ± is the bootstrap error", ["", *map(with_unit, names)], rows)
+    along = _luminosity_and_extinction(survey, photometry)
+    differences = {
+        axis: {
+            name: binned(values, sample, pairwise(AXES[axis][1]), resamples=resamples)
+            for name, sample in validation.samples.items()
+        }
+        for axis, values in along.items()
+    }
     for axis, by_label in differences.items():
-        _add_differences_table(section, survey.name, axis, by_label)
+        title, header = AXES[axis][0], [AXES[axis][0], "N"]
+        for name in by_label:
+            header += [f"{with_unit(name)}: bias", "robust"]
+        section.add_table(
+            f"Model minus {survey.name} by {title}", header, bin_rows(by_label, _bias_and_scatter)
+        )
     factors = ", ".join(f"{name} x {factor:g}" for name, factor in survey.inflation.items())
     title = survey.title + (f", errors of {factors}" if factors else ", errors as published")
     errors = add_errors_table(section, validation, title)
     if survey.notes:
         section.add_table("Notes", [""], [[note] for note in survey.notes])
-    _add_comparison(section, survey.name, validation, known_samples)
-    if axes:
-        along = {AXES[axis][0]: values[validation.rows] for axis, values in axes.items()}
+    columns = [(survey.name, "model", validation.column("truth"), validation.column("predicted"))]
+    caption = "Density of stars on a logarithmic scale; the line is one to one."
+    if known is not None:
+        columns.append(
+            ("known", survey.name, _in_order(known, names), _in_order(survey.labels, names))
+        )
+        caption += " Left, the model against the survey; right, the survey against known labels."
+    caption += " As figures 2 to 4 of Fallows & Sanders (2024)."
+    section.add_picture(
+        "against", f"Model and {survey.name}", caption, lambda: figures.side_by_side(names, columns)
+    )
+    if along:
+        axes = {AXES[axis][0]: values[validation.rows] for axis, values in along.items()}
         section.add_picture(
             "differences",
             f"Differences from {survey.name}",
             f"Model minus {survey.name} against luminosity and extinction, with running median "
             "(solid) and 16-84 % range (dashed).",
-            lambda: figures.differences_along(
-                validation.names, along, validation.column("residual"), "difference in"
-            ),
+            lambda: figures.differences_along(names, axes, validation.column("residual")),
         )
     metrics: dict[str, Any] = {
         "survey": survey.name,
@@ -237,13 +252,7 @@ def survey_finding(
         **validation.groups["all"].to_dict(),
         "unflagged": validation.groups["unflagged"].to_dict(),
         "survey_to_survey": known_scores,
-        "differences": {
-            axis: {
-                name: [{"low": b.low, "high": b.high, **b.scores.to_dict()} for b in row]
-                for name, row in by_label.items()
-            }
-            for axis, by_label in differences.items()
-        },
+        "differences": differences,
     }
     lines = [f"{survey.title}, {counted(validation.n, 'star')} in common:"]
     if known is not None:
@@ -258,26 +267,36 @@ def survey_finding(
 
 
 def _survey_to_survey(
-    survey: Labels, known: Labels, names: Sequence[str]
+    survey: Labels, known: Labels | None, names: Sequence[str]
 ) -> dict[str, LabelSample]:
     """The survey as if it predicted the known labels."""
     samples = {}
-    for name in (name for name in names if name in known.names):
-        theirs, ours = survey.select([name]), known.select([name])
-        rows = np.flatnonzero(np.isfinite(theirs.values[:, 0]) & np.isfinite(ours.values[:, 0]))
+    for name in names:
+        if known is None or name not in known.names:
+            continue
+        (theirs, error), (ours, our_error) = (
+            (one.select([name]).values[:, 0], one.select([name]).errors[:, 0])
+            for one in (survey, known)
+        )
+        rows = np.flatnonzero(np.isfinite(theirs) & np.isfinite(ours))
         if len(rows) >= MIN_COMMON:
-            error = theirs.errors[rows, 0]
             samples[name] = LabelSample(
-                rows, ours.values[rows, 0], theirs.values[rows, 0], error, 2 * error,
-                ours.errors[rows, 0],
-            )  # fmt: skip
+                rows, ours[rows], theirs[rows], error[rows], 2 * error[rows], our_error[rows]
+            )
     return samples
+
+
+def _in_order(labels: Labels, names: Sequence[str]) -> Array:
+    """Columns [N, K] of the labels ``names``, NaN where there is none."""
+    blank = np.full(len(labels), np.nan)
+    columns = dict(zip(labels.names, labels.values.T, strict=True))
+    return np.stack([columns.get(name, blank) for name in names], axis=1)
 
 
 def _luminosity_and_extinction(
     survey: ReferenceSurvey, photometry: Photometry | None
 ) -> dict[str, Array]:
-    """M_G and A_G [N] as far as anyone knows them; axes without a single star left out."""
+    """M_G and A_G [N] where known; without axes that have no star."""
     extinction = survey.context.get("ag_gspphot")
     absolute = survey.context.get("mg_gspphot")
     if absolute is None and photometry is not None:
@@ -296,54 +315,6 @@ def _luminosity_and_extinction(
     }
 
 
-def _add_scores_table(
-    section: Section, survey: str, validation: Validation, known_scores: Mapping[str, Scores]
-) -> None:
-    """Model against survey, and survey against known labels, score by score."""
-    sides = {f"model - {survey}": validation.labels}
-    if known_scores:
-        sides[f"{survey} - known"] = known_scores
-    rows = [
-        [f"{title}: {key}", *cells]
-        for title, scores in sides.items()
-        for key, *cells in score_rows(scores, validation.names, SHOWN)
-    ]
-    header = ["", *map(with_unit, validation.names)]
-    section.add_table("Scores; ± is the bootstrap error", header, rows)
-
-
-def _add_differences_table(
-    section: Section, survey: str, axis: str, by_label: Mapping[str, tuple[Bin, ...]]
-) -> None:
-    """Median difference from the survey, and its scatter, in bins along one axis."""
-
-    def cells(one: Bin | None) -> list[str]:
-        keys = ("bias", "robust")
-        return ["-", "-"] if one is None else [format_score(one.scores, key) for key in keys]
-
-    title, _ = AXES[axis]
-    header = [title, "N"]
-    for name in by_label:
-        header += [f"{with_unit(name)}: bias", "robust"]
-    section.add_table(f"Model minus {survey} by {title}", header, bin_rows(by_label, cells))
-
-
-def _add_comparison(
-    section: Section, survey: str, validation: Validation, known: Mapping[str, LabelSample] | None
-) -> None:
-    names = validation.names
-    columns = [(survey, "model", validation.column("truth"), validation.column("predicted"))]
-    caption = "Density of stars on a logarithmic scale; the line is one to one."
-    if known is not None:
-        x, y = (
-            filled_columns(
-                {n: getattr(known[n], what) if n in known else np.empty(0) for n in names}
-            )
-            for what in ("truth", "predicted")
-        )
-        columns.append(("known", survey, x, y))
-        caption += " Left, the model against the survey; right, the survey against known labels."
-    caption += " As figures 2 to 4 of Fallows & Sanders (2024)."
-    section.add_picture(
-        "against", f"Model and {survey}", caption, lambda: figures.side_by_side(names, columns)
-    )
+def _bias_and_scatter(one: Bin | None) -> list[str]:
+    keys = ("bias", "robust")
+    return ["-" if one is None else format_score(one.scores, key) for key in keys]
