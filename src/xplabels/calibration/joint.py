@@ -88,9 +88,10 @@ def joint_coverage(
     content = residuals.content(prediction.joint_factor)
     random = np.random.default_rng(seed)
     drawn = [_statistics(random.choice(content, len(content))) for _ in range(resamples)]
+    value = _statistics(content)
     error = {
         key: float(np.std([one[key] for one in drawn], ddof=1)) if resamples > 1 else float("nan")
-        for key in (value := _statistics(content))
+        for key in value
     }
     return Joint(tuple(names), content, value, error)
 
