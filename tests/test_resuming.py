@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from conftest import fitted, quick, relabelled, two_label_stars, weights
 from xplabels.core.errors import InputError
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Stars
-from xplabels.recipes import Recipe
 from xplabels.training import optimisation, train
 from xplabels.training.checkpoint import Checkpoint
 
@@ -94,19 +92,8 @@ def test_a_run_resumed_after_a_kill_equals_one_undisturbed(
         for h in (m.metadata["history"].items() for m in (whole, resumed))
     )
     assert first == second
-
-
-def test_seconds_count_over_every_run_that_was_killed(stars, tmp_path, monkeypatch) -> None:
-    """Each run's clock starts at zero, and is ten seconds further on at every look."""
-    monkeypatch.setattr(optimisation, "SECONDS_BETWEEN_STATES", 0.0)
-    for killed in ("network: epoch 3", "network: epoch 5", None):
-        clock = iter(range(0, 10_000, 10))
-        monkeypatch.setattr(optimisation.time, "monotonic", lambda clock=clock: next(clock))
-        with watching(killed), suppress(Killed):
-            model = fitted(stars, quick(epochs=6), checkpoint=tmp_path / "states")
-    seconds = [entry["seconds"] for entry in model.metadata["history"]["network"]]
-    assert len(seconds) == 6
-    assert (np.diff(seconds) > 0).all()
+    for entries in resumed.metadata["history"].values():  # seconds of all runs count
+        assert (np.diff([entry["seconds"] for entry in entries]) > 0).all()
 
 
 def test_the_checkpoint_of_another_run_is_an_error(stars, tmp_path) -> None:
@@ -115,15 +102,11 @@ def test_the_checkpoint_of_another_run_is_an_error(stars, tmp_path) -> None:
     values = stars.labels.values.copy()
     train_rows = np.flatnonzero(part_mask(stars.source_id, "train", 0.1))
     values[train_rows[0], 0] += 1.0
-    others: list[tuple[Stars, Recipe, dict[str, Any]]] = [
-        (stars, quick(), {"seed": 1}),
-        (stars, quick(epochs=5), {}),
-        (stars[:650], quick(), {}),
-        (relabelled(stars, values), quick(), {}),
-    ]
-    for other, recipe, keys in others:
+    for other, recipe, seed in (
+        (stars, quick(), 1), (stars, quick(epochs=5), 0), (relabelled(stars, values), quick(), 0),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=r"states.*another run"):
-            fitted(other, recipe, checkpoint=folder, **keys)
+            fitted(other, recipe, checkpoint=folder, seed=seed)
     with pytest.raises(InputError, match="another run"):
         train(stars, ["teff"], quick(), checkpoint=folder, progress=False)
     fitted(stars, checkpoint=folder)
@@ -150,9 +133,3 @@ def test_a_folder_of_the_user_s_holds_no_checkpoints(tmp_path) -> None:
     (tmp_path / "file").write_text("a file")
     with pytest.raises(InputError, match="file"):
         Checkpoint(tmp_path / "file", {})
-
-
-def test_a_checkpoint_folder_is_made_where_it_is_asked_for(stars, tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-    fitted(stars, checkpoint=folder)
-    assert (folder / "manifest.json").is_file()
