@@ -103,10 +103,8 @@ def coverage_error(calibration, random) -> list[float]:
     """Of new stars, all and the quarter with the largest first labels, 68.3 and 95.4 %: exact."""
     labels = random.normal(size=(4000, 2))
     squares = calibration.shape.squares(labels, np.empty((4000, 0)))
-    found = []
-    for width, level in zip(
-        calibration.half_widths(squares, np.zeros_like(squares)), (LEVEL_68, LEVEL_95), strict=True
-    ):
+    widths, found = calibration.half_widths(squares, np.zeros_like(squares)), []
+    for width, level in zip(widths, (LEVEL_68, LEVEL_95), strict=True):
         inside = 2 * stats.norm.cdf(width / true_size(labels)) - 1
         edge = labels[:, 0] > 0.67
         found += [inside[:, 0].mean() - level, inside[edge, 0].mean() - level]

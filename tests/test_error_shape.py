@@ -85,20 +85,19 @@ def test_no_star_s_error_is_changed_beyond_the_bounds(seed, size):
 def test_a_shape_multiplies_every_part_of_an_error_alike_and_is_saved(
     small_model, small_stars, tmp_path
 ) -> None:
-    plain = replace(
-        small_model, calibration=replace(small_model.calibration, shape=ErrorShape.flat(0))
-    )
+    def with_shape(shape: ErrorShape) -> Model:
+        return replace(small_model, calibration=replace(small_model.calibration, shape=shape))
+
+    plain = with_shape(ErrorShape.flat(0))
     before = plain.predict(small_stars)
     scaled = (before.values - plain.scaling.y_mean) / plain.scaling.y_scale
     noise = plain.scaling.scale_noise(
         plain.feature_set.noise_levels(plain.feature_set.compute(small_stars))
     )
-    weights = np.random.default_rng(3).normal(
-        0, 0.1, (len(plain.names), terms(scaled, noise).shape[1])
-    )
-    shaped = replace(plain, calibration=replace(plain.calibration, shape=ErrorShape(weights)))
-    after = shaped.predict(small_stars)
-    ratio = np.sqrt(ErrorShape(weights).squares(scaled, noise))
+    size = (len(plain.names), terms(scaled, noise).shape[1])
+    shape = ErrorShape(np.random.default_rng(3).normal(0, 0.1, size))
+    shaped = with_shape(shape)
+    after, ratio = shaped.predict(small_stars), np.sqrt(shape.squares(scaled, noise))
     assert ratio.std() > 0.01
     for part in ("errors", "errors_model", "errors_input", "errors_excess", "errors_95"):
         np.testing.assert_allclose(getattr(after, part), ratio * getattr(before, part), rtol=1e-4)

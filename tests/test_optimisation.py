@@ -30,10 +30,8 @@ def stars() -> Stars:
 
 def test_one_cycle_rises_and_falls_smoothly() -> None:
     rates = [one_cycle(share) for share in np.linspace(0, 1, 1001)]
-    assert max(rates) == pytest.approx(1.0, abs=1e-4)
-    assert rates[0] == pytest.approx(0.04)
-    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
     peak = int(np.argmax(rates))
+    assert [rates[0], rates[peak], rates[-1]] == pytest.approx([0.04, 1.0, 0.0], abs=1e-4)
     assert (np.diff(rates[: peak + 1]) >= 0).all()
     assert (np.diff(rates[peak:]) <= 0).all()
 
@@ -88,8 +86,10 @@ def network(dropout: float = 0.2, scatter: Any = "dropout") -> UncertainNetwork:
 
 
 def test_the_loss_holds_every_variance_that_is_added_at_prediction(stars) -> None:
-    """METHOD 4, the consistency rule: label error, model, input and excess, with t tails."""
+    """Label error, model, input and intrinsic scatter, with t tails; one label unknown for some."""
     objective, few = parts(stars[:20], likelihood="student_t", dof=4.0)
+    objective = replace(objective, weights=torch.tensor([1.0, 3.0]).double())
+    few.y[:5, 1] = torch.nan
     net = network()
     got = float(objective.loss(net, few, last=True).detach())
     out = objective.propagation.run(net, few.block)
@@ -97,7 +97,10 @@ def test_the_loss_holds_every_variance_that_is_added_at_prediction(stars) -> Non
     assert all((part > 0).all() for part in variances)
     total = np.sqrt(few.y_error.numpy() ** 2 + sum(variances))
     residual = (few.y - out.mean).detach().numpy()
-    assert got == pytest.approx(-laws.t.logpdf(residual, 4, scale=total).mean(), rel=1e-10)
+    loss = -laws.t.logpdf(residual, 4, scale=total)
+    weights = np.where(np.isfinite(residual), [1.0, 3.0], 0.0)
+    wanted = (np.nan_to_num(loss) * weights).sum() / weights.sum()
+    assert got == pytest.approx(wanted, rel=1e-10)
 
 
 def test_the_last_phase_of_a_teacher_has_neither_masks_nor_input_noise(stars) -> None:
@@ -114,27 +117,6 @@ def test_the_last_phase_of_a_teacher_has_neither_masks_nor_input_noise(stars) ->
     total = few.y_error**2 + out.excess
     wanted = 0.5 * (few.y - out.mean) ** 2 / total + 0.5 * torch.log(2 * torch.pi * total)
     assert loss(True) == pytest.approx(float(wanted.mean().detach()), rel=1e-12)
-
-
-def test_labels_count_as_the_recipe_weighs_them(stars) -> None:
-    """Against a loop; one label is unknown for some."""
-    objective, few = parts(stars[:12], likelihood="gaussian")
-    net = network()
-    few.y[:5, 1] = torch.nan
-    weighted = replace(objective, weights=torch.tensor([1.0, 3.0]).double())
-    got = float(weighted.loss(net, few, last=True).detach())
-    with torch.no_grad():
-        out = objective.propagation.run(net, few.block)
-    top = bottom = 0.0
-    for star in range(12):
-        for label, weight in enumerate((1.0, 3.0)):
-            if star < 5 and label == 1:
-                continue
-            total = float(few.y_error[star, label] ** 2 + out.variance[star, label])
-            residual = float(few.y[star, label] - out.mean[star, label])
-            top += weight * 0.5 * (residual**2 / total + np.log(2 * np.pi * total))
-            bottom += weight
-    assert got == pytest.approx(top / bottom, rel=1e-10)
 
 
 def test_the_gradient_of_the_whole_loss_is_that_of_finite_differences(stars) -> None:
@@ -168,8 +150,7 @@ def test_what_teachers_say_of_a_star_comes_from_those_that_left_it_out(stars) ->
     x = objective.propagation.network_input(few.block)
     networks = tuple(network() for _ in range(5))
     for number, net in enumerate(networks):
-        with torch.no_grad():
-            net.out.bias += number
+        net.out.bias.data += number
     fold = torch.tensor([0, 1, 2] * 3)
     targets = Teachers(networks, fold, 3).targets(x, few.rows)
     for star in range(9):

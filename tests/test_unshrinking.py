@@ -43,7 +43,7 @@ def gaussian_stars(n: int, seed: int = 0) -> tuple[Prediction, Labels]:
 
 @pytest.fixture(scope="module")
 def fitted() -> ShrinkageCorrection:
-    return ShrinkageCorrection.fit(*gaussian_stars(40_000), MEAN, SPREAD)
+    return ShrinkageCorrection.fit(*gaussian_stars(20_000), MEAN, SPREAD)
 
 
 def plain() -> ShrinkageCorrection:
