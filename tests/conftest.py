@@ -91,6 +91,12 @@ def two_label_stars() -> Stars:
     return simulate_stars(700, labels=("teff", "logg"), widths=(6, 5), noise=5.0, seed=2)[0]
 
 
+@pytest.fixture(scope="session")
+def stars() -> Stars:
+    """The same, not to be changed."""
+    return two_label_stars()
+
+
 def fitted(stars: Stars, recipe: Recipe | None = None, **keys: Any) -> Model:
     """A model of teff and logg."""
     from xplabels.training import train

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from conftest import fitted, quick, relabelled, two_label_stars, weights
+from conftest import fitted, quick, relabelled, weights
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.split import fold_of
 from xplabels.giants.copies import FIRST_COPY, copy_ids
@@ -25,11 +25,6 @@ from xplabels.training.run import Run
 from xplabels.training.table import training_table
 
 NAMES = ("teff", "logg")
-
-
-@pytest.fixture(scope="module")
-def stars():
-    return two_label_stars()
 
 
 def test_folds_are_even_and_a_stars_copies_share_its_fold() -> None:

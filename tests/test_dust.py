@@ -16,7 +16,7 @@ from xplabels.features import EXTINCTION_SLOPE, FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.features.scaling import Scaling
 from xplabels.network.propagation import Block
-from xplabels.training.dust import Dust, extinction
+from xplabels.training.augmentation import Dust, extinction
 
 pytest.importorskip("gaiaxpy")
 pytest.importorskip("dust_extinction")

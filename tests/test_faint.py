@@ -19,7 +19,7 @@ from xplabels.network.propagation import Block
 from xplabels.recipes import load_recipe
 from xplabels.synthetic import example_stars, simulate_stars
 from xplabels.training import train
-from xplabels.training.noise_augmentation import LARGEST_ERROR, NoiseAugmentation
+from xplabels.training.augmentation import LARGEST_ERROR, NoiseAugmentation
 
 DRAWS = 40_000
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats as laws
 
-from conftest import quick, two_label_stars
+from conftest import quick
 from twins import check_gradients
 from xplabels.core.stars import Stars
 from xplabels.features import FeatureSet
@@ -21,11 +21,6 @@ from xplabels.network.propagation import Block, Propagation
 from xplabels.training import train
 from xplabels.training.objective import LabelledStars, Objective, Teachers, hidden_inputs
 from xplabels.training.optimisation import number_of_epochs, one_cycle, schedule
-
-
-@pytest.fixture(scope="module")
-def stars() -> Stars:
-    return two_label_stars()
 
 
 def test_one_cycle_rises_and_falls_smoothly() -> None:

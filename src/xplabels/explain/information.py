@@ -92,7 +92,7 @@ class GiantSpectra:
 
     def by_dust(self, flux: Array) -> Array:
         """dc/dA_V [N, n] of flux [N, B]."""
-        from xplabels.training.dust import extinction
+        from xplabels.training.augmentation import extinction
 
         law = extinction(self._fine[1])[0]
         return self.coefficients(-0.4 * np.log(10.0) * law * flux)

@@ -18,8 +18,7 @@ from xplabels.network import UncertainNetwork
 from xplabels.network.likelihood import negative_log_likelihood
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
-from xplabels.training.dust import Dust
-from xplabels.training.noise_augmentation import NoiseAugmentation
+from xplabels.training.augmentation import Dust, NoiseAugmentation
 
 MATCH_FLOOR = 1e-4
 """Scaled variance below which a student need not match its teachers more closely."""

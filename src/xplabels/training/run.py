@@ -16,9 +16,8 @@ from xplabels.inference.network import Architecture, Perceptron
 from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
+from xplabels.training.augmentation import Dust, NoiseAugmentation
 from xplabels.training.checkpoint import Checkpoint, History
-from xplabels.training.dust import Dust
-from xplabels.training.noise_augmentation import NoiseAugmentation
 from xplabels.training.objective import Objective, Teachers
 from xplabels.training.optimisation import fit
 from xplabels.training.table import TrainingTable
