@@ -147,17 +147,17 @@ def test_what_teachers_say_of_a_star_comes_from_those_that_left_it_out(stars) ->
     for number, net in enumerate(networks):
         net.out.bias.data += number
     fold = torch.tensor([0, 1, 2] * 3)
-    targets = Teachers(networks, fold, 3).targets(x, few.rows)
+    mean, scatter, left_out = Teachers(networks, fold, 3).targets(x, few.rows)
     for star in range(9):
         labels = [net(x[star : star + 1]).mean[0].detach().numpy() for net in networks]
         unseen = [label for number, label in enumerate(labels) if number % 3 == int(fold[star])]
-        np.testing.assert_allclose(targets.mean[star], np.mean(labels, axis=0), rtol=1e-12)
+        np.testing.assert_allclose(mean[star], np.mean(labels, axis=0), rtol=1e-12)
         variance = np.var(labels, axis=0, ddof=1)
-        np.testing.assert_allclose(targets.variance[star], variance, rtol=1e-9)
-        np.testing.assert_allclose(targets.unseen[star], np.mean(unseen, axis=0), rtol=1e-12)
-    assert Teachers(networks, 0 * fold, 1).targets(x, few.rows).unseen is None
+        np.testing.assert_allclose(scatter[star], variance, rtol=1e-9)
+        np.testing.assert_allclose(left_out[star], np.mean(unseen, axis=0), rtol=1e-12)
+    assert Teachers(networks, 0 * fold, 1).targets(x, few.rows)[2] is None
     picked = Teachers(networks, fold, 3).targets(x[[4, 0]], torch.tensor([4, 0]))
-    torch.testing.assert_close(picked.unseen, targets.unseen[[4, 0]])
+    torch.testing.assert_close(picked[2], left_out[[4, 0]])
 
 
 def test_progress_names_stage_epochs_and_losses(stars, capsys) -> None:
