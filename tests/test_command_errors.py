@@ -1,4 +1,4 @@
-"""A wrong input for every verb: an exit status, a message with what, where and what to do, and
+"""A wrong input for every command: an exit status, a message with what, where and what to do, and
 nothing written."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xplabels.cli import VERBS, build_parser, main
+from xplabels.cli import COMMANDS, build_parser, main
 
 WRONG = {
     "demo": ("demo --output empty.csv", "empty.csv: is a file, not a folder; name a folder"),
@@ -55,7 +55,7 @@ def test_every_verb_has_a_wrong_input() -> None:
     actions = build_parser()._subparsers
     assert actions is not None
     assert set(WRONG) == set(actions._group_actions[0].choices or ())
-    assert len(WRONG) == len(VERBS)
+    assert len(WRONG) == len(COMMANDS)
 
 
 @pytest.mark.parametrize(("words", "message"), [*WRONG.values(), *MORE])

@@ -18,8 +18,7 @@ from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
 from xplabels.synthetic import example_stars, simulate_stars
 from xplabels.training import train
-from xplabels.training.dust import Dust
-from xplabels.training.noise_augmentation import NoiseAugmentation
+from xplabels.training.augmentation import Dust, NoiseAugmentation
 from xplabels.training.objective import LabelledStars, Objective, Teachers
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -1,21 +1,25 @@
-"""Fainter copies of training stars: their noise is what their errors say, covariance included."""
+"""Fainter copies of training stars have the noise their errors state; noise levels as inputs."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from conftest import fitted, quick
 from twins import coefficient_covariance, ratio_covariance
+from xplabels.core.errors import InputError
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import NOISE_LIMIT, Scaling
+from xplabels.model import Model
 from xplabels.network.propagation import Block
-from xplabels.recipes import Recipe
-from xplabels.synthetic import simulate_stars
+from xplabels.recipes import load_recipe
+from xplabels.synthetic import example_stars, simulate_stars
 from xplabels.training import train
-from xplabels.training.noise_augmentation import LARGEST_ERROR, NoiseAugmentation
+from xplabels.training.augmentation import LARGEST_ERROR, NoiseAugmentation
 
 DRAWS = 40_000
 
@@ -103,19 +107,73 @@ def test_a_factor_of_one_and_a_star_without_a_divisor_change_nothing(parts) -> N
 
 def test_training_on_fainter_copies_helps_faint_stars() -> None:
     """Bright stars to train on, faint ones to predict: copies with noise show how to weigh it."""
-    keys = {"labels": ("teff",), "widths": (12, 12)}
-    stars, _ = simulate_stars(1600, noise=0.5, seed=11, **keys)
-    faint, truth = simulate_stars(1500, noise=4.0, seed=12, **keys)
-    recipe = Recipe(
-        hidden=(32, 32), epochs=20, batch_size=128, flux_samples=0, reddening=0.0, dropout=0.0,
-        scatter="none", fainter_share=0.0, calibration_folds=0,
-    )  # fmt: skip
+    stars, _ = simulate_stars(1600, labels=("teff",), widths=(12, 12), noise=0.5, seed=11)
+    faint, truth = simulate_stars(1500, labels=("teff",), widths=(12, 12), noise=4.0, seed=12)
+    keys = {"hidden": (32, 32), "epochs": 20, "dropout": 0.0, "scatter": "none"}
     # one star in fifty has errors ten times as large: the noise levels reach those of faint stars
     many = np.where(np.arange(len(stars)) % 50 == 0, 10.0, 1.0)[:, None]
     stars = with_bands(stars, lambda band: replace(band, errors=band.errors * many))
     off = []
     for share in (0.0, 0.6):
-        chosen = replace(recipe, fainter_share=share, fainter_decades=1.0)
-        model = train(stars, ["teff"], chosen, progress=False)
+        recipe = quick(**keys, missing_fraction=0.1, fainter_share=share, fainter_decades=1.0)
+        model = train(stars, ["teff"], recipe, progress=False)
         off.append(np.sqrt(np.mean((model.predict(faint).values - truth.values) ** 2)))
     assert off[1] < 0.9 * off[0]
+
+
+# noise levels as inputs
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fitted(example_stars(600), quick(hidden=(8,), epochs=2, missing_fraction=0.1))
+
+
+def test_levels_are_the_median_relative_errors_of_each_band():
+    stars = example_stars(20)
+    features = FeatureSet.for_stars(stars, ("bp_rp",), noise=True)
+    levels = features.noise_levels(features.compute(stars))
+    for i in range(20):
+        r0 = abs(float(stars.spectra.rp.coefficients[i, 0]))
+        for band, level in zip((stars.spectra.bp, stars.spectra.rp), levels[i], strict=True):
+            wanted = np.log10(np.median(np.asarray(band.errors[i], float)) / r0)
+            assert level == pytest.approx(wanted, rel=1e-6)
+    without = FeatureSet.for_stars(stars, ("bp_rp",))
+    assert without.noise_levels(without.compute(stars)).shape == (20, 0)
+    assert not load_recipe("paper").noise_levels
+
+
+def test_brightness_alone_does_not_matter_but_noise_does(model):
+    """The same spectrum ten times as bright with ten times the errors is the same star."""
+    stars = example_stars(30)
+
+    def scaled(by: float):
+        bp, rp = (
+            replace(band, coefficients=band.coefficients * by, errors=band.errors * 10)
+            for band in (stars.spectra.bp, stars.spectra.rp)
+        )
+        return replace(stars, spectra=replace(stars.spectra, bp=bp, rp=rp))
+
+    as_observed = model.predict(stars).values
+    assert np.allclose(model.predict(scaled(10.0)).values, as_observed, rtol=1e-5)
+    assert not np.allclose(model.predict(scaled(1.0)).values, as_observed, rtol=1e-5)
+
+
+def test_levels_stay_within_the_range_trained_on():
+    generator = np.random.default_rng(1)
+    levels = generator.normal([-3.0, -3.5], [0.3, 0.2], (500, 2))
+    scaling = Scaling.fit(generator.normal(size=(500, 3)), levels, noise=levels)
+    scaled = scaling.scale_noise(np.concatenate([levels, [[0.0, -9.0], [np.inf, -np.inf]]]))
+    assert np.allclose(scaled[:-2].std(axis=0), 1, atol=0.05)
+    assert scaled[-2:].tolist() == [[NOISE_LIMIT, -NOISE_LIMIT]] * 2
+
+
+def test_a_model_whose_parts_disagree_about_noise_is_refused(model, tmp_path):
+    folder, stars = tmp_path / "model", example_stars(25)
+    model.save(folder)
+    assert np.array_equal(Model.load(folder).predict(stars).values, model.predict(stars).values)
+    description = json.loads((folder / "model.json").read_text())
+    description["features"]["noise"] = False
+    (folder / "model.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"do not fit together.*2 noise levels, there are 0"):
+        Model.load(folder)

@@ -33,7 +33,7 @@ from xplabels.instrument.sed import Sed
 from xplabels.io import write_stars
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
-from xplabels.training.dust import extinction
+from xplabels.training.augmentation import extinction
 
 CLUMP = np.array([[4750.0, 2.5, 0.0, 0.0, 0.2, 0.0], [5300.0, 3.2, 0.49, -0.55, 0.1, 0.2]])
 G = np.array([14.0, 16.5])

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from astropy.table import Table
 from scipy import stats
 
 from xplabels.calibration.joint import fit_joint_factor, joint_coverage
-from xplabels.cli import main
-from xplabels.core.distribution import LEVEL_68, LEVEL_95, ellipsoid_content
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction, stack
 from xplabels.core.stars import Stars
-from xplabels.io import write_stars
 from xplabels.model import Model
 from xplabels.validation import score_prediction
 from xplabels.validation.accuracy import findings_of
@@ -85,12 +82,6 @@ def test_the_distance_is_chi_squared_of_the_explicit_matrix() -> None:
         assert joint.content[star] == pytest.approx(stats.chi2(3).cdf(distance), abs=2e-3)
 
 
-def test_one_label_s_ellipsoid_is_its_interval() -> None:
-    z, dof = np.linspace(0, 5, 20)[:, None], np.full((20, 1), 4.0)
-    content = ellipsoid_content(z, np.ones((20, 1, 1)), dof)
-    np.testing.assert_allclose(content, 2 * stats.t(4.0).cdf(z[:, 0]) - 1, atol=1e-12)
-
-
 def test_the_joint_factor_mends_errors_that_are_too_small() -> None:
     prediction, labels = gaussian_prediction()
     assert fit_joint_factor(prediction, labels) == pytest.approx(1, abs=0.03)
@@ -112,14 +103,6 @@ def test_where_few_stars_have_all_labels_those_that_lack_some_count_for_the_fact
     assert fit_joint_factor(small, labels) == pytest.approx(1.3, rel=0.05)
     labels.values[~complete] += 1e3
     assert fit_joint_factor(small, labels) == pytest.approx(4, rel=0.01)  # no factor is enough
-
-
-def test_labels_of_a_thousand_complete_stars_are_enough() -> None:
-    prediction, labels = gaussian_prediction(1600)
-    labels.values[1200:, 0] = np.nan
-    whole = fit_joint_factor(prediction, labels)
-    labels.values[1200:] += 1e3
-    assert fit_joint_factor(prediction, labels) == whole
 
 
 def test_stars_that_lack_a_label_are_left_out_and_few_are_not_enough() -> None:
@@ -159,18 +142,3 @@ def test_training_fits_the_factor_which_model_and_catalogue_keep(
     correlated = small_model.predict(small_stars[:9], correlations=True)
     assert correlated.to_table().meta["JOINTFAC"] == f"{factor:.4f}"
     assert stack([correlated[:5], correlated[5:9]]).joint_factor == factor
-
-
-def test_the_command_adds_the_columns(
-    small_model: Model, small_stars: Stars, tmp_path: Path
-) -> None:
-    model, stars = tmp_path / "model", tmp_path / "stars.parquet"
-    small_model.save(model)
-    write_stars(small_stars[:40], stars)
-    plain, whole = tmp_path / "plain.fits", tmp_path / "whole.fits"
-    words = ["predict", str(stars), "--model", str(model)]
-    assert main([*words, "--output", str(plain)]) == 0
-    assert main([*words, "--output", str(whole), "--correlations"]) == 0
-    assert "teff_logg_corr" not in Table.read(plain).colnames
-    wanted = small_model.predict(small_stars[:40], correlations=True).correlations[:, 0]
-    np.testing.assert_allclose(Table.read(whole)["teff_logg_corr"], wanted, rtol=1e-12)

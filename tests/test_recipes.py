@@ -40,41 +40,23 @@ def test_a_recipe_survives_json() -> None:
     assert set(recipe.to_dict()) == {field.name for field in fields(Recipe)}
 
 
-def written(tmp_path: Path, text: str | bytes) -> Path:
-    path = tmp_path / "mine.toml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def test_a_file_is_read_and_integers_pass_as_numbers(tmp_path) -> None:
-    recipe = load_recipe(written(tmp_path, 'hidden = [7]\ndropout = 0\nscatter = "none"\n'))
-    assert (recipe.hidden, recipe.dropout, recipe.scatter) == ((7,), 0.0, "none")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("dropuot = 0.1", r"mine\.toml.*'dropuot'.*'dropout'"),
-        ("batchsize = 5", r"'batchsize'.*'batch_size'"),
         ('zzz = "q"', r"unknown key 'zzz'; did you mean"),
         ("epochs = 1.5", r"mine\.toml.*epochs = 1\.5"),
-        ("epochs = true", "epochs = True"),
         ("dropout = '0.1'", "dropout = '0.1'"),
         ("hidden = 64", "hidden = 64"),
-        ("hidden = []", "hidden"),
         ("hidden = [64, 0]", "positive"),
         ("hidden = [64.0]", "hidden"),
         ("dropout = 0.95", "between 0 and 0.9"),
         ("dropout = nan", "dropout"),
-        ("learning_rate = inf", "learning_rate"),
-        ("epochs = 0", "epochs"),
         ('scatter = "bayes"', "'bayes'.*none, dropout, sampling, ensemble, distilled"),
         ('auxiliary = ["g_rp"]', "'g_rp'.*bp_rp"),
-        ('activation = "sine"', "'sine'.*silu"),
         ('scatter = "distilled"\nmembers = 2\nfolds = 5', "members"),
         ('scatter = "ensemble"\nmembers = 1', "members"),
         ("[label_weights]\nteff = 0.0", "label_weights: teff = 0.0 should lie between"),
-        ("[label_weights]\nteff = 'much'", "label_weights = .* should be like"),
         ("label_weights = 2.0", "label_weights = 2.0 should be like"),
         ("recalibrate = 1", "recalibrate"),
         ("calibration_folds = 1", "calibration_folds = 1 would leave out all stars"),
@@ -83,9 +65,11 @@ def test_a_file_is_read_and_integers_pass_as_numbers(tmp_path) -> None:
     ],
 )
 def test_every_mistake_is_named(tmp_path, text, message) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message) as caught:
-        load_recipe(written(tmp_path, text))
-    assert str(caught.value.where) == str(tmp_path / "mine.toml")
+        load_recipe(path)
+    assert str(caught.value.where) == str(path)
     assert "custom" not in str(caught.value)
 
 
@@ -95,9 +79,10 @@ def test_an_unknown_name_lists_those_that_ship() -> None:
 
 
 def test_a_file_beats_a_shipped_name(tmp_path, monkeypatch) -> None:
-    (tmp_path / "paper").write_text("hidden = [5]\n")
+    (tmp_path / "paper").write_text("hidden = [5]\ndropout = 0\n")
     monkeypatch.chdir(tmp_path)
-    assert load_recipe("paper").hidden == (5,)
+    recipe = load_recipe("paper")
+    assert (recipe.hidden, recipe.dropout) == ((5,), 0.0)  # integers pass as numbers
 
 
 def test_every_key_stands_in_the_docs_with_its_default() -> None:

@@ -1,7 +1,10 @@
-"""Training: reproducible, blind to the test part, in every kind, and clear about bad input."""
+"""Training: reproducible, blind to the test part, in every kind; interrupted runs go on."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,23 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import fitted, quick, relabelled, two_label_stars, weights
+from conftest import fitted, quick, relabelled, weights
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.split import part_mask
-from xplabels.core.stars import Photometry, Stars
+from xplabels.core.stars import Photometry
 from xplabels.model import Model
 from xplabels.recipes import load_recipe
 from xplabels.synthetic import simulate_stars
-from xplabels.training import train
-from xplabels.training.table import SMALLEST_TRAINING
+from xplabels.training import optimisation, train
+from xplabels.training.checkpoint import Checkpoint
 
 NAMES = ("teff", "logg")
-
-
-@pytest.fixture(scope="module")
-def stars() -> Stars:
-    return two_label_stars()
 
 
 def same(one: Model, other: Model) -> None:
@@ -37,9 +35,6 @@ def same(one: Model, other: Model) -> None:
     np.testing.assert_array_equal(one.label_range, other.label_range)
     assert one.domain.threshold == other.domain.threshold
     assert one.metadata["validation"] == other.metadata["validation"]
-
-
-# reproducibility
 
 
 def test_the_seed_decides_everything(stars) -> None:
@@ -73,9 +68,6 @@ def test_validation_stars_do_not_train(stars) -> None:
     assert one.calibration.factor.tolist() != other.calibration.factor.tolist()
 
 
-# labels
-
-
 def test_a_label_missing_for_a_third_of_the_stars_trains_and_costs_little() -> None:
     stars, _ = simulate_stars(1500, labels=NAMES, widths=(6, 5), noise=5.0, seed=4)
     fresh, truth = simulate_stars(1000, labels=NAMES, widths=(6, 5), noise=5.0, seed=5)
@@ -94,31 +86,6 @@ def test_a_label_missing_for_a_third_of_the_stars_trains_and_costs_little() -> N
     assert model.metadata["training"]["n_per_label"][1] == known.sum()
 
 
-def test_a_star_without_any_label_does_not_count(stars) -> None:
-    values, errors = stars.labels.values.copy(), stars.labels.errors.copy()
-    values[::10] = errors[::10] = np.nan
-    same(fitted(relabelled(stars, values, errors)),
-         fitted(stars[np.arange(len(stars)) % 10 != 0]))  # fmt: skip
-
-
-def test_a_value_without_an_error_is_unknown(stars) -> None:
-    values, errors = stars.labels.values.copy(), stars.labels.errors.copy()
-    errors[::4, 0] = values[::4, 0] = np.nan
-    same(fitted(relabelled(stars, stars.labels.values, errors)),
-         fitted(relabelled(stars, values, errors)))  # fmt: skip
-
-
-@pytest.mark.parametrize("error", [0.0, -2.0])
-def test_an_error_that_is_not_positive_names_its_star(stars, error) -> None:
-    errors = stars.labels.errors.copy()
-    errors[123, 1] = error
-    with pytest.raises(
-        InputError,
-        match=rf"simulated stars, source_id {stars.source_id[123]}: logg_err is {error:g}",
-    ):
-        fitted(relabelled(stars, stars.labels.values, errors))
-
-
 def test_larger_label_errors_weigh_less() -> None:
     """Half the labels are wrong by a constant, and say that they may be."""
     stars, _ = simulate_stars(1500, labels=("teff",), widths=(6, 5), noise=5.0, seed=6)
@@ -133,46 +100,6 @@ def test_larger_label_errors_weigh_less() -> None:
         bias.append(float(np.median(model.predict(fresh).values - truth.values)))
     assert bias[0] > 200
     assert abs(bias[1]) < 60
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["tef"], "unknown label 'tef'"),
-        (["teff", "fe_h"], r"'fe_h' is absent.*teff, logg"),
-        ([], "no label"),
-        (["teff", "teff"], "twice"),
-    ],
-)
-def test_labels_that_cannot_be_learnt(stars, names, message) -> None:
-    with pytest.raises(InputError, match=message):
-        train(stars, names, quick(), progress=False)
-
-
-def test_what_cannot_train_is_an_error(stars) -> None:
-    with pytest.raises(InputError, match=r"no labels to learn.*teff and teff_err"):
-        fitted(stars.with_labels(None))
-    with pytest.raises(InputError, match="label_weights names fe_h, which is not learnt"):
-        fitted(stars, quick(label_weights={"fe_h": 2.0}))
-    without = stars.with_photometry(Photometry.missing(len(stars)))
-    with pytest.raises(InputError, match="input bp_rp is missing for every"):
-        fitted(without, quick(auxiliary=("bp_rp", "j_h")))
-
-
-def test_too_few_stars_is_an_error_with_the_numbers(stars) -> None:
-    few = stars[:220]
-    found = int(part_mask(few.source_id, "train", 0.1).sum())
-    with pytest.raises(
-        InputError, match=rf"simulated stars.*only {found} usable.*{SMALLEST_TRAINING} are needed"
-    ):
-        fitted(few)
-    values = stars.labels.values.copy()
-    values[50:, 1] = np.nan
-    with pytest.raises(InputError, match=r"of the training part have logg"):
-        fitted(relabelled(stars, values))
-
-
-# spectra
 
 
 def test_damaged_and_flagged_spectra_do_not_train(stars) -> None:
@@ -203,9 +130,6 @@ def test_the_inputs_are_those_at_least_half_of_the_stars_have(stars) -> None:
     assert none.feature_set.auxiliary == ()
 
 
-# every kind
-
-
 KINDS: dict[str, dict[str, Any]] = {
     "none": {"scatter": "none"},
     "dropout": {"scatter": "dropout", "dropout": 0.2},
@@ -216,6 +140,26 @@ KINDS: dict[str, dict[str, Any]] = {
     "taught by all": {"scatter": "distilled", "members": 2, "teacher_hidden": (16,),
                       "teacher_epochs": 4, "label_weights": {"logg": 2.0}},
 }  # fmt: skip
+
+
+def test_unknown_labels_do_not_count(stars) -> None:
+    """A star without any, and a value without an error."""
+    values, errors = stars.labels.values.copy(), stars.labels.errors.copy()
+    values[::10] = errors[::10] = np.nan
+    known = stars[np.arange(len(stars)) % 10 != 0]
+    same(fitted(relabelled(stars, values, errors)), fitted(known))
+    values, errors = known.labels.values.copy(), known.labels.errors.copy()
+    errors[::4, 0] = np.nan
+    one = fitted(relabelled(known, values, errors))
+    values[::4, 0] = np.nan
+    same(one, fitted(relabelled(known, values, errors)))
+
+
+def test_an_error_that_is_not_positive_names_its_star(stars) -> None:
+    errors = np.where(np.arange(len(stars)) == 123, 0.0, 1.0)[:, None] * stars.labels.errors
+    message = rf"simulated stars, source_id {stars.source_id[123]}: teff_err is 0, an error must be"
+    with pytest.raises(InputError, match=message):
+        fitted(relabelled(stars, stars.labels.values, errors))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -236,15 +180,6 @@ def test_every_kind_of_scatter_trains_saves_and_predicts(stars, tmp_path, kind, 
     assert model.predict(stars).meta["SCATTER"] == KINDS[kind]["scatter"]
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "covariance"), [("gaussian", "exact"), ("student_t", "fs24")]
-)
-def test_every_likelihood_and_covariance_trains(stars, likelihood, covariance) -> None:
-    model = fitted(stars, quick(likelihood=likelihood, covariance=covariance))
-    assert model.feature_set.covariance == covariance
-    assert np.isfinite(model.predict(stars).errors).all()
-
-
 def test_the_paper_s_recipe_trains_scaled_down(stars) -> None:
     recipe = replace(load_recipe("paper"), scale=0.005, batch_size=250)
     model = fitted(stars, recipe)
@@ -254,13 +189,6 @@ def test_the_paper_s_recipe_trains_scaled_down(stars) -> None:
     assert np.isfinite(model.predict(stars).errors).all()
     np.testing.assert_allclose(model.calibration.factor, 1.0, rtol=1e-3)
     np.testing.assert_allclose(model.calibration.factor_95, 2.0, rtol=1e-3)
-
-
-def test_the_history_is_kept_and_the_loss_falls(stars) -> None:
-    history = fitted(stars, quick(epochs=12, learning_rate=5e-3)).metadata["history"]["network"]
-    assert [entry["epoch"] for entry in history] == list(range(1, 13))
-    assert history[-1]["train"] < history[0]["train"] - 0.3
-    assert history[-1]["validation"] < history[0]["validation"] - 0.3
 
 
 def test_an_ensemble_is_the_mean_and_scatter_of_its_members(stars) -> None:
@@ -275,3 +203,118 @@ def test_an_ensemble_is_the_mean_and_scatter_of_its_members(stars) -> None:
     np.testing.assert_allclose(together.errors_model, by_members, rtol=1e-6)
     excess = np.sqrt(np.mean([p.errors_excess**2 for p in single], axis=0))
     np.testing.assert_allclose(together.errors_excess, excess, rtol=1e-9)
+
+
+# interrupted runs
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class Epochs(logging.Handler):
+    """Notes every epoch that is trained, and kills the run at one of them."""
+
+    def __init__(self, kill: str | None = None) -> None:
+        super().__init__()
+        self.kill, self.seen = kill, list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append(record.getMessage().split("/")[0])
+        if self.seen[-1] == self.kill:
+            raise Killed
+
+
+@contextmanager
+def watching(kill: str | None = None) -> Iterator[list[str]]:
+    """The epochs trained in the block, such as ``network: epoch 3``."""
+    logger, handler = logging.getLogger(optimisation.__name__), Epochs(kill)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        yield handler.seen
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+SCHEDULES: dict[str, tuple[dict[str, Any], str]] = {
+    "dropout": ({"epochs": 6, "dropout": 0.2, "missing_fraction": 0.2}, "network: epoch 4"),
+    "fixed batches": (
+        {"schedule": "fixed_batches", "iterations": 130, "warmup_iterations": 60,
+         "batch_size": 300, "scatter": "sampling", "dropout": 0.2, "optimizer": "adam"},
+        "network: epoch 3",
+    ),
+    "ensemble": ({"scatter": "ensemble", "members": 2}, "member-2: epoch 2"),
+    "folds": ({"calibration_folds": 2}, "fold-2-network: epoch 2"),
+    "distilled": (
+        {"scatter": "distilled", "members": 2, "folds": 2, "teacher_hidden": (12,),
+         "teacher_epochs": 3, "missing_fraction": 0.2, "auxiliary": ("bp_rp", "j_h")},
+        "student: epoch 2",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_run_resumed_after_a_kill_equals_one_undisturbed(
+    stars, tmp_path, monkeypatch, kind
+) -> None:
+    keys, killed = SCHEDULES[kind]
+    recipe, folder = quick(**keys), tmp_path / "states"
+    monkeypatch.setattr(optimisation, "SECONDS_BETWEEN_STATES", 0.0)
+    whole = fitted(stars, recipe, seed=1)
+    with pytest.raises(Killed), watching(killed):
+        fitted(stars, recipe, seed=1, checkpoint=folder)
+    with watching() as epochs:
+        resumed = fitted(stars, recipe, seed=1, checkpoint=folder)
+    np.testing.assert_array_equal(weights(whole), weights(resumed))
+    assert resumed.calibration.factor.tolist() == whole.calibration.factor.tolist()
+    # it did go on where it was killed (that epoch's state was not written yet)
+    assert epochs[0] == killed
+    first, second = (
+        {at: [(e["epoch"], e["train"], e["validation"]) for e in entries] for at, entries in h}
+        for h in (m.metadata["history"].items() for m in (whole, resumed))
+    )
+    assert first == second
+    for entries in resumed.metadata["history"].values():  # seconds of all runs count
+        assert (np.diff([entry["seconds"] for entry in entries]) > 0).all()
+
+
+def test_the_checkpoint_of_another_run_is_an_error(stars, tmp_path) -> None:
+    folder = tmp_path / "states"
+    fitted(stars, checkpoint=folder)
+    values = stars.labels.values.copy()
+    train_rows = np.flatnonzero(part_mask(stars.source_id, "train", 0.1))
+    values[train_rows[0], 0] += 1.0
+    for other, recipe, seed in (
+        (stars, quick(), 1), (stars, quick(epochs=5), 0), (relabelled(stars, values), quick(), 0),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=r"states.*another run"):
+            fitted(other, recipe, checkpoint=folder, seed=seed)
+    with pytest.raises(InputError, match="another run"):
+        train(stars, ["teff"], quick(), checkpoint=folder, progress=False)
+    fitted(stars, checkpoint=folder)
+
+
+def test_a_damaged_state_says_so(stars, tmp_path) -> None:
+    fitted(stars, checkpoint=tmp_path)
+    state = tmp_path / "network.safetensors"
+    state.write_bytes(state.read_bytes()[:-5])
+    with pytest.raises(InputError, match=r"network\.safetensors.*damaged.*remove it"):
+        fitted(stars, checkpoint=tmp_path)
+
+
+def test_a_folder_of_the_user_s_holds_no_checkpoints(tmp_path) -> None:
+    path = tmp_path / "states"
+    path.mkdir()
+    (path / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="something else"):
+        Checkpoint(path, {})
+    (path / "manifest.json").write_text("{}")  # matches, but the folder would be removed in the end
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"thesis\.tex.*not made here"):
+            Checkpoint(path, {}, overwrite)
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(InputError, match="file"):
+        Checkpoint(tmp_path / "file", {})

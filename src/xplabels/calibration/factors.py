@@ -32,25 +32,15 @@ zero is no error bar, so it ends here and the intervals cover more than they say
 class Calibration:
     """What turns predicted variances into half-widths of intervals.
 
-    Attributes
-    ----------
-    factor
-        Multiplies every part of the 68.3 % half-width [K].
-    factor_95
-        Multiplies the model and intrinsic parts of the 95.4 % half-width [K], whose residuals have
-        heavy tails; the noise of the input is Gaussian and gets twice its 68.3 %. A faint star's
-        interval is then not widened by tails it does not have.
-    joint
-        Multiplies all errors in statements about all labels at once
-        (:func:`xplabels.calibration.joint.fit_joint_factor`).
-    shape
-        Comes before these: multiplies a star's variances because errors like its own proved too
-        small or too large.
+    ``factor_95`` is of the model and intrinsic parts, whose residuals have heavy tails; the noise
+    of the input is Gaussian and gets twice its 68.3 %, so a faint star's interval is not too wide.
     """
 
-    factor: Array
-    factor_95: Array
+    factor: Array  # [K] multiplies every part of the 68.3 % half-width
+    factor_95: Array  # [K] multiplies the model and intrinsic parts of the 95.4 % half-width
+    # multiplies all errors in statements about all labels at once (joint.fit_joint_factor)
     joint: float = 1.0
+    # multiplies variances star by star, before these
     shape: ErrorShape = field(default_factory=lambda: ErrorShape.flat(0))
 
     def half_widths(self, variance: Array, gaussian: Array) -> tuple[Array, Array]:

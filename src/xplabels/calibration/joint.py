@@ -1,8 +1,6 @@
-"""Joint coverage: whether all labels of a star together lie where the prediction says.
+"""Joint coverage: the share of stars whose labels all lie inside the predicted ellipsoids.
 
-One error bar per label says nothing of two labels that err together. With the correlations of a
-prediction, the share of stars whose labels lie inside the ellipsoids that should hold 68.3 and
-95.4 % of them shows whether the covariance is right.
+One error bar per label says nothing of two labels that err together; this tests the covariance.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from xplabels.core.prediction import Prediction, unpacked
 from xplabels.core.scores import distance_from_uniform
 
 Array = NDArray[np.float64]
+Rows = NDArray[np.intp]
 
 JOINT_MARGIN = 0.03
 """How far the joint coverages may be from 68.3 and 95.4 %."""
@@ -47,10 +46,8 @@ class Joint:
         return len(self.content)
 
     def to_metrics(self) -> dict[str, Any]:
-        """As it stands in ``metrics.json``."""
-        return {
-            "labels": list(self.names), "n": self.n, **self.value, "error_of": dict(self.error),
-        }  # fmt: skip
+        """As in ``metrics.json``."""
+        return {"labels": list(self.names), "n": self.n, **self.value, "error_of": self.error}
 
     def violations(self, margin: float = 1.0) -> list[str]:
         """Where a joint coverage is not right, one line each."""
@@ -86,10 +83,10 @@ def joint_coverage(
     where the prediction has no correlations, or there are fewer than two labels or stars.
     ``resamples`` and ``seed`` are those of the bootstrap.
     """
-    residuals = _Residuals.of(prediction, labels, names, selection)
-    if residuals is None:
+    rows = _complete(prediction, labels, names, selection)
+    if prediction.correlations is None or len(names) < 2 or len(rows) < 2:
         return None
-    content = residuals.content(prediction.joint_factor)
+    content = _content(prediction, labels, names, rows, prediction.joint_factor)
     random = np.random.default_rng(seed)
     drawn = [_statistics(random.choice(content, len(content))) for _ in range(resamples)]
     value = _statistics(content)
@@ -111,20 +108,22 @@ def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
     not see.
     """
     groups = _groups(prediction, labels)
-    if sum(len(group.values) for group in groups) < FEWEST_STARS:
+    if sum(len(rows) for _, rows in groups) < FEWEST_STARS:
         return None
     low, high = FACTOR_RANGE
     for _ in range(BISECTIONS):
         middle = np.sqrt(low * high)
-        content = np.concatenate([group.content(middle) for group in groups])
-        inside = (content <= predictive.LEVEL_68).mean()
+        content = [_content(prediction, labels, names, rows, middle) for names, rows in groups]
+        inside = (np.concatenate(content) <= predictive.LEVEL_68).mean()
         low, high = (middle, high) if inside < predictive.LEVEL_68 else (low, middle)
     return float(np.sqrt(low * high))
 
 
-def _groups(prediction: Prediction, labels: Labels) -> list[_Residuals]:
-    """Enough of the stars with the most known labels, those that have the same ones together."""
+def _groups(prediction: Prediction, labels: Labels) -> list[tuple[list[str], Rows]]:
+    """Enough of the stars with the most known labels: which labels, and the rows that have them."""
     names = [name for name in prediction.names if name in labels.names]
+    if prediction.correlations is None or len(names) < 2:
+        return []
     columns = [prediction.names.index(name) for name in names]
     known = np.isfinite(prediction.values[:, columns] - labels.select(names).values)
     count = known.sum(axis=1)
@@ -133,58 +132,39 @@ def _groups(prediction: Prediction, labels: Labels) -> list[_Residuals]:
         least -= 1
     groups = []
     for pattern in np.unique(known[count >= least], axis=0):
-        those = [name for name, present in zip(names, pattern, strict=True) if present]
-        groups.append(_Residuals.of(prediction, labels, those, (known == pattern).all(axis=1)))
-    return [group for group in groups if group is not None]
+        some = [name for name, present in zip(names, pattern, strict=True) if present]
+        rows = _complete(prediction, labels, some, (known == pattern).all(axis=1))
+        if len(rows) > 1:
+            groups.append((some, rows))
+    return groups
 
 
-@dataclass(frozen=True)
-class _Residuals:
-    """Of n stars in K labels: prediction minus truth, half-widths, label errors, correlations."""
+def _complete(
+    prediction: Prediction, labels: Labels, names: Sequence[str], selection: NDArray[np.bool_]
+) -> Rows:
+    """The selected stars of which all labels are known and predicted."""
+    columns = [prediction.names.index(name) for name in names]
+    residual = prediction.values[:, columns] - labels.select(names).values
+    return np.flatnonzero(selection & np.isfinite(residual).all(axis=1))
 
-    values: Array
-    half_68: Array
-    half_95: Array
-    label_error: Array
-    correlation: Array
 
-    @classmethod
-    def of(
-        cls,
-        prediction: Prediction,
-        labels: Labels,
-        names: Sequence[str],
-        selection: NDArray[np.bool_],
-    ) -> _Residuals | None:
-        if prediction.correlations is None or len(names) < 2:
-            return None
-        columns = [prediction.names.index(name) for name in names]
-        known = labels.select(names)
-        residual = prediction.values[:, columns] - known.values
-        rows = np.flatnonzero(selection & np.isfinite(residual).all(axis=1))
-        if len(rows) < 2:
-            return None
-        matrix = unpacked(prediction.correlations[rows], len(prediction.names))
-        return cls(
-            residual[rows],
-            prediction.errors[rows][:, columns],
-            prediction.errors_95[rows][:, columns],
-            known.errors[rows],
-            matrix[:, columns][:, :, columns],
-        )
-
-    def content(self, factor: float) -> Array:
-        """Probability [n] inside each star's ellipsoid, all predicted errors times ``factor``."""
-        sigma = factor * self.half_68
-        total = np.hypot(sigma, self.label_error)
-        dof, scale = predictive.matched_t(
-            total, np.hypot(factor * self.half_95, 2 * self.label_error)
-        )
-        share = sigma / total
-        correlation = share[:, :, None] * self.correlation * share[:, None, :]
-        diagonal = np.arange(self.values.shape[1])
-        correlation[:, diagonal, diagonal] = 1.0
-        return predictive.ellipsoid_content(self.values / scale, correlation, dof)
+def _content(
+    prediction: Prediction, labels: Labels, names: Sequence[str], rows: Rows, factor: float
+) -> Array:
+    """Probability [n] inside each star's ellipsoid, all predicted errors times ``factor``."""
+    columns = [prediction.names.index(name) for name in names]
+    known = labels.select(names)
+    sigma = factor * prediction.errors[rows][:, columns]
+    outer = factor * prediction.errors_95[rows][:, columns]
+    total = np.hypot(sigma, known.errors[rows])
+    dof, scale = predictive.matched_t(total, np.hypot(outer, 2 * known.errors[rows]))
+    share = sigma / total
+    matrix = unpacked(np.asarray(prediction.correlations)[rows], len(prediction.names))
+    correlation = share[:, :, None] * matrix[:, columns][:, :, columns] * share[:, None, :]
+    diagonal = np.arange(len(names))
+    correlation[:, diagonal, diagonal] = 1.0
+    residual = prediction.values[rows][:, columns] - known.values[rows]
+    return predictive.ellipsoid_content(residual / scale, correlation, dof)
 
 
 def _statistics(content: Array) -> dict[str, float]:

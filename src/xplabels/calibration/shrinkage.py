@@ -75,18 +75,17 @@ class ShrinkageCorrection:
                 for k, rows in enumerate(both.T)
             ]
         )  # fmt: skip
-        ones = np.ones(len(mean))
-        plain = cls(mean, spread, strength, ones, ones, 1.0)
-        stretched = plain.apply(prediction)
-        residuals = np.where(both, stretched.values - known.values, np.nan)
-        errors = np.where(both, known.errors, np.nan)
-        # by the rule of all calibration, each half-width as if it were an error
-        inner = _factors(residuals, stretched.errors, errors).factor
-        outer = _factors(residuals, stretched.errors_95, errors).factor_95
+        inner, outer = np.ones(len(mean)), np.ones(len(mean))
+        stretched = cls(mean, spread, strength, inner, outer, 1.0).apply(prediction)
         enough = both.sum(axis=0) >= FEWEST_STARS
-        fitted = replace(
-            plain, factor=np.where(enough, inner, 1.0), factor_95=np.where(enough, outer, 1.0)
-        )
+        residuals = np.where(both, stretched.values - known.values, np.nan)[:, enough]
+        errors = known.errors[:, enough]
+        # by the rule of all calibration, each half-width as if it were an error
+        inner[enough] = Calibration.fit(residuals, stretched.errors[:, enough] ** 2, errors).factor
+        outer[enough] = Calibration.fit(
+            residuals, stretched.errors_95[:, enough] ** 2, errors
+        ).factor_95
+        fitted = cls(mean, spread, strength, inner, outer, 1.0)
         return replace(fitted, joint=fit_joint_factor(fitted.apply(prediction), known) or 1.0)
 
     def caveats(self, names: Sequence[str]) -> list[str]:
@@ -109,19 +108,15 @@ class ShrinkageCorrection:
             if which.any()
         ]
 
-    def stretch(self, errors: Array) -> Array:
-        """1 / (1 - w) of stars with these errors [N, K], at most :data:`LARGEST_STRETCH`."""
-        return _stretch(self.strength, errors / self.spread)
-
     def apply(self, prediction: Prediction, label_range: Array | None = None) -> Prediction:
         """The prediction without shrinkage.
 
         Parts of an error are multiplied alike, so they still add in quadrature; correlations
         stay. Labels that leave ``label_range`` [K, 2] are flagged ``LABEL_OUT_OF_RANGE``.
         """
-        stretch = self.stretch(prediction.errors)
-        values = self.mean + (prediction.values - self.mean) * stretch
-        wider = self.factor * np.sqrt(stretch)
+        by = stretch(self.strength, prediction.errors / self.spread)
+        values = self.mean + (prediction.values - self.mean) * by
+        wider = self.factor * np.sqrt(by)
         errors = wider * prediction.errors
         flags = prediction.flags
         if label_range is not None:
@@ -135,25 +130,24 @@ class ShrinkageCorrection:
             errors_model=wider * prediction.errors_model,
             errors_input=wider * prediction.errors_input,
             errors_excess=wider * prediction.errors_excess,
-            errors_95=np.maximum(self.factor_95 * np.sqrt(stretch) * prediction.errors_95, errors),
+            errors_95=np.maximum(self.factor_95 * np.sqrt(by) * prediction.errors_95, errors),
             flags=flags,
             joint_factor=self.joint,
             meta={**prediction.meta, "ESTIMATE": "unshrunk: training prior divided out"},
         )
 
 
-def _stretch(strength: Array | float, relative: Array) -> Array:
-    """1 / (1 - w) at errors relative to the labels' spread."""
+def stretch(strength: Array | float, relative: Array) -> Array:
+    """1 / (1 - w) at errors relative to the labels' spread, at most :data:`LARGEST_STRETCH`."""
     w = strength * np.minimum(relative, HOPELESS) ** 2
-    stretch: Array = 1 / (1 - np.minimum(w, 1 - 1 / LARGEST_STRETCH))
-    return stretch
+    return np.asarray(1 / (1 - np.minimum(w, 1 - 1 / LARGEST_STRETCH)))
 
 
 def _strength(truth: Array, values: Array, errors: Array, mean: float, spread: float) -> float:
-    """The strength with which one label's slope is 1, or the largest; 0 if it needs none."""
+    """The strength with which one label's slope is 1, at most the largest; 0 if it needs none."""
 
     def too_flat(strength: float) -> bool:
-        corrected = mean + (values - mean) * _stretch(strength, errors / spread)
+        corrected = mean + (values - mean) * stretch(strength, errors / spread)
         return bool(slope(truth, corrected) < 1)
 
     low, high = 0.0, LARGEST_STRENGTH
@@ -163,15 +157,3 @@ def _strength(truth: Array, values: Array, errors: Array, mean: float, spread: f
         middle = (low + high) / 2
         low, high = (middle, high) if too_flat(middle) else (low, middle)
     return (low + high) / 2
-
-
-def _factors(residuals: Array, half_widths: Array, label_errors: Array) -> Calibration:
-    """Factors of the labels; 1 where nothing is known."""
-    usable = np.isfinite(residuals) & (half_widths > 0)
-    columns = np.asarray(usable.any(axis=0))
-    found = Calibration(np.ones(len(columns)), np.ones(len(columns)))
-    if columns.any():
-        variance = np.where(usable, half_widths, np.nan)[:, columns] ** 2
-        fit = Calibration.fit(residuals[:, columns], variance, label_errors[:, columns])
-        found.factor[columns], found.factor_95[columns] = fit.factor, fit.factor_95
-    return found

@@ -1,4 +1,4 @@
-"""The command line: verbs named like the package's rooms; the work is done there."""
+"""The command line: one module per command; the work is done in the package."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from xplabels.cli import (
 )
 from xplabels.core.errors import EXTRA_OF, InputError, not_installed
 
-VERBS = (
+COMMANDS = (
     demo,
     library,
     fetch,
@@ -42,21 +42,21 @@ VERBS = (
     simulate,
     explain,
 )
-"""A module a verb, in the order of ``--help``; each has ``add(verbs)`` and ``run(args)``."""
+"""The command modules, in the order of ``--help``; each has ``add(commands)`` and ``run(args)``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 on success, 2 for input or output that cannot be used, 130 on Ctrl-C."""
+    """Run one command; 0 on success, 2 for input or output that cannot be used, 130 on Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(words)
     args.command = shlex.join(["xplabels", *words])
     _show_log()
     try:
-        args.verb(args)
+        args.run(args)
     except InputError as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(_told(error))
+        return _fail(_describe(error))
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         if package not in EXTRA_OF:
@@ -89,7 +89,7 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _told(error: OSError) -> str:
+def _describe(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedy = {
         errno.ENOSPC: "; make room and give the same command again",
@@ -100,15 +100,15 @@ def _told(error: OSError) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every verb."""
+    """The parser of every command."""
     parser = argparse.ArgumentParser(
         prog="xplabels",
         description="Stellar labels, with honest errors, from Gaia BP/RP spectra.",
-        epilog="xplabels VERB --help tells units and columns.",
+        epilog="xplabels COMMAND --help explains units and columns.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"xplabels {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add(verbs)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(commands)
     return parser

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_bad_rows, add_overwrite, add_verb
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
+from xplabels.cli import options
 
 CONVERT_HELP = """\
 The archive's bulk files become a HATS catalogue: Parquet, one file per HEALPix partition, read by
@@ -24,28 +20,26 @@ While a run lasts there is CATALOGUE.partial; a run that was interrupted goes on
 command is given again. It needs the extra 'lsdb'."""
 
 
-def add(commands: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``convert``."""
-    command = add_verb(commands, "convert", "convert bulk files to a HATS catalogue", CONVERT_HELP)
+    command = options.add_command(
+        commands, "convert", "convert bulk files to a HATS catalogue", CONVERT_HELP
+    )
     command.add_argument(
         "inputs", type=Path, nargs="+", metavar="FOLDER|FILE",
         help="bulk files XpContinuousMeanSpectrum_A-B.csv.gz, or folders of them",
     )  # fmt: skip
-    command.add_argument(
-        "--output", type=Path, required=True, metavar="CATALOGUE", help="folder to write"
-    )
+    options.add_output(command, "CATALOGUE", "folder to write")
     command.add_argument(
         "--gaia-source", type=Path, metavar="FOLDER", help="where the files of GaiaSource are"
     )
-    command.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes (default 1)"
-    )
+    options.add_workers(command, "processes")
     command.add_argument(
         "--most-rows", type=int, metavar="N", help="of a partition (default 50000)"
     )
-    add_bad_rows(command)
-    add_overwrite(command)
-    command.set_defaults(verb=run)
+    options.add_bad_rows(command)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from xplabels.cli import options
 from xplabels.cli.help import METRICS_HELP
-from xplabels.cli.options import add_overwrite, add_recipe, add_verb
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
 
 
-def add(commands: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``demo``."""
-    command = add_verb(
+    command = options.add_command(
         commands,
         "demo",
         "train on real APOGEE stars, predict stars never seen, validate, report",
@@ -24,10 +19,10 @@ def add(commands: Verbs) -> None:
         "A demo that was interrupted goes on when the same command is given again.",
         METRICS_HELP,
     )
-    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to fill")
-    add_recipe(command, default="quick")
-    add_overwrite(command)
-    command.set_defaults(verb=run)
+    options.add_output(command, "DIR", "folder to fill")
+    options.add_recipe(command, default="quick")
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

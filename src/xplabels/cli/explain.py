@@ -6,25 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
-from xplabels.cli.options import (
-    add_overwrite,
-    add_selection,
-    add_tables,
-    add_verb,
-    positive,
-    positive_number,
-)
 
 if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
     from xplabels.core.stars import Stars
     from xplabels.model import Model
 
 
-def add(commands: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``explain``."""
-    command = add_verb(
+    command = options.add_command(
         commands,
         "explain",
         "show where in the spectrum a model finds each label",
@@ -38,32 +30,31 @@ def add(commands: Verbs) -> None:
         "simulated ones do, with the correlation of each pair of curves. It needs the extra\n"
         "'library' (GaiaXPy).",
     )
-    option = command.add_argument
-    option("model", metavar="MODEL", help="folder of a model, or a shipped name")
-    option("stars", type=Path, metavar="STARS", help="star table")
-    option("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    option(
+    command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    command.add_argument("stars", type=Path, metavar="STARS", help="star table")
+    options.add_output(command, "DIR", "folder to write")
+    command.add_argument(
         "--coefficients",
-        type=positive,
+        type=options.positive,
         default=5,
         metavar="N",
         help="coefficients of each band in the figure of the attention (default 5)",
     )
-    option(
+    command.add_argument(
         "--extinction",
         default="none",
         metavar="TABLE|library|rjce|none",
         help="A_G, to leave dusty stars out of the curves: a table with source_id and a_g (mag), "
         "the library's, that of H - W2, or no cut (default)",
     )
-    option(
+    command.add_argument(
         "--max-extinction",
-        type=positive_number,
+        type=options.positive_number,
         default=0.5,
         metavar="MAG",
         help="largest A_G (default 0.5)",
     )
-    option(
+    command.add_argument(
         "--pair",
         action="append",
         default=[],
@@ -71,12 +62,12 @@ def add(commands: Verbs) -> None:
         metavar=("LABEL", "LOW", "HIGH", "STEP"),
         help="two SEDs (see xplabels simulate) of a star that differ in LABEL by STEP",
     )
-    option(
+    command.add_argument(
         "--emulated",
         action="store_true",
         help="simulated differences of emulated giants (extra 'synthetic')",
     )
-    option(
+    command.add_argument(
         "--star",
         type=int,
         action="append",
@@ -85,16 +76,18 @@ def add(commands: Verbs) -> None:
         help="an interactive page of this star (stars/SOURCE_ID.html): its spectrum, its labels, "
         "and where they come from; may be repeated",
     )
-    option(
+    command.add_argument(
         "--information",
         action="store_true",
         help="--emulated, and errors that XP spectra allow (Cramer-Rao, of emulated giants) "
         "beside those reached on known giants of the model's test part (all, where there is none)",
     )
-    add_selection(command, "stars of the curves, in place of the red clump, e.g. teff=4700:4800")
-    add_tables(command)
-    add_overwrite(command)
-    command.set_defaults(verb=run)
+    options.add_selection(
+        command, "stars of the curves, in place of the red clump, e.g. teff=4700:4800"
+    )
+    options.add_tables(command)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,11 +7,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_overwrite, add_verb, names
+from xplabels.cli import options
 from xplabels.core.errors import InputError, counted
 
 if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
     from xplabels.fetch import Archive, RetryPolicy, Targets
     from xplabels.fetch.bulk import RemoteFile
 
@@ -50,10 +49,10 @@ NUMBERS = (
 )
 
 
-def add(verbs: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``fetch``."""
-    command = add_verb(
-        verbs,
+    command = options.add_command(
+        commands,
         "fetch",
         "fetch spectra and photometry of stars, or bulk files, from the Gaia archive",
         STARS_TEXT,
@@ -75,7 +74,7 @@ def add(verbs: Verbs) -> None:
     )
     add_option(
         "--products",
-        type=names,
+        type=options.names,
         default=["tmass", "allwise", "xp"],
         metavar="NAMES",
         help="of tmass, allwise, xp, with commas (default all); gaia_source always comes",
@@ -92,8 +91,8 @@ def add(verbs: Verbs) -> None:
     for name, kind, default, metavar, text in NUMBERS:
         text = f"{text} (default {default:g})"
         add_option(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
-    add_overwrite(command)
-    command.set_defaults(verb=run)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

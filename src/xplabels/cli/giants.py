@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import TYPE_CHECKING
 
+from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP
-from xplabels.cli.options import add_overwrite, add_star_output, add_verb, seed
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
 
 
-def add(commands: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``giants``."""
-    command = add_verb(
+    command = options.add_command(
         commands,
         "giants",
         "write semi-synthetic giants, with carbon and nitrogen of known amount, as a star table",
@@ -25,15 +21,13 @@ def add(commands: Verbs) -> None:
         "on its star's side of the split. It needs the extra 'synthetic'.",
         LABELS_HELP,
     )
-    add_star_output(command)
+    options.add_output(command, "STARS.parquet", "table to write")
     command.add_argument(
         "--copies", type=int, default=1, metavar="N", help="fainter copies of each (default 1)"
     )
-    command.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="random seed (default 0)"
-    )
-    add_overwrite(command)
-    command.set_defaults(verb=run)
+    options.add_seed(command)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What ``--help`` says of units and columns."""
+"""Units and columns, as ``--help`` explains them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ label columns: each with its error as NAME_err; empty or NaN = unknown:
   alpha_m   dex   [alpha/M]"""
 
 CATALOGUE_HELP = f"""\
-columns of CATALOGUE, one row a star:
+columns of CATALOGUE, one row per star:
   source_id           Gaia source identifier
   then for each label of the model (teff in K, the others in dex), here teff:
   teff                the label; NaN where there is no prediction

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
+from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP
-from xplabels.cli.options import add_overwrite, add_star_output, add_verb
 from xplabels.core.errors import counted
 
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
 
-
-def add(commands: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``library``."""
-    command = add_verb(
+    command = options.add_command(
         commands,
         "library",
         "write the real library of APOGEE stars as a star table",
-        "STARS.parquet: one row a star: source_id, XP spectra as sampled flux (W m-2 nm-1, at\n"
+        "STARS.parquet: one row per star: source_id, XP spectra as sampled flux (W m-2 nm-1, at\n"
         "336-1020 nm), photometry (mag, Vega), labels with errors. It needs the extra 'library'.",
         LABELS_HELP,
     )
-    add_star_output(command)
-    add_overwrite(command)
-    command.set_defaults(verb=run)
+    options.add_output(command, "STARS.parquet", "table to write")
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

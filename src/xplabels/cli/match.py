@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_overwrite, add_verb, names
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
+from xplabels.cli import options
 
 MATCH_HELP = """\
 STARS has source_id, ra, dec (degrees) and, to be moved to the catalogue's epoch, pmra, pmdec
@@ -26,42 +21,37 @@ columns, and
 It needs the extra 'lsdb'. The matches are held in memory."""
 
 
-def add(verbs: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``match``."""
-    verb = add_verb(
-        verbs, "match", "match Gaia stars with a survey's catalogue on the sky", MATCH_HELP
+    command = options.add_command(
+        commands, "match", "match Gaia stars with a survey's catalogue on the sky", MATCH_HELP
     )
-    verb.add_argument("stars", metavar="STARS", help="HATS catalogue or table of Gaia sources")
-    verb.add_argument("catalogue", metavar="CATALOGUE", help="HATS catalogue of the survey")
-    verb.add_argument(
+    command.add_argument("stars", metavar="STARS", help="HATS catalogue or table of Gaia sources")
+    command.add_argument("catalogue", metavar="CATALOGUE", help="HATS catalogue of the survey")
+    command.add_argument(
         "--survey", choices=["unwise", "allwise", "twomass"], default="unwise",
         help="what CATALOGUE is (default unwise)",
     )  # fmt: skip
-    verb.add_argument(
+    command.add_argument(
         "--radius", type=float, default=1.0, metavar="ARCSEC", help="of the match (default 1)"
     )
-    verb.add_argument(
+    command.add_argument(
         "--epoch", type=float, metavar="YEAR",
         help="of the catalogue's positions (default unwise 2014.9, allwise 2010.5589, twomass "
         "1999.1: means of surveys that took years)",
     )  # fmt: skip
-    verb.add_argument("--margin", metavar="MARGIN", help="the catalogue's margin")
-    verb.add_argument(
-        "--columns", type=names, default=[], metavar="NAMES", help="more columns to keep"
+    command.add_argument("--margin", metavar="MARGIN", help="the catalogue's margin")
+    command.add_argument(
+        "--columns", type=options.names, default=[], metavar="NAMES", help="more columns to keep"
     )
-    verb.add_argument(
-        "--workers", type=int, default=1, metavar="N",
-        help="processes of a Dask cluster on this machine (default 1: this process)",
-    )  # fmt: skip
-    verb.add_argument(
-        "--output", type=Path, required=True, metavar="MATCHES.parquet", help="table to write"
-    )
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    options.add_workers(command, "processes of a Dask cluster on this machine (1: this process)")
+    options.add_output(command, "MATCHES.parquet", "table to write")
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the command does."""
+    """Run the command."""
     from xplabels.core.errors import InputError
     from xplabels.sky import check_matches, match_on_sky, write_matches
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_verb
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
+from xplabels.cli import options
 
 
-def add(commands: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``models``."""
-    command = add_verb(
+    command = options.add_command(
         commands,
         "models",
         "list the models that ship; with a name, print its card",
         "teff is in K, the other labels in dex; the card states inputs, training set and metrics.",
     )
     command.add_argument("name", nargs="?", metavar="NAME|MODEL", help="print this model's card")
-    command.set_defaults(verb=run)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

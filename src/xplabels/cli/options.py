@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no other name
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no other name
+else:
+    Commands = argparse._SubParsersAction
 
 
-def add_verb(verbs: Verbs, name: str, summary: str, *paragraphs: str) -> argparse.ArgumentParser:
-    """The parser of one verb, to which its options are added."""
-    return verbs.add_parser(
+def add_command(
+    commands: Commands, name: str, summary: str, *paragraphs: str
+) -> argparse.ArgumentParser:
+    """The parser of one command, to which its module adds arguments."""
+    return commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
@@ -22,9 +26,9 @@ def add_verb(verbs: Verbs, name: str, summary: str, *paragraphs: str) -> argpars
     )
 
 
-def add_recipe(verb: argparse.ArgumentParser, default: str = "default") -> None:
+def add_recipe(command: argparse.ArgumentParser, default: str = "default") -> None:
     """``--recipe`` and ``--seed``."""
-    verb.add_argument(
+    command.add_argument(
         "--recipe",
         default=default,
         metavar="default|quick|paper|distilled|FILE.toml",
@@ -32,34 +36,49 @@ def add_recipe(verb: argparse.ArgumentParser, default: str = "default") -> None:
         "error bars calibrated on the validation part alone; paper: Fallows & Sanders 2024; "
         f"distilled: one network taught by four (default: {default})",
     )
-    verb.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed (default 0)")
+    add_seed(command)
 
 
-def add_selection(verb: argparse.ArgumentParser, text: str) -> None:
+def add_seed(command: argparse.ArgumentParser, text: str = "random seed") -> None:
+    """``--seed``."""
+    command.add_argument("--seed", type=seed, default=0, metavar="N", help=f"{text} (default 0)")
+
+
+def add_output(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
+    """``--output``."""
+    command.add_argument("--output", type=Path, required=True, metavar=metavar, help=text)
+
+
+def add_workers(command: argparse.ArgumentParser, text: str) -> None:
+    """``--workers``."""
+    command.add_argument("--workers", type=int, default=1, metavar="N", help=f"{text} (default 1)")
+
+
+def add_selection(command: argparse.ArgumentParser, text: str) -> None:
     """``--range`` and ``--complete``."""
-    verb.add_argument(
+    command.add_argument(
         "--range", action="append", default=[], metavar="LABEL=LOW:HIGH", dest="ranges", help=text
     )
-    verb.add_argument(
+    command.add_argument(
         "--complete", action="store_true", help="only stars of which every label is known"
     )
 
 
-def add_tables(verb: argparse.ArgumentParser) -> None:
+def add_tables(command: argparse.ArgumentParser) -> None:
     """Every table that may be joined to stars with known labels."""
-    add_photometry(verb)
-    verb.add_argument(
+    add_photometry(command)
+    command.add_argument(
         "--label-table",
         type=Path,
         metavar="TABLE",
         help="table of labels keyed by source_id, in place of those in STARS",
     )
-    add_bad_rows(verb)
+    add_bad_rows(command)
 
 
-def add_photometry(verb: argparse.ArgumentParser) -> None:
+def add_photometry(command: argparse.ArgumentParser) -> None:
     """``--photometry``."""
-    verb.add_argument(
+    command.add_argument(
         "--photometry",
         type=Path,
         nargs="+",
@@ -69,9 +88,9 @@ def add_photometry(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def add_bad_rows(verb: argparse.ArgumentParser) -> None:
+def add_bad_rows(command: argparse.ArgumentParser) -> None:
     """``--bad-rows``."""
-    verb.add_argument(
+    command.add_argument(
         "--bad-rows",
         choices=["error", "flag"],
         default="error",
@@ -79,26 +98,19 @@ def add_bad_rows(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def add_unshrunk(verb: argparse.ArgumentParser) -> None:
+def add_unshrunk(command: argparse.ArgumentParser) -> None:
     """``--unshrunk``."""
-    verb.add_argument(
+    command.add_argument(
         "--unshrunk",
         action="store_true",
-        help="labels without the trend to the mean: right on average at each true label, with "
-        "larger errors; for relations over many stars (docs/errors.md)",
+        help="labels without shrinkage (regression to the mean): right on average at each true "
+        "label, with larger errors; for relations over many stars (docs/errors.md)",
     )
 
 
-def add_star_output(verb: argparse.ArgumentParser) -> None:
-    """``--output`` of a star table that is made."""
-    verb.add_argument(
-        "--output", type=Path, required=True, metavar="STARS.parquet", help="table to write"
-    )
-
-
-def add_overwrite(verb: argparse.ArgumentParser, text: str = "replace an existing output") -> None:
+def add_overwrite(command: argparse.ArgumentParser, what: str = "an existing output") -> None:
     """``--overwrite``."""
-    verb.add_argument("--overwrite", action="store_true", help=text)
+    command.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
 
 def seed(text: str) -> int:

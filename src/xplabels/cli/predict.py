@@ -6,28 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xplabels.cli import options
 from xplabels.cli.help import CATALOGUE_HELP, PHOTOMETRY_HELP
-from xplabels.cli.options import (
-    add_bad_rows,
-    add_overwrite,
-    add_photometry,
-    add_unshrunk,
-    add_verb,
-    names,
-)
 from xplabels.core.errors import InputError, counted
 
 if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
     from xplabels.pipeline import Summary
 
 SHOWN = 10
 """Damaged rows, and missing files, that are named; the catalogue and ``run.json`` have them all."""
 
 
-def add(commands: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``predict``."""
-    command = add_verb(
+    command = options.add_command(
         commands,
         "predict",
         "label the stars of archive files",
@@ -49,49 +41,55 @@ def add(commands: Verbs) -> None:
         "file is missing that the _MD5SUM.txt in a folder given as FILE lists (--allow-missing);\n"
         "one that was labelled before it was removed is not missing.",
     )
-    argument = command.add_argument
-    argument("files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them")
-    argument(
-        "--output", type=Path, required=True, metavar="CATALOGUE|FOLDER",
-        help="catalogue to write, or folder of one catalogue a file",
-    )  # fmt: skip
-    argument(
-        "--model", metavar="NAME|MODEL",
+    command.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them"
+    )
+    options.add_output(command, "CATALOGUE|FOLDER", "catalogue to write, or folder of one per file")
+    command.add_argument(
+        "--model",
+        metavar="NAME|MODEL",
         help="folder of a model, or the name of one that ships (default: see xplabels models)",
-    )  # fmt: skip
-    argument(
-        "--correlations", action="store_true",
+    )
+    command.add_argument(
+        "--correlations",
+        action="store_true",
         help="add a column teff_logg_corr, ... for each pair of labels: how their errors correlate",
-    )  # fmt: skip
-    add_unshrunk(command)
-    argument(
-        "--workers", type=int, default=1, metavar="N",
-        help="files at a time, each in a process of its own (default 1)",
-    )  # fmt: skip
-    argument(
-        "--dask", metavar="ADDRESS|local",
-        help="label on the Dask cluster with this scheduler, one task a file (all its machines "
+    )
+    options.add_unshrunk(command)
+    options.add_workers(command, "files at a time, each in a process of its own")
+    command.add_argument(
+        "--dask",
+        metavar="ADDRESS|local",
+        help="label on the Dask cluster with this scheduler, one task per file (all its machines "
         "have to see input and output); local: on one of --workers processes here",
-    )  # fmt: skip
-    add_photometry(command)
-    argument(
-        "--gaia-source", type=Path, metavar="FOLDER",
+    )
+    options.add_photometry(command)
+    command.add_argument(
+        "--gaia-source",
+        type=Path,
+        metavar="FOLDER",
         help="folder of the bulk files GaiaSource_*, joined to the spectra of the same name; "
         "those beside the spectra are joined without it",
-    )  # fmt: skip
-    argument(
-        "--carry", "--keep-columns", type=names, default=[], metavar="COLUMNS",
+    )
+    command.add_argument(
+        "--carry",
+        "--keep-columns",
+        type=options.names,
+        default=[],
+        metavar="COLUMNS",
         help="columns of numbers to take over from the photometry, as ra,dec",
-    )  # fmt: skip
-    add_bad_rows(command)
-    argument(
-        "--allow-missing", action="store_true",
+    )
+    options.add_bad_rows(command)
+    command.add_argument(
+        "--allow-missing",
+        action="store_true",
         help="files that the _MD5SUM.txt of a folder lists may be missing from it: only a part of "
         "the table was downloaded",
-    )  # fmt: skip
-    message = "replace an existing catalogue, or files in FOLDER that were not made here"
-    add_overwrite(command, message)
-    command.set_defaults(verb=run)
+    )
+    options.add_overwrite(
+        command, "an existing catalogue, or files in FOLDER that were not made here"
+    )
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_bad_rows, add_overwrite, add_verb, names
-
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
+from xplabels.cli import options
 
 SURVEYS_HELP = """\
 NAME of a table:
@@ -42,50 +38,51 @@ rule alone and in sequence, and after; repeats of a star, offsets between survey
 what became of every spectrum. Labels: teff in K, the others in dex; magnitudes in mag (Vega)."""
 
 
-def add(verbs: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``select``."""
-    verb = add_verb(
-        verbs,
+    command = options.add_command(
+        commands,
         "select",
         "cut and join tables of surveys and spectra into a training table",
         SURVEYS_HELP,
         RULES_HELP,
         OUTPUT_HELP,
     )
-    verb.add_argument(
+    command.add_argument(
         "spectra", type=Path, nargs="+", metavar="SPECTRA", help="XP spectra or star tables"
     )
-    verb.add_argument(
-        "--output", type=Path, required=True, metavar="TABLE.parquet", help="star table to write"
-    )
-    verb.add_argument(
+    options.add_output(command, "TABLE.parquet", "star table to write")
+    command.add_argument(
         "--table", type=named, nargs="+", action="extend", default=[], metavar="NAME=FILE",
         dest="tables", help="tables of surveys, any format astropy or pyarrow reads",
     )  # fmt: skip
-    verb.add_argument(
+    command.add_argument(
         "--neighbours", type=named, nargs="+", action="extend", default=[], metavar="NAME=FILE",
         help="the Gaia archive's tables that relate a survey's identifiers to source_ids",
     )  # fmt: skip
-    verb.add_argument(
-        "--labels", type=names, metavar="NAMES", help="labels to keep, with commas (default all)"
+    command.add_argument(
+        "--labels",
+        type=options.names,
+        metavar="NAMES",
+        help="labels to keep, with commas (default all)",
     )
-    verb.add_argument(
+    command.add_argument(
         "--rules", type=Path, metavar="FILE.toml", help="rules in place of the default ones"
     )
-    verb.add_argument(
+    command.add_argument(
         "--rule", action="append", default=[], metavar="NAME=EXPRESSION", dest="changes",
         help="add a rule, or change the one of that name, e.g. 'ruwe=gaia.ruwe <= 1.2'",
     )  # fmt: skip
-    verb.add_argument(
+    command.add_argument(
         "--without", action="append", default=[], metavar="NAME", help="leave a rule out"
     )
-    verb.add_argument(
+    command.add_argument(
         "--offsets", choices=["fit", "none"], default="fit",
         help="put several surveys on the first one's scale by their common stars (default fit)",
     )  # fmt: skip
-    add_bad_rows(verb)
-    add_overwrite(verb)
-    verb.set_defaults(verb=run)
+    options.add_bad_rows(command)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def named(text: str) -> tuple[str, Path]:
@@ -97,7 +94,7 @@ def named(text: str) -> tuple[str, Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """What the command does."""
+    """Run the command."""
     from xplabels.core.labels import check_names
     from xplabels.cuts.rules import load_rules
     from xplabels.cuts.selecting import SelectOptions, select_stars

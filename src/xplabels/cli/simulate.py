@@ -4,43 +4,44 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from xplabels.cli.options import add_overwrite, add_star_output, add_verb, seed
+from xplabels.cli import options
 from xplabels.core.errors import counted
 
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
 
-
-def add(commands: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``simulate``."""
-    command = add_verb(
+    command = options.add_command(
         commands,
         "simulate",
         "simulate the XP spectra of spectral energy distributions",
-        "SED is a table of wavelength and flux, one source a file (.ecsv, .fits, .vot, .csv, or\n"
+        "SED is a table of wavelength and flux, one source per file (.ecsv, .fits, .vot, .csv, or\n"
         "text), covering 330-1050 nm. Units are those of its columns; columns without one are in\n"
         "nm and W m-2 nm-1, or as --wavelength-unit and --flux-unit say. Columns are found by\n"
         "name (wavelength, flux); where there are just two, they may have any.",
-        "STARS.parquet holds one simulated star a row: source_id 1, 2, ... in the order of files,\n"
-        "then of G, then of draws; 55 BP + 55 RP coefficients with errors typical of their G and\n"
-        "colour, illustrative correlations, G, BP and RP. That it is simulated stands in its\n"
-        "metadata. It needs the extra 'library' (GaiaXPy's instrument files).",
+        "STARS.parquet holds one simulated star per row: source_id 1, 2, ... in the order of\n"
+        "files, then of G, then of draws; 55 BP + 55 RP coefficients with errors typical of\n"
+        "their G and colour, illustrative correlations, G, BP and RP. That it is simulated stands\n"
+        "in its metadata. It needs the extra 'library' (GaiaXPy's instrument files).",
     )
-    option = command.add_argument
-    option("seds", type=Path, nargs="+", metavar="SED", help="table of wavelength, flux")
-    add_star_output(command)
-    option(
+    command.add_argument(
+        "seds", type=Path, nargs="+", metavar="SED", help="table of wavelength, flux"
+    )
+    options.add_output(command, "STARS.parquet", "table to write")
+    command.add_argument(
         "--g-mag",
         type=_magnitudes,
         metavar="MAG",
         help="scale each SED to this G (Vega, mag), or to several with commas (default: as given)",
     )
-    option("--draws", type=int, default=1, metavar="N", help="stars of each SED and G (default 1)")
-    option("--seed", type=seed, default=0, metavar="N", help="random seed of the noise (default 0)")
-    option("--noiseless", action="store_true", help="add no noise; errors are given all the same")
-    option(
+    command.add_argument(
+        "--draws", type=int, default=1, metavar="N", help="stars of each SED and G (default 1)"
+    )
+    options.add_seed(command, "random seed of the noise")
+    command.add_argument(
+        "--noiseless", action="store_true", help="add no noise; errors are given all the same"
+    )
+    command.add_argument(
         "--wavelengths",
         choices=["vacuum", "air"],
         default="vacuum",
@@ -50,19 +51,19 @@ def add(commands: Verbs) -> None:
         ("wavelength", "wavelengths", "Angstrom"),
         ("flux", "fluxes", "'erg s-1 cm-2 Angstrom-1'"),
     ):
-        option(
+        command.add_argument(
             f"--{what}-unit",
             default="",
             metavar="UNIT",
             help=f"unit of {several} that state none, such as {example}",
         )
-    option(
+    command.add_argument(
         "--extrapolate",
         action="store_true",
         help="hold the flux of a SED that does not cover 330-1050 nm constant at its ends",
     )
-    add_overwrite(command)
-    command.set_defaults(verb=run)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def _magnitudes(text: str) -> list[float]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
 
-if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
 
-
-def add(commands: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``train``."""
-    command = options.add_verb(
+    command = options.add_command(
         commands,
         "train",
         "train a model on stars with known labels",
@@ -28,7 +24,7 @@ def add(commands: Verbs) -> None:
     )
     add = command.add_argument
     add("stars", type=Path, metavar="STARS", help="star table with known labels")
-    add("--output", type=Path, required=True, metavar="MODEL", help="folder to write")
+    options.add_output(command, "MODEL", "folder to write")
     add("--labels", type=options.names, default=["teff", "logg", "fe_h", "alpha_m"],
         metavar="NAMES",
         help="labels to learn, with commas (default teff,logg,fe_h,alpha_m)")  # fmt: skip
@@ -44,7 +40,7 @@ def add(commands: Verbs) -> None:
     )
     options.add_tables(command)
     options.add_overwrite(command)
-    command.set_defaults(verb=run)
+    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

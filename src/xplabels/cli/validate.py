@@ -6,18 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP, METRICS_HELP, PHOTOMETRY_HELP, STARS_HELP
-from xplabels.cli.options import (
-    add_overwrite,
-    add_selection,
-    add_tables,
-    add_unshrunk,
-    add_verb,
-)
 from xplabels.core.errors import InputError
 
 if TYPE_CHECKING:
-    from xplabels.cli.options import Verbs
     from xplabels.validation.surveys import ReferenceSurvey
 
 
@@ -25,10 +18,10 @@ SURVEYS = ("lamost-lrs", "lamost-mrs", "gspphot", "fs24")
 """As :data:`xplabels.validation.surveys.COMPARED`, whose import would slow down ``--help``."""
 
 
-def add(verbs: Verbs) -> None:
+def add(commands: options.Commands) -> None:
     """Add the command ``validate``."""
-    parser = add_verb(
-        verbs,
+    command = options.add_command(
+        commands,
         "validate",
         "compare a model's labels and errors with known labels",
         STARS_HELP,
@@ -41,11 +34,11 @@ def add(verbs: Verbs) -> None:
         "report says so). With --compare-survey, labels of another survey are also compared;\n"
         "STARS need not have labels then.",
     )
-    parser.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
-    parser.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--all", action="store_true", help="every star, not the test part only")
-    parser.add_argument(
+    command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    command.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
+    options.add_output(command, "DIR", "folder to write")
+    command.add_argument("--all", action="store_true", help="every star, not the test part only")
+    command.add_argument(
         "--compare-survey",
         "--against",
         dest="against",
@@ -53,16 +46,16 @@ def add(verbs: Verbs) -> None:
         metavar="TABLE",
         help="also compare with another survey's table",
     )
-    parser.add_argument(
+    command.add_argument(
         "--survey", choices=SURVEYS, help="survey of that table, with the columns as published"
     )
-    parser.add_argument(
+    command.add_argument(
         "--neighbours",
         type=Path,
         metavar="TABLE",
         help="the archive's table that relates the survey's identifiers (LAMOST: Gaia DR2) to DR3",
     )
-    parser.add_argument(
+    command.add_argument(
         "--inflate",
         type=factor,
         action="append",
@@ -70,23 +63,25 @@ def add(verbs: Verbs) -> None:
         metavar="LABEL=FACTOR",
         help="multiply the survey's errors, where its authors ask for it",
     )
-    parser.add_argument(
+    command.add_argument(
         "--withhold-photometry",
         action="store_true",
         help="predict from the spectra alone, and allow the larger errors twice the margins",
     )
-    add_unshrunk(parser)
-    parser.add_argument(
+    options.add_unshrunk(command)
+    command.add_argument(
         "--compare-model",
         "--beside",
         dest="beside",
         metavar="MODEL",
         help="compare with another model on the same stars, such as one with an input left out",
     )
-    add_selection(parser, "compare only stars inside a range of a known label, e.g. fe_h=:-1")
-    add_tables(parser)
-    add_overwrite(parser)
-    parser.set_defaults(verb=run)
+    options.add_selection(
+        command, "compare only stars inside a range of a known label, e.g. fe_h=:-1"
+    )
+    options.add_tables(command)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
 
 
 def factor(text: str) -> tuple[str, float]:

@@ -20,7 +20,6 @@ LARGEST_WEIGHT = 1e6
 
 
 def _within(low: float, high: float, default: float) -> Any:
-    """A field whose value lies between ``low`` and ``high``."""
     return field(default=default, metadata={"range": (low, high)})
 
 
@@ -109,7 +108,6 @@ class Recipe:
 
 @cache
 def _choices() -> dict[str, tuple[str, ...]]:
-    """The words that each key of words may be."""
     words = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items()
              if getattr(kind, "__origin__", None) is Literal}  # fmt: skip
     return words | {"auxiliary": (*AUXILIARY, "available")}

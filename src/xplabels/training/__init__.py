@@ -92,9 +92,10 @@ def train(
     check_device(device)
     names = check_names(labels)
     table = training_table(stars, names, recipe, test_fraction)
+    provenance = table.provenance()
     manifest = {
         "recipe": recipe.to_dict(), "seed": seed, "labels": list(names),
-        "training": table.provenance(), "data": table.digest(), "version": __version__,
+        "training": provenance, "data": table.digest(), "version": __version__,
     }  # fmt: skip
     states = Checkpoint(checkpoint, manifest, overwrite_checkpoint)
     run = Run(table, recipe, seed, states, progress, device)
@@ -102,7 +103,7 @@ def train(
         logger.warning("left out: %s", reason)
     networks, history = run.networks()
     inference = Inference(table.feature_set, table.scaling, networks)
-    inputs = inference.network_input(table.features[table.train])[0][:, : table.x.shape[1]]
+    inputs = inference.network_input(table.features[table.train])[0][:, : table.features.x.shape[1]]
     model = Model(
         names,
         table.feature_set,
@@ -114,7 +115,7 @@ def train(
         np.stack([np.nanmin(table.y[table.train], 0), np.nanmax(table.y[table.train], 0)], axis=1),
         {
             "name": name or recipe.name,
-            "training": table.provenance(),
+            "training": provenance,
             "split": {
                 "rule": "u = first 8 hex digits of sha256(str(source_id)) / 2^32; "
                 "test: u < test_fraction; validation: the next validation_fraction; else training",
@@ -147,9 +148,8 @@ def train(
     validation, known = table.stars[table.validation], table.labels(table.validation)
     model = with_unshrinking(model, validation, known)
     # the calibration was fitted on these stars: not an independent test
-    scores = score_prediction(model.predict(validation), known).groups["all"]
-    kept = as_json(scores.to_dict())
-    model = replace(model, metadata=model.metadata | {"validation": kept})
+    scores = score_prediction(model.predict(validation), known).groups["all"].to_dict()
+    model = replace(model, metadata=model.metadata | {"validation": as_json(scores)})
     return replace(model, card=write_card(model))
 
 

@@ -6,6 +6,7 @@ A state is written whole or not at all, and nothing that is read back can execut
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from xplabels.core.errors import InputError
 from xplabels.io.atomic import check_ours, whole_file
 
 CHECKPOINT_FILES = ("manifest.json", "*.safetensors", ".*.partial.*")
-"""All that the folder of an unfinished training may hold; anything else is the user's."""
+"""All that the folder of an unfinished training may hold."""
 
 History = list[dict[str, float]]
 
@@ -94,16 +95,15 @@ class Checkpoint:
                 remedy="remove it: its stage is done anew",
             ) from None  # fmt: skip
         weights: dict[str, Tensor] = {}
-        moments: dict[int, dict[str, Tensor]] = {}
+        moments = defaultdict[int, dict[str, Tensor]](dict)
         for name, tensor in tensors.items():
-            part, _, key = name.partition(".")
-            if part == "network":
-                weights[key] = tensor
-            elif part == "optimiser":
-                number, _, key = key.partition(".")
-                moments.setdefault(int(number), {})[key] = tensor
+            match name.split(".", 2):
+                case ["network", *_]:
+                    weights[name.removeprefix("network.")] = tensor
+                case ["optimiser", number, key]:
+                    moments[int(number)][key] = tensor
         network.load_state_dict(weights)
-        optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": dict(moments)})
         torch.set_rng_state(tensors["random"])
         if "random.cuda" in tensors and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(tensors["random.cuda"])

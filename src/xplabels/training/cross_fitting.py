@@ -1,16 +1,15 @@
-"""How wrong networks are on stars they did not see: what a calibration is fitted on.
+"""Cross-fitting: residuals on stars that a network did not see, to fit a calibration on.
 
-The validation part is a tenth of the stars; what it says of the error in a bin of labels is good
-to a few points of coverage. Where a recipe has ``calibration_folds``, each fold of the training
-part is left out once by a further network, trained like the model's own. Together these err on
-nearly ten times as many stars, none of which the network that errs has seen, and the test part
-stays untouched.
+The validation part, a tenth of the stars, gives coverage in a bin of labels to a few percent only.
+Where a recipe has ``calibration_folds``, each fold of the training part is left out once by a
+further network, trained like the model's own: nearly ten times as many stars, none seen by the
+network that predicts it; the test part stays untouched.
 
-They saw fewer stars than the model's network, so their errors are a little larger. Only how errors
-go with the star (:class:`~xplabels.calibration.error_shape.ErrorShape`) is taken from them as it
-is. A level is that of the model on the validation part, times that of the further networks on the
-stars left out, over theirs on the validation part: the luck of the validation stars cancels, and
-what the networks differ by does, too.
+These networks saw fewer stars, so their errors are a little larger. Only the dependence of errors
+on the star (:class:`~xplabels.calibration.error_shape.ErrorShape`) is taken from them as it is. A
+level is that of the model on the validation part, times that of the further networks on the stars
+left out, over theirs on the validation part: chance in the choice of validation stars cancels, and
+so does what the networks differ by.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from xplabels.training.table import TrainingTable
 Array = NDArray[np.float64]
 
 LARGEST_CORRECTION = 1.5
-"""Of a level, either way: more is not the luck of the validation part, but a fold gone wrong."""
+"""Of a level, either way: more is not chance, but a fold gone wrong."""
 
 
 class HoldoutPrediction(NamedTuple):
-    """What networks say of N stars that they did not train on, and the truth, in scaled units."""
+    """Predictions for N stars that a network did not train on, and the truth, in scaled units."""
 
     labels: Array  # predicted [N, K]
     noise: Array  # noise levels [N, 2], or [N, 0]
@@ -47,12 +46,12 @@ class HoldoutPrediction(NamedTuple):
 
     @classmethod
     def of(cls, model: Model, table: TrainingTable, rows: NDArray[np.bool_]) -> HoldoutPrediction:
-        """What ``model``, which is not calibrated, says of some stars of the table."""
+        """Predictions of ``model``, which is not calibrated, for some stars of the table."""
         prediction, scaling = model.predict(table.stars[rows]), model.scaling
         y, y_error = scaling.scale_y(table.y[rows], table.y_error[rows])
         labels = (prediction.values - scaling.y_mean) / scaling.y_scale
         unit = model.calibration.factor * scaling.y_scale
-        by_model, gaussian, excess = (
+        by_model, gaussian, intrinsic = (
             (prediction.part(part) / unit) ** 2 for part in ("model", "input", "excess")
         )
         noise = model.feature_set.noise_levels(table.features)[rows]
@@ -61,7 +60,7 @@ class HoldoutPrediction(NamedTuple):
             np.nan_to_num(scaling.scale_noise(noise)),
             y - labels,
             np.nan_to_num(y_error),
-            by_model + excess,
+            by_model + intrinsic,
             gaussian,
         )
 
@@ -86,7 +85,7 @@ class HoldoutPrediction(NamedTuple):
 
 
 def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -> Model:
-    """The model with errors that hold what they say, on the validation part and on the folds."""
+    """The model with errors calibrated on the validation part and the folds."""
     validation = table.validation
     others = [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
     single = fit_calibration(
@@ -116,8 +115,8 @@ def fit_calibration(
 ) -> Calibration:
     """The calibration of single labels.
 
-    ``validation`` is what the model says of the validation part; ``folds`` what the networks of
-    each fold say of the stars they left out, and of the validation part.
+    ``validation`` holds the model's predictions for the validation part; ``folds`` those of each
+    fold's networks for the stars left out, and for the validation part.
     """
     shape = HoldoutPrediction.together([validation, *(left_out for left_out, _ in folds)]).shape()
     own = validation.level(shape)

@@ -1,8 +1,7 @@
-"""What training minimises: the likelihood of labels of stars that are varied anew in every batch.
+"""The training loss: the likelihood of labels of stars that are varied anew in every batch.
 
-A distilled network learns from an ensemble instead: its mean, its scatter, and its errors on stars
-left out of its training. These teachers predict every batch anew, as it is reddened, dimmed and
-stripped of photometry, so that they teach on as many different stars as there are epochs.
+A distilled network learns from an ensemble of teachers instead: their mean, their scatter, and
+their errors on stars left out of their training. They predict every varied batch anew.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xplabels.inference.distribution import LabelDistribution
 from xplabels.network import UncertainNetwork
 from xplabels.network.likelihood import negative_log_likelihood
 from xplabels.network.propagation import Block, Propagation
 from xplabels.recipes import Recipe
-from xplabels.training.dust import Dust
-from xplabels.training.noise_augmentation import NoiseAugmentation
+from xplabels.training.augmentation import Dust, NoiseAugmentation
 
 MATCH_FLOOR = 1e-4
 """Scaled variance below which a student need not match its teachers more closely."""
@@ -46,14 +43,6 @@ class LabelledStars(NamedTuple):
         )
 
 
-class TeacherTargets(NamedTuple):
-    """What teachers say of N stars, in scaled units."""
-
-    mean: Tensor  # [N, K] of all teachers
-    variance: Tensor  # [N, K] of all teachers
-    unseen: Tensor | None  # [N, K] mean of those not trained on the star; None: all trained on all
-
-
 @dataclass(frozen=True)
 class Teachers:
     """M trained networks, each of which left out some of the stars.
@@ -67,21 +56,24 @@ class Teachers:
     folds: int
 
     @torch.no_grad()
-    def targets(self, x: Tensor, rows: Tensor) -> TeacherTargets:
-        """Of network inputs [N, I] of the stars ``rows`` [N]."""
+    def targets(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Mean and variance [N, K] for network inputs [N, I] of the stars ``rows`` [N].
+
+        And the mean of those that did not train on the star; None if all trained on all.
+        """
         labels = torch.stack([network(x).mean for network in self.networks])
         mean, variance = labels.mean(dim=0), labels.var(dim=0)
         if self.folds == 1:
-            return TeacherTargets(mean, variance, None)
+            return mean, variance, None
         members = torch.arange(len(labels), device=x.device) % self.folds
         unseen = (members[:, None] == self.fold[rows]).to(labels.dtype)
         weight = unseen / unseen.sum(dim=0)
-        return TeacherTargets(mean, variance, (labels * weight[:, :, None]).sum(dim=0))
+        return mean, variance, (labels * weight[:, :, None]).sum(dim=0)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a network on a batch of stars: every variance added at prediction is in it."""
+    """The loss of a network on a batch of stars, with every variance added at prediction."""
 
     recipe: Recipe
     propagation: Propagation
@@ -113,11 +105,7 @@ class Objective:
         if self.propagation.masks:
             block = block.hide(hidden_inputs(block.missing, self.recipe.missing_fraction))
         if self.teachers is not None:
-            targets = self.teachers.targets(self.propagation.network_input(block), stars.rows)
-            out = run(network, block, input_term=input_term)
-            # its match is sought under dropout, as any network's is
-            matched = run(network, block, input_term=False, drop=True).mean
-            return self._distillation(targets, stars, out, matched)
+            return self._distillation(self.teachers, network, stars._replace(block=block), last)
         # the paper keeps its dropout masks throughout
         sampling = self.recipe.scatter == "sampling"
         out = run(network, block, input_term=input_term, drop=sampling or not last)
@@ -144,21 +132,23 @@ class Objective:
         )
 
     def _distillation(
-        self, targets: TeacherTargets, stars: LabelledStars, out: LabelDistribution[Tensor],
-        matched: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """Match the teachers' mean and scatter; learn the excess from stars they never saw.
+        self, teachers: Teachers, network: UncertainNetwork, stars: LabelledStars, last: bool
+    ) -> Tensor:
+        """Match the teachers' mean and scatter; learn the intrinsic scatter from stars left out.
 
-        The residuals are of teachers that did not train on the star: those of a network on its own
-        training stars would be too small. Where every teacher trained on all, the student's own
-        residuals are taken, as any network's are, and the calibration mends it.
+        Residuals on a network's own training stars would be too small. Where every teacher trained
+        on all stars, the student's own residuals are taken, and the calibration corrects for it.
         """
-        labels = out.mean if targets.unseen is None else targets.unseen
+        run, block = self.propagation.run, stars.block
+        mean, variance, unseen = teachers.targets(self.propagation.network_input(block), stars.rows)
+        out = run(network, block, input_term=last and self.input_term)
+        # under dropout, as any network's mean
+        matched = run(network, block, input_term=False, drop=True).mean
+        labels = out.mean if unseen is None else unseen
         likelihood = self._likelihood(stars.y - labels, stars.y_error**2 + out.variance)
-        # distances from the teachers count in units of the error they would cause
-        # and no star, however odd, may pull harder than in the likelihood
-        match = self._likelihood(targets.mean - matched, out.variance.detach() + MATCH_FLOOR)
-        scatter = self._likelihood(targets.variance.sqrt(), out.model)
+        # in units of the error, and no outlier may pull harder than in the likelihood
+        match = self._likelihood(mean - matched, out.variance.detach() + MATCH_FLOOR)
+        scatter = self._likelihood(variance.sqrt(), out.model)
         return likelihood + match + scatter
 
 

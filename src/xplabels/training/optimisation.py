@@ -31,14 +31,11 @@ PAPER_REPORT = 100
 
 
 class Step(NamedTuple):
-    """One optimiser step: which stars, which learning rate, and whether it is of the last phase.
-
-    That has no dropout masks but every variance that is added at prediction.
-    """
+    """One step of the optimiser."""
 
     rows: Tensor
     learning_rate: float
-    last: bool
+    last: bool  # of the phase without dropout, with every variance that is added at prediction
 
 
 def fit(
@@ -71,8 +68,8 @@ def fit(
         total=total, initial=done, desc=stage, unit="epoch", disable=not progress,
         mininterval=0.1 if sys.stderr.isatty() else 30,
     )  # fmt: skip
-    for epoch, steps in enumerate(islice(schedule(recipe, len(stars.y), epochs, seed), done, None),
-                                  start=done + 1):  # fmt: skip
+    remaining = islice(schedule(recipe, len(stars.y), epochs, seed), done, None)
+    for epoch, steps in enumerate(remaining, start=done + 1):
         losses = []
         network.train()
         for step in steps:
@@ -125,7 +122,7 @@ def schedule(recipe: Recipe, stars: int, epochs: int, seed: int) -> Iterator[lis
             yield from (steps[i : i + PAPER_REPORT] for i in range(0, iterations, PAPER_REPORT))
         return
     # what is added at prediction is in the loss, however short the training
-    settling = max(1, round(epochs * recipe.input_fraction)) if recipe.input_fraction > 0 else 0
+    last = max(1, round(epochs * recipe.input_fraction)) if recipe.input_fraction > 0 else 0
     for epoch in range(epochs):
         generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
         batches = torch.randperm(stars, generator=generator).split(recipe.batch_size)
@@ -134,7 +131,7 @@ def schedule(recipe: Recipe, stars: int, epochs: int, seed: int) -> Iterator[lis
                 rows,
                 recipe.learning_rate
                 * one_cycle((epoch * len(batches) + number) / (epochs * len(batches))),
-                epoch >= epochs - settling,
+                epoch >= epochs - last,
             )
             for number, rows in enumerate(batches)
         ]

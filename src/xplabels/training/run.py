@@ -16,10 +16,9 @@ from xplabels.inference.network import Architecture, Perceptron
 from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
+from xplabels.training.augmentation import Dust, NoiseAugmentation
 from xplabels.training.checkpoint import Checkpoint, History
-from xplabels.training.dust import Dust
-from xplabels.training.noise_augmentation import NoiseAugmentation
-from xplabels.training.objective import Objective, Teachers
+from xplabels.training.objective import LabelledStars, Objective, Teachers
 from xplabels.training.optimisation import fit
 from xplabels.training.table import TrainingTable
 
@@ -85,7 +84,6 @@ class Run:
         return None
 
     def _dust(self) -> Dust | None:
-        """What reddens the stars of the table, where the recipe asks for it."""
         if not self.recipe.reddening or self.sampling is None:
             return None
         if not importlib.util.find_spec("dust_extinction"):
@@ -131,28 +129,26 @@ class Run:
         shuffle = torch.Generator().manual_seed(7_919 * self.seed + 1)
         fold = torch.randperm(len(rows), generator=shuffle) % recipe.folds
         architecture = self._architecture(recipe.teacher_hidden, recipe.teacher_dropout, "none")
-        teachers = []
+        objective, teachers = replace(self.objective, input_term=False), []
         for member in range(recipe.members):
             seen = fold != member % recipe.folds if recipe.folds > 1 else fold >= 0
+            some = self.training.take(torch.nonzero(seen)[:, 0].to(self.device))
             teachers.append(
-                self._fit(
-                    architecture, f"teacher-{member + 1}", member, history, recipe.teacher_epochs,
-                    replace(self.objective, input_term=False),
-                    torch.nonzero(seen)[:, 0].to(self.device),
-                )
+                self._fit(architecture, f"teacher-{member + 1}", member, history,
+                          recipe.teacher_epochs, objective, some)
             )  # fmt: skip
         fold_of_row = torch.zeros(len(self.table.train), dtype=fold.dtype, device=self.device)
         fold_of_row[rows] = fold.to(self.device)
-        taught = replace(
+        objective = replace(
             self.objective, teachers=Teachers(tuple(teachers), fold_of_row, recipe.folds)
         )
         student = self._architecture(recipe.hidden, recipe.dropout, "distilled")
-        return self._fit(student, "student", recipe.members, history, objective=taught)
+        return self._fit(student, "student", recipe.members, history, objective=objective)
 
     def _architecture(self, hidden: tuple[int, ...], dropout: float, scatter: Any) -> Architecture:
         table = self.table
         return Architecture(
-            table.x.shape[1], self.masks, hidden, len(table.scaling.y_mean),
+            table.features.x.shape[1], self.masks, hidden, len(table.scaling.y_mean),
             self.recipe.activation, dropout, scatter,
             0 if self.sampling is None else self.recipe.flux_samples,
             table.feature_set.n_spectral, len(table.scaling.noise_mean),
@@ -161,7 +157,7 @@ class Run:
     def _fit(
         self, architecture: Architecture, stage: str, member: int, history: dict[str, History],
         epochs: int | None = None, objective: Objective | None = None,
-        some: torch.Tensor | None = None,
+        some: LabelledStars | None = None,
     ) -> UncertainNetwork:  # fmt: skip
         """One network, trained on the training stars or on ``some`` of them."""
         epochs = self.recipe.epochs if epochs is None else epochs
@@ -171,20 +167,19 @@ class Run:
         self._set_log_flux(network)
         network.to(self.device)
         history[stage] = fit(
-            network, objective or self.objective,
-            self.training if some is None else self.training.take(some), self.validation,
+            network, objective or self.objective, some or self.training, self.validation,
             stage=self.prefix + stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
             checkpoint=self.checkpoint, progress=self.progress,
         )  # fmt: skip
         return network
 
     def _input_scale(self, architecture: Architecture) -> torch.Tensor | None:
-        """What lets the inputs that vary most come in larger: they are measured best, too."""
+        """Factors that make inputs that vary most larger: they are measured best, too."""
         if not self.recipe.emphasis:
             return None
         n = self.table.feature_set.n_spectral
         emphasis = np.ones(architecture.sizes[0])
-        spread = np.nanstd(self.table.x[self.table.train, :n], axis=0)
+        spread = np.nanstd(self.table.features.x[self.table.train, :n], axis=0)
         varies = spread > 0  # RP 0 is 1 for every star
         relative = spread[varies] / np.median(spread[varies])
         emphasis[:n][varies] = relative**self.recipe.emphasis

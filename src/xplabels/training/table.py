@@ -23,7 +23,7 @@ from xplabels.recipes import Recipe
 from xplabels.training.objective import LabelledStars
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
-"""Fewer stars than this cannot train a network, or tell whether its errors are right."""
+"""Fewest stars that can train a network, and test whether its errors are right."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,6 @@ class TrainingTable:
     train: NDArray[np.bool_]
     validation: NDArray[np.bool_]
     scaling: Scaling
-
-    @property
-    def x(self) -> NDArray[np.float64]:
-        return self.features.x
 
     def labels(self, rows: NDArray[np.bool_]) -> Labels:
         """Known labels of some stars."""
@@ -67,7 +63,7 @@ class TrainingTable:
         )
 
     def provenance(self) -> dict[str, Any]:
-        """Which stars trained: origin, number, digest of their ids."""
+        """Origin, number and ids (as a digest) of the stars that train."""
         ids = np.sort(self.stars.source_id[self.train])
         return {
             "origin": self.stars.origin,
@@ -79,9 +75,9 @@ class TrainingTable:
         }
 
     def digest(self) -> str:
-        """Of what the stars brought and their labels: a checkpoint must not outlive a change.
+        """SHA-256 of the stars' data and labels: a checkpoint must not outlive a change.
 
-        What is computed from it differs in its last bits with the number of threads.
+        Not of the features, whose last bits depend on the number of threads.
         """
         spectra, photometry = self.stars.spectra, self.stars.photometry
         if isinstance(spectra, SampledSpectra):
@@ -101,11 +97,8 @@ def training_table(
 ) -> TrainingTable:
     """Everything about the stars that training needs, the test part left out.
 
-    Raises
-    ------
-    InputError
-        If the stars have no such labels, an error is not positive, an input is absent, or there
-        are too few stars.
+    :class:`InputError` if the stars have no such labels, an error is not positive, an input is
+    absent, or there are too few stars.
     """
     if stars.labels is None:
         raise InputError(
@@ -134,11 +127,9 @@ def training_table(
     features = feature_set.compute(stars)
     n = feature_set.n_spectral
     usable = np.isfinite(features.x[:, :n]).all(axis=1) & np.isfinite(features.errors).all(axis=1)
-    # divided by an error instead of RP 0, inputs have another scale: one such star would spoil
-    # the training statistics of all
-    usable &= features.is_ratio
-    # nor may ratios to a noisy RP 0, which are wild
-    usable &= (features.flags & np.uint32(Flag.LOW_SNR)) == 0
+    # divided by an error instead of RP 0, or by a noisy RP 0, one star would spoil the training
+    # statistics of all
+    usable &= features.is_ratio & ((features.flags & np.uint32(Flag.LOW_SNR)) == 0)
     train = usable & part_mask(stars.source_id, "train", test_fraction)
     validation = usable & part_mask(stars.source_id, "validation", test_fraction)
     for part, rows, least in (
@@ -148,9 +139,8 @@ def training_table(
         if rows.sum() < least:
             raise InputError(
                 f"only {int(rows.sum())} usable stars in the {part} part, {least} are needed",
-                where=stars.where,
-                remedy="give more stars with labels and spectra",
-            )
+                where=stars.where, remedy="give more stars with labels and spectra",
+            )  # fmt: skip
         for name, count in zip(names, np.isfinite(y[rows]).sum(axis=0), strict=True):
             if count < least:
                 raise InputError(
@@ -170,7 +160,6 @@ def training_table(
 
 
 def _check_folds(table: TrainingTable, count: int) -> None:
-    """Raise :class:`InputError` unless every fold has enough stars with every label."""
     for number, left_out in enumerate(table.folds(count), start=1):
         known = np.isfinite(table.y[left_out]).sum(axis=0)
         if known.min() < SMALLEST_VALIDATION:
@@ -184,7 +173,6 @@ def _check_folds(table: TrainingTable, count: int) -> None:
 
 
 def _check_errors(labels: Labels, stars: Stars) -> None:
-    """Raise :class:`InputError` unless every known label has a positive error."""
     bad = np.isfinite(labels.values) & (labels.errors <= 0)
     if bad.any():
         row, column = np.argwhere(bad)[0]
