@@ -138,6 +138,12 @@ def test_a_label_that_is_stretched_out_of_the_training_range_is_flagged() -> Non
     assert ((found.flags & Flag.LABEL_OUT_OF_RANGE) > 0).tolist() == outside.tolist()
 
 
+def test_labels_without_shrinkage_stay() -> None:
+    prediction, labels = gaussian_stars(1000)
+    steep = replace(prediction, values=MEAN + 1.1 * (labels.values - MEAN))
+    assert ShrinkageCorrection.fit(steep, labels, MEAN, SPREAD).strength.tolist() == [0.0, 0.0]
+
+
 def test_a_trained_model_has_it_saves_it_and_says_it(
     small_model: Model, small_stars: Stars, tmp_path: Path
 ) -> None:
