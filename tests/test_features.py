@@ -39,8 +39,7 @@ LABELS = 3
 def variance(features: FeatureSet, stars: Stars, jacobian: np.ndarray) -> np.ndarray:
     """The code under test, as the prediction uses it."""
     projection = features.projection and features.projection.from_coefficients
-    total, _ = input_variance(jacobian, features.compute(stars), features, projection)
-    return np.diagonal(total, axis1=1, axis2=2)
+    return input_variance(jacobian, features.compute(stars), features, projection, full=False)[0]
 
 
 def random_jacobian(stars: Stars, features: FeatureSet, seed: int = 1) -> np.ndarray:

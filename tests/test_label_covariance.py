@@ -146,7 +146,7 @@ def test_correlations_are_those_of_the_parts(small_model: Model, small_stars: St
     """The parts' covariances put together in the labels' units, star by star."""
     few = small_stars[:20]
     prediction = small_model.predict(few, covariance=True)
-    parts = small_model.inference.run(small_model.feature_set.compute(few)).labels
+    parts = small_model.inference.run(small_model.feature_set.compute(few), full=True).labels
     factor = small_model.calibration.factor * small_model.scaling.y_scale
     for star in range(20):
         whole = parts.input[star] + parts.model[star] + np.diag(parts.excess[star])

@@ -35,7 +35,7 @@ def derivative_blocks(
     for part in star_blocks(stars, block):
         features = model.feature_set.compute(part)
         features = features[model.usable(features)]
-        jacobian = np.asarray(model.inference.run(features).labels.jacobian)
+        jacobian = model.inference.derivatives(features)
         yield features.x, jacobian * model.scaling.y_scale[:, None]
 
 
@@ -45,7 +45,7 @@ def coefficient_derivatives(model: Model, stars: Stars) -> Array:
     features = model.feature_set.compute(stars)
     features = features[model.usable(features)]
     n, projection = model.feature_set.n_spectral, model.feature_set.projection
-    by_coefficient, _ = pull_back(jacobian[:, :, :n], features, model.feature_set)
+    by_coefficient = pull_back(jacobian[:, :, :n], features, model.feature_set)
     if projection is not None:
         by_coefficient = by_coefficient @ projection.from_coefficients
     return np.asarray(by_coefficient)
