@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 SHIPPED = Path(__file__).parents[1] / "models"
 FILES = ("weights.safetensors", "card.md")
+_SHAPE = [field.name for field in fields(Architecture) if field.name != "labels"]
+_PROJECTION = ("wavelength", "design", "from_flux", "error_template")
 _UNSHRINKING = ("strength", "factor", "factor_95")
 """Beside the training labels' mean and spread, which are those of the scaling."""
 
@@ -148,7 +151,7 @@ def _sha256(data: bytes) -> str:
 
 def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {
-        f"scaling.{name}": array for name, array in model.scaling.tensors().items()
+        f"scaling.{name}": array for name, array in vars(model.scaling).items()
     }
     arrays |= {
         "calibration.factor": model.calibration.factor,
@@ -160,7 +163,7 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     }
     projection = model.feature_set.projection
     if projection is not None:
-        for name in ("wavelength", "design", "from_flux", "error_template"):
+        for name in _PROJECTION:
             arrays[f"projection.{name}"] = getattr(projection, name)
     if model.unshrinking is not None:
         for name in _UNSHRINKING:
@@ -197,15 +200,7 @@ def _description(model: Model) -> dict[str, Any]:
         },
         "network": {
             "members": len(model.networks),
-            "inputs": architecture.inputs,
-            "masks": architecture.masks,
-            "hidden": list(architecture.hidden),
-            "activation": architecture.activation,
-            "dropout": architecture.dropout,
-            "scatter": architecture.scatter,
-            "samples": architecture.samples,
-            "spectral": architecture.spectral,
-            "noise": architecture.noise,
+            **{name: getattr(architecture, name) for name in _SHAPE},
             "flop_a_star_with_jacobian": architecture.flop_with_jacobian * len(model.networks),
         },
         "domain_threshold": model.domain.threshold,
@@ -218,17 +213,13 @@ def _rebuild(
 ) -> dict[str, Any]:
     """A model's attributes from its parts; anything that does not fit raises."""
     features, network = description["features"], description["network"]
+    widths = (features["widths"][0], features["widths"][1])
     projection = None
     if features["trained_on"] == "sampled":
-        projection = Projection(
-            arrays["projection.wavelength"],
-            arrays["projection.design"],
-            arrays["projection.from_flux"],
-            (features["widths"][0], features["widths"][1]),
-            arrays["projection.error_template"],
-        )
+        stored = {name: arrays[f"projection.{name}"] for name in _PROJECTION}
+        projection = Projection(widths=widths, **stored)
     feature_set = FeatureSet(
-        (features["widths"][0], features["widths"][1]),
+        widths,
         tuple(features["auxiliary"]),
         features["covariance"],
         features["extinction_error"],
@@ -236,11 +227,8 @@ def _rebuild(
         features["noise"],
     )
     names = check_names([label["name"] for label in description["labels"]])
-    architecture = Architecture(
-        network["inputs"], network["masks"], tuple(network["hidden"]), len(names),
-        network["activation"], network["dropout"], network["scatter"],
-        network["samples"], network["spectral"], network["noise"],
-    )  # fmt: skip
+    shape = {name: network[name] for name in _SHAPE} | {"hidden": tuple(network["hidden"])}
+    architecture = Architecture(labels=len(names), **shape)
     scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__))
     _check(description, arrays, feature_set, architecture, len(names))
     if network["members"] < 1:
@@ -250,7 +238,8 @@ def _rebuild(
         "feature_set": feature_set,
         "scaling": scaling,
         "networks": tuple(
-            _network(architecture, arrays, number) for number in range(network["members"])
+            Perceptron(architecture, _below(arrays, f"network.{number}."))
+            for number in range(network["members"])
         ),
         "recipe": _recipe(description),
         "calibration": Calibration(
@@ -340,9 +329,5 @@ def _check(
             raise ValueError(f"{name} has the shape {arrays[name].shape}, expected {shape}")
 
 
-def _network(
-    architecture: Architecture, arrays: dict[str, NDArray[Any]], number: int
-) -> Perceptron:
-    prefix = f"network.{number}."
-    own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-    return Perceptron(architecture, own)
+def _below(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
