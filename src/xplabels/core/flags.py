@@ -44,7 +44,7 @@ UNUSABLE = Flag.MISSING_BP | Flag.MISSING_RP | Flag.BAD_ROW | Flag.NO_PREDICTION
 """Stars with any of these bits have NaN in every label."""
 
 TABLE_WIDE = Flag.NO_CORRELATIONS
-"""What tells of a whole table, not of a star: it does not make a star "flagged" when scored."""
+"""Says something of a whole table: it does not make a star "flagged" when scored."""
 UNFLAGGED = (
     f"Unflagged stars have no flag but {TABLE_WIDE.name}, which tells of a whole table: nothing "
     "that the model takes was missing, the inputs are like those it was trained on, and no label "

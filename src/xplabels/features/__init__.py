@@ -188,8 +188,7 @@ class FeatureSet:
             If the spectra's widths or kind differ from this set's.
         """
         coefficients, errors, correlations = self._coefficients(stars)
-        r0 = coefficients[:, self.widths[0]]
-        r0_error = errors[:, self.widths[0]]
+        r0, r0_error = (array[:, self.widths[0]] for array in (coefficients, errors))
         is_ratio = r0 != 0
         divisor = np.where(is_ratio, r0, r0_error)
         photometry = stars.photometry
@@ -219,7 +218,7 @@ class FeatureSet:
 
     def _coefficients(self, stars: Stars) -> tuple[Array, Array, Packed | None]:
         """What stands for the coefficients, and errors and correlations of the measured ones."""
-        # a file in which no star has a band does not know how wide that band would be
+        # a file in which no star has a band does not say how wide that band would be
         spectra = with_widths(stars, self.widths).spectra
         if isinstance(spectra, SampledSpectra):
             if self.projection is None:
