@@ -54,5 +54,5 @@ UNFLAGGED = (
 
 
 def describe() -> str:
-    """One line a bit: value, name, meaning (for ``--help``, column descriptions and docs)."""
+    """One line per bit: value, name, meaning (for ``--help``, column descriptions and docs)."""
     return "\n".join(f"{flag.value:5d}  {flag.name}: {text}" for flag, text in MEANING.items())
