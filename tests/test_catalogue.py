@@ -44,6 +44,7 @@ def make_prediction(stars: int = 5) -> Prediction:
         errors_95=2.2 * total,
         domain_distance=rng.uniform(0, 1, stars),
         flags=flags,
+        correlations=rng.uniform(-1, 1, (stars, 1)),
         meta=META,
     )
 

@@ -45,22 +45,6 @@ def test_the_chain_is_autograd_s_jacobian(activation, depth, masks) -> None:
     torch.testing.assert_close(out.jacobian, wanted, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_activations_are_torch_s_and_derivatives_theirs(activation) -> None:
-    reference = {
-        "silu": torch.nn.functional.silu,
-        "relu": torch.nn.functional.relu,
-        "tanh": torch.tanh,
-        "gelu": torch.nn.functional.gelu,
-        "softplus": torch.nn.functional.softplus,
-    }[activation]
-    z = torch.linspace(-6, 6, 50, dtype=torch.float64, requires_grad=True)
-    h, d = ACTIVATIONS[activation](z)
-    torch.testing.assert_close(h, reference(z))
-    (slope,) = torch.autograd.grad(reference(z).sum(), z)
-    torch.testing.assert_close(d, slope)
-
-
 @pytest.mark.parametrize("masks", [0, 2])
 def test_the_chain_passes_through_the_log_fluxes(masks) -> None:
     net = network(samples=7, spectral=4, masks=masks, dropout=0.3)

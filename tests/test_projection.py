@@ -17,7 +17,6 @@ from xplabels.features.projection import (
     Projection,
     default_projection,
     field_prior,
-    field_prior_provenance,
 )
 from xplabels.synthetic import example_stars
 
@@ -87,15 +86,6 @@ def test_the_mapped_spectrum_is_the_spectrum(projection, real) -> None:
     assert (np.abs(again - flux) / peak).max() < 0.01
 
 
-def test_the_mean_spectrum_maps_to_the_prior_s_mean(projection) -> None:
-    from xplabels.features.projection import _field_prior
-
-    mean = _field_prior()["mean"]
-    assert (projection.design @ mean).mean() == pytest.approx(FLUX_UNIT)
-    got = projection.coefficients(sampled(projection, mean[None]))[0]
-    np.testing.assert_allclose(got, mean, rtol=1e-8, atol=1e-8 * np.abs(mean).max())
-
-
 def test_the_map_is_the_posterior_mean_of_a_gaussian_prior() -> None:
     """c^ = mu + K (f - D mu) for a spectrum of unit mean flux, by another formula for K."""
     random = np.random.default_rng(0)
@@ -152,10 +142,6 @@ def test_the_field_prior_is_mean_and_covariance_at_unit_mean_flux() -> None:
     np.testing.assert_allclose(prior["mean"], clean.mean(axis=0))
     np.testing.assert_allclose(prior["covariance"], np.cov(clean.T), rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(prior["error_template"], [0.5, 1.0, 1.5, 1.0])
-
-
-def test_the_prior_s_origin_is_stated() -> None:
-    assert field_prior_provenance()
 
 
 def test_another_sampling_is_an_error_that_says_both(projection) -> None:

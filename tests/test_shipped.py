@@ -68,14 +68,6 @@ def test_intervals_cover_what_they_say(model: Model, test_part: Stars, withheld:
     np.testing.assert_allclose(scatter, 1.0, atol=0.05 * margin)
 
 
-def test_errors_without_photometry_are_larger(model: Model, test_part: Stars) -> None:
-    bare = model.predict(test_part.with_photometry(Photometry.missing(len(test_part))))
-    assert np.all(
-        np.median(bare.errors, axis=0) > np.median(model.predict(test_part).errors, axis=0)
-    )
-    assert np.all(bare.flags & Flag.MISSING_PHOTOMETRY)
-
-
 def test_hot_stars_are_told_by_their_distance(
     model: Model, library: Stars, test_part: Stars
 ) -> None:

@@ -1,4 +1,4 @@
-"""One row a star, where a survey has several."""
+"""One row per star, where a survey has several."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ UNUSABLE = Flag.MISSING_BP | Flag.MISSING_RP | Flag.BAD_ROW | Flag.NO_PREDICTION
 """Stars with any of these bits have NaN in every label."""
 
 TABLE_WIDE = Flag.NO_CORRELATIONS
-"""What tells of a whole table, not of a star: it does not make a star "flagged" when scored."""
+"""Says something of a whole table: it does not make a star "flagged" when scored."""
 UNFLAGGED = (
     f"Unflagged stars have no flag but {TABLE_WIDE.name}, which tells of a whole table: nothing "
     "that the model takes was missing, the inputs are like those it was trained on, and no label "
@@ -54,5 +54,5 @@ UNFLAGGED = (
 
 
 def describe() -> str:
-    """One line a bit: value, name, meaning (for ``--help``, column descriptions and docs)."""
+    """One line per bit: value, name, meaning (for ``--help``, column descriptions and docs)."""
     return "\n".join(f"{flag.value:5d}  {flag.name}: {text}" for flag, text in MEANING.items())

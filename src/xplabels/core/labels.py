@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,13 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def check_shapes(shape: tuple[int, ...], arrays: Mapping[str, NDArray[np.float64]]) -> None:
+    """Raise :class:`InputError` unless both arrays have the shape."""
+    if any(array.shape != shape for array in arrays.values()):
+        found = " and ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise InputError(f"{found} should both have the shape {shape}")
+
+
 @dataclass(frozen=True)
 class Labels:
     """Known labels of N stars: NaN where unknown.
@@ -86,11 +93,7 @@ class Labels:
     def __post_init__(self) -> None:
         check_names(self.names)
         shape = (len(self.values), len(self.names))
-        if self.values.shape != shape or self.errors.shape != shape:
-            raise InputError(
-                f"label values {self.values.shape} and errors {self.errors.shape} "
-                f"should both have the shape {shape}"
-            )
+        check_shapes(shape, {"label values": self.values, "errors": self.errors})
 
     def __len__(self) -> int:
         return len(self.values)

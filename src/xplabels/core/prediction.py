@@ -116,9 +116,9 @@ class Prediction:
                 self.errors_95[:, k],
                 {part: self.part(part)[:, k] for part in PARTS},
             )
-        arrays = {name: getattr(self, name)[key] for name in _ARRAYS}
-        packed = None if self.correlations is None else self.correlations[key]
-        return replace(self, correlations=packed, **arrays)
+        known = ((name, getattr(self, name)) for name in _ARRAYS)
+        rows: dict[str, Any] = {name: one if one is None else one[key] for name, one in known}
+        return replace(self, **rows)
 
     def __repr__(self) -> str:
         flagged = int((self.flags != 0).sum())
@@ -304,16 +304,15 @@ def unpacked(packed: NDArray[np.float64], labels: int) -> NDArray[np.float64]:
 
 _ARRAYS = (
     "source_id", "values", "errors", "errors_model", "errors_input", "errors_excess",
-    "errors_95", "domain_distance", "flags",
+    "errors_95", "domain_distance", "flags", "correlations",
 )  # fmt: skip
 
 
 def stack(blocks: Sequence[Prediction]) -> Prediction:
     """Predictions of several blocks of stars by one model, as one."""
-    first = blocks[0]
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(b, name) for b in blocks]) for name in _ARRAYS
+    arrays = {name: [getattr(block, name) for block in blocks] for name in _ARRAYS}
+    joined: dict[str, Any] = {
+        name: None if any(one is None for one in parts) else np.concatenate(parts)
+        for name, parts in arrays.items()
     }
-    packed = [b.correlations for b in blocks if b.correlations is not None]
-    correlations = np.concatenate(packed) if len(packed) == len(blocks) else None
-    return replace(first, correlations=correlations, **arrays)
+    return replace(blocks[0], **joined)

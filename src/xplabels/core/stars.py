@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
-from xplabels.core.labels import Labels
+from xplabels.core.labels import Labels, check_shapes
 
 Rows = NDArray[np.bool_] | NDArray[np.intp] | slice
 
@@ -125,11 +126,7 @@ class SampledSpectra:
 
     def __post_init__(self) -> None:
         shape = (len(self.flux), len(self.wavelength))
-        if self.flux.shape != shape or self.flux_error.shape != shape:
-            raise InputError(
-                f"flux {self.flux.shape} and flux_error {self.flux_error.shape} "
-                f"should both have the shape {shape}"
-            )
+        check_shapes(shape, {"flux": self.flux, "flux_error": self.flux_error})
 
     def __len__(self) -> int:
         return len(self.flux)
@@ -156,11 +153,7 @@ class Photometry:
 
     def __post_init__(self) -> None:
         shape = (len(self.values), len(MEASUREMENTS))
-        if self.values.shape != shape or self.errors.shape != shape:
-            raise InputError(
-                f"photometry {self.values.shape} and its errors {self.errors.shape} "
-                f"should both have the shape {shape}"
-            )
+        check_shapes(shape, {"photometry": self.values, "its errors": self.errors})
 
     @classmethod
     def missing(cls, stars: int) -> Photometry:
@@ -281,15 +274,13 @@ class Stars:
         return len(self.source_id)
 
     def __getitem__(self, rows: Rows) -> Stars:
-        return Stars(
-            self.source_id[rows],
-            self.spectra[rows],
-            self.photometry[rows],
-            self.flags[rows],
-            None if self.labels is None else self.labels[rows],
-            self.origin,
-            self.notes,
-            self.file,
+        return replace(
+            self,
+            source_id=self.source_id[rows],
+            spectra=self.spectra[rows],
+            photometry=self.photometry[rows],
+            flags=self.flags[rows],
+            labels=None if self.labels is None else self.labels[rows],
         )
 
     def __repr__(self) -> str:
@@ -318,11 +309,11 @@ class Stars:
         return tuple(note for note in self.notes if any(word in note for word in MADE))
 
     def with_photometry(self, photometry: Photometry) -> Stars:
-        """The same stars with other photometry."""
+        """With other photometry."""
         return replace(self, photometry=photometry)
 
     def with_labels(self, labels: Labels | None) -> Stars:
-        """The same stars with other labels."""
+        """With other labels."""
         return replace(self, labels=labels)
 
     def join(
@@ -360,21 +351,15 @@ def with_widths(stars: Stars, widths: tuple[int, int]) -> Stars:
     spectra = stars.spectra
     if not isinstance(spectra, CoefficientSpectra) or 0 not in spectra.widths:
         return stars
-    bands = [
-        _blank_band(band, width) if band.width == 0 else band
-        for band, width in zip((spectra.bp, spectra.rp), widths, strict=True)
-    ]
+    bands = []
+    for band, width in zip((spectra.bp, spectra.rp), widths, strict=True):
+        if band.width == 0:
+            nothing = np.full((len(stars), width), np.nan)
+            packed = np.full((len(stars), width * (width - 1) // 2), np.nan, np.float32)
+            known = band.correlations is not None
+            band = Band(nothing, nothing.copy(), packed if known else None)
+        bands.append(band)
     return replace(stars, spectra=CoefficientSpectra(*bands))
-
-
-def _blank_band(band: Band, width: int) -> Band:
-    nothing = np.full((len(band.coefficients), width), np.nan)
-    packed = width * (width - 1) // 2
-    return Band(
-        nothing,
-        nothing.copy(),
-        None if band.correlations is None else np.full((len(nothing), packed), np.nan, np.float32),
-    )
 
 
 def check_unique(source_id: NDArray[np.int64], where: object = None) -> None:
@@ -403,17 +388,14 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
     if len(blocks) == 1:
         return first
     for block in blocks[1:]:
-        if _kind(block) != _kind(first) or not _same_wavelengths(block.spectra, first.spectra):
+        one, other = (np.asarray(getattr(x.spectra, "wavelength", 0)) for x in (block, first))
+        if _kind(block) != _kind(first) or not np.array_equal(one, other):
             raise InputError(
                 f"holds {_kind(block)}, but {first.where or 'the first file'} {_kind(first)}",
                 where=block.where,
                 remedy="predict them in separate calls",
             )
-    origins = dict.fromkeys(block.origin for block in blocks if block.origin)
-    files = dict.fromkeys(block.file for block in blocks if block.file)
-    notes = tuple(dict.fromkeys(note for block in blocks for note in block.notes))
-    labels = [block.labels for block in blocks if block.labels is not None]
-    spectra = _concatenate_spectra([block.spectra for block in blocks])
+    spectra = _stack([block.spectra for block in blocks])
     flags = np.concatenate([block.flags for block in blocks])
     if not has_correlations(spectra):
         # also where a block had them: they are not used next to others that lack them
@@ -421,21 +403,30 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
     return Stars(
         np.concatenate([block.source_id for block in blocks]),
         spectra,
-        Photometry(
-            np.concatenate([block.photometry.values for block in blocks]),
-            np.concatenate([block.photometry.errors for block in blocks]),
-        ),
+        _stack([block.photometry for block in blocks]),
         flags,
-        Labels(
-            labels[0].names,
-            np.concatenate([part.values for part in labels]),
-            np.concatenate([part.errors for part in labels]),
-        )
-        if labels
-        else None,
-        ", ".join(origins),
-        notes,
-        ", ".join(files),
+        _stack([block.labels for block in blocks]),
+        ", ".join(dict.fromkeys(block.origin for block in blocks if block.origin)),
+        tuple(dict.fromkeys(note for block in blocks for note in block.notes)),
+        ", ".join(dict.fromkeys(block.file for block in blocks if block.file)),
+    )
+
+
+def _stack(parts: Sequence[Any]) -> Any:
+    """Arrays of several blocks, or the classes here that hold them; None if any is absent."""
+    first = parts[0]
+    if any(part is None for part in parts):
+        return None
+    if isinstance(first, np.ndarray):
+        return np.concatenate(parts)
+    alike = ("names", "wavelength")
+    return replace(
+        first,
+        **{
+            field.name: _stack([getattr(part, field.name) for part in parts])
+            for field in fields(first)
+            if field.name not in alike
+        },
     )
 
 
@@ -450,35 +441,3 @@ def _spectra_kind(spectra: Spectra) -> str:
         return f"{spectra.widths[0]}+{spectra.widths[1]} coefficients"
     low, high = spectra.wavelength[[0, -1]]
     return f"flux sampled at {len(spectra.wavelength)} wavelengths, {low:g}-{high:g} nm"
-
-
-def _same_wavelengths(one: Spectra, other: Spectra) -> bool:
-    if isinstance(one, SampledSpectra) and isinstance(other, SampledSpectra):
-        return np.array_equal(one.wavelength, other.wavelength)
-    return True
-
-
-def _concatenate_spectra(parts: Sequence[Spectra]) -> Spectra:
-    first = parts[0]
-    if isinstance(first, SampledSpectra):
-        sampled = [part for part in parts if isinstance(part, SampledSpectra)]
-        return SampledSpectra(
-            first.wavelength,
-            np.concatenate([part.flux for part in sampled]),
-            np.concatenate([part.flux_error for part in sampled]),
-        )
-    coefficient = [part for part in parts if isinstance(part, CoefficientSpectra)]
-    return CoefficientSpectra(
-        _concatenate_band([part.bp for part in coefficient]),
-        _concatenate_band([part.rp for part in coefficient]),
-    )
-
-
-def _concatenate_band(parts: Sequence[Band]) -> Band:
-    packed = [part.correlations for part in parts if part.correlations is not None]
-    return Band(
-        np.concatenate([part.coefficients for part in parts]),
-        np.concatenate([part.errors for part in parts]),
-        # without the correlations of every block, none can be used
-        np.concatenate(packed) if len(packed) == len(parts) else None,
-    )

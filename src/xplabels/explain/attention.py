@@ -117,7 +117,7 @@ def derivative_blocks(
     for part in star_blocks(stars, block):
         features = model.feature_set.compute(part)
         features = features[model.usable(features)]
-        jacobian = np.asarray(model.inference.run(features).labels.jacobian)
+        jacobian = model.inference.derivatives(features)
         yield features, jacobian * model.scaling.y_scale[:, None]
 
 

@@ -130,7 +130,7 @@ def _star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> St
     grid, change = sampled_flux(inverse_jacobian(jacobian[0, :, :n], weights))
     density = (change / error) ** 2
     whole = 0.5 * (density[:, 1:] + density[:, :-1]) @ np.diff(grid)
-    by_coefficient, _ = pull_back(jacobian[:, :, :n], features, model.feature_set)
+    by_coefficient = pull_back(jacobian[:, :, :n], features, model.feature_set)
     if projection is not None:
         by_coefficient = by_coefficient @ projection.from_coefficients
     return StarView(

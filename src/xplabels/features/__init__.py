@@ -8,9 +8,9 @@ construction, and J C J^T uses the archive's own blocks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from xplabels.core.stars import (
 )
 from xplabels.features.projection import Projection
 
+Array = NDArray[np.float64]
+Packed = tuple[NDArray[np.float32], NDArray[np.float32]]
 CovarianceRule = Literal["exact", "fs24"]
 
 AUXILIARY: Mapping[str, tuple[str, ...]] = {
@@ -48,6 +50,23 @@ EXTINCTION_SLOPE = RJCE_SLOPE * RP_OVER_V / KS_OVER_V
 
 LOW_SNR = 10.0
 """Below this S/N of RP coefficient 0 the ratio's errors are no longer linear."""
+
+
+T = TypeVar("T")
+
+
+def map_arrays(function: Callable[[Any], Any], part: T) -> T:
+    """``function`` of every array or tensor of a dataclass or tuple; None stays None."""
+    mapped: Any = part
+    if isinstance(part, tuple):
+        mapped = tuple(map_arrays(function, one) for one in part)
+    elif is_dataclass(part) and not isinstance(part, type):
+        known = ((field.name, getattr(part, field.name)) for field in fields(part))
+        mapped = replace(part, **{name: map_arrays(function, one) for name, one in known})
+    elif part is not None:
+        mapped = function(part)
+    same: T = mapped
+    return same
 
 
 @dataclass(frozen=True)
@@ -77,7 +96,7 @@ class Features:
     divisor: NDArray[np.float64]
     is_ratio: NDArray[np.bool_]
     errors: NDArray[np.float64]
-    correlations: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+    correlations: Packed | None
     auxiliary_errors: NDArray[np.float64]
     flags: NDArray[np.uint32]
 
@@ -85,16 +104,7 @@ class Features:
         return len(self.x)
 
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Features:
-        correlations = self.correlations
-        return Features(
-            self.x[rows],
-            self.divisor[rows],
-            self.is_ratio[rows],
-            self.errors[rows],
-            correlations and (correlations[0][rows], correlations[1][rows]),
-            self.auxiliary_errors[rows],
-            self.flags[rows],
-        )
+        return map_arrays(lambda array: array[rows], self)
 
 
 @dataclass(frozen=True)
@@ -178,8 +188,7 @@ class FeatureSet:
             If the spectra's widths or kind differ from this set's.
         """
         coefficients, errors, correlations = self._coefficients(stars)
-        r0 = coefficients[:, self.widths[0]]
-        r0_error = errors[:, self.widths[0]]
+        r0, r0_error = (array[:, self.widths[0]] for array in (coefficients, errors))
         is_ratio = r0 != 0
         divisor = np.where(is_ratio, r0, r0_error)
         photometry = stars.photometry
@@ -207,15 +216,9 @@ class FeatureSet:
             stars.flags | self._flags(is_ratio, low_snr, missing, photometry),
         )
 
-    def _coefficients(
-        self, stars: Stars
-    ) -> tuple[
-        NDArray[np.float64],
-        NDArray[np.float64],
-        tuple[NDArray[np.float32], NDArray[np.float32]] | None,
-    ]:
+    def _coefficients(self, stars: Stars) -> tuple[Array, Array, Packed | None]:
         """What stands for the coefficients, and errors and correlations of the measured ones."""
-        # a file in which no star has a band does not know how wide that band would be
+        # a file in which no star has a band does not say how wide that band would be
         spectra = with_widths(stars, self.widths).spectra
         if isinstance(spectra, SampledSpectra):
             if self.projection is None:
@@ -226,8 +229,9 @@ class FeatureSet:
                 )
             projection = self.projection
             with located(stars.where):
-                coefficients = projection.coefficients(spectra)
-            return coefficients, projection.coefficient_errors(spectra), None
+                return (
+                    projection.coefficients(spectra), projection.coefficient_errors(spectra), None,
+                )  # fmt: skip
         if spectra.widths != self.widths:
             raise InputError(
                 f"the spectra have {spectra.widths[0]} BP + {spectra.widths[1]} RP coefficients, "
@@ -251,11 +255,10 @@ class FeatureSet:
         flags = np.where(is_ratio, 0, Flag.ZERO_NORMALISATION) | np.where(low_snr, Flag.LOW_SNR, 0)
         for a, name in enumerate(self.auxiliary):
             for measurement in AUXILIARY[name]:
-                parallax = measurement == "parallax"
                 lost = np.isnan(photometry.column(measurement)).any(axis=0) & missing[:, a]
-                flags |= np.where(
-                    lost, Flag.MISSING_PARALLAX if parallax else Flag.MISSING_PHOTOMETRY, 0
-                )
+                parallax = measurement == "parallax"
+                flag = Flag.MISSING_PARALLAX if parallax else Flag.MISSING_PHOTOMETRY
+                flags |= np.where(lost, flag, 0)
         return flags.astype(np.uint32)
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -259,10 +258,3 @@ def _field_prior() -> dict[str, NDArray[np.float64]]:
     from safetensors.numpy import load
 
     return load(files("xplabels").joinpath("data/field_prior.safetensors").read_bytes())
-
-
-def field_prior_provenance() -> dict[str, str]:
-    """How the shipped prior was made: source, number of stars, command."""
-    return dict(
-        json.loads(files("xplabels").joinpath("data/field_prior.json").read_text(encoding="utf-8"))
-    )

@@ -6,9 +6,8 @@ scatter about that mean, both from the training set's covariance: x_m = mu_m + B
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,10 +113,6 @@ class Scaling:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Labels and errors [N, K] in units of the training scatter."""
         return (values - self.y_mean) / self.y_scale, errors / self.y_scale
-
-    def tensors(self) -> Mapping[str, NDArray[Any]]:
-        """The arrays by name, as they are saved."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 class Completion:

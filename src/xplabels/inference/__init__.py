@@ -21,9 +21,9 @@ from xplabels.core.jit import available
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Completion, Scaling
 from xplabels.inference.distribution import LabelDistribution
-from xplabels.inference.network import Array, Floats, Perceptron, sample_covariance
+from xplabels.inference.network import Array, Perceptron, products, sample_covariance
 
-STARS = 256
+STARS = 128
 """Stars that go through a network together: their hidden units stay in the processor's cache."""
 COMPILED_FROM = 1000
 """Fewer stars than these are done before compiled code is even loaded."""
@@ -31,21 +31,11 @@ CANCELLATION = 1000.0
 """sqrt(sum (J_i e_i)^2) / sigma beyond which a star is done again: the Jacobian's rounding, about
 1e-6 of it, then moves sigma by some 1e-6."""
 
-TriangleForm = Callable[[Array, NDArray[np.float32]], Array]
+Lower = Callable[[Array, NDArray[np.float32]], Array]
 
 
 class Inferred(NamedTuple):
-    """What a model says of N stars, in scaled units.
-
-    Attributes
-    ----------
-    labels
-        Their distribution, with covariances; its Jacobian [N, K, F] is by the unscaled inputs that
-        are there. Of a missing input it is 0, and what that would pass on counts for the inputs it
-        is completed from.
-    x
-        [N, F]: scaled inputs, completed.
-    """
+    """The distribution over the labels of N stars, and their scaled, completed inputs [N, F]."""
 
     labels: LabelDistribution[Array]
     x: Array
@@ -83,23 +73,31 @@ class Inference:
         networks = [network.astype(np.float64) for network in self._networks]
         return Inference(self._feature_set, self._scaling, networks)
 
-    def run(self, features: Features) -> Inferred:
-        """Labels, variances and derivatives of N stars whose spectra are whole."""
-        form = _triangle_form(len(features))
-
-        def piece(start: int) -> tuple[Inferred, Array]:
-            return self._piece(features[start : start + STARS], form)
-
-        pieces = _in_threads(piece, range(0, max(len(features), 1), STARS))
-        labels = LabelDistribution(*map(_joined, zip(*(p.labels for p, _ in pieces), strict=True)))
-        whole = Inferred(labels, _joined([p.x for p, _ in pieces]))
+    def run(self, features: Features, full: bool = False) -> Inferred:
+        """Labels and variances, if ``full`` covariances, of N stars whose spectra are whole."""
+        lower = _lower_product(len(features))
+        pieces = _in_threads(
+            lambda start: self._piece(features[start : start + STARS], lower, full),
+            range(0, max(len(features), 1), STARS),
+        )
+        distributions, x, sizes = zip(*pieces, strict=True)
+        labels = LabelDistribution(*map(_joined, zip(*distributions, strict=True)))
         if any(network.dtype != np.float64 for network in self._networks):
-            size = _joined([size for _, size in pieces])
-            variance = np.einsum("nkk->nk", labels.input)
-            again = np.flatnonzero((size > CANCELLATION**2 * variance).any(axis=1))
+            variance = np.einsum("nkk->nk", labels.input) if full else labels.input
+            again = np.flatnonzero((_joined(sizes) > CANCELLATION**2 * variance).any(axis=1))
             if len(again):
-                labels.input[again] = self._exact.run(features[again]).labels.input
-        return whole
+                labels.input[again] = self._exact.run(features[again], full).labels.input
+        return Inferred(labels, _joined(x))
+
+    def derivatives(self, features: Features) -> Array:
+        """dy/dx [N, K, F] by the unscaled inputs that are there.
+
+        Of a missing input it is 0, and what that would pass on counts for the inputs it is
+        completed from.
+        """
+        starts = range(0, max(len(features), 1), STARS)
+        pieces = (self._outputs(features[start : start + STARS], False) for start in starts)
+        return np.concatenate([jacobian for _, jacobian, _ in pieces])
 
     def network_input(self, features: Features) -> tuple[Array, NDArray[np.int64]]:
         """Completed inputs, masks and noise levels [N, F (+ A) (+ 2)], and patterns [N].
@@ -118,52 +116,53 @@ class Inference:
         masks = missing if self._networks[0].architecture.masks else missing[:, :0]
         return np.concatenate([x, masks, noise], axis=1), pattern
 
-    def _piece(self, features: Features, form: TriangleForm) -> tuple[Inferred, Array]:
-        """A piece of the stars, and their input variance [N, K] if nothing cancelled."""
+    def _piece(
+        self, features: Features, lower: Lower, full: bool
+    ) -> tuple[LabelDistribution[Any], Array, Array]:
+        """A piece of the stars, their inputs, and input variance [N, K] if nothing cancelled."""
+        labels, jacobian, x = self._outputs(features, full)
+        variance, size = input_variance(
+            jacobian, features, self._feature_set, self._projection, full, lower
+        )
+        return labels._replace(input=labels.input + variance), x, size
+
+    def _outputs(
+        self, features: Features, full: bool
+    ) -> tuple[LabelDistribution[Any], Array, Array]:
+        """Labels with the scatter of missing inputs, dy/dx by those present, and the inputs."""
         x, pattern = self.network_input(features)
-        outputs = [network.forward(x) for network in self._networks]
+        outputs = [network.forward(x, full) for network in self._networks]
         labels: LabelDistribution[Any] = outputs[0]
+        by_input: Any = labels.jacobian
         if len(outputs) > 1:
             means = np.stack([out.mean for out in outputs])
-            labels = LabelDistribution(
-                means.mean(axis=0),
-                np.mean([out.excess for out in outputs], axis=0),
-                sample_covariance(means),
-                labels.input,
-                np.any([out.clamped for out in outputs], axis=0),
-                sum(np.asarray(out.jacobian, np.float64) for out in outputs) / len(outputs),
+            by_input = sum(np.asarray(out.jacobian, np.float64) for out in outputs) / len(outputs)
+            labels = labels._replace(
+                mean=means.mean(axis=0),
+                excess=np.mean([out.excess for out in outputs], axis=0),
+                model=sample_covariance(means),
+                clamped=np.any([out.clamped for out in outputs], axis=0),
             )
         elif self._passes:
             centre, scatter = self._networks[0].dropout_passes(x, self._passes)
             labels = labels._replace(mean=centre, model=scatter)
-        inputs = features.x.shape[1]
-        jacobian, scatter = self._by_present(labels.jacobian, pattern, inputs)
-        variance, size = input_variance(
-            jacobian, features, self._feature_set, self._projection, form
-        )
-        labels = labels._replace(input=variance + scatter, jacobian=jacobian)
-        return Inferred(labels, x[:, :inputs]), size
-
-    def _by_present(
-        self, by_input: Floats | None, pattern: NDArray[np.int64], inputs: int
-    ) -> tuple[Array, Array]:
-        """dy/dx by the unscaled inputs that are there, and [N, K, K] what missing ones scatter."""
-        n = self._feature_set.n_spectral
-        present = np.array(by_input, np.float64)[..., :inputs]
-        stars, k, _ = present.shape
-        scatter = np.zeros((stars, k, k))
+        if not full and labels.model.ndim == 3:
+            labels = labels._replace(model=np.einsum("nkk->nk", labels.model))
+        inputs, n = features.x.shape[1], self._feature_set.n_spectral
+        jacobian = np.array(by_input[..., :inputs], np.float64)
+        scatter = np.zeros_like(labels.input)
         for number in np.unique(pattern[pattern > 0]):
             weights, covariance = self._completion.rule(number)
             rows = pattern == number
             # a rule neither takes from nor scatters an input that is there
-            lost = present[rows, :, n:]
-            scatter[rows] = lost @ covariance @ lost.transpose(0, 2, 1)
+            lost = jacobian[rows, :, n:]
+            scatter[rows] = products(lost @ covariance, lost, full)
             gone = np.flatnonzero([number >> a & 1 for a in range(inputs - n)])
-            moved = present[rows]
+            moved = jacobian[rows]
             moved[..., n + gone] = 0.0
-            present[rows] = moved + lost @ weights
-        present /= self._scaling.x_scale
-        return present, scatter
+            jacobian[rows] = moved + lost @ weights
+        jacobian *= 1 / self._scaling.x_scale
+        return labels._replace(input=scatter, jacobian=None), jacobian, x[:, :inputs]
 
 
 def input_variance(
@@ -171,7 +170,8 @@ def input_variance(
     features: Features,
     feature_set: FeatureSet,
     projection: Array | None = None,
-    form: TriangleForm | None = None,
+    full: bool = True,
+    lower: Lower | None = None,
 ) -> tuple[Array, Array]:
     """J C J^T of FS24's eq. 7, by pull-back of J to the measurements.
 
@@ -183,85 +183,94 @@ def input_variance(
         Of the same N stars.
     projection
         P [n, n], if the features have a projection.
-    form
-        What gives sum over j < i of w_ki R_ij w_lj [N, K, K] from w [N, K, n] and packed R.
+    full
+        Whether to give all of it, or its diagonal (FS24, eq. 8).
+    lower
+        What gives w (L + 1/2) [N, K, n] from w [N, K, n] and packed correlations 1 + L + L^T.
 
     Returns
     -------
     total, size
-        [N, K, K], and its diagonal if nothing cancelled [N, K].
+        [N, K, K] or [N, K], and the diagonal if nothing cancelled [N, K].
     """
     n, bp = feature_set.n_spectral, feature_set.widths[0]
-    form = _plain_form if form is None else form
-    raw, terms = pull_back(jacobian[..., :n], features, feature_set)
+    spectral = jacobian[..., :n]
     variances = features.errors**2
-    if projection is not None:
+    if projection is None:
+        moved = pull_back(spectral, features, feature_set, features.errors)
+    else:
+        raw = pull_back(spectral, features, feature_set)
+        moved = (raw.reshape(-1, n) @ projection).reshape(raw.shape) * features.errors[:, None, :]
         variances = variances @ (projection**2).T
     # RP 0 is divided out of every input: what is large in that sum may cancel, too
-    size = (raw**2 @ variances[:, :, None])[:, :, 0]
-    size += (
-        np.einsum("nki,nki->nk", terms, terms) * (variances[:, bp] / features.divisor**2)[:, None]
-    )
-    if projection is not None:
-        raw = (raw.reshape(-1, n) @ projection).reshape(raw.shape)
-    w = raw * features.errors[:, None, :]
+    r0_variance = variances[:, bp, None].copy()
+    variances[features.is_ratio, bp] = 0.0
+    variances += divided_inputs(features, feature_set) ** 2 * r0_variance
+    variances /= features.divisor[:, None] ** 2
+    size = (spectral**2 @ variances[:, :, None])[..., 0]
     photometric = jacobian[..., n:] @ features.auxiliary_errors
-    total = w @ w.transpose(0, 2, 1) + photometric @ photometric.transpose(0, 2, 1)
-    if features.correlations is not None:
-        for part, packed in zip((w[..., :bp], w[..., bp:]), features.correlations, strict=True):
-            half = form(np.ascontiguousarray(part), packed)
-            total += half + half.transpose(0, 2, 1)
+    total = products(photometric, photometric, full)
+    for band, columns in enumerate((slice(0, bp), slice(bp, n))):
+        w = np.ascontiguousarray(moved[..., columns])
+        if features.correlations is None:
+            half = products(w, w / 2, full)
+        else:
+            half = products(w, (lower or _plain_product)(w, features.correlations[band]), full)
+        total += half + (half.transpose(0, 2, 1) if full else half)
     return total, size
 
 
-def pull_back(spectral: Array, features: Features, feature_set: FeatureSet) -> tuple[Array, Array]:
-    """dy/dc [N, K, n] by the coefficients from dy/dx [N, K, n] of the spectral inputs.
+def pull_back(
+    spectral: Array, features: Features, feature_set: FeatureSet, times: Array | float = 1.0
+) -> Array:
+    """dy/dc [N, K, n] by the coefficients from dy/dx [N, K, n], ``times`` [N, n] if given.
 
     x_i = c_i / r0, so dy/dc_i = J_i / r0, and r0 itself feels every input it divides:
-    dy/dr0 = -(sum_i J_i x_i) / r0 over BP and RP > 0 (``fs24``: over RP > 0 alone). Where the
-    features have a projection P, dy/dc @ P is by the measured coefficients.
-
-    Returns
-    -------
-    raw, terms
-        dy/dc, and the J_i x_i of that sum (0 where r0 is zero: its error divides instead).
+    dy/dr0 = -(sum_i J_i x_i) / r0. Where the features have a projection P, dy/dc @ P is by the
+    measured coefficients.
     """
     bp = feature_set.widths[0]
-    terms = spectral * (features.x[:, : spectral.shape[2]] * features.is_ratio[:, None])[:, None, :]
-    terms[..., bp] = 0.0
+    factor = np.broadcast_to(times / features.divisor[:, None], spectral[:, 0].shape)
+    shift = (spectral @ divided_inputs(features, feature_set)[:, :, None])[..., 0]
+    raw: Array = spectral * factor[:, None, :]
+    own = np.where(features.is_ratio[:, None], -shift, spectral[..., bp])
+    raw[..., bp] = own * factor[:, bp, None]
+    return raw
+
+
+def divided_inputs(features: Features, feature_set: FeatureSet) -> Array:
+    """The x_i [N, n] that feel r0: BP and RP > 0 (``fs24``: RP > 0 alone); else 0.
+
+    Where r0 is zero none does: its error divides instead.
+    """
+    bp, n = feature_set.widths[0], feature_set.n_spectral
+    divided = features.x[:, :n] * features.is_ratio[:, None]
+    divided[:, bp] = 0.0
     if feature_set.covariance == "fs24":
-        terms[..., :bp] = 0.0
-    raw = spectral / features.divisor[:, None, None]
-    own = np.where(features.is_ratio[:, None], -terms.sum(axis=2), spectral[..., bp])
-    raw[..., bp] = own / features.divisor[:, None]
-    return raw, terms
+        divided[:, :bp] = 0.0
+    return divided
 
 
-def _triangle_form(stars: int) -> TriangleForm:
-    """What gives sum over j < i of w_ki R_ij w_lj [N, K, K], best for so many stars."""
+def _lower_product(stars: int) -> Lower:
+    """What gives w (L + 1/2), best for so many stars."""
     if stars < COMPILED_FROM or not available():
-        return _plain_form
-    from xplabels.inference.compiled import triangle_form
+        return _plain_product
+    from xplabels.inference.compiled import lower_product
 
-    def form(w: Array, packed: NDArray[np.float32]) -> Array:
-        filled = np.empty((*w.shape[:2], w.shape[1]))
-        triangle_form(w, packed, filled)
-        return filled
-
-    return form
+    return lower_product
 
 
-def _plain_form(w: Array, packed: NDArray[np.float32]) -> Array:
+def _plain_product(w: Array, packed: NDArray[np.float32]) -> Array:
     stars, _, width = w.shape
-    below = np.zeros((stars, width, width))
+    lower = np.zeros((stars, width, width))
     rows, columns = np.tril_indices(width, -1)
-    below[:, rows, columns] = packed
-    form: Array = w @ below @ w.transpose(0, 2, 1)
-    return form
+    lower[:, rows, columns] = packed
+    product: Array = w @ lower + w / 2
+    return product
 
 
 def _joined(pieces: Sequence[Any]) -> Any:
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return pieces[0] if len(pieces) == 1 or pieces[0] is None else np.concatenate(pieces)
 
 
 def _in_threads(function: Callable[[int], Any], starts: range) -> list[Any]:
@@ -271,11 +280,13 @@ def _in_threads(function: Callable[[int], Any], starts: range) -> list[Any]:
     wait.
     """
     if len(starts) == 1:
-        return [function(start) for start in starts]
+        return [function(0)]
     from concurrent.futures import ThreadPoolExecutor
 
     from threadpoolctl import threadpool_info, threadpool_limits
 
     threads = max([1, *(x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas")])
+    if threads == 1:
+        return [function(start) for start in starts]
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, starts))

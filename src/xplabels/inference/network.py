@@ -187,10 +187,10 @@ class Perceptron:
         """The same network in another floating-point type."""
         return Perceptron(self.architecture, {k: v.astype(dtype) for k, v in self.arrays.items()})
 
-    def forward(self, x: Floats) -> LabelDistribution[Floats]:
+    def forward(self, x: Floats, full: bool = False) -> LabelDistribution[Floats]:
         """Labels, variances and Jacobian for scaled inputs, masks and noise levels [N, I].
 
-        ``model`` is a covariance [N, K, K]; ``input`` is 0. Means and variances are float64,
+        ``model`` is a covariance if ``full``; ``input`` is 0. Means and variances are float64,
         the Jacobian [N, K, I] is of the network's own type.
         """
         k, scatter = self.architecture.labels, self.architecture.scatter
@@ -199,12 +199,12 @@ class Perceptron:
         layers = list(self._hidden(h))
         raw = self._labels(layers[-1][0]).astype(np.float64)
         variances = np.exp(np.clip(raw[:, k:], low, high))
-        jacobian, model = self._chain(layers)
+        jacobian, model = self._chain(layers, full)
         if slope is not None:
             jacobian = self._through_log_flux(jacobian, slope, x.shape[1])
         if scatter != "dropout":
-            known = variances[:, k:] if scatter == "distilled" else np.zeros((len(x), k))
-            model = known[:, :, None] * np.eye(k)
+            model = variances[:, k:] if scatter == "distilled" else np.zeros((len(x), k))
+            model = model[:, :, None] * np.eye(k) if full else model
         return LabelDistribution(
             raw[:, :k],
             variances[:, :k],
@@ -248,26 +248,29 @@ class Perceptron:
         raw: Floats = h @ self.arrays["out.weight"].T + self.arrays["out.bias"]
         return raw
 
-    def _chain(self, layers: list[tuple[Floats, Floats]]) -> tuple[Floats, Array]:
-        """dy by what enters the first layer, and the dropout covariance by the delta method.
+    def _chain(self, layers: list[tuple[Floats, Floats]], full: bool) -> tuple[Floats, Array]:
+        """dy by what enters the first layer, and the dropout variance by the delta method.
 
         With inverted dropout a unit h becomes h b / (1 - p), of variance h^2 p / (1 - p), so to
         first order Cov(y_k, y_l) = p / (1 - p) sum dy_k/dh dy_l/dh h^2 over all hidden units.
         """
         k, p = self.architecture.labels, self.architecture.dropout
-        stars = len(layers[0][0])
-        by_unit = np.broadcast_to(self.arrays["out.weight"][:k], (stars, k, layers[-1][0].shape[1]))
-        scatter = np.zeros((stars, k, k))
+        out, last = self.arrays["out.weight"][:k], layers[-1][0]
+        stars, dropped = len(last), p > 0 and self.architecture.scatter == "dropout"
+        # all stars share the last layer's dy/dh: one product serves every pair of labels
+        pairs = out[:, None] * out if full else out**2
+        scatter = np.tensordot(last**2, pairs, (1, -1)).astype(np.float64)
+        by_unit: Floats = np.broadcast_to(out, (stars, *out.shape))
         for layer in reversed(range(len(layers))):
             h, d = layers[layer]
-            if p > 0 and self.architecture.scatter == "dropout":
+            if dropped and h is not last:
                 moved = by_unit * h[:, None, :]
-                scatter += p / (1 - p) * (moved @ moved.transpose(0, 2, 1))
+                scatter += products(moved, moved, full)
             weight = self.arrays[f"hidden.{layer}.weight"]
             # one product of many rows: numpy would take the stars of a stack one by one
             rows = (by_unit * d[:, None, :]).reshape(-1, d.shape[1])
             by_unit = (rows @ weight).reshape(stars, k, weight.shape[1])
-        return by_unit, scatter
+        return by_unit, p / (1 - p) * scatter
 
     def _with_log_flux(self, x: Floats) -> tuple[Floats, Floats | None]:
         """Inputs with log flux appended, and its derivative by the flux [N, S]."""
@@ -288,6 +291,11 @@ class Perceptron:
         n = self.architecture.spectral
         by_input[..., :n] += (through @ self.arrays["log_flux.weight"]).reshape(stars, k, n)
         return by_input[..., :inputs]
+
+
+def products(left: Floats, right: Floats, full: bool = False) -> Any:
+    """Products of the rows of two matrices [N, K, n]: row by row [N, K], or all [N, K, K]."""
+    return left @ right.transpose(0, 2, 1) if full else np.einsum("nki,nki->nk", left, right)
 
 
 def sample_covariance(drawn: Floats) -> Array:

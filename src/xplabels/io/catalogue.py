@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from xplabels.core.prediction import Prediction
 
-FORMATS = (".parquet", ".fits", ".ecsv", ".vot", ".csv")
-"""The endings a catalogue may have."""
-
 UNWRITABLE_UNITS = {"dex"}
 """Units that neither the FITS nor the VOTable standard has."""
 
@@ -67,15 +64,8 @@ def write_catalogue(prediction: Prediction, path: str | Path, overwrite: bool = 
 
 def write_table(table: pa.Table, path: Path, overwrite: bool = False) -> None:
     """Write a catalogue's table (as :meth:`Prediction.to_arrow` makes it) to ``path``."""
-    writers = {
-        ".parquet": _write_parquet,
-        ".fits": _write_fits,
-        ".ecsv": _write_ecsv,
-        ".vot": _write_votable,
-        ".csv": _write_csv,
-    }
     with whole_file(path, overwrite) as temporary:
-        writers[path.suffix.lower()](table, temporary)
+        _WRITERS[path.suffix.lower()](table, temporary)
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
@@ -153,3 +143,14 @@ def _with_standard_units(table: pa.Table) -> Table:
             column.description = f"{column.description or column.name} [{column.unit}]"
             column.unit = None
     return plain
+
+
+_WRITERS = {
+    ".parquet": _write_parquet,
+    ".fits": _write_fits,
+    ".ecsv": _write_ecsv,
+    ".vot": _write_votable,
+    ".csv": _write_csv,
+}
+FORMATS = tuple(_WRITERS)
+"""The endings a catalogue may have."""

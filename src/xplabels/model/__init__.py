@@ -21,7 +21,7 @@ from xplabels.core.prediction import PARTS, Prediction, packed_correlations, sta
 from xplabels.core.stars import Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
-from xplabels.inference import Inference, Inferred
+from xplabels.inference import Inference
 from xplabels.inference.network import Perceptron
 from xplabels.model.storage import find_model, read_model, shipped, write_model
 from xplabels.recipes import Recipe
@@ -193,8 +193,8 @@ class Model:
         usable = self.usable(features)
         # a copy costs as much as all else that is done to the features
         chosen = features if usable.all() else features[usable]
-        inferred = self.inference.run(chosen)
-        labels = inferred.labels.variances()
+        inferred = self.inference.run(chosen, correlations)
+        labels = inferred.labels.variances() if correlations else inferred.labels
         scale = self.scaling.y_scale
         values = self.scaling.y_mean + scale * labels.mean
         noise = self.scaling.scale_noise(self.feature_set.noise_levels(chosen))
@@ -233,6 +233,7 @@ class Model:
         width = self.calibration.factor * scale
         parts = {f"errors_{part}": of_all(width * np.sqrt(variances[part])) for part in PARTS}
         total = np.sqrt(variances["model"] + variances["input"] + variances["excess"])
+        packed = packed_correlations(inferred.labels.covariance) if correlations else None
         distances = np.full(len(stars), np.nan)
         distances[rows] = distance
         return Prediction(
@@ -243,7 +244,7 @@ class Model:
             errors_95=of_all(scale * outer),
             domain_distance=distances,
             flags=flags,
-            correlations=of_all(_correlations(inferred)) if correlations else None,
+            correlations=packed if packed is None else of_all(packed),
             joint_factor=self.calibration.joint,
             meta=self._meta(stars),
             **parts,
@@ -257,10 +258,6 @@ class Model:
             "VERSION": self.metadata.get("versions", {}).get("xplabels", ""),
             "SCATTER": self.recipe.scatter,
         }
-
-
-def _correlations(inferred: Inferred) -> NDArray[np.float64]:
-    return packed_correlations(inferred.labels.covariance)
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> Model:

@@ -92,8 +92,8 @@ def _unshrinking(model: Model) -> list[str]:
     if model.unshrinking is None:
         return []
     return [
-        "- `--unshrunk` takes the trend to the mean out of the labels, with strengths "
-        f"{_numbers(model.unshrinking.strength)} (1: labels and errors are Gaussian).",
+        "- `--unshrunk` takes the shrinkage (regression to the mean) out of the labels, with "
+        f"strengths {_numbers(model.unshrinking.strength)} (1: labels and errors are Gaussian).",
         *(f"- **Mind:** {text}." for text in model.unshrinking.caveats(model.names)),
     ]
 

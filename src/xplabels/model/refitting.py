@@ -14,7 +14,7 @@ from xplabels.model import Model
 
 
 def fit_unshrinking(model: Model, stars: Stars) -> Model:
-    """The model with the means to take the trend to the mean out of its labels.
+    """The model, able to take the shrinkage (regression to the mean) out of its labels.
 
     Training does this; here it is for models trained before. Nothing is trained anew.
 

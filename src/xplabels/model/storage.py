@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SHIPPED = Path(__file__).parents[1] / "models"
+AGAIN = "get the model again, or train it again"
 FILES = ("weights.safetensors", "card.md")
+_SHAPE = [field.name for field in fields(Architecture) if field.name != "labels"]
+_PROJECTION = ("wavelength", "design", "from_flux", "error_template")
 _UNSHRINKING = ("strength", "factor", "factor_95")
 """Beside the training labels' mean and spread, which are those of the scaling."""
 
@@ -68,11 +72,8 @@ def read_model(name_or_path: str | Path) -> dict[str, Any]:
     except (
         KeyError, TypeError, AttributeError, ValueError, IndexError, SafetensorError
     ) as error:  # fmt: skip  # what parts that do not fit together raise
-        raise InputError(
-            f"model.json and weights.safetensors do not fit together ({error})",
-            where=folder,
-            remedy="get the model again, or train it again",
-        ) from None
+        what = f"model.json and weights.safetensors do not fit together ({error})"
+        raise InputError(what, where=folder, remedy=AGAIN) from None
 
 
 def shipped() -> list[str]:
@@ -103,24 +104,21 @@ def find_model(name_or_path: str | Path) -> Path:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
-        text = (folder / "model.json").read_text(encoding="utf-8")
+        data = (folder / "model.json").read_bytes()
+        description = json.loads(data)
     except OSError as error:
         raise InputError(
             f"is not a model: model.json cannot be read ({error.strerror})",
             where=folder,
             remedy="a model is a folder with model.json, weights.safetensors and card.md",
         ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"model.json is damaged: {error}", where=folder) from None
-    try:
-        description = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"model.json is damaged: {error}", where=folder) from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise InputError(
             f"model.json has not the format {FORMAT}", where=folder, remedy="update xplabels"
         )
-    description["sha256"] = _sha256(text.encode("utf-8"))
+    description["sha256"] = _sha256(data)
     return description
 
 
@@ -129,16 +127,12 @@ def _read_checked(folder: Path, name: str, description: dict[str, Any]) -> bytes
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"a file of the model is missing ({error.strerror})", where=path,
-            remedy="get the model again, or train it again",
-        ) from None  # fmt: skip
+        what = f"a file of the model is missing ({error.strerror})"
+        raise InputError(what, where=path, remedy=AGAIN) from None
     files = description.get("files")
     if not isinstance(files, dict) or _sha256(data) != files.get(name):
-        raise InputError(
-            "was altered: its SHA-256 is not the one in model.json", where=path,
-            remedy="get the model again, or train it again",
-        )  # fmt: skip
+        what = "was altered: its SHA-256 is not the one in model.json"
+        raise InputError(what, where=path, remedy=AGAIN)
     return data
 
 
@@ -148,7 +142,7 @@ def _sha256(data: bytes) -> str:
 
 def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {
-        f"scaling.{name}": array for name, array in model.scaling.tensors().items()
+        f"scaling.{name}": array for name, array in vars(model.scaling).items()
     }
     arrays |= {
         "calibration.factor": model.calibration.factor,
@@ -160,7 +154,7 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     }
     projection = model.feature_set.projection
     if projection is not None:
-        for name in ("wavelength", "design", "from_flux", "error_template"):
+        for name in _PROJECTION:
             arrays[f"projection.{name}"] = getattr(projection, name)
     if model.unshrinking is not None:
         for name in _UNSHRINKING:
@@ -197,15 +191,7 @@ def _description(model: Model) -> dict[str, Any]:
         },
         "network": {
             "members": len(model.networks),
-            "inputs": architecture.inputs,
-            "masks": architecture.masks,
-            "hidden": list(architecture.hidden),
-            "activation": architecture.activation,
-            "dropout": architecture.dropout,
-            "scatter": architecture.scatter,
-            "samples": architecture.samples,
-            "spectral": architecture.spectral,
-            "noise": architecture.noise,
+            **{name: getattr(architecture, name) for name in _SHAPE},
             "flop_a_star_with_jacobian": architecture.flop_with_jacobian * len(model.networks),
         },
         "domain_threshold": model.domain.threshold,
@@ -218,17 +204,13 @@ def _rebuild(
 ) -> dict[str, Any]:
     """A model's attributes from its parts; anything that does not fit raises."""
     features, network = description["features"], description["network"]
+    widths = (features["widths"][0], features["widths"][1])
     projection = None
     if features["trained_on"] == "sampled":
-        projection = Projection(
-            arrays["projection.wavelength"],
-            arrays["projection.design"],
-            arrays["projection.from_flux"],
-            (features["widths"][0], features["widths"][1]),
-            arrays["projection.error_template"],
-        )
+        stored = {name: arrays[f"projection.{name}"] for name in _PROJECTION}
+        projection = Projection(widths=widths, **stored)
     feature_set = FeatureSet(
-        (features["widths"][0], features["widths"][1]),
+        widths,
         tuple(features["auxiliary"]),
         features["covariance"],
         features["extinction_error"],
@@ -236,11 +218,8 @@ def _rebuild(
         features["noise"],
     )
     names = check_names([label["name"] for label in description["labels"]])
-    architecture = Architecture(
-        network["inputs"], network["masks"], tuple(network["hidden"]), len(names),
-        network["activation"], network["dropout"], network["scatter"],
-        network["samples"], network["spectral"], network["noise"],
-    )  # fmt: skip
+    shape = {name: network[name] for name in _SHAPE} | {"hidden": tuple(network["hidden"])}
+    architecture = Architecture(labels=len(names), **shape)
     scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__))
     _check(description, arrays, feature_set, architecture, len(names))
     if network["members"] < 1:
@@ -250,7 +229,8 @@ def _rebuild(
         "feature_set": feature_set,
         "scaling": scaling,
         "networks": tuple(
-            _network(architecture, arrays, number) for number in range(network["members"])
+            Perceptron(architecture, _below(arrays, f"network.{number}."))
+            for number in range(network["members"])
         ),
         "recipe": _recipe(description),
         "calibration": Calibration(
@@ -268,8 +248,7 @@ def _rebuild(
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
-    """What a model of before has not."""
-    if "unshrinking.strength" not in arrays:
+    if "unshrinking.strength" not in arrays:  # a model from before there was such a correction
         return None
     return ShrinkageCorrection(
         scaling.y_mean,
@@ -299,7 +278,7 @@ def _check(
     architecture: Architecture,
     labels: int,
 ) -> None:
-    """That everything but the networks' own arrays, which these check, fits together."""
+    """Raise ValueError unless all but the networks' arrays, which they check, fits together."""
     for label in description["labels"]:
         if label["unit"] != LABELS[label["name"]].unit:
             raise ValueError(
@@ -307,14 +286,14 @@ def _check(
             )
     if description["features"]["names"] != list(features.names):
         raise ValueError("the inputs' names are not those of the feature set")
-    inputs, n = len(features.names), features.n_spectral
-    if architecture.inputs != inputs:
-        raise ValueError(f"the network takes {architecture.inputs} inputs, there are {inputs}")
-    if architecture.masks not in (0, len(features.auxiliary)):
-        raise ValueError(f"{architecture.masks} masks for {len(features.auxiliary)} inputs")
-    noise = 2 * features.noise
-    if architecture.noise != noise:
-        raise ValueError(f"the network takes {architecture.noise} noise levels, there are {noise}")
+    inputs, n, noise = len(features.names), features.n_spectral, 2 * features.noise
+    for what, takes, there in (
+        ("inputs", architecture.inputs, (inputs,)),
+        ("masks", architecture.masks, (0, len(features.auxiliary))),
+        ("noise levels", architecture.noise, (noise,)),
+    ):
+        if takes not in there:
+            raise ValueError(f"the network takes {takes} {what}, there are {there[-1]}")
     coefficients = terms(np.zeros((1, labels)), np.zeros((1, noise))).shape[1]
     if arrays["calibration.shape"].shape not in ((labels, 0), (labels, coefficients)):
         raise ValueError(f"the errors' shape needs {coefficients} coefficients a label, or none")
@@ -340,9 +319,5 @@ def _check(
             raise ValueError(f"{name} has the shape {arrays[name].shape}, expected {shape}")
 
 
-def _network(
-    architecture: Architecture, arrays: dict[str, NDArray[Any]], number: int
-) -> Perceptron:
-    prefix = f"network.{number}."
-    own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-    return Perceptron(architecture, own)
+def _below(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -6,7 +6,7 @@ is added at prediction is in the loss.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xplabels.features import Features, FeatureSet
+from xplabels.features import Features, FeatureSet, map_arrays
 from xplabels.features.scaling import Completion, Scaling
 from xplabels.inference.distribution import LabelDistribution
 from xplabels.network import UncertainNetwork, products
@@ -38,31 +38,12 @@ class ErrorTensors:
         def tensor(array: NDArray[Any]) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(array)).to(device, dtype)
 
-        packed = features.correlations
-        return cls(
-            tensor(features.x),
-            tensor(features.divisor),
-            tensor(features.is_ratio),
-            tensor(features.errors),
-            tensor(features.auxiliary_errors),
-            packed and (tensor(packed[0]), tensor(packed[1])),
-        )
+        known = {field.name: getattr(features, field.name) for field in fields(cls)}
+        return cls(**{name: map_arrays(tensor, array) for name, array in known.items()})
 
     def with_x(self, x: Tensor, errors_times: Tensor | float = 1.0) -> ErrorTensors:
         """The same stars with other inputs and the same relative errors, or a multiple [N, 1]."""
         return replace(self, x=x, errors=self.errors * errors_times)
-
-    def take(self, rows: Tensor) -> ErrorTensors:
-        """The stars ``rows``."""
-        packed = self.correlations
-        return ErrorTensors(
-            self.x[rows],
-            self.divisor[rows],
-            self.is_ratio[rows],
-            self.errors[rows],
-            self.auxiliary_errors[rows],
-            packed and (packed[0][rows], packed[1][rows]),
-        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +88,7 @@ class Block:
 
     def take(self, rows: Tensor) -> Block:
         """The stars ``rows``."""
-        return Block(self.x[rows], self.missing[rows], self.errors.take(rows), self.noise[rows])
+        return map_arrays(lambda tensor: tensor[rows], self)
 
     def hide(self, hidden: Tensor) -> Block:
         """The same stars with the auxiliary inputs ``hidden`` (bool [N, A]) missing as well."""
@@ -153,9 +134,7 @@ class Propagation:
 
     def network_input(self, block: Block) -> Tensor:
         """Completed inputs, masks and noise levels [N, F (+ A) (+ 2)]."""
-        present = torch.cat(
-            [block.x[:, : self.n], block.x[:, self.n :].masked_fill(block.missing, 0.0)], dim=1
-        )
+        present = self._blanked(block.x, block.missing)
         gone = block.missing.any(dim=1)
         if gone.any():
             rules = self.weights[self._pattern(block.missing[gone])]
@@ -189,26 +168,8 @@ class Propagation:
 
         A missing input moves with the inputs it is completed from, and scatters about its mean.
         """
-        by_x, scatter = self._by_present(jacobian, block, full)
-        known = input_variance(by_x, block.errors, self.feature_set, self.projection, full)
-        return known + scatter
-
-    def _by_present(
-        self, jacobian: Tensor, block: Block, full: bool
-    ) -> tuple[Tensor, Tensor | float]:
-        """dy/dx [N, K, F] by the unscaled inputs that are there, 0 for those that are missing.
-
-        What a missing input passes on counts for the inputs it is completed from; its scatter
-        about that mean is the second result, a variance [N, K] or (``full``) a covariance.
-        """
         by_input = jacobian[..., : len(self.x_scale)]
-        present = torch.cat(
-            [
-                by_input[..., : self.n],
-                by_input[..., self.n :].masked_fill(block.missing[:, None, :], 0.0),
-            ],
-            dim=-1,
-        )
+        present = self._blanked(by_input, block.missing[:, None, :])
         scatter: Tensor | float = 0.0
         gone = block.missing.any(dim=1)
         if gone.any():
@@ -221,7 +182,14 @@ class Propagation:
             scatter = some.new_zeros((len(present), *some.shape[1:]))
             scatter[gone] = some
             present = present + moved
-        return present / self.x_scale, scatter
+        by_x = present / self.x_scale
+        known = input_variance(by_x, block.errors, self.feature_set, self.projection, full)
+        return known + scatter
+
+    def _blanked(self, by_input: Tensor, missing: Tensor) -> Tensor:
+        """With 0 for the auxiliary inputs that are missing."""
+        auxiliary = by_input[..., self.n :].masked_fill(missing, 0.0)
+        return torch.cat([by_input[..., : self.n], auxiliary], dim=-1)
 
     def _pattern(self, missing: Tensor) -> Tensor:
         """The number [N] of each star's pattern of missing inputs: the sum of 2^a."""
