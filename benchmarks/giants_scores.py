@@ -128,7 +128,7 @@ def diagonal_covariance(model: Model, prediction: Prediction, test: Stars) -> di
     ratios = []
     for start in range(0, len(rows), DIAGONAL_BLOCK):
         features = model.feature_set.compute(test[rows[start : start + DIAGONAL_BLOCK]])
-        by_x = np.asarray(model.inference.run(features).labels.jacobian)
+        by_x = model.inference.derivatives(features)
 
         def variance(by: NDArray[np.float64], of: Features = features) -> NDArray[np.float64]:
             total, _ = input_variance(by, of, model.feature_set, p)
