@@ -15,7 +15,7 @@ from astropy.table import MaskedColumn, Table
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, SampledSpectra, Stars
-from xplabels.io.tables import PhotometryTables, join_labels, join_photometry, read_table
+from xplabels.io.tables import join_labels, join_photometry, read_table
 
 # neighbours that one float64 cannot tell apart
 IDS = np.array([5853498713190525696, 5853498713190525697, 5405570973190252288])
@@ -135,15 +135,6 @@ def test_what_the_stars_had_stays_where_no_table_speaks(stars: Stars, tmp_path: 
     )
     joined = join_photometry(had, write(table(), tmp_path / "t.csv"))
     assert joined.photometry.column("w1mpro")[0].tolist() == [1, 2, 3]
-
-
-def test_tables_may_match_in_some_blocks_only(stars: Stars, tmp_path: Path) -> None:
-    tables = PhotometryTables(write(table()[:1], tmp_path / "t.csv"))
-    assert np.isnan(tables.join(stars[:2]).photometry.values).all()
-    with pytest.raises(InputError, match="shares no source_id"):
-        tables.check_used()
-    assert tables.join(stars[2:]).photometry.column("j_m")[0].tolist() == [1.0]
-    tables.check_used()
 
 
 def _set(column: str, row: int, value: float) -> Callable[[Table], None]:

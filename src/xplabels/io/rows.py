@@ -261,16 +261,24 @@ def check_columns(names: Collection[str], path: Path, required: Sequence[str] = 
         raise InputError(what.format(", ".join(absent)), where=path, remedy=AS_RAW)
 
 
-def as_source_id(values: NDArray[np.generic], path: Path) -> NDArray[np.int64]:
+def as_source_id(values: NDArray[np.generic], path: Path, before: int = 0) -> NDArray[np.int64]:
     """A column of integers as source_ids; floating-point numbers cannot hold them.
 
-    Raises InputError if the column does not hold integers, or some are masked.
+    Raises InputError if the column does not hold integers, or a row (after ``before`` others) is
+    masked.
     """
-    if values.dtype.kind not in "iu" or np.ma.is_masked(values):
+    if values.dtype.kind not in "iu":
         raise InputError(
             f"holds {values.dtype.name} values or nulls, not 64-bit integers",
             where=f"{path}, column source_id",
             remedy="write source_id as int64: it has up to 19 digits",
+        )
+    null = np.flatnonzero(np.ma.getmaskarray(np.ma.asarray(values)))
+    if len(null):
+        raise InputError(
+            "is null or no 64-bit integer",
+            where=f"{path}, row {before + null[0] + 1}, column source_id",
+            remedy=DOWNLOAD_AGAIN,
         )
     return np.asarray(values).astype(np.int64)
 
