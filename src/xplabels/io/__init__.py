@@ -131,7 +131,7 @@ def _check_across_files(blocks: Sequence[Stars]) -> None:
         raise InputError(
             f"source_id {ids[first]} is in {blocks[block_of[first]].where} too",
             where=blocks[block_of[second]].where,
-            remedy="keep one row a star",
+            remedy="keep one row per star",
         )
 
 
