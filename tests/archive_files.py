@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from xplabels.core.stars import SampledSpectra, Stars
+
 FORMATS = ("csv", "csv.gz", "ecsv", "fits", "fits.gz", "vot", "xml", "parquet")
 """``csv`` is DataLink's, ``csv.gz`` the bulk files', ``vot`` binary, ``xml`` plain text."""
 
@@ -171,3 +173,29 @@ def _binary2(stars: FakeStars) -> str:
             parts.append(struct.pack(">i", len(values)) + values.tobytes())
     text = base64.encodebytes(b"".join(parts)).decode()
     return f"<BINARY2><STREAM encoding='base64'>\n{text}</STREAM></BINARY2>"
+
+
+def same(one: Stars, other: Stars) -> None:
+    """Every array, bit by bit (NaN equals NaN)."""
+    assert _arrays(one).keys() == _arrays(other).keys()
+    for name, values in _arrays(one).items():
+        found = _arrays(other)[name]
+        assert values.dtype == found.dtype, name
+        assert np.array_equal(values, found, equal_nan=values.dtype.kind == "f"), name
+
+
+def _arrays(stars: Stars) -> dict[str, NDArray[np.generic]]:
+    spectra = stars.spectra
+    arrays: dict[str, NDArray[np.generic]] = {"id": stars.source_id, "flags": stars.flags}
+    arrays |= {"photometry": stars.photometry.values, "sigma": stars.photometry.errors}
+    if isinstance(spectra, SampledSpectra):
+        arrays |= {"wavelength": spectra.wavelength, "flux": spectra.flux}
+        arrays["flux_error"] = spectra.flux_error
+    else:
+        for name, band in (("bp", spectra.bp), ("rp", spectra.rp)):
+            arrays |= {f"{name}c": band.coefficients, f"{name}e": band.errors}
+            if band.correlations is not None:
+                arrays[f"{name}r"] = band.correlations
+    if stars.labels is not None:
+        arrays |= {"labels": stars.labels.values, "label_errors": stars.labels.errors}
+    return arrays

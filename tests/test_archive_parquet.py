@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from archive_files import same
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.labels import LABELS, Labels
@@ -26,36 +27,10 @@ from xplabels.core.stars import (
     Spectra,
     Stars,
 )
-from xplabels.io import read, read_stars, write_stars
+from xplabels.io import read, read_stars, write_star_blocks, write_stars
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 POSITIVE = st.floats(1e-300, 1e300)
-
-
-def same(one: Stars, other: Stars) -> None:
-    """Every array, bit by bit (NaN equals NaN)."""
-    assert _arrays(one).keys() == _arrays(other).keys()
-    for name, values in _arrays(one).items():
-        found = _arrays(other)[name]
-        assert values.dtype == found.dtype, name
-        assert np.array_equal(values, found, equal_nan=values.dtype.kind == "f"), name
-
-
-def _arrays(stars: Stars) -> dict[str, NDArray[np.generic]]:
-    spectra = stars.spectra
-    arrays: dict[str, NDArray[np.generic]] = {"id": stars.source_id, "flags": stars.flags}
-    arrays |= {"photometry": stars.photometry.values, "sigma": stars.photometry.errors}
-    if isinstance(spectra, SampledSpectra):
-        arrays |= {"wavelength": spectra.wavelength, "flux": spectra.flux}
-        arrays["flux_error"] = spectra.flux_error
-    else:
-        for name, band in (("bp", spectra.bp), ("rp", spectra.rp)):
-            arrays |= {f"{name}c": band.coefficients, f"{name}e": band.errors}
-            if band.correlations is not None:
-                arrays[f"{name}r"] = band.correlations
-    if stars.labels is not None:
-        arrays |= {"labels": stars.labels.values, "label_errors": stars.labels.errors}
-    return arrays
 
 
 @st.composite
@@ -185,7 +160,7 @@ def test_a_foreign_table_with_variable_lists_is_taken_as_coefficients(
     assert np.array_equal(again.labels.errors[:, 0], [50, np.nan, 60], equal_nan=True)
 
 
-def test_an_existing_file_is_kept_unless_told(stars: Stars, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_unless_asked(stars: Stars, tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     path.write_text("precious")
     with pytest.raises(InputError, match="exists already"):
@@ -193,11 +168,6 @@ def test_an_existing_file_is_kept_unless_told(stars: Stars, tmp_path: Path) -> N
     assert path.read_text() == "precious"
     write_stars(stars, path, overwrite=True)
     same(read_stars(path), stars)
-
-
-def test_an_unwritable_folder_is_named(stars: Stars, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="folder does not exist"):
-        write_stars(stars, tmp_path / "absent" / "s.parquet")
 
 
 def test_damage_to_the_file_is_named(stars: Stars, tmp_path: Path) -> None:
@@ -266,3 +236,38 @@ def test_labels_whose_columns_a_user_dropped_are_gone(stars: Stars, tmp_path: Pa
     pq.write_table(table.drop(["teff_err"]), path)
     with pytest.raises(InputError, match="teff_err"):
         read([path])
+
+
+def test_blocks_are_the_whole(small_stars: Stars, tmp_path: Path) -> None:
+    blocks = (small_stars[start : start + 300] for start in range(0, len(small_stars), 300))
+    assert write_star_blocks(blocks, tmp_path / "blocks.parquet") == len(small_stars)
+    found = read_stars(tmp_path / "blocks.parquet")
+    same(found, small_stars)
+
+
+def test_a_column_that_a_later_block_lacks_is_missing_there(
+    small_stars: Stars, tmp_path: Path
+) -> None:
+    without = small_stars[10:20].with_photometry(Photometry.missing(10))
+    write_star_blocks([small_stars[:10], without], tmp_path / "blocks.parquet")
+    values, _ = read_stars(tmp_path / "blocks.parquet").photometry.column("j_m")
+    assert np.isfinite(values[:10]).any()
+    assert np.isnan(values[10:]).all()
+
+
+def test_blocks_that_differ_are_named_and_nothing_is_written(
+    small_stars: Stars, tmp_path: Path
+) -> None:
+    path = tmp_path / "blocks.parquet"
+    without = small_stars[:10].with_photometry(Photometry.missing(10))
+    with pytest.raises(InputError, match=r"columns that the first lacks: .*j_m"):
+        write_star_blocks([without, small_stars[10:20]], path)
+    wide = replace(
+        small_stars[10:20],
+        spectra=replace(small_stars.spectra[10:20], rp=small_stars.spectra[10:20].bp),
+    )
+    with pytest.raises(InputError, match="differs from the first in column 'rp_coefficients'"):
+        write_star_blocks([small_stars[:10], wide], path)
+    with pytest.raises(InputError, match="no stars"):
+        write_star_blocks([], path)
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""VOTables: what is read here and what astropy reads give the same arrays; damage is told."""
+"""VOTables: what is read here and what astropy reads give the same arrays; damage is named."""
 
 from __future__ import annotations
 
@@ -12,22 +12,13 @@ import pytest
 from astropy.io.votable import from_table
 from astropy.table import Table
 
-from archive_files import fake_stars, write
+from archive_files import fake_stars, same, write
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
-from xplabels.core.stars import CoefficientSpectra, Stars
+from xplabels.core.stars import CoefficientSpectra
 from xplabels.io import read, read_blocks, votable
 
 SERIALISATIONS = ("tabledata", "binary2", "binary")  # astropy reads the last
-
-
-def same(one: Stars, other: Stars) -> None:
-    np.testing.assert_array_equal(one.source_id, other.source_id)
-    np.testing.assert_array_equal(one.flags, other.flags)
-    for band in ("bp", "rp"):
-        left, right = (getattr(stars.spectra, band) for stars in (one, other))
-        for part in ("coefficients", "errors", "correlations"):
-            np.testing.assert_array_equal(getattr(left, part), getattr(right, part))
 
 
 @pytest.fixture
@@ -129,18 +120,18 @@ def test_the_null_bits_of_binary2_count(tmp_path: Path) -> None:
         ("{coefficients}", "1.0 nought 3.0", r"row 2, .*bp_coefficients: cannot be read as num"),
     ],
 )
-def test_damage_to_text_is_told(old: str, new: str, message: str, tmp_path: Path) -> None:
+def test_damage_to_text_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
     made = fake_stars(3, (3, 4))
     path = write(made, tmp_path / "x.xml")
     coefficients = " ".join(str(value) for value in made.cells["bp_coefficients"][1])
-    told = old.format(star=made.source_id[1], coefficients=coefficients)
-    assert told in path.read_text()
-    path.write_text(path.read_text().replace(told, new))
+    shown = old.format(star=made.source_id[1], coefficients=coefficients)
+    assert shown in path.read_text()
+    path.write_text(path.read_text().replace(shown, new))
     with pytest.raises(InputError, match=message):
         read(path)
 
 
-def test_a_stream_that_ends_inside_a_row_is_told(tmp_path: Path) -> None:
+def test_a_stream_that_ends_inside_a_row_is_named(tmp_path: Path) -> None:
     """Whole XML around it: nothing else would notice."""
     path = write(fake_stars(3, (3, 4)), tmp_path / "x.vot")
     text = path.read_text()

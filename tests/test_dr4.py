@@ -92,16 +92,6 @@ def test_the_model_has_their_widths(release: Path) -> None:
     assert spectra.bp.correlations.shape == (2200, 1275)
 
 
-def test_few_stars_are_predicted_as_many(release: Path) -> None:
-    pytest.importorskip("numba")
-    model = Model.load(release / "model")
-    stars = archive.read(bulk(release)[0])
-    few, many = model.predict(stars[:300]), model.predict(stars)[:300]
-    np.testing.assert_allclose(few.values, many.values, rtol=1e-5)
-    np.testing.assert_allclose(few.errors, many.errors, rtol=1e-5)
-    assert np.array_equal(few.flags, many.flags)
-
-
 def test_from_bulk_files_to_labels_through_hats_and_not(
     release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

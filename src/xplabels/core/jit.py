@@ -21,39 +21,17 @@ def available() -> bool:
     return sys.byteorder == "little" and importlib.util.find_spec("numba") is not None
 
 
-def jit(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile ``function`` when it is first called, once a machine where its cache can be kept."""
-    return _compiled(function, frozenset())
-
-
-def inlined_jit(function: Callable[P, R]) -> Callable[P, R]:
-    """As :func:`jit`, and put in the place of every call: for what takes a few nanoseconds."""
-    return _compiled(function, frozenset(), forceinline=True)
-
-
 def fast_jit(function: Callable[P, R]) -> Callable[P, R]:
-    """As :func:`jit`, with sums in any order and fused multiply-add; NaN and infinity stay."""
-    return _compiled(function, frozenset(("reassoc", "contract", "nsz")))
+    """Compile ``function`` when it is first called, once a machine where its cache can be kept.
 
-
-def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let compiled functions call what ``function`` writes in LLVM's own language."""
-    from numba import extending
-
-    made: Callable[..., Any] = extending.intrinsic(function)
-    return made
-
-
-def _compiled(
-    function: Callable[P, R], fastmath: frozenset[str], forceinline: bool = False
-) -> Callable[P, R]:
+    Sums may be made in any order and multiply-adds be fused; NaN and infinity stay.
+    """
     import numba
 
     options: dict[str, Any] = {
         "nogil": True,
-        "fastmath": set(fastmath) or False,
+        "fastmath": {"reassoc", "contract", "nsz"},
         "error_model": "numpy",
-        "forceinline": forceinline,
     }
     try:
         compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)

@@ -21,10 +21,7 @@ class Lookup:
     where
         The table's name in messages.
 
-    Raises
-    ------
-    InputError
-        If a source_id occurs twice.
+    Raises InputError if a source_id occurs twice.
 
     Examples
     --------

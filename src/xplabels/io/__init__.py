@@ -68,10 +68,8 @@ def read_blocks(
         Counts the file's bytes as they are read; ``digest.take_rest(path)`` after the last block
         counts what a format leaves unread.
 
-    Raises
-    ------
-    InputError
-        Here for a missing file or an unknown ending, while iterating for what is wrong inside.
+    Raises InputError here for a missing file or an unknown ending, while iterating for what is
+    wrong inside.
     """
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
@@ -92,11 +90,8 @@ def read(paths: str | Path | Sequence[str | Path], bad_rows: BadRows = "error") 
     bad_rows
         See :func:`read_blocks`.
 
-    Raises
-    ------
-    InputError
-        As :func:`read_blocks`; if a source_id stands in two files; if the files differ in their
-        numbers of coefficients.
+    Raises InputError as :func:`read_blocks`; if a source_id stands in two files; if the files
+    differ in their numbers of coefficients.
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     # every file is looked at before the first is read: a misspelt name should not cost an hour
@@ -136,7 +131,7 @@ def _check_across_files(blocks: Sequence[Stars]) -> None:
         raise InputError(
             f"source_id {ids[first]} is in {blocks[block_of[first]].where} too",
             where=blocks[block_of[second]].where,
-            remedy="keep one row a star",
+            remedy="keep one row per star",
         )
 
 

@@ -48,11 +48,8 @@ def check_output(path: Path, overwrite: bool = False) -> None:
 def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False) -> None:
     """Make sure, before any work, that ``folder`` may be made, or replaced with ``overwrite``.
 
-    Raises
-    ------
-    InputError
-        As :func:`check_output`; if it is no folder; if it holds a file that matches none of the
-        patterns ``ours``: a user's folder is never replaced.
+    Raises InputError as :func:`check_output`; if it is no folder; if it holds a file that matches
+    none of the patterns ``ours``: a user's folder is never replaced.
     """
     check_output(folder, overwrite)
     if folder.exists():
@@ -62,10 +59,8 @@ def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False)
 def check_ours(folder: Path, ours: Sequence[str]) -> None:
     """Make sure that an existing ``folder`` holds nothing of a user's before it is replaced.
 
-    Raises
-    ------
-    InputError
-        If it is no folder, or holds a file that matches none of the patterns ``ours``.
+    Raises InputError if it is no folder, or holds a file that matches none of the patterns
+    ``ours``.
     """
     if not folder.is_dir() or folder.is_symlink():
         raise InputError("is not a folder", where=folder, remedy="choose another name")
@@ -83,10 +78,7 @@ def check_ours(folder: Path, ours: Sequence[str]) -> None:
 def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
-    Raises
-    ------
-    InputError
-        As :func:`check_output`, or if the system refuses to write.
+    Raises InputError as :func:`check_output`, or if the system refuses to write.
     """
     check_output(path, overwrite)
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
@@ -103,10 +95,7 @@ def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
 def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place when the block ends well.
 
-    Raises
-    ------
-    InputError
-        As :func:`check_output`, or if the system refuses to write.
+    Raises InputError as :func:`check_output`, or if the system refuses to write.
     """
     check_output(path, overwrite)
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")

@@ -78,10 +78,8 @@ def photometry_of(
 ) -> tuple[Photometry, tuple[str, ...]]:
     """Photometry [N] from a table's columns, and notes on values that have no error.
 
-    Raises
-    ------
-    InputError
-        If a column of values has no column of errors, or an error is zero or negative.
+    Raises InputError if a column of values has no column of errors, or an error is zero or
+    negative.
     """
     measured: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     notes: list[str] = []
@@ -104,11 +102,8 @@ def labels_of(
 ) -> tuple[Labels, tuple[str, ...]]:
     """The labels ``names`` [N] from a table's columns, and notes on values without an error.
 
-    Raises
-    ------
-    InputError
-        If a column is absent, an error is zero or negative, or a value is outside the label's
-        believable range.
+    Raises InputError if a column is absent, an error is zero or negative, or a value is outside the
+    label's believable range.
     """
     values = np.full((len(source_id), len(names)), np.nan)
     errors = values.copy()
@@ -127,10 +122,7 @@ def labels_of(
 def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
     """The column ``name`` as float64 [N].
 
-    Raises
-    ------
-    InputError
-        If it does not hold one number a row.
+    Raises InputError if it does not hold one number a row.
     """
     column = columns[name]
     if column.dtype.kind not in "iufb" or column.ndim != 1:

@@ -29,7 +29,6 @@ from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,
     EMPTY,
-    REQUIRED,
     BadRows,
     Cells,
     RawBlock,
@@ -42,9 +41,8 @@ USUAL_ORDER = sorted(ARRAYS, key=lambda name: name.endswith("correlations"))
 WIDE = 4
 """In this order the arrays of a row are read, so that the first four are kept as float64."""
 NULLS = frozenset(("", "null", "nan", "[]", "()"))
-_DELIMITER = re.compile(rb"""^#\s*delimiter:\s*(["'])(.)\1\s*$""")
 SHELLS = (tuple(b"[]"), tuple(b"()"))
-_LINE_END = ord("\n"), ord("\r")
+_DELIMITER = re.compile(rb"""^#\s*delimiter:\s*(["'])(.)\1\s*$""")
 
 
 def read_csv(
@@ -52,13 +50,8 @@ def read_csv(
 ) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from comma-separated text, gzipped or not.
 
-    ``digest`` counts the file's bytes as they are read.
-
-    Raises
-    ------
-    InputError
-        For a file that is unreadable, truncated, lacks columns or rows, or (``bad_rows="error"``)
-        holds a damaged row.
+    ``digest`` counts the file's bytes as they are read. Raises InputError for a file that is
+    unreadable, truncated, lacks columns or rows, or (``bad_rows="error"``) holds a damaged row.
     """
     return assembled(_raw_blocks(path, block, ",", digest), path, bad_rows)
 
@@ -66,10 +59,7 @@ def read_csv(
 def read_ecsv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from an ECSV file; only the delimiter is taken from its YAML header.
 
-    Raises
-    ------
-    InputError
-        As :func:`read_csv`, and if the file is not ECSV.
+    Raises InputError as :func:`read_csv`, and if the file is not ECSV.
     """
     header = list(takewhile(lambda line: line.startswith(b"#"), byte_lines(path)))
     if not header or b"%ECSV" not in header[0]:
@@ -110,7 +100,7 @@ def _raw_blocks(
         with np.errstate(over="ignore"):
             for line in islice(filled, block):
                 rows.add(line)
-        if not len(rows):
+        if not rows.source_id:
             return
         yield rows.take()
 
@@ -120,147 +110,132 @@ class _Rows:
 
     def __init__(self, path: Path, names: Sequence[str], delimiter: str, block: int) -> None:
         self._path, self._delimiter, self._columns = path, delimiter.encode(), len(names)
-        index = {name: names.index(name) for name in REQUIRED}
-        self._star = index["source_id"]
-        self._column = {name: index[name] for name in ARRAYS}
-        self._in_order = [index[name] for name in USUAL_ORDER]
-        self._parser = _json_parser()
+        self._star = names.index("source_id")
+        self._column = {name: names.index(name) for name in ARRAYS}
+        places = sorted(self._column.values())
+        # pieces of text, some empty, before the first array, between one and the next, and after
+        self._apart = (np.diff([0, *places, len(names) - 1]) + 1).tolist()
+        self._in_order = [places.index(self._column[name]) for name in USUAL_ORDER]
+        try:
+            self._parser: Any = importlib.import_module("simdjson").Parser()
+        except ImportError:
+            self._parser = None
         self._taken, self._block = 0, block
-        self._lengths = [0] * len(ARRAYS)  # of the arrays of a usual row
-        self._clear()
+        self._clear([0] * len(ARRAYS))
 
-    def _clear(self) -> None:
-        self._allocate(self._lengths)
-        self._source_id: list[int] = []
-        self._other: dict[int, dict[str, NDArray[np.floating]]] = {}
-        self._faults: dict[int, tuple[str, str]] = {}
-
-    def _allocate(self, lengths: list[int]) -> None:
-        """Room for usual rows, whose arrays have these lengths."""
+    def _clear(self, lengths: list[int]) -> None:
+        """Begin a block whose usual rows have arrays of these lengths."""
         self._lengths = lengths
         self._ends = np.cumsum(lengths)[WIDE - 1 :].tolist()
         self._wide = np.empty((self._block, self._ends[0]))
         # float32 from the start: half the memory to pass through, a tenth of the time
         self._narrow = [np.empty((self._block, packed), np.float32) for packed in lengths[WIDE:]]
-        wide = np.split(self._wide, np.cumsum(lengths[: WIDE - 1]), axis=1)
-        self._usual = dict(zip(USUAL_ORDER, (*wide, *self._narrow), strict=True))
-
-    def __len__(self) -> int:
-        return len(self._source_id)
+        self.source_id: list[int] = []
+        self._other: dict[int, dict[str, NDArray[np.floating]]] = {}
+        self._faults: dict[int, tuple[str, str]] = {}
 
     def add(self, line: bytes) -> None:
-        """One data line.
-
-        Raises
-        ------
-        InputError
-            If it is cut off, or its source_id cannot be read.
-        """
-        row, star = len(self), self._add_usual(line)
-        if star is not None:
-            self._source_id.append(star)
-            return
-        texts, fault = self._split(line)
-        self._source_id.append(self._read_id(texts))
-        self._other[row] = dict.fromkeys(ARRAYS, EMPTY)
-        if fault:
-            self._faults[row] = ("", fault)
-            return
-        for name, column in self._column.items():
-            try:
-                self._other[row][name] = parse_array(texts[column], kind_of(name))
-            except ValueError as error:
-                self._faults.setdefault(row, (name, f"cannot be read as numbers ({error})"))
+        """One data line. Raises InputError if it is cut off or its source_id is unreadable."""
+        star = None if self._parser is None else self._add_usual(line)
+        self.source_id.append(self._add_other(line) if star is None else star)
 
     def take(self) -> RawBlock:
         """The rows since the last call."""
+        rows, other = len(self.source_id), self._other
+        wide = np.split(self._wide[:rows], np.cumsum(self._lengths[: WIDE - 1]), axis=1)
+        arrays = (*wide, *(packed[:rows] for packed in self._narrow))
         cells: dict[str, Cells] = {}
-        for name in ARRAYS:
+        for name, values in zip(USUAL_ORDER, arrays, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):  # other rows hold anything
-                usual = self._usual[name][: len(self)].astype(kind_of(name), copy=False)
+                usual = values.astype(kind_of(name), copy=False)
             cells[name] = (
-                usual
-                if not self._other
-                else [
-                    self._other[row][name] if row in self._other else values
-                    for row, values in enumerate(usual)
-                ]
+                [other[n][name] if n in other else row for n, row in enumerate(usual)]
+                if other
+                else usual
             )
-        raw = RawBlock(np.array(self._source_id, np.int64), cells, self._faults)
-        self._taken += len(self)
-        self._clear()
+        raw = RawBlock(np.array(self.source_id, np.int64), cells, self._faults)
+        self._taken += rows
+        self._clear(self._lengths)
         return raw
 
     def _add_usual(self, line: bytes) -> int | None:
         """Read six arrays as one JSON document; the source_id, None if the row is not usual."""
-        cells = None if self._parser is None else split_line(line, self._delimiter)
-        if cells is None or len(cells) != self._columns:
-            return None
-        star, view, arrays = cells[self._star], memoryview(line), []
-        if isinstance(star, tuple) or not star.isdigit() or len(star) > 18:
-            return None
-        for column in self._in_order:
-            cell = cells[column]
-            if not isinstance(cell, tuple):
+        view, at = memoryview(line), 0
+        between, arrays = [], []
+        for _ in ARRAYS:
+            start = line.find(b'"', at) + 1
+            end = line.find(b'"', start)
+            if not 0 < start < end or (line[start], line[end - 1]) not in SHELLS:
                 return None
-            start, end = cell
-            if (line[start], line[end - 1]) not in SHELLS or line.find(b"[", start + 1, end) > 0:
+            if line.find(b"[", start + 1, end) > 0:
                 return None
+            between.append(line[at : start - 1].split(self._delimiter))
             arrays.append(view[start + 1 : end - 1])
+            at = end + 1
+        after = line[at:].rstrip(b"\r\n")
+        before, *between = *between, after.split(self._delimiter)
+        if [len(before), *map(len, between)] != self._apart or b'"' in after:
+            return None
+        # quotes stand around whole cells
+        if before[-1] or between[-1][0] or any(cells[0] or cells[-1] for cells in between[:-1]):
+            return None
+        star = before[self._star] if self._star < len(before) else b""
+        if not star.isdigit() or len(star) > 19 or int(star) >= 2**63:
+            return None
         try:
-            parsed = self._parser.parse(b"[[%b]]" % b"],[".join(arrays))
+            document = b"],[".join([arrays[place] for place in self._in_order])
+            parsed = self._parser.parse(b"[[%b]]" % document)
             lengths = [len(array) for array in parsed]
             numbers = np.frombuffer(parsed.as_buffer(of_type="d"))
         except (ValueError, TypeError, RuntimeError):  # simdjson's ways to refuse
             return None
-        row = len(self._source_id)
+        row = len(self.source_id)
         if lengths != self._lengths:
             if len(self._other) < row or not _consistent(lengths):
                 return None
-            self._allocate(lengths)
+            source_id, other, faults = self.source_id, self._other, self._faults
+            self._clear(lengths)
+            self.source_id, self._other, self._faults = source_id, other, faults
         wide, bp, rp = self._ends
         self._wide[row] = numbers[:wide]
         self._narrow[0][row], self._narrow[1][row] = numbers[wide:bp], numbers[bp:rp]
         return int(star)
 
-    def _where(self) -> str:
-        return f"{self._path}, row {self._taken + len(self) + 1}"
-
-    def _split(self, line: bytes) -> tuple[list[str], str]:
-        """The cells of a line of any kind, and what is wrong with it, if anything."""
+    def _add_other(self, line: bytes) -> int:
+        """Read a line of any kind; its source_id."""
+        row = len(self.source_id)
+        where = f"{self._path}, row {self._taken + row + 1}"
         text, delimiter = line.decode("utf-8", "replace"), self._delimiter.decode()
         fault = ""
         try:
             # one reader per line: an unclosed quote must not swallow the lines that follow
             texts = next(csv.reader([text], delimiter=delimiter, strict=True))
         except csv.Error as error:
-            texts = text.split(delimiter, 1 + self._star)
-            fault = f"is not readable ({error})"
+            texts, fault = text.split(delimiter, 1 + self._star), f"is not readable ({error})"
         if not fault and len(texts) != self._columns:
             fault = f"has {len(texts)} of {self._columns} columns"
-        if fault and line[-1] not in _LINE_END:
+        if fault and not line.endswith((b"\n", b"\r")):
             raise InputError(
-                f"is truncated: the last line {fault}", where=self._where(), remedy=DOWNLOAD_AGAIN
+                f"is truncated: the last line {fault}", where=where, remedy=DOWNLOAD_AGAIN
             )
-        return texts, fault
-
-    def _read_id(self, texts: Sequence[str]) -> int:
-        text = texts[self._star].strip() if self._star < len(texts) else ""
+        star = texts[self._star].strip() if self._star < len(texts) else ""
         # a plain int() would take "1_0", and a float cannot hold 19 digits
-        if len(text) > 20 or not text.removeprefix("-").isdecimal() or abs(int(text)) >= 2**63:
+        if len(star) > 20 or not star.removeprefix("-").isdecimal() or abs(int(star)) >= 2**63:
             raise InputError(
-                f"{text!r} is not a 64-bit integer",
-                where=f"{self._where()}, column source_id",
+                f"{star!r} is not a 64-bit integer",
+                where=f"{where}, column source_id",
                 remedy=DOWNLOAD_AGAIN,
             )
-        return int(text)
-
-
-def _json_parser() -> Any:
-    try:
-        return importlib.import_module("simdjson").Parser()
-    except ImportError:
-        return None
+        self._other[row] = dict.fromkeys(ARRAYS, EMPTY)
+        if fault:
+            self._faults[row] = ("", fault)
+            return int(star)
+        for name, column in self._column.items():
+            try:
+                self._other[row][name] = parse_array(texts[column], kind_of(name))
+            except ValueError as error:
+                self._faults.setdefault(row, (name, f"cannot be read as numbers ({error})"))
+        return int(star)
 
 
 def _consistent(lengths: Sequence[int]) -> bool:
@@ -273,38 +248,8 @@ def _consistent(lengths: Sequence[int]) -> bool:
     )
 
 
-def split_line(line: bytes, delimiter: bytes) -> list[bytes | tuple[int, int]] | None:
-    """The cells of a line; of a quoted one, where its text starts and ends.
-
-    None if quotes do not stand around whole cells.
-    """
-    at, end = 0, len(line)
-    while end and line[end - 1] in _LINE_END:
-        end -= 1
-    cells: list[bytes | tuple[int, int]] = []
-    while True:
-        opening = line.find(b'"', at, end)
-        cells += line[at : end if opening < 0 else opening].split(delimiter)
-        if opening < 0:
-            return cells
-        closing = line.find(b'"', opening + 1, end)
-        if closing < 0 or cells[-1]:
-            return None
-        cells[-1] = opening + 1, closing
-        if closing + 1 == end:
-            return cells
-        if not line.startswith(delimiter, closing + 1):
-            return None
-        at = closing + 1 + len(delimiter)
-
-
 def parse_array(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
-    """Numbers from ``"[a,b]"`` or ``"(a, b)"``; empty for a null.
-
-    Raises
-    ------
-    ValueError
-        If the text is anything else.
+    """Numbers from ``"[a,b]"`` or ``"(a, b)"``; empty for a null. Raises ValueError for the rest.
 
     Examples
     --------

@@ -90,10 +90,7 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
 def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
     """The lines of a file, gzipped or not, with their ends (``\\n``, ``\\r\\n`` or ``\\r``).
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or its gzip stream is damaged or cut off.
+    Raises InputError if the file cannot be read, or its gzip stream is damaged or cut off.
     """
     with readable_bytes(path), open_bytes(path, digest) as file:
         for line in file:
@@ -129,10 +126,8 @@ def readable_bytes(path: Path) -> Iterator[None]:
 def whole(path: Path, what: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
     """``errors`` of a library mean that ``path`` is not a whole ``what``.
 
-    Raises
-    ------
-    InputError
-        With the first line of the library's message; an :class:`InputError` passes unchanged.
+    Raises InputError with the first line of the library's message; an :class:`InputError` passes
+    unchanged.
     """
     try:
         yield

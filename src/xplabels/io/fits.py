@@ -34,11 +34,8 @@ FitsTable = Any
 def read_fits(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from the first binary table that has a column ``source_id``.
 
-    Raises
-    ------
-    InputError
-        For a file that is unreadable, truncated, lacks columns or rows, or (``bad_rows="error"``)
-        holds a damaged row.
+    Raises InputError for a file that is unreadable, truncated, lacks columns or rows, or
+    (``bad_rows="error"``) holds a damaged row.
     """
     return assembled(_raw_blocks(path, block), path, bad_rows)
 
@@ -61,10 +58,7 @@ def readable_fits(path: Path) -> Iterator[None]:
 def open_fits(path: Path) -> Iterator[FitsTable]:
     """The HDUs of a file, closed in the end also where astropy gives up on opening it.
 
-    Raises
-    ------
-    InputError
-        If it is not a readable FITS file.
+    Raises InputError if it is not a readable FITS file.
     """
     from astropy.io import fits
 
@@ -98,10 +92,7 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
 def first_table(hdus: FitsTable, path: Path) -> FitsTable:
     """The first binary table of an open file that has a column ``source_id``, in any case.
 
-    Raises
-    ------
-    InputError
-        If there is none.
+    Raises InputError if there is none.
     """
     for hdu in hdus:
         names = hdu.columns.names if hasattr(hdu, "columns") else []

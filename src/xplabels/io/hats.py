@@ -43,10 +43,7 @@ def is_catalogue(path: Path) -> bool:
 def parquet_files(folder: Path) -> list[Path]:
     """The Parquet files of the table that a folder holds, in the order of their names.
 
-    Raises
-    ------
-    InputError
-        If there are none.
+    Raises InputError if there are none.
     """
     root = main_catalogue(folder)
     files = sorted(
@@ -64,11 +61,8 @@ def parquet_files(folder: Path) -> list[Path]:
 def partition_files(folder: Path) -> list[Path]:
     """The files of a catalogue in the order of their pixels on the sky.
 
-    Raises
-    ------
-    InputError
-        If it is no whole HATS catalogue: partitions that its list names are absent, or there are
-        none.
+    Raises InputError if it is no whole HATS catalogue: partitions that its list names are absent,
+    or there are none.
     """
     folder = main_catalogue(folder)
     found = {
@@ -94,10 +88,7 @@ def partition_files(folder: Path) -> list[Path]:
 def read_hats(folder: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a HATS catalogue.
 
-    Raises
-    ------
-    InputError
-        As :func:`partition_files` and :func:`~xplabels.io.parquet.read_parquet`.
+    Raises InputError as :func:`partition_files` and :func:`~xplabels.io.parquet.read_parquet`.
     """
     for path in partition_files(folder):
         yield from read_parquet(path, bad_rows, block)
@@ -124,10 +115,7 @@ class PartitionedTable:
     wanted
         Lower-case names of columns of numbers, taken as far as they are there.
 
-    Raises
-    ------
-    InputError
-        If there is no Parquet file, one is damaged, or has no column ``source_id``.
+    Raises InputError if there is no Parquet file, one is damaged, or has no column ``source_id``.
     """
 
     def __init__(self, folder: Path, wanted: Collection[str]) -> None:
@@ -158,10 +146,7 @@ class PartitionedTable:
     def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
         """Which of ``source_id`` [N] are in the table, and their columns.
 
-        Raises
-        ------
-        InputError
-            If a file is damaged, or a source_id comes twice.
+        Raises InputError if a file is damaged, or a source_id comes twice.
         """
         if len(source_id):
             first, last = int(source_id.min()), int(source_id.max())
@@ -191,10 +176,7 @@ class PartitionedTable:
 def main_catalogue(folder: Path) -> Path:
     """The folder itself or, of a collection, that of its main catalogue: its margin repeats stars.
 
-    Raises
-    ------
-    InputError
-        If a collection names none.
+    Raises InputError if a collection names none.
     """
     if not (folder / COLLECTION).is_file():
         return folder

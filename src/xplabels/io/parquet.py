@@ -68,21 +68,9 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
     the archive's ``phot_*_mean_flux_over_error`` and, exactly, as ``phot_*_mean_mag_error``.
     The file appears whole or not at all.
 
-    Raises
-    ------
-    InputError
-        If ``path`` exists and ``overwrite`` is false, or it cannot be written.
+    Raises InputError if ``path`` exists and ``overwrite`` is false, or it cannot be written.
     """
-    import pyarrow.parquet as pq
-
-    with whole_file(Path(path), overwrite) as temporary:
-        pq.write_table(
-            to_arrow(stars),
-            temporary,
-            compression="zstd",
-            compression_level=COMPRESSION_LEVEL,
-            row_group_size=ROW_GROUP,
-        )
+    write_star_blocks([stars], path, overwrite)
 
 
 def write_star_blocks(
@@ -102,11 +90,8 @@ def write_star_blocks(
     int
         Stars written.
 
-    Raises
-    ------
-    InputError
-        As :func:`write_stars`; if there is no block; if the blocks differ in space, widths or
-        labels, or a later one has more columns.
+    Raises InputError as :func:`write_stars`; if there is no block; if the blocks differ in space,
+    widths or labels, or a later one has more columns.
     """
     import pyarrow.parquet as pq
 
@@ -159,10 +144,7 @@ def _as_before(table: ArrowTable, schema: Any, block: Stars) -> ArrowTable:
 def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
     """All stars of a star table.
 
-    Raises
-    ------
-    InputError
-        As :func:`read_parquet`.
+    Raises InputError as :func:`read_parquet`.
     """
     return concatenate(list(read_parquet(Path(path), "error", block)))
 
@@ -170,11 +152,8 @@ def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
 def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a star table.
 
-    Raises
-    ------
-    InputError
-        For a file that is unreadable, truncated, of a newer format, lacks columns or rows, or
-        (``bad_rows="error"``) holds a damaged row.
+    Raises InputError for a file that is unreadable, truncated, of a newer format, lacks columns or
+    rows, or (``bad_rows="error"``) holds a damaged row.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -290,9 +269,10 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
     if meta.get("space") == "sampled":
         check_columns(columns, path, ["source_id", "flux", "flux_error"])
         cells = {name: _cells(columns[name], name, path) for name in ("flux", "flux_error")}
-        stars = assembler.sampled(
-            source_id, np.array(meta["wavelength"], float), cells, _unusable(columns)
-        )
+        # an earlier reader has flagged some rows as having no usable spectrum
+        flags = _plain(columns["flags"]) if "flags" in columns else np.zeros(len(source_id))
+        unusable = (flags.astype(np.uint32) & np.uint32(UNUSABLE)) > 0
+        stars = assembler.sampled(source_id, np.array(meta["wavelength"]), cells, unusable)
     else:
         if not meta and "flux" in columns and "bp_coefficients" not in columns:
             raise InputError(
@@ -305,14 +285,6 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
         cells = {name: _cells(columns[name], name, path) for name in ARRAYS if name in columns}
         stars = assembler.stars(RawBlock(source_id, cells))
     return _with_the_rest(stars, columns, meta, path)
-
-
-def _unusable(columns: dict[str, ArrowTable]) -> NDArray[np.bool_]:
-    """Stars that an earlier reader has flagged as having no usable spectrum."""
-    if "flags" not in columns:
-        return np.zeros(len(columns["source_id"]), bool)
-    flags = _plain(columns["flags"]).astype(np.uint32)
-    return np.asarray(flags & np.uint32(UNUSABLE), bool)
 
 
 def _with_the_rest(
@@ -370,8 +342,7 @@ def _plain(column: ArrowTable) -> NDArray[Any]:
 
     if column.null_count:
         column = column.cast(float64(), safe=False)
-    values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    return values
+    return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def _cells(column: ArrowTable, name: str, path: Path) -> Cells:

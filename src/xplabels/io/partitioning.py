@@ -33,10 +33,6 @@ class Pixel(NamedTuple):
         bits = 2 * (level - self.order)
         return self.number << bits, (self.number + 1) << bits
 
-    def children(self) -> Iterator[Pixel]:
-        """The four pixels it divides into."""
-        return (Pixel(self.order + 1, 4 * self.number + child) for child in range(4))
-
 
 class PixelRows(NamedTuple):
     """Some rows, and the level-12 pixel of each: int64 [N], ascending."""
@@ -65,53 +61,36 @@ def partitions(
         A pixel, and its rows as a list of pieces. Pixels ascend on the sky; empty ones are left
         out. This is what the HATS library's ``generate_alignment`` makes of a histogram.
     """
-    return _divided(_Waiting(blocks), root, most)
+    read: list[PixelRows] = []  # what belongs to no partition yet
 
-
-def _divided(waiting: _Waiting, pixel: Pixel, most: int) -> Iterator[tuple[Pixel, list[Rows]]]:
-    end = pixel.span(LEVEL)[1]
-    whole = pixel.order == LEVEL
-    count = waiting.count(end, None if whole else most)
-    if count == 0:
-        return
-    if whole or count <= most:
-        yield pixel, waiting.take(count)
-        return
-    for child in pixel.children():
-        yield from _divided(waiting, child, most)
-
-
-class _Waiting:
-    """Rows that have been read and belong to no partition yet."""
-
-    def __init__(self, blocks: Iterator[PixelRows]) -> None:
-        self._blocks = blocks
-        self._read: list[PixelRows] = []
-
-    def count(self, end: int, most: int | None) -> int:
-        """Rows below the pixel ``end``: all of them, or any number above ``most``."""
-        count = sum(int(np.searchsorted(block.pixels, end)) for block in self._read)
-        while (most is None or count <= most) and not (
-            self._read and self._read[-1].pixels[-1] >= end
-        ):
-            block = next(self._blocks, None)
+    def count_below(end: int, limit: int | None) -> int:
+        """Rows below the pixel ``end``: all of them, or any number above ``limit``."""
+        count = sum(int(np.searchsorted(block.pixels, end)) for block in read)
+        while (limit is None or count <= limit) and not (read and read[-1].pixels[-1] >= end):
+            block = next(blocks, None)
             if block is None:
                 break
             if len(block.pixels):
-                self._read.append(block)
+                read.append(block)
                 count += int(np.searchsorted(block.pixels, end))
         return count
 
-    def take(self, count: int) -> list[Rows]:
-        """The first ``count`` rows, which wait no longer."""
-        pieces: list[Rows] = []
+    def take(count: int) -> Iterator[Rows]:
         while count:
-            rows, pixels = self._read[0]
+            rows, pixels = read.pop(0)
             some = min(count, len(pixels))
-            pieces.append(rows.slice(0, some))
-            if some == len(pixels):
-                del self._read[0]
-            else:
-                self._read[0] = PixelRows(rows.slice(some), pixels[some:])
+            if some < len(pixels):
+                read.insert(0, PixelRows(rows.slice(some), pixels[some:]))
             count -= some
-        return pieces
+            yield rows.slice(0, some)
+
+    def divided(pixel: Pixel) -> Iterator[tuple[Pixel, list[Rows]]]:
+        finest = pixel.order == LEVEL
+        count = count_below(pixel.span(LEVEL)[1], None if finest else most)
+        if count and (finest or count <= most):
+            yield pixel, list(take(count))
+        elif count:
+            for child in range(4):
+                yield from divided(Pixel(pixel.order + 1, 4 * pixel.number + child))
+
+    return divided(root)

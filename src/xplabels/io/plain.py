@@ -20,7 +20,7 @@ from xplabels.io.files import (
     readable_bytes,
     whole,
 )
-from xplabels.io.fits import open_fits, readable_fits
+from xplabels.io.fits import first_table, open_fits, readable_fits
 from xplabels.io.rows import as_source_id
 from xplabels.io.votable import first_votable, readable_votable
 
@@ -54,11 +54,8 @@ def read_table(
         integers as they are, or float64 where some are null; NaN for a missing number; text as
         str objects.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, unreadable, truncated or has no rows; if two columns differ in case
-        only; if ``source_id`` is absent, has nulls or does not hold integers.
+    Raises InputError if the file is missing, unreadable, truncated or has no rows; if two columns
+    differ in case only; if ``source_id`` is absent, has nulls or does not hold integers.
     """
     chosen = None if columns is None else {"source_id", *columns}
     table = _read(Path(path), _Wanted(chosen, digest=digest))
@@ -83,10 +80,7 @@ def read_columns(
         they come as int64, never by way of a floating-point number, whether the file holds them
         as integers or as text.
 
-    Raises
-    ------
-    InputError
-        As :func:`read_table`, but for ``source_id``; if none of ``columns`` is there.
+    Raises InputError as :func:`read_table`, but for ``source_id``; if none of ``columns`` is there.
     """
     return _read(Path(path), _Wanted(set(columns), None, dict(integers or {})))
 
@@ -210,16 +204,21 @@ def _read_csv(path: Path, wanted: _Wanted) -> Columns:
             remedy=DOWNLOAD_AGAIN,
         ) from error
     return {
-        name: _text_as_integers(table.column(name), wanted.integers[name], name, path)
+        name: _integers_of(table.column(name), wanted.integers[name], name, path)
         if name in wanted.integers
         else _numbers_or_text(table.column(name), name, path)
         for name in chosen
     }
 
 
-def _text_as_integers(column: Any, fill: int, name: str, path: Path) -> NDArray[np.int64]:
-    text = np.asarray(column.fill_null("").to_numpy(zero_copy_only=False), object)
-    return _integers(text, np.zeros(len(text), bool), fill, name, path)
+def _integers_of(column: Any, fill: int, name: str, path: Path) -> NDArray[np.int64]:
+    """A pyarrow column of integers or text."""
+    from pyarrow import types
+
+    null = np.asarray(column.is_null().to_numpy(zero_copy_only=False), bool)
+    zero = "" if types.is_string(column.type) or types.is_large_string(column.type) else 0
+    values = column.fill_null(zero).to_numpy(zero_copy_only=False)
+    return _integers(values, null, fill, name, path)
 
 
 def _numbers_or_text(column: Any, name: str, path: Path) -> NDArray[Any]:
@@ -261,10 +260,7 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Columns:
     for lower, name in chosen.items():
         column = table.column(name)
         if lower in wanted.integers:
-            null = np.asarray(column.is_null().to_numpy(zero_copy_only=False), bool)
-            zero = "" if types.is_string(column.type) or types.is_large_string(column.type) else 0
-            values = column.fill_null(zero).to_numpy(zero_copy_only=False)
-            columns[lower] = _integers(values, null, wanted.integers[lower], lower, path)
+            columns[lower] = _integers_of(column, wanted.integers[lower], lower, path)
         elif types.is_nested(column.type):
             columns[lower] = _short_arrays(column, lower, path)
         else:
@@ -292,14 +288,11 @@ def _from_arrow(column: Any) -> NDArray[Any]:
     from pyarrow import types
 
     if types.is_integer(column.type) and column.null_count == 0:
-        whole: NDArray[Any] = column.to_numpy()
-        return whole
+        return np.asarray(column.to_numpy())
     if types.is_integer(column.type) or types.is_floating(column.type):
         # unsafe: a large integer may be rounded, as it must to share a column with NaN
-        numbers: NDArray[Any] = column.cast(pa.float64(), safe=False).to_numpy()
-        return numbers
-    text: NDArray[Any] = np.asarray(column.to_numpy(), object)
-    return text
+        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
+    return np.asarray(column.to_numpy(), object)
 
 
 def _read_astropy(path: Path, ending: str, wanted: _Wanted) -> Columns:
@@ -324,7 +317,18 @@ def _read_astropy(path: Path, ending: str, wanted: _Wanted) -> Columns:
 def _read_fits(path: Path, wanted: _Wanted) -> Columns:
     """Only the columns wanted: APOGEE's allStar has some 200, many of them arrays."""
     with open_fits(path) as hdus, readable_fits(path):
-        hdu = _fits_table(hdus, wanted, path)
+        if wanted.key is None:  # the table with most of what is wanted
+            tables = [hdu for hdu in hdus if hasattr(hdu, "columns")]
+            if not tables:
+                raise InputError("has no table in it", where=path, remedy="give a table of stars")
+            hdu = max(
+                tables,
+                key=lambda hdu: len(
+                    {name.strip().lower() for name in hdu.columns.names} & (wanted.columns or set())
+                ),
+            )
+        else:
+            hdu = first_table(hdus, path)
         chosen = _chosen(hdu.columns.names, wanted, path)
         columns: Columns = {}
         for lower, name in chosen.items():
@@ -335,34 +339,13 @@ def _read_fits(path: Path, wanted: _Wanted) -> Columns:
         return columns
 
 
-def _fits_table(hdus: Any, wanted: _Wanted, path: Path) -> Any:
-    """The first binary table with the key; without a key, that with most of what is wanted."""
-    tables = [hdu for hdu in hdus if hasattr(hdu, "columns")]
-    names = [{name.strip().lower() for name in hdu.columns.names} for hdu in tables]
-    if wanted.key is not None:
-        for hdu, here in zip(tables, names, strict=True):
-            if wanted.key in here:
-                return hdu
-        raise InputError(
-            "no table in it has a column source_id",
-            where=path,
-            remedy="give a table of Gaia sources",
-        )
-    if not tables:
-        raise InputError("has no table in it", where=path, remedy="give a table of stars")
-    found = [len(here & (wanted.columns or set())) for here in names]
-    return tables[int(np.argmax(found))]
-
-
 def _from_astropy(column: Any, name: str, wanted: _Wanted, path: Path) -> NDArray[Any]:
     """An astropy column as a plain array in this machine's byte order; masked: NaN, or ``""``."""
     values = np.ma.asarray(column)
     if name in wanted.integers:
-        null = np.ma.getmaskarray(values)
         plain = np.ma.getdata(values)
-        if plain.dtype.kind == "S":
-            plain = plain.astype(str)
-        return _integers(plain, null, wanted.integers[name], name, path)
+        plain = plain.astype(str) if plain.dtype.kind == "S" else plain
+        return _integers(plain, np.ma.getmaskarray(values), wanted.integers[name], name, path)
     if values.dtype.kind in "SU":
         return np.asarray(values.filled("").astype(str), object)
     if values.dtype.kind in "iuf" and np.ma.is_masked(values):

@@ -105,30 +105,6 @@ class Faults:
         self.add(rows & wrong.any(axis=1), column, first)
 
 
-class IdsSoFar:
-    """The source_ids of a file so far: as arrays while they ascend, as in the archive's files."""
-
-    def __init__(self) -> None:
-        self._ascending: list[NDArray[np.int64]] = []
-        self._set: set[int] | None = None
-
-    def add(self, source_id: NDArray[np.int64]) -> int | None:
-        """Take the ids [N] of the next rows; the first row whose id came before, if any did."""
-        if self._set is None:
-            last = self._ascending[-1][-1:] if self._ascending else source_id[:0]
-            run = np.concatenate([last, source_id])
-            if (run[1:] > run[:-1]).all():
-                self._ascending.append(source_id.copy())
-                return None
-            self._set = {star for ids in self._ascending for star in ids.tolist()}
-            self._ascending.clear()
-        for row, star in enumerate(source_id.tolist()):
-            if star in self._set:
-                return row
-            self._set.add(star)
-        return None
-
-
 @dataclass
 class Assembler:
     """Turns the raw blocks of one file, in order, into stars.
@@ -141,16 +117,13 @@ class Assembler:
     bad_rows: BadRows
     rows: int = 0
     widths: dict[str, int] = field(default_factory=dict)
-    seen: IdsSoFar = field(default_factory=IdsSoFar)
+    seen: set[int] = field(default_factory=set)
 
     def stars(self, raw: RawBlock) -> Stars:
         """The block's stars; damaged rows are NaN with :attr:`Flag.BAD_ROW`, or an error.
 
-        Raises
-        ------
-        InputError
-            For a source_id that came before, and, with ``bad_rows="error"``, for the first
-            damaged row.
+        Raises InputError for a source_id that came before, and, with ``bad_rows="error"``, for the
+        first damaged row.
         """
         self._check_ids(raw.source_id)
         faults = Faults(len(raw.source_id), raw.faults)
@@ -169,25 +142,19 @@ class Assembler:
         """As :meth:`stars`, for sampled ``flux`` and ``flux_error``.
 
         Rows known to be ``unusable`` [N] may be NaN.
-
-        Raises
-        ------
-        InputError
-            As :meth:`stars`.
         """
         self._check_ids(source_id)
         faults = Faults(len(source_id), {})
-        arrays: dict[str, NDArray[np.float64]] = {}
+        arrays = []
         for name in ("flux", "flux_error"):
             lengths, width = _lengths(cells[name]), len(wavelength)
             faults.check_lengths(np.ones(len(source_id), bool), name, lengths, width)
             values = _rectangle(cells[name], lengths == width, width, np.float64)
             faults.check_values(~unusable, name, values)
-            arrays[name] = np.asarray(values, np.float64)
-        for array in arrays.values():
+            arrays.append(np.asarray(values, np.float64))
+        for array in arrays:
             array[faults.rows] = np.nan
-        spectra = SampledSpectra(wavelength, arrays["flux"], arrays["flux_error"])
-        return self._block(source_id, spectra, faults)
+        return self._block(source_id, SampledSpectra(wavelength, *arrays), faults)
 
     def _block(self, source_id: NDArray[np.int64], spectra: Spectra, faults: Faults) -> Stars:
         """Stars of one block, their damaged rows reported and flagged."""
@@ -206,21 +173,20 @@ class Assembler:
         if self.rows == 0:
             raise InputError("has no rows", where=self.path, remedy="give a file with stars")
 
-    def where(self, row: int, source_id: int | None = None, column: str | None = None) -> str:
-        """File, row (1-based, counting from the block's first ``row`` = 0), source_id, column."""
-        text = f"{self.path}, row {self.rows + row + 1}"
-        text += "" if source_id is None else f", source_id {source_id}"
-        return text if column is None else f"{text}, column {column}"
+    def _where(self, row: int, source_id: int, column: str = "") -> str:
+        """File, row (1-based; in the block the first ``row`` is 0), source_id, column."""
+        text = f"{self.path}, row {self.rows + row + 1}, source_id {source_id}"
+        return f"{text}, column {column}" if column else text
 
     def _check_ids(self, source_id: NDArray[np.int64]) -> None:
-        row = self.seen.add(source_id)
-        if row is not None:
-            star = int(source_id[row])
-            raise InputError(
-                f"source_id {star} occurs twice",
-                where=self.where(row, star),
-                remedy="keep one row a star",
-            )
+        for row, star in enumerate(source_id.tolist()):
+            if star in self.seen:
+                raise InputError(
+                    f"source_id {star} occurs twice",
+                    where=self._where(row, star),
+                    remedy="keep one row per star",
+                )
+            self.seen.add(star)
 
     def _report(
         self, source_id: NDArray[np.int64], faults: Mapping[int, tuple[str, str]]
@@ -229,7 +195,7 @@ class Assembler:
             return ()
         row = min(faults)
         column, what = faults[row]
-        where = self.where(row, int(source_id[row]), column or None)
+        where = self._where(row, int(source_id[row]), column)
         if self.bad_rows == "error":
             raise InputError(
                 what,
@@ -291,24 +257,28 @@ def check_columns(names: Collection[str], path: Path, required: Sequence[str] = 
     """Raise :class:`InputError` listing the ``required`` columns that are absent."""
     absent = [name for name in required if name not in names]
     if absent:
-        plural = "columns" if len(absent) > 1 else "column"
-        verb = "are" if len(absent) > 1 else "is"
-        raise InputError(f"{plural} {', '.join(absent)} {verb} absent", where=path, remedy=AS_RAW)
+        what = "columns {} are absent" if len(absent) > 1 else "column {} is absent"
+        raise InputError(what.format(", ".join(absent)), where=path, remedy=AS_RAW)
 
 
-def as_source_id(values: NDArray[np.generic], path: Path) -> NDArray[np.int64]:
+def as_source_id(values: NDArray[np.generic], path: Path, before: int = 0) -> NDArray[np.int64]:
     """A column of integers as source_ids; floating-point numbers cannot hold them.
 
-    Raises
-    ------
-    InputError
-        If the column does not hold integers, or some are masked.
+    Raises InputError if the column does not hold integers, or a row (after ``before`` others) is
+    masked.
     """
-    if values.dtype.kind not in "iu" or np.ma.is_masked(values):
+    if values.dtype.kind not in "iu":
         raise InputError(
             f"holds {values.dtype.name} values or nulls, not 64-bit integers",
             where=f"{path}, column source_id",
             remedy="write source_id as int64: it has up to 19 digits",
+        )
+    null = np.flatnonzero(np.ma.getmaskarray(np.ma.asarray(values)))
+    if len(null):
+        raise InputError(
+            "is null or no 64-bit integer",
+            where=f"{path}, row {before + null[0] + 1}, column source_id",
+            remedy=DOWNLOAD_AGAIN,
         )
     return np.asarray(values).astype(np.int64)
 
@@ -316,10 +286,7 @@ def as_source_id(values: NDArray[np.generic], path: Path) -> NDArray[np.int64]:
 def assembled(raw_blocks: Iterator[RawBlock], path: Path, bad_rows: BadRows) -> Iterator[Stars]:
     """The stars of one file, block by block.
 
-    Raises
-    ------
-    InputError
-        As :meth:`Assembler.stars`, or if there are no rows.
+    Raises InputError as :meth:`Assembler.stars`, or if there are no rows.
     """
     assembler = Assembler(path, bad_rows)
     for raw in raw_blocks:
@@ -359,7 +326,6 @@ def _limits(column: str) -> tuple[float, float, str]:
 
 def _blank(band: Band, rows: NDArray[np.bool_]) -> None:
     """Make ``rows`` NaN throughout, in place: the arrays are ours until the stars are built."""
-    band.coefficients[rows] = np.nan
-    band.errors[rows] = np.nan
-    if band.correlations is not None:
-        band.correlations[rows] = np.nan
+    for values in (band.coefficients, band.errors, band.correlations):
+        if values is not None:
+            values[rows] = np.nan

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,78 +22,39 @@ from xplabels.io.columns import (
     photometry_of,
 )
 from xplabels.io.files import Digest
+from xplabels.io.hats import PartitionedTable
 from xplabels.io.plain import Columns, read_table
 
-__all__ = ["PhotometryTables", "join_labels", "join_photometry", "read_table"]
-
-
-class PhotometryTables:
-    """Tables of photometry and parallaxes, read once, to be joined to block after block of stars.
-
-    Parameters
-    ----------
-    paths
-        Tables keyed by ``source_id`` with the archives' column names (see
-        :data:`~xplabels.io.columns.MEASURED`). A later table overrides an earlier one where
-        it has values.
-
-    Raises
-    ------
-    InputError
-        If a table cannot be read, has no column of photometry, has magnitudes without a column of
-        errors, or has a source_id twice.
-    """
-
-    def __init__(self, paths: str | Path | Sequence[str | Path]) -> None:
-        listed = [paths] if isinstance(paths, str | Path) else list(paths)
-        self._tables = [KeyedTable.read(path, PHOTOMETRY_COLUMNS) for path in listed]
-        for table in self._tables:
-            check_photometry(table)
-        self._joined = [0] * len(self._tables)
-
-    def join(self, stars: Stars) -> Stars:
-        """``stars`` with the tables' photometry; what is in none of them stays as it was.
-
-        A value without an error is missing; ``notes`` says how many.
-
-        Raises
-        ------
-        InputError
-            If an error of one of these stars is zero or negative.
-        """
-        values, errors = stars.photometry.values.copy(), stars.photometry.errors.copy()
-        notes: list[str] = []
-        for index, table in enumerate(self._tables):
-            rows, found = table.find(stars.source_id)
-            notes.extend(
-                fill_photometry(values, errors, rows, found, stars.source_id[rows], table.path)
-            )
-            self._joined[index] += len(rows)
-        return replace(stars, photometry=Photometry(values, errors), notes=(*stars.notes, *notes))
-
-    def check_used(self) -> None:
-        """Raise :class:`InputError` for a table that had no row for any star joined so far."""
-        for table, joined in zip(self._tables, self._joined, strict=True):
-            if joined == 0:
-                raise _nothing_shared(table.path)
+__all__ = ["join_labels", "join_photometry", "read_table"]
 
 
 def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> Stars:
     """``stars`` with photometry and parallaxes from tables keyed by ``source_id``.
 
-    Raises
-    ------
-    InputError
-        As :class:`PhotometryTables`, and if a table shares no source_id with the stars.
+    Parameters
+    ----------
+    stars
+        What they have of a measurement that no table has stays as it was.
+    paths
+        Tables with the archives' column names (see :data:`~xplabels.io.columns.MEASURED`). A later
+        one overrides an earlier one where it has values. A value without an error is missing;
+        ``notes`` says how many.
 
-    Notes
-    -----
-    To join many blocks of stars, make one :class:`PhotometryTables`.
+    Raises InputError if a table cannot be read, has no column of photometry, has magnitudes without
+    a column of errors, has a source_id twice or shares none with the stars, or if an error of one
+    of these stars is zero or negative.
     """
-    tables = PhotometryTables(paths)
-    joined = tables.join(stars)
-    tables.check_used()
-    return joined
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    tables = [KeyedTable.read(path, PHOTOMETRY_COLUMNS) for path in listed]
+    values, errors = stars.photometry.values.copy(), stars.photometry.errors.copy()
+    notes = [*stars.notes]
+    for table in tables:
+        check_photometry(table)
+        rows, found = table.find(stars.source_id)
+        if len(rows) == 0:
+            raise _nothing_shared(table.path)
+        notes += fill_photometry(values, errors, rows, found, stars.source_id[rows], table.path)
+    return replace(stars, photometry=Photometry(values, errors), notes=tuple(notes))
 
 
 def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = None) -> Stars:
@@ -110,12 +70,9 @@ def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = No
     names
         The labels wanted; without it, all of ``LABELS`` that the table has.
 
-    Raises
-    ------
-    InputError
-        If the table cannot be read, has a source_id twice or shares none with the stars; if a
-        label or its column of errors is absent; if an error is zero or negative or a value is
-        outside the label's believable range.
+    Raises InputError if the table cannot be read, has a source_id twice or shares none with the
+    stars; if a label or its column of errors is absent; if an error is zero or negative or a value
+    is outside the label's believable range.
     """
     wanted = None if names is None else check_names(names)
     table = KeyedTable.read(path, LABEL_COLUMNS)
@@ -141,21 +98,6 @@ def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = No
     )
 
 
-class Table(Protocol):
-    """A table to look stars up in."""
-
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-
-    @property
-    def columns(self) -> Collection[str]:
-        """Lower-case names of those of its columns that were wanted."""
-
-    def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
-        """Which of ``source_id`` [N] it holds, and their columns."""
-
-
 @dataclass(frozen=True)
 class KeyedTable:
     """Columns of numbers of a table, in memory, looked up by ``source_id``."""
@@ -170,12 +112,8 @@ class KeyedTable:
     ) -> KeyedTable:
         """The wanted columns of a file, as far as they are there.
 
-        ``digest`` counts all bytes of the file.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read, has a source_id twice, or a column does not hold numbers.
+        ``digest`` counts all bytes of the file. Raises InputError if it cannot be read, has a
+        source_id twice, or a column does not hold numbers.
         """
         table = read_table(path, columns, digest)
         if digest is not None:
@@ -189,19 +127,17 @@ class KeyedTable:
         return stars, {name: values[rows] for name, values in self.columns.items()}
 
 
+Table = KeyedTable | PartitionedTable
+"""A table to look stars up in: ``path``, ``columns`` (lower-case names) and ``find``."""
+
+
 def has_photometry(names: Collection[str]) -> bool:
     """Whether one of these columns is a magnitude or a parallax."""
     return any(name in names for measured in MEASURED.values() for name in measured.values)
 
 
 def check_photometry(table: Table) -> None:
-    """Notice before the work that a table lacks photometry, or the errors of it.
-
-    Raises
-    ------
-    InputError
-        If it has no column of photometry, or values without a column of errors.
-    """
+    """Raise :class:`InputError`, before the work, if a table lacks photometry or its errors."""
     if not has_photometry(table.columns):
         raise InputError(
             "has no column of photometry",
@@ -222,10 +158,7 @@ def fill_photometry(
 ) -> tuple[str, ...]:
     """Put the photometry in ``found`` into ``rows`` of ``values, errors`` [N, M]; notes on it.
 
-    Raises
-    ------
-    InputError
-        If an error is zero or negative.
+    Raises InputError if an error is zero or negative.
     """
     here, notes = photometry_of(found, source_id, where)
     known = np.isfinite(here.values)
