@@ -166,7 +166,7 @@ def test_what_is_said_of_unseen_stars_is_what_the_networks_say(stars) -> None:
     table, model = training_table(stars, NAMES, recipe, 0.1), fitted(stars, recipe)
     found = HoldoutPrediction.of(model, table, table.validation)
     sample = table.sample(table.validation)
-    said = model.inference.run(table.features[table.validation]).labels.variances()
+    said = model.inference.run(table.features[table.validation]).labels
     for got, wanted in (
         (found.labels, said.mean), (found.residuals, sample.y.numpy() - said.mean),
         (found.noise, sample.block.noise), (found.label_errors, sample.y_error),
