@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Stars
 from xplabels.io import write_stars
-from xplabels.io.atomic import MODEL_FILES, REPORT_FILES, check_new_folder
+from xplabels.io.atomic import MODEL_FILES, REPORT_FILES, check_new_folder, whole_file
 
 
 def labelled(count: int = 12) -> Stars:
@@ -79,3 +81,18 @@ def test_every_verb_keeps_what_exists(
     assert (tmp_path / "old.parquet").read_text() == "mine"
     assert {(tmp_path / "old" / name).read_text() for name in MODEL_FILES} == {"mine"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["old", "old.parquet", "stars.parquet"]
+
+
+def test_what_a_killed_run_left_is_removed_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left, foreign = (tmp_path / f".{pid}.partial.out.csv" for pid in (dead.pid, os.getppid()))
+    for path in (left, foreign, tmp_path / f".{dead.pid}.partial.other.csv"):
+        path.write_text("half")
+    with whole_file(tmp_path / "out.csv") as partial:
+        partial.write_text("whole")
+    assert not left.exists()
+    assert foreign.exists()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv"] * 3

@@ -1,12 +1,13 @@
 """Outputs appear whole or not at all, and what exists is replaced only where that is asked for.
 
-(A folder of catalogues makes its own outputs of another model again when it is gone on with: that
-is told before the work begins, :mod:`xplabels.pipeline.folder`.)
+(A rerun over a folder of catalogues replaces its own outputs of another model; it says so first,
+:mod:`xplabels.pipeline.folder`.)
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
@@ -74,6 +75,25 @@ def check_ours(folder: Path, ours: Sequence[str]) -> None:
         )
 
 
+def _new_partial(path: Path) -> Path:
+    """This process's temporary path beside ``path``; those of processes that died are removed."""
+    for leftover in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
+        pid = leftover.name.split(".")[1]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    return path.with_name(f".{os.getpid()}.partial.{path.name}")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
@@ -81,7 +101,7 @@ def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises InputError as :func:`check_output`, or if the system refuses to write.
     """
     check_output(path, overwrite)
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    partial = _new_partial(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -98,7 +118,7 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises InputError as :func:`check_output`, or if the system refuses to write.
     """
     check_output(path, overwrite)
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    partial = _new_partial(path)
     old = path.with_name(f".{os.getpid()}.old.{path.name}")
     try:
         partial.mkdir()
