@@ -150,3 +150,11 @@ def take_lock(file: IO[str]) -> bool:
     except OSError:
         return False
     return True
+
+
+def release_lock(file: IO[str]) -> None:
+    """Release the lock; closing the file is not enough while a forked process has it, too."""
+    with contextlib.suppress(ImportError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xplabels.core.errors import InputError, counted
-from xplabels.io.atomic import check_output, take_lock, whole_file
+from xplabels.io.atomic import check_output, release_lock, take_lock, whole_file
 from xplabels.io.catalogue import check_catalogue, write_table
 from xplabels.io.job import FOREIGN, FileFingerprint, Job, Settings, StaleReason, open_partial
 from xplabels.pipeline.file import PredictOptions, predict_file
@@ -411,8 +411,11 @@ def _locked(folder: Path) -> Iterator[None]:
                 remedy="wait for it, or name another folder",
             )
         clear()
-        yield
-        clear()  # a scheduler may have replaced a worker that died without our notice
+        try:
+            yield
+            clear()  # a scheduler may have replaced a worker that died without our notice
+        finally:
+            release_lock(lock)
 
 
 def _remove(job: Job) -> None:
