@@ -122,12 +122,12 @@ def labels_of(
 def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
     """The column ``name`` as float64 [N].
 
-    Raises InputError if it does not hold one number a row.
+    Raises InputError if it does not hold one number per row.
     """
     column = columns[name]
     if column.dtype.kind not in "iufb" or column.ndim != 1:
         raise InputError(
-            "does not hold one number a row",
+            "does not hold one number per row",
             where=f"{where}, column {name}",
             remedy="write numbers, and nothing where a value is missing",
         )

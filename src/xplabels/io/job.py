@@ -1,4 +1,4 @@
-"""A job makes an output from input files under settings, and can tell whether that has been done.
+"""A job makes an output from input files under settings and checks whether that is done.
 
 What an output was made from stands in its record, a small JSON file that is written just before
 the output takes its place. So an output that fits its record is complete; one that does not fit is

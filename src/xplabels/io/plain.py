@@ -276,7 +276,7 @@ def _short_arrays(column: Any, name: str, path: Path) -> NDArray[Any]:
         raise InputError(
             "does not hold arrays of one length",
             where=f"{path}, column {name}",
-            remedy="give one number a row, or arrays of one length",
+            remedy="give one number per row, or arrays of one length",
         )
     nothing = [None] * lengths.pop()
     return np.array([nothing if cell is None else cell for cell in cells], np.float64)
