@@ -23,6 +23,7 @@ class Flag(IntFlag):
     LABEL_OUT_OF_RANGE = 1 << 9
     VARIANCE_CLAMPED = 1 << 10
     NO_CORRELATIONS = 1 << 11
+    LABEL_UNDEFINED = 1 << 12
 
 
 MEANING: dict[Flag, str] = {
@@ -37,6 +38,7 @@ MEANING: dict[Flag, str] = {
     Flag.OUT_OF_DOMAIN: "the inputs are unlike the training set (see domain_distance)",
     Flag.LABEL_OUT_OF_RANGE: "a predicted label lies outside the range trained on",
     Flag.VARIANCE_CLAMPED: "a variance reached its bound and was clamped",
+    Flag.LABEL_UNDEFINED: "a label is null: the training set has it for no such stars",
     Flag.NO_CORRELATIONS: "coefficient correlations are absent: taken as zero or from a template",
 }
 
