@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     stars = read_library()
-    recipe = replace(load_recipe("default"), auxiliary=("bp_rp", "j_h"), epochs=EPOCHS)
+    recipe = replace(load_recipe("default"), epochs=EPOCHS)
     model = train(
         stars, LABELS, recipe,
         seed=SEED, test_fraction=TEST_FRACTION, checkpoint=arguments.checkpoint,
