@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
-from xplabels.core.flags import Flag
+from xplabels.core.flags import Flag, missing_input
 from xplabels.core.stars import (
     MEASUREMENTS,
     CoefficientSpectra,
@@ -34,6 +34,11 @@ CovarianceRule = Literal["exact", "fs24"]
 AUXILIARY: Mapping[str, tuple[str, ...]] = {
     "bp_rp": ("phot_bp_mean_mag", "phot_rp_mean_mag"),
     "j_h": ("j_m", "h_m"),
+    "g_rp": ("phot_g_mean_mag", "phot_rp_mean_mag"),
+    "g_j": ("phot_g_mean_mag", "j_m"),
+    "rp_j": ("phot_rp_mean_mag", "j_m"),
+    "rp_ks": ("phot_rp_mean_mag", "ks_m"),
+    "h_ks": ("h_m", "ks_m"),
     "w1_w2": ("w1mpro", "w2mpro"),
     "h_w2": ("h_m", "w2mpro"),
     "m_pseudo": ("parallax", "phot_rp_mean_mag", "h_m", "w2mpro"),
@@ -254,6 +259,7 @@ class FeatureSet:
         """Flags of the inputs themselves."""
         flags = np.where(is_ratio, 0, Flag.ZERO_NORMALISATION) | np.where(low_snr, Flag.LOW_SNR, 0)
         for a, name in enumerate(self.auxiliary):
+            flags |= np.where(missing[:, a], missing_input(name), 0)
             for measurement in AUXILIARY[name]:
                 lost = np.isnan(photometry.column(measurement)).any(axis=0) & missing[:, a]
                 parallax = measurement == "parallax"
