@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xplabels.cuts.flow import CutFlow
     from xplabels.model import Model
     from xplabels.validation import Validation
+    from xplabels.validation.audit import LabelAudit
     from xplabels.validation.finding import Finding
     from xplabels.validation.surveys import ReferenceSurvey
 
@@ -233,6 +234,31 @@ def validate(
         provenance_finding(provenance),
     ]
     return ValidationResult(validation, [one for one in found if one is not None])
+
+
+def audit(model: Model, stars: Stars, *, all_stars: bool = False) -> LabelAudit:
+    """Which known labels of ``stars`` are probably wrong (:mod:`xplabels.validation.audit`).
+
+    Those of the model's training part are left out, which it has seen, unless ``all_stars`` says
+    that it saw none. Raises :class:`InputError` if the stars have no label of the model's, or all
+    trained it.
+    """
+    from xplabels.validation import common_names
+    from xplabels.validation.audit import audit_labels
+
+    with located(stars.where):
+        common_names(model.names, _labels(stars).names)
+    if not all_stars:
+        unseen = ~part_mask(stars.source_id, "train", test_fraction_of(model))
+        if not unseen.any():
+            raise InputError(
+                "every star is in the model's training part",
+                where=stars.where,
+                remedy="see label_audit.csv in the model's folder, or add --all if the model has "
+                "not seen these stars",
+            )
+        stars = stars[unseen]
+    return audit_labels(model.predict(stars, progress=True, correlations=True), _labels(stars))
 
 
 def _with_estimate(model: Model, stars: Stars, unshrunk: bool) -> Model:

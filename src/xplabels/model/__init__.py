@@ -62,6 +62,10 @@ class Model:
     unshrinking
         Takes the shrinkage (regression to the mean) out of predictions, fitted on the validation
         part; None for a model trained before there was such a correction.
+    label_audit
+        Training and validation stars with labels that are probably wrong, as CSV with the columns
+        of :meth:`~xplabels.validation.audit.LabelAudit.to_arrow`; empty for a model trained before
+        labels were audited.
     estimate
         What the model predicts: ``mean``, or ``unshrunk``, without the shrinkage.
     support
@@ -79,6 +83,7 @@ class Model:
     metadata: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     unshrinking: ShrinkageCorrection | None = None
+    label_audit: str = field(default="", repr=False)
     estimate: Estimate = "mean"
     support: LabelSupport | None = None
 

@@ -34,6 +34,8 @@ FORMAT = 2
 SHIPPED = Path(__file__).parents[1] / "models"
 AGAIN = "get the model again, or train it again"
 FILES = ("weights.safetensors", "card.md")
+LABEL_AUDIT = "label_audit.csv"
+"""A table of training stars with labels that are probably wrong, which not every model has."""
 _SHAPE = [field.name for field in fields(Architecture) if field.name != "labels"]
 _PROJECTION = ("wavelength", "design", "from_flux", "error_template")
 _UNSHRINKING = ("strength", "factor", "factor_95")
@@ -51,6 +53,8 @@ def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
         "weights.safetensors": save(_arrays(model)),
         "card.md": model.card.encode("utf-8"),
     }
+    if model.label_audit:
+        contents[LABEL_AUDIT] = model.label_audit.encode("utf-8")
     description = _description(model)
     description["files"] = {name: _sha256(data) for name, data in contents.items()}
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
@@ -68,10 +72,12 @@ def read_model(name_or_path: str | Path) -> dict[str, Any]:
 
     folder = find_model(name_or_path)
     description = _read_description(folder)
-    contents = {name: _read_checked(folder, name, description) for name in FILES}
+    further = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
+    contents = {name: _read_checked(folder, name, description) for name in (*FILES, *further)}
     try:
         arrays = load(contents["weights.safetensors"])
-        return _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
+        model = _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
+        return model | {"label_audit": contents.get(LABEL_AUDIT, b"").decode("utf-8")}
     except InputError:
         raise
     except (

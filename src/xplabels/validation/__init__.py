@@ -15,6 +15,7 @@ from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.scores import Array, Bin, LabelSample, Scores, binned, scores_by_label
+from xplabels.validation.audit import LabelAudit, audit_labels
 
 PREDICTED = "_predicted"
 """Ending of an axis that bins by the predicted label instead of the known one."""
@@ -57,7 +58,8 @@ class Validation:
     prediction, names
         For N stars, and the K labels compared.
     groups
-        Scores by group: ``all``, ``good``, ``metal_poor`` (known [Fe/H] < -1).
+        Scores by group: ``all``, ``good``, ``rightly_labelled`` (without labels that are probably
+        wrong), ``metal_poor`` (known [Fe/H] < -1).
     bins, axes
         ``bins[axis][label]``: bins along G, BP-RP, each known label and each predicted one
         (ending ``_predicted``), and the values [N] along these. Along a known label even correct
@@ -65,6 +67,8 @@ class Validation:
         predicted one they must not.
     samples
         By label, the stars compared: residuals, z, PIT and so on.
+    audit
+        Which of the known labels are probably wrong.
     flags, selection
         How many of the stars compared carry each flag, and which stars they are, in words.
     resamples
@@ -81,6 +85,7 @@ class Validation:
     bins: Mapping[str, Mapping[str, tuple[Bin, ...]]] = field(repr=False)
     samples: Mapping[str, LabelSample] = field(repr=False)
     axes: Mapping[str, Array] = field(repr=False)
+    audit: LabelAudit = field(repr=False)
     flags: Mapping[str, int]
     selection: str
     resamples: int
@@ -197,10 +202,11 @@ def score_prediction(
         for name, column in zip(prediction.names, prediction.values.T, strict=True)
         if name in names
     }
-    flags = prediction.flags
+    flags, audit = prediction.flags, audit_labels(prediction, labels)
     groups = {
         "all": ("all", compared),
         "good": ("good", compared & prediction.good),
+        "rightly_labelled": ("probably rightly labelled", compared & ~audit.wrong),
     }
     if "fe_h" in axes:
         groups["metal_poor"] = ("[Fe/H] < -1", compared & (axes["fe_h"] < METAL_POOR))
@@ -229,6 +235,7 @@ def score_prediction(
         },
         samples=samples,
         axes=axes,
+        audit=audit,
         flags={str(f.name): int(((flags & np.uint32(f)) > 0)[compared].sum()) for f in Flag},
         selection=selection_text,
         resamples=resamples,
