@@ -3,7 +3,7 @@
     python benchmarks/shipped.py --output benchmarks/results [--field xp_field_2000.fits]
 
 On the library's test part: scores and calibration with photometry and without, of all
-stars and of the good ones, and the verdict on its errors. On hot stars, which it never saw: how well
+stars and of the good ones, and the verdict on its errors. On hot stars, never seen: how well
 `domain_distance` tells them. Its operations and its rate. With --field: real field stars without
 labels (columns bp_coeff_0, e_bp_coeff_0, ...), how many get finite labels, how many are good, and
 what flags.

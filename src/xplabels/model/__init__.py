@@ -206,7 +206,8 @@ class Model:
         labels = inferred.labels.variances() if correlations else inferred.labels
         values = self.scaling.unscale_y(labels.mean)
         noise = self.scaling.scale_noise(self.feature_set.noise_levels(chosen))
-        squares = self.calibration.shape.squares(labels.mean, noise)
+        calibration = self.calibration.for_stars(labels.mean, noise)
+        squares = calibration.shape.squares(labels.mean, noise)
         # rounding must not turn a tiny variance into a negative one
         negative = np.any(labels.input < 0, axis=1)
         variances = {
@@ -214,7 +215,7 @@ class Model:
             "input": squares * np.maximum(labels.input, 0.0),
             "excess": squares * labels.excess,
         }
-        inner, outer = self.calibration.half_widths(
+        inner, outer = calibration.half_widths(
             variances["model"] + variances["excess"], variances["input"]
         )
         found = np.isfinite(values).all(axis=1) & np.isfinite(inner).all(axis=1)
@@ -245,7 +246,7 @@ class Model:
             whole[rows[found]] = array[found]
             return whole
 
-        width = self.calibration.factor * scale
+        width = calibration.factor * scale
         parts = {f"errors_{part}": of_all(width * np.sqrt(variances[part])) for part in PARTS}
         total = np.sqrt(variances["model"] + variances["input"] + variances["excess"])
         packed = None

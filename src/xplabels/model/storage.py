@@ -15,6 +15,7 @@ from xplabels import __version__
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.error_shape import ErrorShape, terms
 from xplabels.calibration.factors import Calibration
+from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
 from xplabels.core.errors import InputError
@@ -165,6 +166,9 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
         "domain.whitening": model.domain.whitening,
         "label_range": model.label_range,
     }
+    local = model.calibration.local
+    if local.knots.size:
+        arrays |= {f"local.{name}": array for name, array in vars(local).items()}
     projection = model.feature_set.projection
     if projection is not None:
         for name in _PROJECTION:
@@ -258,6 +262,7 @@ def _rebuild(
             arrays["calibration.factor_95"],
             float(arrays["calibration.joint"].item()),
             ErrorShape(arrays["calibration.shape"]),
+            _local(arrays, len(names)),
         ),
         "domain": Domain(arrays["domain.whitening"], description["domain_threshold"]),
         "label_range": arrays["label_range"],
@@ -274,6 +279,12 @@ def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> 
     return LabelSupport(
         tuple(stored["columns"]), arrays["support.low"], arrays["support.share"], stored["least"]
     )
+
+
+def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
+    if "local.knots" not in arrays:  # too few stars, or a model from before there were any
+        return LocalFactors.flat(labels)
+    return LocalFactors(**_below(arrays, "local."))
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
@@ -324,6 +335,10 @@ def _check(
     coefficients = terms(np.zeros((1, labels)), np.zeros((1, noise))).shape[1]
     if arrays["calibration.shape"].shape not in ((labels, 0), (labels, coefficients)):
         raise ValueError(f"the errors' shape needs {coefficients} coefficients a label, or none")
+    if "local.knots" in arrays:
+        coordinates, knots = arrays["local.knots"].shape
+        if coordinates != labels + noise:
+            raise ValueError(f"local factors go with {coordinates} numbers, not {labels + noise}")
     components = arrays["domain.whitening"].shape[1]
     shapes: dict[str, tuple[int, ...]] = {
         "scaling.x_mean": (inputs,), "scaling.x_scale": (inputs,),
@@ -348,6 +363,8 @@ def _check(
         shapes |= {"support.low": (len(columns),), "support.share": (labels, *grid)}
         if len(grid) != len(columns):
             raise ValueError(f"the support has {len(grid)} axes for {len(columns)} labels")
+    if "local.knots" in arrays:
+        shapes |= dict.fromkeys(("local.inner", "local.outer"), (labels, coordinates, knots))
     if "unshrinking.strength" in arrays:
         shapes |= {f"unshrinking.{name}": (labels,) for name in _UNSHRINKING}
     for name, shape in shapes.items():
