@@ -78,6 +78,7 @@ def quick(**keys: Any) -> Recipe:
     from xplabels.recipes import Recipe
 
     small: dict[str, Any] = {
+        "forward": False,
         "hidden": (16,), "epochs": 4, "batch_size": 128, "missing_fraction": 0.0,
         "flux_samples": 0, "reddening": 0.0, "calibration_folds": 0,
     }  # fmt: skip

@@ -27,7 +27,8 @@ from xplabels.network import check_device
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import calibrated
-from xplabels.training.run import Run
+from xplabels.training.forward import fit_forward
+from xplabels.training.run import Fold, Run
 from xplabels.training.table import training_table
 from xplabels.validation import score_prediction
 from xplabels.validation.finding import as_json
@@ -138,19 +139,22 @@ def train(
             "device": device,
         },
     )
+    folds: list[Fold] = []
     if recipe.recalibrate:
-        if folds := recipe.calibration_folds:
-            seconds = (folds - 1) * sum(entries[-1]["seconds"] for entries in history.values())
+        if count := recipe.calibration_folds:
+            seconds = (count - 1) * sum(entries[-1]["seconds"] for entries in history.values())
             logger.info(
                 "error bars: %d further trainings, each without a fold of the stars; "
-                "about %.0f s (recipe quick does without)", folds, seconds,
+                "about %.0f s (recipe quick does without)", count, seconds,
             )  # fmt: skip
-        model = calibrated(model, table, list(run.calibration_folds()))
+        folds = list(run.calibration_folds())
+        model = calibrated(model, table, folds)
     support = LabelSupport.fit(
         names, inference.run(table.features[table.train]).labels.mean,
         np.isfinite(table.y[table.train]), recipe.defined_share,
     )  # fmt: skip
-    model = replace(model, support=support)
+    forward = fit_forward(model, table, folds, seed) if recipe.forward else None
+    model = replace(model, support=support, forward=forward)
     validation, known = table.stars[table.validation], table.labels(table.validation)
     model = with_unshrinking(model, validation, known)
     # the calibration was fitted on these stars: not an independent test
