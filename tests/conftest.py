@@ -166,7 +166,7 @@ def judged(curvature: float, noise_levels: bool = True) -> Judged:
     recipe = quick(
         hidden=(32, 32), dropout=0.0, scatter="none", likelihood="gaussian", epochs=30,
         batch_size=256, input_fraction=1.0, learning_rate=4e-3, weight_decay=0.1,
-        recalibrate=False, noise_levels=noise_levels,
+        recalibrate=False, noise_levels=noise_levels, forward=curvature == 0.0,
     )  # fmt: skip
     mixed = np.random.default_rng(1).choice(levels, 8000)
     model = fitted(draw(mixed, 3)[0], recipe)

@@ -135,8 +135,9 @@ class ForwardModel:
         Float64 [k]: the largest of these logarithms that is believed.
     companion
         Residuals [k] and inputs [F] to the logit that two stars are seen.
-    fit_tail, companion_tail, distance_tail
-        What ordinary stars reach.
+    fit_tail, companion_tail, either_tail, distance_tail
+        What ordinary stars reach: in ln chi-squared, the logit, :meth:`worse` of both, and the
+        logarithm of the distance.
     threshold
         Of the p-value, below which a fit is poor.
     distance_threshold
@@ -152,6 +153,7 @@ class ForwardModel:
     companion: Layers
     fit_tail: Tail
     companion_tail: Tail
+    either_tail: Tail
     distance_tail: Tail
     threshold: float
     distance_threshold: float
@@ -203,13 +205,15 @@ class ForwardModel:
 
     def judge(self, chisq: Array, logit: Array, distance: Array, level: Array) -> Fit:
         """Statistics of N stars by what ordinary stars reach."""
-        p = np.minimum(
-            self.fit_tail.p_value(np.log(np.maximum(chisq, 1e-12)), level),
-            self.companion_tail.p_value(logit, level),
-        )
+        # more ordinary stars than p have one of two shares below p
+        p = self.either_tail.p_value(self.worse(chisq, logit, level), level)
         far = self.distance_tail.p_value(np.log(np.maximum(distance, 1e-12)), level)
-        # the smaller of two shares: of ordinary stars, 1 - (1 - p)^2 have one as small
-        return Fit(chisq, np.where(np.isfinite(chisq), p * (2 - p), np.nan), distance, far)
+        return Fit(chisq, np.where(np.isfinite(chisq), p, np.nan), distance, far)
+
+    def worse(self, chisq: Array, logit: Array, level: Array) -> Array:
+        """Minus the logarithm [N] of the smaller share: as bad a fit, as much like two stars."""
+        fit = self.fit_tail.p_value(np.log(np.maximum(chisq, 1e-12)), level)
+        return -np.log(np.minimum(fit, self.companion_tail.p_value(logit, level)))
 
     def derivatives(self, labels: Array) -> Array:
         """Change of the normalised coefficients [N, K, n] per unit of each scaled label [N, K].

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xplabels.forward import ForwardModel, Layers, Tail
 from xplabels.forward.directions import Directions
 
-_TAILS = ("fit_tail", "companion_tail", "distance_tail")
+_TAILS = ("fit_tail", "companion_tail", "either_tail", "distance_tail")
 _LAYERS = ("network", "companion")
 _PLAIN = ("spread", "low", "high", "cap")
 _THRESHOLDS = ("threshold", "distance_threshold")

@@ -286,8 +286,7 @@ def _fit(
     width = clean.labels.shape[1] + 1
     draft = ForwardModel(
         directions, positions[0][:, k:].var(axis=0), np.full(width, -np.inf),
-        np.full(width, np.inf), Layers(()), np.zeros(k), Layers(()), nothing, nothing, nothing,
-        0.0, 0.0,
+        np.full(width, np.inf), Layers(()), np.zeros(k), Layers(()), *[nothing] * 4, 0.0, 0.0,
     )  # fmt: skip
     raw = [draft.inputs(s[2], draft.level(n)) for s, n in zip(samples, noise, strict=True)]
     low, high = np.quantile(np.concatenate(raw[:2]), (EDGE, 1 - EDGE), axis=0)
@@ -369,11 +368,17 @@ def _judged(model: ForwardModel, clean: list[Array], copies: list[Array]) -> For
     beyond = np.quantile(real[3], 0.9)
     chisq, logit, distance, level = np.concatenate([real, made[:, made[3] > beyond]], axis=1)
     bins = int(np.clip(len(level) // FEWEST_IN_BIN, 1, BINS))
-    tails = [
-        Tail.fit(statistic, level, SHARES, bins)
-        for statistic in (np.log(chisq), logit, np.log(distance))
-    ]
-    model = replace(model, fit_tail=tails[0], companion_tail=tails[1], distance_tail=tails[2])
+
+    def tail(statistic: Array) -> Tail:
+        return Tail.fit(statistic, level, SHARES, bins)
+
+    model = replace(
+        model,
+        fit_tail=tail(np.log(chisq)),
+        companion_tail=tail(logit),
+        distance_tail=tail(np.log(distance)),
+    )
+    model = replace(model, either_tail=tail(model.worse(chisq, logit, level)))
     fit = model.judge(chisq, logit, distance, level)
     p, far = fit.p_value, fit.distance_p_value
     # the least of both, in units of their parts of the flagged share
