@@ -23,6 +23,7 @@ from xplabels.core.labels import LABELS, check_names
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
+from xplabels.forward import storage as forward_storage
 from xplabels.inference.network import Architecture, Perceptron
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.recipes import Recipe, parse_recipe
@@ -42,7 +43,12 @@ _PROJECTION = ("wavelength", "design", "from_flux", "error_template")
 _UNSHRINKING = ("strength", "factor", "factor_95")
 
 
-_FORMAT_1: dict[str, Any] = {"calibration_folds": 0, "logarithmic": [], "defined_share": 0.0}
+_FORMAT_1: dict[str, Any] = {
+    "calibration_folds": 0,
+    "logarithmic": [],
+    "defined_share": 0.0,
+    "forward": False,
+}
 """Recipe keys that were not there from the beginning, as models without them were trained."""
 
 
@@ -179,6 +185,8 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
         arrays["unshrinking.joint"] = np.array([model.unshrinking.joint])
     if model.support is not None:
         arrays |= {"support.low": model.support.low, "support.share": model.support.share}
+    if model.forward is not None:
+        arrays |= forward_storage.to_arrays(model.forward)
     for number, network in enumerate(model.networks):
         arrays |= {f"network.{number}.{name}": array for name, array in network.arrays.items()}
     # safetensors writes memory as it lies; ascontiguousarray would make 0-d arrays 1-d
@@ -217,6 +225,7 @@ def _description(model: Model) -> dict[str, Any]:
         "support": None
         if model.support is None
         else {"columns": list(model.support.columns), "least": model.support.least},
+        "forward": None if model.forward is None else forward_storage.thresholds(model.forward),
         "recipe": model.recipe.to_dict(),
     }
 
@@ -270,6 +279,11 @@ def _rebuild(
         "card": card,
         "unshrinking": _unshrinking(arrays, scaling),
         "support": _support(description.get("support"), arrays),
+        "forward": None  # a model from before there were such ones
+        if description.get("forward") is None
+        else forward_storage.from_arrays(
+            arrays, description["forward"], feature_set.n_spectral, len(names)
+        ),
     }
 
 
