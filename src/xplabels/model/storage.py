@@ -46,6 +46,7 @@ _UNSHRINKING = ("strength", "factor", "factor_95")
 _FORMAT_1: dict[str, Any] = {
     "calibration_folds": 0,
     "logarithmic": [],
+    "balance": 0.0,
     "defined_share": 0.0,
     "forward": False,
 }

@@ -49,6 +49,7 @@ class Recipe:
     dropout: float = _within(0, 0.9, 0.1)
     likelihood: Literal["gaussian", "student_t"] = "student_t"
     dof: float = _within(1, 1e6, 4.0)
+    balance: float = _within(0, 1, 0.3)
     label_weights: Mapping[str, float] = field(default_factory=dict)
     scatter: Scatter = "dropout"
     passes: int = _within(2, 1e6, 50)
