@@ -243,7 +243,7 @@ class Model:
             low, high = self.label_range.T
             outside = np.any((values < low) | (values > high), axis=1)
         noticed = (
-            np.where(found, 0, Flag.NO_PREDICTION)
+            np.where(found & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
             | np.where(far, Flag.OUT_OF_DOMAIN, 0)
             | np.where(poor, Flag.POOR_FIT, 0)
             | np.where(outside, Flag.LABEL_OUT_OF_RANGE, 0)
