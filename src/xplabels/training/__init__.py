@@ -111,6 +111,7 @@ def train(
         wrong = wrong_by_folds(_uncalibrated(table, recipe, folds[0].networks), table, folds)
         logger.info("left out: %d training stars whose label is probably wrong", wrong.sum())
         table = replace(table, train=table.train & ~wrong)
+        provenance = table.provenance()
         run = Run(table, recipe, seed, states, progress, device)
     networks, history = run.networks()
     model = replace(
