@@ -67,6 +67,8 @@ def test_every_format_gives_back_the_same_columns_and_numbers(tmp_path: Path, en
         column = table[name]
         if written[name].dtype.kind == "f":
             column = np.ma.filled(column, np.nan)
+        if ending == ".csv" and name == "good":  # astropy leaves True and False as text
+            column = column == "True"
         np.testing.assert_array_equal(column, written[name], err_msg=name)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 

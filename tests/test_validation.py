@@ -170,7 +170,7 @@ def test_bootstrap_errors_are_those_of_theory_and_repeat(simulated: Simulated) -
 def test_groups_and_bins_partition_the_stars(simulated: Simulated, validated: Validation) -> None:
     flags, fe_h = simulated.prediction.flags, simulated.labels.values[:, 2]
     assert validated.n == 3500
-    assert validated.groups["unflagged"].n == int((flags == 0).sum())
+    assert validated.groups["good"].n == int((flags == 0).sum())
     assert validated.flags["LOW_SNR"] == int((flags > 0).sum())
     assert validated.groups["metal_poor"].n == int((fe_h < -1).sum())
     for axis, by_label in validated.bins.items():
@@ -228,10 +228,10 @@ def test_some_stars_and_labels_in_another_order(
     assert found.labels["teff"] == validated.labels["teff"]
     found = run(simulated, selection_text="Teff < 5000 K")
     assert metrics_of(findings_of(found))["settings"]["selection"] == "Teff < 5000 K"
-    # a flag of the whole table does not empty the unflagged group
+    # a flag of the whole table does not empty the group of good stars
     flags = simulated.prediction.flags | np.uint32(Flag.NO_CORRELATIONS)
     found = run(replace(simulated, prediction=replace(simulated.prediction, flags=flags)))
-    assert found.groups["unflagged"].n == int((simulated.prediction.flags == 0).sum())
+    assert found.groups["good"].n == int((simulated.prediction.flags == 0).sum())
     assert found.flags["NO_CORRELATIONS"] == 3500
 
 

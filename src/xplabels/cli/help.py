@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xplabels.core.flags import describe
+from xplabels.core.flags import GOOD, describe
 
 STARS_HELP = """\
 STARS is a table of stars: the package's own Parquet (xplabels library writes one), or a Gaia XP
@@ -38,6 +38,7 @@ columns of CATALOGUE, one row per star:
   teff_error_95       half-width of the central 95.4 % interval
   then:
   domain_distance     how unlike the training set the inputs are
+  good                whether the star {GOOD}
   flags               bit mask, the sum of:
 {describe()}"""
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.flags import describe
+from xplabels.core.flags import GOOD, describe, is_good
 from xplabels.core.labels import LABELS
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ class Prediction:
         return replace(self, **rows)
 
     def __repr__(self) -> str:
-        flagged = int((self.flags != 0).sum())
+        good = int(self.good.sum())
         model = f" by {self.meta['MODEL']}" if self.meta.get("MODEL") else ""
-        return f"Prediction(N = {len(self)}: {', '.join(self.names)}{model}; {flagged} flagged)"
+        return f"Prediction(N = {len(self)}: {', '.join(self.names)}{model}; {good} good)"
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name} [{LABELS[name].unit}]</th>" for name in self.names)
@@ -140,6 +140,11 @@ class Prediction:
             f"<p>{self!r}</p><table><tr><th>source_id</th>{head}<th>flags</th></tr>"
             f"{''.join(rows)}</table>"
         )
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """Which stars [N] have a prediction that no flag speaks against (docs/flags.md)."""
+        return is_good(self.flags)
 
     def part(self, name: str) -> NDArray[np.float64]:
         """Errors [N, K] from one of :data:`PARTS`."""
@@ -180,7 +185,7 @@ class Prediction:
 
         Columns: ``source_id``; per label ``teff, teff_error, teff_error_model, teff_error_input,
         teff_error_excess, teff_error_95``; where correlations were asked for,
-        ``teff_logg_corr`` for every pair of labels; ``domain_distance``; ``flags``.
+        ``teff_logg_corr`` for every pair of labels; ``domain_distance``; ``good``; ``flags``.
         """
         import pyarrow as pa
 
@@ -189,8 +194,9 @@ class Prediction:
             about = {"unit": unit, "ucd": ucd, "description": description}
             metadata = {key: text for key, text in about.items() if text}
             kind = pa.from_numpy_dtype(values.dtype)
+            bits = np.packbits(values, bitorder="little") if values.dtype == bool else values
             # pa.array would import pandas, to see that these are none of its own
-            buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
+            buffers = [None, pa.py_buffer(np.ascontiguousarray(bits))]
             arrays.append(pa.Array.from_buffers(kind, len(values), buffers))
             fields.append(pa.field(name, kind, metadata=metadata))
         meta = dict(self.meta)
@@ -236,6 +242,7 @@ class Prediction:
                 yield "_".join((*pair, "corr")), packed, "", ucd, text
         text = "Distance of the inputs from the training set; flagged where far"
         yield "domain_distance", self.domain_distance, "", "stat.value", text
+        yield "good", self.good, "", "meta.code.qual", f"The star {GOOD}"
         bits = "; ".join(" ".join(line.split()) for line in describe().splitlines())
         yield "flags", self.flags.astype(np.int64), "", "meta.code", f"Bit mask: {bits}"
 

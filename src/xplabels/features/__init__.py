@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
-from xplabels.core.flags import Flag
+from xplabels.core.flags import Flag, missing_input
 from xplabels.core.stars import (
     MEASUREMENTS,
     CoefficientSpectra,
@@ -254,6 +254,7 @@ class FeatureSet:
         """Flags of the inputs themselves."""
         flags = np.where(is_ratio, 0, Flag.ZERO_NORMALISATION) | np.where(low_snr, Flag.LOW_SNR, 0)
         for a, name in enumerate(self.auxiliary):
+            flags |= np.where(missing[:, a], missing_input(name), 0)
             for measurement in AUXILIARY[name]:
                 lost = np.isnan(photometry.column(measurement)).any(axis=0) & missing[:, a]
                 parallax = measurement == "parallax"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xplabels.calibration.joint import Joint, joint_coverage
 from xplabels.core.errors import InputError
-from xplabels.core.flags import TABLE_WIDE, Flag
+from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.scores import Array, Bin, LabelSample, Scores, binned, scores_by_label
@@ -57,7 +57,7 @@ class Validation:
     prediction, names
         For N stars, and the K labels compared.
     groups
-        Scores by group: ``all``, ``unflagged``, ``metal_poor`` (known [Fe/H] < -1).
+        Scores by group: ``all``, ``good``, ``metal_poor`` (known [Fe/H] < -1).
     bins, axes
         ``bins[axis][label]``: bins along G, BP-RP, each known label and each predicted one
         (ending ``_predicted``), and the values [N] along these. Along a known label even correct
@@ -200,7 +200,7 @@ def score_prediction(
     flags = prediction.flags
     groups = {
         "all": ("all", compared),
-        "unflagged": ("unflagged", compared & ((flags & ~np.uint32(TABLE_WIDE)) == 0)),
+        "good": ("good", compared & prediction.good),
     }
     if "fe_h" in axes:
         groups["metal_poor"] = ("[Fe/H] < -1", compared & (axes["fe_h"] < METAL_POOR))

@@ -9,7 +9,7 @@ import numpy as np
 
 from xplabels import figures
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
-from xplabels.core.flags import UNFLAGGED
+from xplabels.core.flags import GOOD
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import PARTS
 from xplabels.core.scores import SCORES, SEED
@@ -25,6 +25,12 @@ from xplabels.validation.finding import (
     with_unit,
 )
 from xplabels.validation.populations import paper_finding, planes_finding
+
+GOOD_STARS = (
+    f"Good stars are those for which the catalogue's column 'good' is true: each {GOOD} "
+    "(docs/flags.md). Stars without a prediction are in none of the tables."
+)
+"""What a report says of them."""
 
 
 def findings_of(
@@ -90,7 +96,7 @@ def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Findi
 def accuracy_finding(validation: Validation) -> Finding:
     """Scores of every group of stars, and prediction against truth."""
     names, groups = validation.names, validation.groups
-    section = Section("accuracy", "Accuracy", [UNFLAGGED])
+    section = Section("accuracy", "Accuracy", [GOOD_STARS])
     for key, group in groups.items():
         section.add_table(
             f"Scores of {'all stars' if key == 'all' else group.title + ' stars'}, "
@@ -114,7 +120,7 @@ def accuracy_finding(validation: Validation) -> Finding:
             names, validation.column("truth"), validation.column("predicted")
         ),
     )
-    metrics = groups["all"].to_dict() | {"unflagged": groups["unflagged"].to_dict()}
+    metrics = groups["all"].to_dict() | {"good": groups["good"].to_dict()}
     return Finding(metrics, scores_text(validation), section)
 
 

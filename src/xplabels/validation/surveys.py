@@ -250,7 +250,7 @@ def survey_finding(
         "inflation": survey.inflation,
         "notes": survey.notes,
         **validation.groups["all"].to_dict(),
-        "unflagged": validation.groups["unflagged"].to_dict(),
+        "good": validation.groups["good"].to_dict(),
         "survey_to_survey": known_scores,
         "differences": differences,
     }
