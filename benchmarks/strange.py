@@ -55,6 +55,8 @@ TWO_MASS_ZERO = {"j_m": 3.129e-12, "h_m": 1.133e-12, "ks_m": 4.283e-13}
 """Flux of magnitude 0, W m^-2 nm^-1 (Cohen et al. 2003)."""
 TWO_MASS_FLOOR, DETECTED = 0.025, 0.2
 """mag: smallest 2MASS error, and the error beyond which a star is not in 2MASS (S/N of 5)."""
+CLEAN = 12.0
+"""G of library stars whose noise is small beside that of stars of G = 13 and fainter."""
 H_ALPHA = 656.46
 """nm, in vacuum."""
 BALMER = (656.46, 486.27, 434.17, 410.29, 397.12, 389.02)
@@ -90,9 +92,7 @@ def with_flux(stars: Stars, flux: Array, flux_error: Array | None = None) -> Sta
     values = stars.photometry.values.copy()
     for name, shift in zip(MAGNITUDES, (after - before).T, strict=True):
         values[:, MEASUREMENTS.index(name)] += shift
-    return replace(
-        stars, spectra=changed, photometry=Photometry(values, stars.photometry.errors)
-    )
+    return replace(stars, spectra=changed, photometry=Photometry(values, stars.photometry.errors))
 
 
 @cache
@@ -262,13 +262,16 @@ ALTERED: Mapping[str, Altered] = {
 
 
 def moved(
-    stars: Stars, before: Stars, g: float | Array, random: Random, projection: Projection
+    stars: Stars, before: Stars, g: float | Array | None, random: Random, projection: Projection
 ) -> Stars:
     """Stars, altered from ``before``, at magnitude ``g``, which is not above their own.
 
+    None: as bright as they are.
+
     2MASS magnitudes whose error exceeds :data:`DETECTED` are missing.
     """
-    dimming = np.maximum(g - stars.photometry.column("phot_g_mean_mag")[0], 0.0)
+    own = stars.photometry.column("phot_g_mean_mag")[0]
+    dimming = np.zeros_like(own) if g is None else np.maximum(g - own, 0.0)
     faint = farther(stars, dimming, stars.source_id, projection, random, before)
     return faint.with_photometry(detected(faint.photometry))
 
@@ -283,19 +286,29 @@ def detected(photometry: Photometry) -> Photometry:
 
 
 def altered_stars(
-    name: str, library: Stars, g: float, count: int, seed: int = 0, kind: Altered | None = None
+    name: str,
+    library: Stars,
+    g: float | None,
+    count: int,
+    seed: int = 0,
+    kind: Altered | None = None,
 ) -> Stars:
-    """At most ``count`` stars of a class of :data:`ALTERED`, made from ``library``, at ``g``."""
+    """At most ``count`` stars of a class of :data:`ALTERED`, made from ``library``.
+
+    At magnitude ``g``, of stars that are as bright or brighter; None: as bright as they are.
+    ``kind`` stands for the class of that name, where it is none of the table.
+    """
     kind = ALTERED[name] if kind is None else kind
-    random, projection = generator(name, g, seed), default_projection()
-    inside = kind.among(library)
-    bright = library.photometry.column("phot_g_mean_mag")[0] <= g
-    pool = library[np.flatnonzero(inside & bright)]
-    pool = pool[random.permutation(len(pool))[: 8 * count]]
-    changed = kind.change(pool, random)
-    changed = changed[changed.photometry.column("phot_g_mean_mag")[0] <= g][slice(0, count)]
-    row = {source: i for i, source in enumerate(pool.source_id.tolist())}
-    before = pool[np.array([row[source] for source in changed.source_id.tolist()], np.intp)]
+    random, projection = generator(name, g or 0.0, seed), default_projection()
+    faintest = np.inf if g is None else g
+    bright = library.photometry.column("phot_g_mean_mag")[0] <= faintest
+    pool = np.flatnonzero(kind.among(library) & bright)
+    stars = library[random.permutation(pool)[: 8 * count]]
+    changed = kind.change(stars, random)
+    still = changed.photometry.column("phot_g_mean_mag")[0] <= faintest
+    changed = changed[np.flatnonzero(still)[:count]]
+    row = {source: i for i, source in enumerate(stars.source_id.tolist())}
+    before = stars[np.array([row[source] for source in changed.source_id.tolist()], np.intp)]
     return kind.afterwards(moved(changed, before, g, random, projection), random)
 
 
@@ -366,10 +379,10 @@ def carbon_star(random: Random) -> tuple[Array, float]:
     flux, depth = planck(teff), random.uniform(0.4, 0.9, 2)
     for head, scale in ((473.7, 1.0), (516.5, 1.0), (563.6, 0.9), (605.9, 0.5)):
         blue = np.clip(head - WAVELENGTH, 0, None)
-        flux = flux * (1 - depth[0] * scale * np.exp(-blue / 12) * (WAVELENGTH < head))
+        flux = flux * (1 - depth[0] * scale * np.exp(-blue / 12) * (head > WAVELENGTH))
     for head, scale in ((692.0, 0.6), (708.0, 0.6), (788.0, 0.8), (914.0, 0.9)):
         red = np.clip(WAVELENGTH - head, 0, None)
-        flux = flux * (1 - depth[1] * scale * np.exp(-red / 20) * (WAVELENGTH > head))
+        flux = flux * (1 - depth[1] * scale * np.exp(-red / 20) * (head < WAVELENGTH))
     return reddened(flux, random.uniform(0, 1)), teff
 
 
@@ -388,9 +401,7 @@ def quasar(random: Random) -> tuple[Array, float]:
     lines = np.zeros_like(flux)
     for centre, width in QUASAR_LINES:
         at = centre * (1 + z)
-        lines += emission(
-            at, width * (1 + z) * random.lognormal(0, 0.3), at * 5000 / LIGHT_SPEED
-        )
+        lines += emission(at, width * (1 + z) * random.lognormal(0, 0.3), at * 5000 / LIGHT_SPEED)
     forest = np.where(rest < 121.6, np.exp(-0.0036 * (WAVELENGTH / 121.6) ** 3.46), 1.0)
     return flux * (1 + lines) * np.where(rest < 91.2, 0.0, forest), np.nan
 
@@ -474,11 +485,17 @@ def _joined(photometry: Photometry, measured: Mapping[str, tuple[Array, Array]])
     return detected(Photometry(values, errors))
 
 
-def as_archive(clean: Array, g: float, random: Random, labels: Labels | None = None) -> Stars:
+def as_archive(
+    clean: Array,
+    g: float,
+    random: Random,
+    labels: Labels | None = None,
+    infrared: Mapping[str, Array] | None = None,
+) -> Stars:
     """Noiseless coefficients [N, 110] as the archive would bring them at ``g``.
 
     Errors are typical ones, correlations illustrative (:mod:`xplabels.instrument.noise`); G, BP and
-    RP are synthesised.
+    RP are synthesised. ``infrared``: noiseless 2MASS magnitudes [N] at ``g``, by name.
     """
     seen = magnitudes(clean)
     clean = clean * 10 ** (-0.4 * (g - seen[:, :1]))
@@ -494,8 +511,28 @@ def as_archive(clean: Array, g: float, random: Random, labels: Labels | None = N
         packed = matrix[:, below[0], below[1]].astype(np.float32)
         bands.append(Band(band + noise, error, packed))
     spectra = CoefficientSpectra(*bands)
+    measured = {}
+    for name, magnitude in (infrared or {}).items():
+        error = magnitude_error(name, magnitude, np.full(len(clean), g), TWO_MASS_FLOOR)
+        measured[name] = magnitude + error * random.standard_normal(len(clean)), error
     ids = np.arange(1, len(clean) + 1, dtype=np.int64)
-    return Stars.of(ids, spectra, synthesised(spectra), labels, origin="simulated")
+    photometry = _joined(synthesised(spectra), measured)
+    return Stars.of(ids, spectra, photometry, labels, origin="simulated")
+
+
+def ordinary_as_archive(library: Stars, g: float, count: int, seed: int = 0) -> Stars:
+    """Ordinary stars, at most ``count``, as archive coefficients with correlated noise at ``g``.
+
+    What is known of the coefficients of library stars brighter than :data:`CLEAN` stands for
+    noiseless ones.
+    """
+    random = generator("archive", g, seed)
+    own = library.photometry.column("phot_g_mean_mag")[0]
+    rows = random.permutation(np.flatnonzero(own < CLEAN))[:count]
+    stars, fainter = library[rows], g - own[rows]
+    clean = default_projection().coefficients(sampled(stars))
+    infrared = {name: stars.photometry.column(name)[0] + fainter for name in TWO_MASS}
+    return as_archive(clean, g, random, stars.labels, infrared)
 
 
 # --- real sources ---

@@ -89,9 +89,9 @@ def farther(
     if not isinstance(source.spectra, SampledSpectra):
         raise InputError("only sampled spectra are moved away", where=source.origin or None)
     before = projection.coefficient_errors(source.spectra)
-    after = before * _growth(source, stars, dimming, projection.widths)
     present = dim[:, None] * projection.coefficient_errors(spectra)
-    added = np.sqrt(np.clip(after**2 - present**2, 0, None))
+    after = np.maximum(before * _growth(source, stars, dimming, projection.widths), present)
+    added = np.sqrt(after**2 - present**2)
     noise = added * random.standard_normal(added.shape)
     squares = projection.design.T**2
     wider = np.sqrt((after**2 @ squares) / (before**2 @ squares))
