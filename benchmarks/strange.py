@@ -57,6 +57,8 @@ TWO_MASS_FLOOR, DETECTED = 0.025, 0.2
 """mag: smallest 2MASS error, and the error beyond which a star is not in 2MASS (S/N of 5)."""
 CLEAN = 12.0
 """G of library stars whose noise is small beside that of stars of G = 13 and fainter."""
+BAND_LIMIT = 645.0
+"""nm: BP below, RP above."""
 H_ALPHA = 656.46
 """nm, in vacuum."""
 BALMER = (656.46, 486.27, 434.17, 410.29, 397.12, 389.02)
@@ -266,14 +268,29 @@ def moved(
 ) -> Stars:
     """Stars, altered from ``before``, at magnitude ``g``, which is not above their own.
 
-    None: as bright as they are.
-
-    2MASS magnitudes whose error exceeds :data:`DETECTED` are missing.
+    With the errors typical of field stars there, or larger ones if theirs are; None: as bright as
+    they are, with errors like their own. 2MASS magnitudes whose error exceeds :data:`DETECTED` are
+    missing.
     """
     own = stars.photometry.column("phot_g_mean_mag")[0]
     dimming = np.zeros_like(own) if g is None else np.maximum(g - own, 0.0)
-    faint = farther(stars, dimming, stars.source_id, projection, random, before)
+    like = before if g is None else typical(before, projection)
+    faint = farther(stars, dimming, stars.source_id, projection, random, like)
     return faint.with_photometry(detected(faint.photometry))
+
+
+def typical(stars: Stars, projection: Projection) -> Stars:
+    """The same stars with errors as field stars of their G and colour have them.
+
+    The library's are a quarter smaller: its stars were seen more often.
+    """
+    spectra = sampled(stars)
+    g, bp, rp = (stars.photometry.column(name)[0] for name in MAGNITUDES)
+    ratio = noise_model().errors(g, bp - rp) / projection.coefficient_errors(spectra)
+    factors = [np.median(band, axis=1) for band in np.split(ratio, [WIDTHS[0]], axis=1)]
+    blue = spectra.wavelength < BAND_LIMIT
+    wider = spectra.flux_error * np.where(blue, *(factor[:, None] for factor in factors))
+    return replace(stars, spectra=replace(spectra, flux_error=wider))
 
 
 def detected(photometry: Photometry) -> Photometry:
