@@ -23,7 +23,7 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from xplabels.api.demo import LABELS, SELECTION, TEST_FRACTION
+from xplabels.api.demo import LABELS, TEST_FRACTION
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.split import part_mask
@@ -31,7 +31,7 @@ from xplabels.core.stars import Stars
 from xplabels.features import FeatureSet
 from xplabels.model import Model
 from xplabels.recipes import load_recipe
-from xplabels.surveys.library import read_library
+from xplabels.surveys.library import WELL_LABELLED, read_library
 from xplabels.training import train
 from xplabels.validation import score_prediction
 from xplabels.validation.finding import as_json
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--keep", default="", metavar="NAMES",
                         help="comma-separated contestants whose results stand")  # fmt: skip
     arguments = parser.parse_args()
-    stars, _ = SELECTION.apply(read_library())
+    stars, _ = WELL_LABELLED.apply(read_library())
     paper = replace(load_recipe("paper"), auxiliary=AUXILIARY, scale=arguments.paper_scale)
     default = replace(load_recipe("default"), auxiliary=AUXILIARY)
     contestants: dict[str, Callable[[], dict[str, Any]]] = {

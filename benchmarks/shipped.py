@@ -22,13 +22,13 @@ import numpy as np
 from astropy.table import Table
 from scipy.stats import rankdata
 
-from xplabels.api.demo import SELECTION, TEST_FRACTION
+from xplabels.api.demo import TEST_FRACTION
 from xplabels.core.flags import MEANING
 from xplabels.core.prediction import Prediction
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.model import Model
-from xplabels.surveys.library import read_library
+from xplabels.surveys.library import WELL_LABELLED, read_library
 from xplabels.validation import Validation, score_prediction
 from xplabels.validation.accuracy import findings_of, scores_text
 from xplabels.validation.calibration import missed_margins
@@ -109,7 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = Model.load(arguments.model)
     library = read_library()
-    stars, _ = SELECTION.apply(library)
+    stars, _ = WELL_LABELLED.apply(library)
     test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
     results = test_scores(model, test)
     if library.labels is None:

@@ -52,6 +52,23 @@ def test_scaling_can_be_undone(seed, shift, stretch) -> None:
     np.testing.assert_allclose(errors * scaling.y_scale, 1)
 
 
+def test_a_logarithmic_label_has_errors_in_per_cent_that_come_back_in_its_unit() -> None:
+    random = np.random.default_rng(0)
+    teff, logg = random.uniform(3000, 30000, 500), random.uniform(0, 5, 500)
+    y, errors = np.stack([teff, logg], axis=1), np.stack([0.01 * teff, np.full(500, 0.1)], axis=1)
+    scaling = Scaling.fit(y, y, labels=("teff", "logg"), logarithmic=("teff",))
+    scaled, relative = scaling.scale_y(y, errors)
+    np.testing.assert_allclose(
+        scaled[:, 0] * np.log(teff).std() + np.log(teff).mean(), np.log(teff)
+    )
+    assert np.ptp(relative[:, 0]) < 1e-12
+    np.testing.assert_allclose(scaling.unscale_y(scaled), y)
+    np.testing.assert_allclose(relative * scaling.y_unit(y), errors)
+    step = 1e-6
+    moved = scaling.unscale_y(scaled + step)
+    np.testing.assert_allclose((moved - y) / step, scaling.y_unit(y), rtol=1e-5)
+
+
 def test_correlations_are_numpy_s() -> None:
     x = correlated()
     np.testing.assert_allclose(

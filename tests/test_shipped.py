@@ -9,12 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from xplabels import io as archive
-from xplabels.api.demo import SELECTION, TEST_FRACTION
+from xplabels.api.demo import TEST_FRACTION
 from xplabels.core.flags import Flag
 from xplabels.core.prediction import Prediction
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Photometry, Stars
 from xplabels.model import Model
+from xplabels.surveys.library import WELL_LABELLED
 
 NAME = "apogee-dr17-library"
 
@@ -38,7 +39,7 @@ def library() -> Stars:
 
 @pytest.fixture(scope="module")
 def test_part(library: Stars) -> Stars:
-    stars, _ = SELECTION.apply(library)
+    stars, _ = WELL_LABELLED.apply(library)
     return stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
 
 
@@ -88,7 +89,7 @@ def test_the_whole_sky_can_pass_through_it(model: Model) -> None:
 def test_it_learnt_from_the_training_part_alone(model: Model, library: Stars) -> None:
     import hashlib
 
-    stars, _ = SELECTION.apply(library)
+    stars, _ = WELL_LABELLED.apply(library)
     training = np.sort(stars.source_id[part_mask(stars.source_id, "train", TEST_FRACTION)])
     digest = hashlib.sha256(training.astype("<i8").tobytes()).hexdigest()
     assert model.metadata["training"]["source_id_sha256"] == digest

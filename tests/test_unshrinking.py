@@ -16,12 +16,14 @@ from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction, packed_correlations
 from xplabels.core.stars import Stars
+from xplabels.features.scaling import Scaling
 from xplabels.model import Model
 from xplabels.model.card import write_card
 from xplabels.model.refitting import fit_unshrinking
 from xplabels.validation import score_prediction
 
 MEAN, SPREAD = np.array([4800.0, -0.4]), np.array([600.0, 0.5])
+SCALING = Scaling(np.zeros(0), np.ones(0), np.eye(0), MEAN, SPREAD, logarithmic=np.zeros(2, bool))
 
 
 def gaussian_stars(n: int, seed: int = 0) -> tuple[Prediction, Labels]:
@@ -43,13 +45,13 @@ def gaussian_stars(n: int, seed: int = 0) -> tuple[Prediction, Labels]:
 
 @pytest.fixture(scope="module")
 def fitted() -> ShrinkageCorrection:
-    return ShrinkageCorrection.fit(*gaussian_stars(20_000), MEAN, SPREAD)
+    return ShrinkageCorrection.fit(*gaussian_stars(20_000), SCALING)
 
 
 def plain() -> ShrinkageCorrection:
     """Nothing fitted: strengths and factors of 1."""
     ones = np.ones(2)
-    return ShrinkageCorrection(MEAN, SPREAD, ones, ones, ones, 1.0)
+    return ShrinkageCorrection(SCALING, ones, ones, ones, 1.0)
 
 
 def test_gaussian_stars_need_no_more_than_their_prior_divided_out(
@@ -68,7 +70,7 @@ def test_a_fit_that_found_no_strength_says_so(small_model: Model) -> None:
     known = labels.values.copy()
     known[50:, 0] = np.nan
     poor = ShrinkageCorrection.fit(
-        replace(prediction, values=values), replace(labels, values=known), MEAN, SPREAD
+        replace(prediction, values=values), replace(labels, values=known), SCALING
     )
     assert poor.strength == pytest.approx([0, 8], abs=1e-3)
     at_bound, none = poor.caveats(("teff", "fe_h"))
@@ -92,6 +94,28 @@ def test_dividing_the_prior_out_gives_back_what_was_seen() -> None:
     assert free.any(axis=0).all()
     assert found.values[free] == pytest.approx(seen[free])
     assert found.errors[free] == pytest.approx(1 / np.sqrt(precision)[free])
+
+
+def test_a_logarithmic_label_is_stretched_by_a_per_cent_not_by_a_kelvin() -> None:
+    prediction, _ = gaussian_stars(500)
+    twin = plain().apply(prediction)
+    # the same stars, with teff such that its logarithm is what it was
+    learned = (prediction.values[:, 0] - MEAN[0]) / SPREAD[0]
+    teff = np.exp(8.5 + 0.2 * learned)
+    errors = prediction.errors.copy()
+    errors[:, 0] *= 0.2 * teff / SPREAD[0]
+    values = np.stack([teff, prediction.values[:, 1]], axis=1)
+    scaling = replace(
+        SCALING, y_mean=np.array([8.5, MEAN[1]]), y_scale=np.array([0.2, SPREAD[1]]),
+        logarithmic=np.array([True, False]),
+    )  # fmt: skip
+    found = replace(plain(), scaling=scaling).apply(
+        replace(prediction, values=values, errors=errors)
+    )
+    expected = np.exp(8.5 + 0.2 * (twin.values[:, 0] - MEAN[0]) / SPREAD[0])
+    assert found.values[:, 0] == pytest.approx(expected)
+    relative = 0.2 * twin.errors[:, 0] / SPREAD[0]
+    assert found.errors[:, 0] / found.values[:, 0] == pytest.approx(relative)
 
 
 def test_other_stars_have_slope_one_and_cover_what_they_say(fitted: ShrinkageCorrection) -> None:
@@ -141,7 +165,7 @@ def test_a_label_that_is_stretched_out_of_the_training_range_is_flagged() -> Non
 def test_labels_without_shrinkage_stay() -> None:
     prediction, labels = gaussian_stars(1000)
     steep = replace(prediction, values=MEAN + 1.1 * (labels.values - MEAN))
-    assert ShrinkageCorrection.fit(steep, labels, MEAN, SPREAD).strength.tolist() == [0.0, 0.0]
+    assert ShrinkageCorrection.fit(steep, labels, SCALING).strength.tolist() == [0.0, 0.0]
 
 
 def test_a_trained_model_has_it_saves_it_and_says_it(

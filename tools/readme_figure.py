@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from xplabels import figures
-from xplabels.api.demo import SELECTION, TEST_FRACTION
+from xplabels.api.demo import TEST_FRACTION
 from xplabels.core.split import part_mask
 from xplabels.model import Model
-from xplabels.surveys.library import read_library
+from xplabels.surveys.library import WELL_LABELLED, read_library
 
 
 def main() -> None:
-    stars, _ = SELECTION.apply(read_library())
+    stars, _ = WELL_LABELLED.apply(read_library())
     test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
     model = Model.load("apogee-dr17-library")
     prediction = model.predict(test)

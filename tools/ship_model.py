@@ -12,7 +12,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from xplabels.api.demo import LABELS, SELECTION, TEST_FRACTION
+from xplabels.api.demo import LABELS, TEST_FRACTION
 from xplabels.core.split import part_mask
 from xplabels.model import Model
 from xplabels.model.card import write_card
@@ -33,14 +33,13 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("ship_model.partial"))
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    stars, flow = SELECTION.apply(read_library())
-    recipe = replace(load_recipe("default"), auxiliary=("bp_rp", "j_h"), epochs=EPOCHS)
+    stars = read_library()
+    recipe = replace(load_recipe("default"), epochs=EPOCHS)
     model = train(
         stars, LABELS, recipe,
         seed=SEED, test_fraction=TEST_FRACTION, checkpoint=arguments.checkpoint,
         name=NAME, device=arguments.device,
     )  # fmt: skip
-    model.metadata["selection"] = SELECTION.to_metadata() | {"flow": flow}
     model.metadata["command"] = "python tools/ship_model.py"
     folder = Path(__file__).parents[1] / "src" / "xplabels" / "models" / NAME
     folder.parent.mkdir(exist_ok=True)

@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 LABELS = ("teff", "logg", "fe_h", "alpha_m")
 """The labels of the library."""
-SELECTION = Selection({"teff": (3200.0, 7000.0)}, LABELS)
-"""The demo's stars: APOGEE's labels are good between these temperatures, and all four known."""
 TEST_FRACTION = 0.1
 RESULTS = ("library.parquet", "model", "model.partial", "catalogue.fits", "report")
 """What the demo makes in its folder, besides its manifest ``demo.json``."""
@@ -71,25 +69,22 @@ def run_demo(
     found = path.is_dir()
     if not found:
         train_model(
-            stars, path, LABELS, chosen, selection=SELECTION, seed=seed,
+            stars, path, LABELS, chosen, selection=Selection(), seed=seed,
             test_fraction=TEST_FRACTION, overwrite=False, command=command,
         )  # fmt: skip
     done("found the model" if found else "trained", path)
     model = Model.load(path)
     path = folder / "catalogue.fits"
     if not path.exists():
-        test, _, _ = reporting_stars(model, stars, SELECTION, every=False)
+        test, _, _ = reporting_stars(model, stars, None, every=False)
         prediction = model.predict(test, progress=True)
         meta = {**prediction.meta, "COMMAND": command}
         write_catalogue(replace(prediction, meta=meta), path)
         done(f"predicted {len(test)} stars it has never seen", path)
     path = folder / "report"
     if not (path / "report.html").exists():
-        known, _ = SELECTION.apply(stars)
-        training = known[part_mask(known.source_id, "train", TEST_FRACTION)].labels
-        result = validate(
-            model, stars, selection=SELECTION, training_labels=training, command=command
-        )
+        training = stars[part_mask(stars.source_id, "train", TEST_FRACTION)].labels
+        result = validate(model, stars, training_labels=training, command=command)
         result.write(path, overwrite=True)
         logger.info(str(result))
         done("validated", path)
@@ -103,7 +98,6 @@ def demo_settings(recipe: Recipe, seed: int) -> dict[str, Any]:
         "seed": seed,
         "version": __version__,
         "test_fraction": TEST_FRACTION,
-        "selection": SELECTION.to_metadata(),
     }
 
 

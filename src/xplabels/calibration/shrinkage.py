@@ -30,6 +30,7 @@ from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.scores import slope
+from xplabels.features.scaling import Scaling
 
 Array = NDArray[np.float64]
 
@@ -48,35 +49,33 @@ FEWEST_STARS = 100
 
 @dataclass(frozen=True)
 class ShrinkageCorrection:
-    """What corrects a model's predictions for shrinkage; [K] each."""
+    """What corrects a model's predictions for shrinkage, on the scale it learned; [K] each."""
 
-    mean: Array  # of the training labels
-    spread: Array  # of the training labels
+    scaling: Scaling  # of the model: mean and spread of the training labels
     strength: Array  # what multiplies each star's w; 0 leaves a label as it is
     factor: Array  # what the stretched half-widths of 68.3 % are multiplied by
     factor_95: Array  # and those of 95.4 %
     joint: float  # the prediction's joint_factor, fitted anew
 
     @classmethod
-    def fit(
-        cls, prediction: Prediction, labels: Labels, mean: Array, spread: Array
-    ) -> ShrinkageCorrection:
+    def fit(cls, prediction: Prediction, labels: Labels, scaling: Scaling) -> ShrinkageCorrection:
         """Strengths with which the slopes of these stars are 1, and factors for the intervals.
 
         ``prediction`` is of validation stars, with correlations (without, ``joint`` stays 1),
-        ``labels`` are their known labels, ``mean`` and ``spread`` those of the training labels [K].
+        ``labels`` are their known labels, ``scaling`` is the model's.
         """
         known = labels.select(prediction.names)
         both = np.isfinite(known.values) & np.isfinite(prediction.values)
+        truth, _ = scaling.scale_y(known.values, known.errors)
+        scaled, errors = scaling.scale_y(prediction.values, prediction.errors)
         strength = np.array(
             [
-                _strength(known.values[rows, k], prediction.values[rows, k],
-                          prediction.errors[rows, k], mean[k], spread[k])
+                _strength(truth[rows, k], scaled[rows, k], errors[rows, k])
                 for k, rows in enumerate(both.T)
             ]
-        )  # fmt: skip
-        inner, outer = np.ones(len(mean)), np.ones(len(mean))
-        stretched = cls(mean, spread, strength, inner, outer, 1.0).apply(prediction)
+        )
+        inner, outer = np.ones(len(strength)), np.ones(len(strength))
+        stretched = cls(scaling, strength, inner, outer, 1.0).apply(prediction)
         enough = both.sum(axis=0) >= FEWEST_STARS
         residuals = np.where(both, stretched.values - known.values, np.nan)[:, enough]
         errors = known.errors[:, enough]
@@ -85,7 +84,7 @@ class ShrinkageCorrection:
         outer[enough] = Calibration.fit(
             residuals, stretched.errors_95[:, enough] ** 2, errors
         ).factor_95
-        fitted = cls(mean, spread, strength, inner, outer, 1.0)
+        fitted = cls(scaling, strength, inner, outer, 1.0)
         return replace(fitted, joint=fit_joint_factor(fitted.apply(prediction), known) or 1.0)
 
     def caveats(self, names: Sequence[str]) -> list[str]:
@@ -114,9 +113,12 @@ class ShrinkageCorrection:
         Parts of an error are multiplied alike, so they still add in quadrature; correlations
         stay. Labels that leave ``label_range`` [K, 2] are flagged ``LABEL_OUT_OF_RANGE``.
         """
-        by = stretch(self.strength, prediction.errors / self.spread)
-        values = self.mean + (prediction.values - self.mean) * by
-        wider = self.factor * np.sqrt(by)
+        scaled, relative = self.scaling.scale_y(prediction.values, prediction.errors)
+        by = stretch(self.strength, relative)
+        values = self.scaling.unscale_y(scaled * by)
+        unit = self.scaling.y_unit(values) / self.scaling.y_unit(prediction.values)
+        stretched = unit * np.sqrt(by)
+        wider = self.factor * stretched
         errors = wider * prediction.errors
         flags = prediction.flags
         if label_range is not None:
@@ -130,7 +132,7 @@ class ShrinkageCorrection:
             errors_model=wider * prediction.errors_model,
             errors_input=wider * prediction.errors_input,
             errors_excess=wider * prediction.errors_excess,
-            errors_95=np.maximum(self.factor_95 * np.sqrt(by) * prediction.errors_95, errors),
+            errors_95=np.maximum(self.factor_95 * stretched * prediction.errors_95, errors),
             flags=flags,
             joint_factor=self.joint,
             meta={**prediction.meta, "ESTIMATE": "unshrunk: training prior divided out"},
@@ -143,12 +145,14 @@ def stretch(strength: Array | float, relative: Array) -> Array:
     return np.asarray(1 / (1 - np.minimum(w, 1 - 1 / LARGEST_STRETCH)))
 
 
-def _strength(truth: Array, values: Array, errors: Array, mean: float, spread: float) -> float:
-    """The strength with which one label's slope is 1, at most the largest; 0 if it needs none."""
+def _strength(truth: Array, values: Array, errors: Array) -> float:
+    """The strength with which one scaled label's slope is 1, at most the largest.
+
+    0 if it needs none.
+    """
 
     def too_flat(strength: float) -> bool:
-        corrected = mean + (values - mean) * stretch(strength, errors / spread)
-        return bool(slope(truth, corrected) < 1)
+        return bool(slope(truth, values * stretch(strength, errors)) < 1)
 
     low, high = 0.0, LARGEST_STRENGTH
     if len(truth) < FEWEST_STARS or not too_flat(low):

@@ -118,7 +118,8 @@ def derivative_blocks(
         features = model.feature_set.compute(part)
         features = features[model.usable(features)]
         jacobian = model.inference.derivatives(features)
-        yield features, jacobian * model.scaling.y_scale[:, None]
+        values = model.scaling.unscale_y(model.inference.run(features).labels.mean)
+        yield features, jacobian * model.scaling.y_unit(values)[:, :, None]
 
 
 @dataclass(frozen=True)

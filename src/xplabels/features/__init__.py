@@ -34,6 +34,11 @@ CovarianceRule = Literal["exact", "fs24"]
 AUXILIARY: Mapping[str, tuple[str, ...]] = {
     "bp_rp": ("phot_bp_mean_mag", "phot_rp_mean_mag"),
     "j_h": ("j_m", "h_m"),
+    "g_rp": ("phot_g_mean_mag", "phot_rp_mean_mag"),
+    "g_j": ("phot_g_mean_mag", "j_m"),
+    "rp_j": ("phot_rp_mean_mag", "j_m"),
+    "rp_ks": ("phot_rp_mean_mag", "ks_m"),
+    "h_ks": ("h_m", "ks_m"),
     "w1_w2": ("w1mpro", "w2mpro"),
     "h_w2": ("h_m", "w2mpro"),
     "m_pseudo": ("parallax", "phot_rp_mean_mag", "h_m", "w2mpro"),

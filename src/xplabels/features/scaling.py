@@ -34,9 +34,11 @@ class Scaling:
     x_correlation
         Float64 [F, F] of the scaled inputs.
     y_mean, y_scale
-        Float64 [K], in the labels' units.
+        Float64 [K], in the labels' units, or of the natural logarithms of labels in them.
     noise_mean, noise_scale
         Float64 [2] of the noise levels, or [0] where the network does not take them.
+    logarithmic
+        Bool [K]: whose logarithm is learned, so that a per cent is a per cent everywhere.
     """
 
     x_mean: NDArray[np.float64]
@@ -46,6 +48,7 @@ class Scaling:
     y_scale: NDArray[np.float64]
     noise_mean: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     noise_scale: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    logarithmic: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, bool))
 
     @classmethod
     def fit(
@@ -55,11 +58,12 @@ class Scaling:
         inputs: Sequence[str] = (),
         labels: Sequence[str] = (),
         noise: NDArray[np.float64] | None = None,
+        logarithmic: Sequence[str] = (),
     ) -> Scaling:
         """Statistics of the training inputs [N, F] and labels [N, K]; NaN is left out.
 
-        ``inputs`` and ``labels`` name the columns in messages; ``noise`` [N, 2 or 0] are the
-        noise levels.
+        ``inputs`` and ``labels`` name the columns, ``logarithmic`` the labels whose logarithm is
+        learned; ``noise`` [N, 2 or 0] are the noise levels.
 
         Raises
         ------
@@ -81,6 +85,8 @@ class Scaling:
         whole = np.isfinite(scaled).all(axis=1)
         sample = scaled[whole] if whole.sum() > 2 * x.shape[1] else np.nan_to_num(scaled)
         correlation = sample.T @ sample / len(sample)
+        logarithms = np.array([name in logarithmic for name in labels or range(y.shape[1])], bool)
+        y = np.log(y, out=y.copy(), where=logarithms)
         y_scale = np.nanstd(y, axis=0)
         noise = np.empty((len(x), 0)) if noise is None else noise
         noise = noise[np.isfinite(noise).all(axis=1)]  # an error of zero has no logarithm
@@ -93,6 +99,7 @@ class Scaling:
             np.where(y_scale > 0, y_scale, 1.0),
             noise.mean(axis=0),
             np.maximum(noise_scale, SMALLEST_NOISE_SCALE),
+            logarithms,
         )
 
     def scale_x(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -111,8 +118,22 @@ class Scaling:
     def scale_y(
         self, values: NDArray[np.float64], errors: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Labels and errors [N, K] in units of the training scatter."""
-        return (values - self.y_mean) / self.y_scale, errors / self.y_scale
+        """Labels and errors [N, K] on the scale that is learned."""
+        learned = np.log(values, out=values.copy(), where=self.logarithmic)
+        return (learned - self.y_mean) / self.y_scale, errors / self.y_unit(values)
+
+    def unscale_y(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Labels [N, K] from the scale that is learned: the inverse of :meth:`scale_y`."""
+        learned = self.y_mean + self.y_scale * scaled
+        return np.exp(learned, out=learned, where=self.logarithmic)
+
+    def y_unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What a small step of one on the learned scale is in the labels' units, [N, K].
+
+        To first order, as all errors are propagated here: a label's own value times
+        ``y_scale`` where the logarithm is learned.
+        """
+        return np.where(self.logarithmic, values, 1.0) * self.y_scale
 
 
 class Completion:

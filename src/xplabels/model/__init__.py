@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.shrinkage import ShrinkageCorrection
+from xplabels.calibration.support import LabelSupport
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.prediction import PARTS, Prediction, packed_correlations, stack
@@ -63,6 +64,8 @@ class Model:
         part; None for a model trained before there was such a correction.
     estimate
         What the model predicts: ``mean``, or ``unshrunk``, without the shrinkage.
+    support
+        Where labels are defined; None: wherever there is a prediction.
     """
 
     names: tuple[str, ...]
@@ -77,6 +80,7 @@ class Model:
     card: str = ""
     unshrinking: ShrinkageCorrection | None = None
     estimate: Estimate = "mean"
+    support: LabelSupport | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Model:
@@ -195,8 +199,7 @@ class Model:
         chosen = features if usable.all() else features[usable]
         inferred = self.inference.run(chosen, correlations)
         labels = inferred.labels.variances() if correlations else inferred.labels
-        scale = self.scaling.y_scale
-        values = self.scaling.y_mean + scale * labels.mean
+        values = self.scaling.unscale_y(labels.mean)
         noise = self.scaling.scale_noise(self.feature_set.noise_levels(chosen))
         squares = self.calibration.shape.squares(labels.mean, noise)
         # rounding must not turn a tiny variance into a negative one
@@ -210,6 +213,12 @@ class Model:
             variances["model"] + variances["excess"], variances["input"]
         )
         found = np.isfinite(values).all(axis=1) & np.isfinite(inner).all(axis=1)
+        undefined = np.zeros(values.shape, bool)
+        if self.support is not None:
+            undefined[found] = ~self.support.defined(labels.mean[found], inner[found])
+            values[undefined] = np.nan
+        # of a logarithmic label it depends on the value; the NaN of any label becomes its errors'
+        scale = self.scaling.y_unit(values) + np.where(undefined, np.nan, 0.0)
         distance = self.domain.distance(inferred.x)
         with np.errstate(invalid="ignore"):
             low, high = self.label_range.T
@@ -218,6 +227,7 @@ class Model:
             np.where(found, 0, Flag.NO_PREDICTION)
             | np.where(distance > self.domain.threshold, Flag.OUT_OF_DOMAIN, 0)
             | np.where(outside, Flag.LABEL_OUT_OF_RANGE, 0)
+            | np.where(undefined.any(axis=1), Flag.LABEL_UNDEFINED, 0)
             | np.where(labels.clamped | negative, Flag.VARIANCE_CLAMPED, 0)
         )
         rows = np.flatnonzero(usable)
@@ -233,7 +243,11 @@ class Model:
         width = self.calibration.factor * scale
         parts = {f"errors_{part}": of_all(width * np.sqrt(variances[part])) for part in PARTS}
         total = np.sqrt(variances["model"] + variances["input"] + variances["excess"])
-        packed = packed_correlations(inferred.labels.covariance) if correlations else None
+        packed = None
+        if correlations:
+            packed = packed_correlations(inferred.labels.covariance)
+            first, second = np.tril_indices(len(self.names), -1)
+            packed[undefined[:, first] | undefined[:, second]] = np.nan
         distances = np.full(len(stars), np.nan)
         distances[rows] = distance
         return Prediction(

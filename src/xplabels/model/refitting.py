@@ -63,10 +63,9 @@ def fit_unshrinking(model: Model, stars: Stars) -> Model:
 def with_unshrinking(model: Model, validation: Stars, known: Labels) -> Model:
     """The same from the validation part itself, and its known labels."""
     prediction = replace(model, estimate="mean").predict(validation, correlations=True)
-    scaling = model.scaling
     names = [name for name in model.names if name in known.names]
     if names != list(model.names):
         absent = ", ".join(sorted(set(model.names) - set(names)))
         raise InputError(f"{absent}: not among the stars' labels", where=validation.where)
-    fitted = ShrinkageCorrection.fit(prediction, known, scaling.y_mean, scaling.y_scale)
+    fitted = ShrinkageCorrection.fit(prediction, known, model.scaling)
     return replace(model, unshrinking=fitted)

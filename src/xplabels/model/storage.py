@@ -16,6 +16,7 @@ from xplabels.calibration.domain import Domain
 from xplabels.calibration.error_shape import ErrorShape, terms
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.shrinkage import ShrinkageCorrection
+from xplabels.calibration.support import LabelSupport
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, check_names
 from xplabels.features import FeatureSet
@@ -28,14 +29,18 @@ from xplabels.recipes import Recipe, parse_recipe
 if TYPE_CHECKING:
     from xplabels.model import Model
 
-FORMAT = 1
+FORMAT = 2
+"""That of the models written here; those of format 1 have no logarithmic labels."""
 SHIPPED = Path(__file__).parents[1] / "models"
 AGAIN = "get the model again, or train it again"
 FILES = ("weights.safetensors", "card.md")
 _SHAPE = [field.name for field in fields(Architecture) if field.name != "labels"]
 _PROJECTION = ("wavelength", "design", "from_flux", "error_template")
 _UNSHRINKING = ("strength", "factor", "factor_95")
-"""Beside the training labels' mean and spread, which are those of the scaling."""
+
+
+_FORMAT_1: dict[str, Any] = {"calibration_folds": 0, "logarithmic": [], "defined_share": 0.0}
+"""Recipe keys that were not there from the beginning, as models without them were trained."""
 
 
 def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
@@ -114,9 +119,11 @@ def _read_description(folder: Path) -> dict[str, Any]:
         ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"model.json is damaged: {error}", where=folder) from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    if not isinstance(description, dict) or description.get("format") not in range(1, FORMAT + 1):
         raise InputError(
-            f"model.json has not the format {FORMAT}", where=folder, remedy="update xplabels"
+            f"model.json has none of the formats 1 to {FORMAT}",
+            where=folder,
+            remedy="update xplabels",
         )
     description["sha256"] = _sha256(data)
     return description
@@ -160,6 +167,8 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
         for name in _UNSHRINKING:
             arrays[f"unshrinking.{name}"] = getattr(model.unshrinking, name)
         arrays["unshrinking.joint"] = np.array([model.unshrinking.joint])
+    if model.support is not None:
+        arrays |= {"support.low": model.support.low, "support.share": model.support.share}
     for number, network in enumerate(model.networks):
         arrays |= {f"network.{number}.{name}": array for name, array in network.arrays.items()}
     # safetensors writes memory as it lies; ascontiguousarray would make 0-d arrays 1-d
@@ -195,6 +204,9 @@ def _description(model: Model) -> dict[str, Any]:
             "flop_a_star_with_jacobian": architecture.flop_with_jacobian * len(model.networks),
         },
         "domain_threshold": model.domain.threshold,
+        "support": None
+        if model.support is None
+        else {"columns": list(model.support.columns), "least": model.support.least},
         "recipe": model.recipe.to_dict(),
     }
 
@@ -220,7 +232,9 @@ def _rebuild(
     names = check_names([label["name"] for label in description["labels"]])
     shape = {name: network[name] for name in _SHAPE} | {"hidden": tuple(network["hidden"])}
     architecture = Architecture(labels=len(names), **shape)
-    scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__))
+    if description["format"] == 1:
+        arrays["scaling.logarithmic"] = np.zeros(len(names), bool)
+    scaling = Scaling(**{name: arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__})
     _check(description, arrays, feature_set, architecture, len(names))
     if network["members"] < 1:
         raise ValueError("a model needs at least one network")
@@ -244,15 +258,23 @@ def _rebuild(
         "metadata": description,
         "card": card,
         "unshrinking": _unshrinking(arrays, scaling),
+        "support": _support(description.get("support"), arrays),
     }
+
+
+def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> LabelSupport | None:
+    if stored is None:
+        return None
+    return LabelSupport(
+        tuple(stored["columns"]), arrays["support.low"], arrays["support.share"], stored["least"]
+    )
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
     if "unshrinking.strength" not in arrays:  # a model from before there was such a correction
         return None
     return ShrinkageCorrection(
-        scaling.y_mean,
-        scaling.y_scale,
+        scaling,
         joint=float(arrays["unshrinking.joint"].item()),
         **{name: arrays[f"unshrinking.{name}"] for name in _UNSHRINKING},
     )
@@ -260,8 +282,7 @@ def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> Shrinkage
 
 def _recipe(description: dict[str, Any]) -> Recipe:
     try:
-        # a model from before there were such folds was calibrated without them
-        return parse_recipe({"calibration_folds": 0} | description["recipe"], "model.json")
+        return parse_recipe(_FORMAT_1 | description["recipe"], "model.json")
     except InputError as error:
         made = description.get("versions", {}).get("xplabels", "another version")
         raise InputError(
@@ -302,7 +323,8 @@ def _check(
         "scaling.x_mean": (inputs,), "scaling.x_scale": (inputs,),
         "scaling.x_correlation": (inputs, inputs), "scaling.y_mean": (labels,),
         "scaling.y_scale": (labels,), "scaling.noise_mean": (noise,),
-        "scaling.noise_scale": (noise,), "calibration.factor": (labels,),
+        "scaling.noise_scale": (noise,), "scaling.logarithmic": (labels,),
+        "calibration.factor": (labels,),
         "calibration.factor_95": (labels,), "domain.whitening": (inputs, components),
         "label_range": (labels, 2),
     }  # fmt: skip
@@ -312,6 +334,14 @@ def _check(
             "projection.wavelength": (samples,), "projection.design": (samples, n),
             "projection.from_flux": (n, samples), "projection.error_template": (n,),
         }  # fmt: skip
+    if stored := description.get("support"):
+        columns = stored["columns"]
+        if not all(column in range(labels) for column in columns):
+            raise ValueError(f"the support's columns {columns} are not all labels")
+        grid = arrays["support.share"].shape[1:]
+        shapes |= {"support.low": (len(columns),), "support.share": (labels, *grid)}
+        if len(grid) != len(columns):
+            raise ValueError(f"the support has {len(grid)} axes for {len(columns)} labels")
     if "unshrinking.strength" in arrays:
         shapes |= {f"unshrinking.{name}": (labels,) for name in _UNSHRINKING}
     for name, shape in shapes.items():

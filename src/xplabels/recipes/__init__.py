@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from xplabels.core.errors import InputError
+from xplabels.core.labels import LABELS
 from xplabels.features import AUXILIARY, CovarianceRule
 
 Scatter = Literal["none", "dropout", "sampling", "ensemble", "distilled"]
@@ -35,6 +36,8 @@ class Recipe:
     flux_samples: int = _within(0, 343, 86)
     noise_levels: bool = True
     emphasis: float = _within(0, 1, 0.3)
+    # labels whose logarithm is learned
+    logarithmic: tuple[str, ...] = ("teff",)
     # variation of the training stars: dust, noise, hidden auxiliary inputs
     reddening: float = _within(0, 5, 0.3)
     fainter_share: float = _within(0, 1, 0.3)
@@ -69,6 +72,8 @@ class Recipe:
     # calibration
     recalibrate: bool = True
     calibration_folds: int = _within(0, 20, 4)
+    # labels are null where so much smaller a share of the training stars has them than of all
+    defined_share: float = _within(0, 1, 0.5)
 
     def __post_init__(self) -> None:
         def refuse(what: str, remedy: str | None = None) -> None:
@@ -110,7 +115,8 @@ class Recipe:
 def _choices() -> dict[str, tuple[str, ...]]:
     words = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items()
              if getattr(kind, "__origin__", None) is Literal}  # fmt: skip
-    return words | {"auxiliary": (*AUXILIARY, "available")}
+    positive = tuple(name for name, label in LABELS.items() if label.lower > 0)
+    return words | {"auxiliary": (*AUXILIARY, "available"), "logarithmic": positive}
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

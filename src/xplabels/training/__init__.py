@@ -15,6 +15,7 @@ import numpy as np
 from xplabels import __version__
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.factors import Calibration
+from xplabels.calibration.support import LabelSupport
 from xplabels.core.labels import check_names
 from xplabels.core.split import VALIDATION_FRACTION
 from xplabels.core.stars import Stars
@@ -145,6 +146,11 @@ def train(
                 "about %.0f s (recipe quick does without)", folds, seconds,
             )  # fmt: skip
         model = calibrated(model, table, list(run.calibration_folds()))
+    support = LabelSupport.fit(
+        names, inference.run(table.features[table.train]).labels.mean,
+        np.isfinite(table.y[table.train]), recipe.defined_share,
+    )  # fmt: skip
+    model = replace(model, support=support)
     validation, known = table.stars[table.validation], table.labels(table.validation)
     model = with_unshrinking(model, validation, known)
     # the calibration was fitted on these stars: not an independent test

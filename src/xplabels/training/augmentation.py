@@ -58,8 +58,9 @@ class Dust:
         self.coefficients, self.flux = tensor(coefficients), tensor(flux / FLUX_UNIT)
         self.from_flux = tensor(projection.from_flux.T * FLUX_UNIT)
         self.curve, self.by_band = tensor(curve), by_band
-        bp_rp = zip(MAGNITUDES[1:], band_fluxes()[0][1:], strict=True)
-        self.bands = {name: tensor(band) for name, band in bp_rp}
+        self.bands = {
+            name: tensor(band) for name, band in zip(MAGNITUDES, band_fluxes()[0], strict=True)
+        }
         self.mean, self.scale = tensor(scaling.x_mean), tensor(scaling.x_scale)
         # where RP 0 is no good divisor there is no spectrum to redden
         self.possible = torch.as_tensor(features.is_ratio & (features.divisor > 0), device=device)

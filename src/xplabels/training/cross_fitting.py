@@ -49,8 +49,8 @@ class HoldoutPrediction(NamedTuple):
         """Predictions of ``model``, which is not calibrated, for some stars of the table."""
         prediction, scaling = model.predict(table.stars[rows]), model.scaling
         y, y_error = scaling.scale_y(table.y[rows], table.y_error[rows])
-        labels = (prediction.values - scaling.y_mean) / scaling.y_scale
-        unit = model.calibration.factor * scaling.y_scale
+        labels, _ = scaling.scale_y(prediction.values, prediction.errors)
+        unit = model.calibration.factor * scaling.y_unit(prediction.values)
         by_model, gaussian, intrinsic = (
             (prediction.part(part) / unit) ** 2 for part in ("model", "input", "excess")
         )

@@ -150,7 +150,9 @@ def training_table(
                 )
     with located(stars.where):
         noise = feature_set.noise_levels(features)
-        scaling = Scaling.fit(features.x[train], y[train], feature_set.names, names, noise[train])
+        scaling = Scaling.fit(
+            features.x[train], y[train], feature_set.names, names, noise[train], recipe.logarithmic
+        )
     table = TrainingTable(
         stars, names, feature_set, features, y, y_error, train, validation, scaling
     )
