@@ -384,6 +384,18 @@ def measure(model: Model, part: str, data: Path, seed: int) -> dict[str, Any]:
     return found | {"seconds": round(time.monotonic() - begun, 1)}
 
 
+def as_text(results: dict[str, Any]) -> str:
+    """JSON with one row of a table on a line."""
+    parts = []
+    for key, value in results.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines = ",\n".join(f"  {json.dumps(one)}" for one in value)
+            parts.append(f" {json.dumps(key)}: [\n{lines}\n ]")
+        else:
+            parts.append(f" {json.dumps(key)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -401,7 +413,7 @@ def main() -> None:
     results = measure(Model.load(arguments.model), arguments.part, arguments.data, arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)
     stem = arguments.output / arguments.name
-    stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    stem.with_suffix(".json").write_text(as_text(results))
     before = json.loads(arguments.before.read_text()) if arguments.before else None
     stem.with_suffix(".md").write_text(compact(results, before) + "\n")
     if arguments.docs:

@@ -6,8 +6,8 @@ On the library's test part, stars of 3200-7000 K with four known labels: scores 
 photometry and without, of all stars and of the good ones, every violated margin, and the scores
 without the stars whose label is probably wrong. All stars of the test part in bins of Teff, with
 what they must keep to above 7000 K. Its operations and its rate. With --field: real field stars
-without labels or photometry (columns bp_coeff_0, e_bp_coeff_0, ...), how many get finite labels, how
-many are good, and what flags. --part validation is for choosing.
+without labels or photometry (columns bp_coeff_0, e_bp_coeff_0, ...), how many get finite labels,
+how many are good, and what flags. --part validation is for choosing.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from domain import teff_bins
 from domain_words import teff_bins as teff_table
 from strange import field_stars
-
 from xplabels.api.demo import TEST_FRACTION
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.flags import MEANING
+from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.split import part_mask
-from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry, Stars
 from xplabels.model import Model
 from xplabels.surveys.library import WELL_LABELLED, read_library
 from xplabels.validation import Validation, score_prediction
-from xplabels.validation.audit import WRONG as AUDITED
-from xplabels.validation.audit import audit_labels
 from xplabels.validation.accuracy import findings_of, scores_text
+from xplabels.validation.audit import audit_labels
 from xplabels.validation.calibration import missed_margins
 from xplabels.validation.finding import metrics_of
 
@@ -88,7 +87,7 @@ def without_wrong_labels(prediction: Prediction, labels: Labels) -> dict[str, An
 
     Named by :mod:`xplabels.validation.audit` from the predictions of stars no network had seen.
     """
-    keep = ~(audit_labels(prediction, labels).probability > AUDITED)
+    keep = ~audit_labels(prediction, labels).wrong
     validation = score_prediction(
         prediction[keep], Labels(labels.names, labels.values[keep], labels.errors[keep])
     )
