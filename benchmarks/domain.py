@@ -49,7 +49,7 @@ from xplabels.core.prediction import Prediction
 from xplabels.core.scores import robust_scatter
 from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
-from xplabels.core.stars import CoefficientSpectra, Stars
+from xplabels.core.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.features.projection import default_projection
 from xplabels.instrument import magnitudes, sampled_flux
 from xplabels.model import DEFAULT_MODEL, Model
@@ -81,6 +81,9 @@ REAL = {
         "single and composite candidates; errors typical of G and colour",
     ),
 }
+LINES = {"h_alpha": 656.5, "o_iii": 500.8}
+LIKE, SEEN = 60, 5.0
+"""Ordinary stars that a source is compared with, and the sigma from which a line counts as seen."""
 ONLY_NOISE = "ordinary library stars"
 
 
@@ -264,14 +267,14 @@ def strange_classes(
         )  # fmt: skip
 
 
-def real_classes(model: Model, data: Path, seed: int) -> Iterator[dict[str, Any]]:
+def real_classes(model: Model, data: Path, ordinary: Stars, seed: int) -> Iterator[dict[str, Any]]:
     """Real sources in bins of their own brightness, and mean spectra by type with noise."""
     for name, (file, what) in REAL.items():
         stars = real_coefficients(data / file)
         right = SUBDWARFS_FROM if "subdwarf" in name else None
         prediction = model.predict(stars)
         base = {"class": name, "kind": "real", "what": what}
-        listed = {} if right else {"not_flagged": unflagged_sources(stars, prediction)}
+        listed = {} if right else {"not_flagged": unflagged_sources(stars, prediction, ordinary)}
         yield base | {"g": None, **row(prediction, None, right), **listed}
         g = stars.photometry.column("phot_g_mean_mag")[0]
         for low, high in itertools.pairwise(BRIGHTNESS):
@@ -296,33 +299,47 @@ def real_classes(model: Model, data: Path, seed: int) -> Iterator[dict[str, Any]
             }
 
 
-def unflagged_sources(stars: Stars, prediction: Prediction) -> list[dict[str, Any]]:
-    """What is not flagged: brightness, colour, H alpha and [O III] light, predicted labels."""
+def unflagged_sources(
+    stars: Stars, prediction: Prediction, ordinary: Stars
+) -> list[dict[str, Any]]:
+    """What is not flagged: brightness, colour, predicted labels, and light in two emission lines.
+
+    ``sigma`` of a line: its light in units of the scatter among the :data:`LIKE` ordinary stars
+    whose Teff is next to the predicted one, which have bands and lines of absorption, too.
+    """
     assert isinstance(stars.spectra, CoefficientSpectra)
+    assert isinstance(ordinary.spectra, SampledSpectra)
+    assert ordinary.labels is not None
     coefficients, errors = coefficients_of(stars.spectra)
+    usual = default_projection().coefficients(ordinary.spectra)
+    known = ordinary.labels.select(["teff"]).values[:, 0]
     g, bp, rp = magnitudes(coefficients).T
-    lines = {
-        name: line_excess(coefficients, at) for name, at in (("h_alpha", 656.5), ("o_iii", 500.8))
-    }
+    found = {name: line_excess(coefficients, at) for name, at in LINES.items()}
+    control = {name: line_excess(usual, at) for name, at in LINES.items()}
     bp0 = stars.spectra.bp.width
     listed = []
     for star in np.flatnonzero(prediction.good):
-        listed.append(
-            {
-                "source_id": int(stars.source_id[star]),
-                "g": round(float(g[star]), 2),
-                "bp_rp": round(float(bp[star] - rp[star]), 2),
-                "snr_rp_0": round(float(coefficients[star, bp0] / errors[star, bp0])),
-                **{f"{name}_angstrom": round(float(w[star])) for name, w in lines.items()},
-                "labels": {
-                    name: [
-                        round(float(prediction[name].value[star]), 2),
-                        round(float(prediction[name].error[star]), 2),
-                    ]
-                    for name in prediction.names
-                },
-            }
-        )
+        like = np.argsort(np.abs(known - prediction["teff"].value[star]))[:LIKE]
+        lines = {}
+        for name in LINES:
+            width, others = float(found[name][star]), control[name][like]
+            sigma = (width - np.median(others)) / robust_scatter(others)
+            lines[name] = {"angstrom": round(width), "sigma": round(float(sigma), 1)}
+        one: dict[str, Any] = {
+            "source_id": int(stars.source_id[star]),
+            "g": round(float(g[star]), 2),
+            "bp_rp": round(float(bp[star] - rp[star]), 2),
+            "snr_rp_0": round(float(coefficients[star, bp0] / errors[star, bp0])),
+            "lines": lines,
+            "emission": any(line["sigma"] > SEEN and line["angstrom"] > 0
+                            for line in lines.values()),
+            "labels": {
+                name: [round(float(prediction[name].value[star]), 2),
+                       round(float(prediction[name].error[star]), 2)]
+                for name in prediction.names
+            },
+        }  # fmt: skip
+        listed.append(one)
     return sorted(listed, key=lambda one: float(one["g"]))
 
 
@@ -378,7 +395,7 @@ def measure(model: Model, part: str, data: Path, seed: int) -> dict[str, Any]:
     found["classes"] = list(strange_classes(model, library, ordinary, seed))
     done("altered and simulated classes")
     if (data / "odd").is_dir():
-        found["classes"] += list(real_classes(model, data, seed))
+        found["classes"] += list(real_classes(model, data, ordinary, seed))
         found["field"] = list(field_rows(model, data / "xp_field_2000.fits"))
         done("real classes and field stars")
     return found | {"seconds": round(time.monotonic() - begun, 1)}

@@ -252,17 +252,27 @@ def field(results: Row, before: Row | None) -> str:
 
 
 def not_flagged(sources: Sequence[Row]) -> str:
-    """What is not flagged."""
+    """What is not flagged, and how many of them show emission lines."""
+    if not sources:
+        return "None."
     lines = []
     for one in sources:
-        labels = "; ".join(f"{v:g} +- {e:g}" for v, e in one["labels"].values())
+        labels = "; ".join(f"{v:g} ± {e:g}" for v, e in one["labels"].values())
+        seen = [f"{w['angstrom']} ({w['sigma']:g})" for w in one["lines"].values()]
         lines.append(
             (str(one["source_id"]), f"{one['g']:.2f}", f"{one['bp_rp']:.2f}", str(one["snr_rp_0"]),
-             str(one["h_alpha_angstrom"]), str(one["o_iii_angstrom"]), labels)
+             *seen, "yes" if one["emission"] else "", labels)
         )  # fmt: skip
-    names = ", ".join(sources[0]["labels"]) if sources else ""
-    head = ("source_id", "G", "BP-RP", "S/N of RP 0", "H alpha (A)", "[O III] (A)", names)
-    return table(head, lines)
+    names = ", ".join(sources[0]["labels"])
+    head = ("source_id", "G", "BP-RP", "S/N of RP 0", "Hα: Å (sigma)", "[O III]: Å (sigma)",
+            "emission", names)  # fmt: skip
+    count = sum(one["emission"] for one in sources)
+    text = (
+        f"{len(sources)} sources, {count} of them with light in Hα or [O III] that ordinary stars "
+        "of the predicted Teff do not have (5 sigma of their scatter). The others look like the "
+        "ordinary stars that they are taken for.\n\n"
+    )
+    return text + table(head, lines)
 
 
 def fill(page: Path, text: str) -> None:
