@@ -121,6 +121,8 @@ def markdown(results: Row, before: Row | None = None) -> str:
         "### Library stars by temperature\n\n" + teff_bins(results, before),
         "### Strange sources\n\n" + classes(results, before),
     ]  # fmt: skip
+    if "look_alikes" in results:
+        parts.append(look_alikes(results["look_alikes"]))
     if "field" in results:
         parts.append("### Real field stars\n\n" + field(results, before))
     for name, rows in by_class(results["classes"]).items():
@@ -233,6 +235,17 @@ def classes(results: Row, before: Row | None) -> str:
         "not flagged, 25 % off", "true Teff", "median prediction", "not flagged: 16-84 %",
     )  # fmt: skip
     return table(head, lines)
+
+
+def look_alikes(found: Row) -> str:
+    """How many sums of two stars have the spectrum of a single one."""
+    off, every = found["off_and_as_close"], found["all_and_as_close"]
+    return (
+        f"Of {off['n']} sums of two stars whose Teff is off by 5 sigma (as observed, flagged or "
+        f"not), {per_cent(off, True)} % have a single star among those trained on whose spectrum "
+        "is as close to theirs as that of the closest star is to 95 % of ordinary stars' (all "
+        f"sums: {per_cent(every)} %). These no test of the spectrum can tell from single stars."
+    )
 
 
 def field(results: Row, before: Row | None) -> str:
