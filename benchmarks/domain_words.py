@@ -241,10 +241,11 @@ def look_alikes(found: Row) -> str:
     """How many sums of two stars have the spectrum of a single one."""
     off, every = found["off_and_as_close"], found["all_and_as_close"]
     return (
-        f"Of {off['n']} sums of two stars whose Teff is off by 5 sigma (as observed, flagged or "
-        f"not), {per_cent(off, True)} % have a single star among those trained on whose spectrum "
-        "is as close to theirs as that of the closest star is to 95 % of ordinary stars' (all "
-        f"sums: {per_cent(every)} %). These no test of the spectrum can tell from single stars."
+        f"**Sums that look like single stars.** Of {off['n']} sums of two stars whose Teff is off "
+        f"by 5 sigma (as observed, flagged or not), {per_cent(off, True)} % have a single star "
+        "among the training stars whose XP spectrum is as close to theirs as the closest spectrum "
+        f"is to 95 % of ordinary stars' (of all sums: {per_cent(every)} %). A test that compares "
+        "spectra with those of single stars, at five false alarms in a hundred, misses as many."
     )
 
 
