@@ -6,15 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from simulated_predictions import NAMES, Simulated, simulate
-from xplabels.core.flags import Flag
-from xplabels.core.labels import Labels
-from xplabels.validation import audit
-from xplabels.validation.audit import WRONG, LabelAudit, audit_labels, fit_shares
+from xplabels.validation.audit import LabelAudit, audit_labels
 
 SHARE = 0.02
 
@@ -60,6 +55,6 @@ def test_planted_wrong_labels_are_found(dof: float, common) -> None:
     completeness = named[wrong & unflagged].mean()
     false = named[~wrong].mean()
     print(dof, common, purity, completeness, false, found.share)
-    for low in np.arange(0, 1, .1):
-        m = (found.probability >= low) & (found.probability < low + .1)
+    for low in np.arange(0, 1, 0.1):
+        m = (found.probability >= low) & (found.probability < low + 0.1)
         print(low, m.sum(), wrong[m].mean(), found.probability[m].mean())

@@ -40,6 +40,8 @@ columns of CATALOGUE, one row per star:
   teff_error_95       half-width of the central 95.4 % interval
   then:
   domain_distance     how unlike the training set the inputs are
+  fit_chisq           chi-squared of the spectrum about the one that the labels predict
+  fit_p_value         share of ordinary single stars of such noise that fit as badly
   good                whether the star {GOOD}
   flags               bit mask, the sum of:
 {describe()}"""

@@ -18,7 +18,7 @@ from typing import IO
 
 from xplabels.core.errors import InputError
 
-MODEL_FILES = ("model.json", "weights.safetensors", "card.md")
+MODEL_FILES = ("model.json", "weights.safetensors", "card.md", "label_audit.csv")
 REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
 """All that a model's and a report's folder may hold; anything else is the user's."""
 

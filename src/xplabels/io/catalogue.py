@@ -8,9 +8,10 @@ CSV holds names and numbers only.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from xplabels.core.errors import InputError
 from xplabels.core.prediction import astropy_table
@@ -76,10 +77,21 @@ def _write_parquet(table: pa.Table, path: Path) -> None:
 
 def _write_csv(table: pa.Table, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(table.column_names)
-        for batch in table.to_batches():
-            writer.writerows(zip(*(c.to_pylist() for c in batch.columns), strict=True))
+        _put_csv(table, file)
+
+
+def csv_text(table: pa.Table) -> str:
+    """A table as the text of a CSV file."""
+    file = io.StringIO()
+    _put_csv(table, file)
+    return file.getvalue()
+
+
+def _put_csv(table: pa.Table, file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for batch in table.to_batches():
+        writer.writerows(zip(*(c.to_pylist() for c in batch.columns), strict=True))
 
 
 def _write_ecsv(table: pa.Table, path: Path) -> None:

@@ -40,7 +40,7 @@ class TrainingTable:
     validation: NDArray[np.bool_]
     scaling: Scaling
 
-    def labels(self, rows: NDArray[np.bool_]) -> Labels:
+    def labels(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Labels:
         """Known labels of some stars."""
         return Labels(self.names, self.y[rows], self.y_error[rows])
 

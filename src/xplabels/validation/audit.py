@@ -1,36 +1,32 @@
 """Known labels that are probably wrong, named by predictions of stars that no network had seen.
 
-Each star's residuals come from one of several causes: nothing is wrong, one of its labels is, or all
-of them are, because the survey took the star for another. If nothing is wrong they follow the
+Each star's residuals have one of several causes: nothing is wrong, one of its labels is, or all of
+them are, because the survey took the star for another. If nothing is wrong they follow the
 predictive distribution, a Student t in all labels together with the label errors added
 (:mod:`xplabels.core.distribution`); a wrong label may be that of any star. The share of each cause
 is fitted to the stars by expectation maximisation, and Bayes' rule then gives each star the
 probability that a label of its is wrong (the good and bad points of Hogg, Bovy & Lang 2010,
-arXiv:1008.4686, section 3, with known errors and several labels).
+arXiv:1008.4686, section 3, with known errors and several labels). Stars with like predictions have
+shares of their own, because a survey goes wrong on some kinds of stars.
 
-The probability is as good as the stated errors. A spectrum that the model has no business with says
-nothing about the labels, so those of such a star are not judged.
+The probability is as good as the stated errors: a label that the spectrum does not determine, or
+a kind of star that the model does not do well, may look wrong. Stars that are not good (flags) are
+not judged: a spectrum that the model cannot read says nothing about a label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.distribution import (
-    LEVEL_68,
-    SMALLEST_DOF,
-    SMALLEST_EIGENVALUE,
-    density,
-    matched_t,
-)
-from xplabels.core.flags import UNUSABLE, Flag
+from xplabels.core.distribution import LEVEL_68, SMALLEST_EIGENVALUE, matched_t
+from xplabels.core.flags import BAD, MEANING, Flag
 from xplabels.core.labels import LABELS, Labels
 from xplabels.core.prediction import Prediction, unpacked
+from xplabels.validation.finding import Finding, Section, with_unit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,26 +35,24 @@ Array = NDArray[np.float64]
 
 WRONG = 0.5
 """Probability above which a star's labels are called probably wrong."""
-LISTED = 0.01
+LISTED = 0.1
 """Probability from which a star is listed in the table."""
 DISAGREES = 3.0
 """Sigma from which a label is named in a reason."""
 RATIOS = ("teff",)
-"""Labels whose ratio to the prediction counts, not the difference: 10 % are as much for any star."""
-NOT_JUDGED: Mapping[Flag, str] = {
-    Flag.OUT_OF_DOMAIN: "spectrum is unlike the training set",
-    Flag.LOW_SNR: "spectrum is too noisy",
-}
-"""Flags of spectra that say nothing about a label."""
+"""Labels of which the ratio to the prediction counts: 10 % are as much for any star."""
+SHOWN = 20
+"""Stars in a report's table."""
 BINS = 50
 """Of the distribution of known labels, from which wrong ones are taken to come."""
 PRIOR_STARS, PRIOR_SHARE = 500, 0.001
-"""The shares start as if so many further stars had been seen, of which each cause had this share."""
-CELL, FEWEST = 500, 200
-"""Fewest stars in a cell, of at least two, and with a known label, for its errors to be fitted."""
-TAILS, LEVELS = (0.25, 0.5, 0.7, 1.0, 1.4, 2.0), tuple(np.exp(np.linspace(-0.4, 0.8, 13)))
-SHARES = (0.001, 0.003, 0.01, 0.02, 0.04, 0.08)
-"""What is tried for each cell: factors on the tail and the half-width, shares of wrong labels."""
+"""So many further stars count for the shares, of which each cause has this share; in a cell they
+have the shares of all stars."""
+HEAVIEST = 4.0
+"""Fewest degrees of freedom of right labels: what lies further out than the tails of the networks'
+own likelihood is what wrong labels are for."""
+CELL = 500
+"""Fewest stars with like predictions that have shares of their own."""
 STEPS, CHANGE = 500, 1e-7
 """Most steps of the fit, and the change of the shares at which it ends."""
 
@@ -78,8 +72,6 @@ class LabelAudit:
         That a label of the star is wrong [N]; NaN where that was not judged.
     by_label
         That this label is wrong [N, K].
-    share
-        Of the stars judged, that have a wrong label, as fitted.
     """
 
     prediction: Prediction = field(repr=False)
@@ -87,7 +79,6 @@ class LabelAudit:
     sigma: Array = field(repr=False)
     probability: Array = field(repr=False)
     by_label: Array = field(repr=False)
-    share: float
 
     @property
     def judged(self) -> NDArray[np.bool_]:
@@ -97,13 +88,12 @@ class LabelAudit:
     @property
     def wrong(self) -> NDArray[np.bool_]:
         """Stars with a label that is probably wrong [N]."""
-        return np.nan_to_num(self.probability) > WRONG
+        return np.asarray(np.nan_to_num(self.probability) > WRONG)
 
     @property
     def compared(self) -> NDArray[np.bool_]:
         """Stars with a label that is known, judged or not [N]."""
-        known: NDArray[np.bool_] = np.isfinite(self.labels.values).any(axis=1)
-        return known
+        return np.asarray(np.isfinite(self.labels.values).any(axis=1))
 
     def worst(self, least: float = LISTED) -> NDArray[np.intp]:
         """Rows of the stars with at least this probability, the most probable first.
@@ -117,9 +107,9 @@ class LabelAudit:
     def reason(self, row: int) -> str:
         """Why the star has its probability, or none, in words."""
         if not self.judged[row]:
-            flags = int(self.prediction.flags[row])
-            why = [text for flag, text in NOT_JUDGED.items() if flags & flag]
-            return f"{'; '.join(why) or 'no prediction'}: label not judged"
+            flags = int(self.prediction.flags[row]) & int(BAD)
+            why = [MEANING[flag] for flag in Flag if flags & flag]
+            return f"{'; '.join(why) or 'no label is predicted'}: label not judged"
         sigma = np.nan_to_num(self.sigma[row])
         order = [k for k in np.argsort(-np.abs(sigma)) if abs(sigma[k]) >= DISAGREES]
         each = [f"{self.labels.names[k]} by {abs(sigma[k]):.0f} sigma" for k in order]
@@ -128,6 +118,13 @@ class LabelAudit:
         verb = "label disagrees" if len(each) == 1 else "labels disagree"
         return f"{verb} with the spectrum in {', '.join(each)}"
 
+    def beside(self, row: int, k: int) -> str:
+        """The known label of a star and, after an arrow, the predicted one."""
+        label, one = self.labels.values[row, k], self.prediction[self.labels.names[k]]
+        if not np.isfinite(label):
+            return "-"
+        return f"{label:.4g} → {one.value[row]:.4g} ± {one.error[row]:.2g}"
+
     def summary(self) -> dict[str, Any]:
         """Numbers of stars, as in ``metrics.json`` and ``model.json``."""
         return {
@@ -135,7 +132,6 @@ class LabelAudit:
             "judged": int(self.judged.sum()),
             "probably_wrong": int(self.wrong.sum()),
             "expected_wrong": float(np.nansum(self.probability)),
-            "fitted_share": self.share,
         }
 
     def to_text(self) -> str:
@@ -185,6 +181,41 @@ class LabelAudit:
         return pa.table(arrays, schema=pa.schema(fields))
 
 
+def audit_finding(found: LabelAudit) -> Finding:
+    """How many labels are probably wrong, and the worst of them."""
+    section = Section("label_audit", "Labels that are probably wrong")
+    rows, names = found.worst(WRONG), found.labels.names
+    section.paragraphs.append(
+        f"{found.to_text().capitalize()}. The probability is that of a wrong label, or of all, "
+        "beside the errors that the prediction and the label state, with the share of wrong ones "
+        "fitted to these stars. A label that the model does not do well may look wrong, so look "
+        "at a star before you drop it. Scores are given with and without them."
+    )
+    if len(rows):
+        section.add_table(
+            f"The worst {min(len(rows), SHOWN)}: known label, then predicted",
+            ["source_id", "probability", *map(with_unit, names), ""],
+            [
+                [
+                    str(found.prediction.source_id[row]),
+                    f"{found.probability[row]:.3f}",
+                    *(found.beside(row, k) for k in range(len(names))),
+                    found.reason(row),
+                ]
+                for row in rows[:SHOWN].tolist()
+            ],
+        )
+    listed = [
+        {
+            "source_id": int(found.prediction.source_id[row]),
+            "probability": float(found.probability[row]),
+            "reason": found.reason(row),
+        }
+        for row in rows[:SHOWN].tolist()
+    ]
+    return Finding({"label_audit": found.summary() | {"worst": listed}}, section=section)
+
+
 def audit_labels(prediction: Prediction, labels: Labels) -> LabelAudit:
     """Find the labels that are probably wrong.
 
@@ -211,8 +242,10 @@ def audit_labels(prediction: Prediction, labels: Labels) -> LabelAudit:
     >>> truth[7] += 1.5
     >>> audit = audit_labels(prediction, Labels(("logg",), truth, 0.001 * ones))
     >>> np.flatnonzero(audit.wrong), audit.reason(7)
-    (array([7]), 'label disagrees with the spectrum in logg by 15 sigma')
+    (array([7]), 'label disagrees with the spectrum in logg by 16 sigma')
     """
+    from scipy.special import stdtrit
+
     names = [name for name in prediction.names if name in labels.names]
     known = labels.select(names)
     columns = [prediction.names.index(name) for name in names]
@@ -229,36 +262,40 @@ def audit_labels(prediction: Prediction, labels: Labels) -> LabelAudit:
         inner[:, j] = np.hypot(prediction.errors[:, k], label_error)
         outer[:, j] = np.hypot(prediction.errors_95[:, k], 2 * label_error)
     sigma = residual / inner
-    strange = (prediction.flags & np.uint32(UNUSABLE | sum(NOT_JUDGED))) != 0
-    rows = np.flatnonzero(np.isfinite(sigma).any(axis=1) & ~strange)
-    probability, by_label, share = np.full(n, np.nan), np.full(sigma.shape, np.nan), 0.0
+    rows = np.flatnonzero(np.isfinite(sigma).any(axis=1) & prediction.good)
+    probability, by_label = np.full(n, np.nan), np.full(sigma.shape, np.nan)
     if len(rows):
+        known_here = np.isfinite(sigma[rows])
+        half, whole = (np.where(known_here, a[rows], b) for a, b in ((inner, 1.0), (outer, 2.0)))
+        dof = np.maximum(matched_t(half, whole)[0], HEAVIEST)
+        scale = half / stdtrit(dof, (1 + LEVEL_68) / 2)
         correlation = np.tile(np.eye(len(names)), (len(rows), 1, 1))
         if prediction.correlations is not None:
-            stated = unpacked(prediction.correlations[rows], len(prediction.names))
-            part = prediction.errors[rows][:, columns] / inner[rows]
+            stated = unpacked(np.nan_to_num(prediction.correlations[rows]), len(prediction.names))
+            part = np.nan_to_num(prediction.errors[rows][:, columns] / inner[rows])
             correlation = part[:, :, None] * stated[:, columns][:, :, columns] * part[:, None, :]
         elsewhere = _log_density_of_known(position[rows]) - np.log(unit[rows])
-        dof, scale = _tails(
-            prediction.values[rows][:, columns], residual[rows], inner[rows], outer[rows], elsewhere
-        )
         densities = _log_densities(residual[rows] / scale, scale, dof, correlation, elsewhere)
         causes, shares = fit_shares(densities)
-        probability[rows], share = 1 - causes[:, 0], float(1 - shares[0])
+        for cell in _cells(prediction.values[rows][:, columns]):
+            causes[cell], _ = fit_shares(densities[cell], shares)
+        probability[rows] = 1 - causes[:, 0]
         wrong = causes[:, 1:-1] + causes[:, -1:]
-        by_label[rows] = np.where(np.isfinite(sigma[rows]), wrong, np.nan)
-    return LabelAudit(prediction, known, sigma, probability, by_label, share)
+        by_label[rows] = np.where(known_here, wrong, np.nan)
+    return LabelAudit(prediction, known, sigma, probability, by_label)
 
 
-def fit_shares(log_densities: Array) -> tuple[Array, Array]:
+def fit_shares(log_densities: Array, prior: Array | None = None) -> tuple[Array, Array]:
     """Probability of each of C causes for each star [N, C], and their shares [C].
 
     ``log_densities`` [N, C] of each star's residuals under each cause, the first of which is that
-    nothing is wrong; ``-inf`` where a star cannot have it.
+    nothing is wrong; ``-inf`` where a star cannot have it. ``prior`` [C] are the shares of
+    :data:`PRIOR_STARS` further stars.
     """
-    count = log_densities.shape[1]
-    prior = np.full(count, PRIOR_SHARE)
-    prior[0] = 1 - PRIOR_SHARE * (count - 1)
+    if prior is None:
+        count = log_densities.shape[1]
+        prior = np.full(count, PRIOR_SHARE)
+        prior[0] = 1 - PRIOR_SHARE * (count - 1)
     shares = prior
     for _ in range(STEPS):
         joint = log_densities + np.log(shares)
@@ -284,7 +321,8 @@ def _log_densities(
     elsewhere, log_scale = (np.where(present, a, 0.0) for a in (elsewhere, np.log(scale)))
 
     def right(labels: NDArray[np.bool_]) -> Array:
-        return _log_t(z, dof, correlation, labels) - (log_scale * labels).sum(axis=1)
+        found: Array = _log_t(z, dof, correlation, labels) - (log_scale * labels).sum(axis=1)
+        return found
 
     wrong = [
         np.where(present[:, k], elsewhere[:, k] + right(present & ~alone), -np.inf)
@@ -321,56 +359,17 @@ def _log_t(z: Array, dof: Array, correlation: Array, labels: NDArray[np.bool_]) 
     shared = np.maximum(count, 1) / np.maximum((labels / dof).sum(axis=1), 1e-9)
     together = log_t((along**2).sum(axis=1), shared, count)
     apart = np.where(labels, log_t(own**2, dof, 1.0), 0.0).sum(axis=1)
-    density: Array = (
-        np.logaddexp(together, apart) - np.log(2) - 0.5 * np.log(values).sum(axis=1)
-    )
+    density: Array = np.logaddexp(together, apart) - np.log(2) - 0.5 * np.log(values).sum(axis=1)
     return density
 
 
-def _tails(
-    values: Array, residual: Array, inner: Array, outer: Array, elsewhere: Array
-) -> tuple[Array, Array]:
-    """Degrees of freedom and scale [N, K] of each residual if nothing is wrong.
-
-    As stated, but for a factor on the half-width and one on the tail (1 / degrees of freedom) for
-    each cell of stars with like predictions: those with which its residuals, of which a share is
-    ``elsewhere``, are most likely. A label whose errors are known to be too small for such stars is
-    not wrong for that.
-    """
-    from scipy.special import stdtrit
-
-    known = np.isfinite(residual / inner)
-    dof, _ = matched_t(np.where(known, inner, 1.0), np.where(known, outer, 2.0))
-    scale = np.where(known, inner, 1.0)
-
-    def scaled(inner: Array, dof: Array) -> Array:
-        found: Array = inner / stdtrit(dof, (1 + LEVEL_68) / 2)
-        return found
-
-    for cell in _cells(values):
-        for k in range(residual.shape[1]):
-            rows = cell[known[cell, k]]
-            if len(rows) < FEWEST:
-                continue
-            off, wrong = residual[rows, k], np.exp(elsewhere[rows, k])
-            best = (-np.inf, 1.0, 1.0)
-            for tail in TAILS:
-                changed = np.maximum(dof[rows, k] / tail, SMALLEST_DOF)
-                width = scaled(inner[rows, k], changed)
-                for level in LEVELS:
-                    likely = density(off, changed, level * width)
-                    for share in SHARES:
-                        total = float(np.log((1 - share) * likely + share * wrong).sum())
-                        best = max(best, (total, tail, level))
-            dof[rows, k] = np.maximum(dof[rows, k] / best[1], SMALLEST_DOF)
-            scale[rows, k] = best[2] * inner[rows, k]
-    return dof, scaled(scale, dof)
-
-
 def _cells(values: Array) -> list[NDArray[np.intp]]:
-    """Rows of stars with like predictions: halves of halves, along the widest label, of 500-1000."""
-    spread = np.nanstd(values, axis=0)
-    scaled = np.nan_to_num(values / np.where(spread > 0, spread, 1.0))
+    """Rows of stars with like predictions, 500-1000 each: halves of halves along the widest label.
+
+    An undefined label counts as an average one.
+    """
+    offset, spread = values - np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    scaled = np.nan_to_num(offset / np.where(spread > 0, spread, 1.0))
 
     def halves(rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         if len(rows) < 2 * CELL:
