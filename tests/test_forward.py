@@ -250,7 +250,7 @@ def test_noisier_copies_have_the_noise_they_state() -> None:
 def test_a_p_value_is_the_share_beyond(seed: int, bins: int) -> None:
     random = np.random.default_rng(seed)
     level = random.uniform(-1, 1, 4000)
-    statistic = level + random.standard_normal(4000)
+    statistic = 0.3 * level + random.standard_normal(4000)
     kind = random.standard_normal(4000)
     tail = Tail.fit(statistic, level, kind, SHARES, np.array([-1.0, 0.5])[: bins - 1], bins)
     p = tail.p_value(statistic, level, kind)
