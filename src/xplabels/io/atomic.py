@@ -119,20 +119,30 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     check_output(path, overwrite)
     partial = _new_partial(path)
-    old = path.with_name(f".{os.getpid()}.old.{path.name}")
     try:
         partial.mkdir()
         yield partial
-        if path.exists():
-            os.replace(path, old)
-        os.replace(partial, path)
+        replace_folder(partial, path)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", where=path) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
+    """Give ``folder`` the name ``path``; what has it now, a folder or a file, is removed.
+
+    ``old`` is its name for a moment, beside it by default.
+    """
+    old = old or path.with_name(f".{os.getpid()}.old.{path.name}")
+    try:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(folder, path)
     finally:
         # whatever stopped the exchange, Ctrl-C included: what was there comes back
         if old.exists() and not path.exists():
             os.replace(old, path)
-        shutil.rmtree(partial, ignore_errors=True)
         if old.is_dir():
             shutil.rmtree(old, ignore_errors=True)
         else:
