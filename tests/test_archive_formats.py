@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from archive_files import FORMATS, fake_stars, same, write
 from xplabels.core.flags import Flag
-from xplabels.core.stars import CoefficientSpectra, Stars, with_widths
+from xplabels.core.stars import CoefficientSpectra, with_widths
 from xplabels.io import read, read_blocks, read_stars, write_stars
 
 
@@ -63,29 +63,19 @@ def test_the_star_without_bp_is_nan_and_flagged(shared_data: Path) -> None:
     assert np.isfinite(bp.coefficients[[0, 2]]).all()
 
 
-def test_a_file_of_that_star_alone_takes_its_width_from_others(shared_data: Path) -> None:
+def test_a_file_of_that_star_alone_takes_its_width_from_others(
+    shared_data: Path, tmp_path: Path
+) -> None:
     folder = shared_data / "xp_archive"
     alone = read(folder / "XP_CONTINUOUS_RAW_with_missing_BP.csv")[1:2]
-    assert isinstance(alone.spectra, CoefficientSpectra)
     lines = (folder / "XP_CONTINUOUS_RAW_with_missing_BP.csv").read_text().splitlines()
-    both = read_lines([lines[0], lines[2]], folder / "XP_CONTINUOUS_RAW.csv")
-    same(both[:1], alone)
-
-
-def read_lines(lines: list[str], other: Path) -> Stars:
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "one.csv"
-        path.write_text("\n".join(lines) + "\n")
-        alone = read(path)
-        assert isinstance(alone.spectra, CoefficientSpectra)
-        assert alone.spectra.widths == (0, 55)
-        widened = with_widths(alone, (51, 55))
-        assert isinstance(widened.spectra, CoefficientSpectra)
-        assert widened.spectra.widths == (51, 55)
-        assert widened.flags.tolist() == [Flag.MISSING_BP]
-        return read([path, other])
+    path = tmp_path / "one.csv"
+    path.write_text(f"{lines[0]}\n{lines[2]}\n")
+    widened = with_widths(read(path), (51, 55))
+    assert isinstance(widened.spectra, CoefficientSpectra)
+    assert widened.spectra.widths == (51, 55)
+    assert widened.flags.tolist() == [Flag.MISSING_BP]
+    same(read([path, folder / "XP_CONTINUOUS_RAW.csv"])[:1], alone)
 
 
 @pytest.mark.parametrize("widths", [(55, 55), (51, 55), (2, 3)])

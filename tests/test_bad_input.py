@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from stand_ins import GOOD, FakeModel, bulk_rows, changed, csv_text, make_stars
 from xplabels.cli import main
-from xplabels.io import catalogue, write_stars
+from xplabels.io import write_stars
 
 SHORT = [name for name in bulk_rows(1)[0] if name != "rp_coefficients"]
 
@@ -108,21 +108,6 @@ def test_a_bad_call_is_named_and_no_catalogue_is_written(
     assert after == before
     if "labels.fits" in before:
         assert (folder / "labels.fits").read_text() == "mine"
-
-
-def test_a_full_disk_is_named_and_leaves_no_catalogue(
-    folder: Path, model: FakeModel, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    write_stars(make_stars(1), folder / "a.parquet")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", "labels.fits")
-
-    monkeypatch.setitem(catalogue._WRITERS, ".fits", full)
-    assert main(["predict", "a.parquet", "--output", "labels.fits"]) == 2
-    assert "labels.fits: cannot be written: No space left on device" in capsys.readouterr().err
-    assert not (folder / "labels.fits").exists()
 
 
 UNWRITABLE = [

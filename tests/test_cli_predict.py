@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from stand_ins import FakeModel, bulk_rows, changed, csv_text, make_stars
+from stand_ins import FakeModel, bulk_rows, csv_text, make_stars
 from xplabels.cli import main
 from xplabels.core.flags import Flag
 from xplabels.io import write_stars
@@ -91,11 +91,3 @@ def test_a_file_without_any_bp_gives_flagged_stars(folder: Path, model: FakeMode
     table = Table.read(folder / "labels.csv")
     assert np.isnan(table["teff"]).all()
     assert all(table["flags"] & Flag.MISSING_BP)
-
-
-def test_a_damaged_row_can_be_flagged(folder: Path, model: FakeModel) -> None:
-    (folder / "x.csv").write_bytes(changed("bp_coefficient_errors", -0.1))
-    assert main(["predict", "x.csv", "--output", "labels.csv", "--bad-rows", "flag"]) == 0
-    table = Table.read(folder / "labels.csv")
-    assert list(np.isnan(table["teff"])) == [False, True, False]
-    assert table["flags"][1] & Flag.BAD_ROW

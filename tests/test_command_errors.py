@@ -48,6 +48,10 @@ MORE = [
         "explain apogee-dr17-library some.csv --pair c_fe short.csv short.csv 1 --output e",
         "--pair c_fe .*: the model has no label c_fe; give pairs of teff",
     ),
+    (
+        "explain apogee-dr17-library some.csv --pair teff none.csv short.csv 1 --output e",
+        "none.csv: does not exist",
+    ),
 ]
 
 

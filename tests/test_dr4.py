@@ -23,7 +23,6 @@ from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra
 from xplabels.io.hats import partition_files
-from xplabels.io.plain import read_columns
 from xplabels.model import Model
 from xplabels.synthetic import simulate_stars
 
@@ -66,20 +65,6 @@ def release(tmp_path_factory: pytest.TempPathFactory, bulk_files: ModuleType) ->
 
 def bulk(folder: Path) -> list[Path]:
     return sorted((folder / "bulk").glob("Xp*"))
-
-
-def test_made_positions_lie_in_the_pixels_that_their_ids_name(release: Path) -> None:
-    from astropy import units as u
-    from astropy.coordinates import Latitude, Longitude
-    from cdshealpix.nested import lonlat_to_healpix
-
-    for path in sorted((release / "bulk").glob("GaiaSource*")):
-        table = read_columns(path, ("source_id", "ra", "dec"), {"source_id": 0})
-        assert len(np.unique(table["ra"])) > 1000
-        pixels = lonlat_to_healpix(
-            Longitude(table["ra"] * u.deg), Latitude(table["dec"] * u.deg), 12
-        )
-        assert (pixels == table["source_id"] >> 35).all()
 
 
 def test_the_model_has_their_widths(release: Path) -> None:

@@ -37,7 +37,6 @@ from xplabels.explain.differences import (
     Curve,
     known_extinction,
     read_extinction,
-    read_pairs,
     simulated_difference,
 )
 from xplabels.explain.figures import curves
@@ -167,24 +166,6 @@ def test_the_command_writes_a_page_that_needs_nothing_else(
     assert "pages of single stars only" in capsys.readouterr().out
     assert [path.name for path in Path("out").rglob("*.*")] == [f"{star}.html"]
     assert main(words[:-2]) == 2
-
-
-@pytest.mark.parametrize(
-    ("words", "match"),
-    [
-        ("fe_h low.csv high.csv big", "--pair fe_h low.csv .*step 'big' is no positive number"),
-        ("fe_h low.csv high.csv 0", "step '0' is no positive number; give a label"),
-        ("c_fe sed.csv sed.csv 0.1", "the model has no label c_fe; give pairs of teff, fe_h"),
-        ("fe_h sed.csv low.csv 0.1", "low.csv: does not exist"),
-    ],
-)
-def test_pairs_that_cannot_be_used_are_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, match: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("sed.csv").write_text("wavelength,flux\n300,1e-16\n1100,1e-16\n")
-    with pytest.raises(InputError, match=match):
-        read_pairs([words.split()], NAMES)
 
 
 @pytest.mark.parametrize(

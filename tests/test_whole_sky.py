@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +35,7 @@ from sky import (
     truncate,
 )
 from xplabels import io as archive
-from xplabels.cli import build_parser, main
+from xplabels.cli import main
 from xplabels.cli.predict import summary_lines
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
@@ -524,11 +523,6 @@ def test_labels_that_are_not_those_wanted_do_not_make_up_for_a_missing_file(
 # The page --------------------------------------------------------------------------------------
 
 PAGE = (Path(__file__).parents[1] / "docs" / "whole_sky.md").read_text()
-
-
-@pytest.mark.parametrize("command", re.findall(r"^\$ (xplabels .+)$", PAGE, re.MULTILINE))
-def test_documented_commands_parse(command: str) -> None:
-    build_parser().parse_args(shlex.split(command)[1:])
 
 
 def test_the_entries_on_the_page_are_the_real_ones() -> None:
