@@ -46,6 +46,13 @@ def check_output(path: Path, overwrite: bool = False) -> None:
         ) from error
 
 
+def check_parquet(path: Path, overwrite: bool = False, what: str = "a star table is") -> None:
+    """Raise :class:`InputError` unless ``path`` names a Parquet file that can be written."""
+    if path.suffix.lower() != ".parquet":
+        raise InputError(f"{what} Parquet", where=path, remedy="end its name in .parquet")
+    check_output(path, overwrite)
+
+
 def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False) -> None:
     """Make sure, before any work, that ``folder`` may be made, or replaced with ``overwrite``.
 
