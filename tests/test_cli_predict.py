@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from stand_ins import FakeModel, bulk_rows, csv_text, make_stars
+from archive_files import datalink_csv, fake_stars
+from stand_ins import BP, RP, FakeModel, make_stars
 from xplabels.cli import main
 from xplabels.core.flags import Flag
 from xplabels.io import write_stars
@@ -83,10 +84,7 @@ def test_photometry_of_no_star_is_an_error_and_leaves_no_trace(
 
 
 def test_a_file_without_any_bp_gives_flagged_stars(folder: Path, model: FakeModel) -> None:
-    rows = bulk_rows()
-    for row in rows:
-        row |= {name: "null" for name in row if name.startswith("bp_")}
-    (folder / "x.csv").write_text(csv_text(rows))
+    (folder / "x.csv").write_text(datalink_csv(fake_stars(3, (BP, RP), without_bp=range(3))))
     assert main(["predict", "x.csv", "--output", "labels.csv"]) == 0
     table = Table.read(folder / "labels.csv")
     assert np.isnan(table["teff"]).all()

@@ -46,13 +46,13 @@ from xplabels.pipeline import (
     AuxiliaryTables,
     ManifestEntry,
     PredictOptions,
-    file,
     find_inputs,
     predict_catalogue,
     predict_file,
     predict_folder,
     read_entry,
 )
+from xplabels.pipeline.file import regrouped
 from xplabels.pipeline.manifest import entry_path
 
 NAMES = [spectra_name(number).replace(".csv.gz", ".parquet") for number in range(3)]
@@ -131,11 +131,10 @@ def test_labels_do_not_depend_on_block_or_format(
         np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=2e-6)
 
 
-def test_row_groups_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "ROW_GROUP", 50)
+def test_row_groups_do_not_depend_on_the_blocks() -> None:
     table = pa.table({"x": np.random.default_rng(0).normal(size=173)})
     for block in (1, 7, 50, 173):
-        groups = list(file.regrouped(table[n : n + block] for n in range(0, 173, block)))
+        groups = list(regrouped((table[n : n + block] for n in range(0, 173, block)), 50))
         assert [len(group) for group in groups] == [50, 50, 50, 23]
         assert all(group["x"].num_chunks == 1 for group in groups)
         assert pa.concat_tables(groups).equals(table)
