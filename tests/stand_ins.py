@@ -67,7 +67,6 @@ class FakeModel:
             raise KeyboardInterrupt
         self.predicted.append(len(stars))
         self.photometry.append(int(np.isfinite(stars.photometry.column("j_m")[0]).sum()))
-        assert isinstance(stars.spectra, CoefficientSpectra)
         count = len(stars)
         usable = (stars.flags & np.uint32(UNUSABLE)) == 0
         teff = 5000 + 100 * stars.spectra.bp.coefficients[:, 0]

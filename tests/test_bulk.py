@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from archive_files import fake_stars, write
 from test_archive_damage import DAMAGE
 from xplabels.core.errors import InputError
-from xplabels.core.stars import CoefficientSpectra, Stars
+from xplabels.core.stars import Stars
 from xplabels.io import files, read_blocks
 
 simdjson = pytest.importorskip("simdjson")
@@ -32,10 +32,8 @@ def outcome(blocks: Iterator[Stars]) -> list[Any]:
     try:
         for stars in blocks:
             spectra = stars.spectra
-            assert isinstance(spectra, CoefficientSpectra)
             arrays = [stars.source_id, stars.flags]
             for band in (spectra.bp, spectra.rp):
-                assert band.correlations is not None
                 arrays += [band.coefficients, band.errors, band.correlations]
             result.append([(a.dtype.str, a.shape, str((a + 0).tolist())) for a in arrays])
             result.append((stars.notes, stars.origin))
@@ -47,10 +45,10 @@ def outcome(blocks: Iterator[Stars]) -> list[Any]:
 def agree(path: Path, block: int = 2) -> None:
     """With simdjson and without, both ways of treating damaged rows."""
     for bad_rows in ("error", "flag"):
-        fast = outcome(read_blocks(path, bad_rows, block))  # type: ignore[arg-type]
+        fast = outcome(read_blocks(path, bad_rows, block))
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "simdjson", None)
-            assert fast == outcome(read_blocks(path, bad_rows, block))  # type: ignore[arg-type]
+            assert fast == outcome(read_blocks(path, bad_rows, block))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

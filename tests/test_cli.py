@@ -62,7 +62,6 @@ def test_validate_takes_the_test_part_only(
 
     monkeypatch.setattr(section, "attention", no_network)
     stars = make_stars(1, count=300)
-    assert stars.labels is not None
     write_stars(stars, folder / "stars.parquet")
     options = ["--all", "--range", "teff=6000:", "--withhold-photometry"]
     for name, words, margin, expected in (

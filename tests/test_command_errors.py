@@ -57,7 +57,6 @@ MORE = [
 
 def test_every_verb_has_a_wrong_input() -> None:
     actions = build_parser()._subparsers
-    assert actions is not None
     assert set(WRONG) == set(actions._group_actions[0].choices or ())
     assert len(WRONG) == len(COMMANDS)
 

@@ -195,7 +195,6 @@ def labels_table() -> Table:
 def test_labels_join(ending: str, stars: Stars, tmp_path: Path) -> None:
     path = write(labels_table(), tmp_path / f"l.{ending}")
     joined = join_labels(stars, path)
-    assert joined.labels is not None
     assert joined.labels.names == ("teff", "logg")
     expected = np.array([[np.nan, 1], [5000, 4], [np.nan, np.nan]])
     assert np.array_equal(joined.labels.values, expected, equal_nan=True)
@@ -203,7 +202,6 @@ def test_labels_join(ending: str, stars: Stars, tmp_path: Path) -> None:
     assert np.array_equal(joined.labels.errors, expected, equal_nan=True)
     assert any("1 value of teff without an error" in note for note in joined.notes)
     chosen = join_labels(stars, path, ["logg"]).labels
-    assert chosen is not None
     assert chosen.names == ("logg",)
 
 

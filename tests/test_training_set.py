@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.table import Table
 
-from archive_files import FakeStars
 from services.http import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
+from sky import as_rows
 from xplabels.cli import main
 from xplabels.cuts.rules import load_rules, parse_rule
 from xplabels.fetch.archive import RELEASES
@@ -57,13 +58,8 @@ def test_the_surveys_listed_are_those_there_are() -> None:
 def with_real_shapes(made: MadeArchive) -> MadeArchive:
     """The made archive with spectra that a network can be trained on."""
     simulated = simulate_stars(len(made.spectra.source_id), widths=(6, 5), noise=5.0, seed=2)[0]
-    spectra = simulated.spectra
-    cells = {}
-    for name, band in (("bp", spectra.bp), ("rp", spectra.rp)):
-        cells[f"{name}_coefficients"] = list(band.coefficients)
-        cells[f"{name}_coefficient_errors"] = list(band.errors.astype(np.float32))
-        cells[f"{name}_coefficient_correlations"] = list(band.correlations.astype(np.float32))
-    return MadeArchive(FakeStars(made.spectra.source_id, cells), made.tables)
+    rows = as_rows(replace(simulated, source_id=np.array(made.spectra.source_id)))
+    return MadeArchive(rows, made.tables)
 
 
 def all_star(made: MadeArchive, path: Path) -> np.ndarray:
