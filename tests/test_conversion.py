@@ -271,7 +271,7 @@ def test_files_that_are_not_what_their_names_say(folder: Path, tmp_path: Path) -
     second.rename(folder / "spectra.csv.gz")
     with pytest.raises(InputError, match="does not say which pixels"):
         convert_files([folder / "spectra.csv.gz"], tmp_path / "xp")
-    with pytest.raises(InputError, match="holds no bulk file"):
+    with pytest.raises(InputError, match="holds no file of spectra"):
         convert_files([tmp_path], tmp_path / "xp")
 
 
