@@ -11,7 +11,15 @@ from typing import Any
 
 from xplabels.core.stars import Stars
 from xplabels.io.files import whole
-from xplabels.io.rows import BLOCK_ROWS, BadRows, RawBlock, assembled, column_blocks, no_sources
+from xplabels.io.rows import (
+    BLOCK_ROWS,
+    REQUIRED,
+    BadRows,
+    RawBlock,
+    assembled,
+    column_blocks,
+    no_sources,
+)
 
 DAMAGE = (OSError, EOFError, zlib.error, Warning, ValueError, TypeError, LookupError)
 """What astropy raises of a damaged file."""
@@ -60,7 +68,8 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
     with open_fits(path) as hdus:
         with readable_fits(path):
             table = first_table(hdus, path)
-            columns = {name.lower(): table.data[name] for name in table.columns.names}
+            names = {name.lower(): name for name in table.columns.names}
+            columns = {name: table.data[names[name]] for name in REQUIRED if name in names}
         yield from column_blocks(columns, path, block, readable_fits)
 
 
