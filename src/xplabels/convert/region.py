@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError, counted
 from xplabels.core.flags import Flag
 from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, with_widths
-from xplabels.fetch.bulk import PIXEL_SHIFT
+from xplabels.fetch.bulk import PIXEL_SHIFT, PIXELS
 from xplabels.io import BadRows, read_blocks
 from xplabels.io.atomic import whole_folder
 from xplabels.io.columns import MEASURED
@@ -26,6 +25,8 @@ from xplabels.io.job import FileFingerprint, Job, Record, Settings
 from xplabels.io.parquet import FORMAT_VERSION, META_KEY, ROW_GROUP, to_arrow
 from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT, Pixel, PixelRows, partitions
 from xplabels.io.tables import TAKEN_COLUMNS, Filled, KeyedTable
+from xplabels.pipeline import AuxiliaryTables, find_inputs
+from xplabels.pipeline.inputs import no_spectra
 
 FILE_LEVEL = LEVEL - (PIXEL_SHIFT - LEVEL_SHIFT) // 2
 """HEALPix level of the pixels in the files' names: 8."""
@@ -47,7 +48,6 @@ SOURCES = {
 PRECISION = "coefficients and their errors are float32, correlations float16"
 ZSTD = {"compression": "zstd", "compression_level": 3}
 AS_IN_ARCHIVE = "give files named as the archive names them, XpContinuousMeanSpectrum_A-B.csv.gz"
-_NAME = re.compile(r"(?P<table>[A-Za-z]+)_(?P<first>\d+)-(?P<last>\d+)\.csv(\.gz)?", re.IGNORECASE)
 
 ArrowTable = Any
 
@@ -71,16 +71,9 @@ def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[
     Raises InputError if there is none, a name does not tell its pixels, two files hold the same
     pixel, or the folder ``gaia_source`` lacks a ``GaiaSource_A-B.csv.gz``.
     """
-    paths: list[Path] = []
-    for given in inputs:
-        if given.is_dir():
-            named = [(path, _NAME.fullmatch(path.name)) for path in sorted(given.iterdir())]
-            paths += [path for path, name in named if name and "xp" in name["table"].lower()]
-        else:
-            paths.append(given)
-    found = [_named(path, gaia_source) for path in paths]
+    found = [_named(path, gaia_source) for path in find_inputs(inputs).files]
     if not found:
-        raise InputError("holds no bulk file of XP spectra", where=inputs[0], remedy=AS_IN_ARCHIVE)
+        raise no_spectra(inputs[0])
     found.sort(key=lambda file: (file.first, file.last))
     for before, after in pairwise(found):
         if after.first <= before.last:
@@ -94,12 +87,12 @@ def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[
 
 def _named(path: Path, gaia_source: Path | None) -> PixelFile:
     FileFingerprint.of(path)
-    named = _NAME.fullmatch(path.name)
+    named = PIXELS.search(path.name)
     if named is None:
         raise InputError(
             "its name does not say which pixels it holds", where=path, remedy=AS_IN_ARCHIVE
         )
-    first, last = int(named["first"]), int(named["last"])
+    first, last = int(named[1]), int(named[2])
     if not 0 <= first <= last < 12 * 4**FILE_LEVEL:
         raise InputError(
             f"{first} to {last} are no HEALPix pixels of level {FILE_LEVEL}",
@@ -108,15 +101,14 @@ def _named(path: Path, gaia_source: Path | None) -> PixelFile:
         )
     if gaia_source is None:
         return PixelFile(path, first, last)
-    packed = gaia_source / f"GaiaSource_{named['first']}-{named['last']}.csv.gz"
-    for source in (packed, packed.with_suffix("")):
-        if source.is_file():
-            return PixelFile(path, first, last, source)
-    raise InputError(
-        f"holds no {packed.name}",
-        where=gaia_source,
-        remedy="download it (xplabels fetch), or convert without --gaia-source",
-    )
+    source = AuxiliaryTables(gaia_source=gaia_source).source_of(path)
+    if source is None or not source.is_file():
+        raise InputError(
+            f"holds no GaiaSource{named[0]}csv.gz",
+            where=gaia_source,
+            remedy="download it (xplabels fetch), or convert without --gaia-source",
+        )
+    return PixelFile(path, first, last, source)
 
 
 # The columns -------------------------------------------------------------------------------------

@@ -31,11 +31,8 @@ UNWRITABLE_UNITS = {"dex"}
 def check_catalogue(path: Path, overwrite: bool = False) -> None:
     """Make sure, before any work, that a catalogue can be written to ``path``.
 
-    Raises
-    ------
-    InputError
-        If the ending is unknown, the file exists and ``overwrite`` is false, or the folder is
-        absent or cannot be written.
+    Raises InputError if the ending is unknown, the file exists and ``overwrite`` is false, or the
+    folder is absent or cannot be written.
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(
@@ -51,12 +48,8 @@ def check_catalogue(path: Path, overwrite: bool = False) -> None:
 def write_catalogue(prediction: Prediction, path: str | Path, overwrite: bool = False) -> None:
     """Write a prediction to ``path``; the ending chooses the format (:data:`FORMATS`).
 
-    The file appears whole or not at all.
-
-    Raises
-    ------
-    InputError
-        See :func:`check_catalogue`; if the disk fills up.
+    The file appears whole or not at all. Raises InputError as :func:`check_catalogue`, or if the
+    disk fills up.
     """
     path = Path(path)
     check_catalogue(path, overwrite)

@@ -186,8 +186,8 @@ CARRIED: dict[str, dict[str, str]] = {
 """What is known of columns that are often carried."""
 
 
-def regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows as tables of :data:`ROW_GROUP` rows: bytes do not depend on the blocks."""
+def regrouped(tables: Iterable[pa.Table], size: int = ROW_GROUP) -> Iterator[pa.Table]:
+    """The same rows as tables of ``size`` rows: bytes do not depend on the blocks."""
     import pyarrow as pa
 
     waiting: list[pa.Table] = []
@@ -195,9 +195,9 @@ def regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for table in tables:
         waiting.append(table)
         rows += len(table)
-        while rows >= ROW_GROUP:
+        while rows >= size:
             together = pa.concat_tables(waiting)
-            yield together[:ROW_GROUP].combine_chunks()
-            waiting, rows = [together[ROW_GROUP:]], rows - ROW_GROUP
+            yield together[:size].combine_chunks()
+            waiting, rows = [together[size:]], rows - size
     if rows:  # in one piece, because pages are cut where pieces are
         yield pa.concat_tables(waiting).combine_chunks()

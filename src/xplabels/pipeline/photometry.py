@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
+from xplabels.fetch.bulk import PIXELS
 from xplabels.io.hats import PartitionedTable, parquet_files
 from xplabels.io.job import FileFingerprint, md5_of
 from xplabels.io.tables import (
@@ -24,7 +25,7 @@ from xplabels.io.tables import (
     check_photometry,
     has_photometry,
 )
-from xplabels.pipeline.inputs import GAIA_SOURCE, SPAN, check_sum, published_sums
+from xplabels.pipeline.inputs import GAIA_SOURCE, check_sum, published_sums
 from xplabels.pipeline.manifest import Joined, ManifestEntry
 
 ENDINGS = (".csv.gz", ".csv", ".parquet")
@@ -74,7 +75,7 @@ class AuxiliaryTables:
 
         If a folder was named for them and has none, it is one that does not exist.
         """
-        span = SPAN.search(path.name)
+        span = PIXELS.search(path.name)
         folder = self.gaia_source or path.parent
         name = f"{GAIA_SOURCE} file" if span is None else f"{GAIA_SOURCE}_{span[1]}-{span[2]}"
         for ending in ENDINGS:
