@@ -78,6 +78,7 @@ def quick(**keys: Any) -> Recipe:
     from xplabels.recipes import Recipe
 
     small: dict[str, Any] = {
+        "forward": False,
         "hidden": (16,), "epochs": 4, "batch_size": 128, "missing_fraction": 0.0,
         "flux_samples": 0, "reddening": 0.0, "calibration_folds": 0,
     }  # fmt: skip
@@ -165,7 +166,7 @@ def judged(curvature: float, noise_levels: bool = True) -> Judged:
     recipe = quick(
         hidden=(32, 32), dropout=0.0, scatter="none", likelihood="gaussian", epochs=30,
         batch_size=256, input_fraction=1.0, learning_rate=4e-3, weight_decay=0.1,
-        recalibrate=False, noise_levels=noise_levels,
+        recalibrate=False, noise_levels=noise_levels, forward=curvature == 0.0,
     )  # fmt: skip
     mixed = np.random.default_rng(1).choice(levels, 8000)
     model = fitted(draw(mixed, 3)[0], recipe)

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WITHHELD_MARGIN = 2.0
-"""Factor on the tolerances on calibration where photometry is withheld."""
-
 
 @dataclass(frozen=True, repr=False)
 class ValidationResult:
@@ -138,8 +135,8 @@ def validate(
     all_stars
         Compare all of them, not only the test part of the model's split.
     withhold_photometry
-        Predict from the spectra alone, and double the tolerances on calibration; magnitudes still
-        define the bins.
+        Predict from the spectra alone; magnitudes still define the bins. The verdict on the errors
+        follows the same rule.
     unshrunk
         Correct the labels for shrinkage (:mod:`xplabels.calibration.shrinkage`); for a model
         without the correction it is fitted here, on the validation part of ``stars``.
@@ -202,7 +199,6 @@ def validate(
             g_mag=g,
             bp_rp=bp - rp,
             selection_text="; ".join(flow),
-            margin=WITHHELD_MARGIN if withhold_photometry else 1.0,
         )
     provenance = {
         "command": command,

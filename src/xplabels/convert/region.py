@@ -21,11 +21,11 @@ from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, with_wi
 from xplabels.fetch.bulk import PIXEL_SHIFT
 from xplabels.io import BadRows, read_blocks
 from xplabels.io.atomic import whole_folder
-from xplabels.io.columns import MEASURED, PHOTOMETRY_COLUMNS, photometry_of
+from xplabels.io.columns import MEASURED
 from xplabels.io.job import FileFingerprint, Job, Record, Settings
 from xplabels.io.parquet import FORMAT_VERSION, META_KEY, ROW_GROUP, to_arrow
 from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT, Pixel, PixelRows, partitions
-from xplabels.io.tables import KeyedTable
+from xplabels.io.tables import TAKEN_COLUMNS, Filled, KeyedTable
 
 FILE_LEVEL = LEVEL - (PIXEL_SHIFT - LEVEL_SHIFT) // 2
 """HEALPix level of the pixels in the files' names: 8."""
@@ -169,7 +169,7 @@ def layout_of(files: Sequence[PixelFile], bad_rows: BadRows) -> Layout:
     source = files[0].gaia_source
     if source is None:
         return Layout(widths)
-    names = KeyedTable.read(source, (*POSITION, *PHOTOMETRY_COLUMNS)).columns
+    names = KeyedTable.read(source, (*POSITION, *TAKEN_COLUMNS)).columns
     position = tuple(name for name in POSITION if name in names)
     if position[:2] != POSITION[:2]:
         raise InputError(
@@ -210,7 +210,7 @@ def rows_of(stars: Stars, layout: Layout, gaia: KeyedTable | None) -> ArrowTable
 
 
 def _joined(stars: Stars, gaia: KeyedTable) -> tuple[Stars, dict[str, NDArray[np.float64]]]:
-    """``stars`` with photometry, and the columns :data:`POSITION` as far as the file has them."""
+    """``stars`` with photometry and flags, and as many columns of :data:`POSITION` as there are."""
     rows, columns = gaia.find(stars.source_id)
     remedy = "download it again, or convert without --gaia-source"
     if len(rows) < len(stars):
@@ -220,13 +220,14 @@ def _joined(stars: Stars, gaia: KeyedTable) -> tuple[Stars, dict[str, NDArray[np
             where=gaia.path,
             remedy=remedy,
         )
-    photometry, _ = photometry_of(columns, stars.source_id, gaia.path)
+    filled = Filled.of(stars)
+    filled.take(rows, columns, gaia.path)
     position = {name: columns[name].astype(float) for name in POSITION if name in columns}
     lost = ~np.isfinite(position["ra"] + position["dec"])
     if lost.any():
         where = f"{gaia.path}, source_id {stars.source_id[lost][0]}"
         raise InputError("has no position", where=where, remedy=remedy)
-    return stars.with_photometry(photometry), position
+    return filled.stars(), position
 
 
 def pixel_centres(
@@ -370,7 +371,7 @@ def _blocks(region: Region) -> Generator[PixelRows]:
                 here = stars if some == slice(0, len(stars)) else stars[some]
                 if len(here):
                     if gaia is None and file.gaia_source is not None:
-                        gaia = KeyedTable.read(file.gaia_source, (*POSITION, *PHOTOMETRY_COLUMNS))
+                        gaia = KeyedTable.read(file.gaia_source, (*POSITION, *TAKEN_COLUMNS))
                     rows = rows_of(here, region.layout, gaia)
                     yield PixelRows(rows, here.source_id >> LEVEL_SHIFT)
                 if last >= end:

@@ -22,6 +22,7 @@ from xplabels.core.prediction import PARTS, Prediction, packed_correlations, sta
 from xplabels.core.stars import Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
+from xplabels.forward import ForwardModel
 from xplabels.inference import Inference
 from xplabels.inference.network import Perceptron
 from xplabels.model.storage import find_model, read_model, shipped, write_model
@@ -70,6 +71,9 @@ class Model:
         What the model predicts: ``mean``, or ``unshrunk``, without the shrinkage.
     support
         Where labels are defined; None: wherever there is a prediction.
+    forward
+        What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
+        whether a star is unlike the training set, and noise looks strange.
     """
 
     names: tuple[str, ...]
@@ -86,6 +90,7 @@ class Model:
     label_audit: str = field(default="", repr=False)
     estimate: Estimate = "mean"
     support: LabelSupport | None = None
+    forward: ForwardModel | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Model:
@@ -206,7 +211,8 @@ class Model:
         labels = inferred.labels.variances() if correlations else inferred.labels
         values = self.scaling.unscale_y(labels.mean)
         noise = self.scaling.scale_noise(self.feature_set.noise_levels(chosen))
-        squares = self.calibration.shape.squares(labels.mean, noise)
+        calibration = self.calibration.for_stars(labels.mean, noise)
+        squares = calibration.shape.squares(labels.mean, noise)
         # rounding must not turn a tiny variance into a negative one
         negative = np.any(labels.input < 0, axis=1)
         variances = {
@@ -214,7 +220,7 @@ class Model:
             "input": squares * np.maximum(labels.input, 0.0),
             "excess": squares * labels.excess,
         }
-        inner, outer = self.calibration.half_widths(
+        inner, outer = calibration.half_widths(
             variances["model"] + variances["excess"], variances["input"]
         )
         found = np.isfinite(values).all(axis=1) & np.isfinite(inner).all(axis=1)
@@ -224,13 +230,22 @@ class Model:
             values[undefined] = np.nan
         # of a logarithmic label it depends on the value; the NaN of any label becomes its errors'
         scale = self.scaling.y_unit(values) + np.where(undefined, np.nan, 0.0)
-        distance = self.domain.distance(inferred.x)
+        if self.forward is None:
+            distance = self.domain.distance(inferred.x)
+            far = distance > self.domain.threshold
+            chisq = p_value = np.full(len(distance), np.nan)
+            poor = np.zeros(len(distance), bool)
+        else:
+            chisq, p_value, distance, share = self.forward.score(chosen, labels.mean)
+            far = share < self.forward.distance_threshold
+            poor = p_value < self.forward.threshold
         with np.errstate(invalid="ignore"):
             low, high = self.label_range.T
             outside = np.any((values < low) | (values > high), axis=1)
         noticed = (
             np.where(found, 0, Flag.NO_PREDICTION)
-            | np.where(distance > self.domain.threshold, Flag.OUT_OF_DOMAIN, 0)
+            | np.where(far, Flag.OUT_OF_DOMAIN, 0)
+            | np.where(poor, Flag.POOR_FIT, 0)
             | np.where(outside, Flag.LABEL_OUT_OF_RANGE, 0)
             | np.where(undefined.any(axis=1), Flag.LABEL_UNDEFINED, 0)
             | np.where(labels.clamped | negative, Flag.VARIANCE_CLAMPED, 0)
@@ -245,7 +260,7 @@ class Model:
             whole[rows[found]] = array[found]
             return whole
 
-        width = self.calibration.factor * scale
+        width = calibration.factor * scale
         parts = {f"errors_{part}": of_all(width * np.sqrt(variances[part])) for part in PARTS}
         total = np.sqrt(variances["model"] + variances["input"] + variances["excess"])
         packed = None
@@ -265,6 +280,8 @@ class Model:
             flags=flags,
             correlations=packed if packed is None else of_all(packed),
             joint_factor=self.calibration.joint,
+            fit_chisq=of_all(chisq),
+            fit_p_value=of_all(p_value),
             meta=self._meta(stars),
             **parts,
         )

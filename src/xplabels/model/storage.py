@@ -15,6 +15,7 @@ from xplabels import __version__
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.error_shape import ErrorShape, terms
 from xplabels.calibration.factors import Calibration
+from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
 from xplabels.core.errors import InputError
@@ -22,6 +23,7 @@ from xplabels.core.labels import LABELS, check_names
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
+from xplabels.forward import storage as forward_storage
 from xplabels.inference.network import Architecture, Perceptron
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.recipes import Recipe, parse_recipe
@@ -41,7 +43,12 @@ _PROJECTION = ("wavelength", "design", "from_flux", "error_template")
 _UNSHRINKING = ("strength", "factor", "factor_95")
 
 
-_FORMAT_1: dict[str, Any] = {"calibration_folds": 0, "logarithmic": [], "defined_share": 0.0}
+_FORMAT_1: dict[str, Any] = {
+    "calibration_folds": 0,
+    "logarithmic": [],
+    "defined_share": 0.0,
+    "forward": False,
+}
 """Recipe keys that were not there from the beginning, as models without them were trained."""
 
 
@@ -165,6 +172,9 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
         "domain.whitening": model.domain.whitening,
         "label_range": model.label_range,
     }
+    local = model.calibration.local
+    if local.knots.size:
+        arrays |= {f"local.{name}": array for name, array in vars(local).items()}
     projection = model.feature_set.projection
     if projection is not None:
         for name in _PROJECTION:
@@ -175,6 +185,8 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
         arrays["unshrinking.joint"] = np.array([model.unshrinking.joint])
     if model.support is not None:
         arrays |= {"support.low": model.support.low, "support.share": model.support.share}
+    if model.forward is not None:
+        arrays |= forward_storage.to_arrays(model.forward)
     for number, network in enumerate(model.networks):
         arrays |= {f"network.{number}.{name}": array for name, array in network.arrays.items()}
     # safetensors writes memory as it lies; ascontiguousarray would make 0-d arrays 1-d
@@ -213,6 +225,7 @@ def _description(model: Model) -> dict[str, Any]:
         "support": None
         if model.support is None
         else {"columns": list(model.support.columns), "least": model.support.least},
+        "forward": None if model.forward is None else forward_storage.thresholds(model.forward),
         "recipe": model.recipe.to_dict(),
     }
 
@@ -258,6 +271,7 @@ def _rebuild(
             arrays["calibration.factor_95"],
             float(arrays["calibration.joint"].item()),
             ErrorShape(arrays["calibration.shape"]),
+            _local(arrays, len(names)),
         ),
         "domain": Domain(arrays["domain.whitening"], description["domain_threshold"]),
         "label_range": arrays["label_range"],
@@ -265,6 +279,11 @@ def _rebuild(
         "card": card,
         "unshrinking": _unshrinking(arrays, scaling),
         "support": _support(description.get("support"), arrays),
+        "forward": None  # a model from before there were such ones
+        if description.get("forward") is None
+        else forward_storage.from_arrays(
+            arrays, description["forward"], feature_set.n_spectral, len(names)
+        ),
     }
 
 
@@ -274,6 +293,12 @@ def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> 
     return LabelSupport(
         tuple(stored["columns"]), arrays["support.low"], arrays["support.share"], stored["least"]
     )
+
+
+def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
+    if "local.knots" not in arrays:  # too few stars, or a model from before there were any
+        return LocalFactors.flat(labels)
+    return LocalFactors(**_below(arrays, "local."))
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
@@ -324,6 +349,10 @@ def _check(
     coefficients = terms(np.zeros((1, labels)), np.zeros((1, noise))).shape[1]
     if arrays["calibration.shape"].shape not in ((labels, 0), (labels, coefficients)):
         raise ValueError(f"the errors' shape needs {coefficients} coefficients a label, or none")
+    if "local.knots" in arrays:
+        coordinates, knots = arrays["local.knots"].shape
+        if coordinates != labels + noise:
+            raise ValueError(f"local factors go with {coordinates} numbers, not {labels + noise}")
     components = arrays["domain.whitening"].shape[1]
     shapes: dict[str, tuple[int, ...]] = {
         "scaling.x_mean": (inputs,), "scaling.x_scale": (inputs,),
@@ -348,6 +377,8 @@ def _check(
         shapes |= {"support.low": (len(columns),), "support.share": (labels, *grid)}
         if len(grid) != len(columns):
             raise ValueError(f"the support has {len(grid)} axes for {len(columns)} labels")
+    if "local.knots" in arrays:
+        shapes |= dict.fromkeys(("local.inner", "local.outer"), (labels, coordinates, knots))
     if "unshrinking.strength" in arrays:
         shapes |= {f"unshrinking.{name}": (labels,) for name in _UNSHRINKING}
     for name, shape in shapes.items():

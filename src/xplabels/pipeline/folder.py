@@ -47,16 +47,17 @@ class Summary:
     """What a run did.
 
     ``stars`` and ``files`` count all outputs, ``resumed`` those that were complete before,
-    ``remade`` those made again, by reason; ``flags`` stars by flag. ``damaged`` rows are (file,
-    row, source_id), as far as the files' entries list them; ``failed`` says why an input has no
-    output. The folders of input lack ``missing``, in words; ``absent`` are the files among them
-    that the folder's own list names, and that have no output of an earlier run either. ``account``
-    is the file of all this, if there is one.
+    ``remade`` those made again, by reason; ``good`` the good stars, ``flags`` stars by flag.
+    ``damaged`` rows are (file, row, source_id), as far as the files' entries list them; ``failed``
+    says why an input has no output. The folders of input lack ``missing``, in words; ``absent`` are
+    the files among them that the folder's own list names, and that have no output of an earlier run
+    either. ``account`` is the file of all this, if there is one.
     """
 
     stars: int = 0
     files: int = 0
     resumed: int = 0
+    good: int = 0
     flags: dict[str, int] = field(default_factory=dict)
     damaged: list[tuple[str, int, int]] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
@@ -318,6 +319,7 @@ class _Run:
         for entry in entries:
             flags.update(entry.flags)
         summary.files, summary.stars = len(entries), sum(entry.rows_out for entry in entries)
+        summary.good = sum(entry.good for entry in entries)
         summary.flags, summary.remade = dict(flags), self._reasons(done=True)
         summary.damaged = [(e.input.name, row, star) for e in entries for row, star in e.damaged]
         account = {
@@ -326,6 +328,7 @@ class _Run:
             "settings": self.settings,
             "files": summary.files,
             "stars": summary.stars,
+            "good": summary.good,
             "flags": summary.flags,
             "failed": {str(path): why for path, why in summary.failed.items()},
             "missing": list(summary.missing),

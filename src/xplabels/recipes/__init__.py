@@ -74,6 +74,7 @@ class Recipe:
     # calibration
     recalibrate: bool = True
     calibration_folds: int = _within(0, 20, 4)
+    forward: bool = True
     # labels are null where so much smaller a share of the training stars has them than of all
     defined_share: float = _within(0, 1, 0.5)
 

@@ -29,6 +29,7 @@ from xplabels.network import check_device
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import audit_of_folds, calibrated, wrong_by_folds
+from xplabels.training.forward import fit_forward
 from xplabels.training.run import Fold, Run
 from xplabels.training.table import TrainingTable, training_table
 from xplabels.validation import score_prediction
@@ -152,7 +153,8 @@ def train(
         names, model.inference.run(table.features[table.train]).labels.mean,
         np.isfinite(table.y[table.train]), recipe.defined_share,
     )  # fmt: skip
-    model = replace(model, support=support)
+    forward = fit_forward(model, table, folds, seed) if recipe.forward else None
+    model = replace(model, support=support, forward=forward)
     validation, known = table.stars[table.validation], table.labels(table.validation)
     model = with_unshrinking(model, validation, known)
     # the calibration was fitted on these stars: not an independent test

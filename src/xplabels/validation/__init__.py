@@ -73,10 +73,10 @@ class Validation:
         How many of the stars compared carry each flag, and which stars they are, in words.
     resamples
         Of the bootstrap.
-    margin
-        Multiplies every tolerance on calibration.
     joint
         Joint coverage of all labels, where the prediction has their correlations.
+    star
+        Identifies the star of each row [N], where several rows belong to one.
     """
 
     prediction: Prediction = field(repr=False)
@@ -89,8 +89,8 @@ class Validation:
     flags: Mapping[str, int]
     selection: str
     resamples: int
-    margin: float = 1.0
     joint: Joint | None = field(default=None, repr=False)
+    star: NDArray[np.int64] | None = field(default=None, repr=False)
 
     @property
     def n(self) -> int:
@@ -129,7 +129,6 @@ def score_prediction(
     star: NDArray[np.int64] | None = None,
     selection_text: str = "all stars given",
     resamples: int = 200,
-    margin: float = 1.0,
 ) -> Validation:
     """Score a prediction against known labels (METHOD 8; FS24, sections 3.2 and 4).
 
@@ -148,8 +147,6 @@ def score_prediction(
         Which stars these are, in words.
     resamples
         Bootstrap resamples (over stars) behind the error of each score.
-    margin
-        Multiplies every tolerance on calibration (2 where photometry is withheld).
 
     Raises
     ------
@@ -160,7 +157,7 @@ def score_prediction(
     --------
     A thousand simulated stars whose stated errors are correct:
 
-    >>> from xplabels.validation.calibration import missed_margins
+    >>> from xplabels.validation.verdict import verdict_of
     >>> rng = np.random.default_rng(1)
     >>> truth, ones = rng.normal(4.0, 1.0, (1000, 1)), np.ones((1000, 1))
     >>> prediction = Prediction(
@@ -172,8 +169,8 @@ def score_prediction(
     >>> validation = score_prediction(prediction, Labels(("logg",), truth, 0.001 * ones))
     >>> validation.n, round(validation.labels["logg"]["coverage_68"], 2)
     (1000, 0.67)
-    >>> missed_margins(validation)
-    []
+    >>> print(verdict_of(validation).lines[0])
+    ''
     """
     names = common_names(prediction.names, labels.names)
     n = len(prediction)
@@ -239,8 +236,8 @@ def score_prediction(
         flags={str(f.name): int(((flags & np.uint32(f)) > 0)[compared].sum()) for f in Flag},
         selection=selection_text,
         resamples=resamples,
-        margin=margin,
         joint=joint_coverage(prediction, labels, names, np.ones(n, bool), resamples=resamples),
+        star=star,
     )
 
 
