@@ -433,7 +433,7 @@ def _sizes(
             )
             for lower, upper in ranks
         )
-        value = _excess(float(np.quantile(needed, level)))
+        value = _excess(ranked[int(np.ceil(level * rows))])
         error = (high - low) / 2 if np.isfinite(high) else float("inf")
         yield Size(value, error, lowest, highest)
 
