@@ -56,7 +56,9 @@ def build(name: str, s: Simulated, names: Sequence[str] = NAMES) -> Figure:
     of = dict(zip(names, predicted.T, strict=True))
     panels = [truth.T[[0, 1 % len(names), -1]], predicted.T[[0, 1 % len(names), -1]]]
     pair, dof = ("known", "model", truth, predicted), np.full(truth.shape, 5.0)
-    bins = {axis: dict.fromkeys(names, row) for axis in ("g_mag", "logg_predicted")}
+    numbers = np.array([[[-0.2, 0.05, -0.3, -0.1], [0.1, 0.2, -1.0, np.inf]]] * 4)
+    places = (np.array([[8.0, 8.5], [8.5, 9.0]]), numbers[:2], [["fail", ""], ["partly", ""]], 300)
+    bins = {axis: dict.fromkeys(names, places) for axis in ("g_mag", "logg_predicted")}
     f, titles = figures, [figures.axis_title(name) for name in names]
     drawn = {
         "comparison": partial(f.comparison, names, truth, predicted),
@@ -64,8 +66,9 @@ def build(name: str, s: Simulated, names: Sequence[str] = NAMES) -> Figure:
         "errors": partial(f.errors_along, names, titles, predicted, errors, parts, truth, "known"),
         "kiel": partial(f.kiel, dict(zip(("Known", "Predicted"), map(tuple, panels), strict=True))),
         "calibration": partial(f.calibration_curve, names, pit),
-        "bins": partial(f.coverage_by_bins, names, bins),
-        "joint": partial(f.joint_curve, pit[np.isfinite(pit[:, 0]), 0], 0.03),
+        "sizes": partial(f.sizes, names, numbers[: len(names)], 300, 0.1),
+        "bins": partial(f.sizes_by_bins, bins, 0.1),
+        "joint": partial(f.joint_curve, pit[np.isfinite(pit[:, 0]), 0]),
         "side_by_side": partial(f.side_by_side, names, [pair, pair]),
         "differences": partial(f.differences_along, names, {"G [mag]": s.g_mag}, predicted - truth),
         "planes": partial(f.planes, [(names[0], names[-1])], {"Known": of, "Predicted": of}),
@@ -76,14 +79,18 @@ def build(name: str, s: Simulated, names: Sequence[str] = NAMES) -> Figure:
 
 UNITS = {
     "comparison": "[K] [dex]", "z": "density", "errors": "[K] [dex]", "kiel": "[K] [dex]",
-    "calibration": "[%] [points]", "bins": "[mag] [dex] [%]", "joint": "[%] [points]",
+    "calibration": "[%] [points]", "bins": "[mag] [dex] [%]", "sizes": "[%]",
+    "joint": "[%] [points]",
     "side_by_side": "[K] [dex]", "differences": "[mag] [K] [dex]", "planes": "[K] [dex]",
     "slopes": "S/N",
 }  # fmt: skip
 
 
 def text_of(figure: Figure) -> str:
-    axes = (f"{a.get_xlabel()} {a.get_ylabel()} {a.get_title('left')}" for a in axes_of(figure))
+    axes = (
+        f"{a.get_xlabel()} {a.get_ylabel()} {a.get_title('left')}{a.get_title('right')}"
+        for a in axes_of(figure)
+    )
     legends = (t.get_text() for legend in figure.legends for t in legend.get_texts())
     return " ".join([*axes, *legends])
 

@@ -17,8 +17,8 @@ from xplabels.core.stars import Stars
 from xplabels.model import Model
 from xplabels.validation import score_prediction
 from xplabels.validation.accuracy import findings_of
-from xplabels.validation.calibration import missed_margins
 from xplabels.validation.finding import metrics_of, text_of
+from xplabels.validation.verdict import RIGHT, TOGETHER, WRONG, judged, verdict_of
 
 NAMES = ("teff", "logg", "fe_h")
 
@@ -26,6 +26,11 @@ NAMES = ("teff", "logg", "fe_h")
 def joint_of(prediction, labels, **keys):
     """Joint coverage of all three labels of all stars."""
     return joint_coverage(prediction, labels, NAMES, np.ones(len(prediction), bool), **keys)
+
+
+def word_of(joint):
+    """The verdict on the ellipsoids alone."""
+    return judged({TOGETHER: joint}, {}, ()).word
 
 
 def with_errors_divided(prediction, by):
@@ -62,13 +67,13 @@ def test_right_covariances_cover_what_they_say(dof: float) -> None:
     assert joint.value["coverage_68"] == pytest.approx(LEVEL_68, abs=0.02)
     assert joint.value["coverage_95"] == pytest.approx(LEVEL_95, abs=0.01)
     assert joint.value["pit_distance"] < 0.025
-    assert joint.violations() == []
+    assert word_of(joint) == RIGHT
     assert joint.error["coverage_68"] == pytest.approx(np.sqrt(0.683 * 0.317 / 6000), rel=0.25)
 
 
 @pytest.mark.parametrize("stated", [0.0, 0.95])
 def test_wrong_covariances_do_not(stated: float) -> None:
-    assert joint_of(*gaussian_prediction(stated=stated)).violations()
+    assert word_of(joint_of(*gaussian_prediction(stated=stated))) != RIGHT
 
 
 def test_the_distance_is_chi_squared_of_the_explicit_matrix() -> None:
@@ -88,8 +93,8 @@ def test_the_joint_factor_mends_errors_that_are_too_small() -> None:
     small = with_errors_divided(prediction, 1.3)
     factor = fit_joint_factor(small, labels)
     assert factor == pytest.approx(1.3, rel=0.03)
-    assert joint_of(small, labels).violations()
-    assert joint_of(replace(small, joint_factor=factor), labels).violations() == []
+    assert word_of(joint_of(small, labels)) == WRONG
+    assert word_of(joint_of(replace(small, joint_factor=factor), labels)) == RIGHT
 
 
 def test_where_few_stars_have_all_labels_those_that_lack_some_count_for_the_factor() -> None:
@@ -125,8 +130,8 @@ def test_a_validation_reports_it() -> None:
     assert metrics["joint"]["labels"] == list(NAMES)
     assert "all 3 labels together (N = 600)" in text_of(findings_of(validation))
     wrong, known = gaussian_prediction(stated=0.95)
-    found = missed_margins(score_prediction(wrong, known, resamples=0))
-    assert any(line.startswith("all labels together") for line in found)
+    found = verdict_of(score_prediction(wrong, known, resamples=0))
+    assert any(line.startswith("all labels together") for line in found.off)
     without = score_prediction(replace(prediction, correlations=None), labels, resamples=0)
     assert "joint" not in metrics_of(findings_of(without))
 

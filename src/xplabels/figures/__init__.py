@@ -285,15 +285,16 @@ def _coverage(ax: Axes, titles: Sequence[str], contents: Sequence[Array]) -> Non
         ax.axvline(100 * level, color="0.8", linewidth=0.8, zorder=0)
 
 
-Sizes = tuple[Array, Array, Sequence[str]]
-"""Of n bins: edges [n, 2]; value, standard error, low and high at two levels [n, 2, 4]; word."""
-WORD_COLOURS = {"": TOTAL, "partly": "#E69F00", "fail": LINE}
+Sizes = tuple[Array, Array, Sequence[Sequence[str]], int]
+"""Of n bins: edges [n, 2]; value, standard error, low and high at two levels [n, 2, 4]; the class
+of each as in a badge [n, 2]; stars in all."""
+WORD_COLOURS = {"": "0.45", "partly": "#E69F00", "fail": LINE}
 WORST = 60.0
 """Sizes in bins are drawn to so many per cent."""
 
 
 @styled
-def sizes(titles: Sequence[str], numbers: Array, tolerance: float) -> Figure:
+def sizes(titles: Sequence[str], numbers: Array, stars: int, tolerance: float) -> Figure:
     """Stated over needed half-width, less one: a row for each of K labels.
 
     ``numbers`` [K, 2, 4]: value, standard error, low and high at 68.3 and 95.4 %.
@@ -311,6 +312,7 @@ def sizes(titles: Sequence[str], numbers: Array, tolerance: float) -> Figure:
         ax.plot(value, y, marker, color=CYCLE[k], markersize=5, label=f"{level} intervals")
     ax.set_yticks(at, [LABELS[one].symbol if one in LABELS else one for one in titles])
     ax.set(xlabel="stated errors are too small ($-$) or too large ($+$) by [%]")
+    ax.set_title(f"N = {stars:,}", loc="left")
     reach = max(20.0, 1.05 * float(np.abs(ax.get_xlim()).max()))
     ax.set(xlim=(-reach, reach), ylim=(-0.6, len(titles) - 0.4))
     _legend_below(figure, ax)
@@ -330,20 +332,21 @@ def sizes_by_bins(bins: Mapping[str, Mapping[str, Sizes]], tolerance: float) -> 
             ax.set_xlabel(axis_title(axis))
             if name not in by_label:
                 continue
-            edges, numbers, words = by_label[name]
-            colours = [WORD_COLOURS[word] for word in words]
-            for k, (shift, marker) in enumerate(((-0.12, "o"), (0.12, "s"))):
+            edges, numbers, words, stars = by_label[name]
+            ax.set_title(f"N = {stars:,} in {len(edges)} bins", loc="right", fontsize=7)
+            middle, apart = edges.mean(axis=1), 0.012 * (edges.max() - edges.min())
+            for k, (shift, marker) in enumerate(((-apart, "o"), (apart, "s"))):
                 value, error, low, high = _within(numbers[:, k])
-                x = edges.mean(axis=1) + shift * (edges[:, 1] - edges[:, 0])
-                colour, filled = (colours, colours) if k == 0 else ("0.6", "white")
-                ax.vlines(x, low, high, color=colour, linewidth=0.7)
-                ax.vlines(x, value - error, value + error, color=colour, linewidth=2.4)
+                colours = [WORD_COLOURS[word[k]] for word in words]
+                ax.vlines(middle + shift, low, high, color=colours, linewidth=0.7)
+                ax.vlines(middle + shift, value - error, value + error, color=colours, linewidth=2)
                 ax.scatter(
-                    x, value, 13, filled, marker, edgecolors=colour, linewidths=0.8, zorder=3
-                )
+                    middle + shift, value, s=14, c="white" if k else colours, marker=marker,
+                    edgecolors=colours, zorder=3,
+                )  # fmt: skip
             ax.set_ylim(-WORST, WORST)
     for ax, name in zip(panels[0], names, strict=True):
-        ax.set_title(f"errors of {LABELS[name].symbol}", loc="left")
+        ax.set_title(f"errors of {LABELS[name].symbol}\n", loc="left")
     for ax in panels[:, 0]:
         ax.set_ylabel("too small, too large [%]")
     return figure

@@ -41,16 +41,17 @@ def calibration_finding(validation: Validation) -> Finding:
     verdict, names = verdict_of(validation), validation.names
     section = Section("calibration", "Calibration", badge=badge_of(verdict), missed=verdict.lines)
     section.paragraphs += [
-        f"""The size of the error in the stated errors is the stated half-width over the one with
-        which the interval would hold its share of the stars, less one; the known labels' own errors
-        are allowed for. {verdict.judged_sizes} sizes are judged: each label's, that of all together
-        where correlations are predicted, and those in bins, at 68.3 and 95.4 %. Their intervals
-        hold at once, but for a chance of {FALSE_ALARMS:.0%}: so rarely are errors that are exactly
-        right called anything else. {WRONG.capitalize()}: by more than {TOLERANCE:.0%}, all over the
-        interval, for the stars as a whole or in bins of at least {MANY:.0%} of them.
-        {SLIGHTLY.capitalize()}: not zero for certain, but less, or for fewer stars.
-        {RIGHT.capitalize()}: perhaps zero, or less than {TOLERANCE:.0%} for certain.
-        {FEW.capitalize()}: perhaps zero, perhaps more than {USEFUL:.0%}.""",
+        "The size of the error in the stated errors is the stated half-width over the one with "
+        "which the interval would hold its share of the stars, less one; the known labels' own "
+        f"errors are allowed for. {verdict.judged_sizes} sizes are judged: each label's, that of "
+        "all together where correlations are predicted, and those in bins, at 68.3 and 95.4 %. "
+        f"Their intervals hold at once, but for a chance of {100 * FALSE_ALARMS:g} %: so rarely "
+        "are errors that are exactly right called anything else.",
+        f"{WRONG.capitalize()}: off by more than {100 * TOLERANCE:g} %, all over the interval, for "
+        f"the stars as a whole or in bins of at least {100 * MANY:g} % of them. "
+        f"{SLIGHTLY.capitalize()}: not zero for certain, but less, or for fewer stars. "
+        f"{RIGHT.capitalize()}: perhaps zero, or less than {100 * TOLERANCE:g} % for certain. "
+        f"{FEW.capitalize()}: perhaps zero, perhaps more than {100 * USEFUL:g} %.",
         "Bins are judged along "
         + (", ".join(map(_axis_title, verdict.judged)) or "nothing")
         + f"; neighbours are merged until they hold {BIN_STARS} stars. Along a known label "
@@ -77,6 +78,7 @@ def calibration_finding(validation: Validation) -> Finding:
         lambda: figures.sizes(
             list(verdict.overall),
             np.stack([_numbers(one) for one in verdict.overall.values()]),
+            validation.n,
             TOLERANCE,
         ),
     )
@@ -84,7 +86,8 @@ def calibration_finding(validation: Validation) -> Finding:
         section.add_picture(
             "sizes_bins",
             "Size of the error in bins",
-            "The same in the bins that are judged; orange or red: slightly off or wrong.",
+            "The same in the bins that are judged, at 68.3 % (filled) and 95.4 % (open); orange: "
+            "slightly off, red: wrong.",
             lambda: figures.sizes_by_bins(shown, TOLERANCE),
         )
     section.add_picture(
@@ -169,7 +172,7 @@ def _cell(one: Statement, judged: bool) -> Cell:
 def _cells(size: Size, judged: bool) -> tuple[Cell, Cell]:
     """Size with standard error, and the simultaneous interval."""
     value, error, low, high = (100 * number for number in _row(size))
-    digits = int(error < 3)
+    digits = int(error < 2)
     text = f"{value:+.{digits}f} ± {error:.{digits}f}" if np.isfinite(error) else f"{value:+.0f}"
     return Cell(text, COLOURS[size.word] if judged else ""), Cell(f"{low:+.0f} to {high:+.0f}")
 
@@ -183,12 +186,16 @@ def _numbers(one: Statement) -> Array:
     return np.array([_row(size) for size in one.sizes])
 
 
-def _places(row: Sequence[Statement]) -> tuple[Array, Array, list[str]]:
-    """Edges [n, 2], sizes [n, 2, 4], and the colours of bins."""
+def _places(row: Sequence[Statement]) -> figures.Sizes:
+    """Edges [n, 2], sizes [n, 2, 4], and the colours of both levels of bins."""
     return (
         np.array([(one.low, one.high) for one in row]),
         np.stack([_numbers(one) for one in row]),
-        [COLOURS[one.word] if one.off else "" for one in row],
+        [
+            ["" if size.word in (RIGHT, FEW) else COLOURS[size.word] for size in one.sizes]
+            for one in row
+        ],
+        sum(one.n for one in row),
     )
 
 

@@ -88,11 +88,11 @@ class Size:
         """``3.1 +- 1.6 % too small``."""
         side = "too small" if self.value < 0 else "too large"
         if not np.isfinite(self.value):
-            return f"more than {100 * max(self.low, 0):.0f} % too large"
+            return "too large beyond measure"
         size, error = 100 * abs(self.value), 100 * self.error
         if not np.isfinite(error):
             return f"{size:.0f} % {side} (few stars)"
-        digits = int(error < 3)
+        digits = int(error < 2)
         return f"{size:.{digits}f} +- {error:.{digits}f} % {side}"
 
     def to_dict(self) -> dict[str, float | str]:
@@ -232,12 +232,17 @@ class Verdict:
         inner, outer = self.overall[label].sizes
         text = f"{label}: {inner}, 95.4 % intervals {outer}: {self.words[label]}"
         bins = self.bins_of(label)
-        off = sorted((b for b in bins if b.off), key=lambda b: -b.size.significance)
+        off = sorted(
+            (one for one in bins if one.off),
+            key=lambda one: (one.word != WRONG, -one.size.significance),
+        )
         if not off:
             return text
-        worst, others = off[0], f"; also {len(off) - 1} other" if len(off) > 1 else ""
-        others += f" of {len(bins)} bins" if others else f"; 1 of {len(bins)} bins"
-        return f"{text}; {worst.word} at {worst.place} ({worst}, N = {worst.counted}{others})"
+        clearest, many = off[0], "most clearly " if len(off) > 1 else ""
+        return (
+            f"{text}; off in {len(off)} of {len(bins)} bins, {many}at {clearest.place} "
+            f"(N = {clearest.counted}): {clearest}"
+        )
 
     @property
     def off(self) -> list[str]:
@@ -428,8 +433,9 @@ def _sizes(
             )
             for lower, upper in ranks
         )
-        value = _excess(float(np.quantile(needed, level)))
-        yield Size(value, (high - low) / 2, lowest, highest)
+        value = _excess(ranked[int(np.ceil(level * rows))])
+        error = (high - low) / 2 if np.isfinite(high) else float("inf")
+        yield Size(value, error, lowest, highest)
 
 
 def _excess(factor: float) -> float:
