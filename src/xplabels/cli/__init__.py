@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from xplabels import __version__
 from xplabels.cli import (
+    check_errors,
     convert,
     demo,
     explain,
@@ -38,6 +39,7 @@ COMMANDS = (
     convert,
     predict,
     validate,
+    check_errors,
     models,
     simulate,
     explain,

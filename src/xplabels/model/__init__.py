@@ -16,6 +16,7 @@ from xplabels.calibration.domain import Domain
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
+from xplabels.calibration.transfer import CalibrationStars
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.prediction import PARTS, Prediction, packed_correlations, stack
@@ -66,6 +67,9 @@ class Model:
         What the model predicts: ``mean``, or ``unshrunk``, without the shrinkage.
     support
         Where labels are defined; None: wherever there is a prediction.
+    calibration_stars
+        A sample of the stars its errors were calibrated on, for
+        :func:`~xplabels.model.transfer.check_errors`; None for a model trained before there was.
     """
 
     names: tuple[str, ...]
@@ -81,6 +85,7 @@ class Model:
     unshrinking: ShrinkageCorrection | None = None
     estimate: Estimate = "mean"
     support: LabelSupport | None = None
+    calibration_stars: CalibrationStars | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Model:
