@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xplabels.core.labels import Labels
     from xplabels.core.prediction import Prediction
     from xplabels.core.stars import Stars
+    from xplabels.instrument.sed import Sed
     from xplabels.model import Model
     from xplabels.recipes import Recipe
 
@@ -73,11 +74,21 @@ def field_stars(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
     return coefficients, errors
 
 
+def line_sed(depth: float) -> Sed:
+    """A flat spectrum with one line at 520 nm."""
+    from xplabels.instrument.sed import Sed
+
+    wavelength = np.arange(300.0, 1101.0)
+    flux = 1e-16 * (1 - depth * np.exp(-0.5 * ((wavelength - 520) / 8) ** 2))
+    return Sed.of(wavelength, flux, name=f"depth {depth:g}")
+
+
 def quick(**keys: Any) -> Recipe:
     """A small recipe, without log fluxes and dust: they exist for 55 + 55 coefficients only."""
     from xplabels.recipes import Recipe
 
     small: dict[str, Any] = {
+        "forward": False,
         "hidden": (16,), "epochs": 4, "batch_size": 128, "missing_fraction": 0.0,
         "flux_samples": 0, "reddening": 0.0, "calibration_folds": 0,
     }  # fmt: skip
@@ -112,7 +123,6 @@ def weights(model: Model) -> np.ndarray:
 def relabelled(stars: Stars, values: np.ndarray, errors: np.ndarray | None = None) -> Stars:
     """The same stars with other values (and errors) of their labels."""
     old = stars.labels
-    assert old is not None
     return stars.with_labels(
         replace(old, values=values, errors=old.errors if errors is None else errors)
     )
@@ -165,7 +175,7 @@ def judged(curvature: float, noise_levels: bool = True) -> Judged:
     recipe = quick(
         hidden=(32, 32), dropout=0.0, scatter="none", likelihood="gaussian", epochs=30,
         batch_size=256, input_fraction=1.0, learning_rate=4e-3, weight_decay=0.1,
-        recalibrate=False, noise_levels=noise_levels,
+        recalibrate=False, noise_levels=noise_levels, forward=curvature == 0.0,
     )  # fmt: skip
     mixed = np.random.default_rng(1).choice(levels, 8000)
     model = fitted(draw(mixed, 3)[0], recipe)

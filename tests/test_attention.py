@@ -20,6 +20,7 @@ from xplabels.explain.attention import (
     Moments,
     attention,
     derivative_blocks,
+    forward_derivatives,
     inverse_jacobian,
     mean_jacobian,
     red_clump,
@@ -191,6 +192,17 @@ def test_planted_templates_come_back_and_the_covariance_beats_equation_14(
     assert (covariance < 0.1).all()
     assert (fs24 > 0.3).all()
     assert (covariance * 5 < fs24).all()
+
+
+def test_the_forward_model_gives_planted_templates_without_an_inverse(straight: Judged) -> None:
+    """As well as the full covariance, along the directions that are not noise alone."""
+    model = straight.model
+    assert forward_derivatives(replace(model, forward=None), straight.stars[:5]) is None
+    truth = templates(straight)
+    found = forward_derivatives(model, straight.stars[straight.levels == 1.0])
+    assert found is not None
+    error = np.linalg.norm(found - truth, axis=1) / np.linalg.norm(truth, axis=1)
+    assert (error < 0.1).all()
 
 
 def test_the_red_clump_leaves_out_what_a_table_lacks() -> None:

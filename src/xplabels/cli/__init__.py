@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from xplabels import __version__
 from xplabels.cli import (
+    audit,
     check_errors,
     convert,
     demo,
@@ -40,6 +41,7 @@ COMMANDS = (
     predict,
     validate,
     check_errors,
+    audit,
     models,
     simulate,
     explain,

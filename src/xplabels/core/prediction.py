@@ -77,6 +77,11 @@ class Prediction:
     joint_factor
         What multiplies all errors in statements about several labels at once, which miss more
         often than those about one (``JOINTFAC`` in the catalogue's metadata).
+    fit_chisq
+        Float64 [N]: chi-squared of the spectrum about the one that the labels predict, by the
+        archive's covariance and the model's intrinsic scatter; NaN without a forward model.
+    fit_p_value
+        Float64 [N]: share of ordinary single stars of such noise that fit as badly.
     """
 
     source_id: NDArray[np.int64]
@@ -92,6 +97,13 @@ class Prediction:
     meta: Mapping[str, Any] = field(default_factory=dict)
     correlations: NDArray[np.float64] | None = None
     joint_factor: float = 1.0
+    fit_chisq: NDArray[np.float64] | None = None
+    fit_p_value: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("fit_chisq", "fit_p_value"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full(len(self.source_id), np.nan))
 
     def __len__(self) -> int:
         return len(self.source_id)
@@ -242,6 +254,10 @@ class Prediction:
                 yield "_".join((*pair, "corr")), packed, "", ucd, text
         text = "Distance of the inputs from the training set; flagged where far"
         yield "domain_distance", self.domain_distance, "", "stat.value", text
+        text = "Chi-squared of the spectrum about the one that the labels predict"
+        yield "fit_chisq", self.fit_chisq, "", "stat.fit.chi2", text
+        text = "Share of ordinary single stars of such noise that fit as badly; flagged where small"
+        yield "fit_p_value", self.fit_p_value, "", "stat.probability", text
         yield "good", self.good, "", "meta.code.qual", f"The star {GOOD}"
         bits = "; ".join(" ".join(line.split()) for line in describe().splitlines())
         yield "flags", self.flags.astype(np.int64), "", "meta.code", f"Bit mask: {bits}"
@@ -257,8 +273,10 @@ def astropy_table(arrow: pa.Table) -> Table:
     table = Table(meta=decoded(arrow.schema.metadata))
     for column in arrow.schema:
         about = decoded(column.metadata)
+        values = arrow[column.name].to_numpy()
         table[column.name] = Column(
-            arrow[column.name].to_numpy(),
+            # FITS and VOTable have strings of a fixed length, but no objects
+            values.astype(str) if values.dtype == object else values,
             unit=about.get("unit"),
             description=about.get("description"),
             meta={"ucd": about["ucd"]} if "ucd" in about else None,
@@ -311,7 +329,7 @@ def unpacked(packed: NDArray[np.float64], labels: int) -> NDArray[np.float64]:
 
 _ARRAYS = (
     "source_id", "values", "errors", "errors_model", "errors_input", "errors_excess",
-    "errors_95", "domain_distance", "flags", "correlations",
+    "errors_95", "domain_distance", "flags", "correlations", "fit_chisq", "fit_p_value",
 )  # fmt: skip
 
 

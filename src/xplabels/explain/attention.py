@@ -234,6 +234,25 @@ def inverse_jacobian(jacobian: Array, weights: Array) -> Array:
     return np.asarray(np.linalg.solve(gram, cross))
 
 
+def forward_derivatives(model: Model, stars: Stars | Iterable[Stars]) -> Array | None:
+    """Mean derivative spectra dx/dy [K, n] of the forward model at the stars' predicted labels.
+
+    Per unit of the label, the other labels held; no inverse of a Jacobian is taken. None for a
+    model without a forward model. Raises :class:`InputError` if no star has a prediction.
+    """
+    if model.forward is None:
+        return None
+    mean = Moments()
+    for part in star_blocks(stars):
+        features = model.feature_set.compute(part)
+        labels = model.inference.run(features[model.usable(features)]).labels.mean
+        unit = model.scaling.y_unit(model.scaling.unscale_y(labels))
+        mean.add(model.forward.derivatives(labels) / unit[:, :, None])
+    if not np.any(mean.count):
+        raise _too_few()
+    return np.asarray(mean.mean)
+
+
 def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
     """The red clump stars of FS24's table 5 among stars with known labels, and the cut flow.
 

@@ -19,6 +19,7 @@ from xplabels.core.stars import Stars
 from xplabels.explain.attention import (
     Attention,
     attention,
+    forward_derivatives,
     inverse_jacobian,
     mean_jacobian,
     plain_numbers,
@@ -143,6 +144,10 @@ def explain(
         spectra = sampled_flux(inverse_jacobian(jacobian, weights))[1]
         for name, spectrum in zip(model.names, spectra, strict=True):
             curves[name].append(Curve(title, spectrum))
+    by_forward = forward_derivatives(model, chosen)
+    if by_forward is not None:
+        for name, spectrum in zip(model.names, sampled_flux(by_forward)[1], strict=True):
+            curves[name].append(Curve("derivative, forward model", spectrum))
     names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
     known = chosen.labels.select(names).values if chosen.labels and names else np.empty((0, 0))
     for column, name in enumerate(names):

@@ -23,9 +23,9 @@ ATTENTION_TEXT = (
 )
 CURVES_TEXT = (
     "Change of the normalised spectrum per unit of the label: as the network's derivatives tell, "
-    "weighted by the full covariance of its inputs and by the paper's weights (eq. 14); as it is "
-    "seen in the stars; and, where it says so, simulated. Bands: 68.3 % of bootstrap draws. "
-    "As figures 11-14 of Fallows & Sanders (2024)."
+    "weighted by the full covariance of its inputs and by the paper's weights (eq. 14); as the "
+    "forward model, where there is one, has it; as it is seen in the stars; and, where it says so, "
+    "simulated. Bands: 68.3 % of bootstrap draws. As figures 11-14 of Fallows & Sanders (2024)."
 )
 
 

@@ -23,6 +23,7 @@ from xplabels.core.prediction import PARTS, Prediction, packed_correlations, sta
 from xplabels.core.stars import Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
+from xplabels.forward import ForwardModel
 from xplabels.inference import Inference
 from xplabels.inference.network import Perceptron
 from xplabels.model.storage import find_model, read_model, shipped, write_model
@@ -63,6 +64,10 @@ class Model:
     unshrinking
         Takes the shrinkage (regression to the mean) out of predictions, fitted on the validation
         part; None for a model trained before there was such a correction.
+    label_audit
+        Training and validation stars with labels that are probably wrong, as CSV with the columns
+        of :meth:`~xplabels.validation.audit.LabelAudit.to_arrow`; empty for a model trained before
+        labels were audited.
     estimate
         What the model predicts: ``mean``, or ``unshrunk``, without the shrinkage.
     support
@@ -70,6 +75,9 @@ class Model:
     calibration_stars
         A sample of the stars its errors were calibrated on, for
         :func:`~xplabels.model.transfer.check_errors`; None for a model trained before there was.
+    forward
+        What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
+        whether a star is unlike the training set, and noise looks strange.
     """
 
     names: tuple[str, ...]
@@ -83,9 +91,11 @@ class Model:
     metadata: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     unshrinking: ShrinkageCorrection | None = None
+    label_audit: str = field(default="", repr=False)
     estimate: Estimate = "mean"
     support: LabelSupport | None = None
     calibration_stars: CalibrationStars | None = None
+    forward: ForwardModel | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Model:
@@ -225,13 +235,22 @@ class Model:
             values[undefined] = np.nan
         # of a logarithmic label it depends on the value; the NaN of any label becomes its errors'
         scale = self.scaling.y_unit(values) + np.where(undefined, np.nan, 0.0)
-        distance = self.domain.distance(inferred.x)
+        if self.forward is None:
+            distance = self.domain.distance(inferred.x)
+            far = distance > self.domain.threshold
+            chisq = p_value = np.full(len(distance), np.nan)
+            poor = np.zeros(len(distance), bool)
+        else:
+            chisq, p_value, distance, share = self.forward.score(chosen, labels.mean)
+            far = share < self.forward.distance_threshold
+            poor = p_value < self.forward.threshold
         with np.errstate(invalid="ignore"):
             low, high = self.label_range.T
             outside = np.any((values < low) | (values > high), axis=1)
         noticed = (
-            np.where(found, 0, Flag.NO_PREDICTION)
-            | np.where(distance > self.domain.threshold, Flag.OUT_OF_DOMAIN, 0)
+            np.where(found & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
+            | np.where(far, Flag.OUT_OF_DOMAIN, 0)
+            | np.where(poor, Flag.POOR_FIT, 0)
             | np.where(outside, Flag.LABEL_OUT_OF_RANGE, 0)
             | np.where(undefined.any(axis=1), Flag.LABEL_UNDEFINED, 0)
             | np.where(labels.clamped | negative, Flag.VARIANCE_CLAMPED, 0)
@@ -266,6 +285,8 @@ class Model:
             flags=flags,
             correlations=packed if packed is None else of_all(packed),
             joint_factor=self.calibration.joint,
+            fit_chisq=of_all(chisq),
+            fit_p_value=of_all(p_value),
             meta=self._meta(stars),
             **parts,
         )

@@ -24,6 +24,7 @@ from xplabels.core.labels import LABELS, check_names
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
+from xplabels.forward import storage as forward_storage
 from xplabels.inference.network import Architecture, Perceptron
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, whole_folder
 from xplabels.recipes import Recipe, parse_recipe
@@ -36,12 +37,20 @@ FORMAT = 2
 SHIPPED = Path(__file__).parents[1] / "models"
 AGAIN = "get the model again, or train it again"
 FILES = ("weights.safetensors", "card.md")
+LABEL_AUDIT = "label_audit.csv"
+"""A table of training stars with labels that are probably wrong, which not every model has."""
 _SHAPE = [field.name for field in fields(Architecture) if field.name != "labels"]
 _PROJECTION = ("wavelength", "design", "from_flux", "error_template")
 _UNSHRINKING = ("strength", "factor", "factor_95")
 
 
-_FORMAT_1: dict[str, Any] = {"calibration_folds": 0, "logarithmic": [], "defined_share": 0.0}
+_FORMAT_1: dict[str, Any] = {
+    "calibration_folds": 0,
+    "logarithmic": [],
+    "balance": 0.0,
+    "defined_share": 0.0,
+    "forward": False,
+}
 """Recipe keys that were not there from the beginning, as models without them were trained."""
 
 
@@ -53,6 +62,8 @@ def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
         "weights.safetensors": save(_arrays(model)),
         "card.md": model.card.encode("utf-8"),
     }
+    if model.label_audit:
+        contents[LABEL_AUDIT] = model.label_audit.encode("utf-8")
     description = _description(model)
     description["files"] = {name: _sha256(data) for name, data in contents.items()}
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
@@ -70,10 +81,12 @@ def read_model(name_or_path: str | Path) -> dict[str, Any]:
 
     folder = find_model(name_or_path)
     description = _read_description(folder)
-    contents = {name: _read_checked(folder, name, description) for name in FILES}
+    further = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
+    contents = {name: _read_checked(folder, name, description) for name in (*FILES, *further)}
     try:
         arrays = load(contents["weights.safetensors"])
-        return _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
+        model = _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
+        return model | {"label_audit": contents.get(LABEL_AUDIT, b"").decode("utf-8")}
     except InputError:
         raise
     except (
@@ -176,6 +189,8 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
         arrays["unshrinking.joint"] = np.array([model.unshrinking.joint])
     if model.support is not None:
         arrays |= {"support.low": model.support.low, "support.share": model.support.share}
+    if model.forward is not None:
+        arrays |= forward_storage.to_arrays(model.forward)
     for number, network in enumerate(model.networks):
         arrays |= {f"network.{number}.{name}": array for name, array in network.arrays.items()}
     # safetensors writes memory as it lies; ascontiguousarray would make 0-d arrays 1-d
@@ -214,6 +229,7 @@ def _description(model: Model) -> dict[str, Any]:
         "support": None
         if model.support is None
         else {"columns": list(model.support.columns), "least": model.support.least},
+        "forward": None if model.forward is None else forward_storage.thresholds(model.forward),
         "recipe": model.recipe.to_dict(),
     }
 
@@ -268,6 +284,11 @@ def _rebuild(
         "unshrinking": _unshrinking(arrays, scaling),
         "support": _support(description.get("support"), arrays),
         "calibration_stars": _calibration_stars(arrays),
+        "forward": None  # a model from before there were such ones
+        if description.get("forward") is None
+        else forward_storage.from_arrays(
+            arrays, description["forward"], feature_set.n_spectral, len(names)
+        ),
     }
 
 

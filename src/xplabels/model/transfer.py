@@ -95,7 +95,7 @@ def sample(parts: Sequence[tuple[Model, Stars, Labels]]) -> CalibrationStars:
     for model, stars, labels in parts:
         rows = np.sort(random.permutation(len(stars))[: int(share * len(stars))])
         some, known = stars[rows], labels[rows]
-        prediction = replace(model, support=None, estimate="mean").predict(some)
+        prediction = replace(model, support=None, forward=None, estimate="mean").predict(some)
         off, error = np.abs(prediction.values - known.values), np.nan_to_num(known.errors)
         inner = off / np.hypot(prediction.errors, error)
         ratios.append(np.stack([inner, off / np.hypot(prediction.errors_95, 2 * error)]))

@@ -27,10 +27,12 @@ from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factor
 from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.transfer import SMALLEST_SAMPLE
+from xplabels.core.prediction import stack
 from xplabels.model import Model
 from xplabels.model.transfer import sample
 from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
+from xplabels.validation.audit import LabelAudit, audit_labels
 
 Array = NDArray[np.float64]
 
@@ -131,6 +133,39 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     pairs = [(joint(other, left_out), joint(other, validation)) for other, left_out in others]
     known = [(out, val) for out, val in pairs if out is not None and val is not None]
     return replace(model, calibration=replace(single, joint=float(factor * _correction(known))))
+
+
+def audit_of_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> LabelAudit:
+    """Which labels of stars that a network did not see are probably wrong.
+
+    Each training star by the network that left it out, each validation star by the model. The
+    networks saw the wrong labels of other stars.
+    """
+    unseen = [(model, table.validation)]
+    unseen += [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
+    rows = np.concatenate([np.flatnonzero(some) for _, some in unseen])
+    predictions = [other.predict(table.stars[some], correlations=True) for other, some in unseen]
+    return audit_labels(stack(predictions), table.labels(rows))
+
+
+def wrong_by_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> NDArray[np.bool_]:
+    """The training stars [N of the table] with a label that is probably wrong, by the folds alone.
+
+    For a ``model`` that is not trained yet: its networks are not asked.
+    """
+    left_out = [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
+    held = HoldoutPrediction.together(
+        [HoldoutPrediction.of(other, table, rows) for other, rows in left_out]
+    )
+    calibration = fit_calibration(held)
+    wrong = np.zeros(len(table.train), bool)
+    rows = np.concatenate([np.flatnonzero(fold.left_out) for fold in folds])
+    predictions = [
+        replace(other, calibration=calibration).predict(table.stars[some], correlations=True)
+        for other, some in left_out
+    ]
+    wrong[rows] = audit_labels(stack(predictions), table.labels(rows)).wrong
+    return wrong
 
 
 def fit_calibration(

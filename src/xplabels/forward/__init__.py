@@ -1,0 +1,279 @@
+"""Forward model: the spectrum that labels predict, with its scatter, and how well a star fits it.
+
+The labels that a network finds say what the normalised spectrum should be. What of it the labels
+do not say (dust, abundances, rotation, the errors of predicted labels) is an intrinsic scatter,
+learned from stars that the network had not seen, in directions that it and the archive's noise
+share: along each, the variance is their sum. Two further questions are asked: how far the spectrum
+is from all training stars (its distance), and whether the residuals look like those of the sum of
+two of them. All three become the share of ordinary stars of the same noise that are as strange.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.features import Features
+from xplabels.forward.directions import Directions
+
+Array = NDArray[np.float64]
+
+LARGEST_LOG_VARIANCE = 12.0
+"""Of the scatter, in units of its training variance; the lowest is minus this."""
+SMALLEST_P = 1e-12
+
+
+class Layers(NamedTuple):
+    """A small perceptron: weights [in, out] and biases [out] of each layer, SiLU between them."""
+
+    arrays: tuple[NDArray[np.float32], ...]
+
+    def __call__(self, x: Array) -> Array:
+        """Outputs [N, out] of inputs [N, in], in single precision."""
+        h = x.astype(self.arrays[0].dtype)
+        for number in range(0, len(self.arrays), 2):
+            if number:
+                with np.errstate(over="ignore"):
+                    h /= 1 + np.exp(-h)
+            h = h @ self.arrays[number] + self.arrays[number + 1]
+        return h.astype(np.float64)
+
+    def derivative(self, x: Array) -> tuple[Array, Array]:
+        """Outputs [N, out] and their derivatives [N, out, in]."""
+        h, chain = x.astype(np.float64), None
+        for number in range(0, len(self.arrays), 2):
+            weight = self.arrays[number].astype(np.float64)
+            if chain is None:
+                chain = np.broadcast_to(weight.T, (len(x), *weight.T.shape))
+            else:
+                gate = 1 / (1 + np.exp(-h))
+                chain = np.einsum("jo,nj,nji->noi", weight, gate * (1 + h * (1 - gate)), chain)
+                h = h * gate
+            h = h @ weight + self.arrays[number + 1]
+        return h, chain
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The share of ordinary stars beyond a statistic, by their kind and the level of their noise.
+
+    Attributes
+    ----------
+    kinds
+        Float64 [T], ascending: kinds of stars, as the first scaled label says (Teff).
+    levels
+        Float64 [T, B], ascending: noise levels.
+    shares
+        Float64 [Q], descending: shares of stars.
+    statistics
+        Float64 [T, B, Q]: the statistic beyond which that share lies.
+    """
+
+    kinds: Array
+    levels: Array
+    shares: Array
+    statistics: Array
+
+    @classmethod
+    def fit(
+        cls, statistic: Array, level: Array, kind: Array, shares: Array, edges: Array, bins: int
+    ) -> Tail:
+        """From stars [N]: quantiles in ``bins`` bins of level with as many stars each.
+
+        For each of the kinds that ``edges`` [T - 1] part.
+        """
+        number = np.searchsorted(edges, kind)
+        parts = []
+        for t in range(len(edges) + 1):
+            mine = np.flatnonzero(number == t)
+            parts.append(np.array_split(mine[np.argsort(level[mine])], bins))
+        return cls(
+            np.array([kind[np.concatenate(part)].mean() for part in parts]),
+            np.array([[level[rows].mean() for rows in part] for part in parts]),
+            shares,
+            np.array([[np.quantile(statistic[r], 1 - shares) for r in part] for part in parts]),
+        )
+
+    def p_value(self, statistic: Array, level: Array, kind: Array) -> Array:
+        """Share of ordinary stars [N] of that level and kind beyond that statistic.
+
+        Linear in level and kind between the tabulated ones; logarithms of shares are linear in the
+        statistic, beyond the last one, too.
+        """
+        lower, upper, weight = _between(self.kinds, kind)
+        table = np.empty((len(level), len(self.shares)))
+        for t in range(len(self.kinds)):
+            for side, share in ((lower, 1 - weight), (upper, weight)):
+                mine = np.flatnonzero((side == t) & (share > 0))
+                below, above, step = _between(self.levels[t], level[mine])
+                here = self.statistics[t]
+                found = (1 - step)[:, None] * here[below] + step[:, None] * here[above]
+                part = share[mine, None] * found
+                if side is lower:
+                    table[mine] = part
+                else:
+                    table[mine] += part
+        place = np.clip((table < statistic[:, None]).sum(axis=1), 1, table.shape[1] - 1)
+        rows = np.arange(len(table))
+        low, high = table[rows, place - 1], table[rows, place]
+        logs = np.log(self.shares)
+        along = np.clip((statistic - low) / np.maximum(high - low, 1e-12), 0.0, None)
+        p: Array = np.exp(logs[place - 1] + along * (logs[place] - logs[place - 1]))
+        return np.clip(p, SMALLEST_P, 1.0)
+
+
+def _between(nodes: Array, x: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    """Nodes below and above each x [N], and the weight of the latter; at the ends, the end."""
+    above = np.clip(np.searchsorted(nodes, x), min(1, len(nodes) - 1), len(nodes) - 1)
+    below = np.maximum(above - 1, 0)
+    step = np.maximum(nodes[above] - nodes[below], 1e-12)
+    return below, above, np.clip((x - nodes[below]) / step, 0.0, 1.0)
+
+
+class Statistics(NamedTuple):
+    """Chi-squared, logit of two stars, distance, noise level and kind (first label), [N] each."""
+
+    chisq: Array
+    logit: Array
+    distance: Array
+    level: Array
+    kind: Array
+
+
+class Fit(NamedTuple):
+    """How well N stars fit.
+
+    ``chisq`` [N] about the spectrum that the labels predict; ``p_value`` [N]: the share of ordinary
+    single stars of such noise that fit as badly or look as much like two stars; ``distance`` [N]
+    from the training stars, about 1 for one of them, and ``distance_p_value`` [N], its share.
+    """
+
+    chisq: Array
+    p_value: Array
+    distance: Array
+    distance_p_value: Array
+
+
+@dataclass(frozen=True)
+class ForwardModel:
+    """Labels to spectrum with scatter; F inputs are the K scaled labels and the noise level.
+
+    Attributes
+    ----------
+    directions
+        The k directions in which spectra are compared, then d of the distance.
+    spread
+        Float64 [d]: variance of the training stars along each (with their noise).
+    low, high
+        Float64 [F]: the inputs are kept within this range.
+    linear
+        Float64 [1 + F, k]: intercept and slopes of the mean.
+    network
+        F inputs to what the mean has beyond that [k], and the logarithm of the scatter's
+        variance [k].
+    cap
+        Float64 [k]: the largest of these logarithms that is believed.
+    companion
+        Residuals [k] and inputs [F] to the logit that two stars are seen.
+    fit_tail, companion_tail, either_tail, distance_tail
+        What ordinary stars reach: in ln chi-squared, the logit, :meth:`worse` of both, and the
+        logarithm of the distance.
+    threshold
+        Of the p-value, below which a fit is poor.
+    distance_threshold
+        Of the distance's p-value, below which a star is out of domain.
+    """
+
+    directions: Directions
+    spread: Array
+    low: Array
+    high: Array
+    linear: Array
+    network: Layers
+    cap: Array
+    companion: Layers
+    fit_tail: Tail
+    companion_tail: Tail
+    either_tail: Tail
+    distance_tail: Tail
+    threshold: float
+    distance_threshold: float
+
+    def level(self, noise: Array) -> Array:
+        """log10 [N] of the typical error in the directions' units, of ``noise`` [N, k + d]."""
+        level: Array = 0.5 * np.log10(np.maximum(noise[:, : len(self.cap)].mean(axis=1), 1e-12))
+        return level
+
+    def inputs(self, labels: Array, level: Array) -> Array:
+        """The network's inputs [N, F] from scaled labels [N, K] and noise levels [N]."""
+        raw = np.concatenate([labels, level[:, None]], axis=1)
+        return np.clip(raw, self.low, self.high)
+
+    def expected(self, inputs: Array) -> tuple[Array, Array]:
+        """Mean [N, k] and intrinsic variance [N, k] along the directions."""
+        out = self.network(inputs)
+        k = len(self.cap)
+        log_variance = np.clip(out[:, k:], -LARGEST_LOG_VARIANCE, self.cap)
+        mean = out[:, :k] + self.linear[0] + inputs @ self.linear[1:]
+        return mean, np.exp(log_variance)
+
+    def residuals(self, positions: Array, noise: Array, inputs: Array) -> Array:
+        """Residuals [N, k] in units of scatter and noise together."""
+        mean, scatter = self.expected(inputs)
+        k = len(self.cap)
+        residuals: Array = (positions[:, :k] - mean) / np.sqrt(scatter + noise[:, :k])
+        return residuals
+
+    def statistics(self, features: Features, labels: Array) -> Statistics:
+        """What is compared with ordinary stars; see :meth:`score`."""
+        positions = self.directions.project(features)
+        noise = self.directions.noise(features, positions, exact=len(self.cap))
+        level = self.level(noise)
+        inputs = self.inputs(labels, level)
+        z = self.residuals(positions, noise, inputs)
+        logit = self.companion(np.concatenate([np.arcsinh(z), inputs], axis=1))[:, 0]
+        k = len(self.cap)
+        scaled = positions[:, k:] ** 2 / (self.spread + noise[:, k:])
+        distance = np.sqrt(scaled.mean(axis=1))
+        return Statistics(np.einsum("nk,nk->n", z, z), logit, distance, level, inputs[:, 0])
+
+    def score(self, features: Features, labels: Array) -> Fit:
+        """How well N stars whose spectra are whole fit their scaled labels [N, K].
+
+        With NaN labels, NaN.
+        """
+        with np.errstate(invalid="ignore"):
+            return self.judge(self.statistics(features, labels))
+
+    def judge(self, found: Statistics) -> Fit:
+        """Statistics of N stars by what ordinary stars reach."""
+        # more ordinary stars than p have one of two shares below p
+        p = self.either_tail.p_value(self.worse(found), found.level, found.kind)
+        distance = np.log(np.maximum(found.distance, 1e-12))
+        far = self.distance_tail.p_value(distance, found.level, found.kind)
+        p = np.where(np.isfinite(found.chisq), p, np.nan)
+        return Fit(found.chisq, p, found.distance, far)
+
+    def worse(self, found: Statistics) -> Array:
+        """Minus the logarithm [N] of the smaller share: as bad a fit, as much like two stars."""
+        chisq = np.log(np.maximum(found.chisq, 1e-12))
+        fit = self.fit_tail.p_value(chisq, found.level, found.kind)
+        double = self.companion_tail.p_value(found.logit, found.level, found.kind)
+        return -np.log(np.minimum(fit, double))
+
+    def derivatives(self, labels: Array) -> Array:
+        """Change of the normalised coefficients [N, K, n] per unit of each scaled label [N, K].
+
+        Along the directions that are compared; what they leave out is noise.
+        """
+        level = np.full(len(labels), self.low[-1])
+        inputs = self.inputs(labels, level)
+        k = len(self.cap)
+        _, by_input = self.network.derivative(inputs)
+        inverse = np.linalg.pinv(self.directions.axes[:, :k])
+        slopes = by_input[:, :k].transpose(0, 2, 1) + self.linear[1:]
+        by_label: Array = slopes[:, : labels.shape[1]] @ inverse
+        return by_label

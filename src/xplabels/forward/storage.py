@@ -1,0 +1,84 @@
+"""A forward model as named arrays and two numbers, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.forward import ForwardModel, Layers, Tail
+from xplabels.forward.directions import Directions
+
+_TAILS = ("fit_tail", "companion_tail", "either_tail", "distance_tail")
+_LAYERS = ("network", "companion")
+_PLAIN = ("spread", "low", "high", "linear", "cap")
+_THRESHOLDS = ("threshold", "distance_threshold")
+
+
+def to_arrays(model: ForwardModel) -> dict[str, NDArray[Any]]:
+    """Everything but the thresholds, by names that begin with ``forward``."""
+    arrays: dict[str, NDArray[Any]] = {name: getattr(model, name) for name in _PLAIN}
+    for name in Directions.__dataclass_fields__:
+        arrays[f"directions.{name}"] = getattr(model.directions, name)
+    for tail in _TAILS:
+        for name in Tail.__dataclass_fields__:
+            arrays[f"{tail}.{name}"] = getattr(getattr(model, tail), name)
+    for layers in _LAYERS:
+        for number, array in enumerate(getattr(model, layers).arrays):
+            arrays[f"{layers}.{number}"] = array
+    return {f"forward.{name}": array for name, array in arrays.items()}
+
+
+def thresholds(model: ForwardModel) -> dict[str, float]:
+    """What is below which p-value: plain numbers, for JSON."""
+    return {name: float(getattr(model, name)) for name in _THRESHOLDS}
+
+
+def from_arrays(
+    arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, float], n: int, labels: int
+) -> ForwardModel:
+    """The model of :func:`to_arrays` and :func:`thresholds`, for n coefficients and K labels.
+
+    Raises KeyError or ValueError where the parts do not fit together.
+    """
+
+    def part(name: str) -> NDArray[Any]:
+        return arrays[f"forward.{name}"]
+
+    def layers(name: str, inputs: int, outputs: int) -> Layers:
+        count = sum(key.startswith(f"forward.{name}.") for key in arrays)
+        stack = tuple(part(f"{name}.{number}") for number in range(count))
+        width = inputs
+        for weight, bias in zip(stack[::2], stack[1::2], strict=True):
+            if weight.shape != (width, len(bias)):
+                raise ValueError(f"{name}: weights of the shape {weight.shape} after {width}")
+            width = len(bias)
+        if width != outputs:
+            raise ValueError(f"{name} gives {width} numbers, expected {outputs}")
+        return Layers(stack)
+
+    directions = Directions(
+        *(part(f"directions.{name}") for name in Directions.__dataclass_fields__)
+    )
+    tails = [
+        Tail(*(part(f"{tail}.{name}") for name in Tail.__dataclass_fields__)) for tail in _TAILS
+    ]
+    k, d, f = len(part("cap")), len(part("spread")), labels + 1
+    shapes: dict[str, tuple[int, ...]] = {
+        "low": (f,), "high": (f,), "linear": (1 + f, k),
+        "directions.centre": (n,), "directions.reference": (n,),
+        "directions.axes": (n, k + d), "directions.measured": (n, k + d),
+    }  # fmt: skip
+    for name, tail in zip(_TAILS, tails, strict=True):
+        shapes[f"{name}.statistics"] = (*tail.levels.shape, len(tail.shares))
+        shapes[f"{name}.levels"] = (len(tail.kinds), tail.levels.shape[-1])
+    for name, shape in shapes.items():
+        if part(name).shape != shape:
+            raise ValueError(f"forward.{name} has the shape {part(name).shape}, expected {shape}")
+    return ForwardModel(
+        directions, part("spread"), part("low"), part("high"), part("linear"),
+        layers("network", f, 2 * k), part("cap"), layers("companion", k + f, 1), *tails,
+        *(float(np.float64(numbers[name])) for name in _THRESHOLDS),
+    )  # fmt: skip
