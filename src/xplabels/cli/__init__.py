@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from xplabels import __version__
 from xplabels.cli import (
     audit,
+    check_errors,
     convert,
     demo,
     explain,
@@ -39,6 +40,7 @@ COMMANDS = (
     convert,
     predict,
     validate,
+    check_errors,
     audit,
     models,
     simulate,

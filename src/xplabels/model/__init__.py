@@ -16,6 +16,7 @@ from xplabels.calibration.domain import Domain
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
+from xplabels.calibration.transfer import CalibrationStars
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.prediction import PARTS, Prediction, packed_correlations, stack
@@ -71,6 +72,9 @@ class Model:
         What the model predicts: ``mean``, or ``unshrunk``, without the shrinkage.
     support
         Where labels are defined; None: wherever there is a prediction.
+    calibration_stars
+        A sample of the stars its errors were calibrated on, for
+        :func:`~xplabels.model.transfer.check_errors`; None for a model trained before there was.
     forward
         What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
         whether a star is unlike the training set, and noise looks strange.
@@ -90,6 +94,7 @@ class Model:
     label_audit: str = field(default="", repr=False)
     estimate: Estimate = "mean"
     support: LabelSupport | None = None
+    calibration_stars: CalibrationStars | None = None
     forward: ForwardModel | None = None
 
     @classmethod

@@ -18,6 +18,7 @@ from xplabels.calibration.factors import Calibration
 from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
+from xplabels.calibration.transfer import CalibrationStars, coordinate_names
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, check_names
 from xplabels.features import FeatureSet
@@ -176,6 +177,8 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     local = model.calibration.local
     if local.knots.size:
         arrays |= {f"local.{name}": array for name, array in vars(local).items()}
+    if model.calibration_stars is not None:
+        arrays |= {f"stars.{name}": array for name, array in vars(model.calibration_stars).items()}
     projection = model.feature_set.projection
     if projection is not None:
         for name in _PROJECTION:
@@ -280,6 +283,7 @@ def _rebuild(
         "card": card,
         "unshrinking": _unshrinking(arrays, scaling),
         "support": _support(description.get("support"), arrays),
+        "calibration_stars": _calibration_stars(arrays),
         "forward": None  # a model from before there were such ones
         if description.get("forward") is None
         else forward_storage.from_arrays(
@@ -300,6 +304,12 @@ def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
     if "local.knots" not in arrays:  # too few stars, or a model from before there were any
         return LocalFactors.flat(labels)
     return LocalFactors(**_below(arrays, "local."))
+
+
+def _calibration_stars(arrays: dict[str, NDArray[Any]]) -> CalibrationStars | None:
+    if "stars.coordinates" not in arrays:  # a model from before it kept them
+        return None
+    return CalibrationStars(**_below(arrays, "stars."))
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
@@ -380,6 +390,10 @@ def _check(
             raise ValueError(f"the support has {len(grid)} axes for {len(columns)} labels")
     if "local.knots" in arrays:
         shapes |= dict.fromkeys(("local.inner", "local.outer"), (labels, coordinates, knots))
+    if "stars.coordinates" in arrays:
+        stars = len(arrays["stars.coordinates"])
+        compared = len(coordinate_names([""] * labels, features.auxiliary))
+        shapes |= {"stars.coordinates": (stars, compared), "stars.ratios": (2, stars, labels)}
     if "unshrinking.strength" in arrays:
         shapes |= {f"unshrinking.{name}": (labels,) for name in _UNSHRINKING}
     for name, shape in shapes.items():

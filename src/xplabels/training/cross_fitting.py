@@ -26,8 +26,10 @@ from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factor
 from xplabels.calibration.local import LocalFactors
+from xplabels.calibration.transfer import SMALLEST_SAMPLE
 from xplabels.core.prediction import stack
 from xplabels.model import Model
+from xplabels.model.transfer import sample
 from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
 from xplabels.validation.audit import LabelAudit, audit_labels
@@ -98,17 +100,27 @@ class HoldoutPrediction(NamedTuple):
 
 
 def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -> Model:
-    """The model with errors calibrated on the validation part and the folds."""
+    """The model with errors calibrated on the validation part and the folds.
+
+    It keeps some of these stars, to compare others with.
+    """
     validation = table.validation
     others = [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
-    single = fit_calibration(
-        HoldoutPrediction.of(model, table, validation),
-        [
-            (HoldoutPrediction.of(other, table, left_out),
-             HoldoutPrediction.of(other, table, validation))
-            for other, left_out in others
-        ],
-    )  # fmt: skip
+    holdouts = [
+        (HoldoutPrediction.of(other, table, left_out),
+         HoldoutPrediction.of(other, table, validation))
+        for other, left_out in others
+    ]  # fmt: skip
+    single = fit_calibration(HoldoutPrediction.of(model, table, validation), holdouts)
+    parts = [(replace(model, calibration=single), validation)]
+    for (other, left_out), (holdout, _) in zip(others, holdouts, strict=True):
+        # each at the level of its own stars: what counts is how coverage goes with the star
+        level = holdout.level(single.shape, single.local)
+        level = replace(level, shape=single.shape, local=single.local)
+        parts.append((replace(other, calibration=level), left_out))
+    stars = sample([(one, table.stars[rows], table.labels(rows)) for one, rows in parts])
+    if len(stars.coordinates) >= SMALLEST_SAMPLE:
+        model = replace(model, calibration_stars=stars)
 
     def joint(model: Model, rows: NDArray[np.bool_]) -> float | None:
         model = replace(model, calibration=single)

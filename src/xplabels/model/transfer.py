@@ -1,0 +1,129 @@
+"""A model's calibration stars, and what other stars are compared with them by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.calibration.transfer import (
+    LARGEST_SAMPLE,
+    SMALLEST_SAMPLE,
+    CalibrationStars,
+    Transfer,
+)
+from xplabels.core.errors import InputError
+from xplabels.core.labels import Labels
+from xplabels.core.selection import Selection
+from xplabels.core.split import part_mask
+from xplabels.core.stars import Stars
+from xplabels.model import BLOCK, Model
+
+Array = NDArray[np.float64]
+
+
+def check_errors(model: Model, stars: Stars) -> Transfer:
+    """Whether the model's error bars hold for these stars, of which no label need be known.
+
+    Raises
+    ------
+    InputError
+        If the model has no calibration stars, no star has a prediction, or the spectra are of
+        another kind than the model's.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> stars = example_stars(3000)
+    >>> model = with_calibration_stars(Model.load("apogee-dr17-library"), stars)
+    >>> check_errors(model, example_stars(100)).n
+    100
+    """
+    if model.calibration_stars is None:
+        raise InputError(
+            "the model does not have the stars its errors were calibrated on, to compare with",
+            remedy="train it again, or "
+            "xplabels.with_calibration_stars(model, the stars it was trained with).save(FOLDER)",
+        )
+    return model.calibration_stars.compare(
+        coordinates(model, stars), model.names, model.feature_set.auxiliary
+    )
+
+
+def with_calibration_stars(model: Model, stars: Stars) -> Model:
+    """The model with a sample of its validation part, for :func:`check_errors`.
+
+    Training does this, with stars that its folds left out, too; here it is for models trained
+    before.
+
+    Parameters
+    ----------
+    model
+        Its split says which of the stars are its validation part.
+    stars
+        With known labels: the table it was trained with.
+
+    Raises
+    ------
+    InputError
+        If the stars have no labels, or fewer than 200 are of the validation part.
+    """
+    if stars.labels is None:
+        raise InputError("the stars have no known labels", where=stars.where)
+    fraction = float(model.metadata["split"]["test_fraction"])
+    part = stars[part_mask(stars.source_id, "validation", fraction)]
+    if len(part):
+        part, _ = Selection.of_model(model.metadata, stars.labels.names).apply(part)
+    if len(part) < SMALLEST_SAMPLE:
+        raise InputError(
+            f"only {len(part)} of the {len(stars)} stars are of the model's validation part, "
+            f"{SMALLEST_SAMPLE} are needed",
+            where=stars.where,
+            remedy="give the stars the model was trained with",
+        )
+    labels = (part.labels or stars.labels).select(model.names)
+    return replace(model, calibration_stars=sample([(model, part, labels)]))
+
+
+def sample(parts: Sequence[tuple[Model, Stars, Labels]]) -> CalibrationStars:
+    """Some of the stars of several parts, each with the calibrated model that did not see them."""
+    whole = sum(len(stars) for _, stars, _ in parts)
+    share, random = min(1.0, LARGEST_SAMPLE / whole), np.random.default_rng(0)
+    found, ratios = [], []
+    for model, stars, labels in parts:
+        rows = np.sort(random.permutation(len(stars))[: int(share * len(stars))])
+        some, known = stars[rows], labels[rows]
+        prediction = replace(model, support=None, forward=None, estimate="mean").predict(some)
+        off, error = np.abs(prediction.values - known.values), np.nan_to_num(known.errors)
+        inner = off / np.hypot(prediction.errors, error)
+        ratios.append(np.stack([inner, off / np.hypot(prediction.errors_95, 2 * error)]))
+        found.append(coordinates(model, some))
+    at, ratio = np.concatenate(found), np.concatenate(ratios, axis=1)
+    usable = np.isfinite(at).all(axis=1)
+    return CalibrationStars(at[usable].astype(np.float32), ratio[:, usable].astype(np.float32))
+
+
+def coordinates(model: Model, stars: Stars) -> Array:
+    """What stars are compared by [N, C], :func:`~xplabels.calibration.transfer.coordinate_names`.
+
+    NaN where there is no prediction. Labels are the network's own, also where undefined.
+    """
+    features, scaling, blocks = model.feature_set, model.scaling, []
+    for start in range(0, len(stars), BLOCK):
+        inputs = features.compute(stars[slice(start, start + BLOCK)])
+        usable = model.usable(inputs)
+        chosen = inputs[usable]
+        inferred = model.inference.run(chosen)
+        # not kept within the training stars' range, as the network's are
+        noise = (features.noise_levels(chosen) - scaling.noise_mean) / scaling.noise_scale
+        with np.errstate(divide="ignore"):
+            distance = np.log(model.domain.distance(inferred.x))[:, None]
+        missing = np.isnan(chosen.x[:, features.n_spectral :])
+        block = np.full((len(inputs), len(model.names) + 3 + missing.shape[1]), np.nan)
+        if not noise.shape[1]:
+            noise = np.zeros((len(chosen), 2))
+        block[usable] = np.concatenate([inferred.labels.mean, noise, distance, missing], axis=1)
+        blocks.append(block)
+    return np.concatenate(blocks)
