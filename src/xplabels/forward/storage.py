@@ -72,8 +72,7 @@ def from_arrays(
         "directions.axes": (n, k + d), "directions.measured": (n, k + d),
     }  # fmt: skip
     for name, tail in zip(_TAILS, tails, strict=True):
-        shapes[f"{name}.statistics"] = (*tail.levels.shape, len(tail.shares))
-        shapes[f"{name}.levels"] = (len(tail.kinds), tail.levels.shape[-1])
+        shapes[f"{name}.statistics"] = (len(tail.levels), len(tail.shares))
     for name, shape in shapes.items():
         if part(name).shape != shape:
             raise ValueError(f"forward.{name} has the shape {part(name).shape}, expected {shape}")

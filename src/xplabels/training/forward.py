@@ -62,10 +62,7 @@ FOLDS = 4
 SHARES = np.array(
     [0.999, 0.99, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.006, 0.004, 0.002]
 )
-BINS, FEWEST_IN_BIN = 24, 250
-KINDS, FEWEST_FOR_KINDS = (0.04, 0.12, 0.35, 0.65, 0.88, 0.95), 5000
-"""Quantiles of the first label between kinds of stars, each judged by its own; in a set of so many
-stars, else all are one kind."""
+BINS, FEWEST_IN_BIN = 24, 400
 FLAGGED, OF_DISTANCE = 0.01, 0.35
 """Share of ordinary stars that the flags of fit and distance together take, and that of the
 distance in it."""
@@ -287,7 +284,7 @@ def _fit(
     ]
     positions = [place for place, _, _ in samples]
     noise = [directions.noise(f, place, exact=k) for place, f, _ in samples]
-    nothing = Tail(np.zeros(1), np.zeros((1, 1)), SHARES, np.zeros((1, 1, len(SHARES))))
+    nothing = Tail(np.zeros(1), SHARES, np.zeros((1, len(SHARES))))
     width = clean.labels.shape[1] + 1
     draft = ForwardModel(
         directions, positions[0][:, k:].var(axis=0), np.full(width, -np.inf),
@@ -369,19 +366,15 @@ def _unscaled(layers: Layers, centre: Array, scale: Array) -> Layers:
 def _judged(model: ForwardModel, real: Statistics, copies: Statistics) -> ForwardModel:
     """With what ordinary stars reach, and the thresholds.
 
-    Of the noisier copies those count that are noisier than nearly all stars of their kind: at less
+    Of the noisier copies those count that are noisier than nearly all stars themselves: at less
     noise they would outnumber the real ones, whose oddities the noise does not hide.
     """
-    edges = np.quantile(real.kind, KINDS if len(real.kind) >= FEWEST_FOR_KINDS else ())
-    kind_of, kind = np.searchsorted(edges, real.kind), np.searchsorted(edges, copies.kind)
-    beyond = np.array([np.quantile(real.level[kind_of == t], 0.9) for t in range(len(edges) + 1)])
-    kept = copies.level > beyond[kind]
+    kept = copies.level > np.quantile(real.level, 0.9)
     found = Statistics(*(np.concatenate([a, b[kept]]) for a, b in zip(real, copies, strict=True)))
-    fewest = np.bincount(np.searchsorted(edges, found.kind)).min()
-    bins = int(np.clip(fewest // FEWEST_IN_BIN, 1, BINS))
+    bins = int(np.clip(len(found.level) // FEWEST_IN_BIN, 1, BINS))
 
     def tail(statistic: Array) -> Tail:
-        return Tail.fit(statistic, found.level, found.kind, SHARES, edges, bins)
+        return Tail.fit(statistic, found.level, SHARES, bins)
 
     model = replace(
         model,
