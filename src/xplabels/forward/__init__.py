@@ -11,7 +11,7 @@ two of them. All three become the share of ordinary stars of the same noise that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ SMALLEST_P = 1e-12
 class Layers(NamedTuple):
     """A small perceptron: weights [in, out] and biases [out] of each layer, SiLU between them."""
 
-    arrays: tuple[NDArray[np.float32], ...]
+    arrays: tuple[NDArray[np.floating[Any]], ...]
 
     def __call__(self, x: Array) -> Array:
         """Outputs [N, out] of inputs [N, in], in single precision."""
@@ -43,15 +43,15 @@ class Layers(NamedTuple):
 
     def derivative(self, x: Array) -> tuple[Array, Array]:
         """Outputs [N, out] and their derivatives [N, out, in]."""
-        h, chain = x.astype(np.float64), None
+        h = x.astype(np.float64)
+        chain: Array = np.broadcast_to(np.eye(x.shape[1]), (len(x), x.shape[1], x.shape[1]))
         for number in range(0, len(self.arrays), 2):
             weight = self.arrays[number].astype(np.float64)
-            if chain is None:
-                chain = np.broadcast_to(weight.T, (len(x), *weight.T.shape))
-            else:
+            if number:
                 gate = 1 / (1 + np.exp(-h))
-                chain = np.einsum("jo,nj,nji->noi", weight, gate * (1 + h * (1 - gate)), chain)
+                chain = (gate * (1 + h * (1 - gate)))[:, :, None] * chain
                 h = h * gate
+            chain = np.einsum("jo,nji->noi", weight, chain)
             h = h @ weight + self.arrays[number + 1]
         return h, chain
 
@@ -231,7 +231,8 @@ class ForwardModel:
         chisq = np.log(np.maximum(found.chisq, 1e-12))
         fit = self.fit_tail.p_value(chisq, found.level)
         double = self.companion_tail.p_value(found.logit, found.level)
-        return -np.log(np.minimum(fit, double))
+        worse: Array = -np.log(np.minimum(fit, double))
+        return worse
 
     def derivatives(self, labels: Array) -> Array:
         """Change of the normalised coefficients [N, K, n] per unit of each scaled label [N, K].

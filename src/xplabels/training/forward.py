@@ -46,7 +46,8 @@ WELL_DETERMINED = 1e-3
 projection's prior or by rounding, not by light."""
 STARS_PER_DIRECTION = 10
 COPIES, DECADES = 2, 1.3
-"""Copies of each star with more noise, and by how much at most: 1.3 takes G = 15 to 18.5."""
+"""Copies of each star with more noise, and how far beyond the noisiest stars they go: 1.3 takes
+G = 15 to 18.5."""
 LARGEST_ERROR = 0.05
 """Of RP 0 relative to itself, in copies: ratios to a noisier one are not linear."""
 FAINTEST_LIGHT = 0.1
@@ -95,16 +96,19 @@ def fit_forward(
     stars, fold = table.stars[table.train], fold_of(table.stars.source_id[table.train], FOLDS)
     predict = _Predict(model, table, folds)
     clean = Sample(features, predict(features, np.arange(len(features))), fold)
+    # up to one noise for all: else at the largest there would be copies of noisy stars alone
+    own = np.log10(np.median(features.errors / np.abs(features.divisor)[:, None], axis=1))
+    decades = np.maximum(np.quantile(own, 0.95) + DECADES - own, 0.0)
     rows = np.tile(np.arange(len(features)), COPIES)
     noisier = fainter(
-        features[rows], model.feature_set, 10 ** (DECADES * random.random(len(rows))), random
+        features[rows], model.feature_set, 10 ** (decades[rows] * random.random(len(rows))), random
     )
     copies = Sample(noisier, predict(noisier, rows), fold[rows])
     first, second = _pairs(predict.fold, 2 * len(features), random)
     light = FAINTEST_LIGHT ** random.random(len(first))
     blends = model.feature_set.compute(summed(stars, features.divisor, first, second, light))
     half = np.arange(len(first)) % 2 == 0  # half of them fainter
-    factor = np.where(half, 1.0, 10 ** (DECADES * random.random(len(first))))
+    factor = np.where(half, 1.0, 10 ** (decades[first] * random.random(len(first))))
     blends = fainter(blends, model.feature_set, factor, random)
     pairs = Sample(blends, predict(blends, first), fold[first])
     directions, k = _directions(clean, model, count)
@@ -287,10 +291,21 @@ def _fit(
     nothing = Tail(np.zeros(1), SHARES, np.zeros((1, len(SHARES))))
     width = clean.labels.shape[1] + 1
     draft = ForwardModel(
-        directions, positions[0][:, k:].var(axis=0), np.full(width, -np.inf),
-        np.full(width, np.inf), np.zeros((1 + width, k)), Layers(()), np.zeros(k), Layers(()),
-        *[nothing] * 4, 0.0, 0.0,
-    )  # fmt: skip
+        directions,
+        spread=positions[0][:, k:].var(axis=0),
+        low=np.full(width, -np.inf),
+        high=np.full(width, np.inf),
+        linear=np.zeros((1 + width, k)),
+        network=Layers(()),
+        cap=np.zeros(k),
+        companion=Layers(()),
+        fit_tail=nothing,
+        companion_tail=nothing,
+        either_tail=nothing,
+        distance_tail=nothing,
+        threshold=0.0,
+        distance_threshold=0.0,
+    )
     raw = [draft.inputs(s[2], draft.level(n)) for s, n in zip(samples, noise, strict=True)]
     low, high = np.quantile(np.concatenate(raw[:2]), (EDGE, 1 - EDGE), axis=0)
     inputs = [np.clip(one, low, high) for one in raw]
