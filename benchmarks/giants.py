@@ -46,6 +46,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from giants_margins import CHOSEN_AXES, missed_margins
 from giants_scores import (
     counted_twice,
     diagonal_covariance,
@@ -70,7 +71,6 @@ from xplabels.io import read
 from xplabels.model import Model
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training import train
-from xplabels.validation.calibration import CHOSEN_AXES, missed_margins
 
 TEST_FRACTION = 0.1
 HIDDEN_SHARE = 1 / 3

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from giants_margins import BIN_STARS, CHOSEN_AXES, TESTED_AXES, tolerance
 from giants_words import markdown
 from xplabels.core.flags import UNUSABLE
 from xplabels.core.labels import Labels
@@ -24,7 +25,6 @@ from xplabels.inference import input_variance
 from xplabels.model import Model
 from xplabels.validation import Validation, score_prediction
 from xplabels.validation.accuracy import findings_of
-from xplabels.validation.calibration import CHOSEN_AXES, TESTED_AXES
 from xplabels.validation.finding import metrics_of
 from xplabels.validation.populations import TABLE_1
 
@@ -68,9 +68,9 @@ def judged_bins(validation: Validation) -> dict[str, dict[str, list[list[float]]
     return {
         axis: {
             name: [
-                [one.low, one.high, one.different, one.scores["coverage_68"], one.tolerance()]
+                [one.low, one.high, one.different, one.scores["coverage_68"], tolerance(one)]
                 for one in row
-                if one.large
+                if one.different >= BIN_STARS
             ]
             for name, row in validation.bins[axis].items()
         }

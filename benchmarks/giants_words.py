@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from giants_margins import CHOSEN_AXES, TESTED_AXES
 from xplabels.core.distribution import LEVEL_68
 from xplabels.giants import NAMES
-from xplabels.validation.calibration import CHOSEN_AXES, TESTED_AXES
 from xplabels.validation.populations import TABLE_1
 
 SYMBOLS = {

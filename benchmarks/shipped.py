@@ -2,11 +2,12 @@
 
     python benchmarks/shipped.py --output benchmarks/results [--field xp_field_2000.fits]
 
-On the library's test part: scores and calibration with photometry and without, of all
-stars and of the good ones, and every violated margin. On hot stars, which it never saw: how well
-`domain_distance` tells them. Its operations and its rate. With --field: real field stars without
-labels (columns bp_coeff_0, e_bp_coeff_0, ...), how many get finite labels, how many are good, and
-what flags.
+On the library's test part, stars of 3200-7000 K with four known labels: scores and calibration with
+photometry and without, of all stars and of the good ones, the verdict on its errors, and the scores
+without the stars whose label is probably wrong. All stars of the test part in bins of Teff, with
+what they must keep to above 7000 K. Its operations and its rate. With --field: real field stars
+without labels or photometry (columns bp_coeff_0, e_bp_coeff_0, ...), how many get finite labels,
+how many are good, and what flags. --part validation is for choosing.
 """
 
 from __future__ import annotations
@@ -14,47 +15,58 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
-from scipy.stats import rankdata
 
+from domain import teff_bins
+from domain_words import teff_bins as teff_table
+from strange import field_stars
 from xplabels.api.demo import TEST_FRACTION
+from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.flags import MEANING
+from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.split import part_mask
-from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
+from xplabels.core.stars import Photometry, Stars
 from xplabels.model import Model
 from xplabels.surveys.library import WELL_LABELLED, read_library
 from xplabels.validation import Validation, score_prediction
 from xplabels.validation.accuracy import findings_of, scores_text
-from xplabels.validation.calibration import missed_margins
+from xplabels.validation.audit import audit_labels
 from xplabels.validation.finding import metrics_of
+from xplabels.validation.verdict import verdict_of
 
 NAME = "apogee-dr17-library"
+HOT = 7000
+"""K, from which the library has no [Fe/H] and no [alpha/M]."""
+WRONG, FAR = 0.02, 0.08
+"""Largest shares of hot stars in a bin that are not flagged and off by 5 sigma, by 25 %."""
+SCATTER = {7000: 0.07, 10000: 0.11}
+"""Largest robust scatter of Teff, relative, in bins from these temperatures, K, on."""
+OFF = 0.05
+"""A coverage may be off by so much, or by 2 binomial sigma."""
+LEVELS = {"inside_68": LEVEL_68, "inside_95": LEVEL_95}
 
 
 def test_scores(model: Model, stars: Stars) -> dict[str, Any]:
-    """Scores of the test part, with photometry (margins of one) and without (twice these)."""
+    """Scores of the test part, with photometry and without."""
     found: dict[str, Any] = {}
-    for title, shown, margin in (
-        ("with photometry", stars, 1.0),
-        ("photometry withheld", stars.with_photometry(Photometry.missing(len(stars))), 2.0),
+    for title, shown in (
+        ("with photometry", stars),
+        ("photometry withheld", stars.with_photometry(Photometry.missing(len(stars)))),
     ):
         begun = time.monotonic()
         prediction = model.predict(shown)
         rate = len(stars) / (time.monotonic() - begun)
-        validation = replace(_validated(prediction, stars), margin=margin)
-        violated = missed_margins(validation)
+        validation = _validated(prediction, stars)
+        verdict = verdict_of(validation)
         print(f"\n{title}: {rate:.0f} stars/s\n{scores_text(validation)}")
         print("\ngood stars\n" + scores_text(validation, "good"))
-        print("violated margins: " + ("; ".join(violated) or "none"))
+        print("\n  ".join([f"error bars: {verdict.headline}", *verdict.lines]))
         found[title] = {
             "stars_per_second": rate,
-            "violated": violated,
             "metrics": metrics_of(findings_of(validation)),
             "median_errors": np.nanmedian(prediction.errors, axis=0).tolist(),
         }
@@ -68,27 +80,45 @@ def _validated(prediction: Prediction, stars: Stars) -> Validation:
     return score_prediction(prediction, stars.labels, g_mag=g, bp_rp=bp - rp)
 
 
-def domain_auroc(model: Model, inside: Stars, outside: Stars) -> float:
-    """Probability that a star from outside is farther than one from inside."""
-    near, far = (model.predict(stars).domain_distance for stars in (inside, outside))
-    near, far = near[np.isfinite(near)], far[np.isfinite(far)]
-    ranks = rankdata(np.concatenate([near, far]))
-    return float(
-        (ranks[len(near) :].sum() - len(far) * (len(far) + 1) / 2) / (len(near) * len(far))
+def without_wrong_labels(prediction: Prediction, labels: Labels) -> dict[str, Any]:
+    """Scores of each label with and without the stars whose label is probably wrong.
+
+    Named by :mod:`xplabels.validation.audit` from the predictions of stars no network had seen.
+    """
+    keep = ~audit_labels(prediction, labels).wrong
+    validation = score_prediction(
+        prediction[keep], Labels(labels.names, labels.values[keep], labels.errors[keep])
     )
+    return {
+        "probably_wrong": int((~keep).sum()),
+        "labels": {name: scores.to_dict() for name, scores in validation.labels.items()},
+    }
 
 
-def field_stars(path: Path) -> Stars:
-    """Real archive coefficients and errors without correlations, photometry or labels."""
-    table = Table.read(path)
-
-    def matrix(prefix: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        names = [name for name in table.colnames if name.startswith(prefix)]
-        return np.stack([np.asarray(table[name], np.float64) for name in names], axis=1)
-
-    bands = (Band(matrix(f"{band}_coeff_"), matrix(f"e_{band}_coeff_")) for band in ("bp", "rp"))
-    ids = np.asarray(table["source_id"], np.int64)
-    return Stars.of(ids, CoefficientSpectra(*bands), origin=path.name)
+def missed_by_hot_stars(bins: list[dict[str, Any]]) -> list[str]:
+    """Where bins of stars above 7000 K miss what they must keep to, one line each."""
+    missed = []
+    for one in bins:
+        low, high = one["teff_range"]
+        if low < HOT:
+            continue
+        where = f"{low}-{high} K, {one['n']} stars"
+        for key, limit in (("not_flagged_5_sigma", WRONG), ("not_flagged_25_per_cent", FAR)):
+            if (share := one[key]["share"]) > limit:
+                missed.append(f"{where}: {key} {share:.3f}, at most {limit}")
+        scatter, limit = one["labels"]["teff"]["relative"], SCATTER[HOT if low < 10000 else 10000]
+        if scatter > limit:
+            missed.append(f"{where}: robust scatter of Teff {scatter:.3f}, at most {limit}")
+        for label, scores in one["labels"].items():
+            for key, level in LEVELS.items():
+                share, n = scores[key]["share"], scores[key]["n"]
+                allowed = max(OFF, 2 * float(np.sqrt(level * (1 - level) / n)))
+                if abs(share - level) > allowed:
+                    missed.append(f"{where}: {label} {key} {share:.3f}, {level:.3f}+-{allowed:.3f}")
+        missed += [
+            f"{where}: {count} finite {label}" for label, count in one["finite"].items() if count
+        ]
+    return missed
 
 
 def flag_counts(prediction: Prediction) -> dict[str, int]:
@@ -106,31 +136,29 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--model", default=NAME)
     parser.add_argument("--field", type=Path)
+    parser.add_argument("--part", choices=("validation", "test"), default="test")
     arguments = parser.parse_args()
     model = Model.load(arguments.model)
     library = read_library()
-    stars, _ = WELL_LABELLED.apply(library)
-    test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
-    results = test_scores(model, test)
-    if library.labels is None:
+    part = library[part_mask(library.source_id, arguments.part, TEST_FRACTION)]
+    stars, _ = WELL_LABELLED.apply(part)
+    results: dict[str, Any] = {"part": arguments.part, **test_scores(model, stars)}
+    if stars.labels is None or part.labels is None:
         raise SystemExit("the library has no labels")
-    hot = library[library.labels.select(["teff"]).values[:, 0] > 7000.0]
-    prediction = model.predict(hot)
-    results["hot_stars"] = {
-        "n": len(hot),
-        "auroc": domain_auroc(model, test, hot),
-        "good": int(prediction.good.sum()),
-        "flags": flag_counts(prediction),
-        "teff_05_50_95": np.nanpercentile(
-            prediction.values[:, model.names.index("teff")], (5, 50, 95)
-        )
-        .round(1)
-        .tolist(),
-    }
+    audited = without_wrong_labels(model.predict(stars), stars.labels)
+    results["without_wrong_labels"] = audited
+    print(f"\nwithout {audited['probably_wrong']} stars whose label is probably wrong:")
+    for name, scores in audited["labels"].items():
+        print(f"  {name:8s} RMSE {scores['rmse']:.4g}, robust {scores['robust']:.4g}")
+    results["teff_bins"] = teff_bins(model.predict(part), part.labels)
+    results["missed_by_hot_stars"] = missed_by_hot_stars(results["teff_bins"])
+    print("\n" + teff_table(results, None))
+    print("hot stars miss: " + ("; ".join(results["missed_by_hot_stars"]) or "nothing"))
     results["flop_a_star"] = model.networks[0].architecture.flop_with_jacobian
-    print(f"\nhot stars: {results['hot_stars']}, {results['flop_a_star'] / 1e6:.2f} MFLOP a star")
+    print(f"\n{results['flop_a_star'] / 1e6:.2f} MFLOP a star")
     if arguments.field:
-        prediction = model.predict(field_stars(arguments.field))
+        field = field_stars(arguments.field)
+        prediction = model.predict(field.with_photometry(Photometry.missing(len(field))))
         results["field"] = {
             "n": len(prediction),
             "finite": int(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xplabels.core.labels import Labels
     from xplabels.core.prediction import Prediction
     from xplabels.core.stars import Stars
+    from xplabels.instrument.sed import Sed
     from xplabels.model import Model
     from xplabels.recipes import Recipe
 
@@ -73,6 +74,15 @@ def field_stars(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
     return coefficients, errors
 
 
+def line_sed(depth: float) -> Sed:
+    """A flat spectrum with one line at 520 nm."""
+    from xplabels.instrument.sed import Sed
+
+    wavelength = np.arange(300.0, 1101.0)
+    flux = 1e-16 * (1 - depth * np.exp(-0.5 * ((wavelength - 520) / 8) ** 2))
+    return Sed.of(wavelength, flux, name=f"depth {depth:g}")
+
+
 def quick(**keys: Any) -> Recipe:
     """A small recipe, without log fluxes and dust: they exist for 55 + 55 coefficients only."""
     from xplabels.recipes import Recipe
@@ -113,7 +123,6 @@ def weights(model: Model) -> np.ndarray:
 def relabelled(stars: Stars, values: np.ndarray, errors: np.ndarray | None = None) -> Stars:
     """The same stars with other values (and errors) of their labels."""
     old = stars.labels
-    assert old is not None
     return stars.with_labels(
         replace(old, values=values, errors=old.errors if errors is None else errors)
     )

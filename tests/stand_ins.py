@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from archive_files import datalink_csv, fake_stars
 from xplabels.core.flags import UNUSABLE
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.stars import Band, CoefficientSpectra, Stars
 
 BP, RP = 3, 4
-Row = dict[str, Any]
 
 
 def make_stars(first: int = 1, count: int = 40, labels: bool = True) -> Stars:
@@ -67,7 +67,6 @@ class FakeModel:
             raise KeyboardInterrupt
         self.predicted.append(len(stars))
         self.photometry.append(int(np.isfinite(stars.photometry.column("j_m")[0]).sum()))
-        assert isinstance(stars.spectra, CoefficientSpectra)
         count = len(stars)
         usable = (stars.flags & np.uint32(UNUSABLE)) == 0
         teff = 5000 + 100 * stars.spectra.bp.coefficients[:, 0]
@@ -81,45 +80,16 @@ class FakeModel:
         )  # fmt: skip
 
 
-def bulk_rows(count: int = 3) -> list[Row]:
-    """Rows of a bulk file of the Gaia archive, with few coefficients."""
-    rows = []
-    for i in range(count):
-        row: Row = {"source_id": 100 + i, "solution_id": 1}
-        for band, width in (("bp", BP), ("rp", RP)):
-            row |= {
-                f"{band}_n_relevant_bases": 2,
-                f"{band}_relative_shrinking": 0.5,
-                f"{band}_standard_deviation": 1.0,
-                f"{band}_coefficients": [10.0 + i, *[0.5] * (width - 1)],
-                f"{band}_coefficient_errors": [0.1] * width,
-                f"{band}_coefficient_correlations": [0.01] * (width * (width - 1) // 2),
-            }
-        rows.append(row)
-    return rows
+GOOD = datalink_csv(fake_stars(3, (BP, RP))).encode()
+STAR = fake_stars(3, (BP, RP)).source_id[1]
 
 
-def csv_text(rows: list[Row], columns: list[str] | None = None) -> str:
-    """The text of a bulk file: arrays in brackets, quoted."""
-    names = columns or list(bulk_rows(1)[0])
-
-    def cell(value: object) -> str:
-        if isinstance(value, list):
-            return '"[' + ",".join(map(str, value)) + ']"'
-        return str(value)
-
-    lines = [",".join(names), *(",".join(cell(row[name]) for name in names) for row in rows)]
-    return "\n".join(lines) + "\n"
-
-
-def changed(column: str, value: object) -> bytes:
-    """A file whose second star has ``value`` (into index 1 of an array column)."""
-    rows = bulk_rows()
-    if isinstance(rows[1][column], list) and not isinstance(value, list):
-        rows[1][column][1] = value
+def changed(column: str, value: float) -> bytes:
+    """The file of :data:`GOOD` whose second star has ``value``, in index 1 of an array column."""
+    stars = fake_stars(3, (BP, RP))
+    if column == "source_id":
+        stars.source_id[1] = int(value)
     else:
-        rows[1][column] = value
-    return csv_text(rows).encode()
-
-
-GOOD = csv_text(bulk_rows()).encode()
+        stars.cells[column][1] = stars.cells[column][1].copy()
+        stars.cells[column][1][1] = value
+    return datalink_csv(stars).encode()

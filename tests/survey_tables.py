@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import warnings
 from pathlib import Path
@@ -20,21 +22,28 @@ from xplabels.io import write_stars
 IDS = np.array([5853498713190525696, 5853498713190525697, 5405570973190252288, 4472832130942575872])
 
 
-def write(columns: dict[str, Any], path: Path) -> Path:
-    """A table in the format of the ending."""
+def write(columns: dict[str, Any] | Table, path: Path) -> Path:
+    """A table in the format of the ending; CSV begins with a comment."""
+    table, ending = Table(columns), path.name.split(".", 1)[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if path.suffix == ".parquet":
+        if ending.startswith("csv"):
+            text = io.StringIO("# a comment\n")
+            text.seek(0, io.SEEK_END)
+            table.write(text, format="ascii.csv")
+            content = text.getvalue().encode()
+            path.write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
+        elif ending == "parquet":
             arrays = {
-                name: pa.array(list(values), type=pa.list_(pa.float32(), 2))
-                if np.ndim(values) == 2
-                else pa.array(np.asarray(values), mask=getattr(values, "mask", None))
-                for name, values in columns.items()
+                name: pa.array(list(column), type=pa.list_(pa.float32(), 2))
+                if column.ndim == 2
+                else pa.array(np.asarray(column), mask=getattr(column, "mask", None))
+                for name, column in table.columns.items()
             }
             pq.write_table(pa.table(arrays), path)
         else:
-            kinds = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".vot": "votable"}
-            Table(columns).write(path, format=kinds.get(path.suffix, "fits"), overwrite=True)
+            kinds = {"ecsv": "ascii.ecsv", "vot": "votable", "xml": "votable"}
+            table.write(path, format=kinds.get(ending, "fits"), overwrite=True)
     return path
 
 

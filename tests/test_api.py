@@ -74,7 +74,6 @@ def test_stars_are_joined_and_split(tmp_path: Path) -> None:
     joined = stars.with_labels(None).join(
         photometry=tmp_path / "light.csv", labels=tmp_path / "labels.csv"
     )
-    assert joined.labels is not None
     assert joined.labels.values[:, 0].tolist() == [5000.0 + n for n in range(40)]
     assert (joined.photometry.column("w1mpro")[0] == 12.5).all()
     parts = xp.split(joined)

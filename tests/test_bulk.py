@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from archive_files import FakeStars, fake_stars, write
+from archive_files import fake_stars, write
 from test_archive_damage import DAMAGE
 from xplabels.core.errors import InputError
-from xplabels.core.stars import CoefficientSpectra, Stars
+from xplabels.core.stars import Stars
 from xplabels.io import files, read_blocks
 
 simdjson = pytest.importorskip("simdjson")
@@ -32,10 +32,8 @@ def outcome(blocks: Iterator[Stars]) -> list[Any]:
     try:
         for stars in blocks:
             spectra = stars.spectra
-            assert isinstance(spectra, CoefficientSpectra)
             arrays = [stars.source_id, stars.flags]
             for band in (spectra.bp, spectra.rp):
-                assert band.correlations is not None
                 arrays += [band.coefficients, band.errors, band.correlations]
             result.append([(a.dtype.str, a.shape, str((a + 0).tolist())) for a in arrays])
             result.append((stars.notes, stars.origin))
@@ -47,10 +45,10 @@ def outcome(blocks: Iterator[Stars]) -> list[Any]:
 def agree(path: Path, block: int = 2) -> None:
     """With simdjson and without, both ways of treating damaged rows."""
     for bad_rows in ("error", "flag"):
-        fast = outcome(read_blocks(path, bad_rows, block))  # type: ignore[arg-type]
+        fast = outcome(read_blocks(path, bad_rows, block))
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "simdjson", None)
-            assert fast == outcome(read_blocks(path, bad_rows, block))  # type: ignore[arg-type]
+            assert fast == outcome(read_blocks(path, bad_rows, block))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -212,38 +210,6 @@ def test_gzip_members_one_after_another(tmp_path: Path) -> None:
     text = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(text[:777]) + gzip.compress(text[777:]))
     assert outcome(read_blocks(path)) == read
-
-
-@pytest.mark.parametrize("block", [2, 100])
-@pytest.mark.parametrize("descending", [True, False])
-def test_source_ids_in_any_order(descending: bool, block: int, tmp_path: Path) -> None:
-    stars = fake_stars(9, (3, 4))
-    if descending:
-        stars.source_id.reverse()
-    path = write(stars, tmp_path / "s.csv.gz")
-    assert sum(len(found) for found in read_blocks(path, block=block)) == 9
-    stars.source_id[7] = stars.source_id[1]
-    with pytest.raises(InputError, match=rf"row 8, source_id {stars.source_id[1]}.*twice"):
-        list(read_blocks(write(stars, path), block=block))
-
-
-def test_numbers_outside_what_can_be(tmp_path: Path) -> None:
-    def stars_with(name: str, value: float) -> FakeStars:
-        stars = fake_stars(3, (3, 4))
-        stars.cells[name][1] = stars.cells[name][1].copy()
-        stars.cells[name][1][1] = value
-        return stars
-
-    limit = np.float32(1)
-    for name, value in (
-        ("rp_coefficient_correlations", float(np.nextafter(limit, np.float32(2)))),
-        ("rp_coefficient_correlations", -1.0),
-        ("rp_coefficient_correlations", -1.00001),
-        ("bp_coefficient_errors", 1e-45),
-        ("bp_coefficients", -0.0),
-        ("bp_coefficients", 5e-324),
-    ):
-        agree(write(stars_with(name, value), tmp_path / "s.csv"))
 
 
 def test_real_files(shared_data: Path) -> None:

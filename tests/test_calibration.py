@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from xplabels.calibration.domain import COMPONENTS, FLAGGED_SHARE, Domain
-from xplabels.calibration.factors import SMALLEST_FACTOR, Calibration
+from xplabels.calibration.factors import Calibration, conformal_quantile
+from xplabels.calibration.local import SMALLEST_FACTOR
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 
 
@@ -40,16 +41,55 @@ def test_fresh_stars_are_covered_as_stated(law, wrong) -> None:
     np.testing.assert_allclose(calibration.factor, law.ppf(0.5 + LEVEL_68 / 2) / wrong, rtol=0.05)
 
 
-def test_the_inner_factor_lies_between_those_of_the_two_levels() -> None:
-    """The outer share is met exactly; the inner one is a compromise with the central half's."""
+def test_both_shares_are_met_exactly_whatever_the_tails() -> None:
     residuals = np.random.default_rng(2).standard_t(3, (50_000, 1))
     one = np.ones_like(residuals)
-    calibration = Calibration.fit(residuals, one, 0 * one)
-    half = stats.t(3).ppf(0.75) / stats.norm.ppf(0.75)
-    whole = stats.t(3).ppf(0.5 + LEVEL_68 / 2)
-    assert calibration.factor[0] == pytest.approx(np.sqrt(half * whole), rel=0.02)
-    _, outer = covered(calibration, residuals, one, 0 * one)
-    assert outer == pytest.approx(LEVEL_95, abs=5e-4)
+    inner, outer = covered(Calibration.fit(residuals, one, 0 * one), residuals, one, 0 * one)
+    # the rank is that of n + 1 stars
+    assert inner[0] == np.ceil(50_001 * LEVEL_68) / 50_000
+    assert outer[0] == np.ceil(50_001 * LEVEL_95) / 50_000
+
+
+@pytest.mark.parametrize("n", [20, 99])
+def test_the_guarantee_of_few_stars(n: int) -> None:
+    """In the mean of many draws a new star is inside with the level or up to 1 / (n + 1) more."""
+    random = np.random.default_rng(n)
+    draws = 4000
+    sigma, errors = random.uniform(0.5, 2, (2, n + 1, draws))
+    residuals = sigma * random.standard_t(4, (n + 1, draws)) + errors * random.normal(size=draws)
+    variance = (0.7 * sigma) ** 2
+    calibration = Calibration.fit(residuals[:n], variance[:n], errors[:n])
+    inside = covered(calibration, residuals[n:], variance[n:], errors[n:])
+    for share, level in zip(inside, (LEVEL_68, LEVEL_95), strict=True):
+        wanted = min(np.ceil((n + 1) * level), n) / (n + 1)
+        scatter = np.sqrt(wanted * (1 - wanted) / draws)
+        assert share.mean() == pytest.approx(wanted, abs=3.5 * scatter)
+    # with fewer than 22 stars no interval of theirs holds 95.4 % of all
+    assert (np.ceil((n + 1) * LEVEL_95) <= n) == (n == 99)
+
+
+def test_conformal_half_widths_are_those_of_crepes() -> None:
+    """Another implementation, label by label, also where labels are unknown."""
+    crepes = pytest.importorskip("crepes")
+    random = np.random.default_rng(3)
+    residuals, sigma = random.standard_t(4, (257, 2)), random.uniform(0.5, 2, (257, 2))
+    residuals[:60, 1] = np.nan
+    calibration = Calibration.fit(residuals, sigma**2, 0 * sigma)
+    new = random.uniform(0.5, 2, (40, 2))
+    for level, factor in ((LEVEL_68, calibration.factor), (LEVEL_95, calibration.factor_95)):
+        for k in range(2):
+            known = np.isfinite(residuals[:, k])
+            oracle = crepes.ConformalRegressor()
+            oracle.fit(residuals=residuals[known, k], sigmas=sigma[known, k])
+            intervals = oracle.predict_int(y_hat=np.zeros(40), sigmas=new[:, k], confidence=level)
+            np.testing.assert_allclose(intervals[:, 1], factor[k] * new[:, k], rtol=1e-12)
+
+
+def test_a_rank_beyond_the_stars_is_the_last_and_unknown_scores_do_not_count() -> None:
+    scores = np.array([[3.0, np.nan], [1.0, 5.0], [2.0, np.nan]])
+    np.testing.assert_array_equal(conformal_quantile(scores, 0.5), [2.0, 5.0])
+    np.testing.assert_array_equal(conformal_quantile(scores, 0.99), [3.0, 5.0])
+    assert np.isnan(conformal_quantile(scores * [1, np.nan], 0.5)[1])
 
 
 def test_factors_follow_the_stated_variance_and_unknown_labels_do_not_count() -> None:

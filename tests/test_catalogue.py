@@ -135,26 +135,6 @@ def test_csv_is_what_astropy_would_write(tmp_path: Path) -> None:
     assert (tmp_path / "ours.csv").read_text() == (tmp_path / "theirs.csv").read_text()
 
 
-def test_an_existing_output_needs_overwrite(tmp_path: Path) -> None:
-    path = tmp_path / "labels.csv"
-    path.write_text("mine")
-    with pytest.raises(InputError, match=r"labels\.csv: exists already; .*--overwrite"):
-        write_catalogue(make_prediction(), path)
-    assert path.read_text() == "mine"
-    write_catalogue(make_prediction(), path, overwrite=True)
-    assert path.read_text().startswith("source_id,teff")
-
-
-def test_an_unknown_ending_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'\.hdf5'.*\.parquet, \.fits, \.ecsv, \.vot, \.csv"):
-        write_catalogue(make_prediction(), tmp_path / "labels.hdf5")
-
-
-def test_an_absent_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="folder does not exist"):
-        write_catalogue(make_prediction(), tmp_path / "nowhere" / "labels.fits")
-
-
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

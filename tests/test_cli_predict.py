@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from stand_ins import FakeModel, bulk_rows, changed, csv_text, make_stars
+from archive_files import datalink_csv, fake_stars
+from stand_ins import BP, RP, FakeModel, make_stars
 from xplabels.cli import main
 from xplabels.core.flags import Flag
 from xplabels.io import write_stars
@@ -26,7 +27,6 @@ def test_predict_labels_every_star_of_every_file(
     table = Table.read(output, format="ascii.ecsv" if ending == ".ecsv" else None)
     assert list(table["source_id"]) == [*range(1, 41), *range(100, 140)]
     expected = make_stars(1).labels
-    assert expected is not None
     np.testing.assert_allclose(table["teff"][:40], expected.values[:, 0])
     assert sorted(path.name for path in folder.iterdir()) == [
         "a.parquet", "b.parquet", f"labels{ending}",
@@ -83,19 +83,8 @@ def test_photometry_of_no_star_is_an_error_and_leaves_no_trace(
 
 
 def test_a_file_without_any_bp_gives_flagged_stars(folder: Path, model: FakeModel) -> None:
-    rows = bulk_rows()
-    for row in rows:
-        row |= {name: "null" for name in row if name.startswith("bp_")}
-    (folder / "x.csv").write_text(csv_text(rows))
+    (folder / "x.csv").write_text(datalink_csv(fake_stars(3, (BP, RP), without_bp=range(3))))
     assert main(["predict", "x.csv", "--output", "labels.csv"]) == 0
     table = Table.read(folder / "labels.csv")
     assert np.isnan(table["teff"]).all()
     assert all(table["flags"] & Flag.MISSING_BP)
-
-
-def test_a_damaged_row_can_be_flagged(folder: Path, model: FakeModel) -> None:
-    (folder / "x.csv").write_bytes(changed("bp_coefficient_errors", -0.1))
-    assert main(["predict", "x.csv", "--output", "labels.csv", "--bad-rows", "flag"]) == 0
-    table = Table.read(folder / "labels.csv")
-    assert list(np.isnan(table["teff"])) == [False, True, False]
-    assert table["flags"][1] & Flag.BAD_ROW

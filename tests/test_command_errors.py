@@ -48,12 +48,15 @@ MORE = [
         "explain apogee-dr17-library some.csv --pair c_fe short.csv short.csv 1 --output e",
         "--pair c_fe .*: the model has no label c_fe; give pairs of teff",
     ),
+    (
+        "explain apogee-dr17-library some.csv --pair teff none.csv short.csv 1 --output e",
+        "none.csv: does not exist",
+    ),
 ]
 
 
 def test_every_verb_has_a_wrong_input() -> None:
     actions = build_parser()._subparsers
-    assert actions is not None
     assert set(WRONG) == set(actions._group_actions[0].choices or ())
     assert len(WRONG) == len(COMMANDS)
 

@@ -83,7 +83,6 @@ def test_gaia_source_beside_the_spectra_is_joined_and_carried(
     assert summary.stars == 999
     path = tmp_path / "out" / spectra_name(1).replace(".csv.gz", ".parquet")
     entry, gaia = read_entry(path), sky / f"GaiaSource_{span(1)}.csv.gz"
-    assert entry is not None
     assert entry.beside[0].md5 == hashlib.md5(gaia.read_bytes()).hexdigest()
     assert entry.joined[0].stars == 333
     table = pq.read_table(path)

@@ -131,8 +131,8 @@ def test_a_level_is_never_corrected_by_much(size) -> None:
     common = common_part(random, 1000)
     validation = simulated(random, 1000, common)
     odd = (simulated(random, 1000, common, size), simulated(random, 1000, common))
-    shape = HoldoutPrediction.together([validation, odd[0]]).shape()
-    corrected, own = fit_calibration(validation, [odd]), validation.level(shape)
+    shape, corrected = odd[0].shape(), fit_calibration(validation, [odd])
+    own = validation.level(shape, odd[0].local(shape))
     bound = LARGEST_CORRECTION if size > 1 else 1 / LARGEST_CORRECTION
     np.testing.assert_allclose(corrected.factor, bound * own.factor)
     np.testing.assert_allclose(corrected.factor_95, bound * own.factor_95)

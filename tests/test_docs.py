@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xplabels.cli import build_parser
-from xplabels.core.flags import Flag
+from xplabels.core.flags import ABOUT, GOOD
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -61,6 +61,11 @@ def test_every_command_is_shown() -> None:
     assert commands >= {"library", "train", "predict", "validate", "models", "select", "fetch"}
 
 
-def test_every_flag_is_in_the_table() -> None:
-    rows = dict(re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", README, re.MULTILINE))
-    assert rows == {str(flag.value): flag.name for flag in Flag}
+def test_every_flag_is_in_the_table_with_its_meaning() -> None:
+    page = PAGES["docs/flags.md"]
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \| (.+) \| (.*?) ?\|$", page, re.MULTILINE)
+    assert rows == [
+        (str(flag.value), flag.name, about.meaning, about.advice, "not good" * about.bad)
+        for flag, about in ABOUT.items()
+    ]
+    assert GOOD in " ".join(page.split())

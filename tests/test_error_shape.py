@@ -90,7 +90,7 @@ def test_a_shape_multiplies_every_part_of_an_error_alike_and_is_saved(
 
     plain = with_shape(ErrorShape.flat(0))
     before = plain.predict(small_stars)
-    scaled = (before.values - plain.scaling.y_mean) / plain.scaling.y_scale
+    scaled, _ = plain.scaling.scale_y(before.values, before.errors)
     noise = plain.scaling.scale_noise(
         plain.feature_set.noise_levels(plain.feature_set.compute(small_stars))
     )

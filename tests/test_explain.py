@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from conftest import quick
+from conftest import line_sed, quick
 from twins import coefficient_covariance
 
 pytest.importorskip("gaiaxpy")
@@ -37,7 +37,6 @@ from xplabels.explain.differences import (
     Curve,
     known_extinction,
     read_extinction,
-    read_pairs,
     simulated_difference,
 )
 from xplabels.explain.figures import curves
@@ -76,14 +75,10 @@ def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(differences, "DRAWS", 5)
 
 
-def sed(depth: float) -> Sed:
-    wavelength = np.arange(300.0, 1101.0)
-    flux = 1e-16 * (1 - depth * np.exp(-0.5 * ((wavelength - 520) / 8) ** 2))
-    return Sed.of(wavelength, flux, name=f"depth {depth:g}")
-
-
 def pair(number: int) -> tuple[str, Curve]:
-    return "fe_h", simulated_difference(sed(0.1), sed(0.1 + 0.1 * number), 0.5, title=f"{number}")
+    return "fe_h", simulated_difference(
+        line_sed(0.1), line_sed(0.1 + 0.1 * number), 0.5, title=f"{number}"
+    )
 
 
 def test_every_label_has_its_curves_and_the_figure_their_correlations(
@@ -138,7 +133,7 @@ def test_the_command_writes_a_page_that_needs_nothing_else(
     model.save(Path("model"))
     Table({"source_id": stars.source_id[:200], "a_g": np.full(200, 0.2)}).write("dust.csv")
     for name, depth in (("low", 0.1), ("high", 0.3)):
-        made = sed(depth)
+        made = line_sed(depth)
         Table({"wavelength": made.wavelength, "flux": made.flux}).write(f"{name}.csv")
     words = shlex.split(
         "explain model stars.parquet --output out --range teff=4000:5600 --coefficients 3 "
@@ -167,24 +162,6 @@ def test_the_command_writes_a_page_that_needs_nothing_else(
     assert "pages of single stars only" in capsys.readouterr().out
     assert [path.name for path in Path("out").rglob("*.*")] == [f"{star}.html"]
     assert main(words[:-2]) == 2
-
-
-@pytest.mark.parametrize(
-    ("words", "match"),
-    [
-        ("fe_h low.csv high.csv big", "--pair fe_h low.csv .*step 'big' is no positive number"),
-        ("fe_h low.csv high.csv 0", "step '0' is no positive number; give a label"),
-        ("c_fe sed.csv sed.csv 0.1", "the model has no label c_fe; give pairs of teff, fe_h"),
-        ("fe_h sed.csv low.csv 0.1", "low.csv: does not exist"),
-    ],
-)
-def test_pairs_that_cannot_be_used_are_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, match: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("sed.csv").write_text("wavelength,flux\n300,1e-16\n1100,1e-16\n")
-    with pytest.raises(InputError, match=match):
-        read_pairs([words.split()], NAMES)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +320,6 @@ def test_the_page_holds_every_number_and_asks_for_nothing(model: Model, view: St
     outside = set(re.findall(r"https?://[^\"' ]+", page))
     assert outside == {"http://www.w3.org/2000/svg"}  # a name, not an address
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
     data = json.loads(found[1])
     assert [label["name"] for label in data["labels"]] == list(model.names)
     assert data["source_id"] == str(view.source_id)

@@ -66,7 +66,6 @@ def test_ids_from_a_file(tmp_path: Path, kind: str) -> None:
     else:
         path.write_text("\n".join(map(str, ids)))
     wanted = Targets.of_file(path).ids
-    assert wanted is not None
     assert wanted.tolist() == [4345775217221821312, 4345775217221821313]
 
 

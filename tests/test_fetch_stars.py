@@ -173,7 +173,7 @@ def test_nothing_of_anybody_else_is_replaced(services: Services, tmp_path: Path)
 
     services.datalink.withheld = services.with_spectrum
     services.fetch(tmp_path / "half", products=["xp"])
-    with pytest.raises(InputError, match="unfinished fetch of another request"):
+    with pytest.raises(InputError, match="was left by a run with other options"):
         services.fetch(tmp_path / "half", services.made.ids[:5])
 
 

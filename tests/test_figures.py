@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BytesIO
@@ -147,9 +145,3 @@ def test_the_stated_density_of_z_is_normalised_and_keeps_its_interval() -> None:
     assert np.trapezoid(density, z) == pytest.approx(1, abs=2e-3)
     inside = np.abs(z) <= 1
     assert np.trapezoid(density[inside], z[inside]) == pytest.approx(0.6827, abs=1e-3)
-
-
-def test_importing_the_module_does_not_import_matplotlib() -> None:
-    code = "import sys, xplabels.figures, xplabels.validation; print('matplotlib' in sys.modules)"
-    words = [sys.executable, "-c", code]
-    assert subprocess.run(words, capture_output=True, check=True).stdout.strip() == b"False"

@@ -15,7 +15,14 @@ HEAVY = {
 
 @pytest.mark.parametrize(
     "module",
-    ["xplabels", "xplabels.cli", "xplabels.core.stars", "xplabels.api", "xplabels.validation"],
+    [
+        "xplabels",
+        "xplabels.cli",
+        "xplabels.core.stars",
+        "xplabels.api",
+        "xplabels.validation",
+        "xplabels.figures",
+    ],
 )
 def test_import_loads_no_heavy_library(module: str) -> None:
     told = subprocess.run(

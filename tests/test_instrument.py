@@ -146,7 +146,7 @@ def test_the_inverse_direction_is_gaiaxpys_calibrate(shared_data: Path) -> None:
     path = shared_data / "xp_archive" / "XP_CONTINUOUS_RAW.csv"
     spectra = read(path).spectra
     coefficients = np.concatenate(
-        [spectra.bp.coefficients, spectra.rp.coefficients],  # type: ignore[union-attr]
+        [spectra.bp.coefficients, spectra.rp.coefficients],
         axis=1,
     )
     wavelength, flux = sampled_flux(coefficients)

@@ -15,16 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xplabels.core.errors import InputError
-from xplabels.inference import COMPILED_FROM
 from xplabels.io.job import FileFingerprint, Job, Record, difference, md5_of, open_partial
-from xplabels.pipeline.file import BLOCK
 from xplabels.pipeline.folder import PARTIAL_FILES, find_duplicates
 
 SETTINGS = {"model": {"name": "m", "sha256": "0"}, "version": "1"}
-
-
-def test_whole_blocks_are_worth_the_compiled_engine() -> None:
-    assert BLOCK >= COMPILED_FROM
 
 
 # Jobs ------------------------------------------------------------------------------------------

@@ -72,10 +72,10 @@ def test_correlations_are_those_of_the_parts(small_model: Model, small_stars: St
     few = small_stars[:20]
     prediction = small_model.predict(few, covariance=True)
     parts = small_model.inference.run(small_model.feature_set.compute(few), full=True).labels
-    factor = small_model.calibration.factor * small_model.scaling.y_scale
+    factor = small_model.calibration.factor * small_model.scaling.y_unit(prediction.values)
     for star in range(20):
         whole = parts.input[star] + parts.model[star] + np.diag(parts.excess[star])
-        whole = np.diag(factor) @ whole @ np.diag(factor)
+        whole = np.diag(factor[star]) @ whole @ np.diag(factor[star])
         np.testing.assert_allclose(prediction.covariance()[star], whole, rtol=1e-9)
     np.testing.assert_array_equal(
         prediction.covariance(["logg", "teff"]), prediction.covariance()[:, ::-1, ::-1]

@@ -187,7 +187,8 @@ def test_a_clamped_variance_is_flagged(small_model, small_stars) -> None:
     network.arrays["out.bias"][2] = 100.0
     prediction = replace(small_model, networks=(network,)).predict(small_stars[:5])
     assert all(has(prediction.flags, Flag.VARIANCE_CLAMPED))
-    highest = np.exp(LOG_VARIANCE_RANGE[1] / 2) * small_model.scaling.y_scale[0]
+    unit = small_model.scaling.y_unit(prediction.values)[:, 0]
+    highest = np.exp(LOG_VARIANCE_RANGE[1] / 2) * unit
     np.testing.assert_allclose(
         prediction.errors_excess[:, 0], small_model.calibration.factor[0] * highest
     )
@@ -302,10 +303,11 @@ def test_one_dominant_flux_mode_does_not_spoil_the_prediction(small_model, small
         errors[:] = np.sqrt(np.diag(covariance))
         packed[:] = (covariance / np.outer(errors, errors))[np.tril_indices(5, -1)]
     stars.photometry.errors[...] = 0.0
-    stated = model.predict(stars).errors_input
+    prediction = model.predict(stars)
+    stated, unit = prediction.errors_input, model.scaling.y_unit(prediction.values)
     features = model.feature_set.compute(stars)
     noise = model.scaling.scale_noise(model.feature_set.noise_levels(features))
     x = np.column_stack([model.scaling.scale_x(features.x), np.zeros((20, 3)), noise])
     jacobian = network.astype(np.float64).forward(x).jacobian
     wanted = explicit(model.feature_set, stars, jacobian[..., :14] / model.scaling.x_scale)
-    np.testing.assert_allclose(stated, np.sqrt(wanted) * model.scaling.y_scale, rtol=1e-4)
+    np.testing.assert_allclose(stated, np.sqrt(wanted) * unit, rtol=1e-4)

@@ -53,7 +53,7 @@ def test_a_recipe_survives_json() -> None:
         ("dropout = 0.95", "between 0 and 0.9"),
         ("dropout = nan", "dropout"),
         ('scatter = "bayes"', "'bayes'.*none, dropout, sampling, ensemble, distilled"),
-        ('auxiliary = ["g_rp"]', "'g_rp'.*bp_rp"),
+        ('auxiliary = ["u_g"]', "'u_g'.*bp_rp"),
         ('scatter = "distilled"\nmembers = 2\nfolds = 5', "members"),
         ('scatter = "ensemble"\nmembers = 1', "members"),
         ("[label_weights]\nteff = 0.0", "label_weights: teff = 0.0 should lie between"),

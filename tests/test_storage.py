@@ -252,7 +252,7 @@ def test_an_output_folder_that_is_not_there_is_an_error(small_model, tmp_path) -
 
 def test_nothing_saved_can_execute_code(folder) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
-        "card.md", "model.json", "weights.safetensors",
+        "card.md", "label_audit.csv", "model.json", "weights.safetensors",
     ]  # fmt: skip
     tensors = load_file(folder / "weights.safetensors")
     assert all(isinstance(tensor, np.ndarray) for tensor in tensors.values())

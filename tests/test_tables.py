@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from astropy.table import MaskedColumn, Table
 
+from survey_tables import write
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry, SampledSpectra, Stars
 from xplabels.io.tables import join_labels, join_photometry, read_table
@@ -41,30 +38,6 @@ def table() -> Table:
             "ph_qual": ["AAA", "BBB", "UUU"],
         }
     )
-
-
-def write(content: Table, path: Path) -> Path:
-    """``content`` in the format of the ending."""
-    ending = path.name.split(".", 1)[1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if ending.startswith("csv"):
-            content.write(path.with_name("plain.csv"), format="csv", overwrite=True)
-            text = b"# a comment\n" + path.with_name("plain.csv").read_bytes()
-            path.write_bytes(gzip.compress(text) if ending.endswith("gz") else text)
-        elif ending == "parquet":
-            columns = {
-                name: pa.array(
-                    np.asarray(content[name]),
-                    mask=np.asarray(getattr(content[name], "mask", np.zeros(len(content), bool))),
-                )
-                for name in content.colnames
-            }
-            pq.write_table(pa.table(columns), path)
-        else:
-            kinds = {"ecsv": "ascii.ecsv", "vot": "votable", "xml": "votable"}
-            content.write(path, format=kinds.get(ending, "fits"), overwrite=True)
-    return path
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -222,7 +195,6 @@ def labels_table() -> Table:
 def test_labels_join(ending: str, stars: Stars, tmp_path: Path) -> None:
     path = write(labels_table(), tmp_path / f"l.{ending}")
     joined = join_labels(stars, path)
-    assert joined.labels is not None
     assert joined.labels.names == ("teff", "logg")
     expected = np.array([[np.nan, 1], [5000, 4], [np.nan, np.nan]])
     assert np.array_equal(joined.labels.values, expected, equal_nan=True)
@@ -230,7 +202,6 @@ def test_labels_join(ending: str, stars: Stars, tmp_path: Path) -> None:
     assert np.array_equal(joined.labels.errors, expected, equal_nan=True)
     assert any("1 value of teff without an error" in note for note in joined.notes)
     chosen = join_labels(stars, path, ["logg"]).labels
-    assert chosen is not None
     assert chosen.names == ("logg",)
 
 

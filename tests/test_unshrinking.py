@@ -162,6 +162,35 @@ def test_a_label_that_is_stretched_out_of_the_training_range_is_flagged() -> Non
     assert ((found.flags & Flag.LABEL_OUT_OF_RANGE) > 0).tolist() == outside.tolist()
 
 
+@pytest.mark.parametrize("flag", [Flag.OUT_OF_DOMAIN, Flag.POOR_FIT, Flag.LABEL_OUT_OF_RANGE])
+def test_stars_that_are_not_of_the_training_set_stay_as_they_are(
+    fitted: ShrinkageCorrection, flag: Flag
+) -> None:
+    prediction, _ = gaussian_stars(200)
+    strange = np.arange(200) % 3 == 0
+    remarks = np.uint32(Flag.MISSING_J_H | Flag.LABEL_UNDEFINED | Flag.HIGH_RUWE)
+    flags = np.where(strange, np.uint32(flag), remarks)
+    found = fitted.apply(replace(prediction, flags=flags))
+    plain_star = fitted.apply(prediction)
+    for name in ("values", "errors", "errors_95", "errors_model", "errors_input"):
+        before, after, others = (getattr(one, name) for one in (prediction, found, plain_star))
+        assert np.array_equal(after[strange], before[strange]), name
+        assert np.array_equal(after[~strange], others[~strange]), name
+        assert (after[~strange] != before[~strange]).all(), name
+
+
+def test_stars_that_stay_have_no_say_in_the_fit(fitted: ShrinkageCorrection) -> None:
+    prediction, labels = gaussian_stars(20_000)
+    strange = np.arange(20_000) % 2 == 0
+    values = np.where(strange[:, None], 0.1 * MEAN, prediction.values)
+    flags = np.where(strange, np.uint32(Flag.OUT_OF_DOMAIN), np.uint32(0))
+    refitted = ShrinkageCorrection.fit(
+        replace(prediction, values=values, flags=flags), labels, SCALING
+    )
+    assert refitted.strength == pytest.approx(fitted.strength, abs=0.05)
+    assert refitted.factor == pytest.approx(fitted.factor, abs=0.03)
+
+
 def test_labels_without_shrinkage_stay() -> None:
     prediction, labels = gaussian_stars(1000)
     steep = replace(prediction, values=MEAN + 1.1 * (labels.values - MEAN))

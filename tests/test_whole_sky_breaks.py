@@ -98,7 +98,6 @@ def test_a_damaged_row_is_named_and_the_rest_predicted(
     assert summary.damaged == [(spectra_name(1), row + 1, star)]
     assert (summary.stars, summary.flags["BAD_ROW"]) == (3 * ROWS, 1)
     entry = read_entry(tmp_path / "out" / NAMES[1])
-    assert entry is not None
     assert f"row {row + 1}, source_id {star}" in entry.notes[0]
     table = pq.read_table(tmp_path / "out" / NAMES[1])
     others = np.arange(ROWS) != row
@@ -120,7 +119,6 @@ def test_a_sum_that_is_not_the_published_one_is_an_error(
     assert list(summary.failed) == [wrong]
     assert "MD5 sum" in summary.failed[wrong]
     entry = read_entry(tmp_path / "out" / NAMES[0])
-    assert entry is not None
     assert entry.md5_published
 
 
@@ -225,7 +223,6 @@ def test_a_run_that_is_ended_leaves_no_process_and_goes_on(
     deadline = time.monotonic() + 300
     while not list(output.glob("[!.]*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert process.pid is not None
     os.kill(process.pid, how)
     process.join()
     assert process.exitcode == (-how if how == signal.SIGKILL else 1)

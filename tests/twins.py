@@ -80,13 +80,18 @@ def printed_covariance(c: Array, covariance: Array, r0_at: int, r0_error: float)
 
 
 def auxiliary_inputs(measured: dict[str, float]) -> dict[str, float]:
-    """The four colours and eq. A1 / 3 of the paper, number by number."""
+    """Colours and eq. A1 / 3 of the paper, number by number."""
     m = measured
     a_ks = 0.918 * (m["h_m"] - m["w2mpro"] - 0.08)
     a_rp = a_ks * 0.589 / 0.078
     return {
         "bp_rp": m["phot_bp_mean_mag"] - m["phot_rp_mean_mag"],
         "j_h": m["j_m"] - m["h_m"],
+        "g_rp": m["phot_g_mean_mag"] - m["phot_rp_mean_mag"],
+        "g_j": m["phot_g_mean_mag"] - m["j_m"],
+        "rp_j": m["phot_rp_mean_mag"] - m["j_m"],
+        "rp_ks": m["phot_rp_mean_mag"] - m["ks_m"],
+        "h_ks": m["h_m"] - m["ks_m"],
         "w1_w2": m["w1mpro"] - m["w2mpro"],
         "h_w2": m["h_m"] - m["w2mpro"],
         "m_pseudo": m["parallax"] * 10 ** (0.2 * (m["phot_rp_mean_mag"] - a_rp)),

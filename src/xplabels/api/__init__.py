@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.io.atomic import MODEL_FILES, check_new_folder, check_output
+from xplabels.io.atomic import MODEL_FILES, check_new_folder, check_parquet
 from xplabels.io.catalogue import FORMATS
 from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
@@ -50,18 +50,11 @@ def read_stars(
     return stars
 
 
-def check_star_table(path: Path, overwrite: bool) -> None:
-    """Raise :class:`InputError` if no star table can be written there."""
-    if path.suffix.lower() != ".parquet":
-        raise InputError("a star table is Parquet", where=path, remedy="end its name in .parquet")
-    check_output(path, overwrite)
-
-
 def write_star_table(make: Callable[[], Stars], path: Path, overwrite: bool = False) -> int:
     """Check that the table can be written, make the stars and write them; their number."""
     from xplabels.io.parquet import write_stars
 
-    check_star_table(path, overwrite)
+    check_parquet(path, overwrite)
     stars = make()
     write_stars(stars, path, overwrite=overwrite)
     return len(stars)

@@ -20,13 +20,11 @@ if TYPE_CHECKING:
     from xplabels.cuts.flow import CutFlow
     from xplabels.model import Model
     from xplabels.validation import Validation
+    from xplabels.validation.audit import LabelAudit
     from xplabels.validation.finding import Finding
     from xplabels.validation.surveys import ReferenceSurvey
 
 logger = logging.getLogger(__name__)
-
-WITHHELD_MARGIN = 2.0
-"""Factor on the tolerances on calibration where photometry is withheld."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,8 +135,8 @@ def validate(
     all_stars
         Compare all of them, not only the test part of the model's split.
     withhold_photometry
-        Predict from the spectra alone, and double the tolerances on calibration; magnitudes still
-        define the bins.
+        Predict from the spectra alone; magnitudes still define the bins. The verdict on the errors
+        follows the same rule.
     unshrunk
         Correct the labels for shrinkage (:mod:`xplabels.calibration.shrinkage`); for a model
         without the correction it is fitted here, on the validation part of ``stars``.
@@ -201,7 +199,6 @@ def validate(
             g_mag=g,
             bp_rp=bp - rp,
             selection_text="; ".join(flow),
-            margin=WITHHELD_MARGIN if withhold_photometry else 1.0,
         )
     provenance = {
         "command": command,
@@ -233,6 +230,31 @@ def validate(
         provenance_finding(provenance),
     ]
     return ValidationResult(validation, [one for one in found if one is not None])
+
+
+def audit(model: Model, stars: Stars, *, all_stars: bool = False) -> LabelAudit:
+    """Which known labels of ``stars`` are probably wrong (:mod:`xplabels.validation.audit`).
+
+    Those of the model's training part are left out, which it has seen, unless ``all_stars`` says
+    that it saw none. Raises :class:`InputError` if the stars have no label of the model's, or all
+    trained it.
+    """
+    from xplabels.validation import common_names
+    from xplabels.validation.audit import audit_labels
+
+    with located(stars.where):
+        common_names(model.names, _labels(stars).names)
+    if not all_stars:
+        unseen = ~part_mask(stars.source_id, "train", test_fraction_of(model))
+        if not unseen.any():
+            raise InputError(
+                "every star is in the model's training part",
+                where=stars.where,
+                remedy="see label_audit.csv in the model's folder, or add --all if the model has "
+                "not seen these stars",
+            )
+        stars = stars[unseen]
+    return audit_labels(model.predict(stars, progress=True, correlations=True), _labels(stars))
 
 
 def _with_estimate(model: Model, stars: Stars, unshrunk: bool) -> Model:

@@ -1,31 +1,28 @@
-"""One factor per label that makes stated intervals cover what they say, fitted on unseen stars.
+"""Factors that make stated intervals cover what they say, fitted on unseen stars.
 
 Real residuals have heavier tails than a Gaussian, so the 68.3 and the 95.4 % interval each get
-their own factor. A factor multiplies every part of the error alike.
+their own factor. A factor multiplies every part of the error alike. How factors go with the star is
+:mod:`~xplabels.calibration.local`; the one per label for all stars is split conformal prediction
+(Vovk et al. 2005; Lei et al. 2018, JASA 113, 1094), with its guarantee.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.calibration.error_shape import ErrorShape
+from xplabels.calibration.local import LocalFactors, inner_score, outer_score
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 
 if TYPE_CHECKING:
     from xplabels.network.likelihood import Likelihood
 
 Array = NDArray[np.float64]
-
-HALF_WIDTH_50 = NormalDist().inv_cdf(0.75)
-"""Half-width of a Gaussian's central half, in standard deviations."""
-SMALLEST_FACTOR = 0.1
-"""Where label errors explain the residuals by themselves, no factor is small enough; an error of
-zero is no error bar, so it ends here and the intervals cover more than they say."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,20 @@ class Calibration:
     of the input is Gaussian and gets twice its 68.3 %, so a faint star's interval is not too wide.
     """
 
-    factor: Array  # [K] multiplies every part of the 68.3 % half-width
-    factor_95: Array  # [K] multiplies the model and intrinsic parts of the 95.4 % half-width
+    # [K], or [N, K] of certain stars (for_stars)
+    factor: Array  # multiplies every part of the 68.3 % half-width
+    factor_95: Array  # multiplies the model and intrinsic parts of the 95.4 % half-width
     # multiplies all errors in statements about all labels at once (joint.fit_joint_factor)
     joint: float = 1.0
     # multiplies variances star by star, before these
     shape: ErrorShape = field(default_factory=lambda: ErrorShape.flat(0))
+    # multiplies the two factors star by star
+    local: LocalFactors = field(default_factory=lambda: LocalFactors.flat(0))
+
+    def for_stars(self, labels: Array, noise: Array) -> Calibration:
+        """The same with factors [N, K] of stars of scaled labels [N, K] and noise levels."""
+        inner, outer = self.local.factors(labels, noise)
+        return replace(self, factor=self.factor * inner, factor_95=self.factor_95 * outer)
 
     def half_widths(self, variance: Array, gaussian: Array) -> tuple[Array, Array]:
         """Half-widths [N, K] of the 68.3 and 95.4 % intervals.
@@ -66,26 +71,40 @@ class Calibration:
 
     @classmethod
     def fit(
-        cls, residuals: Array, variance: Array, label_errors: Array, gaussian: Array | float = 0.0
+        cls,
+        residuals: Array,
+        variance: Array,
+        label_errors: Array,
+        gaussian: Array | float = 0.0,
+        inner: Array | float = 1.0,
+        outer: Array | float = 1.0,
     ) -> Calibration:
         """Factors with which the intervals cover their share of these stars.
 
-        No Gaussian fits a heavy-tailed core at every level, so the inner factor is the geometric
-        mean of those that are right for the central half and for the central 68.3 %; the outer
-        one is right for the central 95.4 %. They are at least :data:`SMALLEST_FACTOR`.
-
         All are [N, K] of stars that the network did not see; NaN where a label is unknown. Variance
         and its Gaussian part are those of :meth:`half_widths`, to which the label's error is added
-        in quadrature, twice for 95.4 %.
+        in quadrature, twice for 95.4 %. ``inner`` and ``outer`` [N, K] multiply each star's
+        factors. No factor is smaller than :data:`~xplabels.calibration.local.SMALLEST_FACTOR`.
+
+        If everything else was fitted on other stars, and these n and a new star are exchangeable,
+        the new star's known label lies inside its interval with a probability of at least the
+        level and at most 1 / (n + 1) above it (but for ties): label error and its statement are
+        part of what is exchangeable. That is so in the mean over choices of the n stars; of one
+        choice the coverage scatters by sqrt(level (1 - level) / n).
         """
+        gaussian = np.broadcast_to(gaussian, np.shape(variance))
+        score = inner_score(residuals, label_errors, inner**2 * variance, inner**2 * gaussian)
+        factor = conformal_quantile(score, LEVEL_68)
+        score = outer_score(residuals, label_errors, outer**2 * variance, gaussian, factor * inner)
+        return cls(factor, np.maximum(conformal_quantile(score, LEVEL_95), factor))
 
-        def quantile(known: Array, share: Array, level: float) -> Any:
-            squares = np.clip((residuals**2 - known) / share, 0, None)
-            return np.sqrt(np.nanquantile(squares, level, axis=0))
 
-        total = variance + gaussian
-        core = quantile((HALF_WIDTH_50 * label_errors) ** 2, total, 0.5) / HALF_WIDTH_50
-        inner = quantile(label_errors**2, total, LEVEL_68)
-        inner = np.maximum(np.sqrt(np.maximum(core, SMALLEST_FACTOR) * inner), SMALLEST_FACTOR)
-        known = 4 * (label_errors**2 + inner**2 * gaussian)
-        return cls(inner, np.maximum(quantile(known, variance, LEVEL_95), inner))
+def conformal_quantile(scores: Array, level: float) -> Array:
+    """The ceil((n + 1) level)-th smallest of each column of scores [N, K]; NaN does not count.
+
+    The largest, where there are too few for that rank, and NaN where there is none.
+    """
+    ranked = np.sort(scores, axis=0)
+    count = np.isfinite(scores).sum(axis=0)
+    rank = np.minimum(np.ceil((count + 1) * level).astype(int), count)
+    return np.asarray(ranked[np.maximum(rank - 1, 0), np.arange(scores.shape[1])])

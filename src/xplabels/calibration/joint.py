@@ -20,13 +20,13 @@ from xplabels.core.scores import distance_from_uniform
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-JOINT_MARGIN = 0.03
-"""How far the joint coverages may be from 68.3 and 95.4 %."""
 FEWEST_STARS, ENOUGH_STARS = 100, 1000
 """Without so many stars no joint factor is fitted; with so many, those that lack labels are not
 needed."""
 FACTOR_RANGE, BISECTIONS = (0.25, 4.0), 30
 """Where the joint factor is searched for, and how finely."""
+NEEDED_RANGE, NEEDED_BISECTIONS = (1 / 16, 16.0), 16
+"""The same for the factor of each star, to 1e-4 of it."""
 _LEVELS = {"coverage_68": predictive.LEVEL_68, "coverage_95": predictive.LEVEL_95}
 
 
@@ -35,8 +35,11 @@ class Joint:
     """Joint coverage of several labels, with bootstrap errors."""
 
     names: tuple[str, ...]
+    rows: Rows = field(repr=False)  # the stars compared, among all
     # of each star compared [n]: probability inside the ellipsoid through its true labels
     content: Array = field(repr=False)
+    # factors on all stated errors with which the 68.3 and the 95.4 % ellipsoid reach these [n]
+    needed: tuple[Array, Array] = field(repr=False)
     value: dict[str, float]  # coverage_68, coverage_95, pit_distance
     error: dict[str, float]
 
@@ -48,15 +51,6 @@ class Joint:
     def to_metrics(self) -> dict[str, Any]:
         """As in ``metrics.json``."""
         return {"labels": list(self.names), "n": self.n, **self.value, "error_of": self.error}
-
-    def violations(self, margin: float = 1.0) -> list[str]:
-        """Where a joint coverage is not right, one line each."""
-        return [
-            f"all labels together: {key} {self.value[key]:.4f}, allowed {level:.4f} "
-            f"+- {margin * JOINT_MARGIN:.4f}"
-            for key, level in _LEVELS.items()
-            if abs(self.value[key] - level) > margin * JOINT_MARGIN
-        ]
 
     def to_text(self) -> str:
         """One line for the terminal."""
@@ -94,7 +88,8 @@ def joint_coverage(
         key: float(np.std([one[key] for one in drawn], ddof=1)) if resamples > 1 else float("nan")
         for key in value
     }
-    return Joint(tuple(names), content, value, error)
+    needed = _needed(prediction, labels, names, rows)
+    return Joint(tuple(names), rows, content, needed, value, error)
 
 
 def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
@@ -149,9 +144,16 @@ def _complete(
 
 
 def _content(
-    prediction: Prediction, labels: Labels, names: Sequence[str], rows: Rows, factor: float
+    prediction: Prediction,
+    labels: Labels,
+    names: Sequence[str],
+    rows: Rows,
+    factor: float | Array,
 ) -> Array:
-    """Probability [n] inside each star's ellipsoid, all predicted errors times ``factor``."""
+    """Probability [n] inside each star's ellipsoid, all predicted errors times ``factor``.
+
+    One factor, or one of each star, [n, 1].
+    """
     columns = [prediction.names.index(name) for name in names]
     known = labels.select(names)
     sigma = factor * prediction.errors[rows][:, columns]
@@ -165,6 +167,29 @@ def _content(
     correlation[:, diagonal, diagonal] = 1.0
     residual = prediction.values[rows][:, columns] - known.values[rows]
     return predictive.ellipsoid_content(residual / scale, correlation, dof)
+
+
+def _needed(
+    prediction: Prediction, labels: Labels, names: Sequence[str], rows: Rows
+) -> tuple[Array, Array]:
+    """What multiplies each star's errors so that its 68.3 or 95.4 % ellipsoid ends at the truth.
+
+    0 and infinity beyond the range searched. The ellipsoid grows with the factor, since the labels'
+    own errors stay.
+    """
+    found = []
+    for level in _LEVELS.values():
+        low, high = (np.full(len(rows), np.log(edge)) for edge in NEEDED_RANGE)
+        for _ in range(NEEDED_BISECTIONS):
+            middle = (low + high) / 2
+            factor = prediction.joint_factor * np.exp(middle)[:, None]
+            reached = _content(prediction, labels, names, rows, factor) <= level
+            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+        beyond = high == np.log(NEEDED_RANGE[1])
+        within = low == np.log(NEEDED_RANGE[0])
+        needed = np.where(beyond, np.inf, np.where(within, 0.0, np.exp((low + high) / 2)))
+        found.append(needed)
+    return found[0], found[1]
 
 
 def _statistics(content: Array) -> dict[str, float]:

@@ -43,6 +43,9 @@ AT_BOUND = 0.99
 """Of the largest strength: a fit that ends beyond has found none that is large enough."""
 HOPELESS = 1e3
 """An error over the labels' spread beyond which nothing changes: its square must stay finite."""
+KEPT = Flag.OUT_OF_DOMAIN | Flag.POOR_FIT | Flag.LABEL_OUT_OF_RANGE
+"""Stars with any of these flags stay as they are: the prior that would be divided out is that of
+the training set, to which they do not belong, and the stretch carries them farther from it."""
 FEWEST_STARS = 100
 """Validation stars with a label without which its predictions stay as they are."""
 
@@ -66,6 +69,7 @@ class ShrinkageCorrection:
         """
         known = labels.select(prediction.names)
         both = np.isfinite(known.values) & np.isfinite(prediction.values)
+        both &= ~_kept(prediction)[:, None]
         truth, _ = scaling.scale_y(known.values, known.errors)
         scaled, errors = scaling.scale_y(prediction.values, prediction.errors)
         strength = np.array(
@@ -111,14 +115,18 @@ class ShrinkageCorrection:
         """The prediction without shrinkage.
 
         Parts of an error are multiplied alike, so they still add in quadrature; correlations
-        stay. Labels that leave ``label_range`` [K, 2] are flagged ``LABEL_OUT_OF_RANGE``.
+        stay. Labels that leave ``label_range`` [K, 2] are flagged ``LABEL_OUT_OF_RANGE``. Stars
+        with a flag of :data:`KEPT` keep their labels and errors.
         """
+        kept = _kept(prediction)[:, None]
         scaled, relative = self.scaling.scale_y(prediction.values, prediction.errors)
         by = stretch(self.strength, relative)
-        values = self.scaling.unscale_y(scaled * by)
+        values = np.where(kept, prediction.values, self.scaling.unscale_y(scaled * by))
         unit = self.scaling.y_unit(values) / self.scaling.y_unit(prediction.values)
-        stretched = unit * np.sqrt(by)
-        wider = self.factor * stretched
+        wider, wider_95 = (
+            np.where(kept, 1.0, factor * unit * np.sqrt(by))
+            for factor in (self.factor, self.factor_95)
+        )
         errors = wider * prediction.errors
         flags = prediction.flags
         if label_range is not None:
@@ -132,7 +140,7 @@ class ShrinkageCorrection:
             errors_model=wider * prediction.errors_model,
             errors_input=wider * prediction.errors_input,
             errors_excess=wider * prediction.errors_excess,
-            errors_95=np.maximum(self.factor_95 * stretched * prediction.errors_95, errors),
+            errors_95=np.maximum(wider_95 * prediction.errors_95, errors),
             flags=flags,
             joint_factor=self.joint,
             meta={**prediction.meta, "ESTIMATE": "unshrunk: training prior divided out"},
@@ -143,6 +151,11 @@ def stretch(strength: Array | float, relative: Array) -> Array:
     """1 / (1 - w) at errors relative to the labels' spread, at most :data:`LARGEST_STRETCH`."""
     w = strength * np.minimum(relative, HOPELESS) ** 2
     return np.asarray(1 / (1 - np.minimum(w, 1 - 1 / LARGEST_STRETCH)))
+
+
+def _kept(prediction: Prediction) -> NDArray[np.bool_]:
+    """Which stars [N] have a flag of :data:`KEPT`."""
+    return np.asarray((prediction.flags & np.uint32(KEPT)) != 0)
 
 
 def _strength(truth: Array, values: Array, errors: Array) -> float:

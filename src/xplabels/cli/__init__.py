@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from xplabels import __version__
 from xplabels.cli import (
+    audit,
     convert,
     demo,
     explain,
@@ -38,6 +39,7 @@ COMMANDS = (
     convert,
     predict,
     validate,
+    audit,
     models,
     simulate,
     explain,

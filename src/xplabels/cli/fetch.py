@@ -18,7 +18,8 @@ STARS_TEXT = """\
 stars: --ids, --cone or --query says which. DIR gets, one row per star, sorted by source_id:
   xp.parquet           XP spectra (coefficients, errors, correlations), a table for train, predict
   gaia_source.parquet  positions and proper motions (deg, mas/yr), parallax (mas), G, BP, RP (mag),
-                       flux over error, ruwe, phot_bp_rp_excess_factor
+                       flux over error, and what tells quality: ruwe, phot_bp_rp_excess_factor,
+                       numbers of transits, blended and contaminated ones
   tmass.parquet        2MASS, by Gaia's best neighbour: J, H, Ks (mag, Vega), ph_qual
   allwise.parquet      AllWISE, by Gaia's best neighbour: W1, W2 (mag, Vega), cc_flags, ph_qual
   ids.csv              each id asked for: received, absent or failed, for each table, and why

@@ -15,7 +15,9 @@ null = missing):
                                                          phot_*_mean_flux_over_error
   j_m, j_msigcom, h_m, h_msigcom, ks_m, ks_msigcom       mag (Vega), 2MASS
   w1mpro, w1sigmpro, w2mpro, w2sigmpro                   mag (Vega), WISE
-  parallax, parallax_error                               mas"""
+  parallax, parallax_error                               mas
+  ruwe, phot_bp_rp_excess_factor, bp_rp, phot_bp_n_obs, phot_bp_n_blended_transits,
+  phot_bp_n_contaminated_transits (and phot_rp_...)      Gaia's quality: only sets flags"""
 
 LABELS_HELP = """\
 label columns: each with its error as NAME_err; empty or NaN = unknown:

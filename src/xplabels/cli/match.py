@@ -53,9 +53,10 @@ def add(commands: options.Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from xplabels.core.errors import InputError
-    from xplabels.sky import check_matches, match_on_sky, write_matches
+    from xplabels.io.atomic import check_parquet
+    from xplabels.sky import match_on_sky, write_matches
 
-    check_matches(args.output, args.overwrite)
+    check_parquet(args.output, args.overwrite, "matches are")
     if args.workers < 1:
         raise InputError(f"{args.workers} workers are too few", remedy="give 1 or more")
     matches = match_on_sky(

@@ -120,18 +120,22 @@ def run(args: argparse.Namespace) -> None:
 
 def summary_lines(summary: Summary) -> list[str]:
     """What a run did."""
-    from xplabels.core.flags import MEANING
+    from xplabels.core.flags import ABOUT
     from xplabels.pipeline.folder import again
 
-    lines = [counted(summary.stars, "star")]
+    lines = [f"{counted(summary.stars, 'star')}, {summary.good} good"]
     if summary.resumed:
         files = counted(summary.resumed, "input file")
         lines[0] += f" ({files} finished by an earlier run)"
     if summary.remade:
         lines.append(again(summary.remade))
-    for flag, text in MEANING.items():
-        if count := summary.flags.get(str(flag.name), 0):
-            lines.append(f"{count:9d}  {flag.name}: {text}")
+    for title, bad in (("flags that make a star not good:", True), ("remarks:", False)):
+        fired = [
+            f"{count:9d}  {flag.name}: {about.meaning}"
+            for flag, about in ABOUT.items()
+            if about.bad == bad and (count := summary.flags.get(str(flag.name), 0))
+        ]
+        lines += [title, *fired] if fired else []
     for file, row, star in summary.damaged[:SHOWN]:
         lines.append(f"damaged: {file}, row {row}, source_id {star}")
     if len(summary.damaged) > SHOWN:

@@ -77,12 +77,12 @@ def _magnitudes(text: str) -> list[float]:
 
 def run(args: argparse.Namespace) -> None:
     """Write the table and say how many stars it has."""
-    from xplabels.api import check_star_table
     from xplabels.instrument.sed import read_sed
     from xplabels.instrument.simulation import simulate_spectra
     from xplabels.io import write_stars
+    from xplabels.io.atomic import check_parquet
 
-    check_star_table(args.output, args.overwrite)
+    check_parquet(args.output, args.overwrite)
     stars = simulate_spectra(
         [
             read_sed(

@@ -39,7 +39,7 @@ from xplabels.convert.region import (
 )
 from xplabels.core.errors import InputError, counted
 from xplabels.io import BadRows
-from xplabels.io.atomic import check_new_folder
+from xplabels.io.atomic import check_new_folder, replace_folder
 from xplabels.io.job import Job, open_partial
 from xplabels.pipeline.workers import Outcome, run_jobs
 
@@ -141,12 +141,8 @@ def convert_files(
     regions = regions_of(files, folder, settings, layout)
     records, resumed = _make(regions, workers)
     rows = _finish(partial, output.name, regions, records, layout)
-    old = output.with_name(f".{os.getpid()}.old.{output.name}")
-    if output.exists():
-        os.replace(output, old)
-    os.replace(partial, output)
+    replace_folder(partial, output)
     shutil.rmtree(output / REGIONS, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     gaps = tuple((a.last + 1, b.first - 1) for a, b in pairwise(files) if b.first > a.last + 1)
     return Conversion(
         rows,

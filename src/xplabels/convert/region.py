@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,16 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError, counted
 from xplabels.core.flags import Flag
 from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, with_widths
-from xplabels.fetch.bulk import PIXEL_SHIFT
+from xplabels.fetch.bulk import PIXEL_SHIFT, PIXELS
 from xplabels.io import BadRows, read_blocks
 from xplabels.io.atomic import whole_folder
-from xplabels.io.columns import MEASURED, PHOTOMETRY_COLUMNS, photometry_of
+from xplabels.io.columns import MEASURED
 from xplabels.io.job import FileFingerprint, Job, Record, Settings
 from xplabels.io.parquet import FORMAT_VERSION, META_KEY, ROW_GROUP, to_arrow
 from xplabels.io.partitioning import LEVEL, LEVEL_SHIFT, Pixel, PixelRows, partitions
-from xplabels.io.tables import KeyedTable
+from xplabels.io.tables import TAKEN_COLUMNS, Filled, KeyedTable
+from xplabels.pipeline import AuxiliaryTables, find_inputs
+from xplabels.pipeline.inputs import no_spectra
 
 FILE_LEVEL = LEVEL - (PIXEL_SHIFT - LEVEL_SHIFT) // 2
 """HEALPix level of the pixels in the files' names: 8."""
@@ -47,7 +48,6 @@ SOURCES = {
 PRECISION = "coefficients and their errors are float32, correlations float16"
 ZSTD = {"compression": "zstd", "compression_level": 3}
 AS_IN_ARCHIVE = "give files named as the archive names them, XpContinuousMeanSpectrum_A-B.csv.gz"
-_NAME = re.compile(r"(?P<table>[A-Za-z]+)_(?P<first>\d+)-(?P<last>\d+)\.csv(\.gz)?", re.IGNORECASE)
 
 ArrowTable = Any
 
@@ -71,16 +71,9 @@ def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[
     Raises InputError if there is none, a name does not tell its pixels, two files hold the same
     pixel, or the folder ``gaia_source`` lacks a ``GaiaSource_A-B.csv.gz``.
     """
-    paths: list[Path] = []
-    for given in inputs:
-        if given.is_dir():
-            named = [(path, _NAME.fullmatch(path.name)) for path in sorted(given.iterdir())]
-            paths += [path for path, name in named if name and "xp" in name["table"].lower()]
-        else:
-            paths.append(given)
-    found = [_named(path, gaia_source) for path in paths]
+    found = [_named(path, gaia_source) for path in find_inputs(inputs).files]
     if not found:
-        raise InputError("holds no bulk file of XP spectra", where=inputs[0], remedy=AS_IN_ARCHIVE)
+        raise no_spectra(inputs[0])
     found.sort(key=lambda file: (file.first, file.last))
     for before, after in pairwise(found):
         if after.first <= before.last:
@@ -94,12 +87,12 @@ def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[
 
 def _named(path: Path, gaia_source: Path | None) -> PixelFile:
     FileFingerprint.of(path)
-    named = _NAME.fullmatch(path.name)
+    named = PIXELS.search(path.name)
     if named is None:
         raise InputError(
             "its name does not say which pixels it holds", where=path, remedy=AS_IN_ARCHIVE
         )
-    first, last = int(named["first"]), int(named["last"])
+    first, last = int(named[1]), int(named[2])
     if not 0 <= first <= last < 12 * 4**FILE_LEVEL:
         raise InputError(
             f"{first} to {last} are no HEALPix pixels of level {FILE_LEVEL}",
@@ -108,15 +101,14 @@ def _named(path: Path, gaia_source: Path | None) -> PixelFile:
         )
     if gaia_source is None:
         return PixelFile(path, first, last)
-    packed = gaia_source / f"GaiaSource_{named['first']}-{named['last']}.csv.gz"
-    for source in (packed, packed.with_suffix("")):
-        if source.is_file():
-            return PixelFile(path, first, last, source)
-    raise InputError(
-        f"holds no {packed.name}",
-        where=gaia_source,
-        remedy="download it (xplabels fetch), or convert without --gaia-source",
-    )
+    source = AuxiliaryTables(gaia_source=gaia_source).source_of(path)
+    if source is None or not source.is_file():
+        raise InputError(
+            f"holds no GaiaSource{named[0]}csv.gz",
+            where=gaia_source,
+            remedy="download it (xplabels fetch), or convert without --gaia-source",
+        )
+    return PixelFile(path, first, last, source)
 
 
 # The columns -------------------------------------------------------------------------------------
@@ -169,7 +161,7 @@ def layout_of(files: Sequence[PixelFile], bad_rows: BadRows) -> Layout:
     source = files[0].gaia_source
     if source is None:
         return Layout(widths)
-    names = KeyedTable.read(source, (*POSITION, *PHOTOMETRY_COLUMNS)).columns
+    names = KeyedTable.read(source, (*POSITION, *TAKEN_COLUMNS)).columns
     position = tuple(name for name in POSITION if name in names)
     if position[:2] != POSITION[:2]:
         raise InputError(
@@ -210,7 +202,7 @@ def rows_of(stars: Stars, layout: Layout, gaia: KeyedTable | None) -> ArrowTable
 
 
 def _joined(stars: Stars, gaia: KeyedTable) -> tuple[Stars, dict[str, NDArray[np.float64]]]:
-    """``stars`` with photometry, and the columns :data:`POSITION` as far as the file has them."""
+    """``stars`` with photometry and flags, and as many columns of :data:`POSITION` as there are."""
     rows, columns = gaia.find(stars.source_id)
     remedy = "download it again, or convert without --gaia-source"
     if len(rows) < len(stars):
@@ -220,13 +212,14 @@ def _joined(stars: Stars, gaia: KeyedTable) -> tuple[Stars, dict[str, NDArray[np
             where=gaia.path,
             remedy=remedy,
         )
-    photometry, _ = photometry_of(columns, stars.source_id, gaia.path)
+    filled = Filled.of(stars)
+    filled.take(rows, columns, gaia.path)
     position = {name: columns[name].astype(float) for name in POSITION if name in columns}
     lost = ~np.isfinite(position["ra"] + position["dec"])
     if lost.any():
         where = f"{gaia.path}, source_id {stars.source_id[lost][0]}"
         raise InputError("has no position", where=where, remedy=remedy)
-    return stars.with_photometry(photometry), position
+    return filled.stars(), position
 
 
 def pixel_centres(
@@ -370,7 +363,7 @@ def _blocks(region: Region) -> Generator[PixelRows]:
                 here = stars if some == slice(0, len(stars)) else stars[some]
                 if len(here):
                     if gaia is None and file.gaia_source is not None:
-                        gaia = KeyedTable.read(file.gaia_source, (*POSITION, *PHOTOMETRY_COLUMNS))
+                        gaia = KeyedTable.read(file.gaia_source, (*POSITION, *TAKEN_COLUMNS))
                     rows = rows_of(here, region.layout, gaia)
                     yield PixelRows(rows, here.source_id >> LEVEL_SHIFT)
                 if last >= end:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import IntFlag
 from functools import reduce
 from operator import or_
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the command line imports this module, and should not wait for numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Flag(IntFlag):
@@ -131,12 +132,12 @@ ABOUT: dict[Flag, About] = {
         False,
     ),
     Flag.BLENDED_TRANSITS: About(
-        "many BP and RP transits hold another source's light, too (Riello et al. 2021)",
-        "do not use the labels: part of the spectrum is another star's",
-        True,
+        "most BP and RP transits hold another source, too, be it a faint one",
+        "look at the neighbours: one nearly as bright spoils the labels",
+        False,
     ),
     Flag.BAD_EXCESS_FACTOR: About(
-        "BP + RP and G disagree: |C*| above 5 sigma (Riello et al. 2021, eq. 18)",
+        "BP + RP and G disagree: |C*| above 5 sigma (Riello et al. 2021)",
         "do not use the labels: BP or RP holds light that is not the star's",
         True,
     ),
@@ -168,10 +169,12 @@ def is_good(flags: NDArray[np.unsignedinteger] | NDArray[np.signedinteger]) -> N
 
     Examples
     --------
+    >>> import numpy as np
     >>> is_good(np.array([0, Flag.MISSING_J_H | Flag.MISSING_PHOTOMETRY, Flag.OUT_OF_DOMAIN]))
     array([ True,  True, False])
     """
-    return np.asarray((np.asarray(flags).astype(np.int64) & int(BAD)) == 0)
+    good: NDArray[np.bool_] = (flags & int(BAD)) == 0
+    return good
 
 
 def missing_input(name: str) -> Flag:

@@ -273,8 +273,10 @@ def astropy_table(arrow: pa.Table) -> Table:
     table = Table(meta=decoded(arrow.schema.metadata))
     for column in arrow.schema:
         about = decoded(column.metadata)
+        values = arrow[column.name].to_numpy()
         table[column.name] = Column(
-            arrow[column.name].to_numpy(),
+            # FITS and VOTable have strings of a fixed length, but no objects
+            values.astype(str) if values.dtype == object else values,
             unit=about.get("unit"),
             description=about.get("description"),
             meta={"ucd": about["ucd"]} if "ucd" in about else None,

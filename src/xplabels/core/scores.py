@@ -18,9 +18,6 @@ from xplabels.core import distribution as predictive
 
 Array = NDArray[np.float64]
 
-BIN_MARGIN, BIN_SIGMAS, BIN_STARS = 0.06, 3.5, 200
-"""A large bin (so many stars) may be off in coverage by this much, or so many binomial sigma."""
-
 SEED = 0
 """Of every bootstrap."""
 
@@ -80,6 +77,16 @@ class LabelSample:
     def inside_95(self) -> Array:
         """The same for the 95.4 % interval."""
         return (np.abs(self.residual) <= self._half_95).astype(np.float64)
+
+    @cached_property
+    def needed(self) -> tuple[Array, Array]:
+        """The factors on ``error`` and on ``error_95`` with which the interval ends at the truth.
+
+        The label's error stays as it is, in quadrature; 0 where it reaches by itself.
+        """
+        left = [self.residual**2 - (times * self.label_error) ** 2 for times in (1, 2)]
+        inner, outer = (np.sqrt(np.maximum(squared, 0)) for squared in left)
+        return inner / self.error, outer / self.error_95
 
     @cached_property
     def _matched_t(self) -> tuple[Array, Array]:
@@ -225,22 +232,6 @@ class Bin:
         """
         rows = f"{self.scores.n:,}"
         return rows if self.scores.n == self.different else f"{rows} rows of {self.different:,}"
-
-    @property
-    def large(self) -> bool:
-        """Whether it has the 200 stars needed for its coverage to be tested."""
-        return self.different >= BIN_STARS
-
-    def tolerance(self, margin: float = 1.0) -> float:
-        """Allowed distance of coverage_68 from 0.683: 0.06 or 3.5 binomial sigma, times margin."""
-        sigma = np.sqrt(predictive.LEVEL_68 * (1 - predictive.LEVEL_68) / max(self.different, 1))
-        return margin * max(BIN_MARGIN, BIN_SIGMAS * float(sigma))
-
-    def within(self, margin: float = 1.0) -> bool | None:
-        """Whether coverage_68 keeps to the tolerance; None if the bin has too few stars."""
-        if not self.large:
-            return None
-        return abs(self.scores["coverage_68"] - predictive.LEVEL_68) <= self.tolerance(margin)
 
     def to_dict(self) -> dict[str, Any]:
         """Edges and scores."""

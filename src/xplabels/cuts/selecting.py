@@ -33,7 +33,7 @@ from xplabels.core.stars import (
 )
 from xplabels.cuts.flow import Cut, CutFlow, Result, count
 from xplabels.cuts.rules import LACKS, HasValues, Rule, load_rules
-from xplabels.io.atomic import check_output, whole_file
+from xplabels.io.atomic import check_output, check_parquet, whole_file
 from xplabels.surveys import PHOTOMETRIC, SURVEYS, read_survey
 from xplabels.surveys.merging import merged_labels, merged_photometry, stack
 from xplabels.surveys.offsets import Offset, fit_offsets, subtract
@@ -82,10 +82,8 @@ def select_stars(
     Returns what the JSON holds; its main points are logged. Raises :class:`InputError` if an
     output exists, a table or file is wrong, a rule asks for what is not there, or no star is left.
     """
-    if output.suffix.lower() != ".parquet":
-        raise InputError("a star table is Parquet", where=output, remedy="end its name in .parquet")
+    check_parquet(output, overwrite)
     numbers, picture = output.with_suffix(".cuts.json"), output.with_suffix(".cuts.png")
-    check_output(output, overwrite)
     overwrite |= not output.exists()
     for path in (numbers, picture):
         check_output(path, overwrite)

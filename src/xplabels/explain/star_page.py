@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from xplabels.explain.attention import (
     derivative_blocks,
     input_covariance,
     inverse_jacobian,
+    plain_numbers,
     training_covariance,
 )
 from xplabels.explain.figures import LINES
@@ -62,27 +63,31 @@ class StarView:
 
     def to_data(self) -> dict[str, Any]:
         """Everything as plain numbers, as the page has it."""
-        prediction = self.prediction
+        prediction, short = self.prediction, partial(plain_numbers, digits=DIGITS)
+        one = {
+            "value": prediction.values[0],
+            "error": prediction.errors[0],
+            "error_95": prediction.errors_95[0],
+            "known": self.known,
+        }
+        parts = {part: short(prediction.part(part)[0]) for part in PARTS}
         labels = [
             {
                 "name": name,
                 "description": LABELS[name].description,
                 "unit": LABELS[name].unit,
-                "value": _number(prediction.values[0, k]),
-                "error": _number(prediction.errors[0, k]),
-                "error_95": _number(prediction.errors_95[0, k]),
-                "parts": {part: _number(prediction.part(part)[0, k]) for part in PARTS},
-                "known": _number(self.known[k]),
-                "information": _numbers(self.information[k]),
-                "movement": _numbers(self.movement[k]),
+                **{key: short(values)[k] for key, values in one.items()},
+                "parts": {part: values[k] for part, values in parts.items()},
+                "information": short(self.information[k]),
+                "movement": short(self.movement[k]),
             }
             for k, name in enumerate(prediction.names)
         ]
         return {
             "source_id": str(self.source_id),
-            "wavelength": _numbers(self.wavelength),
-            "flux": _numbers(self.flux),
-            "flux_error": _numbers(self.flux_error),
+            "wavelength": short(self.wavelength),
+            "flux": short(self.flux),
+            "flux_error": short(self.flux_error),
             "labels": labels,
             "lines": [[_plain(title), low, high] for title, low, high in LINES],
         }
@@ -186,11 +191,3 @@ def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
 def _plain(title: str) -> str:
     """A line's name without TeX."""
     return title.replace("C$_2$", "C₂").replace(r"H$\alpha$", "Hα")
-
-
-def _number(value: float) -> float | None:
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
-
-
-def _numbers(values: Array) -> list[float | None]:
-    return [_number(value) for value in values]

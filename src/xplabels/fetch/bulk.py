@@ -38,7 +38,8 @@ PIXEL_SHIFT = 43
 """``source_id >> 43`` is the HEALPix level-8 pixel by which the files are cut."""
 
 _SUM = re.compile(r"([0-9a-fA-F]{32})\s+\*?(\S+)")
-_PIXELS = re.compile(r"_(\d+)-(\d+)\.")
+PIXELS = re.compile(r"_(\d+)-(\d+)\.")
+"""The first and last HEALPix level-8 pixel of a bulk file, in its name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class RemoteFile:
     @property
     def pixels(self) -> tuple[int, int] | None:
         """First and last HEALPix level-8 pixel in it, if its name says so."""
-        found = _PIXELS.search(self.name)
+        found = PIXELS.search(self.name)
         return None if found is None else (int(found[1]), int(found[2]))
 
 

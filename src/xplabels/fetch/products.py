@@ -154,6 +154,11 @@ GAIA_SOURCE = Product(
         ),
         *_columns("float32", "mag", "bp_rp"),
         *_columns("float32", "", "phot_bp_rp_excess_factor", "ruwe"),
+        *(
+            column
+            for end in ("n_obs?", "n_blended_transits?", "n_contaminated_transits?")
+            for column in _columns("int32", "", f"phot_bp_{end}", f"phot_rp_{end}")
+        ),
         *_columns("bool", "", "has_xp_continuous?"),
     ),
 )

@@ -1,9 +1,9 @@
 """The state of a fetch: the folder from which a killed one resumes.
 
-``OUTPUT.partial/`` holds Parquet files of rows received and ``state.jsonl``: a line with the
-request, one with its ids, then one per answer with its files, the ids in them, and the ids of which
-the archive has nothing. A file counts once its line is written, so that a kill loses one answer at
-most. Failed ids are not written down: they are asked for again.
+``OUTPUT.partial/`` holds the request (``request.json``), Parquet files of rows received and
+``state.jsonl``: a line with the ids, then one per answer with its files, the ids in them, and the
+ids of which the archive has nothing. A file counts once its line is written, so that a kill loses
+one answer at most. Failed ids are not written down: they are asked for again.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from typing import Any, NamedTuple
 
 from xplabels.core.errors import InputError
 from xplabels.fetch.archive import Ids, digest_of
-from xplabels.io.atomic import check_new_folder, check_ours, check_output, take_lock, whole_file
+from xplabels.io.atomic import check_new_folder, replace_folder, take_lock, whole_file
+from xplabels.io.job import open_partial, read_json
 
 RECEIVED, ABSENT, FAILED = "received", "absent", "failed"
 GIVEN_UP = "not asked: the service failed too often in a row"
-STATE = "state.jsonl"
+REQUEST, STATE = "request.json", "state.jsonl"
 RECORD = "fetch.json"
 ACCOUNT = "ids.csv"
 OUTPUT_FILES = (RECORD, ACCOUNT, "*.parquet")
 """All that the folder of a fetch may hold."""
-PARTIAL_FILES = (STATE, "*.parquet", "whole/*", "old/*", "answer-*", "request.json", "lock")
-"""All that an unfinished one may hold, also from earlier versions."""
+PARTIAL_FILES = (REQUEST, STATE, "*.parquet", "whole/*", "old/*", "answer-*", ".*.partial.*")
+"""All that an unfinished one may hold."""
 
 
 class IdStatus(NamedTuple):
@@ -69,12 +70,8 @@ class FetchState:
 
     def finished(self) -> dict[str, Any] | None:
         """The record of the output if it is complete and of the same request, else None."""
-        try:
-            record = json.loads((self.output / RECORD).read_text(encoding="utf-8"))
-            same = record["request"] == self.request
-            return dict(record) if same and record["complete"] else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        record = read_json(self.output / RECORD) or {}
+        return record if record.get("request") == self.request and record["complete"] else None
 
     @contextmanager
     def opened(self, overwrite: bool) -> Iterator[None]:
@@ -83,19 +80,9 @@ class FetchState:
         Raises InputError if the output or a folder of another request exists without
         ``overwrite``, if they hold other files, or if another fetch is at work.
         """
-        if self.folder.exists() and not self._is_of_request():
-            if not overwrite:
-                raise InputError(
-                    "holds an unfinished fetch of another request",
-                    where=self.folder,
-                    remedy="give the same command as then, or --overwrite",
-                )
-            check_ours(self.folder, PARTIAL_FILES)
-            shutil.rmtree(self.folder)
-        if not self.folder.exists():
-            check_output(self.folder)
+        if overwrite or not self.folder.exists():
             check_new_folder(self.output, OUTPUT_FILES, overwrite)
-            self.folder.mkdir()
+        open_partial(self.folder, REQUEST, self.request, PARTIAL_FILES, overwrite)
         with (self.folder / STATE).open("a", encoding="utf-8") as self._file:
             if not take_lock(self._file):
                 raise InputError(
@@ -106,37 +93,19 @@ class FetchState:
             self._restore()
             yield
 
-    def _lines(self) -> bytes:
-        """The state file without a last line that a kill has cut short."""
-        path = self.folder / STATE
-        whole, end, _ = path.read_bytes().rpartition(b"\n") if path.is_file() else (b"", b"", b"")
-        return whole + end
-
-    def _is_of_request(self) -> bool:
-        """Whether the folder is of this request, or was left by a kill before it said so."""
-        lines = self._lines().splitlines()
-        if not lines:
-            return self.folder.is_dir() and not any(self.folder.glob("*.parquet"))
-        try:
-            return bool(json.loads(lines[0]) == {"request": self.request})
-        except ValueError:
-            return False
-
     def _restore(self) -> None:
         """Read the state, and remove what a kill left half-written."""
-        lines = self._lines()
-        os.truncate(self.folder / STATE, len(lines))
-        for line in map(json.loads, lines.splitlines()[1:]):
+        whole, end, _ = (self.folder / STATE).read_bytes().rpartition(b"\n")
+        os.truncate(self.folder / STATE, len(whole + end))
+        for line in map(json.loads, whole.splitlines()):
             if "ids" in line:
                 self.ids = line["ids"]
             else:
                 self._take(line)
         known = {path.name for files in self.files.values() for path in files}
         for path in self.folder.iterdir():
-            if path.name not in (STATE, *known):
+            if path.name not in (REQUEST, STATE, *known):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if not lines:
-            self._write({"request": self.request})
 
     def _write(self, line: dict[str, Any]) -> None:
         try:
@@ -182,20 +151,17 @@ class FetchState:
 
         ``keep`` keeps the state, so that ids that failed can be asked for again.
         """
-        old = self.folder / "old"
-        if self.output.exists():
-            os.replace(self.output, old)
-        os.replace(whole, self.output)
-        if old.exists():
-            shutil.rmtree(old)
+        replace_folder(whole, self.output, self.folder / "old")
         if not keep:
             self.discard()
 
     def discard(self) -> None:
-        """Remove the folder, if it is of this request."""
-        if not (self.folder.exists() and self._is_of_request()):
+        """Remove the folder, if it is of this request, which goes last: the rest is known by it."""
+        request = self.folder / REQUEST
+        left = sorted(self.folder.glob("*"), key=lambda path: path == request)
+        if left and read_json(request) != self.request:
             return
-        # the request goes last: without it, the rest would not be recognised
-        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == STATE):
+        for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self.folder.rmdir()
+        if self.folder.exists():
+            self.folder.rmdir()

@@ -221,11 +221,10 @@ def kiel(panels: Mapping[str, tuple[Array, ...]]) -> Figure:
 
 
 @styled
-def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -> Figure:
+def calibration_curve(names: Sequence[str], pit: Array) -> Figure:
     """Observed minus stated coverage at every level, and the PIT histograms.
 
-    The grey bands hold 95 % of correct predictions (binomial, for the smallest N); bars show the
-    ``margin`` allowed at 68.3 and 95.4 %.
+    The grey bands hold 95 % of correct predictions (binomial, for the smallest N).
     """
     figure = new_figure(9.0, 4.0)
     left, right = figure.subplots(1, 2)
@@ -234,7 +233,7 @@ def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -
         f"{LABELS[name].symbol}, N = {len(values):,}"
         for name, values in zip(names, columns, strict=True)
     ]
-    _coverage(left, titles, [np.abs(2 * values - 1) for values in columns], margin)
+    _coverage(left, titles, [np.abs(2 * values - 1) for values in columns])
     bins = np.linspace(0, 1, 21)
     wide = 1.96 * np.sqrt(19 / max(min(map(len, columns), default=1), 1))
     right.fill_between([0, 1], 1 - wide, 1 + wide, color="0.9", linewidth=0)
@@ -245,8 +244,7 @@ def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -
             right.stairs(density, bins, color=CYCLE[k % 6], linewidth=1.3, baseline=None)
     for level, text in ((predictive.LEVEL_68, "68.3 %"), (predictive.LEVEL_95, "95.4 %")):
         left.annotate(
-            text, (100 * level, 100 * margin), fontsize=7, color="0.35",
-            xytext=(0, 4), textcoords="offset points", ha="center", va="bottom",
+            text, (level, 0.02), xycoords="axes fraction", fontsize=7, color="0.35", ha="center",
         )  # fmt: skip
     left.set(xlabel="stated level [%]", ylabel="observed $-$ stated coverage [points]")
     reach = max(3.2, 1.05 * float(np.abs(left.get_ylim()).max()))
@@ -258,21 +256,21 @@ def calibration_curve(names: Sequence[str], pit: Array, margin: float = 0.025) -
 
 
 @styled
-def joint_curve(content: Array, margin: float) -> Figure:
+def joint_curve(content: Array) -> Figure:
     """Observed minus stated share of the stars inside the ellipsoids, at every level.
 
-    ``content`` [N]: probability inside the ellipsoid through a star's true labels; band and bars
-    as in :func:`calibration_curve`.
+    ``content`` [N]: probability inside the ellipsoid through a star's true labels; band as in
+    :func:`calibration_curve`.
     """
     figure = new_figure(5.2, 3.6)
     ax: Axes = figure.subplots()
-    _coverage(ax, [""], [content], margin)
+    _coverage(ax, [""], [content])
     ax.set(xlabel="stated level [%]", ylabel="observed $-$ stated share [points]", xlim=(0, 100))
     ax.set_title(f"N = {len(content):,}", loc="left")
     return figure
 
 
-def _coverage(ax: Axes, titles: Sequence[str], contents: Sequence[Array], margin: float) -> None:
+def _coverage(ax: Axes, titles: Sequence[str], contents: Sequence[Array]) -> None:
     """Observed minus stated share of the stars with ``content`` [N] below each level."""
     levels = np.linspace(0.01, 0.99, 99)
     least = max(min(map(len, contents), default=1), 1)
@@ -284,43 +282,77 @@ def _coverage(ax: Axes, titles: Sequence[str], contents: Sequence[Array], margin
             inside = np.searchsorted(np.sort(content), levels, side="right") / len(content)
             ax.plot(100 * levels, 100 * (inside - levels), color=CYCLE[k % 6], label=title)
     for level in (predictive.LEVEL_68, predictive.LEVEL_95):
-        ax.errorbar(100 * level, 0, 100 * margin, color="0.25", capsize=4, linewidth=1.2)
+        ax.axvline(100 * level, color="0.8", linewidth=0.8, zorder=0)
+
+
+Sizes = tuple[Array, Array, Sequence[str]]
+"""Of n bins: edges [n, 2]; value, standard error, low and high at two levels [n, 2, 4]; word."""
+WORD_COLOURS = {"": TOTAL, "partly": "#E69F00", "fail": LINE}
+WORST = 60.0
+"""Sizes in bins are drawn to so many per cent."""
 
 
 @styled
-def coverage_by_bins(
-    names: Sequence[str], bins: Mapping[str, Mapping[str, Sequence[Bin]]], margin: float = 1.0
-) -> Figure:
-    """Coverage of the 68.3 % interval in bins, one panel for each axis, the tolerance behind.
+def sizes(titles: Sequence[str], numbers: Array, tolerance: float) -> Figure:
+    """Stated over needed half-width, less one: a row for each of K labels.
 
-    ``bins[axis][label]``; those of few stars should be left out by the caller.
+    ``numbers`` [K, 2, 4]: value, standard error, low and high at 68.3 and 95.4 %.
     """
-    columns = min(len(bins), 3)
-    rows = -(-len(bins) // columns)
-    level = 100 * predictive.LEVEL_68
-    figure = new_figure(3.9 * columns, 3.1 * rows + 0.3)
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for ax, (axis, by_label) in zip(panels, bins.items(), strict=False):
-        most = max(by_label.values(), key=len)
-        tolerance = np.array([100 * one.tolerance(margin) for one in most])
-        ax.bar(
-            [one.middle for one in most], 2 * tolerance, [one.high - one.low for one in most],
-            bottom=level - tolerance, color="0.9", label="tolerance",
-        )  # fmt: skip
-        ax.axhline(level, color="0.4", linewidth=0.8)
-        for k, name in enumerate(names):
-            row = by_label[name]
-            coverage = [100 * one.scores["coverage_68"] for one in row]
-            _line(ax, k, name, [one.middle for one in row], coverage)
-        ax.set_xlabel(axis_title(axis))
-        stars = sum(one.scores.n for one in most)
-        ax.set_title(f"N = {stars:,} in {len(most)} bins", loc="left")
-    for ax in panels[::columns]:
-        ax.set_ylabel("inside the 68.3 % interval [%]")
-    for ax in panels[len(bins) :]:
-        ax.set_axis_off()
-    _legend_below(figure, panels[0])
+    figure = new_figure(6.4, 0.6 * len(titles) + 1.1)
+    ax: Axes = figure.subplots()
+    at = np.arange(len(titles))[::-1]
+    ax.axvspan(-100 * tolerance, 100 * tolerance, color="0.9", linewidth=0)
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    for k, (level, marker) in enumerate((("68.3 %", "o"), ("95.4 %", "s"))):
+        value, error, low, high = _within(numbers[:, k])
+        y = at + 0.14 - 0.28 * k
+        ax.hlines(y, low, high, color=CYCLE[k], linewidth=0.9)
+        ax.hlines(y, value - error, value + error, color=CYCLE[k], linewidth=3)
+        ax.plot(value, y, marker, color=CYCLE[k], markersize=5, label=f"{level} intervals")
+    ax.set_yticks(at, [LABELS[one].symbol if one in LABELS else one for one in titles])
+    ax.set(xlabel="stated errors are too small ($-$) or too large ($+$) by [%]")
+    reach = max(20.0, 1.05 * float(np.abs(ax.get_xlim()).max()))
+    ax.set(xlim=(-reach, reach), ylim=(-0.6, len(titles) - 0.4))
+    _legend_below(figure, ax)
     return figure
+
+
+@styled
+def sizes_by_bins(bins: Mapping[str, Mapping[str, Sizes]], tolerance: float) -> Figure:
+    """The same in bins: a row of panels for each axis, a column for each label."""
+    names = list(dict.fromkeys(name for row in bins.values() for name in row))
+    figure = new_figure(2.7 * len(names) + 0.4, 2.2 * len(bins) + 0.5)
+    panels = figure.subplots(len(bins), len(names), squeeze=False, sharey=True)
+    for row, (axis, by_label) in zip(panels, bins.items(), strict=True):
+        for ax, name in zip(row, names, strict=True):
+            ax.axhspan(-100 * tolerance, 100 * tolerance, color="0.9", linewidth=0)
+            ax.axhline(0, color="0.4", linewidth=0.8)
+            ax.set_xlabel(axis_title(axis))
+            if name not in by_label:
+                continue
+            edges, numbers, words = by_label[name]
+            colours = [WORD_COLOURS[word] for word in words]
+            for k, (shift, marker) in enumerate(((-0.12, "o"), (0.12, "s"))):
+                value, error, low, high = _within(numbers[:, k])
+                x = edges.mean(axis=1) + shift * (edges[:, 1] - edges[:, 0])
+                colour, filled = (colours, colours) if k == 0 else ("0.6", "white")
+                ax.vlines(x, low, high, color=colour, linewidth=0.7)
+                ax.vlines(x, value - error, value + error, color=colour, linewidth=2.4)
+                ax.scatter(
+                    x, value, 13, filled, marker, edgecolors=colour, linewidths=0.8, zorder=3
+                )
+            ax.set_ylim(-WORST, WORST)
+    for ax, name in zip(panels[0], names, strict=True):
+        ax.set_title(f"errors of {LABELS[name].symbol}", loc="left")
+    for ax in panels[:, 0]:
+        ax.set_ylabel("too small, too large [%]")
+    return figure
+
+
+def _within(numbers: Array) -> tuple[Array, Array, Array, Array]:
+    """Columns of ``numbers`` [n, 4] in per cent, cut far outside of every panel."""
+    value, error, low, high = np.clip(np.nan_to_num(100 * numbers.T, posinf=999), -100, 999)
+    return value, error, low, high
 
 
 Pair = tuple[str, str, Array, Array]

@@ -67,6 +67,7 @@ def farther(
     source_id: NDArray[np.int64],
     projection: Projection,
     random: np.random.Generator,
+    like: Stars | None = None,
 ) -> Stars:
     """Stars as they would be seen from farther away.
 
@@ -75,7 +76,8 @@ def farther(
     the error template of ``projection``, as a network trained on sampled spectra assumes.
 
     N stars need sampled spectra, G and BP - RP; ``dimming`` [N], mag, is not negative;
-    ``source_id`` [N] is that of the copies.
+    ``source_id`` [N] is that of the copies. ``like``: the same stars before something was done to
+    their spectra, where it was; errors are then such as these have at the copies' G and colour.
 
     Raises :class:`InputError` if the spectra are archive coefficients.
     """
@@ -83,25 +85,33 @@ def farther(
     if not isinstance(spectra, SampledSpectra):
         raise InputError("only sampled spectra are moved away", where=stars.origin or None)
     dim = 10 ** (-0.4 * dimming)
-    growth = _growth(stars, dimming, projection.widths)
-    before = projection.coefficient_errors(spectra)
-    added = before * np.sqrt(np.clip(growth**2 - dim[:, None] ** 2, 0, None))
+    source = stars if like is None else like
+    if not isinstance(source.spectra, SampledSpectra):
+        raise InputError("only sampled spectra are moved away", where=source.origin or None)
+    before = projection.coefficient_errors(source.spectra)
+    present = dim[:, None] * projection.coefficient_errors(spectra)
+    after = np.maximum(before * _growth(source, stars, dimming, projection.widths), present)
+    added = np.sqrt(after**2 - present**2)
     noise = added * random.standard_normal(added.shape)
     squares = projection.design.T**2
-    wider = np.sqrt(((growth * before) ** 2 @ squares) / (before**2 @ squares))
+    wider = np.sqrt((after**2 @ squares) / (before**2 @ squares))
     moved = SampledSpectra(
         spectra.wavelength,
         dim[:, None] * spectra.flux + noise @ projection.design.T,
-        spectra.flux_error * wider,
+        source.spectra.flux_error * wider,
     )
     photometry = _farther_photometry(stars.photometry, dimming, random)
     return replace(stars, source_id=source_id, spectra=moved, photometry=photometry)
 
 
-def _growth(stars: Stars, dimming: Array, widths: tuple[int, int]) -> Array:
-    """Errors [N, n] of the copies' coefficients over the stars', one factor per band."""
-    g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
-    new, old = (noise_model().errors(brightness, bp - rp) for brightness in (g + dimming, g))
+def _growth(source: Stars, stars: Stars, dimming: Array, widths: tuple[int, int]) -> Array:
+    """Errors [N, n] of the copies of ``stars`` over those of ``source``, one factor per band."""
+
+    def errors(of: Stars, fainter: Array | float) -> Array:
+        g, bp, rp = (of.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
+        return noise_model().errors(g + fainter, bp - rp)
+
+    new, old = errors(stars, dimming), errors(source, 0.0)
     factors = [np.median(band, axis=1) for band in np.split(new / old, [widths[0]], axis=1)]
     return np.repeat(np.stack(factors, axis=1), widths, axis=1)
 

@@ -18,7 +18,7 @@ from typing import IO
 
 from xplabels.core.errors import InputError
 
-MODEL_FILES = ("model.json", "weights.safetensors", "card.md")
+MODEL_FILES = ("model.json", "weights.safetensors", "card.md", "label_audit.csv")
 REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
 """All that a model's and a report's folder may hold; anything else is the user's."""
 
@@ -44,6 +44,13 @@ def check_output(path: Path, overwrite: bool = False) -> None:
             where=path,
             remedy=f"make {parent} writable, or choose another folder",
         ) from error
+
+
+def check_parquet(path: Path, overwrite: bool = False, what: str = "a star table is") -> None:
+    """Raise :class:`InputError` unless ``path`` names a Parquet file that can be written."""
+    if path.suffix.lower() != ".parquet":
+        raise InputError(f"{what} Parquet", where=path, remedy="end its name in .parquet")
+    check_output(path, overwrite)
 
 
 def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False) -> None:
@@ -119,20 +126,30 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     check_output(path, overwrite)
     partial = _new_partial(path)
-    old = path.with_name(f".{os.getpid()}.old.{path.name}")
     try:
         partial.mkdir()
         yield partial
-        if path.exists():
-            os.replace(path, old)
-        os.replace(partial, path)
+        replace_folder(partial, path)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", where=path) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
+    """Give ``folder`` the name ``path``; what has it now, a folder or a file, is removed.
+
+    ``old`` is its name for a moment, beside it by default.
+    """
+    old = old or path.with_name(f".{os.getpid()}.old.{path.name}")
+    try:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(folder, path)
     finally:
         # whatever stopped the exchange, Ctrl-C included: what was there comes back
         if old.exists() and not path.exists():
             os.replace(old, path)
-        shutil.rmtree(partial, ignore_errors=True)
         if old.is_dir():
             shutil.rmtree(old, ignore_errors=True)
         else:

@@ -8,9 +8,10 @@ CSV holds names and numbers only.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from xplabels.core.errors import InputError
 from xplabels.core.prediction import astropy_table
@@ -30,11 +31,8 @@ UNWRITABLE_UNITS = {"dex"}
 def check_catalogue(path: Path, overwrite: bool = False) -> None:
     """Make sure, before any work, that a catalogue can be written to ``path``.
 
-    Raises
-    ------
-    InputError
-        If the ending is unknown, the file exists and ``overwrite`` is false, or the folder is
-        absent or cannot be written.
+    Raises InputError if the ending is unknown, the file exists and ``overwrite`` is false, or the
+    folder is absent or cannot be written.
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(
@@ -50,12 +48,8 @@ def check_catalogue(path: Path, overwrite: bool = False) -> None:
 def write_catalogue(prediction: Prediction, path: str | Path, overwrite: bool = False) -> None:
     """Write a prediction to ``path``; the ending chooses the format (:data:`FORMATS`).
 
-    The file appears whole or not at all.
-
-    Raises
-    ------
-    InputError
-        See :func:`check_catalogue`; if the disk fills up.
+    The file appears whole or not at all. Raises InputError as :func:`check_catalogue`, or if the
+    disk fills up.
     """
     path = Path(path)
     check_catalogue(path, overwrite)
@@ -76,10 +70,21 @@ def _write_parquet(table: pa.Table, path: Path) -> None:
 
 def _write_csv(table: pa.Table, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(table.column_names)
-        for batch in table.to_batches():
-            writer.writerows(zip(*(c.to_pylist() for c in batch.columns), strict=True))
+        _put_csv(table, file)
+
+
+def csv_text(table: pa.Table) -> str:
+    """A table as the text of a CSV file."""
+    file = io.StringIO()
+    _put_csv(table, file)
+    return file.getvalue()
+
+
+def _put_csv(table: pa.Table, file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for batch in table.to_batches():
+        writer.writerows(zip(*(c.to_pylist() for c in batch.columns), strict=True))
 
 
 def _write_ecsv(table: pa.Table, path: Path) -> None:

@@ -9,20 +9,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.files import whole
 from xplabels.io.rows import (
-    ARRAYS,
     BLOCK_ROWS,
+    REQUIRED,
     BadRows,
     RawBlock,
-    as_source_id,
     assembled,
-    check_columns,
-    kind_of,
+    column_blocks,
+    no_sources,
 )
 
 DAMAGE = (OSError, EOFError, zlib.error, Warning, ValueError, TypeError, LookupError)
@@ -73,20 +69,8 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
         with readable_fits(path):
             table = first_table(hdus, path)
             names = {name.lower(): name for name in table.columns.names}
-            check_columns(names, path)
-            data = table.data
-            source_id = as_source_id(np.asarray(data[names["source_id"]]), path)
-        for start in range(0, len(source_id), block):
-            rows = slice(start, min(start + block, len(source_id)))
-            with readable_fits(path):
-                cells = {
-                    name: [
-                        np.atleast_1d(np.asarray(cell, kind_of(name)))
-                        for cell in data[names[name]][rows]
-                    ]
-                    for name in ARRAYS
-                }
-            yield RawBlock(source_id[rows], cells)
+            columns = {name: table.data[names[name]] for name in REQUIRED if name in names}
+        yield from column_blocks(columns, path, block, readable_fits)
 
 
 def first_table(hdus: FitsTable, path: Path) -> FitsTable:
@@ -98,6 +82,4 @@ def first_table(hdus: FitsTable, path: Path) -> FitsTable:
         names = hdu.columns.names if hasattr(hdu, "columns") else []
         if any(name.lower() == "source_id" for name in names):
             return hdu
-    raise InputError(
-        "no table in it has a column source_id", where=path, remedy="give a table of Gaia sources"
-    )
+    raise no_sources(path)

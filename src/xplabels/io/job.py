@@ -108,9 +108,9 @@ class Record:
     def read(cls, path: Path) -> Self | None:
         """The record at ``path``; None where there is none, or it cannot be read."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path) or {}
             return cls(**cls.parse({field.name: values[field.name] for field in fields(cls)}))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
 
     @classmethod
@@ -122,6 +122,15 @@ class Record:
             "beside": tuple(map(FileFingerprint.from_dict, values["beside"])),
             "output": FileFingerprint.from_dict(values["output"]),
         }
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object that a JSON file holds; None where there is none, or it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def check_types(values: Iterable[object], kind: type | tuple[type, ...]) -> None:
@@ -225,13 +234,13 @@ def difference(made: Settings, wanted: Settings) -> str:
 def _short(value: Any) -> str:
     """A setting in a few words; of a model, its name and the first digits of its digest."""
     if isinstance(value, Mapping):
-        rest = [
-            f"{key} {str(text)[:DIGITS]}" if key == "sha256" else f"{key} {text}"
+        rest = ", ".join(
+            f"{key} {str(text)[:DIGITS]}" if key.endswith("sha256") else f"{key} {text}"
             for key, text in value.items()
             if key != "name" and text
-        ]
-        name = str(value.get("name") or "without a name")
-        return f"{name} ({', '.join(rest)})" if rest else name
+        )
+        name = str(value.get("name") or ("without a name" if "sha256" in value else ""))
+        return f"{name} ({rest})" if name and rest else name or rest
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
@@ -251,11 +260,8 @@ def open_partial(
     if folder.exists():
         check_ours(folder, ours)
         if any(".partial." not in entry.name for entry in folder.iterdir()):
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                found = None
-            if not isinstance(found, dict) or found.keys() != settings.keys():
+            found = read_json(path)
+            if found is None or found.keys() != settings.keys():
                 raise InputError(
                     "is in the way: it has not the manifest of an interrupted run",
                     where=folder,

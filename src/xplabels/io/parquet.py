@@ -2,7 +2,8 @@
 
 Columns: ``source_id``; spectra, either archive coefficients (``bp_coefficients``,
 ``bp_coefficient_errors``, ``bp_coefficient_correlations`` packed as in the archive, and ``rp_*``)
-or sampled flux (``flux``, ``flux_error``); photometry and labels by the archives' names; ``flags``.
+or sampled flux (``flux``, ``flux_error``); photometry and labels by the archives' names; ``flags``,
+to which Gaia's columns of quality add, where a user has added them.
 The metadata entry ``xplabels`` is JSON: ``format`` (version), ``space``, ``wavelength`` (nm, if
 sampled), ``labels``, ``notes``, ``origin``. Without it, a table with the archive's columns is read
 as archive coefficients.
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.labels import LABELS
+from xplabels.core.quality import quality_flags
 from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, concatenate
 from xplabels.io.atomic import whole_file
 from xplabels.io.columns import (
@@ -314,7 +316,8 @@ def _with_the_rest(
     if names:
         labels, notes = labels_of(plain, names, stars.source_id, path)
         stars = replace(stars, labels=labels, notes=(*stars.notes, *notes))
-    return replace(stars, flags=_flags(stars.flags, plain)) if meta else stars
+    noticed = stars.flags | quality_flags(plain, photometry)
+    return replace(stars, flags=_flags(noticed, plain) if meta else noticed)
 
 
 def _flags(noticed: NDArray[np.uint32], plain: dict[str, NDArray[Any]]) -> NDArray[np.uint32]:

@@ -51,8 +51,8 @@ def read_table(
     -------
     dict
         Name -> array [N]: ``source_id`` int64, never by way of a floating-point number; other
-        integers as they are, or float64 where some are null; NaN for a missing number; text as
-        str objects.
+        integers and true or false as they are, or float64 where some are null; NaN for a missing
+        number; text as str objects.
 
     Raises InputError if the file is missing, unreadable, truncated or has no rows; if two columns
     differ in case only; if ``source_id`` is absent, has nulls or does not hold integers.
@@ -222,14 +222,14 @@ def _integers_of(column: Any, fill: int, name: str, path: Path) -> NDArray[np.in
 
 
 def _numbers_or_text(column: Any, name: str, path: Path) -> NDArray[Any]:
-    """A pyarrow column of text as int64 if it can be, else float64, else text."""
+    """A pyarrow column of text as int64 if it can be, else float64, bool or text."""
     import pyarrow as pa
     from pyarrow import compute
 
     column = compute.utf8_trim_whitespace(column)
     null = compute.is_in(column, value_set=pa.array(NULLS))
     column = compute.if_else(null, pa.scalar(None, pa.string()), column)
-    for kind in (pa.int64(), pa.float64()):
+    for kind in (pa.int64(), pa.float64(), pa.bool_()):
         try:
             return _from_arrow(column.cast(kind))
         except pa.ArrowInvalid:
@@ -287,6 +287,10 @@ def _from_arrow(column: Any) -> NDArray[Any]:
     import pyarrow as pa
     from pyarrow import types
 
+    if types.is_boolean(column.type) and column.null_count == 0:
+        return np.asarray(column.to_numpy(), bool)
+    if types.is_boolean(column.type):
+        column = column.cast(pa.int8())
     if types.is_integer(column.type) and column.null_count == 0:
         return np.asarray(column.to_numpy())
     if types.is_integer(column.type) or types.is_floating(column.type):
@@ -348,7 +352,7 @@ def _from_astropy(column: Any, name: str, wanted: _Wanted, path: Path) -> NDArra
         return _integers(plain, np.ma.getmaskarray(values), wanted.integers[name], name, path)
     if values.dtype.kind in "SU":
         return np.asarray(values.filled("").astype(str), object)
-    if values.dtype.kind in "iuf" and np.ma.is_masked(values):
+    if values.dtype.kind in "iufb" and np.ma.is_masked(values):
         return np.asarray(np.ma.filled(values.astype(np.float64), np.nan))
     plain = np.ma.getdata(values)
     return np.asarray(plain.astype(plain.dtype.newbyteorder("=")))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -261,11 +262,10 @@ def check_columns(names: Collection[str], path: Path, required: Sequence[str] = 
         raise InputError(what.format(", ".join(absent)), where=path, remedy=AS_RAW)
 
 
-def as_source_id(values: NDArray[np.generic], path: Path, before: int = 0) -> NDArray[np.int64]:
+def as_source_id(values: NDArray[np.generic], path: Path) -> NDArray[np.int64]:
     """A column of integers as source_ids; floating-point numbers cannot hold them.
 
-    Raises InputError if the column does not hold integers, or a row (after ``before`` others) is
-    masked.
+    Raises InputError if the column does not hold integers, or a row is masked.
     """
     if values.dtype.kind not in "iu":
         raise InputError(
@@ -277,10 +277,51 @@ def as_source_id(values: NDArray[np.generic], path: Path, before: int = 0) -> ND
     if len(null):
         raise InputError(
             "is null or no 64-bit integer",
-            where=f"{path}, row {before + null[0] + 1}, column source_id",
+            where=f"{path}, row {null[0] + 1}, column source_id",
             remedy=DOWNLOAD_AGAIN,
         )
-    return np.asarray(values).astype(np.int64)
+    return np.asarray(values, np.int64)
+
+
+def no_sources(path: Path) -> InputError:
+    """The error of a file none of whose tables has a column ``source_id``."""
+    return InputError(
+        "no table in it has a column source_id", where=path, remedy="give a table of Gaia sources"
+    )
+
+
+def column_blocks(
+    columns: Mapping[str, Sequence[Any]],
+    path: Path,
+    block: int,
+    readable: Callable[[Path], AbstractContextManager[None]],
+    faults: Mapping[int, tuple[str, str]] | None = None,
+) -> Iterator[RawBlock]:
+    """Blocks of rows from whole columns, by lower-case name.
+
+    ``readable`` names the damage that shows when cells are looked at; ``faults`` as of
+    :class:`RawBlock`, by row of the file. Raises InputError if a column is absent, or source_ids
+    are no integers.
+    """
+    check_columns(columns, path)
+    source_id = as_source_id(np.ma.asarray(columns["source_id"]), path)
+    for start in range(0, len(source_id), block):
+        rows = slice(start, start + block)
+        # beyond float32: infinite, which the row checks refuse
+        with readable(path), np.errstate(over="ignore"):
+            cells = {
+                name: [_plain(cell, kind_of(name)) for cell in columns[name][rows]]
+                for name in ARRAYS
+            }
+        here = {n - start: f for n, f in (faults or {}).items() if start <= n < start + block}
+        yield RawBlock(source_id[rows], cells, here)
+
+
+def _plain(cell: Any, kind: type[np.floating]) -> NDArray[np.floating]:
+    """One cell without its mask (of a VOTable, which widens float32)."""
+    if isinstance(cell, np.ma.MaskedArray):
+        cell = np.ma.filled(cell.astype(np.float64), np.nan)
+    return np.atleast_1d(np.asarray(cell).astype(kind))
 
 
 def assembled(raw_blocks: Iterator[RawBlock], path: Path, bad_rows: BadRows) -> Iterator[Stars]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, check_names
 from xplabels.core.lookup import Lookup
+from xplabels.core.quality import QUALITY_COLUMNS, has_quality, quality_flags
 from xplabels.core.stars import Photometry, Stars
 from xplabels.io.columns import (
     LABEL_COLUMNS,
@@ -25,36 +26,38 @@ from xplabels.io.files import Digest
 from xplabels.io.hats import PartitionedTable
 from xplabels.io.plain import Columns, read_table
 
+TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
+"""What is taken from tables of photometry."""
+
 __all__ = ["join_labels", "join_photometry", "read_table"]
 
 
 def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> Stars:
-    """``stars`` with photometry and parallaxes from tables keyed by ``source_id``.
+    """``stars`` with photometry, parallaxes and flags of quality from tables by ``source_id``.
 
     Parameters
     ----------
     stars
         What they have of a measurement that no table has stays as it was.
     paths
-        Tables with the archives' column names (see :data:`~xplabels.io.columns.MEASURED`). A later
-        one overrides an earlier one where it has values. A value without an error is missing;
-        ``notes`` says how many.
+        Tables with the archives' column names (see :data:`~xplabels.io.columns.MEASURED` and
+        :data:`~xplabels.core.quality.RULES`). A later one overrides an earlier one where it has
+        values; flags add up. A value without an error is missing; ``notes`` says how many.
 
     Raises InputError if a table cannot be read, has no column of photometry, has magnitudes without
     a column of errors, has a source_id twice or shares none with the stars, or if an error of one
     of these stars is zero or negative.
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
-    tables = [KeyedTable.read(path, PHOTOMETRY_COLUMNS) for path in listed]
-    values, errors = stars.photometry.values.copy(), stars.photometry.errors.copy()
-    notes = [*stars.notes]
+    tables = [KeyedTable.read(path, TAKEN_COLUMNS) for path in listed]
+    filled, notes = Filled.of(stars), [*stars.notes]
     for table in tables:
         check_photometry(table)
         rows, found = table.find(stars.source_id)
         if len(rows) == 0:
             raise _nothing_shared(table.path)
-        notes += fill_photometry(values, errors, rows, found, stars.source_id[rows], table.path)
-    return replace(stars, photometry=Photometry(values, errors), notes=tuple(notes))
+        notes += filled.take(rows, found, table.path)
+    return replace(filled.stars(), notes=tuple(notes))
 
 
 def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = None) -> Stars:
@@ -132,8 +135,10 @@ Table = KeyedTable | PartitionedTable
 
 
 def has_photometry(names: Collection[str]) -> bool:
-    """Whether one of these columns is a magnitude or a parallax."""
-    return any(name in names for measured in MEASURED.values() for name in measured.values)
+    """Whether one of these columns is a magnitude or a parallax, or some tell Gaia's quality."""
+    return has_quality(names) or any(
+        name in names for measured in MEASURED.values() for name in measured.values
+    )
 
 
 def check_photometry(table: Table) -> None:
@@ -148,23 +153,38 @@ def check_photometry(table: Table) -> None:
     photometry_of(table.find(np.empty(0, np.int64))[1], np.empty(0, np.int64), table.path)
 
 
-def fill_photometry(
-    values: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    rows: NDArray[np.intp],
-    found: Columns,
-    source_id: NDArray[np.int64],
-    where: object,
-) -> tuple[str, ...]:
-    """Put the photometry in ``found`` into ``rows`` of ``values, errors`` [N, M]; notes on it.
+@dataclass(frozen=True)
+class Filled:
+    """Stars whose photometry and flags are being filled from tables, in place of their own."""
 
-    Raises InputError if an error is zero or negative.
-    """
-    here, notes = photometry_of(found, source_id, where)
-    known = np.isfinite(here.values)
-    values[rows] = np.where(known, here.values, values[rows])
-    errors[rows] = np.where(known, here.errors, errors[rows])
-    return notes
+    before: Stars
+    photometry: Photometry
+    flags: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, stars: Stars) -> Filled:
+        """What is to be filled: a copy of what the stars have."""
+        values, errors = stars.photometry.values.copy(), stars.photometry.errors.copy()
+        return cls(stars, Photometry(values, errors), stars.flags.copy())
+
+    def take(self, rows: NDArray[np.intp], found: Columns, where: object) -> tuple[str, ...]:
+        """Put what a table has, ``found``, into ``rows``; notes on it.
+
+        Raises InputError if an error is zero or negative.
+        """
+        here, notes = photometry_of(found, self.before.source_id[rows], where)
+        known = np.isfinite(here.values)
+        for mine, theirs in (
+            (self.photometry.values, here.values),
+            (self.photometry.errors, here.errors),
+        ):
+            mine[rows] = np.where(known, theirs, mine[rows])
+        self.flags[rows] |= quality_flags(found, self.photometry[rows])
+        return notes
+
+    def stars(self) -> Stars:
+        """The stars with what was filled in."""
+        return replace(self.before, photometry=self.photometry, flags=self.flags)
 
 
 def _nothing_shared(path: Path) -> InputError:

@@ -15,7 +15,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,7 +22,6 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.files import whole
 from xplabels.io.rows import (
@@ -32,10 +30,11 @@ from xplabels.io.rows import (
     EMPTY,
     BadRows,
     RawBlock,
-    as_source_id,
     assembled,
     check_columns,
+    column_blocks,
     kind_of,
+    no_sources,
 )
 
 DAMAGE = (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, SyntaxError,
@@ -54,7 +53,7 @@ KINDS = {
 
 Columns = dict[str, tuple[str, int | None]]
 """Lower-case name -> type of an element, elements a cell (None: varies)."""
-Row = tuple[int | None, dict[str, NDArray[np.floating]], tuple[str, str] | None]
+Row = tuple[int | None, dict[str, NDArray[Any]], tuple[str, str] | None]
 """A source_id (None: unreadable), the arrays, and what else is wrong."""
 
 
@@ -85,35 +84,26 @@ def first_votable(path: Path) -> VOTable:
     for table in tables:
         if any(field.name.lower() == "source_id" for field in table.fields):
             return table
-    raise _no_sources(path)
-
-
-def _no_sources(path: Path) -> InputError:
-    return InputError(
-        "no table in it has a column source_id", where=path, remedy="give a table of Gaia sources"
-    )
+    raise no_sources(path)
 
 
 def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
+    columns: dict[str, Any]
+    faults: dict[int, tuple[str, str]] = {}
     with readable_votable(path):
         rows = _usual_rows(path)
-    if rows is None:
-        yield from _astropy_blocks(path, block)
-        return
-    done = 0
-    while True:
-        with readable_votable(path):
-            chunk = list(islice(rows, block))
-        if not chunk:
-            return
-        null = [star is None for star, _, _ in chunk]
-        ids = np.ma.array([star or 0 for star, _, _ in chunk], np.int64, mask=null)
-        yield RawBlock(
-            as_source_id(ids, path, done),
-            {name: [cells[name] for _, cells, _ in chunk] for name in ARRAYS},
-            {number: fault for number, (_, _, fault) in enumerate(chunk) if fault},
-        )
-        done += len(chunk)
+        if rows is None:
+            table = first_votable(path)
+            # the array's columns go by ID, which need not be the name
+            columns = {field.name.lower(): table.array[field.ID] for field in table.fields}
+        else:
+            read = list(rows)
+            columns = {name: [cells[name] for _, cells, _ in read] for name in ARRAYS}
+            stars = [star for star, *_ in read]
+            null = [star is None for star in stars]
+            columns["source_id"] = np.ma.array([star or 0 for star in stars], np.int64, mask=null)
+            faults = {number: fault for number, (*_, fault) in enumerate(read) if fault}
+    yield from column_blocks(columns, path, block, readable_votable, faults)
 
 
 def _usual_rows(path: Path) -> Iterator[Row] | None:
@@ -145,7 +135,7 @@ def _usual_rows(path: Path) -> Iterator[Row] | None:
         if usual and stream is not None and stream.get("encoding") == "base64":
             return _binary_rows(columns, binascii.a2b_base64(stream.text or ""))
         return None
-    raise _no_sources(path)
+    raise no_sources(path)
 
 
 def _binary_rows(columns: Columns, data: bytes) -> Iterator[Row]:
@@ -166,7 +156,7 @@ def _binary_rows(columns: Columns, data: bytes) -> Iterator[Row]:
                 row[name] = np.frombuffer(data, kind, count, at)
             at = end
         star = int(row["source_id"][0]) if "source_id" in row else None
-        yield star, {name: _in_kind(row.get(name, EMPTY), name) for name in ARRAYS}, None
+        yield star, {name: row.get(name, EMPTY) for name in ARRAYS}, None
 
 
 def _text_rows(columns: Columns, data: ElementTree.Element) -> Iterator[Row]:
@@ -178,40 +168,13 @@ def _text_rows(columns: Columns, data: ElementTree.Element) -> Iterator[Row]:
             fault = ("", f"has {len(texts)} of {len(columns)} columns")
             texts += [""] * (len(columns) - len(texts))
         row = dict(zip(columns, texts, strict=False))
-        cells: dict[str, NDArray[np.floating]] = {}
+        cells: dict[str, NDArray[Any]] = {}
         for name in ARRAYS:
             try:
-                cells[name] = _in_kind(np.array(row[name].split(), kind_of(name)), name)
+                cells[name] = np.array(row[name].split(), kind_of(name))
             except ValueError as error:
                 cells[name] = EMPTY
                 fault = fault or (name, f"cannot be read as numbers ({error})")
         star = row["source_id"].strip()
         whole = star.removeprefix("-").isdecimal() and abs(int(star)) < 2**63
         yield int(star) if whole else None, cells, fault
-
-
-def _in_kind(values: NDArray[Any], column: str) -> NDArray[np.floating]:
-    with np.errstate(over="ignore"):  # beyond float32: infinite, which the row checks refuse
-        return values.astype(kind_of(column))
-
-
-def _astropy_blocks(path: Path, block: int) -> Iterator[RawBlock]:
-    table = first_votable(path)
-    # the array's columns go by ID, which need not be the name
-    names = {field.name.lower(): field.ID for field in table.fields}
-    check_columns(names, path)
-    source_id = as_source_id(table.array[names["source_id"]], path)
-    for start in range(0, len(source_id), block):
-        rows = slice(start, min(start + block, len(source_id)))
-        with readable_votable(path):
-            cells = {
-                name: [_plain(cell, name) for cell in table.array[names[name]][rows]]
-                for name in ARRAYS
-            }
-        yield RawBlock(source_id[rows], cells)
-
-
-def _plain(cell: object, column: str) -> NDArray[np.floating]:
-    """One cell without its mask (astropy widens float32)."""
-    values = np.ma.filled(np.ma.asarray(cell, np.float64), np.nan)
-    return np.atleast_1d(_in_kind(values, column))

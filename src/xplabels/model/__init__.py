@@ -63,6 +63,10 @@ class Model:
     unshrinking
         Takes the shrinkage (regression to the mean) out of predictions, fitted on the validation
         part; None for a model trained before there was such a correction.
+    label_audit
+        Training and validation stars with labels that are probably wrong, as CSV with the columns
+        of :meth:`~xplabels.validation.audit.LabelAudit.to_arrow`; empty for a model trained before
+        labels were audited.
     estimate
         What the model predicts: ``mean``, or ``unshrunk``, without the shrinkage.
     support
@@ -83,6 +87,7 @@ class Model:
     metadata: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     unshrinking: ShrinkageCorrection | None = None
+    label_audit: str = field(default="", repr=False)
     estimate: Estimate = "mean"
     support: LabelSupport | None = None
     forward: ForwardModel | None = None
@@ -206,7 +211,8 @@ class Model:
         labels = inferred.labels.variances() if correlations else inferred.labels
         values = self.scaling.unscale_y(labels.mean)
         noise = self.scaling.scale_noise(self.feature_set.noise_levels(chosen))
-        squares = self.calibration.shape.squares(labels.mean, noise)
+        calibration = self.calibration.for_stars(labels.mean, noise)
+        squares = calibration.shape.squares(labels.mean, noise)
         # rounding must not turn a tiny variance into a negative one
         negative = np.any(labels.input < 0, axis=1)
         variances = {
@@ -214,7 +220,7 @@ class Model:
             "input": squares * np.maximum(labels.input, 0.0),
             "excess": squares * labels.excess,
         }
-        inner, outer = self.calibration.half_widths(
+        inner, outer = calibration.half_widths(
             variances["model"] + variances["excess"], variances["input"]
         )
         found = np.isfinite(values).all(axis=1) & np.isfinite(inner).all(axis=1)
@@ -237,7 +243,7 @@ class Model:
             low, high = self.label_range.T
             outside = np.any((values < low) | (values > high), axis=1)
         noticed = (
-            np.where(found, 0, Flag.NO_PREDICTION)
+            np.where(found & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
             | np.where(far, Flag.OUT_OF_DOMAIN, 0)
             | np.where(poor, Flag.POOR_FIT, 0)
             | np.where(outside, Flag.LABEL_OUT_OF_RANGE, 0)
@@ -254,7 +260,7 @@ class Model:
             whole[rows[found]] = array[found]
             return whole
 
-        width = self.calibration.factor * scale
+        width = calibration.factor * scale
         parts = {f"errors_{part}": of_all(width * np.sqrt(variances[part])) for part in PARTS}
         total = np.sqrt(variances["model"] + variances["input"] + variances["excess"])
         packed = None

@@ -15,6 +15,7 @@ from xplabels import __version__
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.error_shape import ErrorShape, terms
 from xplabels.calibration.factors import Calibration
+from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
 from xplabels.core.errors import InputError
@@ -35,6 +36,8 @@ FORMAT = 2
 SHIPPED = Path(__file__).parents[1] / "models"
 AGAIN = "get the model again, or train it again"
 FILES = ("weights.safetensors", "card.md")
+LABEL_AUDIT = "label_audit.csv"
+"""A table of training stars with labels that are probably wrong, which not every model has."""
 _SHAPE = [field.name for field in fields(Architecture) if field.name != "labels"]
 _PROJECTION = ("wavelength", "design", "from_flux", "error_template")
 _UNSHRINKING = ("strength", "factor", "factor_95")
@@ -43,6 +46,7 @@ _UNSHRINKING = ("strength", "factor", "factor_95")
 _FORMAT_1: dict[str, Any] = {
     "calibration_folds": 0,
     "logarithmic": [],
+    "balance": 0.0,
     "defined_share": 0.0,
     "forward": False,
 }
@@ -57,6 +61,8 @@ def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
         "weights.safetensors": save(_arrays(model)),
         "card.md": model.card.encode("utf-8"),
     }
+    if model.label_audit:
+        contents[LABEL_AUDIT] = model.label_audit.encode("utf-8")
     description = _description(model)
     description["files"] = {name: _sha256(data) for name, data in contents.items()}
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
@@ -74,10 +80,12 @@ def read_model(name_or_path: str | Path) -> dict[str, Any]:
 
     folder = find_model(name_or_path)
     description = _read_description(folder)
-    contents = {name: _read_checked(folder, name, description) for name in FILES}
+    further = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
+    contents = {name: _read_checked(folder, name, description) for name in (*FILES, *further)}
     try:
         arrays = load(contents["weights.safetensors"])
-        return _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
+        model = _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
+        return model | {"label_audit": contents.get(LABEL_AUDIT, b"").decode("utf-8")}
     except InputError:
         raise
     except (
@@ -165,6 +173,9 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
         "domain.whitening": model.domain.whitening,
         "label_range": model.label_range,
     }
+    local = model.calibration.local
+    if local.knots.size:
+        arrays |= {f"local.{name}": array for name, array in vars(local).items()}
     projection = model.feature_set.projection
     if projection is not None:
         for name in _PROJECTION:
@@ -261,6 +272,7 @@ def _rebuild(
             arrays["calibration.factor_95"],
             float(arrays["calibration.joint"].item()),
             ErrorShape(arrays["calibration.shape"]),
+            _local(arrays, len(names)),
         ),
         "domain": Domain(arrays["domain.whitening"], description["domain_threshold"]),
         "label_range": arrays["label_range"],
@@ -282,6 +294,12 @@ def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> 
     return LabelSupport(
         tuple(stored["columns"]), arrays["support.low"], arrays["support.share"], stored["least"]
     )
+
+
+def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
+    if "local.knots" not in arrays:  # too few stars, or a model from before there were any
+        return LocalFactors.flat(labels)
+    return LocalFactors(**_below(arrays, "local."))
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
@@ -332,6 +350,10 @@ def _check(
     coefficients = terms(np.zeros((1, labels)), np.zeros((1, noise))).shape[1]
     if arrays["calibration.shape"].shape not in ((labels, 0), (labels, coefficients)):
         raise ValueError(f"the errors' shape needs {coefficients} coefficients a label, or none")
+    if "local.knots" in arrays:
+        coordinates, knots = arrays["local.knots"].shape
+        if coordinates != labels + noise:
+            raise ValueError(f"local factors go with {coordinates} numbers, not {labels + noise}")
     components = arrays["domain.whitening"].shape[1]
     shapes: dict[str, tuple[int, ...]] = {
         "scaling.x_mean": (inputs,), "scaling.x_scale": (inputs,),
@@ -356,6 +378,8 @@ def _check(
         shapes |= {"support.low": (len(columns),), "support.share": (labels, *grid)}
         if len(grid) != len(columns):
             raise ValueError(f"the support has {len(grid)} axes for {len(columns)} labels")
+    if "local.knots" in arrays:
+        shapes |= dict.fromkeys(("local.inner", "local.outer"), (labels, coordinates, knots))
     if "unshrinking.strength" in arrays:
         shapes |= {f"unshrinking.{name}": (labels,) for name in _UNSHRINKING}
     for name, shape in shapes.items():

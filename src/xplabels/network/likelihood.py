@@ -31,7 +31,7 @@ def negative_log_likelihood(
     likelihood, dof
         Which of the two.
     weights
-        How much each label counts [K]; by default all alike.
+        How much each label counts, [K] or star by star [N, K]; by default all alike.
 
     Examples
     --------

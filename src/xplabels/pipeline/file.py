@@ -97,7 +97,7 @@ def predict_file(
     begun, processor = time.perf_counter(), time.process_time()
     fingerprint, digest = FileFingerprint.of(path), archive.Digest()
     join = Join(path, options.tables)
-    rows_in = rows_out = 0
+    rows_in = rows_out = good = 0
     ids: list[int] = []
     flags: Counter[str] = Counter()
     damaged: list[tuple[int, int]] = []
@@ -105,7 +105,7 @@ def predict_file(
 
     def predicted() -> Iterator[pa.Table]:
         """Each block as rows of the catalogue; counts them as they go by."""
-        nonlocal rows_in
+        nonlocal rows_in, good
         for read in archive.read_blocks(path, options.bad_rows, block, digest):
             # stars none of which has a band do not say how wide it would have been
             stars, carried = join.join(with_widths(read, model.feature_set.widths))
@@ -120,6 +120,7 @@ def predict_file(
             notes.extend(stars.notes[: DAMAGED_LISTED - len(notes)])
             for flag in Flag:
                 flags[str(flag.name)] += int(np.count_nonzero(prediction.flags & flag.value))
+            good += int(prediction.good.sum())
             rows_in += len(read)
             yield _with_carried(prediction.to_arrow(), carried)
             done(len(stars))
@@ -145,6 +146,7 @@ def predict_file(
             settings=settings or options.settings(model),
             rows_in=rows_in,
             rows_out=rows_out,
+            good=good,
             flags=dict(+flags),
             damaged=tuple(damaged),
             notes=tuple(notes),
@@ -184,8 +186,8 @@ CARRIED: dict[str, dict[str, str]] = {
 """What is known of columns that are often carried."""
 
 
-def regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows as tables of :data:`ROW_GROUP` rows: bytes do not depend on the blocks."""
+def regrouped(tables: Iterable[pa.Table], size: int = ROW_GROUP) -> Iterator[pa.Table]:
+    """The same rows as tables of ``size`` rows: bytes do not depend on the blocks."""
     import pyarrow as pa
 
     waiting: list[pa.Table] = []
@@ -193,9 +195,9 @@ def regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for table in tables:
         waiting.append(table)
         rows += len(table)
-        while rows >= ROW_GROUP:
+        while rows >= size:
             together = pa.concat_tables(waiting)
-            yield together[:ROW_GROUP].combine_chunks()
-            waiting, rows = [together[ROW_GROUP:]], rows - ROW_GROUP
+            yield together[:size].combine_chunks()
+            waiting, rows = [together[size:]], rows - size
     if rows:  # in one piece, because pages are cut where pieces are
         yield pa.concat_tables(waiting).combine_chunks()

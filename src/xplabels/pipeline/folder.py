@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,16 +46,17 @@ class Summary:
     """What a run did.
 
     ``stars`` and ``files`` count all outputs, ``resumed`` those that were complete before,
-    ``remade`` those made again, by reason; ``flags`` stars by flag. ``damaged`` rows are (file,
-    row, source_id), as far as the files' entries list them; ``failed`` says why an input has no
-    output. The folders of input lack ``missing``, in words; ``absent`` are the files among them
-    that the folder's own list names, and that have no output of an earlier run either. ``account``
-    is the file of all this, if there is one.
+    ``remade`` those made again, by reason; ``good`` the good stars, ``flags`` stars by flag.
+    ``damaged`` rows are (file, row, source_id), as far as the files' entries list them; ``failed``
+    says why an input has no output. The folders of input lack ``missing``, in words; ``absent`` are
+    the files among them that the folder's own list names, and that have no output of an earlier run
+    either. ``account`` is the file of all this, if there is one.
     """
 
     stars: int = 0
     files: int = 0
     resumed: int = 0
+    good: int = 0
     flags: dict[str, int] = field(default_factory=dict)
     damaged: list[tuple[str, int, int]] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
@@ -257,6 +257,8 @@ class _Run:
 
     def label(self, model: Model, workers: int | OnDask) -> None:
         """Do the waiting jobs, find stars that two files have, and sum up in ``run.json``."""
+        from tqdm import tqdm
+
         if self.waiting:  # the last run's account does not hold any more
             self.write(complete=False)
         if self.stale:
@@ -266,13 +268,23 @@ class _Run:
             options = replace(options, tables=options.tables.absolute())
         # a copy of the model, which has no caches to send along
         work = partial(predict_job, replace(model), options)
-        with FileProgress([job.inputs[0] for job in self.waiting]) as bar:
+        sizes = {p: p.stat().st_size for j in self.waiting if (p := j.inputs[0]).is_file()}
+        # disable=None: no bar where the output is not a terminal
+        with tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, disable=None) as bar:
+            stars = 0
+
+            def count(more: int) -> None:
+                nonlocal stars
+                stars += more
+                bar.set_postfix_str(f"{stars:,} stars")
 
             def report(job: Job, outcome: Outcome) -> None:
                 self._note(job, outcome)
-                bar.end(job.inputs[0], self.entries.get(job.inputs[0]))
+                if workers != 1 and isinstance(outcome, ManifestEntry):  # counted elsewhere
+                    count(outcome.rows_out)
+                bar.update(sizes.get(job.inputs[0], 0))
 
-            run_jobs(work, self.waiting, workers, report, bar.block)
+            run_jobs(work, self.waiting, workers, report, count)
         for job, why in list(find_duplicates(self._done())):
             del self.entries[job.inputs[0]]
             _remove(job)
@@ -318,6 +330,7 @@ class _Run:
         for entry in entries:
             flags.update(entry.flags)
         summary.files, summary.stars = len(entries), sum(entry.rows_out for entry in entries)
+        summary.good = sum(entry.good for entry in entries)
         summary.flags, summary.remade = dict(flags), self._reasons(done=True)
         summary.damaged = [(e.input.name, row, star) for e in entries for row, star in e.damaged]
         account = {
@@ -326,6 +339,7 @@ class _Run:
             "settings": self.settings,
             "files": summary.files,
             "stars": summary.stars,
+            "good": summary.good,
             "flags": summary.flags,
             "failed": {str(path): why for path, why in summary.failed.items()},
             "missing": list(summary.missing),
@@ -421,38 +435,3 @@ def _locked(folder: Path) -> Iterator[None]:
 def _remove(job: Job) -> None:
     job.output.unlink(missing_ok=True)
     job.record.unlink(missing_ok=True)
-
-
-class FileProgress(contextlib.AbstractContextManager["FileProgress"]):
-    """A bar of bytes, with files, stars and stars per second."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        from tqdm import tqdm
-
-        self._sizes = {path: path.stat().st_size if path.is_file() else 0 for path in paths}
-        self._files = self._stars = self._in_file = 0
-        self._begun = time.perf_counter()
-        self._bar = tqdm(
-            total=sum(self._sizes.values()),
-            disable=None,  # where the output is not a terminal
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
-        )
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-    def block(self, stars: int) -> None:
-        """So many more stars of the current file are labelled."""
-        self._in_file += stars
-        number = self._stars + self._in_file
-        rate = number / max(time.perf_counter() - self._begun, 1e-9)
-        self._bar.set_description(f"{self._files}/{len(self._sizes)} files", refresh=False)
-        self._bar.set_postfix_str(f"{number:,} stars, {rate:,.0f} stars/s")
-
-    def end(self, path: Path, entry: ManifestEntry | None) -> None:
-        """A file is through; without an entry, if it failed."""
-        self._files += 1
-        self._stars += entry.rows_out if entry is not None else 0
-        self._in_file = 0
-        self._bar.update(self._sizes[path])
-        self.block(0)

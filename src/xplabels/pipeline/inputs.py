@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from xplabels.core.errors import InputError
-from xplabels.fetch.bulk import SUMS, parse_sums
+from xplabels.fetch.bulk import PIXELS, SUMS, parse_sums
 from xplabels.io import READERS
 from xplabels.io.hats import is_catalogue, partition_files, pixel_of
 
 SPECTRA = "XpContinuousMeanSpectrum"
 GAIA_SOURCE = "GaiaSource"
 """Files that lie beside the spectra, and are none."""
-SPAN = re.compile(r"_(\d+)-(\d+)\.")
-"""The first and last HEALPix level-8 pixel of a bulk file, in its name."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ def _gaps(folder: Path, files: Sequence[Path]) -> list[str]:
     spans = sorted(
         (int(found[1]), int(found[2]), path.name)
         for path in files
-        if path.name.startswith(SPECTRA) and (found := SPAN.search(path.name))
+        if path.name.startswith(SPECTRA) and (found := PIXELS.search(path.name))
     )
     return [
         f"{folder}: pixels {last + 1:06d}-{first - 1:06d}, between {before} and {after}"

@@ -32,14 +32,16 @@ class Joined:
 class ManifestEntry(Record):
     """What became of one input file; as many rows were written as read.
 
-    Of the :class:`~xplabels.io.job.Record`, ``input.md5`` is of the bytes that were read. ``flags``
-    counts stars by flag. ``damaged`` rows are (row, source_id), at most :data:`DAMAGED_LISTED`, the
-    first row being 1; ``notes`` of the reader and the tables, at most as many. ``md5_published``:
-    whether the input's sum is that of ``_MD5SUM.txt``; None where there is none.
+    Of the :class:`~xplabels.io.job.Record`, ``input.md5`` is of the bytes that were read. ``good``
+    counts the good stars, ``flags`` stars by flag. ``damaged`` rows are (row, source_id), at most
+    :data:`DAMAGED_LISTED`, the first row being 1; ``notes`` of the reader and the tables, at most
+    as many. ``md5_published``: whether the input's sum is that of ``_MD5SUM.txt``; None where there
+    is none.
     """
 
     rows_in: int
     rows_out: int
+    good: int
     flags: Mapping[str, int]
     damaged: tuple[tuple[int, int], ...]
     notes: tuple[str, ...]
@@ -56,7 +58,8 @@ class ManifestEntry(Record):
         """The fields from JSON values; raises TypeError where one is of another type."""
         check_types([values["flags"]], dict)
         joined = tuple(Joined(**one) for one in values["joined"])
-        check_types([values[name] for name in ("rows_in", "rows_out", "first_id", "last_id")], int)
+        whole = ("rows_in", "rows_out", "good", "first_id", "last_id")
+        check_types([values[name] for name in whole], int)
         check_types((*values["flags"].values(), *(one.stars for one in joined)), int)
         check_types([values["processor_seconds"]], (int, float))
         return super().parse(values) | {

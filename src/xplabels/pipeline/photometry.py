@@ -13,12 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.stars import Photometry, Stars
-from xplabels.io.columns import PHOTOMETRY_COLUMNS
+from xplabels.core.stars import Stars
+from xplabels.fetch.bulk import PIXELS
 from xplabels.io.hats import PartitionedTable, parquet_files
 from xplabels.io.job import FileFingerprint, md5_of
-from xplabels.io.tables import KeyedTable, Table, check_photometry, fill_photometry, has_photometry
-from xplabels.pipeline.inputs import GAIA_SOURCE, SPAN, check_sum, published_sums
+from xplabels.io.tables import (
+    TAKEN_COLUMNS,
+    Filled,
+    KeyedTable,
+    Table,
+    check_photometry,
+    has_photometry,
+)
+from xplabels.pipeline.inputs import GAIA_SOURCE, check_sum, published_sums
 from xplabels.pipeline.manifest import Joined, ManifestEntry
 
 ENDINGS = (".csv.gz", ".csv", ".parquet")
@@ -68,7 +75,7 @@ class AuxiliaryTables:
 
         If a folder was named for them and has none, it is one that does not exist.
         """
-        span = SPAN.search(path.name)
+        span = PIXELS.search(path.name)
         folder = self.gaia_source or path.parent
         name = f"{GAIA_SOURCE} file" if span is None else f"{GAIA_SOURCE}_{span[1]}-{span[2]}"
         for ending in ENDINGS:
@@ -133,25 +140,23 @@ class Join:
                 )
 
     def join(self, stars: Stars) -> tuple[Stars, dict[str, NDArray[np.float64]]]:
-        """``stars`` [N] with photometry, and the columns to carry [N], NaN where unknown.
+        """``stars`` [N] with photometry and flags, and the columns to carry [N], NaN where unknown.
 
         Raises InputError if a table is damaged, or an error of a star is zero or negative.
         """
-        values, errors = stars.photometry.values.copy(), stars.photometry.errors.copy()
+        filled = Filled.of(stars)
         carried = {name: np.full(len(stars), np.nan) for name in self._carried}
         notes: list[str] = []
         for index, table in enumerate(self._tables):
             rows, found = table.find(stars.source_id)
             if has_photometry(found):
-                ids = stars.source_id[rows]
-                notes.extend(fill_photometry(values, errors, rows, found, ids, table.path))
+                notes.extend(filled.take(rows, found, table.path))
             for name in carried.keys() & found.keys():
                 lacking = np.isnan(carried[name][rows])
                 carried[name][rows[lacking]] = found[name][lacking]
             self._stars[index] += len(rows)
         if self._tables:
-            notes = [*stars.notes, *notes]
-            stars = replace(stars, photometry=Photometry(values, errors), notes=tuple(notes))
+            stars = replace(filled.stars(), notes=(*stars.notes, *notes))
         return stars, carried
 
     def joined(self) -> tuple[Joined, ...]:
@@ -161,7 +166,7 @@ class Join:
 
 
 def _open(path: Path, carried: Sequence[str]) -> Table:
-    wanted = (*PHOTOMETRY_COLUMNS, *carried)
+    wanted = (*TAKEN_COLUMNS, *carried)
     table: Table = (PartitionedTable if path.is_dir() else KeyedTable.read)(path, wanted)
     if has_photometry(table.columns) or not any(name in table.columns for name in carried):
         check_photometry(table)

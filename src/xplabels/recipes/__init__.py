@@ -49,6 +49,7 @@ class Recipe:
     dropout: float = _within(0, 0.9, 0.1)
     likelihood: Literal["gaussian", "student_t"] = "student_t"
     dof: float = _within(1, 1e6, 4.0)
+    balance: float = _within(0, 1, 0.3)
     label_weights: Mapping[str, float] = field(default_factory=dict)
     scatter: Scatter = "dropout"
     passes: int = _within(2, 1e6, 50)
@@ -58,6 +59,8 @@ class Recipe:
     teacher_hidden: tuple[int, ...] = (448, 448, 448, 448, 448)
     teacher_dropout: float = _within(0, 0.9, 0.1)
     teacher_epochs: int = _within(1, 1e6, 80)
+    # of training stars whose label is probably wrong by the folds of calibration_folds
+    wrong_labels: Literal["keep", "leave_out"] = "keep"
     # schedule
     schedule: Literal["one_cycle", "fixed_batches"] = "one_cycle"
     optimizer: Literal["adamw", "adam"] = "adamw"
@@ -92,6 +95,9 @@ class Recipe:
                     refuse(f"{key.name} = {value} should lie between {low:g} and {high:g}")
         if self.calibration_folds == 1:
             refuse("calibration_folds = 1 would leave out all stars", "give 0, or at least 2")
+        if self.wrong_labels == "leave_out" and not (self.recalibrate and self.calibration_folds):
+            refuse("wrong_labels = 'leave_out' takes networks that did not see a star",
+                   "give calibration_folds and recalibrate, or wrong_labels = 'keep'")  # fmt: skip
         for name in ("hidden", "teacher_hidden"):
             widths = getattr(self, name)
             if not widths or min(widths) < 1:

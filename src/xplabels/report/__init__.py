@@ -13,8 +13,9 @@ from xplabels.io.atomic import REPORT_FILES, check_new_folder, whole_folder
 from xplabels.report.page import png as png
 from xplabels.report.page import template
 from xplabels.validation import Validation
-from xplabels.validation.calibration import missed_margins, verdict
+from xplabels.validation.calibration import badge_of
 from xplabels.validation.finding import Finding, format_score, metrics_of
+from xplabels.validation.verdict import verdict_of
 
 
 def write_report(
@@ -47,7 +48,7 @@ def write_report(
     images = {
         picture.name: png(picture.draw()) for section in sections for picture in section.pictures
     }
-    meta = validation.prediction.meta
+    meta, verdict = validation.prediction.meta, verdict_of(validation)
     model = next((v for k, v in meta.items() if k.lower() == "model" and v), "a model")
     page = template("report.html.j2").render(
         title=f"Validation of {model}" + (", without shrinkage" if "ESTIMATE" in meta else ""),
@@ -58,8 +59,8 @@ def write_report(
         scores=validation.labels,
         labels=LABELS,
         format_score=format_score,
-        verdict=verdict(validation),
-        missed=missed_margins(validation),
+        badge_of_all=badge_of(verdict),
+        lines=verdict.lines,
     )
     metrics = json.dumps(metrics_of(findings), indent=1, allow_nan=False) + "\n"
     files = {"metrics.json": metrics.encode(), "report.html": page.encode()}

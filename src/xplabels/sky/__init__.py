@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.io.atomic import check_output, whole_file
+from xplabels.io.atomic import whole_file
 from xplabels.io.plain import read_columns
 from xplabels.sky.crossmatch import ADDED, crossmatch
 from xplabels.surveys import SURVEYS
@@ -131,13 +131,6 @@ def match_on_sky(
     same = shared(np.ascontiguousarray(place).view(np.complex128)[:, 0])
     flags = columns["match_flags"] | np.where(same, MatchFlag.SHARED, 0)
     return SkyMatches(columns | {"match_flags": flags.astype(np.uint8)}, count)
-
-
-def check_matches(path: Path, overwrite: bool = False) -> None:
-    """Raise :class:`InputError` unless ``path`` may be written, before any work."""
-    if path.suffix.lower() != ".parquet":
-        raise InputError("matches are Parquet", where=path, remedy="end its name in .parquet")
-    check_output(path, overwrite)
 
 
 def write_matches(matches: SkyMatches, path: Path, overwrite: bool = False) -> None:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
+from xplabels.core.scores import robust_scatter
 from xplabels.surveys.table import SurveyTable
 
 MIN_COMMON = 20
 """Fewer stars in common do not tie a pair of surveys."""
-MAD_TO_SIGMA = 1.4826
 MEDIAN_ERROR = np.sqrt(np.pi / 2)
 """Standard error of a median over that of a mean, for Gaussian scatter."""
 
@@ -112,11 +112,11 @@ def _pair(label: str, one: SurveyTable, other: SurveyTable) -> Offset | None:
         return None
     difference = values_2[b] - values_1[a]
     expected = np.hypot(errors_1[a], errors_2[b])
-    center, scatter = float(np.median(difference)), _robust_std(difference)
+    center, scatter = float(np.median(difference)), float(robust_scatter(difference))
     # the stated errors keep a handful of accidentally equal differences from ruling
     least = float(np.median(expected)) * 0.1
     error = float(MEDIAN_ERROR * max(scatter, least) / np.sqrt(len(a)))
-    pull = _robust_std((difference - center) / expected)
+    pull = float(robust_scatter((difference - center) / expected))
     return Offset(other.survey, label, one.survey, center, error, len(a), scatter, pull)
 
 
@@ -129,7 +129,3 @@ def _column(
     one = table.labels.select([label])
     known = np.isfinite(one.values[:, 0])
     return table.source_id[known], one.values[known, 0], one.errors[known, 0]
-
-
-def _robust_std(values: NDArray[np.float64]) -> float:
-    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))

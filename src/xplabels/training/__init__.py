@@ -20,16 +20,18 @@ from xplabels.core.labels import check_names
 from xplabels.core.split import VALIDATION_FRACTION
 from xplabels.core.stars import Stars
 from xplabels.inference import Inference
+from xplabels.inference.network import Perceptron
+from xplabels.io.catalogue import csv_text
 from xplabels.model import Model
 from xplabels.model.card import write_card
 from xplabels.model.refitting import with_unshrinking
 from xplabels.network import check_device
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training.checkpoint import Checkpoint
-from xplabels.training.cross_fitting import calibrated
+from xplabels.training.cross_fitting import audit_of_folds, calibrated, wrong_by_folds
 from xplabels.training.forward import fit_forward
 from xplabels.training.run import Fold, Run
-from xplabels.training.table import training_table
+from xplabels.training.table import TrainingTable, training_table
 from xplabels.validation import score_prediction
 from xplabels.validation.finding import as_json
 
@@ -103,19 +105,18 @@ def train(
     run = Run(table, recipe, seed, states, progress, device)
     for reason in run.left_out:
         logger.warning("left out: %s", reason)
+    folds: list[Fold] = []
+    if recipe.wrong_labels == "leave_out":
+        folds = list(run.calibration_folds())
+        wrong = wrong_by_folds(_uncalibrated(table, recipe, folds[0].networks), table, folds)
+        logger.info("left out: %d training stars whose label is probably wrong", wrong.sum())
+        table = replace(table, train=table.train & ~wrong)
+        provenance = table.provenance()
+        run = Run(table, recipe, seed, states, progress, device)
     networks, history = run.networks()
-    inference = Inference(table.feature_set, table.scaling, networks)
-    inputs = inference.network_input(table.features[table.train])[0][:, : table.features.x.shape[1]]
-    model = Model(
-        names,
-        table.feature_set,
-        table.scaling,
-        networks,
-        recipe,
-        Calibration.nominal(len(names), recipe.likelihood, recipe.dof),
-        Domain.fit(inputs),
-        np.stack([np.nanmin(table.y[table.train], 0), np.nanmax(table.y[table.train], 0)], axis=1),
-        {
+    model = replace(
+        _uncalibrated(table, recipe, networks),
+        metadata={
             "name": name or recipe.name,
             "training": provenance,
             "split": {
@@ -139,18 +140,17 @@ def train(
             "device": device,
         },
     )
-    folds: list[Fold] = []
     if recipe.recalibrate:
-        if count := recipe.calibration_folds:
+        if (count := recipe.calibration_folds) and not folds:
             seconds = (count - 1) * sum(entries[-1]["seconds"] for entries in history.values())
             logger.info(
                 "error bars: %d further trainings, each without a fold of the stars; "
                 "about %.0f s (recipe quick does without)", count, seconds,
             )  # fmt: skip
-        folds = list(run.calibration_folds())
+            folds = list(run.calibration_folds())
         model = calibrated(model, table, folds)
     support = LabelSupport.fit(
-        names, inference.run(table.features[table.train]).labels.mean,
+        names, model.inference.run(table.features[table.train]).labels.mean,
         np.isfinite(table.y[table.train]), recipe.defined_share,
     )  # fmt: skip
     forward = fit_forward(model, table, folds, seed) if recipe.forward else None
@@ -159,8 +159,28 @@ def train(
     model = with_unshrinking(model, validation, known)
     # the calibration was fitted on these stars: not an independent test
     scores = score_prediction(model.predict(validation), known).groups["all"].to_dict()
-    model = replace(model, metadata=model.metadata | {"validation": as_json(scores)})
+    audit = audit_of_folds(model, table, folds)
+    logger.info(audit.to_text())
+    found = {"validation": as_json(scores), "label_audit": as_json(audit.summary())}
+    model = replace(model, metadata=model.metadata | found, label_audit=csv_text(audit.to_arrow()))
     return replace(model, card=write_card(model))
+
+
+def _uncalibrated(table: TrainingTable, recipe: Recipe, networks: tuple[Perceptron, ...]) -> Model:
+    """A model of these networks, its errors not calibrated, with the statistics of its stars."""
+    inference = Inference(table.feature_set, table.scaling, networks)
+    inputs = inference.network_input(table.features[table.train])[0][:, : table.features.x.shape[1]]
+    known = table.y[table.train]
+    return Model(
+        table.names,
+        table.feature_set,
+        table.scaling,
+        networks,
+        recipe,
+        Calibration.nominal(len(table.names), recipe.likelihood, recipe.dof),
+        Domain.fit(inputs),
+        np.stack([np.nanmin(known, axis=0), np.nanmax(known, axis=0)], axis=1),
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -5,11 +5,12 @@ Where a recipe has ``calibration_folds``, each fold of the training part is left
 further network, trained like the model's own: nearly ten times as many stars, none seen by the
 network that predicts it; the test part stays untouched.
 
-These networks saw fewer stars, so their errors are a little larger. Only the dependence of errors
-on the star (:class:`~xplabels.calibration.error_shape.ErrorShape`) is taken from them as it is. A
-level is that of the model on the validation part, times that of the further networks on the stars
-left out, over theirs on the validation part: chance in the choice of validation stars cancels, and
-so does what the networks differ by.
+These networks saw fewer stars, so their errors are a little larger. Only how errors go with a star
+(:class:`~xplabels.calibration.error_shape.ErrorShape` and
+:class:`~xplabels.calibration.local.LocalFactors`) is taken from them as it is. A level is that of
+the model on the validation part, times that of the further networks on the stars left out, over
+theirs on the validation part: chance in the choice of validation stars cancels, and so does what
+the networks differ by.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from numpy.typing import NDArray
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factor
+from xplabels.calibration.local import LocalFactors
+from xplabels.core.prediction import stack
 from xplabels.model import Model
 from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
+from xplabels.validation.audit import LabelAudit, audit_labels
 
 Array = NDArray[np.float64]
 
@@ -76,12 +80,21 @@ class HoldoutPrediction(NamedTuple):
             self.label_errors,
         )  # fmt: skip
 
-    def level(self, shape: ErrorShape) -> Calibration:
+    def local(self, shape: ErrorShape) -> LocalFactors:
+        """How the factors of both intervals should go with the star, but for their level."""
+        squares = shape.squares(self.labels, self.noise)
+        return LocalFactors.fit(
+            self.labels, self.noise, self.residuals, squares * self.variance, self.label_errors,
+            squares * self.gaussian,
+        )  # fmt: skip
+
+    def level(self, shape: ErrorShape, local: LocalFactors) -> Calibration:
         """Factors that make the intervals of these stars hold their share."""
         squares = shape.squares(self.labels, self.noise)
         return Calibration.fit(
-            self.residuals, squares * self.variance, self.label_errors, squares * self.gaussian
-        )
+            self.residuals, squares * self.variance, self.label_errors, squares * self.gaussian,
+            *local.factors(self.labels, self.noise),
+        )  # fmt: skip
 
 
 def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -> Model:
@@ -110,6 +123,39 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     return replace(model, calibration=replace(single, joint=float(factor * _correction(known))))
 
 
+def audit_of_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> LabelAudit:
+    """Which labels of stars that a network did not see are probably wrong.
+
+    Each training star by the network that left it out, each validation star by the model. The
+    networks saw the wrong labels of other stars.
+    """
+    unseen = [(model, table.validation)]
+    unseen += [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
+    rows = np.concatenate([np.flatnonzero(some) for _, some in unseen])
+    predictions = [other.predict(table.stars[some], correlations=True) for other, some in unseen]
+    return audit_labels(stack(predictions), table.labels(rows))
+
+
+def wrong_by_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> NDArray[np.bool_]:
+    """The training stars [N of the table] with a label that is probably wrong, by the folds alone.
+
+    For a ``model`` that is not trained yet: its networks are not asked.
+    """
+    left_out = [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
+    held = HoldoutPrediction.together(
+        [HoldoutPrediction.of(other, table, rows) for other, rows in left_out]
+    )
+    calibration = fit_calibration(held)
+    wrong = np.zeros(len(table.train), bool)
+    rows = np.concatenate([np.flatnonzero(fold.left_out) for fold in folds])
+    predictions = [
+        replace(other, calibration=calibration).predict(table.stars[some], correlations=True)
+        for other, some in left_out
+    ]
+    wrong[rows] = audit_labels(stack(predictions), table.labels(rows)).wrong
+    return wrong
+
+
 def fit_calibration(
     validation: HoldoutPrediction, folds: Sequence[tuple[HoldoutPrediction, HoldoutPrediction]] = ()
 ) -> Calibration:
@@ -117,13 +163,21 @@ def fit_calibration(
 
     ``validation`` holds the model's predictions for the validation part; ``folds`` those of each
     fold's networks for the stars left out, and for the validation part.
+
+    How errors go with the star is fitted to the stars left out alone, where there are folds, so
+    that the level's guarantee holds for the validation part
+    (:meth:`~xplabels.calibration.factors.Calibration.fit`) but for the folds' correction of it.
     """
-    shape = HoldoutPrediction.together([validation, *(left_out for left_out, _ in folds)]).shape()
-    own = validation.level(shape)
-    levels = [(left_out.level(shape), again.level(shape)) for left_out, again in folds]
+    unseen = HoldoutPrediction.together([left_out for left_out, _ in folds] or [validation])
+    shape = unseen.shape()
+    local = unseen.local(shape)
+    own = validation.level(shape, local)
+    levels = [
+        (left_out.level(shape, local), again.level(shape, local)) for left_out, again in folds
+    ]
     inner = own.factor * _correction([(out.factor, val.factor) for out, val in levels])
     outer = own.factor_95 * _correction([(out.factor_95, val.factor_95) for out, val in levels])
-    return Calibration(inner, outer, shape=shape)
+    return Calibration(inner, outer, shape=shape, local=local)
 
 
 def _correction(levels: Sequence[tuple[Array | float, Array | float]]) -> Array | float:

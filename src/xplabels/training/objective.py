@@ -28,19 +28,22 @@ BLOCK = 4096
 class LabelledStars(NamedTuple):
     """Stars with scaled labels and errors [N, K]; ``y`` is NaN where a label is unknown.
 
-    ``rows`` [N] are their numbers in the training table.
+    ``rows`` [N] are their numbers in the training table, ``weight`` [N, 1] is how much each
+    counts.
     """
 
     block: Block
     y: Tensor
     y_error: Tensor
     rows: Tensor
+    weight: Tensor
 
     def take(self, rows: Tensor) -> LabelledStars:
         """The stars ``rows``."""
         return LabelledStars(
-            self.block.take(rows), self.y[rows], self.y_error[rows], self.rows[rows]
-        )
+            self.block.take(rows), self.y[rows], self.y_error[rows], self.rows[rows],
+            self.weight[rows],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Objective:
         out = run(network, block, input_term=input_term, drop=sampling or not last)
         if sampling:
             out = out._replace(model=torch.zeros_like(out.model))
-        return self._likelihood(stars.y - out.mean, stars.y_error**2 + out.variance)
+        return self._likelihood(stars, stars.y - out.mean, stars.y_error**2 + out.variance)
 
     @torch.no_grad()
     def evaluate(self, network: UncertainNetwork, stars: LabelledStars) -> float:
@@ -121,15 +124,14 @@ class Objective:
         for rows in torch.arange(count, device=self.propagation.device).split(BLOCK):
             part = stars.take(rows)
             out = self.propagation.run(network, part.block, input_term=input_term)
-            loss = self._likelihood(part.y - out.mean, part.y_error**2 + out.variance)
+            loss = self._likelihood(part, part.y - out.mean, part.y_error**2 + out.variance)
             total += len(rows) * float(loss)
         return total / count if count else math.nan
 
-    def _likelihood(self, residual: Tensor, variance: Tensor) -> Tensor:
+    def _likelihood(self, stars: LabelledStars, residual: Tensor, variance: Tensor) -> Tensor:
         recipe = self.recipe
-        return negative_log_likelihood(
-            residual, variance, recipe.likelihood, recipe.dof, self.weights
-        )
+        weights = stars.weight if self.weights is None else stars.weight * self.weights
+        return negative_log_likelihood(residual, variance, recipe.likelihood, recipe.dof, weights)
 
     def _distillation(
         self, teachers: Teachers, network: UncertainNetwork, stars: LabelledStars, last: bool
@@ -145,10 +147,10 @@ class Objective:
         # under dropout, as any network's mean
         matched = run(network, block, input_term=False, drop=True).mean
         labels = out.mean if unseen is None else unseen
-        likelihood = self._likelihood(stars.y - labels, stars.y_error**2 + out.variance)
+        likelihood = self._likelihood(stars, stars.y - labels, stars.y_error**2 + out.variance)
         # in units of the error, and no outlier may pull harder than in the likelihood
-        match = self._likelihood(mean - matched, out.variance.detach() + MATCH_FLOOR)
-        scatter = self._likelihood(variance.sqrt(), out.model)
+        match = self._likelihood(stars, mean - matched, out.variance.detach() + MATCH_FLOOR)
+        scatter = self._likelihood(stars, variance.sqrt(), out.model)
         return likelihood + match + scatter
 
 

@@ -25,10 +25,18 @@ from xplabels.training.objective import LabelledStars
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
 """Fewest stars that can train a network, and test whether its errors are right."""
 
+ALIKE = 0.2
+"""Standard deviations of Teff within which stars are alike."""
+LARGEST_WEIGHT = 3.0
+"""Of a rare star, in the loss."""
+
 
 @dataclass(frozen=True)
 class TrainingTable:
-    """Usable stars with features, labels (``names``), the split and training statistics."""
+    """Usable stars with features, labels (``names``), the split and training statistics.
+
+    ``weight`` [N] is how much each star counts.
+    """
 
     stars: Stars
     names: tuple[str, ...]
@@ -39,8 +47,9 @@ class TrainingTable:
     train: NDArray[np.bool_]
     validation: NDArray[np.bool_]
     scaling: Scaling
+    weight: NDArray[np.float64]
 
-    def labels(self, rows: NDArray[np.bool_]) -> Labels:
+    def labels(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Labels:
         """Known labels of some stars."""
         return Labels(self.names, self.y[rows], self.y_error[rows])
 
@@ -60,6 +69,7 @@ class TrainingTable:
             torch.as_tensor(y, dtype=torch.float32, device=device),
             torch.as_tensor(np.nan_to_num(error), dtype=torch.float32, device=device),
             chosen,
+            torch.as_tensor(self.weight[rows, None], dtype=torch.float32, device=device),
         )
 
     def provenance(self) -> dict[str, Any]:
@@ -153,12 +163,34 @@ def training_table(
         scaling = Scaling.fit(
             features.x[train], y[train], feature_set.names, names, noise[train], recipe.logarithmic
         )
+    weight = np.ones(len(y))
+    if recipe.balance and "teff" in names:
+        teff = scaling.scale_y(y, y_error)[0][:, names.index("teff")]
+        weight = rarity(teff, teff[train], recipe.balance)
     table = TrainingTable(
-        stars, names, feature_set, features, y, y_error, train, validation, scaling
+        stars, names, feature_set, features, y, y_error, train, validation, scaling, weight
     )
     if recipe.recalibrate:
         _check_folds(table, recipe.calibration_folds)
     return table
+
+
+def rarity(
+    teff: NDArray[np.float64], among: NDArray[np.float64], power: float
+) -> NDArray[np.float64]:
+    """How much stars [N] count by their scaled Teff; more where few others [M] have the like.
+
+    In proportion to their density to the power -``power``; 1 at the median density, in denser
+    places, and where Teff is unknown (NaN), and at most :data:`LARGEST_WEIGHT`.
+    """
+    among = np.sort(among[np.isfinite(among)])
+
+    def neighbours(at: NDArray[np.float64]) -> NDArray[np.intp]:
+        return np.searchsorted(among, at + ALIKE) - np.searchsorted(among, at - ALIKE)
+
+    count = np.maximum(neighbours(teff), 1)
+    weight = (np.median(neighbours(among)) / count) ** power
+    return np.where(np.isfinite(teff), np.clip(weight, 1.0, LARGEST_WEIGHT), 1.0)
 
 
 def _check_folds(table: TrainingTable, count: int) -> None:

@@ -15,6 +15,7 @@ from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.scores import Array, Bin, LabelSample, Scores, binned, scores_by_label
+from xplabels.validation.audit import LabelAudit, audit_labels
 
 PREDICTED = "_predicted"
 """Ending of an axis that bins by the predicted label instead of the known one."""
@@ -57,7 +58,8 @@ class Validation:
     prediction, names
         For N stars, and the K labels compared.
     groups
-        Scores by group: ``all``, ``good``, ``metal_poor`` (known [Fe/H] < -1).
+        Scores by group: ``all``, ``good``, ``rightly_labelled`` (without labels that are probably
+        wrong), ``metal_poor`` (known [Fe/H] < -1).
     bins, axes
         ``bins[axis][label]``: bins along G, BP-RP, each known label and each predicted one
         (ending ``_predicted``), and the values [N] along these. Along a known label even correct
@@ -65,14 +67,16 @@ class Validation:
         predicted one they must not.
     samples
         By label, the stars compared: residuals, z, PIT and so on.
+    audit
+        Which of the known labels are probably wrong.
     flags, selection
         How many of the stars compared carry each flag, and which stars they are, in words.
     resamples
         Of the bootstrap.
-    margin
-        Multiplies every tolerance on calibration.
     joint
         Joint coverage of all labels, where the prediction has their correlations.
+    star
+        Identifies the star of each row [N], where several rows belong to one.
     """
 
     prediction: Prediction = field(repr=False)
@@ -81,11 +85,12 @@ class Validation:
     bins: Mapping[str, Mapping[str, tuple[Bin, ...]]] = field(repr=False)
     samples: Mapping[str, LabelSample] = field(repr=False)
     axes: Mapping[str, Array] = field(repr=False)
+    audit: LabelAudit = field(repr=False)
     flags: Mapping[str, int]
     selection: str
     resamples: int
-    margin: float = 1.0
     joint: Joint | None = field(default=None, repr=False)
+    star: NDArray[np.int64] | None = field(default=None, repr=False)
 
     @property
     def n(self) -> int:
@@ -124,7 +129,6 @@ def score_prediction(
     star: NDArray[np.int64] | None = None,
     selection_text: str = "all stars given",
     resamples: int = 200,
-    margin: float = 1.0,
 ) -> Validation:
     """Score a prediction against known labels (METHOD 8; FS24, sections 3.2 and 4).
 
@@ -143,8 +147,6 @@ def score_prediction(
         Which stars these are, in words.
     resamples
         Bootstrap resamples (over stars) behind the error of each score.
-    margin
-        Multiplies every tolerance on calibration (2 where photometry is withheld).
 
     Raises
     ------
@@ -155,7 +157,7 @@ def score_prediction(
     --------
     A thousand simulated stars whose stated errors are correct:
 
-    >>> from xplabels.validation.calibration import missed_margins
+    >>> from xplabels.validation.verdict import verdict_of
     >>> rng = np.random.default_rng(1)
     >>> truth, ones = rng.normal(4.0, 1.0, (1000, 1)), np.ones((1000, 1))
     >>> prediction = Prediction(
@@ -167,8 +169,8 @@ def score_prediction(
     >>> validation = score_prediction(prediction, Labels(("logg",), truth, 0.001 * ones))
     >>> validation.n, round(validation.labels["logg"]["coverage_68"], 2)
     (1000, 0.67)
-    >>> missed_margins(validation)
-    []
+    >>> print(verdict_of(validation).lines[0])
+    ''
     """
     names = common_names(prediction.names, labels.names)
     n = len(prediction)
@@ -197,10 +199,11 @@ def score_prediction(
         for name, column in zip(prediction.names, prediction.values.T, strict=True)
         if name in names
     }
-    flags = prediction.flags
+    flags, audit = prediction.flags, audit_labels(prediction, labels)
     groups = {
         "all": ("all", compared),
         "good": ("good", compared & prediction.good),
+        "rightly_labelled": ("probably rightly labelled", compared & ~audit.wrong),
     }
     if "fe_h" in axes:
         groups["metal_poor"] = ("[Fe/H] < -1", compared & (axes["fe_h"] < METAL_POOR))
@@ -229,11 +232,12 @@ def score_prediction(
         },
         samples=samples,
         axes=axes,
+        audit=audit,
         flags={str(f.name): int(((flags & np.uint32(f)) > 0)[compared].sum()) for f in Flag},
         selection=selection_text,
         resamples=resamples,
-        margin=margin,
         joint=joint_coverage(prediction, labels, names, np.ones(n, bool), resamples=resamples),
+        star=star,
     )
 
 

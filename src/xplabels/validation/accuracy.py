@@ -14,6 +14,7 @@ from xplabels.core.labels import Labels
 from xplabels.core.prediction import PARTS
 from xplabels.core.scores import SCORES, SEED
 from xplabels.validation import Validation
+from xplabels.validation.audit import audit_finding
 from xplabels.validation.calibration import calibration_finding, joint_finding
 from xplabels.validation.finding import (
     Finding,
@@ -47,6 +48,7 @@ def findings_of(
         data_finding(validation, provenance or {}),
         accuracy_finding(validation),
         calibration_finding(validation),
+        audit_finding(validation.audit),
         metal_poor_finding(validation),
         errors_finding(validation, training_labels),
         kiel_finding(validation),
@@ -120,7 +122,8 @@ def accuracy_finding(validation: Validation) -> Finding:
             names, validation.column("truth"), validation.column("predicted")
         ),
     )
-    metrics = groups["all"].to_dict() | {"good": groups["good"].to_dict()}
+    metrics = groups["all"].to_dict()
+    metrics |= {key: groups[key].to_dict() for key in ("good", "rightly_labelled")}
     return Finding(metrics, scores_text(validation), section)
 
 
@@ -137,13 +140,17 @@ def scores_text(validation: Validation, group: str = "all") -> str:
     """The scores of one group as a table for the terminal; for all stars, the joint ones, too."""
     chosen = validation.groups[group]
     labels = [chosen.labels[name] for name in validation.names]
-    table = aligned(
-        [
-            [chosen.title, *map(with_unit, validation.names)],
-            ["N", *(str(scores.n) for scores in labels)],
-            *([key, *(format_score(scores, key, "+-") for scores in labels)] for key in SCORES),
-        ]
-    )
+    rows = [
+        [chosen.title, *map(with_unit, validation.names)],
+        ["N", *(str(scores.n) for scores in labels)],
+        *([key, *(format_score(scores, key, "+-") for scores in labels)] for key in SCORES),
+    ]
+    wrong = validation.audit.wrong.sum()
+    if group == "all" and wrong:
+        right = validation.groups["rightly_labelled"].labels
+        without = [format_score(right[name], "rmse", "+-") for name in validation.names]
+        rows.append([f"rmse without {wrong} stars whose label is probably wrong", *without])
+    table = aligned(rows)
     joint = validation.joint if group == "all" else None
     return table if joint is None else f"{table}\n{joint.to_text()}"
 

@@ -1,144 +1,98 @@
-"""Whether the stated errors are correct: margins, verdict, curves, bins, joint coverage."""
+"""Whether the stated errors are correct: sizes and verdict, curves, bins, joint coverage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+
+import numpy as np
 
 from xplabels import figures
-from xplabels.calibration.joint import JOINT_MARGIN
-from xplabels.core.distribution import LEVEL_68, LEVEL_95
-from xplabels.core.errors import counted
 from xplabels.core.labels import LABELS
-from xplabels.core.scores import BIN_SIGMAS, BIN_STARS, Bin
+from xplabels.core.scores import Array
 from xplabels.validation import PREDICTED, Validation
-from xplabels.validation.finding import (
-    Cell,
-    Finding,
-    Section,
-    bin_rows,
-    format_score,
-    with_unit,
+from xplabels.validation.finding import Cell, Finding, Section, with_unit
+from xplabels.validation.verdict import (
+    BIN_STARS,
+    FALSE_ALARMS,
+    FEW,
+    MANY,
+    RIGHT,
+    SLIGHTLY,
+    TOGETHER,
+    TOLERANCE,
+    USEFUL,
+    WRONG,
+    Size,
+    Statement,
+    Verdict,
+    verdict_of,
 )
 
-COVERAGE_MARGIN = 0.025
-ROBUST_STD_Z_RANGE = (0.95, 1.05)
-TESTED_AXES = ("g_mag", "logg", "fe_h")
-CHOSEN_AXES = ("g_mag", "logg" + PREDICTED, "fe_h" + PREDICTED)
-"""The same for stars selected by their predicted labels."""
-LEVELS = {"coverage_68": LEVEL_68, "coverage_95": LEVEL_95}
-
-FEW_BINS = 0.05
-"""Share of the large bins that may fail where the errors are otherwise correct."""
-ENOUGH_STARS = 2000
-"""With fewer, the margins are two standard errors or less, and even correct errors miss some."""
+COLOURS = {RIGHT: "pass", SLIGHTLY: "partly", WRONG: "fail", FEW: "partly"}
 
 
-def missed_margins(validation: Validation, axes: Sequence[str] = TESTED_AXES) -> list[str]:
-    """Where the stated errors miss their margins, one line each.
-
-    Coverages must lie within 2.5 points of 68.3 and 95.4 %, the robust std of z within
-    0.95-1.05, and the 68.3 % coverage in every bin of at least 200 stars along ``axes`` within
-    the larger of 6 points and 3.5 binomial sigma. Joint coverages, where correlations are
-    predicted, must lie within 3 points. The validation's ``margin`` multiplies every tolerance.
-    """
-    found, margin = [], validation.margin
-    for name, scores in validation.labels.items():
-        if scores.n == 0:
-            continue
-        allowed = margin * COVERAGE_MARGIN
-        found += [
-            f"{name}: {key} {scores[key]:.4f}, allowed {level:.4f} +- {allowed:.4f}"
-            for key, level in LEVELS.items()
-            if abs(scores[key] - level) > allowed
-        ]
-        low, high = (1 + margin * (edge - 1) for edge in ROBUST_STD_Z_RANGE)
-        if not low <= scores["robust_std_z"] <= high:
-            found.append(
-                f"{name}: robust_std_z {scores['robust_std_z']:.3f}, allowed {low:.3f}-{high:.3f}"
-            )
-    if validation.joint is not None:
-        found += validation.joint.violations(margin)
-    return found + failing_bins(validation, axes)
-
-
-def large_bins(
-    validation: Validation, axes: Sequence[str] = TESTED_AXES
-) -> Iterator[tuple[str, str, Bin]]:
-    """Axis, label and bin of every bin of enough stars."""
-    for axis in axes:
-        for name, row in validation.bins.get(axis, {}).items():
-            yield from ((axis, name, one) for one in row if one.large)
-
-
-def failing_bins(validation: Validation, axes: Sequence[str] = TESTED_AXES) -> list[str]:
-    """The part of :func:`missed_margins` that is about bins."""
-    return [
-        f"{name}: coverage_68 {one.scores['coverage_68']:.3f} of {one.counted} stars at "
-        f"{axis} {one.low:g} to {one.high:g}, allowed {LEVEL_68:.3f} "
-        f"+- {one.tolerance(validation.margin):.3f}"
-        for axis, name, one in large_bins(validation, axes)
-        if not one.within(validation.margin)
-    ]
-
-
-def verdict(validation: Validation) -> Cell:
-    """Calibrated, calibrated but for some bins, not calibrated, or too few stars to tell."""
-    bins = len(failing_bins(validation))
-    others = len(missed_margins(validation)) - bins
-    large = sum(1 for _ in large_bins(validation))
-    if not others and not bins:
-        return Cell("calibrated", "pass")
-    if bins > FEW_BINS * large:
-        return Cell("not calibrated", "fail")
-    if not others:
-        return Cell(f"calibrated, but for {bins} of {large} bins", "partly")
-    scored = [scores for scores in validation.labels.values() if scores.n]
-    fewest = min(scores.n for scores in scored)
-    significant = any(
-        abs(scores[key] - level) > BIN_SIGMAS * (level * (1 - level) / scores.n) ** 0.5
-        for scores in scored
-        for key, level in LEVELS.items()
-    )
-    if fewest < ENOUGH_STARS and not significant:
-        return Cell(f"too few stars to tell: {fewest:,}", "partly")
-    return Cell("not calibrated", "fail")
+def badge_of(verdict: Verdict) -> Cell:
+    """The verdict in a few words, coloured."""
+    return Cell(f"error bars: {verdict.headline}", COLOURS[verdict.word])
 
 
 def calibration_finding(validation: Validation) -> Finding:
-    """Margins, calibration curves, z and coverage in bins."""
-    missed, names, margin = missed_margins(validation), validation.names, validation.margin
-    section = Section("calibration", "Calibration", badge=verdict(validation), missed=missed)
-    text = (
-        "Stated 68.3 and 95.4 % intervals must cover within 2.5 points, the robust standard "
-        "deviation of z must lie within 0.95-1.05, and in every bin of at least "
-        f"{BIN_STARS} stars along {', '.join(_axis_title(a) for a in TESTED_AXES)} the 68.3 % "
-        "interval must cover within the larger of 6 points and 3.5 binomial sigma. The labels' "
-        f"own errors are included. If at most {100 * FEW_BINS:g} % of these bins miss and nothing "
-        f"else, the errors are called calibrated but for them. With fewer than {ENOUGH_STARS:,} "
-        "stars even correct errors miss a margin: they are called not calibrated only where a "
-        f"coverage is off by {BIN_SIGMAS} binomial sigma."
-    )
-    if margin != 1:
-        text += f" Here every tolerance counts {margin:g} times."
+    """Sizes and verdict, calibration curves, z and sizes in bins."""
+    verdict, names = verdict_of(validation), validation.names
+    section = Section("calibration", "Calibration", badge=badge_of(verdict), missed=verdict.lines)
     section.paragraphs += [
-        text,
+        f"""The size of the error in the stated errors is the stated half-width over the one with
+        which the interval would hold its share of the stars, less one; the known labels' own errors
+        are allowed for. {verdict.judged_sizes} sizes are judged: each label's, that of all together
+        where correlations are predicted, and those in bins, at 68.3 and 95.4 %. Their intervals
+        hold at once, but for a chance of {FALSE_ALARMS:.0%}: so rarely are errors that are exactly
+        right called anything else. {WRONG.capitalize()}: by more than {TOLERANCE:.0%}, all over the
+        interval, for the stars as a whole or in bins of at least {MANY:.0%} of them.
+        {SLIGHTLY.capitalize()}: not zero for certain, but less, or for fewer stars.
+        {RIGHT.capitalize()}: perhaps zero, or less than {TOLERANCE:.0%} for certain.
+        {FEW.capitalize()}: perhaps zero, perhaps more than {USEFUL:.0%}.""",
+        "Bins are judged along "
+        + (", ".join(map(_axis_title, verdict.judged)) or "nothing")
+        + f"; neighbours are merged until they hold {BIN_STARS} stars. Along a known label "
+        "predictions that shrink to the mean are off by more than stated at its ends, even if each "
+        "is a proper posterior distribution; along a predicted one they must not be. For the "
+        "estimate without shrinkage it is the other way round. The other axes are shown only.",
         "The predictive distribution is a Student-t fixed by the two stated half-widths (a "
         "Gaussian where the outer is twice the inner). With heavier tails, the standard "
-        "deviation of z exceeds 1 although the intervals are correct. Along a known label, "
-        "predictions that shrink to the mean cover too little at the ends; along a predicted label "
-        "the coverage is uniform if each prediction is a proper posterior distribution.",
-    ]
-    for axis in validation.bins:
-        add_bin_table(section, validation, axis)
+        "deviation of z exceeds 1 although the intervals are correct.",
+    ]  # fmt: skip
+    _add_overall(section, verdict)
+    for axis in verdict.bins:
+        _add_bins(section, verdict, axis)
+    shown = {
+        axis: {name: _places(row) for name, row in verdict.bins[axis].items() if row}
+        for axis in verdict.judged
+        if any(len(row) > 1 for row in verdict.bins[axis].values())
+    }
+    section.add_picture(
+        "sizes",
+        "Size of the error in the stated errors",
+        "Stated over needed half-width, less one, for all stars. Thick: standard error; thin: the "
+        "interval that counts for the verdict; grey: tolerance.",
+        lambda: figures.sizes(
+            list(verdict.overall),
+            np.stack([_numbers(one) for one in verdict.overall.values()]),
+            TOLERANCE,
+        ),
+    )
+    if shown:
+        section.add_picture(
+            "sizes_bins",
+            "Size of the error in bins",
+            "The same in the bins that are judged; orange or red: slightly off or wrong.",
+            lambda: figures.sizes_by_bins(shown, TOLERANCE),
+        )
     section.add_picture(
         "calibration",
         "Calibration at every level",
         "Left: observed minus stated coverage of central intervals. Right: probability "
-        "integral transform, flat for correct errors. Grey: 95 % of correct "
-        "predictions; bars: the margins at the stated levels.",
-        lambda: figures.calibration_curve(
-            names, validation.column("pit"), margin * COVERAGE_MARGIN
-        ),
+        "integral transform, flat for correct errors. Grey: 95 % of correct predictions.",
+        lambda: figures.calibration_curve(names, validation.column("pit")),
     )
     section.add_picture(
         "z",
@@ -148,50 +102,93 @@ def calibration_finding(validation: Validation) -> Finding:
         "& Sanders (2024).",
         lambda: figures.z_histograms(names, validation.column("z"), validation.column("dof")),
     )
-    shown = {
-        axis: {n: [one for one in row if one.large] for n, row in validation.bins[axis].items()}
-        for axis in dict.fromkeys((*TESTED_AXES, *CHOSEN_AXES))
-        if any(large_bins(validation, [axis]))
-    }
-    if shown:
-        words = f"Bins of at least {BIN_STARS} stars; grey: tolerance."
-        section.add_picture(
-            "coverage_bins", "Coverage in bins", words,
-            lambda: figures.coverage_by_bins(names, shown, margin),
-        )  # fmt: skip
     metrics = {
         "bins": {
             axis: {
-                name: [
-                    b.to_dict() | {"different": b.different, "within": b.within(margin)}
-                    for b in row
-                ]
+                name: [b.to_dict() | {"different": b.different} for b in row]
                 for name, row in labels.items()
             }
             for axis, labels in validation.bins.items()
         },
-        "calibration": {"passed": not missed, "violations": missed, "margin": margin},
+        "calibration": {"passed": verdict.word == RIGHT, "violations": verdict.off},
+        "verdict": verdict.to_dict(),
     }
-    note = f" ({counted(len(missed), 'margin')} not met, see the report)" if missed else ""
-    return Finding(metrics, f"error bars: {verdict(validation).text}{note}", section)
+    text = "\n  ".join([f"error bars: {verdict.headline}", *verdict.lines])
+    return Finding(metrics, text, section)
 
 
-def add_bin_table(section: Section, validation: Validation, axis: str) -> None:
-    """Coverage along one axis: a row per bin, a column per label, with pass or fail."""
+def _add_overall(section: Section, verdict: Verdict) -> None:
+    """Sizes at both levels, with their intervals, over all stars."""
+    rows: list[list[str | Cell]] = [
+        [
+            with_unit(label).split()[0] if label in LABELS else label,
+            one.counted,
+            *(part for size in one.sizes for part in _cells(size, judged=True)),
+        ]
+        for label, one in verdict.overall.items()
+    ]
+    section.add_table(
+        "Size of the error in the stated errors [%], negative where they are too small; ± is the "
+        "standard error",
+        ["", "N", "68.3 %", "interval", "95.4 %", "interval"],
+        rows,
+    )
 
-    def cells(one: Bin | None) -> list[str | Cell]:
-        if one is None:
-            return ["-"]
-        passed = {True: "pass", False: "fail", None: ""}[one.within(validation.margin)]
-        return [Cell(format_score(one.scores, "coverage_68"), passed)]
 
+def _add_bins(section: Section, verdict: Verdict, axis: str) -> None:
+    """Sizes at 68.3 % along one axis: a row per bin, a column per label."""
+    by_label, judged = verdict.bins[axis], axis in verdict.judged
+    lows = sorted({(one.low, one.high) for row in by_label.values() for one in row})
+    if len(lows) < 2:
+        return
+    rows: list[list[str | Cell]] = []
+    for low, high in lows:
+        here = [next((one for one in row if one.low == low), None) for row in by_label.values()]
+        most = max((one for one in here if one is not None), key=lambda one: one.n)
+        cells = ["-" if one is None else _cell(one, judged) for one in here]
+        rows.append([f"{low:.5g} to {high:.5g}", most.counted, *cells])
     title = _axis_title(axis)
     section.add_table(
-        f"Coverage of the 68.3 % interval along {title}; bins of fewer than {BIN_STARS} stars are "
-        "not tested",
-        [title, "N", *validation.names],
-        bin_rows(validation.bins[axis], cells),
-        folded=axis not in TESTED_AXES,
+        f"Size of the error in the stated errors [%] along {title}"
+        + ("" if judged else ", not judged"),
+        [title, "N", *by_label],
+        rows,
+        folded=not judged,
+    )
+
+
+def _cell(one: Statement, judged: bool) -> Cell:
+    """The size of a bin, the outer one where that one is off; coloured where it is judged."""
+    outer = judged and one.size is one.sizes[1]
+    text = ("95.4 %: " if outer else "") + _cells(one.size if judged else one.sizes[0], False)[
+        0
+    ].text
+    return Cell(text, COLOURS[one.word] if judged and one.word != FEW else "")
+
+
+def _cells(size: Size, judged: bool) -> tuple[Cell, Cell]:
+    """Size with standard error, and the simultaneous interval."""
+    value, error, low, high = (100 * number for number in _row(size))
+    digits = int(error < 3)
+    text = f"{value:+.{digits}f} ± {error:.{digits}f}" if np.isfinite(error) else f"{value:+.0f}"
+    return Cell(text, COLOURS[size.word] if judged else ""), Cell(f"{low:+.0f} to {high:+.0f}")
+
+
+def _row(size: Size) -> tuple[float, float, float, float]:
+    return size.value, size.error, size.low, size.high
+
+
+def _numbers(one: Statement) -> Array:
+    """Value, standard error, low and high of both levels [2, 4]."""
+    return np.array([_row(size) for size in one.sizes])
+
+
+def _places(row: Sequence[Statement]) -> tuple[Array, Array, list[str]]:
+    """Edges [n, 2], sizes [n, 2, 4], and the colours of bins."""
+    return (
+        np.array([(one.low, one.high) for one in row]),
+        np.stack([_numbers(one) for one in row]),
+        [COLOURS[one.word] if one.off else "" for one in row],
     )
 
 
@@ -200,13 +197,16 @@ def joint_finding(validation: Validation) -> Finding | None:
     joint = validation.joint
     if joint is None:
         return None
-    missed, margin = joint.violations(validation.margin), validation.margin * JOINT_MARGIN
-    badge = Cell("not calibrated", "fail") if missed else Cell("calibrated", "pass")
-    section = Section("joint", "All labels together", badge=badge, missed=missed)
+    verdict = verdict_of(validation)
+    word = verdict.words[TOGETHER]
+    line = next(one for one in verdict.lines if one.startswith(TOGETHER))
+    badge = Cell(word, COLOURS[word])
+    section = Section("joint", "All labels together", badge=badge, missed=[line])
     section.paragraphs.append(
         f"The ellipsoid in {len(joint.names)} dimensions "
         f"({', '.join(map(with_unit, joint.names))}) given by the stated errors and correlations "
-        f"should contain its stated share of the stars, within {100 * margin:g} points."
+        "should contain its stated share of the stars. The size of the error is that of one factor "
+        "on all stated errors."
     )
     rows = [
         [title, f"{scale * joint.value[key]:.{d}f} ± {scale * joint.error[key]:.{d}f}"]
@@ -222,8 +222,8 @@ def joint_finding(validation: Validation) -> Finding | None:
         "joint",
         "Joint coverage at every level",
         "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of correct "
-        "predictions; bars: the margins.",
-        lambda: figures.joint_curve(joint.content, margin),
+        "predictions.",
+        lambda: figures.joint_curve(joint.content),
     )
     return Finding({"joint": joint.to_metrics()}, section=section)
 

@@ -1,0 +1,49 @@
+"""Known labels that are probably wrong, as a table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from xplabels.cli import options
+from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
+
+
+def add(commands: options.Commands) -> None:
+    """Add the command ``audit``."""
+    command = options.add_command(
+        commands,
+        "audit",
+        "list stars whose known label is probably wrong",
+        STARS_HELP,
+        LABELS_HELP,
+        PHOTOMETRY_HELP,
+        "TABLE (its ending names the format) gets one row per star whose label is wrong with a\n"
+        "probability of at least 0.1, the most probable first, then the stars that were not\n"
+        "judged: source_id, probability, reason, and per label the known value, the predicted\n"
+        "one, both errors, their disagreement in sigma and its own probability. Stars that\n"
+        "trained the model are left out without --all: of those, the model's folder has such a\n"
+        "table, by networks that had not seen them (label_audit.csv).",
+    )
+    command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    command.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
+    options.add_output(command, "TABLE", "file to write")
+    command.add_argument("--all", action="store_true", help="every star: the model saw none")
+    options.add_tables(command)
+    options.add_overwrite(command)
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Predict, audit, write the table and say how many labels are probably wrong."""
+    from xplabels.api import read_stars
+    from xplabels.api.validation import audit
+    from xplabels.io.catalogue import check_catalogue, write_table
+    from xplabels.model import Model
+
+    check_catalogue(args.output, args.overwrite)
+    model = Model.load(args.model)
+    stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
+    found = audit(model, stars, all_stars=args.all)
+    write_table(found.to_arrow(), args.output, args.overwrite)
+    print(f"{found.to_text()}: {args.output}")
