@@ -179,7 +179,8 @@ class ForwardModel:
     def inputs(self, labels: Array, level: Array) -> Array:
         """The network's inputs [N, F] from scaled labels [N, K] and noise levels [N]."""
         raw = np.concatenate([labels, level[:, None]], axis=1)
-        return np.clip(raw, self.low, self.high)
+        inputs: Array = np.clip(raw, self.low, self.high)
+        return inputs
 
     def expected(self, inputs: Array) -> tuple[Array, Array]:
         """Mean [N, k] and intrinsic variance [N, k] along the directions."""

@@ -74,12 +74,8 @@ def from_arrays(
     for name, shape in shapes.items():
         if part(name).shape != shape:
             raise ValueError(f"forward.{name} has the shape {part(name).shape}, expected {shape}")
-    tails = {name: Tail(*(part(f"{name}.{one}") for one in _TAIL)) for name in _TAILS}
-    return ForwardModel(
-        directions,
-        network=layers("network", f, 2 * k),
-        companion=layers("companion", k + f, 1),
-        **{name: part(name) for name in _PLAIN},
-        **tails,
-        **{name: float(numbers[name]) for name in _THRESHOLDS},
-    )
+    rest: dict[str, Any] = {name: part(name) for name in _PLAIN}
+    rest |= {name: Tail(*(part(f"{name}.{one}") for one in _TAIL)) for name in _TAILS}
+    rest |= {name: float(numbers[name]) for name in _THRESHOLDS}
+    rest |= {"network": layers("network", f, 2 * k), "companion": layers("companion", k + f, 1)}
+    return ForwardModel(directions, **rest)
