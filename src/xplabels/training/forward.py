@@ -69,16 +69,16 @@ FLAGGED, OF_DISTANCE = 0.01, 0.35
 distance in it."""
 
 
-class Sample(NamedTuple):
+class FitSample(NamedTuple):
     """N stars as the fit takes them: ``fold`` [N] and scaled ``labels`` [N, K], predicted."""
 
     features: Features
     labels: Array
     fold: NDArray[np.int64]
 
-    def take(self, rows: NDArray[np.bool_]) -> Sample:
+    def take(self, rows: NDArray[np.bool_]) -> FitSample:
         """Some of the stars."""
-        return Sample(self.features[rows], self.labels[rows], self.fold[rows])
+        return FitSample(self.features[rows], self.labels[rows], self.fold[rows])
 
 
 def fit_forward(
@@ -95,7 +95,7 @@ def fit_forward(
     random = np.random.default_rng(seed)
     stars, fold = table.stars[table.train], fold_of(table.stars.source_id[table.train], FOLDS)
     predict = _Predict(model, table, folds)
-    clean = Sample(features, predict(features, np.arange(len(features))), fold)
+    clean = FitSample(features, predict(features, np.arange(len(features))), fold)
     # up to one noise for all: else at the largest there would be copies of noisy stars alone
     own = np.log10(np.median(features.errors / np.abs(features.divisor)[:, None], axis=1))
     decades = np.maximum(np.quantile(own, 0.95) + DECADES - own, 0.0)
@@ -103,14 +103,14 @@ def fit_forward(
     noisier = fainter(
         features[rows], model.feature_set, 10 ** (decades[rows] * random.random(len(rows))), random
     )
-    copies = Sample(noisier, predict(noisier, rows), fold[rows])
+    copies = FitSample(noisier, predict(noisier, rows), fold[rows])
     first, second = _pairs(predict.fold, 2 * len(features), random)
     light = FAINTEST_LIGHT ** random.random(len(first))
     blends = model.feature_set.compute(summed(stars, features.divisor, first, second, light))
     half = np.arange(len(first)) % 2 == 0  # half of them fainter
     factor = np.where(half, 1.0, 10 ** (decades[first] * random.random(len(first))))
     blends = fainter(blends, model.feature_set, factor, random)
-    pairs = Sample(blends, predict(blends, first), fold[first])
+    pairs = FitSample(blends, predict(blends, first), fold[first])
     directions, k = _directions(clean, model, count)
     unseen = [
         _fit(clean.take(fold != f), copies.take(copies.fold != f), pairs.take(pairs.fold != f),
@@ -227,7 +227,7 @@ def _pairs(
     return np.concatenate(first), np.concatenate(second)
 
 
-def _directions(clean: Sample, model: Model, count: int) -> tuple[Directions, int]:
+def _directions(clean: FitSample, model: Model, count: int) -> tuple[Directions, int]:
     """Where the labels' scatter and the noise are independent, then where all stars scatter.
 
     And how many are of the first kind; all are within ``count`` leading ones.
@@ -280,7 +280,7 @@ def _quadratic(labels: Array) -> Array:
 
 
 def _fit(
-    clean: Sample, copies: Sample, pairs: Sample, directions: Directions, k: int, seed: int
+    clean: FitSample, copies: FitSample, pairs: FitSample, directions: Directions, k: int, seed: int
 ) -> ForwardModel:
     """A forward model without judgement of what is poor; k of the ``directions`` are of the fit."""
     samples = [
