@@ -251,14 +251,13 @@ def test_a_p_value_is_the_share_beyond(seed: int, bins: int) -> None:
     random = np.random.default_rng(seed)
     level = random.uniform(-1, 1, 4000)
     statistic = 0.3 * level + random.standard_normal(4000)
-    kind = random.standard_normal(4000)
-    tail = Tail.fit(statistic, level, kind, SHARES, np.array([-1.0, 0.5])[: bins - 1], bins)
-    p = tail.p_value(statistic, level, kind)
+    tail = Tail.fit(statistic, level, SHARES, bins)
+    p = tail.p_value(statistic, level)
     assert ((p > 0) & (p <= 1)).all()
     for share in (0.5, 0.1, 0.01):
         assert np.mean(p < share) == pytest.approx(share, rel=0.3, abs=0.01)
     order = np.argsort(statistic)
-    fixed = tail.p_value(statistic[order], np.zeros(4000), np.full(4000, 0.2))
+    fixed = tail.p_value(statistic[order], np.zeros(4000))
     assert (np.diff(fixed) <= 1e-12).all()
 
 

@@ -97,12 +97,12 @@ class Prediction:
     meta: Mapping[str, Any] = field(default_factory=dict)
     correlations: NDArray[np.float64] | None = None
     joint_factor: float = 1.0
-    fit_chisq: NDArray[np.float64] | None = None
-    fit_p_value: NDArray[np.float64] | None = None
+    fit_chisq: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    fit_p_value: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         for name in ("fit_chisq", "fit_p_value"):
-            if getattr(self, name) is None:
+            if len(getattr(self, name)) != len(self.source_id):
                 object.__setattr__(self, name, np.full(len(self.source_id), np.nan))
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ two of them. All three become the share of ordinary stars of the same noise that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ SMALLEST_P = 1e-12
 class Layers(NamedTuple):
     """A small perceptron: weights [in, out] and biases [out] of each layer, SiLU between them."""
 
-    arrays: tuple[NDArray[np.float32], ...]
+    arrays: tuple[NDArray[np.floating[Any]], ...]
 
     def __call__(self, x: Array) -> Array:
         """Outputs [N, out] of inputs [N, in], in single precision."""
@@ -43,104 +43,73 @@ class Layers(NamedTuple):
 
     def derivative(self, x: Array) -> tuple[Array, Array]:
         """Outputs [N, out] and their derivatives [N, out, in]."""
-        h, chain = x.astype(np.float64), None
+        h = x.astype(np.float64)
+        chain: Array = np.broadcast_to(np.eye(x.shape[1]), (len(x), x.shape[1], x.shape[1]))
         for number in range(0, len(self.arrays), 2):
             weight = self.arrays[number].astype(np.float64)
-            if chain is None:
-                chain = np.broadcast_to(weight.T, (len(x), *weight.T.shape))
-            else:
+            if number:
                 gate = 1 / (1 + np.exp(-h))
-                chain = np.einsum("jo,nj,nji->noi", weight, gate * (1 + h * (1 - gate)), chain)
+                chain = (gate * (1 + h * (1 - gate)))[:, :, None] * chain
                 h = h * gate
+            chain = np.einsum("jo,nji->noi", weight, chain)
             h = h @ weight + self.arrays[number + 1]
         return h, chain
 
 
 @dataclass(frozen=True)
 class Tail:
-    """The share of ordinary stars beyond a statistic, by their kind and the level of their noise.
+    """The share of ordinary stars beyond a statistic, by the level of their noise.
 
     Attributes
     ----------
-    kinds
-        Float64 [T], ascending: kinds of stars, as the first scaled label says (Teff).
     levels
-        Float64 [T, B], ascending: noise levels.
+        Float64 [B], ascending: noise levels.
     shares
         Float64 [Q], descending: shares of stars.
     statistics
-        Float64 [T, B, Q]: the statistic beyond which that share lies.
+        Float64 [B, Q]: the statistic beyond which that share lies.
     """
 
-    kinds: Array
     levels: Array
     shares: Array
     statistics: Array
 
     @classmethod
-    def fit(
-        cls, statistic: Array, level: Array, kind: Array, shares: Array, edges: Array, bins: int
-    ) -> Tail:
-        """From stars [N]: quantiles in ``bins`` bins of level with as many stars each.
+    def fit(cls, statistic: Array, level: Array, shares: Array, bins: int) -> Tail:
+        """From stars [N]: quantiles in ``bins`` bins of level with as many stars each."""
+        order = np.argsort(level)
+        parts = np.array_split(order, bins)
+        found = np.array([np.quantile(statistic[part], 1 - shares) for part in parts])
+        return cls(np.array([level[part].mean() for part in parts]), shares, found)
 
-        For each of the kinds that ``edges`` [T - 1] part.
+    def p_value(self, statistic: Array, level: Array) -> Array:
+        """Share of ordinary stars [N] of that level beyond that statistic.
+
+        Logarithms of shares are linear between the tabulated ones and beyond the last.
         """
-        number = np.searchsorted(edges, kind)
-        parts = []
-        for t in range(len(edges) + 1):
-            mine = np.flatnonzero(number == t)
-            parts.append(np.array_split(mine[np.argsort(level[mine])], bins))
-        return cls(
-            np.array([kind[np.concatenate(part)].mean() for part in parts]),
-            np.array([[level[rows].mean() for rows in part] for part in parts]),
-            shares,
-            np.array([[np.quantile(statistic[r], 1 - shares) for r in part] for part in parts]),
-        )
-
-    def p_value(self, statistic: Array, level: Array, kind: Array) -> Array:
-        """Share of ordinary stars [N] of that level and kind beyond that statistic.
-
-        Linear in level and kind between the tabulated ones; logarithms of shares are linear in the
-        statistic, beyond the last one, too.
-        """
-        lower, upper, weight = _between(self.kinds, kind)
-        table = np.empty((len(level), len(self.shares)))
-        for t in range(len(self.kinds)):
-            for side, share in ((lower, 1 - weight), (upper, weight)):
-                mine = np.flatnonzero((side == t) & (share > 0))
-                below, above, step = _between(self.levels[t], level[mine])
-                here = self.statistics[t]
-                found = (1 - step)[:, None] * here[below] + step[:, None] * here[above]
-                part = share[mine, None] * found
-                if side is lower:
-                    table[mine] = part
-                else:
-                    table[mine] += part
+        upper = np.clip(np.searchsorted(self.levels, level), 1, max(len(self.levels) - 1, 1))
+        lower = upper - 1
+        upper = np.minimum(upper, len(self.levels) - 1)
+        step = np.maximum(self.levels[upper] - self.levels[lower], 1e-12)
+        weight = np.clip((level - self.levels[lower]) / step, 0.0, 1.0)[:, None]
+        table = (1 - weight) * self.statistics[lower] + weight * self.statistics[upper]
         place = np.clip((table < statistic[:, None]).sum(axis=1), 1, table.shape[1] - 1)
         rows = np.arange(len(table))
         low, high = table[rows, place - 1], table[rows, place]
         logs = np.log(self.shares)
-        along = np.clip((statistic - low) / np.maximum(high - low, 1e-12), 0.0, None)
+        along = (statistic - low) / np.maximum(high - low, 1e-12)
+        along = np.clip(along, 0.0, None)
         p: Array = np.exp(logs[place - 1] + along * (logs[place] - logs[place - 1]))
         return np.clip(p, SMALLEST_P, 1.0)
 
 
-def _between(nodes: Array, x: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
-    """Nodes below and above each x [N], and the weight of the latter; at the ends, the end."""
-    above = np.clip(np.searchsorted(nodes, x), min(1, len(nodes) - 1), len(nodes) - 1)
-    below = np.maximum(above - 1, 0)
-    step = np.maximum(nodes[above] - nodes[below], 1e-12)
-    return below, above, np.clip((x - nodes[below]) / step, 0.0, 1.0)
-
-
 class Statistics(NamedTuple):
-    """Chi-squared, logit of two stars, distance, noise level and kind (first label), [N] each."""
+    """Chi-squared, logit of two stars, distance and noise level, [N] each."""
 
     chisq: Array
     logit: Array
     distance: Array
     level: Array
-    kind: Array
 
 
 class Fit(NamedTuple):
@@ -210,7 +179,8 @@ class ForwardModel:
     def inputs(self, labels: Array, level: Array) -> Array:
         """The network's inputs [N, F] from scaled labels [N, K] and noise levels [N]."""
         raw = np.concatenate([labels, level[:, None]], axis=1)
-        return np.clip(raw, self.low, self.high)
+        inputs: Array = np.clip(raw, self.low, self.high)
+        return inputs
 
     def expected(self, inputs: Array) -> tuple[Array, Array]:
         """Mean [N, k] and intrinsic variance [N, k] along the directions."""
@@ -238,7 +208,7 @@ class ForwardModel:
         k = len(self.cap)
         scaled = positions[:, k:] ** 2 / (self.spread + noise[:, k:])
         distance = np.sqrt(scaled.mean(axis=1))
-        return Statistics(np.einsum("nk,nk->n", z, z), logit, distance, level, inputs[:, 0])
+        return Statistics(np.einsum("nk,nk->n", z, z), logit, distance, level)
 
     def score(self, features: Features, labels: Array) -> Fit:
         """How well N stars whose spectra are whole fit their scaled labels [N, K].
@@ -251,18 +221,19 @@ class ForwardModel:
     def judge(self, found: Statistics) -> Fit:
         """Statistics of N stars by what ordinary stars reach."""
         # more ordinary stars than p have one of two shares below p
-        p = self.either_tail.p_value(self.worse(found), found.level, found.kind)
+        p = self.either_tail.p_value(self.worse(found), found.level)
         distance = np.log(np.maximum(found.distance, 1e-12))
-        far = self.distance_tail.p_value(distance, found.level, found.kind)
+        far = self.distance_tail.p_value(distance, found.level)
         p = np.where(np.isfinite(found.chisq), p, np.nan)
         return Fit(found.chisq, p, found.distance, far)
 
     def worse(self, found: Statistics) -> Array:
         """Minus the logarithm [N] of the smaller share: as bad a fit, as much like two stars."""
         chisq = np.log(np.maximum(found.chisq, 1e-12))
-        fit = self.fit_tail.p_value(chisq, found.level, found.kind)
-        double = self.companion_tail.p_value(found.logit, found.level, found.kind)
-        return -np.log(np.minimum(fit, double))
+        fit = self.fit_tail.p_value(chisq, found.level)
+        double = self.companion_tail.p_value(found.logit, found.level)
+        worse: Array = -np.log(np.minimum(fit, double))
+        return worse
 
     def derivatives(self, labels: Array) -> Array:
         """Change of the normalised coefficients [N, K, n] per unit of each scaled label [N, K].

@@ -19,8 +19,8 @@ def correlated_part(
 
     What is multiplied has lost the noise that all coefficients share: nothing large cancels.
     """
-    narrow = (array.astype(np.float32) for array in (measured, reference, place, relative))
-    return _correlated_part(*narrow, packed)
+    a, b, c, d = (array.astype(np.float32) for array in (measured, reference, place, relative))
+    return _correlated_part(a, b, c, d, packed)
 
 
 @fast_jit

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.forward import ForwardModel, Layers, Tail
@@ -14,6 +13,7 @@ from xplabels.forward.directions import Directions
 _TAILS = ("fit_tail", "companion_tail", "either_tail", "distance_tail")
 _LAYERS = ("network", "companion")
 _PLAIN = ("spread", "low", "high", "linear", "cap")
+_TAIL = tuple(Tail.__dataclass_fields__)
 _THRESHOLDS = ("threshold", "distance_threshold")
 
 
@@ -23,7 +23,7 @@ def to_arrays(model: ForwardModel) -> dict[str, NDArray[Any]]:
     for name in Directions.__dataclass_fields__:
         arrays[f"directions.{name}"] = getattr(model.directions, name)
     for tail in _TAILS:
-        for name in Tail.__dataclass_fields__:
+        for name in _TAIL:
             arrays[f"{tail}.{name}"] = getattr(getattr(model, tail), name)
     for layers in _LAYERS:
         for number, array in enumerate(getattr(model, layers).arrays):
@@ -62,23 +62,20 @@ def from_arrays(
     directions = Directions(
         *(part(f"directions.{name}") for name in Directions.__dataclass_fields__)
     )
-    tails = [
-        Tail(*(part(f"{tail}.{name}") for name in Tail.__dataclass_fields__)) for tail in _TAILS
-    ]
     k, d, f = len(part("cap")), len(part("spread")), labels + 1
     shapes: dict[str, tuple[int, ...]] = {
         "low": (f,), "high": (f,), "linear": (1 + f, k),
         "directions.centre": (n,), "directions.reference": (n,),
         "directions.axes": (n, k + d), "directions.measured": (n, k + d),
     }  # fmt: skip
-    for name, tail in zip(_TAILS, tails, strict=True):
-        shapes[f"{name}.statistics"] = (*tail.levels.shape, len(tail.shares))
-        shapes[f"{name}.levels"] = (len(tail.kinds), tail.levels.shape[-1])
+    for name in _TAILS:
+        sizes = (len(part(f"{name}.levels")), len(part(f"{name}.shares")))
+        shapes[f"{name}.statistics"] = sizes
     for name, shape in shapes.items():
         if part(name).shape != shape:
             raise ValueError(f"forward.{name} has the shape {part(name).shape}, expected {shape}")
-    return ForwardModel(
-        directions, part("spread"), part("low"), part("high"), part("linear"),
-        layers("network", f, 2 * k), part("cap"), layers("companion", k + f, 1), *tails,
-        *(float(np.float64(numbers[name])) for name in _THRESHOLDS),
-    )  # fmt: skip
+    rest: dict[str, Any] = {name: part(name) for name in _PLAIN}
+    rest |= {name: Tail(*(part(f"{name}.{one}") for one in _TAIL)) for name in _TAILS}
+    rest |= {name: float(numbers[name]) for name in _THRESHOLDS}
+    rest |= {"network": layers("network", f, 2 * k), "companion": layers("companion", k + f, 1)}
+    return ForwardModel(directions, **rest)

@@ -46,7 +46,8 @@ WELL_DETERMINED = 1e-3
 projection's prior or by rounding, not by light."""
 STARS_PER_DIRECTION = 10
 COPIES, DECADES = 2, 1.3
-"""Copies of each star with more noise, and by how much at most: 1.3 takes G = 15 to 18.5."""
+"""Copies of each star with more noise, and how far beyond the noisiest stars they go: 1.3 takes
+G = 15 to 18.5."""
 LARGEST_ERROR = 0.05
 """Of RP 0 relative to itself, in copies: ratios to a noisier one are not linear."""
 FAINTEST_LIGHT = 0.1
@@ -62,25 +63,22 @@ FOLDS = 4
 SHARES = np.array(
     [0.999, 0.99, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.006, 0.004, 0.002]
 )
-BINS, FEWEST_IN_BIN = 24, 250
-KINDS, FEWEST_FOR_KINDS = (0.04, 0.12, 0.35, 0.65, 0.88, 0.95), 5000
-"""Quantiles of the first label between kinds of stars, each judged by its own; in a set of so many
-stars, else all are one kind."""
+BINS, FEWEST_IN_BIN = 24, 400
 FLAGGED, OF_DISTANCE = 0.01, 0.35
 """Share of ordinary stars that the flags of fit and distance together take, and that of the
 distance in it."""
 
 
-class Sample(NamedTuple):
+class FitSample(NamedTuple):
     """N stars as the fit takes them: ``fold`` [N] and scaled ``labels`` [N, K], predicted."""
 
     features: Features
     labels: Array
     fold: NDArray[np.int64]
 
-    def take(self, rows: NDArray[np.bool_]) -> Sample:
+    def take(self, rows: NDArray[np.bool_]) -> FitSample:
         """Some of the stars."""
-        return Sample(self.features[rows], self.labels[rows], self.fold[rows])
+        return FitSample(self.features[rows], self.labels[rows], self.fold[rows])
 
 
 def fit_forward(
@@ -97,19 +95,22 @@ def fit_forward(
     random = np.random.default_rng(seed)
     stars, fold = table.stars[table.train], fold_of(table.stars.source_id[table.train], FOLDS)
     predict = _Predict(model, table, folds)
-    clean = Sample(features, predict(features, np.arange(len(features))), fold)
+    clean = FitSample(features, predict(features, np.arange(len(features))), fold)
+    # up to one noise for all: else at the largest there would be copies of noisy stars alone
+    own = np.log10(np.median(features.errors / np.abs(features.divisor)[:, None], axis=1))
+    decades = np.maximum(np.quantile(own, 0.95) + DECADES - own, 0.0)
     rows = np.tile(np.arange(len(features)), COPIES)
     noisier = fainter(
-        features[rows], model.feature_set, 10 ** (DECADES * random.random(len(rows))), random
+        features[rows], model.feature_set, 10 ** (decades[rows] * random.random(len(rows))), random
     )
-    copies = Sample(noisier, predict(noisier, rows), fold[rows])
+    copies = FitSample(noisier, predict(noisier, rows), fold[rows])
     first, second = _pairs(predict.fold, 2 * len(features), random)
     light = FAINTEST_LIGHT ** random.random(len(first))
     blends = model.feature_set.compute(summed(stars, features.divisor, first, second, light))
     half = np.arange(len(first)) % 2 == 0  # half of them fainter
-    factor = np.where(half, 1.0, 10 ** (DECADES * random.random(len(first))))
+    factor = np.where(half, 1.0, 10 ** (decades[first] * random.random(len(first))))
     blends = fainter(blends, model.feature_set, factor, random)
-    pairs = Sample(blends, predict(blends, first), fold[first])
+    pairs = FitSample(blends, predict(blends, first), fold[first])
     directions, k = _directions(clean, model, count)
     unseen = [
         _fit(clean.take(fold != f), copies.take(copies.fold != f), pairs.take(pairs.fold != f),
@@ -226,7 +227,7 @@ def _pairs(
     return np.concatenate(first), np.concatenate(second)
 
 
-def _directions(clean: Sample, model: Model, count: int) -> tuple[Directions, int]:
+def _directions(clean: FitSample, model: Model, count: int) -> tuple[Directions, int]:
     """Where the labels' scatter and the noise are independent, then where all stars scatter.
 
     And how many are of the first kind; all are within ``count`` leading ones.
@@ -279,7 +280,7 @@ def _quadratic(labels: Array) -> Array:
 
 
 def _fit(
-    clean: Sample, copies: Sample, pairs: Sample, directions: Directions, k: int, seed: int
+    clean: FitSample, copies: FitSample, pairs: FitSample, directions: Directions, k: int, seed: int
 ) -> ForwardModel:
     """A forward model without judgement of what is poor; k of the ``directions`` are of the fit."""
     samples = [
@@ -287,13 +288,24 @@ def _fit(
     ]
     positions = [place for place, _, _ in samples]
     noise = [directions.noise(f, place, exact=k) for place, f, _ in samples]
-    nothing = Tail(np.zeros(1), np.zeros((1, 1)), SHARES, np.zeros((1, 1, len(SHARES))))
+    nothing = Tail(np.zeros(1), SHARES, np.zeros((1, len(SHARES))))
     width = clean.labels.shape[1] + 1
     draft = ForwardModel(
-        directions, positions[0][:, k:].var(axis=0), np.full(width, -np.inf),
-        np.full(width, np.inf), np.zeros((1 + width, k)), Layers(()), np.zeros(k), Layers(()),
-        *[nothing] * 4, 0.0, 0.0,
-    )  # fmt: skip
+        directions,
+        spread=positions[0][:, k:].var(axis=0),
+        low=np.full(width, -np.inf),
+        high=np.full(width, np.inf),
+        linear=np.zeros((1 + width, k)),
+        network=Layers(()),
+        cap=np.zeros(k),
+        companion=Layers(()),
+        fit_tail=nothing,
+        companion_tail=nothing,
+        either_tail=nothing,
+        distance_tail=nothing,
+        threshold=0.0,
+        distance_threshold=0.0,
+    )
     raw = [draft.inputs(s[2], draft.level(n)) for s, n in zip(samples, noise, strict=True)]
     low, high = np.quantile(np.concatenate(raw[:2]), (EDGE, 1 - EDGE), axis=0)
     inputs = [np.clip(one, low, high) for one in raw]
@@ -369,19 +381,15 @@ def _unscaled(layers: Layers, centre: Array, scale: Array) -> Layers:
 def _judged(model: ForwardModel, real: Statistics, copies: Statistics) -> ForwardModel:
     """With what ordinary stars reach, and the thresholds.
 
-    Of the noisier copies those count that are noisier than nearly all stars of their kind: at less
+    Of the noisier copies those count that are noisier than nearly all stars themselves: at less
     noise they would outnumber the real ones, whose oddities the noise does not hide.
     """
-    edges = np.quantile(real.kind, KINDS if len(real.kind) >= FEWEST_FOR_KINDS else ())
-    kind_of, kind = np.searchsorted(edges, real.kind), np.searchsorted(edges, copies.kind)
-    beyond = np.array([np.quantile(real.level[kind_of == t], 0.9) for t in range(len(edges) + 1)])
-    kept = copies.level > beyond[kind]
+    kept = copies.level > np.quantile(real.level, 0.9)
     found = Statistics(*(np.concatenate([a, b[kept]]) for a, b in zip(real, copies, strict=True)))
-    fewest = np.bincount(np.searchsorted(edges, found.kind)).min()
-    bins = int(np.clip(fewest // FEWEST_IN_BIN, 1, BINS))
+    bins = int(np.clip(len(found.level) // FEWEST_IN_BIN, 1, BINS))
 
     def tail(statistic: Array) -> Tail:
-        return Tail.fit(statistic, found.level, found.kind, SHARES, edges, bins)
+        return Tail.fit(statistic, found.level, SHARES, bins)
 
     model = replace(
         model,
