@@ -213,26 +213,6 @@ def test_rows_count_what_they_say(domain) -> None:
     assert hot["flagged_or_right"]["count"] == 2
 
 
-def test_the_closest_star_is_that_of_a_plain_search(domain, stars) -> None:
-    some, among = stars[slice(0, 5)], stars[slice(5, 60)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(domain, "CANDIDATES", 50)
-        found = domain.closest(some, among)
-    for star, value in enumerate(found):
-        smallest = np.inf
-        for other in range(len(among)):
-            chi = []
-            for w in range(0, 343, 4):
-                parts = []
-                for spectra, row in ((some.spectra, star), (among.spectra, other)):
-                    mean = np.mean(spectra.flux[row, ::4])
-                    parts.append((spectra.flux[row, w] / mean, spectra.flux_error[row, w] / mean))
-                (one, e_one), (two, e_two) = parts
-                chi.append((one - two) ** 2 / (e_one**2 + e_two**2))
-            smallest = min(smallest, float(np.mean(chi)))
-        assert value == pytest.approx(smallest)
-
-
 def test_every_limit_of_hot_stars_can_be_missed(domain) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
