@@ -51,7 +51,7 @@ from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
 from xplabels.core.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.features.projection import default_projection
-from xplabels.instrument import magnitudes, sampled_flux
+from xplabels.instrument import magnitudes
 from xplabels.model import DEFAULT_MODEL, Model
 from xplabels.surveys.library import read_library
 
@@ -304,26 +304,29 @@ def unflagged_sources(
 ) -> list[dict[str, Any]]:
     """What is not flagged: brightness, colour, predicted labels, and light in two emission lines.
 
-    ``sigma`` of a line: its light in units of the scatter among the :data:`LIKE` ordinary stars
-    whose Teff is next to the predicted one, which have bands and lines of absorption, too.
+    ``sigma`` of a line: its light beyond that of the :data:`LIKE` ordinary stars whose Teff is next
+    to the predicted one, in units of their scatter and the source's noise.
     """
     assert isinstance(stars.spectra, CoefficientSpectra)
     assert isinstance(ordinary.spectra, SampledSpectra)
     assert ordinary.labels is not None
     coefficients, errors = coefficients_of(stars.spectra)
-    usual = default_projection().coefficients(ordinary.spectra)
+    projection = default_projection()
+    usual = projection.coefficients(ordinary.spectra)
+    usual_errors = projection.coefficient_errors(ordinary.spectra)
     known = ordinary.labels.select(["teff"]).values[:, 0]
     g, bp, rp = magnitudes(coefficients).T
-    found = {name: line_excess(coefficients, at) for name, at in LINES.items()}
-    control = {name: line_excess(usual, at) for name, at in LINES.items()}
+    found = {name: line_excess(coefficients, errors, at) for name, at in LINES.items()}
+    control = {name: line_excess(usual, usual_errors, at)[0] for name, at in LINES.items()}
     bp0 = stars.spectra.bp.width
     listed = []
     for star in np.flatnonzero(prediction.good):
         like = np.argsort(np.abs(known - prediction["teff"].value[star]))[:LIKE]
         lines = {}
         for name in LINES:
-            width, others = float(found[name][star]), control[name][like]
-            sigma = (width - np.median(others)) / robust_scatter(others)
+            width, noise = (float(array[star]) for array in found[name])
+            others = control[name][like]
+            sigma = (width - np.median(others)) / np.hypot(robust_scatter(others), noise)
             lines[name] = {"angstrom": round(width), "sigma": round(float(sigma), 1)}
         one: dict[str, Any] = {
             "source_id": int(stars.source_id[star]),
@@ -343,16 +346,23 @@ def unflagged_sources(
     return sorted(listed, key=lambda one: float(one["g"]))
 
 
-def line_excess(coefficients: Array, wavelength: float) -> Array:
-    """Light [N] of an emission line over the straight line through both sides, Angstrom.
+def line_excess(coefficients: Array, errors: Array, wavelength: float) -> tuple[Array, Array]:
+    """Light [N] of a line over the mean of both sides, and its error, Angstrom.
 
-    A rough equivalent width: molecular bands count as lines, too.
+    A rough equivalent width: molecular bands count as lines, too. Errors without correlations.
     """
-    nm, flux = sampled_flux(coefficients)
-    offset = np.abs(nm - wavelength)
-    inside, sides = offset <= 12, (offset > 12) & (offset <= 24)
-    continuum = flux[:, sides].mean(axis=1, keepdims=True)
-    return np.asarray(10 * 2.0 * (flux[:, inside] / continuum - 1).sum(axis=1))
+    projection = default_projection()
+    offset = np.abs(projection.wavelength - wavelength)
+    inside = offset <= 12
+    line = projection.design[inside].sum(axis=0)
+    side = projection.design[(offset > 12) & (offset <= 24)].mean(axis=0)
+    continuum, samples = coefficients @ side, int(inside.sum())
+    step = 10 * 2.0  # samples are 2 nm apart
+    noise = np.sqrt(((errors * (line - samples * side)) ** 2).sum(axis=1))
+    return (
+        step * ((coefficients @ line) / continuum - samples),
+        step * noise / np.abs(continuum),
+    )
 
 
 def field_rows(model: Model, path: Path) -> Iterator[dict[str, Any]]:

@@ -269,8 +269,8 @@ def not_flagged(sources: Sequence[Row]) -> str:
     count = sum(one["emission"] for one in sources)
     text = (
         f"{len(sources)} sources, {count} of them with light in Hα or [O III] that ordinary stars "
-        "of the predicted Teff do not have (5 sigma of their scatter). The others look like the "
-        "ordinary stars that they are taken for.\n\n"
+        "of the predicted Teff do not have (5 sigma of scatter and noise; nor do 99 % of field "
+        "stars). The others look like the ordinary stars they are taken for.\n\n"
     )
     return text + table(head, lines)
 
