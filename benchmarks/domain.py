@@ -51,7 +51,7 @@ from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
 from xplabels.core.stars import CoefficientSpectra, SampledSpectra, Stars
 from xplabels.features.projection import default_projection
-from xplabels.instrument import magnitudes, sampled_flux
+from xplabels.instrument import magnitudes
 from xplabels.model import DEFAULT_MODEL, Model
 from xplabels.surveys.library import read_library
 
@@ -84,8 +84,6 @@ REAL = {
 LINES = {"h_alpha": 656.5, "o_iii": 500.8}
 LIKE, SEEN = 60, 5.0
 """Ordinary stars that a source is compared with, and the sigma from which a line counts as seen."""
-CANDIDATES = 100
-"""Single stars near a spectrum that are compared with it."""
 ONLY_NOISE = "ordinary library stars"
 
 
@@ -269,52 +267,6 @@ def strange_classes(
         )  # fmt: skip
 
 
-def look_alikes(model: Model, ordinary: Stars, trained: Stars, seed: int) -> dict[str, Any]:
-    """Whether sums of two stars that come out wrong have a single star with their spectrum.
-
-    Each spectrum's chi-squared per sample to the closest of the ``trained`` stars, all of them
-    single as far as is known, as observed. "As close": closer than 95 % of ordinary stars are.
-    """
-    name = "sums of two stars, second 0.1-1 of the light"
-    sums = altered_stars(name, ordinary, None, COUNTS["altered"], seed)
-    prediction, truth = model.predict(sums)["teff"], teff_of(sums)
-    assert truth is not None
-    sigma = np.hypot(prediction.error, truth.errors[:, 0])
-    off = np.abs(prediction.value - truth.values[:, 0]) > SIGMAS * sigma
-    limit = float(np.quantile(closest(ordinary[slice(0, 1000)], trained), 0.95))
-    chi = closest(sums, trained)
-    return {
-        "ordinary_95_per_cent": round(limit, 3),
-        "off_and_as_close": rate(int((chi[off] < limit).sum()), int(off.sum())),
-        "all_and_as_close": rate(int((chi < limit).sum()), len(chi)),
-    }
-
-
-def closest(stars: Stars, among: Stars) -> Array:
-    """Smallest chi-squared per sample [N] of the difference to the spectrum of another star.
-
-    Of spectra at unit mean flux; :data:`CANDIDATES` that are near in units of the typical error are
-    compared with the errors of both.
-    """
-
-    def shape(of: Stars) -> tuple[Array, Array]:
-        assert isinstance(of.spectra, SampledSpectra)
-        flux, error = of.spectra.flux[:, ::4], of.spectra.flux_error[:, ::4]
-        mean = flux.mean(axis=1, keepdims=True)
-        return flux / mean, error / mean
-
-    (flux, error), (others, other_errors) = shape(stars), shape(among)
-    unit = np.median(error, axis=0)
-    far = others / unit
-    squares = (far**2).sum(axis=1)
-    found = np.empty(len(flux))
-    for star in range(len(flux)):
-        near = np.argpartition(squares - 2 * far @ (flux[star] / unit), CANDIDATES)[:CANDIDATES]
-        variance = error[star] ** 2 + other_errors[near] ** 2
-        found[star] = ((flux[star] - others[near]) ** 2 / variance).mean(axis=1).min()
-    return found
-
-
 def real_classes(model: Model, data: Path, ordinary: Stars, seed: int) -> Iterator[dict[str, Any]]:
     """Real sources in bins of their own brightness, and mean spectra by type with noise."""
     for name, (file, what) in REAL.items():
@@ -352,26 +304,29 @@ def unflagged_sources(
 ) -> list[dict[str, Any]]:
     """What is not flagged: brightness, colour, predicted labels, and light in two emission lines.
 
-    ``sigma`` of a line: its light in units of the scatter among the :data:`LIKE` ordinary stars
-    whose Teff is next to the predicted one, which have bands and lines of absorption, too.
+    ``sigma`` of a line: its light beyond that of the :data:`LIKE` ordinary stars whose Teff is next
+    to the predicted one, in units of their scatter and the source's noise.
     """
     assert isinstance(stars.spectra, CoefficientSpectra)
     assert isinstance(ordinary.spectra, SampledSpectra)
     assert ordinary.labels is not None
     coefficients, errors = coefficients_of(stars.spectra)
-    usual = default_projection().coefficients(ordinary.spectra)
+    projection = default_projection()
+    usual = projection.coefficients(ordinary.spectra)
+    usual_errors = projection.coefficient_errors(ordinary.spectra)
     known = ordinary.labels.select(["teff"]).values[:, 0]
     g, bp, rp = magnitudes(coefficients).T
-    found = {name: line_excess(coefficients, at) for name, at in LINES.items()}
-    control = {name: line_excess(usual, at) for name, at in LINES.items()}
+    found = {name: line_excess(coefficients, errors, at) for name, at in LINES.items()}
+    control = {name: line_excess(usual, usual_errors, at)[0] for name, at in LINES.items()}
     bp0 = stars.spectra.bp.width
     listed = []
     for star in np.flatnonzero(prediction.good):
         like = np.argsort(np.abs(known - prediction["teff"].value[star]))[:LIKE]
         lines = {}
         for name in LINES:
-            width, others = float(found[name][star]), control[name][like]
-            sigma = (width - np.median(others)) / robust_scatter(others)
+            width, noise = (float(array[star]) for array in found[name])
+            others = control[name][like]
+            sigma = (width - np.median(others)) / np.hypot(robust_scatter(others), noise)
             lines[name] = {"angstrom": round(width), "sigma": round(float(sigma), 1)}
         one: dict[str, Any] = {
             "source_id": int(stars.source_id[star]),
@@ -391,16 +346,23 @@ def unflagged_sources(
     return sorted(listed, key=lambda one: float(one["g"]))
 
 
-def line_excess(coefficients: Array, wavelength: float) -> Array:
-    """Light [N] of an emission line over the straight line through both sides, Angstrom.
+def line_excess(coefficients: Array, errors: Array, wavelength: float) -> tuple[Array, Array]:
+    """Light [N] of a line over the mean of both sides, and its error, Angstrom.
 
-    A rough equivalent width: molecular bands count as lines, too.
+    A rough equivalent width: molecular bands count as lines, too. Errors without correlations.
     """
-    nm, flux = sampled_flux(coefficients)
-    offset = np.abs(nm - wavelength)
-    inside, sides = offset <= 12, (offset > 12) & (offset <= 24)
-    continuum = flux[:, sides].mean(axis=1, keepdims=True)
-    return np.asarray(10 * 2.0 * (flux[:, inside] / continuum - 1).sum(axis=1))
+    projection = default_projection()
+    offset = np.abs(projection.wavelength - wavelength)
+    inside = offset <= 12
+    line = projection.design[inside].sum(axis=0)
+    side = projection.design[(offset > 12) & (offset <= 24)].mean(axis=0)
+    continuum, samples = coefficients @ side, int(inside.sum())
+    step = 10 * 2.0  # samples are 2 nm apart
+    noise = np.sqrt(((errors * (line - samples * side)) ** 2).sum(axis=1))
+    return (
+        step * ((coefficients @ line) / continuum - samples),
+        step * noise / np.abs(continuum),
+    )
 
 
 def field_rows(model: Model, path: Path) -> Iterator[dict[str, Any]]:
@@ -422,7 +384,6 @@ def measure(model: Model, part: str, data: Path, seed: int) -> dict[str, Any]:
     """All tables as JSON holds them."""
     begun = time.monotonic()
     library = read_library()
-    trained = library[part_mask(library.source_id, "train", TEST_FRACTION)]
     library = library[part_mask(library.source_id, part, TEST_FRACTION)]  # type: ignore[arg-type]
     assert library.labels is not None
     inside = Selection.of_model(model.metadata, library.labels.names)
@@ -443,8 +404,6 @@ def measure(model: Model, part: str, data: Path, seed: int) -> dict[str, Any]:
     done("bins of Teff")
     found["classes"] = list(strange_classes(model, library, ordinary, seed))
     done("altered and simulated classes")
-    found["look_alikes"] = look_alikes(model, ordinary, trained, seed)
-    done("single stars that look like sums")
     if (data / "odd").is_dir():
         found["classes"] += list(real_classes(model, data, ordinary, seed))
         found["field"] = list(field_rows(model, data / "xp_field_2000.fits"))

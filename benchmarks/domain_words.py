@@ -121,8 +121,6 @@ def markdown(results: Row, before: Row | None = None) -> str:
         "### Library stars by temperature\n\n" + teff_bins(results, before),
         "### Strange sources\n\n" + classes(results, before),
     ]  # fmt: skip
-    if "look_alikes" in results:
-        parts.append(look_alikes(results["look_alikes"]))
     if "field" in results:
         parts.append("### Real field stars\n\n" + field(results, before))
     for name, rows in by_class(results["classes"]).items():
@@ -237,18 +235,6 @@ def classes(results: Row, before: Row | None) -> str:
     return table(head, lines)
 
 
-def look_alikes(found: Row) -> str:
-    """How many sums of two stars have the spectrum of a single one."""
-    off, every = found["off_and_as_close"], found["all_and_as_close"]
-    return (
-        f"**Sums that look like single stars.** Of {off['n']} sums of two stars whose Teff is off "
-        f"by 5 sigma (as observed, flagged or not), {per_cent(off, True)} % have a single star "
-        "among the training stars whose XP spectrum is as close to theirs as the closest spectrum "
-        f"is to 95 % of ordinary stars' (of all sums: {per_cent(every)} %). A test that compares "
-        "spectra with those of single stars, at five false alarms in a hundred, misses as many."
-    )
-
-
 def field(results: Row, before: Row | None) -> str:
     """By brightness, and by S/N."""
     lines = []
@@ -283,8 +269,8 @@ def not_flagged(sources: Sequence[Row]) -> str:
     count = sum(one["emission"] for one in sources)
     text = (
         f"{len(sources)} sources, {count} of them with light in Hα or [O III] that ordinary stars "
-        "of the predicted Teff do not have (5 sigma of their scatter). The others look like the "
-        "ordinary stars that they are taken for.\n\n"
+        "of the predicted Teff do not have (5 sigma of scatter and noise; nor do 99 % of field "
+        "stars). The others look like the ordinary stars they are taken for.\n\n"
     )
     return text + table(head, lines)
 

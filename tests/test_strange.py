@@ -211,3 +211,37 @@ def test_rows_count_what_they_say(domain) -> None:
     assert found["flags"] == {"OUT_OF_DOMAIN": 0.25}
     hot = domain.row(prediction, None, right_from=8000.0)
     assert hot["flagged_or_right"]["count"] == 2
+
+
+def test_every_limit_of_hot_stars_can_be_missed(domain) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        shipped = importlib.import_module("shipped")
+
+    def a_bin(low=7500, high=8500, **changed):
+        right = {"inside_68": domain.rate(68, 100), "inside_95": domain.rate(95, 100)}
+        one = {
+            "teff_range": [low, high], "n": 100, "finite": {"fe_h": 0, "alpha_m": 0},
+            "not_flagged_5_sigma": domain.rate(2, 100),
+            "not_flagged_25_per_cent": domain.rate(8, 100),
+            "labels": {"teff": {"relative": 0.069, **right}, "logg": dict(right)},
+        }  # fmt: skip
+        for key, value in changed.items():
+            if key in one:
+                one[key] = value
+            else:
+                label, score = key.split("__")
+                one["labels"][label][score] = value
+        return one
+
+    assert shipped.missed_by_hot_stars([a_bin(), a_bin(6000, 7000, teff__relative=0.5)]) == []
+    for wrong in (
+        {"not_flagged_5_sigma": domain.rate(3, 100)},
+        {"not_flagged_25_per_cent": domain.rate(9, 100)},
+        {"teff__relative": 0.08},
+        {"logg__inside_68": domain.rate(55, 100)},
+        {"teff__inside_95": domain.rate(88, 100)},
+        {"finite": {"fe_h": 1, "alpha_m": 0}},
+    ):
+        assert len(shipped.missed_by_hot_stars([a_bin(**wrong)])) == 1
+    assert shipped.missed_by_hot_stars([a_bin(10000, 12000, teff__relative=0.1)]) == []
