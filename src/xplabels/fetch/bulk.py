@@ -7,12 +7,10 @@ published, it is begun anew.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import threading
 from collections.abc import Sequence
-from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from tqdm import tqdm
 from xplabels.core.errors import InputError, counted, located
 from xplabels.fetch.archive import Archive
 from xplabels.fetch.http import (
-    BLOCK_BYTES,
     RetryPolicy,
     ServiceError,
     check_installed,
@@ -32,6 +29,7 @@ from xplabels.fetch.http import (
     response_to,
     write_body,
 )
+from xplabels.io.job import md5_of
 
 SUMS = "_MD5SUM.txt"
 PIXEL_SHIFT = 43
@@ -201,14 +199,14 @@ class _Download:
         path = self.folder / file.name
         partial = self.folder / f"{file.name}.partial"
         if path.exists():
-            if not self.verify or self._md5(path) == file.md5:
+            if not self.verify or md5_of(path) == file.md5:
                 return None
             path.unlink()
         sizes: list[int] = []
 
         def attempt() -> None:
             self._receive(file, partial, sizes)
-            if self._md5(partial) != file.md5:
+            if md5_of(partial) != file.md5:
                 # where it went wrong is unknown: none of it is kept
                 partial.unlink()
                 raise ServiceError("its MD5 sum is not the published one")
@@ -238,12 +236,3 @@ class _Download:
                 raise ServiceError("the server sent another range than was asked for")
             with partial.open("ab" if goes_on else "wb") as target:
                 write_body(response, target, self.stop, received)
-
-    def _md5(self, path: Path) -> str:
-        digest = hashlib.md5(usedforsecurity=False)
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                if self.stop.is_set():
-                    raise CancelledError
-                digest.update(block)
-        return digest.hexdigest()

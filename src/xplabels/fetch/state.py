@@ -71,7 +71,8 @@ class FetchState:
     def finished(self) -> dict[str, Any] | None:
         """The record of the output if it is complete and of the same request, else None."""
         record = read_json(self.output / RECORD) or {}
-        return record if record.get("request") == self.request and record["complete"] else None
+        complete = record.get("request") == self.request and record.get("complete")
+        return record if complete else None
 
     @contextmanager
     def opened(self, overwrite: bool) -> Iterator[None]:

@@ -7,6 +7,7 @@ HEALPix pixel, with ``hats.properties`` beside ``dataset``. Each file is a star 
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -189,18 +190,15 @@ def main_catalogue(folder: Path) -> Path:
 
 def _listed(folder: Path) -> set[Pixel]:
     """The partitions that ``partition_info.csv`` names; none without it."""
-    try:
-        lines = (folder / "partition_info.csv").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    path = folder / "partition_info.csv"
+    if not path.exists():
         return set()
     try:
-        names = lines[0].split(",")
-        order, number = names.index("Norder"), names.index("Npix")
-        cells = [line.split(",") for line in lines[1:] if line]
-        return {Pixel(int(row[order]), int(row[number])) for row in cells}
-    except (ValueError, IndexError) as error:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {Pixel(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(file)}
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"is no list of partitions ({error})",
-            where=folder / "partition_info.csv",
+            where=path,
             remedy="copy the whole catalogue again",
         ) from error
