@@ -70,6 +70,7 @@ def test_one_in_a_hundred_of_the_same_population_is_lonely_exactly() -> None:
     for seed in range(150):
         known, stars = population(198, 2 * seed)[0], population(200, 2 * seed + 1)[0]
         p_value, _ = loneliness(known, stars)
+        assert p_value.min() >= 1 / 100
         shares.append([(p_value <= a).mean() for a in (0.01, 0.1, 0.5)])
     error = np.std(shares, axis=0, ddof=1) / np.sqrt(len(shares))
     wanted = np.floor(100 * np.array([0.01, 0.1, 0.5])) / 100

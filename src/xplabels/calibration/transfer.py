@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
-from xplabels.core.errors import InputError, counted
+from xplabels.core.errors import InputError
 
 Array = NDArray[np.float64]
 
@@ -196,10 +196,10 @@ class Transfer:
         lonely, n = int(self.lonely.sum()), self.n
         fine = n - lonely
         if fine < 0.05 * n:
-            return f"No: {lonely:,} of your {counted(n, 'star')} are unlike every calibration star."
+            return f"No: {lonely:,} of your {_stars(n)} are unlike every calibration star."
         whole = "" if not self.many_lonely else f" for {fine:,} ({fine / n:.0%})"
         rest = "" if not self.many_lonely else f"; no for {lonely:,}: their errors are extrapolated"
-        of = f"of your {counted(n, 'star')}" if whole else f"for your {counted(n, 'star')}"
+        of = f"of your {_stars(n)}" if whole else f"for your {_stars(n)}"
         if self.wrong:
             k = [self.names.index(name) for name in self.wrong]
             times = ", ".join(f"{self.names[i]} by {self.factor[0, i]:.2f}" for i in k)
@@ -213,12 +213,12 @@ class Transfer:
         lines = [self.answer, ""]
         lonely = int(self.lonely.sum())
         lines.append(
-            f"{self.n - lonely:,} of {counted(self.n, 'star')} have calibration stars like them "
+            f"{self.n - lonely:,} of {_stars(self.n)} have calibration stars like them "
             f"({lonely:,} have none; about {ALONE * self.n:.0f} would not if yours were of the "
             "same population)."
         )
         if missing := len(self.p_value) - self.n:
-            lines.append(f"{counted(missing, 'star')} more without a prediction.")
+            lines.append(f"{_stars(missing)} more without a prediction.")
         if self.many_lonely:
             lines += [f"{count:9,d}  {words}" for words, count in self.reasons[:5]]
         lines.append("Expected of their intervals, if nothing but the inputs differs:")
@@ -377,6 +377,10 @@ def _word(names: Sequence[str], column: int, offset: float, colours: int) -> str
     if column >= len(names) - colours:
         return f"without {name}" if offset > 0 else f"with {name}"
     return WORDS.get(name, (f"of lower {name}", f"of higher {name}"))[offset > 0]
+
+
+def _stars(count: int) -> str:
+    return f"{count:,} star{'' if count == 1 else 's'}"
 
 
 def _number(value: float) -> float | None:
