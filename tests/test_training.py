@@ -17,6 +17,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Photometry
+from xplabels.features import AUXILIARY
 from xplabels.model import Model
 from xplabels.recipes import load_recipe
 from xplabels.synthetic import simulate_stars
@@ -123,9 +124,9 @@ def test_damaged_and_flagged_spectra_do_not_train(stars) -> None:
 def test_the_inputs_are_those_at_least_half_of_the_stars_have(stars) -> None:
     values, errors = stars.photometry.values.copy(), stars.photometry.errors.copy()
     values[:400, 8] = errors[:400, 8] = np.nan  # the parallax
-    assert fitted(stars).feature_set.auxiliary == ("bp_rp", "j_h", "w1_w2", "h_w2", "m_pseudo")
+    assert fitted(stars).feature_set.auxiliary == tuple(AUXILIARY)
     some = fitted(stars.with_photometry(Photometry(values, errors)))
-    assert some.feature_set.auxiliary == ("bp_rp", "j_h", "w1_w2", "h_w2")
+    assert some.feature_set.auxiliary == tuple(n for n in AUXILIARY if n != "m_pseudo")
     none = fitted(stars.with_photometry(Photometry.missing(len(stars))))
     assert none.feature_set.auxiliary == ()
 
@@ -197,11 +198,14 @@ def test_an_ensemble_is_the_mean_and_scatter_of_its_members(stars) -> None:
         replace(model, networks=(net,), recipe=quick(scatter="none")).predict(stars)
         for net in model.networks
     ]
-    values, together = np.stack([p.values for p in single]), model.predict(stars)
-    np.testing.assert_allclose(together.values, values.mean(axis=0), rtol=1e-9)
-    by_members = values.std(axis=0, ddof=1) * model.calibration.factor
+    together, scaling = model.predict(stars), model.scaling
+    values = np.stack([scaling.scale_y(p.values, p.errors)[0] for p in single])
+    mean = scaling.unscale_y(values.mean(axis=0))
+    np.testing.assert_allclose(together.values, mean, rtol=1e-9)
+    by_members = values.std(axis=0, ddof=1) * model.calibration.factor * scaling.y_unit(mean)
     np.testing.assert_allclose(together.errors_model, by_members, rtol=1e-6)
-    excess = np.sqrt(np.mean([p.errors_excess**2 for p in single], axis=0))
+    relative = [p.errors_excess / scaling.y_unit(p.values) for p in single]
+    excess = np.sqrt(np.mean(np.square(relative), axis=0)) * scaling.y_unit(mean)
     np.testing.assert_allclose(together.errors_excess, excess, rtol=1e-9)
 
 

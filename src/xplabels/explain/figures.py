@@ -46,7 +46,8 @@ WIDEST = 14.0
 """Inches: a figure of more inputs has narrower bars."""
 INPUT_TITLES = {
     "bp_rp": r"$G_\mathrm{BP}-G_\mathrm{RP}$", "j_h": "$J-H$", "w1_w2": "$W_1-W_2$",
-    "h_w2": "$H-W_2$", "m_pseudo": "p-mag",
+    "h_w2": "$H-W_2$", "m_pseudo": "p-mag", "g_rp": r"$G-G_\mathrm{RP}$", "g_j": "$G-J$",
+    "rp_j": r"$G_\mathrm{RP}-J$", "rp_ks": r"$G_\mathrm{RP}-K_s$", "h_ks": "$H-K_s$",
 }  # fmt: skip
 
 
