@@ -32,6 +32,7 @@ from xplabels.forward import LARGEST_LOG_VARIANCE, ForwardModel, Layers, Statist
 from xplabels.forward.directions import Directions
 from xplabels.inference import Inference
 from xplabels.model import Model
+from xplabels.training.lines import Lines
 from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
 
@@ -41,6 +42,8 @@ DIRECTIONS, FIT, DISTANCE = 48, 40, 24
 """Leading directions, by the training stars' scatter relative to noise, that hold the spectra; how
 many of the scatter about the labels are compared within them, and how many of the leading ones
 measure the distance."""
+OF_LINES = 8
+"""Further directions in which emission lines stand out from what is left of scatter and noise."""
 WELL_DETERMINED = 1e-3
 """Of the largest noise variance of a scaled coefficient: combinations with less are fixed by the
 projection's prior or by rounding, not by light."""
@@ -111,13 +114,23 @@ def fit_forward(
     factor = np.where(half, 1.0, 10 ** (decades[first] * random.random(len(first))))
     blends = fainter(blends, model.feature_set, factor, random)
     pairs = FitSample(blends, predict(blends, first), fold[first])
-    directions, k = _directions(clean, model, count)
+    lines = Lines.of(model.feature_set, random)
+    shown, bright = None, None
+    if lines is not None:
+        rows = random.permutation(np.tile(np.arange(len(features)), 2))
+        bare = lines.planted(features[rows], model.feature_set, random)
+        shown = bare.x - features.x[rows]
+        half = np.arange(len(rows)) % 2 == 0
+        factor = np.where(half, 1.0, 10 ** (decades[rows] * random.random(len(rows))))
+        bare = fainter(bare, model.feature_set, factor, random)
+        bright = FitSample(bare, predict(bare, rows), fold[rows])
+    directions, k = _directions(clean, model, count, shown)
     unseen = [
         _fit(clean.take(fold != f), copies.take(copies.fold != f), pairs.take(pairs.fold != f),
-             directions, k, seed)
+             None if bright is None else bright.take(bright.fold != f), directions, k, seed)
         for f in range(FOLDS)
     ]  # fmt: skip
-    fitted = _fit(clean, copies, pairs, directions, k, seed)
+    fitted = _fit(clean, copies, pairs, bright, directions, k, seed)
     real, made = (
         Statistics(*map(np.concatenate, zip(*parts, strict=True)))
         for parts in (
@@ -227,10 +240,13 @@ def _pairs(
     return np.concatenate(first), np.concatenate(second)
 
 
-def _directions(clean: FitSample, model: Model, count: int) -> tuple[Directions, int]:
+def _directions(
+    clean: FitSample, model: Model, count: int, shown: Array | None
+) -> tuple[Directions, int]:
     """Where the labels' scatter and the noise are independent, then where all stars scatter.
 
-    And how many are of the first kind; all are within ``count`` leading ones.
+    And how many are of the first kind; all are within ``count`` leading ones. Beyond these, of
+    the first kind, too: where lines stand out that change the inputs by ``shown`` [N, inputs].
 
     Coefficients are scaled by their scatter; the noise is that of the typical training star.
     """
@@ -258,6 +274,17 @@ def _directions(clean: FitSample, model: Model, count: int) -> tuple[Directions,
     kept = left[size <= np.quantile(size, 1 - OUTLIERS)]
     scatter, about = _leading(np.cov(kept.T), min(FIT, count))
     fit = whole @ (about / np.sqrt(scatter))
+    if shown is not None:
+        positions = scaled @ white
+        left = positions - terms @ np.linalg.lstsq(terms, positions, rcond=None)[0]
+        root = np.linalg.cholesky(np.cov(left[size <= np.quantile(size, 1 - OUTLIERS)].T))
+        lines = np.linalg.solve(root, ((shown[:, :n] / scale) @ white).T).T
+        lines /= np.maximum(np.linalg.norm(lines, axis=1, keepdims=True), 1e-12)
+        # uncorrelated with the directions there are
+        there, _ = np.linalg.qr(root.T @ turned @ about)
+        lines -= (lines @ there) @ there.T
+        _, apart = _leading(lines.T @ lines / len(lines), OF_LINES)
+        fit = np.concatenate([fit, white @ np.linalg.solve(root.T, apart)], axis=1)
     distance = min(DISTANCE, count)
     axes = np.concatenate([fit, whole[:, :distance]], axis=1) / scale[:, None]
     return Directions.of(centre, axes, bp, None if projection is None else p), fit.shape[1]
@@ -280,11 +307,14 @@ def _quadratic(labels: Array) -> Array:
 
 
 def _fit(
-    clean: FitSample, copies: FitSample, pairs: FitSample, directions: Directions, k: int, seed: int
-) -> ForwardModel:
+    clean: FitSample, copies: FitSample, pairs: FitSample, bright: FitSample | None,
+    directions: Directions, k: int, seed: int,
+) -> ForwardModel:  # fmt: skip
     """A forward model without judgement of what is poor; k of the ``directions`` are of the fit."""
     samples = [
-        (directions.project(s.features), s.features, s.labels) for s in (clean, copies, pairs)
+        (directions.project(s.features), s.features, s.labels)
+        for s in (clean, copies, pairs, bright)
+        if s is not None
     ]
     positions = [place for place, _, _ in samples]
     noise = [directions.noise(f, place, exact=k) for place, f, _ in samples]
@@ -298,9 +328,9 @@ def _fit(
         linear=np.zeros((1 + width, k)),
         network=Layers(()),
         cap=np.zeros(k),
-        companion=Layers(()),
+        kinds=Layers(()),
         fit_tail=nothing,
-        companion_tail=nothing,
+        kind_tails=(nothing,),
         either_tail=nothing,
         distance_tail=nothing,
         threshold=0.0,
@@ -328,15 +358,19 @@ def _fit(
         for p, n, i in zip(positions, noise, inputs, strict=True)
     ]
     together = np.concatenate(residuals)
-    double = np.concatenate([np.zeros(len(residuals[0]) + len(residuals[1])),
-                             np.ones(len(residuals[2]))])  # fmt: skip
+    kind = np.repeat([0, 0, 1, 2][: len(residuals)], [len(one) for one in residuals])
+    odd = np.stack([kind == 1, kind == 2], axis=1)[:, : len(residuals) - 2].astype(float)
+    # each kind is told from ordinary stars alone
+    counts = np.stack([kind != 2, kind != 1], axis=1)[:, : odd.shape[1]].astype(float)
     centre, scale = together.mean(axis=0), np.maximum(together.std(axis=0), 1e-6)
-    companion = _train(
-        (together - centre) / scale, 1,
-        lambda out, known: nn.functional.binary_cross_entropy_with_logits(out, known),
-        (double[:, None],), seed,
+    kinds = _train(
+        (together - centre) / scale, odd.shape[1],
+        lambda out, known, weight: nn.functional.binary_cross_entropy_with_logits(
+            out, known, weight
+        ),
+        (odd, counts), seed,
     )  # fmt: skip
-    return replace(draft, companion=_unscaled(companion, centre, scale))
+    return replace(draft, kinds=_unscaled(kinds, centre, scale))
 
 
 def _scatter_loss(out: Tensor, positions: Tensor, noise: Tensor) -> Tensor:
@@ -394,7 +428,7 @@ def _judged(model: ForwardModel, real: Statistics, copies: Statistics) -> Forwar
     model = replace(
         model,
         fit_tail=tail(np.log(found.chisq)),
-        companion_tail=tail(found.logit),
+        kind_tails=tuple(map(tail, found.logits.T)),
         distance_tail=tail(np.log(found.distance)),
     )
     model = replace(model, either_tail=tail(model.worse(found)))
