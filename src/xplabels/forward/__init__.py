@@ -117,8 +117,9 @@ class Fit(NamedTuple):
     """How well N stars fit.
 
     ``chisq`` [N] about the spectrum that the labels predict; ``p_value`` [N]: the share of ordinary
-    single stars of such noise that fit as badly or look as much like two or emission; ``distance`` [N]
-    from the training stars, about 1 for one of them, and ``distance_p_value`` [N], its share.
+    single stars of such noise that fit as badly, or look as much like two stars or one with
+    emission lines; ``distance`` [N] from the training stars, about 1 for one of them, and
+    ``distance_p_value`` [N], its share.
     """
 
     chisq: Array

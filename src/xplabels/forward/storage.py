@@ -80,9 +80,7 @@ def from_arrays(
         if part(name).shape != shape:
             raise ValueError(f"forward.{name} has the shape {part(name).shape}, expected {shape}")
     rest: dict[str, Any] = {name: part(name) for name in _PLAIN}
-    tails = {
-        name: Tail(*(part(f"{name}.{one}") for one in _TAIL)) for name in (*_TAILS, *of_kinds)
-    }
+    tails = {name: Tail(*(part(f"{name}.{one}") for one in _TAIL)) for name in (*_TAILS, *of_kinds)}
     rest |= {name: tails[name] for name in _TAILS}
     rest["kind_tails"] = tuple(tails[name] for name in of_kinds)
     rest |= {name: float(numbers[name]) for name in _THRESHOLDS}

@@ -3,8 +3,8 @@
 It is fitted to labels as they are predicted for stars that a network had not seen (its calibration
 folds; without folds, the network's own training stars), since that is what it will be given. Copies
 of the stars with more noise say how predicted labels move with it, sums of two stars what a second
-star does. What ordinary stars reach is found by cross-fitting: each fold of the stars is judged by
-a forward model that had not seen it.
+star does, and emission lines planted in them what these do. What ordinary stars reach is found by
+cross-fitting: each fold of the stars is judged by a forward model that had not seen it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ DIRECTIONS, FIT, DISTANCE = 48, 40, 24
 """Leading directions, by the training stars' scatter relative to noise, that hold the spectra; how
 many of the scatter about the labels are compared within them, and how many of the leading ones
 measure the distance."""
-OF_LINES = 8
-"""Further directions in which emission lines stand out from what is left of scatter and noise."""
 WELL_DETERMINED = 1e-3
 """Of the largest noise variance of a scaled coefficient: combinations with less are fixed by the
 projection's prior or by rounding, not by light."""
@@ -115,16 +113,15 @@ def fit_forward(
     blends = fainter(blends, model.feature_set, factor, random)
     pairs = FitSample(blends, predict(blends, first), fold[first])
     lines = Lines.of(model.feature_set, random)
-    shown, bright = None, None
+    bright = None
     if lines is not None:
         rows = random.permutation(np.tile(np.arange(len(features)), 2))
         bare = lines.planted(features[rows], model.feature_set, random)
-        shown = bare.x - features.x[rows]
         half = np.arange(len(rows)) % 2 == 0
         factor = np.where(half, 1.0, 10 ** (decades[rows] * random.random(len(rows))))
         bare = fainter(bare, model.feature_set, factor, random)
         bright = FitSample(bare, predict(bare, rows), fold[rows])
-    directions, k = _directions(clean, model, count, shown)
+    directions, k = _directions(clean, model, count, lines)
     unseen = [
         _fit(clean.take(fold != f), copies.take(copies.fold != f), pairs.take(pairs.fold != f),
              None if bright is None else bright.take(bright.fold != f), directions, k, seed)
@@ -241,12 +238,12 @@ def _pairs(
 
 
 def _directions(
-    clean: FitSample, model: Model, count: int, shown: Array | None
+    clean: FitSample, model: Model, count: int, lines: Lines | None
 ) -> tuple[Directions, int]:
     """Where the labels' scatter and the noise are independent, then where all stars scatter.
 
     And how many are of the first kind; all are within ``count`` leading ones. Beyond these, of
-    the first kind, too: where lines stand out that change the inputs by ``shown`` [N, inputs].
+    the first kind, too: the light of the ``lines`` over the continuum about each.
 
     Coefficients are scaled by their scatter; the noise is that of the typical training star.
     """
@@ -274,17 +271,11 @@ def _directions(
     kept = left[size <= np.quantile(size, 1 - OUTLIERS)]
     scatter, about = _leading(np.cov(kept.T), min(FIT, count))
     fit = whole @ (about / np.sqrt(scatter))
-    if shown is not None:
-        positions = scaled @ white
-        left = positions - terms @ np.linalg.lstsq(terms, positions, rcond=None)[0]
-        root = np.linalg.cholesky(np.cov(left[size <= np.quantile(size, 1 - OUTLIERS)].T))
-        lines = np.linalg.solve(root, ((shown[:, :n] / scale) @ white).T).T
-        lines /= np.maximum(np.linalg.norm(lines, axis=1, keepdims=True), 1e-12)
-        # uncorrelated with the directions there are
-        there, _ = np.linalg.qr(root.T @ turned @ about)
-        lines -= (lines @ there) @ there.T
-        _, apart = _leading(lines.T @ lines / len(lines), OF_LINES)
-        fit = np.concatenate([fit, white @ np.linalg.solve(root.T, apart)], axis=1)
+    if lines is not None:
+        local = lines.local * scale[:, None]
+        place = scaled @ local
+        place -= terms @ np.linalg.lstsq(terms, place, rcond=None)[0]
+        fit = np.concatenate([fit, local / np.sqrt(np.median(place**2, axis=0))], axis=1)
     distance = min(DISTANCE, count)
     axes = np.concatenate([fit, whole[:, :distance]], axis=1) / scale[:, None]
     return Directions.of(centre, axes, bp, None if projection is None else p), fit.shape[1]

@@ -8,24 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.features import Features, FeatureSet
+from xplabels.features.projection import Projection
 
 Array = NDArray[np.float64]
 
 NAMED: tuple[tuple[tuple[float, float], ...], ...] = (
     ((656.46, 1.0),),
-    ((656.46, 1.0), (486.27, 0.35), (434.17, 0.16)),
     ((486.27, 1.0),),
     ((500.82, 3.0), (495.89, 1.0)),
-    ((372.8, 1.0),),
     ((468.7, 1.0),),
     ((587.7, 1.0),),
     ((672.5, 1.0),),
-    ((844.9, 1.0),),
     ((850.0, 1.0), (854.4, 1.0), (866.5, 1.0)),
     ((953.3, 2.5), (907.1, 1.0)),
+    ((656.46, 1.0), (486.27, 0.35), (434.17, 0.16)),
+    ((372.8, 1.0),),
+    ((844.9, 1.0),),
 )
-"""nm in vacuum and relative light: H alpha; Balmer lines at case B; H beta, [O III], [O II], He II,
-He I, [S II], O I, the Ca II triplet, [S III]."""
+"""nm in vacuum and relative light: H alpha, H beta, [O III], He II, He I, [S II], the triplet of
+Ca II, [S III]; then Balmer lines at case B, [O II] and O I."""
+LOCAL = 8
+"""How many of them, the first, are measured over what is about them."""
+WINDOW = 35.0
+"""nm on both sides of a line in which that is a parabola."""
 OTHERS = 200
 """Lines at any wavelength beside them, as at a redshift."""
 RANGE, BREADTH, NARROW = (350.0, 1000.0), (1.0, 25.0), 1.0
@@ -51,11 +56,14 @@ class Lines:
         Float64 [M, n]: flux about it (W m^-2 nm^-1) of unit coefficients.
     named
         How many are named.
+    local
+        Float64 [n, LOCAL]: the light of a named line by the coefficients, up to a factor.
     """
 
     templates: Array
     continuum: Array
     named: int
+    local: Array
 
     @classmethod
     def of(cls, feature_set: FeatureSet, random: np.random.Generator) -> Lines | None:
@@ -78,13 +86,15 @@ class Lines:
             sum(light * bell(at, NARROW) for at, light in group) / sum(one for _, one in group)
             for group in NAMED
         ]
-        flux += [bell(at, w) for at, w in zip(centres[len(NAMED):],
-                                               _even(BREADTH, OTHERS, random), strict=True)]  # fmt: skip
+        breadths = _even(BREADTH, OTHERS, random)
+        flux += [bell(at, w) for at, w in zip(centres[len(NAMED) :], breadths, strict=True)]
         clean = gaiaxpy_instrument().coefficients([Sed.of(wavelength, one) for one in flux])
         offset = np.abs(projection.wavelength - np.array(centres)[:, None])
         near = (offset < SIDE).astype(float)
         continuum = (near / near.sum(axis=1, keepdims=True)) @ projection.design
-        return cls(clean @ projection.from_coefficients.T, continuum, len(NAMED))
+        templates = clean @ projection.from_coefficients.T
+        local = [local_filter(projection, templates[line], centres[line]) for line in range(LOCAL)]
+        return cls(templates, continuum, len(NAMED), np.stack(local, axis=1))
 
     def planted(
         self, features: Features, feature_set: FeatureSet, random: np.random.Generator
@@ -119,3 +129,18 @@ def _even(bounds: tuple[float, float], count: int, random: np.random.Generator) 
     """Numbers [count] even in the logarithm within the bounds."""
     low, high = np.log(bounds)
     return np.exp(random.uniform(low, high, count))
+
+
+def local_filter(projection: Projection, template: Array, centre: float) -> Array:
+    """By the coefficients [n], the amplitude of a line over a parabola, by least squares.
+
+    In units of the template's peak, of spectra in units of the design's largest element. What is
+    strange elsewhere in the spectrum does not count.
+    """
+    offset = (projection.wavelength - centre) / WINDOW
+    inside = np.abs(offset) < 1
+    design = projection.design[inside] / np.abs(projection.design).max()
+    line = design @ template
+    terms = np.stack([line / line.max(), *(offset[inside] ** p for p in range(3))], axis=1)
+    weights: Array = np.linalg.pinv(terms)[0]
+    return weights @ design
