@@ -54,6 +54,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         f"- Errors {_recalibrated(model)}; factors (68.3 %) "
         f"{_numbers(model.calibration.factor)}, (95.4 %) {_numbers(model.calibration.factor_95)}.",
         *_unshrinking(model),
+        *_beyond(model),
         f"- Recipe `{model.recipe.name}`, seed {metadata['seed']}, "
         f"xplabels {metadata['versions']['xplabels']}.",
         *(f"- {note}" for note in training["notes"]),
@@ -66,6 +67,8 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         lines += _table(model, metadata["validation"])
     if test is not None:
         lines += ["", "## Test part (never trained on)", "", *_table(model, test)]
+    if "rates" in metadata:
+        lines += ["", "## Other sources", "", metadata["rates"].strip()]
     return "\n".join(lines) + "\n"
 
 
@@ -98,17 +101,40 @@ def _unshrinking(model: Model) -> list[str]:
     ]
 
 
+def _beyond(model: Model) -> list[str]:
+    """What is said of stars unlike those trained on, and of labels that are wrong."""
+    lines = []
+    if model.support is not None:
+        shares = zip(model.names, model.support.share, strict=True)
+        rare = [name for name, share in shares if (share < model.support.least).any()]
+        lines.append(f"- Null for stars of a kind that has no such label here: {', '.join(rare)}.")
+    if model.forward is not None:
+        lines.append("- A forward model gives `fit_chisq` and `fit_p_value` of each spectrum.")
+    if audit := model.metadata.get("label_audit"):
+        lines.append(
+            f"- Audit: {audit['probably_wrong']:,} of {audit['judged']:,} stars have a label that "
+            f"is probably wrong (`label_audit.csv`); wrong_labels = {model.recipe.wrong_labels}."
+        )
+    return lines
+
+
 def _numbers(values: Any) -> str:
     return ", ".join(f"{value:.3f}" for value in values)
 
 
 def _table(model: Model, metrics: Mapping[str, Any]) -> list[str]:
     """Scores as a Markdown table."""
-    columns = ("bias", "rmse", "robust", "robust_std_z", "std_z", "coverage_68", "coverage_95")
+    columns = ("n", "bias", "rmse", "robust", "robust_std_z", "std_z", "coverage_68", "coverage_95")
     rows = [
         f"| {name} | " + " | ".join(_cell(metrics["labels"][name][c]) for c in columns) + " |"
         for name in model.names
     ]
+    if rightly := metrics.get("rightly_labelled"):
+        rows += [
+            f"| {name}, without labels that are probably wrong | "
+            + " | ".join(_cell(rightly[name][c]) for c in columns) + " |"
+            for name in model.names
+        ]  # fmt: skip
     return [
         f"{counted(metrics['n'], 'star')}.",
         "",
@@ -119,4 +145,6 @@ def _table(model: Model, metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    if value is None:
+        return "-"
+    return f"{value:,}" if float(value).is_integer() and value >= 1000 else f"{value:.4g}"
