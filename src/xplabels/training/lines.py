@@ -128,7 +128,8 @@ class Lines:
 def _even(bounds: tuple[float, float], count: int, random: np.random.Generator) -> Array:
     """Numbers [count] even in the logarithm within the bounds."""
     low, high = np.log(bounds)
-    return np.exp(random.uniform(low, high, count))
+    drawn: Array = np.exp(random.uniform(low, high, count))
+    return drawn
 
 
 def local_filter(projection: Projection, template: Array, centre: float) -> Array:
