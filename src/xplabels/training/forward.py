@@ -53,6 +53,9 @@ LARGEST_ERROR = 0.05
 """Of RP 0 relative to itself, in copies: ratios to a noisier one are not linear."""
 FAINTEST_LIGHT = 0.1
 """Of a second star relative to the first, in RP 0."""
+FAINTEST_BESIDE_LINES = 1e-3
+"""The same where emission lines are planted: two in three are next to single stars, others are like
+symbiotic stars."""
 OUTLIERS = 0.03
 """Share of the stars left out when directions are chosen."""
 EDGE = 0.002
@@ -105,22 +108,22 @@ def fit_forward(
         features[rows], model.feature_set, 10 ** (decades[rows] * random.random(len(rows))), random
     )
     copies = FitSample(noisier, predict(noisier, rows), fold[rows])
-    first, second = _pairs(predict.fold, 2 * len(features), random)
-    light = FAINTEST_LIGHT ** random.random(len(first))
-    blends = model.feature_set.compute(summed(stars, features.divisor, first, second, light))
-    half = np.arange(len(first)) % 2 == 0  # half of them fainter
-    factor = np.where(half, 1.0, 10 ** (decades[first] * random.random(len(first))))
-    blends = fainter(blends, model.feature_set, factor, random)
-    pairs = FitSample(blends, predict(blends, first), fold[first])
+
+    def sums(faintest: float, lines: Lines | None = None) -> FitSample:
+        """Of two training stars, with lines in them or not; half of them are fainter."""
+        first, second = _pairs(predict.fold, 2 * len(features), random)
+        light = faintest ** random.random(len(first))
+        both = model.feature_set.compute(summed(stars, features.divisor, first, second, light))
+        if lines is not None:
+            both = lines.planted(both, model.feature_set, random)
+        half = np.arange(len(first)) % 2 == 0
+        factor = np.where(half, 1.0, 10 ** (decades[first] * random.random(len(first))))
+        both = fainter(both, model.feature_set, factor, random)
+        return FitSample(both, predict(both, first), fold[first])
+
     lines = Lines.of(model.feature_set, random)
-    bright = None
-    if lines is not None:
-        rows = random.permutation(np.tile(np.arange(len(features)), 2))
-        bare = lines.planted(features[rows], model.feature_set, random)
-        half = np.arange(len(rows)) % 2 == 0
-        factor = np.where(half, 1.0, 10 ** (decades[rows] * random.random(len(rows))))
-        bare = fainter(bare, model.feature_set, factor, random)
-        bright = FitSample(bare, predict(bare, rows), fold[rows])
+    pairs = sums(FAINTEST_LIGHT)
+    bright = None if lines is None else sums(FAINTEST_BESIDE_LINES, lines)
     directions, k = _directions(clean, model, count, lines)
     unseen = [
         _fit(clean.take(fold != f), copies.take(copies.fold != f), pairs.take(pairs.fold != f),
