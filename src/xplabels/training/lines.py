@@ -143,5 +143,5 @@ def local_filter(projection: Projection, template: Array, centre: float) -> Arra
     design = projection.design[inside] / np.abs(projection.design).max()
     line = design @ template
     terms = np.stack([line / line.max(), *(offset[inside] ** p for p in range(3))], axis=1)
-    weights: Array = np.linalg.pinv(terms)[0]
-    return weights @ design
+    by_coefficients: Array = np.linalg.pinv(terms)[0] @ design
+    return by_coefficients
