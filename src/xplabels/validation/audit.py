@@ -274,7 +274,7 @@ def audit_labels(prediction: Prediction, labels: Labels) -> LabelAudit:
             stated = unpacked(np.nan_to_num(prediction.correlations[rows]), len(prediction.names))
             part = np.nan_to_num(prediction.errors[rows][:, columns] / inner[rows])
             correlation = part[:, :, None] * stated[:, columns][:, :, columns] * part[:, None, :]
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             elsewhere = _log_density_of_known(position[rows]) - np.log(unit[rows])
         densities = _log_densities(residual[rows] / scale, scale, dof, correlation, elsewhere)
         causes, shares = fit_shares(densities)
