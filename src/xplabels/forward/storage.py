@@ -47,6 +47,12 @@ def from_arrays(
     Raises KeyError or ValueError where the parts do not fit together.
     """
 
+    # when two stars were the only kind
+    arrays = {
+        name.replace(".companion_tail.", ".kind_tails.0.").replace(".companion.", ".kinds."): array
+        for name, array in arrays.items()
+    }
+
     def part(name: str) -> NDArray[Any]:
         return arrays[f"forward.{name}"]
 
