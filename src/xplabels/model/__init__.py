@@ -246,7 +246,8 @@ class Model:
             poor = p_value < self.forward.threshold
         with np.errstate(invalid="ignore"):
             low, high = self.label_range.T
-            outside = np.any((values < low) | (values > high), axis=1)
+            reach = scale * inner  # a star beyond the range is predicted inside, with large errors
+            outside = np.any((values - reach < low) | (values + reach > high), axis=1)
         noticed = (
             np.where(found & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
             | np.where(far, Flag.OUT_OF_DOMAIN, 0)
