@@ -102,7 +102,7 @@ class Prediction:
 
     def __post_init__(self) -> None:
         for name in ("fit_chisq", "fit_p_value"):
-            if len(getattr(self, name)) != len(self.source_id):
+            if not len(getattr(self, name)):
                 object.__setattr__(self, name, np.full(len(self.source_id), np.nan))
 
     def __len__(self) -> int:

@@ -109,7 +109,8 @@ class LabelAudit:
         if not self.judged[row]:
             flags = int(self.prediction.flags[row]) & int(BAD)
             why = [MEANING[flag] for flag in Flag if flags & flag]
-            return f"{'; '.join(why) or 'no label is predicted'}: label not judged"
+            reason = "; ".join(why) or "no known label with an error is predicted"
+            return f"{reason}: label not judged"
         sigma = np.nan_to_num(self.sigma[row])
         order = [k for k in np.argsort(-np.abs(sigma)) if abs(sigma[k]) >= DISAGREES]
         each = [f"{self.labels.names[k]} by {abs(sigma[k]):.0f} sigma" for k in order]
@@ -369,6 +370,7 @@ def _cells(values: Array) -> list[NDArray[np.intp]]:
 
     An undefined label counts as an average one.
     """
+    values = values[:, np.isfinite(values).any(axis=0)]
     offset, spread = values - np.nanmean(values, axis=0), np.nanstd(values, axis=0)
     scaled = np.nan_to_num(offset / np.where(spread > 0, spread, 1.0))
 
