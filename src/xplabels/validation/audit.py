@@ -45,6 +45,8 @@ SHOWN = 20
 """Stars in a report's table."""
 BINS = 50
 """Of the distribution of known labels, from which wrong ones are taken to come."""
+ALIKE = 20.0
+"""Known labels within so many of their errors (the prediction's and their own) are all alike."""
 PRIOR_STARS, PRIOR_SHARE = 500, 0.001
 """So many further stars count for the shares, of which each cause has this share; in a cell they
 have the shares of all stars."""
@@ -275,8 +277,9 @@ def audit_labels(prediction: Prediction, labels: Labels) -> LabelAudit:
             stated = unpacked(np.nan_to_num(prediction.correlations[rows]), len(prediction.names))
             part = np.nan_to_num(prediction.errors[rows][:, columns] / inner[rows])
             correlation = part[:, :, None] * stated[:, columns][:, :, columns] * part[:, None, :]
-        with np.errstate(divide="ignore"):
-            elsewhere = _log_density_of_known(position[rows]) - np.log(unit[rows])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            elsewhere = _log_density_of_known(position[rows], (inner / unit)[rows])
+            elsewhere -= np.log(unit[rows])
         densities = _log_densities(residual[rows] / scale, scale, dof, correlation, elsewhere)
         causes, shares = fit_shares(densities)
         for cell in _cells(prediction.values[rows][:, columns]):
@@ -384,15 +387,24 @@ def _cells(values: Array) -> list[NDArray[np.intp]]:
     return halves(np.arange(len(values)))
 
 
-def _log_density_of_known(position: Array) -> Array:
-    """Of each label [N, K] among the known ones of all stars: a histogram, no bin of it empty."""
+def _log_density_of_known(position: Array, error: Array) -> Array:
+    """Of each label [N, K] among the known ones of all stars: a histogram, no bin of it empty.
+
+    Flat where they lie within :data:`ALIKE` of their errors [N, K]: that the stars of a cluster
+    have one [Fe/H] does not make it wrong.
+    """
     found = np.zeros(position.shape)
     for k, column in enumerate(position.T):
-        here = column[np.isfinite(column)]
-        if not len(here):
+        known = np.isfinite(column) & np.isfinite(error[:, k])
+        if not known.any():
             continue
-        low, width = here.min(), max(float(np.ptp(here)), 1e-6) / BINS
+        here, least = column[known], ALIKE * float(np.median(error[known, k]))
+        low, spread = here.min(), float(np.ptp(here))
+        if spread < least:
+            found[:, k] = -np.log(least)
+            continue
+        width = spread / BINS
         number = np.clip(np.nan_to_num((column - low) / width).astype(int), 0, BINS - 1)
-        counts = np.bincount(number[np.isfinite(column)], minlength=BINS) + 1.0
+        counts = np.bincount(number[known], minlength=BINS) + 1.0
         found[:, k] = np.log(counts / counts.sum() / width)[number]
     return found
