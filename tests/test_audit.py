@@ -293,6 +293,7 @@ def test_training_lists_wrong_labels_and_may_leave_them_out(mislabelled, tmp_pat
     n = [model.metadata["training"]["n_train"] for model in (kept, left_out)]
     assert n[0] == train.sum()
     assert 2 < n[0] - n[1] < 0.03 * n[0]
+    assert f"{n[0] - n[1]} training stars whose label is probably wrong" in left_out.card
     assert not np.array_equal(weights(kept), weights(left_out))
     # from the states of the finished run: the same folds name the same stars
     again = fitted(stars, replace(LEARNT, wrong_labels="leave_out"), checkpoint=tmp_path / "states")

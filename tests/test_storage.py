@@ -22,6 +22,7 @@ from xplabels.core.errors import InputError
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.model import Model
+from xplabels.model.card import write_card
 from xplabels.model.storage import find_model
 
 
@@ -267,6 +268,12 @@ def test_descriptions_of_further_parts_that_do_not_fit_are_refused(
     edit(tmp_path / "model", change)
     with pytest.raises(InputError):
         Model.load(tmp_path / "model")
+
+
+def test_the_card_says_what_is_particular_about_labels(small_model) -> None:
+    card = write_card(whole(small_model))
+    assert "Learned as a logarithm: teff." in card
+    assert "null (`LABEL_UNDEFINED`)" in card
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from xplabels.core.errors import counted
@@ -54,6 +55,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         f"- Errors {_recalibrated(model)}; factors (68.3 %) "
         f"{_numbers(model.calibration.factor)}, (95.4 %) {_numbers(model.calibration.factor_95)}.",
         *_unshrinking(model),
+        *_further(model),
         f"- Recipe `{model.recipe.name}`, seed {metadata['seed']}, "
         f"xplabels {metadata['versions']['xplabels']}.",
         *(f"- {note}" for note in training["notes"]),
@@ -96,6 +98,25 @@ def _unshrinking(model: Model) -> list[str]:
         f"strengths {_numbers(model.unshrinking.strength)} (1: labels and errors are Gaussian).",
         *(f"- **Mind:** {text}." for text in model.unshrinking.caveats(model.names)),
     ]
+
+
+def _further(model: Model) -> list[str]:
+    """What is particular about single labels, and about the flags."""
+    lines = []
+    if logarithmic := list(compress(model.names, model.scaling.logarithmic)):
+        lines.append(f"- Learned as a logarithm: {', '.join(logarithmic)}.")
+    if model.support is not None:
+        lines.append(
+            "- A label is null (`LABEL_UNDEFINED`) for kinds of stars of which the share that have "
+            f"it in the training set is below {model.support.least:g} times that of all stars."
+        )
+    if model.forward is not None:
+        lines.append(
+            f"- Forward model: `POOR_FIT` below a p-value of {model.forward.threshold:.2g}, "
+            f"`OUT_OF_DOMAIN` below {model.forward.distance_threshold:.2g}; together they flag "
+            "one ordinary star in a hundred."
+        )
+    return lines
 
 
 def _numbers(values: Any) -> str:
