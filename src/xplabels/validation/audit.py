@@ -122,10 +122,12 @@ class LabelAudit:
         return f"{verb} with the spectrum in {', '.join(each)}"
 
     def beside(self, row: int, k: int) -> str:
-        """The known label of a star and, after an arrow, the predicted one."""
+        """The known label of a star and, after an arrow, the predicted one; "-" where absent."""
         label, one = self.labels.values[row, k], self.prediction[self.labels.names[k]]
         if not np.isfinite(label):
             return "-"
+        if not np.isfinite(one.value[row]):
+            return f"{label:.4g} → -"
         return f"{label:.4g} → {one.value[row]:.4g} ± {one.error[row]:.2g}"
 
     def summary(self) -> dict[str, Any]:
