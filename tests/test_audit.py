@@ -200,6 +200,31 @@ def test_a_strange_spectrum_says_nothing_about_a_label(spoilt: Simulated) -> Non
     assert found.sigma[0, 0] == pytest.approx(ratio / error)
 
 
+@pytest.mark.parametrize("n", [1, 2, 500])
+def test_one_label_for_all_stars_of_a_cluster_is_not_wrong(n: int) -> None:
+    """The known [Fe/H] of all is the same: a spike that is no evidence against it."""
+    simulated = simulate(2000, seed=4)
+    same = simulated.labels.values.copy()
+    k = NAMES.index("fe_h")
+    same[:, k] = np.median(same[:, k])
+    near = np.abs(simulated.prediction.values[:, k] - same[:, k])
+    near[~simulated.prediction.good] = np.nan
+    rows = np.argsort(near)[:n]  # whose predictions scatter by less than their errors
+    found = audit_labels(
+        simulated.prediction[rows], Labels(NAMES, same, simulated.labels.errors)[rows]
+    )
+    assert np.nanmax(found.by_label[:, k]) < 0.05
+
+
+def test_a_label_that_is_undefined_for_all_stars_is_no_trouble() -> None:
+    simulated = simulate(1500, seed=5)
+    values = simulated.prediction.values.copy()
+    values[:, -1] = np.nan
+    found = audit_labels(replace(simulated.prediction, values=values), simulated.labels)
+    assert np.isnan(found.by_label[:, -1]).all()
+    assert found.judged.mean() > 0.9
+
+
 def test_scores_are_given_with_and_without_wrong_labels(spoilt: Simulated) -> None:
     validation = score_prediction(spoilt.prediction, spoilt.labels, resamples=10)
     found = findings_of(validation)
@@ -268,6 +293,7 @@ def test_training_lists_wrong_labels_and_may_leave_them_out(mislabelled, tmp_pat
     n = [model.metadata["training"]["n_train"] for model in (kept, left_out)]
     assert n[0] == train.sum()
     assert 2 < n[0] - n[1] < 0.03 * n[0]
+    assert f"{n[0] - n[1]} training stars whose label is probably wrong" in left_out.card
     assert not np.array_equal(weights(kept), weights(left_out))
     # from the states of the finished run: the same folds name the same stars
     again = fitted(stars, replace(LEARNT, wrong_labels="leave_out"), checkpoint=tmp_path / "states")

@@ -23,6 +23,7 @@ from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.flags import MEANING, Flag
 from xplabels.core.labels import Labels
+from xplabels.core.prediction import Prediction
 from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
 from xplabels.core.stars import CoefficientSpectra, SampledSpectra, Stars
@@ -324,6 +325,27 @@ def test_the_page_holds_every_number_and_asks_for_nothing(model: Model, view: St
     assert [label["name"] for label in data["labels"]] == list(model.names)
     assert data["source_id"] == str(view.source_id)
     np.testing.assert_allclose(data["labels"][1]["movement"], view.movement[1], rtol=1e-4)
+
+
+def test_a_star_with_an_undefined_label_has_a_page_of_the_others(
+    model: Model, stars: Stars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its null label is left out; a star without any label has no page."""
+    predict, null = Model.predict, [1]
+
+    def with_null(model: Model, stars: Stars) -> Prediction:
+        prediction = predict(model, stars)
+        values = prediction.values.copy()
+        values[:, null] = np.nan
+        return replace(prediction, values=values)
+
+    monkeypatch.setattr(Model, "predict", with_null)
+    (view,) = star_views(model, stars, [int(stars.source_id[3])])
+    shown = [label["name"] for label in view.to_data()["labels"]]
+    assert shown == list(model.names[:1])
+    null.append(0)
+    with pytest.raises(InputError, match="no prediction"):
+        star_views(model, stars, [int(stars.source_id[3])])
 
 
 def test_flags_and_notes_stand_on_the_page_in_words(view: StarView) -> None:

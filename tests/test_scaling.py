@@ -158,3 +158,15 @@ def test_an_input_without_scatter_does_not_break_the_completion() -> None:
     assert np.isfinite(b).all()
     assert (b[:, 1] == 0).all()
     assert (np.linalg.eigvalsh(covariance) > 0).all()
+
+
+def test_a_spoilt_spectrum_s_logarithmic_label_stays_positive_and_finite() -> None:
+    y = np.random.default_rng(0).uniform(3000, 30000, (500, 2))
+    scaling = Scaling.fit(y, y, labels=("teff", "logg"), logarithmic=("teff",))
+    with np.errstate(all="raise"):
+        values = scaling.unscale_y(np.array([[1e6, 0.0], [-1e6, 0.0], [np.nan, 0.0]]))
+        units = scaling.y_unit(values)
+    assert (values[:2, 0] > 0).all()
+    assert np.isfinite(values[:2]).all()
+    assert (units[:2] > 0).all()
+    assert np.isnan(values[2, 0])

@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from xplabels.calibration.local import LocalFactors
+from xplabels.calibration.support import LabelSupport
+from xplabels.calibration.transfer import CalibrationStars
 from xplabels.core.errors import InputError
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.model import Model
+from xplabels.model.card import write_card
 from xplabels.model.storage import find_model
 
 
@@ -192,6 +196,84 @@ def test_tensors_of_the_wrong_shape_are_refused_by_name(folder, name, how) -> No
     edit(folder, put("files", path.name, value=hashlib.sha256(path.read_bytes()).hexdigest()))
     with pytest.raises(InputError, match=rf"(?s){folder.name}.*{name.removeprefix('network.0.')}"):
         Model.load(folder)
+
+
+def whole(model: Model) -> Model:
+    """The model with every further part that one may have."""
+    random, k = np.random.default_rng(0), len(model.names)
+    compared = k + 3 + len(model.feature_set.auxiliary)
+    knots = np.sort(random.standard_normal((k + 2, 5)), axis=1)
+    heights = random.standard_normal((2, k, k + 2, 5))
+    return replace(
+        model,
+        calibration=replace(model.calibration, local=LocalFactors(knots, *heights)),
+        support=LabelSupport((0, 1), np.zeros(2), np.ones((k, 4, 3), np.float32), 0.5),
+        calibration_stars=CalibrationStars(
+            random.standard_normal((200, compared)).astype(np.float32),
+            np.ones((2, 200, k), np.float32),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["local.knots", "local.inner", "local.outer", "support.low", "support.share",
+     "stars.coordinates", "stars.ratios", "unshrinking.strength", "scaling.logarithmic"],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["cut", "gone", "flat", "type"])
+def test_further_parts_that_do_not_fit_are_refused(
+    small_model, small_stars, tmp_path, name, how
+) -> None:
+    folder = tmp_path / "model"
+    whole(small_model).save(folder)
+    tensors = load_file(folder / "weights.safetensors")
+    if how == "cut":
+        tensors[name] = tensors[name][:-1].copy()
+    elif how == "flat":
+        tensors[name] = tensors[name].ravel()[:-1].copy()
+    elif how == "type":
+        tensors[name] = (tensors[name] != 0).astype(np.uint8)
+    else:
+        del tensors[name]
+    save_file(tensors, folder / "weights.safetensors")
+    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    edit(folder, put("files", "weights.safetensors", value=digest))
+    if (how, name) in WITHOUT or (how == "type" and name != "scaling.logarithmic"):
+        Model.load(folder).predict(small_stars)  # absent as a whole, or numbers all the same
+        return
+    with pytest.raises(InputError, match=folder.name):
+        Model.load(folder)
+
+
+WITHOUT = {("gone", name) for name in ("local.knots", "stars.coordinates", "unshrinking.strength")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("support", "columns", value=[0, 5]),
+        put("support", "columns", value=[0]),
+        put("support", "columns", value=None),
+        put("support", "least", value="half"),
+        put("support", value=3),
+        put("forward", value={}),
+        put("forward", value="yes"),
+        put("domain_threshold", value="far"),
+    ],
+)
+def test_descriptions_of_further_parts_that_do_not_fit_are_refused(
+    small_model, tmp_path, change
+) -> None:
+    whole(small_model).save(tmp_path / "model")
+    edit(tmp_path / "model", change)
+    with pytest.raises(InputError):
+        Model.load(tmp_path / "model")
+
+
+def test_the_card_says_what_is_particular_about_labels(small_model) -> None:
+    card = write_card(whole(small_model))
+    assert "Learned as a logarithm: teff." in card
+    assert "null (`LABEL_UNDEFINED`)" in card
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe"])

@@ -205,3 +205,5 @@ def test_training_keeps_the_sample(small_stars: Stars) -> None:
     inside = (stars.ratios <= 1).mean(axis=1)
     np.testing.assert_allclose(inside[0], LEVEL_68, atol=0.02)
     assert check_errors(model, small_stars[:200]).n == 200
+    with pytest.raises(InputError, match="no star has a prediction"):
+        check_errors(model, small_stars[:0])

@@ -236,14 +236,15 @@ def audit(model: Model, stars: Stars, *, all_stars: bool = False) -> LabelAudit:
     """Which known labels of ``stars`` are probably wrong (:mod:`xplabels.validation.audit`).
 
     Those of the model's training part are left out, which it has seen, unless ``all_stars`` says
-    that it saw none. Raises :class:`InputError` if the stars have no label of the model's, or all
+    that it saw none. Raises :class:`InputError` if no star has a label of the model's, or all
     trained it.
     """
     from xplabels.validation import common_names
     from xplabels.validation.audit import audit_labels
 
+    known = _labels(stars).names
     with located(stars.where):
-        common_names(model.names, _labels(stars).names)
+        common_names(model.names, known)
     if not all_stars:
         unseen = ~part_mask(stars.source_id, "train", test_fraction_of(model))
         if not unseen.any():
@@ -254,7 +255,10 @@ def audit(model: Model, stars: Stars, *, all_stars: bool = False) -> LabelAudit:
                 "not seen these stars",
             )
         stars = stars[unseen]
-    return audit_labels(model.predict(stars, progress=True, correlations=True), _labels(stars))
+    found = audit_labels(model.predict(stars, progress=True, correlations=True), _labels(stars))
+    if not found.compared.any():
+        raise InputError("no star has a known label that the model predicts", where=stars.where)
+    return found
 
 
 def _with_estimate(model: Model, stars: Stars, unshrunk: bool) -> Model:

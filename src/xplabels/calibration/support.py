@@ -71,8 +71,9 @@ class LabelSupport:
         share = np.ones((len(names), *points.shape[:-1]), np.float32)
         for k in np.flatnonzero(among_all < 1):
             count = min(int(np.ceil(LABELLED / among_all[k])), len(kind))
-            nearest = tree.query(points, [*range(1, count + 1)])[1]
-            share[k] = known[nearest, k].mean(axis=-1) / among_all[k]
+            for row in np.ndindex(points.shape[:-2]):  # of a rare label all neighbours are many
+                nearest = tree.query(points[row], [*range(1, count + 1)])[1]
+                share[(k, *row)] = known[nearest, k].mean(axis=-1) / among_all[k]
         return cls(columns, np.array([axis[0] for axis in axes]), share, least)
 
     def defined(self, labels: Array, errors: Array) -> NDArray[np.bool_]:

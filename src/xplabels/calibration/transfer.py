@@ -197,7 +197,7 @@ class Transfer:
         fine = n - lonely
         if fine < 0.05 * n:
             return f"No: {lonely:,} of your {_stars(n)} are unlike every calibration star."
-        whole = "" if not self.many_lonely else f" for {fine:,} ({fine / n:.0%})"
+        whole = "" if not self.many_lonely else f" for {fine:,} ({100 * fine / n:.0f} %)"
         rest = "" if not self.many_lonely else f"; no for {lonely:,}: their errors are extrapolated"
         of = f"of your {_stars(n)}" if whole else f"for your {_stars(n)}"
         if self.wrong:
@@ -213,9 +213,8 @@ class Transfer:
         lines = [self.answer, ""]
         lonely = int(self.lonely.sum())
         lines.append(
-            f"{self.n - lonely:,} of {_stars(self.n)} have calibration stars like them "
-            f"({lonely:,} have none; about {ALONE * self.n:.0f} would not if yours were of the "
-            "same population)."
+            f"Like calibration stars: {self.n - lonely:,} of {_stars(self.n)}; unlike: {lonely:,} "
+            f"(about {ALONE * self.n:.0f} would be if yours were of the same population)."
         )
         if missing := len(self.p_value) - self.n:
             lines.append(f"{_stars(missing)} more without a prediction.")
@@ -228,15 +227,15 @@ class Transfer:
                 continue
             share, error = 100 * self.coverage[:, k], 100 * self.coverage_error[:, k]
             lines.append(
-                f"  {name}: {share[0]:.1f} +- {error[0]:.1f} % inside {LEVEL_68:.1%}, "
-                f"{share[1]:.1f} +- {error[1]:.1f} % inside {LEVEL_95:.1%} "
+                f"  {name}: {share[0]:.1f} +- {error[0]:.1f} % inside 68.3 %, "
+                f"{share[1]:.1f} +- {error[1]:.1f} % inside 95.4 % "
                 f"(as from {self.effective[k]:.0f} stars)"
             )
         told = self.separation_p_value < ALONE
         lines.append(
-            f"A classifier puts {self.separation:.0%} of pairs of one of your stars and a "
-            "calibration star in order "
-            + (f"(50 % by chance): yours are {self.difference}." if told else "(chance).")
+            "A classifier tells one of your stars from a calibration star in "
+            f"{100 * self.separation:.0f} % of pairs (50 % by chance)"
+            + (f": yours are {self.difference}." if told else ", which may be chance.")
         )
         return "\n".join(lines)
 

@@ -25,11 +25,7 @@ def add(commands: options.Commands) -> None:
         "stars that look like others but have other labels. See docs/errors.md.",
     )
     command.add_argument("stars", type=Path, metavar="STARS", help="spectra: a star table or file")
-    command.add_argument(
-        "--model",
-        metavar="NAME|MODEL",
-        help="folder of a model, or the name of one that ships (default: see xplabels models)",
-    )
+    options.add_model(command)
     command.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the numbers, and one for each star"
     )

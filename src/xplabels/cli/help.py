@@ -41,7 +41,7 @@ columns of CATALOGUE, one row per star:
   then:
   domain_distance     how unlike the training set the inputs are
   fit_chisq           chi-squared of the spectrum about the one that the labels predict
-  fit_p_value         share of ordinary single stars of such noise that fit as badly
+  fit_p_value         share of ordinary single stars with as much noise that fit at least as badly
   good                whether the star {GOOD}
   flags               bit mask, the sum of:
 {describe()}"""

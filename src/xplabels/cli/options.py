@@ -44,6 +44,15 @@ def add_seed(command: argparse.ArgumentParser, text: str = "random seed") -> Non
     command.add_argument("--seed", type=seed, default=0, metavar="N", help=f"{text} (default 0)")
 
 
+def add_model(command: argparse.ArgumentParser) -> None:
+    """``--model``."""
+    command.add_argument(
+        "--model",
+        metavar="NAME|MODEL",
+        help="folder of a model, or the name of one that ships (default: see xplabels models)",
+    )
+
+
 def add_output(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
     """``--output``."""
     command.add_argument("--output", type=Path, required=True, metavar=metavar, help=text)

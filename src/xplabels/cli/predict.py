@@ -45,11 +45,7 @@ def add(commands: options.Commands) -> None:
         "files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them"
     )
     options.add_output(command, "CATALOGUE|FOLDER", "catalogue to write, or folder of one per file")
-    command.add_argument(
-        "--model",
-        metavar="NAME|MODEL",
-        help="folder of a model, or the name of one that ships (default: see xplabels models)",
-    )
+    options.add_model(command)
     command.add_argument(
         "--correlations",
         action="store_true",

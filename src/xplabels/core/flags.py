@@ -122,7 +122,7 @@ ABOUT: dict[Flag, About] = {
         False,
     ),
     Flag.POOR_FIT: About(
-        "the spectrum is not one of these labels (see fit_chisq, fit_p_value)",
+        "the spectrum is not what these labels predict (see fit_chisq, fit_p_value)",
         "do not use the labels: the source is no ordinary single star, or its spectrum is spoilt",
         True,
     ),
@@ -132,12 +132,12 @@ ABOUT: dict[Flag, About] = {
         False,
     ),
     Flag.BLENDED_TRANSITS: About(
-        "most BP and RP transits hold another source, too, be it a faint one",
+        "most BP and RP transits hold another source as well, perhaps a faint one",
         "look at the neighbours: one nearly as bright spoils the labels",
         False,
     ),
     Flag.BAD_EXCESS_FACTOR: About(
-        "BP + RP and G disagree: |C*| above 5 sigma (Riello et al. 2021)",
+        "BP + RP and G disagree: C* is off by more than 5 sigma (Riello et al. 2021)",
         "do not use the labels: BP or RP holds light that is not the star's",
         True,
     ),
@@ -160,7 +160,7 @@ UNUSABLE = Flag.MISSING_BP | Flag.MISSING_RP | Flag.BAD_ROW | Flag.NO_PREDICTION
 BAD = reduce(or_, (flag for flag, about in ABOUT.items() if about.bad))
 """The bits that make a star not good."""
 
-GOOD = "has a prediction, and no flag that says that a number of it cannot be trusted"
+GOOD = "has a prediction and no flag that casts doubt on it"
 """The rule of ``good``, in words; the other flags are remarks."""
 
 

@@ -81,7 +81,7 @@ class Prediction:
         Float64 [N]: chi-squared of the spectrum about the one that the labels predict, by the
         archive's covariance and the model's intrinsic scatter; NaN without a forward model.
     fit_p_value
-        Float64 [N]: share of ordinary single stars of such noise that fit as badly.
+        Float64 [N]: share of ordinary single stars with as much noise that fit at least as badly.
     """
 
     source_id: NDArray[np.int64]
@@ -102,7 +102,7 @@ class Prediction:
 
     def __post_init__(self) -> None:
         for name in ("fit_chisq", "fit_p_value"):
-            if len(getattr(self, name)) != len(self.source_id):
+            if not len(getattr(self, name)):
                 object.__setattr__(self, name, np.full(len(self.source_id), np.nan))
 
     def __len__(self) -> int:
@@ -256,7 +256,7 @@ class Prediction:
         yield "domain_distance", self.domain_distance, "", "stat.value", text
         text = "Chi-squared of the spectrum about the one that the labels predict"
         yield "fit_chisq", self.fit_chisq, "", "stat.fit.chi2", text
-        text = "Share of ordinary single stars of such noise that fit as badly; flagged where small"
+        text = "Share of ordinary single stars with as much noise that fit at least as badly"
         yield "fit_p_value", self.fit_p_value, "", "stat.probability", text
         yield "good", self.good, "", "meta.code.qual", f"The star {GOOD}"
         bits = "; ".join(" ".join(line.split()) for line in describe().splitlines())

@@ -82,6 +82,7 @@ class StarView:
                 "movement": short(self.movement[k]),
             }
             for k, name in enumerate(prediction.names)
+            if np.isfinite(prediction.values[0, k])  # the others are undefined for the star
         ]
         return {
             "source_id": str(self.source_id),
@@ -118,7 +119,7 @@ def _star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> St
     check_widths(model.feature_set.n_spectral)
     star = stars[at]
     prediction = model.predict(star)
-    if not np.isfinite(prediction.values).all():
+    if not np.isfinite(prediction.values).any():
         raise InputError(
             f"the model has no prediction for source_id {source_id}",
             where=stars.where,

@@ -21,6 +21,8 @@ NOISE_LIMIT = 2.5
 """Scaled noise levels are kept within these many standard deviations of the training set's."""
 SMALLEST_NOISE_SCALE = 0.1
 """dex: a training set of one noise level must not make much of the little it varies."""
+LARGEST_LOGARITHM = 50.0
+"""Beyond it a label of a spoilt spectrum would become 0 or infinite."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class Scaling:
     def unscale_y(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
         """Labels [N, K] from the scale that is learned: the inverse of :meth:`scale_y`."""
         learned = self.y_mean + self.y_scale * scaled
-        return np.exp(learned, out=learned, where=self.logarithmic)
+        limited = np.clip(learned, -LARGEST_LOGARITHM, LARGEST_LOGARITHM)
+        return np.exp(limited, out=learned, where=self.logarithmic)
 
     def y_unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """What a small step of one on the learned scale is in the labels' units, [N, K].

@@ -18,7 +18,7 @@ from xplabels.calibration.factors import Calibration
 from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
-from xplabels.calibration.transfer import CalibrationStars, coordinate_names
+from xplabels.calibration.transfer import NEAREST, CalibrationStars, coordinate_names
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, check_names
 from xplabels.features import FeatureSet
@@ -277,7 +277,7 @@ def _rebuild(
             ErrorShape(arrays["calibration.shape"]),
             _local(arrays, len(names)),
         ),
-        "domain": Domain(arrays["domain.whitening"], description["domain_threshold"]),
+        "domain": Domain(arrays["domain.whitening"], float(description["domain_threshold"])),
         "label_range": arrays["label_range"],
         "metadata": description,
         "card": card,
@@ -295,9 +295,8 @@ def _rebuild(
 def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> LabelSupport | None:
     if stored is None:
         return None
-    return LabelSupport(
-        tuple(stored["columns"]), arrays["support.low"], arrays["support.share"], stored["least"]
-    )
+    columns, least = tuple(map(int, stored["columns"])), float(stored["least"])
+    return LabelSupport(columns, arrays["support.low"], arrays["support.share"], least)
 
 
 def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
@@ -360,10 +359,8 @@ def _check(
     coefficients = terms(np.zeros((1, labels)), np.zeros((1, noise))).shape[1]
     if arrays["calibration.shape"].shape not in ((labels, 0), (labels, coefficients)):
         raise ValueError(f"the errors' shape needs {coefficients} coefficients a label, or none")
-    if "local.knots" in arrays:
-        coordinates, knots = arrays["local.knots"].shape
-        if coordinates != labels + noise:
-            raise ValueError(f"local factors go with {coordinates} numbers, not {labels + noise}")
+    if arrays["scaling.logarithmic"].dtype != bool:
+        raise ValueError("scaling.logarithmic is not yes or no for each label")
     components = arrays["domain.whitening"].shape[1]
     shapes: dict[str, tuple[int, ...]] = {
         "scaling.x_mean": (inputs,), "scaling.x_scale": (inputs,),
@@ -386,12 +383,16 @@ def _check(
             raise ValueError(f"the support's columns {columns} are not all labels")
         grid = arrays["support.share"].shape[1:]
         shapes |= {"support.low": (len(columns),), "support.share": (labels, *grid)}
-        if len(grid) != len(columns):
-            raise ValueError(f"the support has {len(grid)} axes for {len(columns)} labels")
+        if len(grid) != len(columns) or not all(grid):
+            raise ValueError(f"the support has the axes {grid} for {len(columns)} labels")
     if "local.knots" in arrays:
-        shapes |= dict.fromkeys(("local.inner", "local.outer"), (labels, coordinates, knots))
+        knots = labels + noise, arrays["local.knots"].shape[-1]
+        shapes |= {"local.knots": knots, "local.inner": (labels, *knots)}
+        shapes["local.outer"] = shapes["local.inner"]
     if "stars.coordinates" in arrays:
         stars = len(arrays["stars.coordinates"])
+        if stars < NEAREST:
+            raise ValueError(f"{stars} calibration stars are fewer than {NEAREST}")
         compared = len(coordinate_names([""] * labels, features.auxiliary))
         shapes |= {"stars.coordinates": (stars, compared), "stars.ratios": (2, stars, labels)}
     if "unshrinking.strength" in arrays:

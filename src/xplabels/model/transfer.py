@@ -111,7 +111,7 @@ def coordinates(model: Model, stars: Stars) -> Array:
     NaN where there is no prediction. Labels are the network's own, also where undefined.
     """
     features, scaling, blocks = model.feature_set, model.scaling, []
-    for start in range(0, len(stars), BLOCK):
+    for start in range(0, max(len(stars), 1), BLOCK):
         inputs = features.compute(stars[slice(start, start + BLOCK)])
         usable = model.usable(inputs)
         chosen = inputs[usable]

@@ -109,9 +109,11 @@ def train(
     if recipe.wrong_labels == "leave_out":
         folds = list(run.calibration_folds())
         wrong = wrong_by_folds(_uncalibrated(table, recipe, folds[0].networks), table, folds)
-        logger.info("left out: %d training stars whose label is probably wrong", wrong.sum())
+        note = f"{wrong.sum()} training stars whose label is probably wrong are left out"
+        logger.info(note)
         table = replace(table, train=table.train & ~wrong)
         provenance = table.provenance()
+        provenance["notes"].append(note)
         run = Run(table, recipe, seed, states, progress, device)
     networks, history = run.networks()
     model = replace(

@@ -105,7 +105,7 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     It keeps some of these stars, to compare others with.
     """
     validation = table.validation
-    others = [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
+    others = _others(model, folds)
     holdouts = [
         (HoldoutPrediction.of(other, table, left_out),
          HoldoutPrediction.of(other, table, validation))
@@ -141,11 +141,7 @@ def audit_of_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) ->
     Each training star by the network that left it out, each validation star by the model. The
     networks saw the wrong labels of other stars.
     """
-    unseen = [(model, table.validation)]
-    unseen += [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
-    rows = np.concatenate([np.flatnonzero(some) for _, some in unseen])
-    predictions = [other.predict(table.stars[some], correlations=True) for other, some in unseen]
-    return audit_labels(stack(predictions), table.labels(rows))
+    return _audit([(model, table.validation), *_others(model, folds)], table)[0]
 
 
 def wrong_by_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> NDArray[np.bool_]:
@@ -153,19 +149,26 @@ def wrong_by_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) ->
 
     For a ``model`` that is not trained yet: its networks are not asked.
     """
-    left_out = [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
-    held = HoldoutPrediction.together(
-        [HoldoutPrediction.of(other, table, rows) for other, rows in left_out]
-    )
-    calibration = fit_calibration(held)
+    held = [HoldoutPrediction.of(other, table, rows) for other, rows in _others(model, folds)]
+    model = replace(model, calibration=fit_calibration(HoldoutPrediction.together(held)))
+    found, rows = _audit(_others(model, folds), table)
     wrong = np.zeros(len(table.train), bool)
-    rows = np.concatenate([np.flatnonzero(fold.left_out) for fold in folds])
-    predictions = [
-        replace(other, calibration=calibration).predict(table.stars[some], correlations=True)
-        for other, some in left_out
-    ]
-    wrong[rows] = audit_labels(stack(predictions), table.labels(rows)).wrong
+    wrong[rows] = found.wrong
     return wrong
+
+
+def _others(model: Model, folds: Sequence[Fold]) -> list[tuple[Model, NDArray[np.bool_]]]:
+    """The model with each fold's networks, and the stars [N of the table] they had not seen."""
+    return [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
+
+
+def _audit(
+    unseen: Sequence[tuple[Model, NDArray[np.bool_]]], table: TrainingTable
+) -> tuple[LabelAudit, NDArray[np.intp]]:
+    """The audit of stars by models that had not seen them, and their rows in the table."""
+    rows = np.concatenate([np.flatnonzero(some) for _, some in unseen])
+    predictions = [model.predict(table.stars[some], correlations=True) for model, some in unseen]
+    return audit_labels(stack(predictions), table.labels(rows)), rows
 
 
 def fit_calibration(

@@ -45,6 +45,8 @@ SHOWN = 20
 """Stars in a report's table."""
 BINS = 50
 """Of the distribution of known labels, from which wrong ones are taken to come."""
+ALIKE = 20.0
+"""Known labels within so many of their errors (the prediction's and their own) are all alike."""
 PRIOR_STARS, PRIOR_SHARE = 500, 0.001
 """So many further stars count for the shares, of which each cause has this share; in a cell they
 have the shares of all stars."""
@@ -109,7 +111,8 @@ class LabelAudit:
         if not self.judged[row]:
             flags = int(self.prediction.flags[row]) & int(BAD)
             why = [MEANING[flag] for flag in Flag if flags & flag]
-            return f"{'; '.join(why) or 'no label is predicted'}: label not judged"
+            reason = "; ".join(why) or "no known label with an error is predicted"
+            return f"{reason}: label not judged"
         sigma = np.nan_to_num(self.sigma[row])
         order = [k for k in np.argsort(-np.abs(sigma)) if abs(sigma[k]) >= DISAGREES]
         each = [f"{self.labels.names[k]} by {abs(sigma[k]):.0f} sigma" for k in order]
@@ -119,10 +122,12 @@ class LabelAudit:
         return f"{verb} with the spectrum in {', '.join(each)}"
 
     def beside(self, row: int, k: int) -> str:
-        """The known label of a star and, after an arrow, the predicted one."""
+        """The known label of a star and, after an arrow, the predicted one; "-" where absent."""
         label, one = self.labels.values[row, k], self.prediction[self.labels.names[k]]
         if not np.isfinite(label):
             return "-"
+        if not np.isfinite(one.value[row]):
+            return f"{label:.4g} → -"
         return f"{label:.4g} → {one.value[row]:.4g} ± {one.error[row]:.2g}"
 
     def summary(self) -> dict[str, Any]:
@@ -275,7 +280,8 @@ def audit_labels(prediction: Prediction, labels: Labels) -> LabelAudit:
             part = np.nan_to_num(prediction.errors[rows][:, columns] / inner[rows])
             correlation = part[:, :, None] * stated[:, columns][:, :, columns] * part[:, None, :]
         with np.errstate(divide="ignore", invalid="ignore"):
-            elsewhere = _log_density_of_known(position[rows]) - np.log(unit[rows])
+            elsewhere = _log_density_of_known(position[rows], (inner / unit)[rows])
+            elsewhere -= np.log(unit[rows])
         densities = _log_densities(residual[rows] / scale, scale, dof, correlation, elsewhere)
         causes, shares = fit_shares(densities)
         for cell in _cells(prediction.values[rows][:, columns]):
@@ -369,6 +375,7 @@ def _cells(values: Array) -> list[NDArray[np.intp]]:
 
     An undefined label counts as an average one.
     """
+    values = values[:, np.isfinite(values).any(axis=0)]
     offset, spread = values - np.nanmean(values, axis=0), np.nanstd(values, axis=0)
     scaled = np.nan_to_num(offset / np.where(spread > 0, spread, 1.0))
 
@@ -382,15 +389,24 @@ def _cells(values: Array) -> list[NDArray[np.intp]]:
     return halves(np.arange(len(values)))
 
 
-def _log_density_of_known(position: Array) -> Array:
-    """Of each label [N, K] among the known ones of all stars: a histogram, no bin of it empty."""
+def _log_density_of_known(position: Array, error: Array) -> Array:
+    """Of each label [N, K] among the known ones of all stars: a histogram, no bin of it empty.
+
+    Flat where they lie within :data:`ALIKE` of their errors [N, K]: that the stars of a cluster
+    have one [Fe/H] does not make it wrong.
+    """
     found = np.zeros(position.shape)
     for k, column in enumerate(position.T):
-        here = column[np.isfinite(column)]
-        if not len(here):
+        known = np.isfinite(column) & np.isfinite(error[:, k])
+        if not known.any():
             continue
-        low, width = here.min(), max(float(np.ptp(here)), 1e-6) / BINS
+        here, least = column[known], ALIKE * float(np.median(error[known, k]))
+        low, spread = here.min(), float(np.ptp(here))
+        if spread < least:
+            found[:, k] = -np.log(least)
+            continue
+        width = spread / BINS
         number = np.clip(np.nan_to_num((column - low) / width).astype(int), 0, BINS - 1)
-        counts = np.bincount(number[np.isfinite(column)], minlength=BINS) + 1.0
+        counts = np.bincount(number[known], minlength=BINS) + 1.0
         found[:, k] = np.log(counts / counts.sum() / width)[number]
     return found

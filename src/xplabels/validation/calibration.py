@@ -8,7 +8,6 @@ import numpy as np
 
 from xplabels import figures
 from xplabels.core.labels import LABELS
-from xplabels.core.scores import Array
 from xplabels.validation import PREDICTED, Validation
 from xplabels.validation.finding import Cell, Finding, Section, with_unit
 from xplabels.validation.verdict import (
@@ -77,7 +76,7 @@ def calibration_finding(validation: Validation) -> Finding:
         "interval that counts for the verdict; grey: tolerance.",
         lambda: figures.sizes(
             list(verdict.overall),
-            np.stack([_numbers(one) for one in verdict.overall.values()]),
+            np.array([one.sizes for one in verdict.overall.values()]),
             validation.n,
             TOLERANCE,
         ),
@@ -171,26 +170,17 @@ def _cell(one: Statement, judged: bool) -> Cell:
 
 def _cells(size: Size, judged: bool) -> tuple[Cell, Cell]:
     """Size with standard error, and the simultaneous interval."""
-    value, error, low, high = (100 * number for number in _row(size))
+    value, error, low, high = (100 * number for number in size)
     digits = int(error < 2)
     text = f"{value:+.{digits}f} ± {error:.{digits}f}" if np.isfinite(error) else f"{value:+.0f}"
     return Cell(text, COLOURS[size.word] if judged else ""), Cell(f"{low:+.0f} to {high:+.0f}")
-
-
-def _row(size: Size) -> tuple[float, float, float, float]:
-    return size.value, size.error, size.low, size.high
-
-
-def _numbers(one: Statement) -> Array:
-    """Value, standard error, low and high of both levels [2, 4]."""
-    return np.array([_row(size) for size in one.sizes])
 
 
 def _places(row: Sequence[Statement]) -> figures.Sizes:
     """Edges [n, 2], sizes [n, 2, 4], and the colours of both levels of bins."""
     return (
         np.array([(one.low, one.high) for one in row]),
-        np.stack([_numbers(one) for one in row]),
+        np.array([one.sizes for one in row]),
         [
             ["" if size.word in (RIGHT, FEW) else COLOURS[size.word] for size in one.sizes]
             for one in row

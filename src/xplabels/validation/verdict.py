@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +52,7 @@ class Sample(Protocol):
     def needed(self) -> tuple[Array, Array]: ...
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """stated / needed - 1 at one level: -0.2 where the errors are 20 % too small.
 
     ``error`` is its standard error; the simultaneous interval goes from ``low`` to ``high``. Both
@@ -97,8 +96,7 @@ class Size:
 
     def to_dict(self) -> dict[str, float | str]:
         """As in ``metrics.json``."""
-        numbers = {key: getattr(self, key) for key in ("value", "error", "low", "high")}
-        return {**numbers, "word": self.word}
+        return {**self._asdict(), "word": self.word}
 
 
 @dataclass(frozen=True)
