@@ -18,8 +18,8 @@ def add(commands: options.Commands) -> None:
         "say whether a model's error bars hold for your stars; they need no known labels",
         STARS_HELP,
         PHOTOMETRY_HELP,
-        "Your stars are compared with those on which the model's errors were calibrated, in what is\n"
-        "known of both: predicted labels, noise, distance from the training set, missing colours.\n"
+        "Your stars are compared with those on which the model's errors were calibrated, by\n"
+        "predicted labels, noise, distance from the training set and missing colours.\n"
         "The answer says how many of yours have calibration stars like them, what share of true\n"
         "labels the intervals of these should hold, and how the others differ. It cannot see\n"
         "stars that look like others but have other labels. See docs/errors.md.",
