@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xplabels.api.demo import LABELS, SELECTION, TEST_FRACTION
+from xplabels.api.demo import LABELS, TEST_FRACTION
 from xplabels.api.validation import reporting_stars
 from xplabels.core.distribution import matched_t
 from xplabels.core.labels import Labels
@@ -45,10 +45,7 @@ def trained(stars: Stars, recipe: Recipe, seed: int, folder: Path) -> Model:
     """The model of one seed, from its folder if it is there."""
     torch.set_num_threads(threads(seed))
     if not folder.exists():
-        chosen, _ = SELECTION.apply(stars)
-        model = train(
-            chosen, LABELS, recipe, seed=seed, test_fraction=TEST_FRACTION, progress=False
-        )
+        model = train(stars, LABELS, recipe, seed=seed, test_fraction=TEST_FRACTION, progress=False)
         folder.parent.mkdir(parents=True, exist_ok=True)
         model.save(folder)
     return Model.load(folder)
@@ -136,12 +133,11 @@ def main() -> None:
     results: dict[str, Any] = {
         "recipe": arguments.recipe,
         "trial": arguments.epochs is not None,
-        "selection": SELECTION.to_text(),
         "trainings": [],
     }
     for seed in range(arguments.trainings):
         model = trained(stars, recipe, seed, folder / f"seed_{seed}")
-        test, labels, _ = reporting_stars(model, stars, SELECTION, every=False)
+        test, labels, _ = reporting_stars(model, stars, None, every=False)
         labels = labels.select(model.names)
         prediction = model.predict(test, correlations=True)
         validation = validated(prediction, test, labels)

@@ -72,6 +72,7 @@ def test_no_step_of_training_mixes_devices(monkeypatch, taught: bool, correlated
     stars = LabelledStars(
         Block.of(features, feature_set, scaling, torch.float32, "meta"),
         torch.empty(y.shape, device="meta"), torch.empty(y.shape, device="meta"), numbers,
+        torch.empty(len(y), 1, device="meta"),
     )  # fmt: skip
     batch = objective.vary(stars.take(numbers[:20]))
     for last in (False, True):

@@ -17,12 +17,17 @@ from xplabels.core.flags import Flag
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Band, CoefficientSpectra, Stars
 from xplabels.features import Features, FeatureSet
+from xplabels.features.projection import default_projection
 from xplabels.forward import Layers, Tail
 from xplabels.forward.directions import Directions, _plain
+from xplabels.forward.storage import from_arrays, thresholds, to_arrays
 from xplabels.model import Model
 from xplabels.synthetic import simulate_stars
+from xplabels.training import lines as planting
 from xplabels.training import train
-from xplabels.training.forward import SHARES, fainter, summed
+from xplabels.training.forward import SHARES, fainter, fit_forward, summed
+from xplabels.training.lines import Lines
+from xplabels.training.table import training_table
 
 NAMES = ("teff", "logg", "fe_h")
 WIDTHS = (8, 9)
@@ -275,6 +280,13 @@ def test_it_is_saved_with_the_model_and_older_ones_have_none(
     assert {"fit_chisq", "fit_p_value"} <= set(older.predict(unseen[:5]).to_arrow().column_names)
     forward = model.forward
     assert forward is not None
+    renamed = {
+        name.replace(".kind_tails.0.", ".companion_tail.").replace(".kinds.", ".companion."): array
+        for name, array in to_arrays(forward).items()
+    }
+    assert "forward.companion_tail.levels" in renamed
+    before = from_arrays(renamed, thresholds(forward), sum(WIDTHS), len(NAMES))
+    assert len(before.kind_tails) == 1
     replace(model, forward=replace(forward, spread=forward.spread[1:])).save(tmp_path / "broken")
     with pytest.raises(InputError, match="do not fit together"):
         Model.load(tmp_path / "broken")
@@ -300,3 +312,84 @@ def test_the_part_that_judges_was_not_seen(everyone: Stars, model: Model) -> Non
     """On the validation part, which nothing of the forward model was fitted to."""
     rows = part_mask(everyone.source_id, "validation", 0.1)
     assert rate(model, everyone[rows]) < 0.03
+
+
+# --- emission lines ---
+
+
+@pytest.fixture(scope="module")
+def lines() -> Lines:
+    """Three lines of no instrument: each a vector of its own among the coefficients."""
+    random = np.random.default_rng(8)
+    n, count = sum(WIDTHS), 3
+    templates = 2e-3 * random.standard_normal((count, n))
+    templates[:, WIDTHS[0]] = np.abs(templates[:, WIDTHS[0]])
+    continuum = np.zeros((count, n))
+    continuum[:, WIDTHS[0]] = 1.0
+    return Lines(templates, continuum, count, np.linalg.pinv(templates))
+
+
+@pytest.fixture(scope="module")
+def with_lines(model: Model, everyone: Stars, lines: Lines) -> Model:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lines, "of", lambda *_: lines)
+        table = training_table(everyone, NAMES, model.recipe, 0.1)
+        return replace(model, forward=fit_forward(model, table, (), 0))
+
+
+def poor(model: Model, features: Features) -> float:
+    forward = model.forward
+    assert forward is not None
+    fit = forward.score(features, model.inference.run(features).labels.mean)
+    return float(np.mean(fit.p_value < forward.threshold))
+
+
+def test_planted_lines_are_found_and_ordinary_stars_are_not(
+    model: Model, with_lines: Model, unseen: Stars, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = with_lines.forward
+    assert forward is not None
+    assert len(forward.kind_tails) == 2
+    assert rate(with_lines, unseen) == pytest.approx(0.01, abs=0.006)
+    features = model.feature_set.compute(unseen)
+    found = []
+    for strength in (0.3, 1.5, 50.0):
+        monkeypatch.setattr(planting, "STRENGTH", (strength, 1.01 * strength))
+        bright = lines.planted(features, model.feature_set, np.random.default_rng(3))
+        found.append((poor(model, bright), poor(with_lines, bright)))
+    without, known = np.array(found).T
+    assert (np.diff(known) >= 0).all()
+    assert known[2] > 0.95
+    assert known[1] > without[1] + 0.1, found
+
+
+def test_a_model_with_lines_is_saved(with_lines: Model, unseen: Stars, tmp_path: Path) -> None:
+    with_lines.save(tmp_path / "m")
+    again, direct = Model.load(tmp_path / "m").predict(unseen[:50]), with_lines.predict(unseen[:50])
+    np.testing.assert_array_equal(again.fit_p_value, direct.fit_p_value)
+
+
+def test_lines_go_through_the_instrument(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flat spectrum with a line, simulated whole, against the line that is planted in it."""
+    pytest.importorskip("gaiaxpy")
+    from xplabels.instrument import gaiaxpy_instrument
+    from xplabels.instrument.sed import Sed
+
+    monkeypatch.setattr(planting, "OTHERS", 1)
+    feature_set = FeatureSet((55, 55), (), projection=default_projection())
+    lines = Lines.of(feature_set, np.random.default_rng(0))
+    assert lines is not None
+    wavelength = np.arange(310.0, 1100.0, 0.1)
+    sigma = planting.NARROW / np.sqrt(8 * np.log(2))
+    bell = np.exp(-0.5 * ((wavelength - 656.46) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
+    flat = np.ones_like(wavelength)
+    width = 5.0  # nm
+    seds = [Sed.of(wavelength, 1e-16 * f) for f in (flat, flat + width * bell)]
+    spectra = gaiaxpy_instrument().coefficients(seds) @ default_projection().from_coefficients.T
+    before, after = spectra
+    added = width * (before @ lines.continuum[0]) * lines.templates[0]
+    np.testing.assert_allclose(added, after - before, rtol=0.1, atol=0.02 * np.abs(added).max())
+    # light of H alpha, but next to nothing of the continuum, nor of lines far from it
+    light = (lines.templates @ lines.local)[:, 0]
+    assert abs(before @ lines.local[:, 0]) * width < 0.1 * light[0] * width * 1e-16
+    assert (np.abs(light[[1, 2, 3, 6, 7]]) < 0.05 * light[0]).all()

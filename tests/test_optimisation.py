@@ -69,7 +69,8 @@ def parts(
     block = Block.of(computed, features, scaling, torch.float64)
     y, error = map(torch.as_tensor, scaling.scale_y(stars.labels.values, stars.labels.errors))
     propagation = kind(features, scaling, masks, torch.float64)
-    labelled = LabelledStars(block, y, error, torch.arange(len(y)))
+    weight = torch.ones(len(y), 1, dtype=torch.float64)
+    labelled = LabelledStars(block, y, error, torch.arange(len(y)), weight)
     return Objective(quick(**keys), propagation), labelled
 
 

@@ -3,9 +3,10 @@
 The labels that a network finds say what the normalised spectrum should be. What of it the labels
 do not say (dust, abundances, rotation, the errors of predicted labels) is an intrinsic scatter,
 learned from stars that the network had not seen, in directions that it and the archive's noise
-share: along each, the variance is their sum. Two further questions are asked: how far the spectrum
-is from all training stars (its distance), and whether the residuals look like those of the sum of
-two of them. All three become the share of ordinary stars of the same noise that are as strange.
+share: along each, the variance is their sum. Further questions are asked: how far the spectrum is
+from all training stars (its distance), and whether the residuals look like those of the sum of two
+of them, or of one with emission lines. All become the share of ordinary stars of the same noise
+that are as strange.
 """
 
 from __future__ import annotations
@@ -104,10 +105,10 @@ class Tail:
 
 
 class Statistics(NamedTuple):
-    """Chi-squared, logit of two stars, distance and noise level, [N] each."""
+    """Chi-squared [N], logits [N, C] of odd kinds, distance [N] and noise level [N]."""
 
     chisq: Array
-    logit: Array
+    logits: Array
     distance: Array
     level: Array
 
@@ -116,8 +117,9 @@ class Fit(NamedTuple):
     """How well N stars fit.
 
     ``chisq`` [N] about the spectrum that the labels predict; ``p_value`` [N]: the share of ordinary
-    single stars of such noise that fit as badly or look as much like two stars; ``distance`` [N]
-    from the training stars, about 1 for one of them, and ``distance_p_value`` [N], its share.
+    single stars of such noise that fit as badly, or look as much like two stars or one with
+    emission lines; ``distance`` [N] from the training stars, about 1 for one of them, and
+    ``distance_p_value`` [N], its share.
     """
 
     chisq: Array
@@ -145,10 +147,11 @@ class ForwardModel:
         variance [k].
     cap
         Float64 [k]: the largest of these logarithms that is believed.
-    companion
-        Residuals [k] and inputs [F] to the logit that two stars are seen.
-    fit_tail, companion_tail, either_tail, distance_tail
-        What ordinary stars reach: in ln chi-squared, the logit, :meth:`worse` of both, and the
+    kinds
+        Residuals [k] and inputs [F] to the logits [C] that two stars are seen, and (if C is 2)
+        emission lines.
+    fit_tail, kind_tails, either_tail, distance_tail
+        What ordinary stars reach: in ln chi-squared, each logit, :meth:`worse` of these, and the
         logarithm of the distance.
     threshold
         Of the p-value, below which a fit is poor.
@@ -163,9 +166,9 @@ class ForwardModel:
     linear: Array
     network: Layers
     cap: Array
-    companion: Layers
+    kinds: Layers
     fit_tail: Tail
-    companion_tail: Tail
+    kind_tails: tuple[Tail, ...]
     either_tail: Tail
     distance_tail: Tail
     threshold: float
@@ -204,11 +207,11 @@ class ForwardModel:
         level = self.level(noise)
         inputs = self.inputs(labels, level)
         z = self.residuals(positions, noise, inputs)
-        logit = self.companion(np.concatenate([np.arcsinh(z), inputs], axis=1))[:, 0]
+        logits = self.kinds(np.concatenate([np.arcsinh(z), inputs], axis=1))
         k = len(self.cap)
         scaled = positions[:, k:] ** 2 / (self.spread + noise[:, k:])
         distance = np.sqrt(scaled.mean(axis=1))
-        return Statistics(np.einsum("nk,nk->n", z, z), logit, distance, level)
+        return Statistics(np.einsum("nk,nk->n", z, z), logits, distance, level)
 
     def score(self, features: Features, labels: Array) -> Fit:
         """How well N stars whose spectra are whole fit their scaled labels [N, K].
@@ -220,7 +223,7 @@ class ForwardModel:
 
     def judge(self, found: Statistics) -> Fit:
         """Statistics of N stars by what ordinary stars reach."""
-        # more ordinary stars than p have one of two shares below p
+        # more ordinary stars than p have one of the shares below p
         p = self.either_tail.p_value(self.worse(found), found.level)
         distance = np.log(np.maximum(found.distance, 1e-12))
         far = self.distance_tail.p_value(distance, found.level)
@@ -228,11 +231,13 @@ class ForwardModel:
         return Fit(found.chisq, p, found.distance, far)
 
     def worse(self, found: Statistics) -> Array:
-        """Minus the logarithm [N] of the smaller share: as bad a fit, as much like two stars."""
+        """Minus the logarithm [N] of the least share: as bad a fit, as much like an odd kind."""
         chisq = np.log(np.maximum(found.chisq, 1e-12))
         fit = self.fit_tail.p_value(chisq, found.level)
-        double = self.companion_tail.p_value(found.logit, found.level)
-        worse: Array = -np.log(np.minimum(fit, double))
+        least = fit
+        for logit, tail in zip(found.logits.T, self.kind_tails, strict=True):
+            least = np.minimum(least, tail.p_value(logit, found.level))
+        worse: Array = -np.log(least)
         return worse
 
     def derivatives(self, labels: Array) -> Array:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from xplabels.forward import ForwardModel, Layers, Tail
 from xplabels.forward.directions import Directions
 
-_TAILS = ("fit_tail", "companion_tail", "either_tail", "distance_tail")
-_LAYERS = ("network", "companion")
+_TAILS = ("fit_tail", "either_tail", "distance_tail")
+_KIND = "kind_tails.{}"
+_LAYERS = ("network", "kinds")
 _PLAIN = ("spread", "low", "high", "linear", "cap")
 _TAIL = tuple(Tail.__dataclass_fields__)
 _THRESHOLDS = ("threshold", "distance_threshold")
@@ -22,9 +23,11 @@ def to_arrays(model: ForwardModel) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {name: getattr(model, name) for name in _PLAIN}
     for name in Directions.__dataclass_fields__:
         arrays[f"directions.{name}"] = getattr(model.directions, name)
-    for tail in _TAILS:
+    tails = {name: getattr(model, name) for name in _TAILS}
+    tails |= {_KIND.format(number): tail for number, tail in enumerate(model.kind_tails)}
+    for tail, one in tails.items():
         for name in _TAIL:
-            arrays[f"{tail}.{name}"] = getattr(getattr(model, tail), name)
+            arrays[f"{tail}.{name}"] = getattr(one, name)
     for layers in _LAYERS:
         for number, array in enumerate(getattr(model, layers).arrays):
             arrays[f"{layers}.{number}"] = array
@@ -43,6 +46,12 @@ def from_arrays(
 
     Raises KeyError or ValueError where the parts do not fit together.
     """
+
+    # when two stars were the only kind
+    arrays = {
+        name.replace(".companion_tail.", ".kind_tails.0.").replace(".companion.", ".kinds."): array
+        for name, array in arrays.items()
+    }
 
     def part(name: str) -> NDArray[Any]:
         return arrays[f"forward.{name}"]
@@ -68,14 +77,18 @@ def from_arrays(
         "directions.centre": (n,), "directions.reference": (n,),
         "directions.axes": (n, k + d), "directions.measured": (n, k + d),
     }  # fmt: skip
-    for name in _TAILS:
+    count = sum(key.startswith("forward.kind_tails.") for key in arrays) // len(_TAIL)
+    of_kinds = tuple(_KIND.format(number) for number in range(count))
+    for name in (*_TAILS, *of_kinds):
         sizes = (len(part(f"{name}.levels")), len(part(f"{name}.shares")))
         shapes[f"{name}.statistics"] = sizes
     for name, shape in shapes.items():
         if part(name).shape != shape:
             raise ValueError(f"forward.{name} has the shape {part(name).shape}, expected {shape}")
     rest: dict[str, Any] = {name: part(name) for name in _PLAIN}
-    rest |= {name: Tail(*(part(f"{name}.{one}") for one in _TAIL)) for name in _TAILS}
+    tails = {name: Tail(*(part(f"{name}.{one}") for one in _TAIL)) for name in (*_TAILS, *of_kinds)}
+    rest |= {name: tails[name] for name in _TAILS}
+    rest["kind_tails"] = tuple(tails[name] for name in of_kinds)
     rest |= {name: float(numbers[name]) for name in _THRESHOLDS}
-    rest |= {"network": layers("network", f, 2 * k), "companion": layers("companion", k + f, 1)}
+    rest |= {"network": layers("network", f, 2 * k), "kinds": layers("kinds", k + f, count)}
     return ForwardModel(directions, **rest)

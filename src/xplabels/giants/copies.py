@@ -107,11 +107,13 @@ def farther(
 def _growth(source: Stars, stars: Stars, dimming: Array, widths: tuple[int, int]) -> Array:
     """Errors [N, n] of the copies of ``stars`` over those of ``source``, one factor per band."""
 
-    def errors(of: Stars, fainter: Array | float) -> Array:
+    def g_and_colour(of: Stars) -> tuple[Array, Array]:
         g, bp, rp = (of.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
-        return noise_model().errors(g + fainter, bp - rp)
+        return g, bp - rp
 
-    new, old = errors(stars, dimming), errors(source, 0.0)
+    (g_before, before), (g, colour) = g_and_colour(source), g_and_colour(stars)
+    colour = np.where(np.isfinite(colour), colour, before)  # an altered star may lack a magnitude
+    new, old = (noise_model().errors(*at) for at in ((g + dimming, colour), (g_before, before)))
     factors = [np.median(band, axis=1) for band in np.split(new / old, [widths[0]], axis=1)]
     return np.repeat(np.stack(factors, axis=1), widths, axis=1)
 

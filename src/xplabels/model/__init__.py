@@ -110,7 +110,7 @@ class Model:
         --------
         >>> Model.load("apogee-dr17-library")
         Model('apogee-dr17-library': teff, logg, fe_h, alpha_m from 55 BP + 55 RP coefficients,
-        bp_rp, j_h)
+        bp_rp, j_h, g_rp, g_j, rp_j, rp_ks, h_ks)
         """
         return cls(**read_model(name_or_path))
 
@@ -246,7 +246,8 @@ class Model:
             poor = p_value < self.forward.threshold
         with np.errstate(invalid="ignore"):
             low, high = self.label_range.T
-            outside = np.any((values < low) | (values > high), axis=1)
+            reach = scale * inner  # a star beyond the range is predicted inside, with large errors
+            outside = np.any((values - reach < low) | (values + reach > high), axis=1)
         noticed = (
             np.where(found & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
             | np.where(far, Flag.OUT_OF_DOMAIN, 0)

@@ -55,7 +55,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         f"- Errors {_recalibrated(model)}; factors (68.3 %) "
         f"{_numbers(model.calibration.factor)}, (95.4 %) {_numbers(model.calibration.factor_95)}.",
         *_unshrinking(model),
-        *_further(model),
+        *_beyond(model),
         f"- Recipe `{model.recipe.name}`, seed {metadata['seed']}, "
         f"xplabels {metadata['versions']['xplabels']}.",
         *(f"- {note}" for note in training["notes"]),
@@ -68,6 +68,8 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         lines += _table(model, metadata["validation"])
     if test is not None:
         lines += ["", "## Test part (never trained on)", "", *_table(model, test)]
+    if "rates" in metadata:
+        lines += ["", "## Other sources", "", metadata["rates"].strip()]
     return "\n".join(lines) + "\n"
 
 
@@ -100,21 +102,26 @@ def _unshrinking(model: Model) -> list[str]:
     ]
 
 
-def _further(model: Model) -> list[str]:
-    """What is particular about single labels, and about the flags."""
+def _beyond(model: Model) -> list[str]:
+    """What is said of stars unlike those trained on, and of labels that are wrong."""
     lines = []
     if logarithmic := list(compress(model.names, model.scaling.logarithmic)):
         lines.append(f"- Learned as a logarithm: {', '.join(logarithmic)}.")
     if model.support is not None:
-        lines.append(
-            "- A label is null (`LABEL_UNDEFINED`) for kinds of stars of which the share that have "
-            f"it in the training set is below {model.support.least:g} times that of all stars."
+        shares = zip(model.names, model.support.share, strict=True)
+        rare = [name for name, share in shares if (share < model.support.least).any()]
+        lines += (
+            [f"- Null for kinds of stars that lack them here: {', '.join(rare)}."] if rare else []
         )
     if model.forward is not None:
         lines.append(
-            f"- Forward model: `POOR_FIT` below a p-value of {model.forward.threshold:.2g}, "
-            f"`OUT_OF_DOMAIN` below {model.forward.distance_threshold:.2g}; together they flag "
-            "one ordinary star in a hundred."
+            "- A forward model gives `fit_chisq` and `fit_p_value` of each spectrum; `POOR_FIT`: a "
+            f"p-value below {model.forward.threshold:.2g}."
+        )
+    if audit := model.metadata.get("label_audit"):
+        lines.append(
+            f"- Audit: {audit['probably_wrong']:,} of {audit['judged']:,} stars have a label that "
+            f"is probably wrong (`label_audit.csv`); wrong_labels = {model.recipe.wrong_labels}."
         )
     return lines
 
@@ -125,11 +132,17 @@ def _numbers(values: Any) -> str:
 
 def _table(model: Model, metrics: Mapping[str, Any]) -> list[str]:
     """Scores as a Markdown table."""
-    columns = ("bias", "rmse", "robust", "robust_std_z", "std_z", "coverage_68", "coverage_95")
+    columns = ("n", "bias", "rmse", "robust", "robust_std_z", "std_z", "coverage_68", "coverage_95")
     rows = [
         f"| {name} | " + " | ".join(_cell(metrics["labels"][name][c]) for c in columns) + " |"
         for name in model.names
     ]
+    if rightly := metrics.get("rightly_labelled"):
+        rows += [
+            f"| {name}, without labels that are probably wrong | "
+            + " | ".join(_cell(rightly[name][c]) for c in columns) + " |"
+            for name in model.names
+        ]  # fmt: skip
     return [
         f"{counted(metrics['n'], 'star')}.",
         "",
@@ -140,4 +153,6 @@ def _table(model: Model, metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    if value is None:
+        return "-"
+    return f"{value:,}" if float(value).is_integer() and value >= 1000 else f"{value:.4g}"

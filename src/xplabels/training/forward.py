@@ -3,8 +3,8 @@
 It is fitted to labels as they are predicted for stars that a network had not seen (its calibration
 folds; without folds, the network's own training stars), since that is what it will be given. Copies
 of the stars with more noise say how predicted labels move with it, sums of two stars what a second
-star does. What ordinary stars reach is found by cross-fitting: each fold of the stars is judged by
-a forward model that had not seen it.
+star does, and emission lines planted in them what these do. What ordinary stars reach is found by
+cross-fitting: each fold of the stars is judged by a forward model that had not seen it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from xplabels.forward import LARGEST_LOG_VARIANCE, ForwardModel, Layers, Statist
 from xplabels.forward.directions import Directions
 from xplabels.inference import Inference
 from xplabels.model import Model
+from xplabels.training.lines import Lines
 from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
 
@@ -52,6 +53,9 @@ LARGEST_ERROR = 0.05
 """Of RP 0 relative to itself, in copies: ratios to a noisier one are not linear."""
 FAINTEST_LIGHT = 0.1
 """Of a second star relative to the first, in RP 0."""
+FAINTEST_BESIDE_LINES = 1e-3
+"""The same where emission lines are planted: two in three are next to single stars, others are like
+symbiotic stars."""
 OUTLIERS = 0.03
 """Share of the stars left out when directions are chosen."""
 EDGE = 0.002
@@ -104,20 +108,29 @@ def fit_forward(
         features[rows], model.feature_set, 10 ** (decades[rows] * random.random(len(rows))), random
     )
     copies = FitSample(noisier, predict(noisier, rows), fold[rows])
-    first, second = _pairs(predict.fold, 2 * len(features), random)
-    light = FAINTEST_LIGHT ** random.random(len(first))
-    blends = model.feature_set.compute(summed(stars, features.divisor, first, second, light))
-    half = np.arange(len(first)) % 2 == 0  # half of them fainter
-    factor = np.where(half, 1.0, 10 ** (decades[first] * random.random(len(first))))
-    blends = fainter(blends, model.feature_set, factor, random)
-    pairs = FitSample(blends, predict(blends, first), fold[first])
-    directions, k = _directions(clean, model, count)
+
+    def sums(faintest: float, lines: Lines | None = None) -> FitSample:
+        """Of two training stars, with lines in them or not; half of them are fainter."""
+        first, second = _pairs(predict.fold, 2 * len(features), random)
+        light = faintest ** random.random(len(first))
+        both = model.feature_set.compute(summed(stars, features.divisor, first, second, light))
+        if lines is not None:
+            both = lines.planted(both, model.feature_set, random)
+        half = np.arange(len(first)) % 2 == 0
+        factor = np.where(half, 1.0, 10 ** (decades[first] * random.random(len(first))))
+        both = fainter(both, model.feature_set, factor, random)
+        return FitSample(both, predict(both, first), fold[first])
+
+    lines = Lines.of(model.feature_set, random)
+    pairs = sums(FAINTEST_LIGHT)
+    bright = None if lines is None else sums(FAINTEST_BESIDE_LINES, lines)
+    directions, k = _directions(clean, model, count, lines)
     unseen = [
         _fit(clean.take(fold != f), copies.take(copies.fold != f), pairs.take(pairs.fold != f),
-             directions, k, seed)
+             None if bright is None else bright.take(bright.fold != f), directions, k, seed)
         for f in range(FOLDS)
     ]  # fmt: skip
-    fitted = _fit(clean, copies, pairs, directions, k, seed)
+    fitted = _fit(clean, copies, pairs, bright, directions, k, seed)
     real, made = (
         Statistics(*map(np.concatenate, zip(*parts, strict=True)))
         for parts in (
@@ -227,10 +240,13 @@ def _pairs(
     return np.concatenate(first), np.concatenate(second)
 
 
-def _directions(clean: FitSample, model: Model, count: int) -> tuple[Directions, int]:
+def _directions(
+    clean: FitSample, model: Model, count: int, lines: Lines | None
+) -> tuple[Directions, int]:
     """Where the labels' scatter and the noise are independent, then where all stars scatter.
 
-    And how many are of the first kind; all are within ``count`` leading ones.
+    And how many are of the first kind; all are within ``count`` leading ones. Beyond these, of
+    the first kind, too: the light of the ``lines`` over the continuum about each.
 
     Coefficients are scaled by their scatter; the noise is that of the typical training star.
     """
@@ -258,6 +274,11 @@ def _directions(clean: FitSample, model: Model, count: int) -> tuple[Directions,
     kept = left[size <= np.quantile(size, 1 - OUTLIERS)]
     scatter, about = _leading(np.cov(kept.T), min(FIT, count))
     fit = whole @ (about / np.sqrt(scatter))
+    if lines is not None:
+        local = lines.local * scale[:, None]
+        place = scaled @ local
+        place -= terms @ np.linalg.lstsq(terms, place, rcond=None)[0]
+        fit = np.concatenate([fit, local / np.sqrt(np.median(place**2, axis=0))], axis=1)
     distance = min(DISTANCE, count)
     axes = np.concatenate([fit, whole[:, :distance]], axis=1) / scale[:, None]
     return Directions.of(centre, axes, bp, None if projection is None else p), fit.shape[1]
@@ -280,11 +301,14 @@ def _quadratic(labels: Array) -> Array:
 
 
 def _fit(
-    clean: FitSample, copies: FitSample, pairs: FitSample, directions: Directions, k: int, seed: int
-) -> ForwardModel:
+    clean: FitSample, copies: FitSample, pairs: FitSample, bright: FitSample | None,
+    directions: Directions, k: int, seed: int,
+) -> ForwardModel:  # fmt: skip
     """A forward model without judgement of what is poor; k of the ``directions`` are of the fit."""
     samples = [
-        (directions.project(s.features), s.features, s.labels) for s in (clean, copies, pairs)
+        (directions.project(s.features), s.features, s.labels)
+        for s in (clean, copies, pairs, bright)
+        if s is not None
     ]
     positions = [place for place, _, _ in samples]
     noise = [directions.noise(f, place, exact=k) for place, f, _ in samples]
@@ -298,9 +322,9 @@ def _fit(
         linear=np.zeros((1 + width, k)),
         network=Layers(()),
         cap=np.zeros(k),
-        companion=Layers(()),
+        kinds=Layers(()),
         fit_tail=nothing,
-        companion_tail=nothing,
+        kind_tails=(nothing,),
         either_tail=nothing,
         distance_tail=nothing,
         threshold=0.0,
@@ -328,15 +352,19 @@ def _fit(
         for p, n, i in zip(positions, noise, inputs, strict=True)
     ]
     together = np.concatenate(residuals)
-    double = np.concatenate([np.zeros(len(residuals[0]) + len(residuals[1])),
-                             np.ones(len(residuals[2]))])  # fmt: skip
+    kind = np.repeat([0, 0, 1, 2][: len(residuals)], [len(one) for one in residuals])
+    odd = np.stack([kind == 1, kind == 2], axis=1)[:, : len(residuals) - 2].astype(float)
+    # each kind is told from ordinary stars alone
+    counts = np.stack([kind != 2, kind != 1], axis=1)[:, : odd.shape[1]].astype(float)
     centre, scale = together.mean(axis=0), np.maximum(together.std(axis=0), 1e-6)
-    companion = _train(
-        (together - centre) / scale, 1,
-        lambda out, known: nn.functional.binary_cross_entropy_with_logits(out, known),
-        (double[:, None],), seed,
+    kinds = _train(
+        (together - centre) / scale, odd.shape[1],
+        lambda out, known, weight: nn.functional.binary_cross_entropy_with_logits(
+            out, known, weight
+        ),
+        (odd, counts), seed,
     )  # fmt: skip
-    return replace(draft, companion=_unscaled(companion, centre, scale))
+    return replace(draft, kinds=_unscaled(kinds, centre, scale))
 
 
 def _scatter_loss(out: Tensor, positions: Tensor, noise: Tensor) -> Tensor:
@@ -394,7 +422,7 @@ def _judged(model: ForwardModel, real: Statistics, copies: Statistics) -> Forwar
     model = replace(
         model,
         fit_tail=tail(np.log(found.chisq)),
-        companion_tail=tail(found.logit),
+        kind_tails=tuple(map(tail, found.logits.T)),
         distance_tail=tail(np.log(found.distance)),
     )
     model = replace(model, either_tail=tail(model.worse(found)))
