@@ -110,9 +110,9 @@ def _beyond(model: Model) -> list[str]:
     if model.support is not None:
         shares = zip(model.names, model.support.share, strict=True)
         rare = [name for name, share in shares if (share < model.support.least).any()]
-        lines += (
-            [f"- Null for kinds of stars that lack them here: {', '.join(rare)}."] if rare else []
-        )
+        if rare:
+            which = ", ".join(rare)
+            lines.append(f"- Null for stars of a kind that has no such label here: {which}.")
     if model.forward is not None:
         lines.append(
             "- A forward model gives `fit_chisq` and `fit_p_value` of each spectrum; `POOR_FIT`: a "
