@@ -27,11 +27,11 @@ WRONG = {
     ),
     "predict": ("predict empty.csv --output o.csv", "empty.csv: is empty; download"),
     "validate": ("validate none some.csv --output v", "no model 'none'; give a model folder"),
+    "check-errors": ("check-errors empty.csv --json f.json", "empty.csv: is empty; download"),
+    "audit": ("audit none some.csv --output a.csv", "no model 'none'; give a model folder"),
     "models": ("models none", "no model 'none'; give a model folder"),
     "simulate": ("simulate empty.csv --output s.parquet", "empty.csv: is empty; give a table"),
     "explain": ("explain none some.csv --output e", "no model 'none'; give a model folder"),
-    "audit": ("audit none some.csv --output a.csv", "no model 'none'; give a model folder"),
-    "check-errors": ("check-errors empty.csv --json f.json", "empty.csv: is empty; download"),
 }
 MORE = [
     ("simulate head.csv --output s.parquet", "head.csv: holds no row; give a table"),

@@ -55,7 +55,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         f"- Errors {_recalibrated(model)}; factors (68.3 %) "
         f"{_numbers(model.calibration.factor)}, (95.4 %) {_numbers(model.calibration.factor_95)}.",
         *_unshrinking(model),
-        *_beyond(model),
+        *_further(model),
         f"- Recipe `{model.recipe.name}`, seed {metadata['seed']}, "
         f"xplabels {metadata['versions']['xplabels']}.",
         *(f"- {note}" for note in training["notes"]),
@@ -102,21 +102,24 @@ def _unshrinking(model: Model) -> list[str]:
     ]
 
 
-def _beyond(model: Model) -> list[str]:
-    """What is said of stars unlike those trained on, and of labels that are wrong."""
+def _further(model: Model) -> list[str]:
+    """What is particular about single labels, about the flags, and about wrong labels."""
     lines = []
     if logarithmic := list(compress(model.names, model.scaling.logarithmic)):
         lines.append(f"- Learned as a logarithm: {', '.join(logarithmic)}.")
     if model.support is not None:
         shares = zip(model.names, model.support.share, strict=True)
         rare = [name for name, share in shares if (share < model.support.least).any()]
-        if rare:
-            which = ", ".join(rare)
-            lines.append(f"- Null for stars of a kind that has no such label here: {which}.")
+        lines += [
+            f"- {name}: null (`LABEL_UNDEFINED`) for kinds of stars of which the share that have "
+            f"it in the training set is below {model.support.least:g} times that of all stars."
+            for name in rare
+        ]
     if model.forward is not None:
         lines.append(
-            "- A forward model gives `fit_chisq` and `fit_p_value` of each spectrum; `POOR_FIT`: a "
-            f"p-value below {model.forward.threshold:.2g}."
+            f"- Forward model: `POOR_FIT` below a p-value of {model.forward.threshold:.2g}, "
+            f"`OUT_OF_DOMAIN` below {model.forward.distance_threshold:.2g}; together they flag "
+            "one ordinary star in a hundred."
         )
     if audit := model.metadata.get("label_audit"):
         lines.append(
