@@ -322,3 +322,12 @@ def test_a_folder_of_the_user_s_holds_no_checkpoints(tmp_path) -> None:
     (tmp_path / "file").write_text("a file")
     with pytest.raises(InputError, match="file"):
         Checkpoint(tmp_path / "file", {})
+
+
+@pytest.mark.parametrize("teff", [0.0, -5.0])
+def test_a_label_without_a_logarithm_is_refused(stars, teff) -> None:
+    values = stars.labels.values.copy()
+    values[3, 0] = teff
+    with pytest.raises(InputError, match=rf"{stars.source_id[3]}.*teff is {teff:g}.*no logarithm"):
+        fitted(relabelled(stars, values))
+    fitted(relabelled(stars, values), quick(logarithmic=(), epochs=1))

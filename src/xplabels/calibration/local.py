@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 LARGEST = 3.0
 """A half-width is multiplied by this at most, and divided by it at most."""
 SMALLEST_FACTOR = 0.1
-"""Where label errors explain the residuals by themselves, no factor is small enough; an error of
-zero is no error bar, so it ends here and the intervals cover more than they say."""
+"""Where label errors alone explain the residuals, no factor would be small enough: it ends here,
+and the intervals cover more than they say."""
 STARS_AT_THE_END = 100
 """That lie beyond the outermost knots. With fewer than four times as many, factors are constant."""
 KNOTS_PER_FOLD = 2.0

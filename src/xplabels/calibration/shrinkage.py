@@ -44,8 +44,8 @@ AT_BOUND = 0.99
 HOPELESS = 1e3
 """An error over the labels' spread beyond which nothing changes: its square must stay finite."""
 KEPT = Flag.OUT_OF_DOMAIN | Flag.POOR_FIT | Flag.LABEL_OUT_OF_RANGE
-"""Stars with any of these flags stay as they are: the prior that would be divided out is that of
-the training set, to which they do not belong, and the stretch carries them farther from it."""
+"""Stars with any of these flags stay as they are: they do not belong to the training set, whose
+prior would be divided out, and the stretch would carry them farther from it."""
 FEWEST_STARS = 100
 """Validation stars with a label without which its predictions stay as they are."""
 

@@ -22,13 +22,15 @@ def add(commands: options.Commands) -> None:
         "probability of at least 0.1, the most probable first, then the stars that were not\n"
         "judged: source_id, probability, reason, and per label the known value, the predicted\n"
         "one, both errors, their disagreement in sigma and its own probability. Stars that\n"
-        "trained the model are left out without --all: of those, the model's folder has such a\n"
-        "table, by networks that had not seen them (label_audit.csv).",
+        "trained the model are left out, unless --all is given; label_audit.csv in the model's\n"
+        "folder is such a table of them, made by networks that had not seen them.",
     )
     command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
     command.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
     options.add_output(command, "TABLE", "file to write")
-    command.add_argument("--all", action="store_true", help="every star: the model saw none")
+    command.add_argument(
+        "--all", action="store_true", help="all stars: the model has seen none of them"
+    )
     options.add_tables(command)
     options.add_overwrite(command)
     command.set_defaults(run=run)

@@ -18,8 +18,8 @@ def add(commands: options.Commands) -> None:
         "say whether a model's error bars hold for your stars; they need no known labels",
         STARS_HELP,
         PHOTOMETRY_HELP,
-        "Your stars are compared with those the model's errors were calibrated on, in what is\n"
-        "known of both: predicted labels, noise, distance from the training set, missing colours.\n"
+        "Your stars are compared with those on which the model's errors were calibrated, by\n"
+        "predicted labels, noise, distance from the training set and missing colours.\n"
         "The answer says how many of yours have calibration stars like them, what share of true\n"
         "labels the intervals of these should hold, and how the others differ. It cannot see\n"
         "stars that look like others but have other labels. See docs/errors.md.",
@@ -27,7 +27,10 @@ def add(commands: options.Commands) -> None:
     command.add_argument("stars", type=Path, metavar="STARS", help="spectra: a star table or file")
     options.add_model(command)
     command.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write the numbers, and one for each star"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write the numbers there, with a p-value per star",
     )
     options.add_photometry(command)
     options.add_bad_rows(command)

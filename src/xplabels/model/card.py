@@ -110,11 +110,11 @@ def _further(model: Model) -> list[str]:
     if model.support is not None:
         shares = zip(model.names, model.support.share, strict=True)
         rare = [name for name, share in shares if (share < model.support.least).any()]
-        lines.append(
-            f"- {', '.join(rare)}: null (`LABEL_UNDEFINED`) for kinds of stars of which the share "
-            f"that have it in the training set is below {model.support.least:g} times that of all "
-            "stars."
-        )
+        lines += [
+            f"- {name}: null (`LABEL_UNDEFINED`) for kinds of stars of which the share that have "
+            f"it in the training set is below {model.support.least:g} times that of all stars."
+            for name in rare
+        ]
     if model.forward is not None:
         lines.append(
             f"- Forward model: `POOR_FIT` below a p-value of {model.forward.threshold:.2g}, "

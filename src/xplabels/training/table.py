@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +107,8 @@ def training_table(
 ) -> TrainingTable:
     """Everything about the stars that training needs, the test part left out.
 
-    :class:`InputError` if the stars have no such labels, an error is not positive, an input is
-    absent, or there are too few stars.
+    :class:`InputError` if the stars have no such labels, an error (or a label learned as its
+    logarithm) is not positive, an input is absent, or there are too few stars.
     """
     if stars.labels is None:
         raise InputError(
@@ -122,7 +122,7 @@ def training_table(
         )  # fmt: skip
     with located(stars.where):
         labels = stars.labels.select(names)
-        _check_errors(labels, stars)
+        _check_labels(labels, stars, recipe.logarithmic)
     known = np.isfinite(labels.values) & np.isfinite(labels.errors)
     kept = ~part_mask(stars.source_id, "test", test_fraction) & known.any(axis=1)
     kept &= (stars.flags & np.uint32(UNUSABLE)) == 0
@@ -206,7 +206,16 @@ def _check_folds(table: TrainingTable, count: int) -> None:
             )
 
 
-def _check_errors(labels: Labels, stars: Stars) -> None:
+def _check_labels(labels: Labels, stars: Stars, logarithmic: Sequence[str]) -> None:
+    for k, name in enumerate(labels.names):
+        rows = np.flatnonzero(labels.values[:, k] <= 0)
+        if name in logarithmic and len(rows):
+            raise InputError(
+                f"{name} is {labels.values[rows[0], k]:g}, which has no logarithm "
+                f"({len(rows)} such stars)",
+                where=f"source_id {stars.source_id[rows[0]]}",
+                remedy=f"leave {name} empty where it is not known",
+            )
     bad = np.isfinite(labels.values) & (labels.errors <= 0)
     if bad.any():
         row, column = np.argwhere(bad)[0]
