@@ -104,7 +104,7 @@ ABOUT: dict[Flag, About] = {
         True,
     ),
     Flag.LABEL_OUT_OF_RANGE: About(
-        "a predicted label, or its 68.3 % interval, reaches beyond the range trained on",
+        "a predicted label, or the 68.3 % interval of Teff, reaches beyond the range trained on",
         "do not use the labels: they are extrapolated",
         True,
     ),

@@ -246,7 +246,8 @@ class Model:
             poor = p_value < self.forward.threshold
         with np.errstate(invalid="ignore"):
             low, high = self.label_range.T
-            reach = scale * inner  # a star beyond the range is predicted inside, with large errors
+            # stars hotter than any trained on are predicted just inside the range
+            reach = np.where(np.array(self.names) == "teff", scale * inner, 0.0)
             outside = np.any((values - reach < low) | (values + reach > high), axis=1)
         noticed = (
             np.where(found & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
