@@ -20,7 +20,6 @@ from xplabels.features import Features, FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.forward import Layers, Tail
 from xplabels.forward.directions import Directions, _plain
-from xplabels.forward.storage import from_arrays, thresholds, to_arrays
 from xplabels.model import Model
 from xplabels.synthetic import simulate_stars
 from xplabels.training import lines as planting
@@ -280,13 +279,6 @@ def test_it_is_saved_with_the_model_and_older_ones_have_none(
     assert {"fit_chisq", "fit_p_value"} <= set(older.predict(unseen[:5]).to_arrow().column_names)
     forward = model.forward
     assert forward is not None
-    renamed = {
-        name.replace(".kind_tails.0.", ".companion_tail.").replace(".kinds.", ".companion."): array
-        for name, array in to_arrays(forward).items()
-    }
-    assert "forward.companion_tail.levels" in renamed
-    before = from_arrays(renamed, thresholds(forward), sum(WIDTHS), len(NAMES))
-    assert len(before.kind_tails) == 1
     replace(model, forward=replace(forward, spread=forward.spread[1:])).save(tmp_path / "broken")
     with pytest.raises(InputError, match="do not fit together"):
         Model.load(tmp_path / "broken")

@@ -136,6 +136,9 @@ class ForwardModel:
     ----------
     directions
         The k directions in which spectra are compared, then d of the distance.
+    spectra
+        Float64 [k, n]: what the normalised coefficients are per unit of each of the k, by least
+        squares over the training stars.
     spread
         Float64 [d]: variance of the training stars along each (with their noise).
     low, high
@@ -160,6 +163,7 @@ class ForwardModel:
     """
 
     directions: Directions
+    spectra: Array
     spread: Array
     low: Array
     high: Array
@@ -241,15 +245,11 @@ class ForwardModel:
         return worse
 
     def derivatives(self, labels: Array) -> Array:
-        """Change of the normalised coefficients [N, K, n] per unit of each scaled label [N, K].
-
-        Along the directions that are compared; what they leave out is noise.
-        """
+        """Change of the normalised coefficients [N, K, n] per unit of each scaled label [N, K]."""
         level = np.full(len(labels), self.low[-1])
         inputs = self.inputs(labels, level)
         k = len(self.cap)
         _, by_input = self.network.derivative(inputs)
-        inverse = np.linalg.pinv(self.directions.axes[:, :k])
         slopes = by_input[:, :k].transpose(0, 2, 1) + self.linear[1:]
-        by_label: Array = slopes[:, : labels.shape[1]] @ inverse
+        by_label: Array = slopes[:, : labels.shape[1]] @ self.spectra
         return by_label

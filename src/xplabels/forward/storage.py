@@ -13,7 +13,7 @@ from xplabels.forward.directions import Directions
 _TAILS = ("fit_tail", "either_tail", "distance_tail")
 _KIND = "kind_tails.{}"
 _LAYERS = ("network", "kinds")
-_PLAIN = ("spread", "low", "high", "linear", "cap")
+_PLAIN = ("spectra", "spread", "low", "high", "linear", "cap")
 _TAIL = tuple(Tail.__dataclass_fields__)
 _THRESHOLDS = ("threshold", "distance_threshold")
 
@@ -47,12 +47,6 @@ def from_arrays(
     Raises KeyError or ValueError where the parts do not fit together.
     """
 
-    # when two stars were the only kind
-    arrays = {
-        name.replace(".companion_tail.", ".kind_tails.0.").replace(".companion.", ".kinds."): array
-        for name, array in arrays.items()
-    }
-
     def part(name: str) -> NDArray[Any]:
         return arrays[f"forward.{name}"]
 
@@ -73,7 +67,7 @@ def from_arrays(
     )
     k, d, f = len(part("cap")), len(part("spread")), labels + 1
     shapes: dict[str, tuple[int, ...]] = {
-        "low": (f,), "high": (f,), "linear": (1 + f, k),
+        "spectra": (k, n), "low": (f,), "high": (f,), "linear": (1 + f, k),
         "directions.centre": (n,), "directions.reference": (n,),
         "directions.axes": (n, k + d), "directions.measured": (n, k + d),
     }  # fmt: skip

@@ -312,10 +312,14 @@ def _fit(
     ]
     positions = [place for place, _, _ in samples]
     noise = [directions.noise(f, place, exact=k) for place, f, _ in samples]
+    centre, place = directions.centre, positions[0][:, :k]
+    shifted = clean.features.x[:, : len(centre)] - centre
+    spectra = np.linalg.lstsq(place - place.mean(axis=0), shifted, rcond=None)[0]
     nothing = Tail(np.zeros(1), SHARES, np.zeros((1, len(SHARES))))
     width = clean.labels.shape[1] + 1
     draft = ForwardModel(
         directions,
+        spectra,
         spread=positions[0][:, k:].var(axis=0),
         low=np.full(width, -np.inf),
         high=np.full(width, np.inf),
