@@ -223,7 +223,8 @@ def fit_calibration(
         for _ in range(ROUNDS):
             local = replace(local, bare=np.clip(without / level, 1 / LARGEST, LARGEST))
             level = _level(validation, folds, shape, local)
-    return Calibration(*level, shape=shape, local=local)
+    inner, outer = level
+    return Calibration(inner, outer, shape=shape, local=local)
 
 
 def _level(
