@@ -81,7 +81,9 @@ def simulated(random, count, common, larger=1.0):
     size = larger * true_size(labels)
     residuals = size * (common[:, :2] + own) / np.hypot(1, OWN)
     none = np.zeros((count, 2))
-    return HoldoutPrediction(labels, noise, residuals, none, np.ones((count, 2)), none)
+    return HoldoutPrediction(
+        labels, noise, residuals, none, np.ones((count, 2)), none, np.zeros(count)
+    )
 
 
 def true_size(labels):

@@ -43,9 +43,9 @@ class Calibration:
     # multiplies the two factors star by star
     local: LocalFactors = field(default_factory=lambda: LocalFactors.flat(0))
 
-    def for_stars(self, labels: Array, noise: Array) -> Calibration:
-        """The same with factors [N, K] of stars of scaled labels [N, K] and noise levels."""
-        inner, outer = self.local.factors(labels, noise)
+    def for_stars(self, labels: Array, noise: Array, missing: Array | float = 0.0) -> Calibration:
+        """The same with factors [N, K] of stars; see :meth:`LocalFactors.factors`."""
+        inner, outer = self.local.factors(labels, noise, missing)
         return replace(self, factor=self.factor * inner, factor_95=self.factor_95 * outer)
 
     def half_widths(self, variance: Array, gaussian: Array) -> tuple[Array, Array]:

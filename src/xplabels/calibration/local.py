@@ -15,7 +15,7 @@ Hat functions along single coordinates leave their combinations to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,21 +51,31 @@ class LocalFactors:
     inner, outer
         Float64 [K, C, J]: ln(factor) of the 68.3 and the 95.4 % half-width at the knots, to be
         summed over coordinates.
+    bare
+        Float64 [2, K], or [2, 1] of ones: what multiplies both half-widths of a star without any
+        auxiliary input; of a star that lacks some, its power of the share that is missing.
     """
 
     knots: Array
     inner: Array
     outer: Array
+    bare: Array = field(default_factory=lambda: np.ones((2, 1)))
 
     @classmethod
     def flat(cls, labels: int) -> LocalFactors:
         """Half-widths of K labels as they are."""
         return cls(np.empty((0, 0)), np.empty((labels, 0, 0)), np.empty((labels, 0, 0)))
 
-    def factors(self, labels: Array, noise: Array) -> tuple[Array, Array]:
-        """Factors [N, K] of both half-widths, by scaled labels [N, K] and noise levels."""
+    def factors(
+        self, labels: Array, noise: Array, missing: Array | float = 0.0
+    ) -> tuple[Array, Array]:
+        """Factors [N, K] of both half-widths, by scaled labels [N, K] and noise levels.
+
+        ``missing`` [N] is the share of its auxiliary inputs that each star lacks.
+        """
+        inner, outer = self.bare[:, None] ** np.broadcast_to(missing, len(labels))[:, None]
         if not self.knots.size:
-            return np.ones_like(labels), np.ones_like(labels)
+            return np.ones_like(labels) * inner, np.ones_like(labels) * outer
         coordinates = np.concatenate([labels, noise], axis=1).T
         bound = np.log(LARGEST)
 
@@ -76,7 +86,7 @@ class LocalFactors:
             ]
             return np.exp(np.clip(np.stack(logarithm, axis=1), -bound, bound))
 
-        return factor(self.inner), factor(self.outer)
+        return factor(self.inner) * inner, factor(self.outer) * outer
 
     @classmethod
     def fit(

@@ -184,6 +184,11 @@ class FeatureSet:
         with np.errstate(divide="ignore"):
             return np.log10(np.stack([np.median(band, axis=1) for band in bands], axis=1))
 
+    def missing(self, features: Features) -> NDArray[np.float64]:
+        """The share of the auxiliary inputs that each star lacks [N]; 0 where there are none."""
+        absent = np.isnan(features.x[:, self.n_spectral :]).sum(axis=1)
+        return np.asarray(absent / max(len(self.auxiliary), 1))
+
     def compute(self, stars: Stars) -> Features:
         """Inputs of ``stars``, with flags for what is missing or doubtful.
 

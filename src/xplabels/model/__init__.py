@@ -216,7 +216,8 @@ class Model:
         labels = inferred.labels.variances() if correlations else inferred.labels
         values = self.scaling.unscale_y(labels.mean)
         noise = self.scaling.scale_noise(self.feature_set.noise_levels(chosen))
-        calibration = self.calibration.for_stars(labels.mean, noise)
+        missing = self.feature_set.missing(chosen)
+        calibration = self.calibration.for_stars(labels.mean, noise, missing)
         squares = calibration.shape.squares(labels.mean, noise)
         # rounding must not turn a tiny variance into a negative one
         negative = np.any(labels.input < 0, axis=1)

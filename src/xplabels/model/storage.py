@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ LABEL_AUDIT = "label_audit.csv"
 """A table of training stars with labels that are probably wrong, which not every model has."""
 _SHAPE = [field.name for field in fields(Architecture) if field.name != "labels"]
 _PROJECTION = ("wavelength", "design", "from_flux", "error_template")
+_LOCAL = ("knots", "inner", "outer")
 _UNSHRINKING = ("strength", "factor", "factor_95")
 
 
@@ -175,8 +176,9 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
         "label_range": model.label_range,
     }
     local = model.calibration.local
+    arrays["calibration.bare"] = np.broadcast_to(local.bare, (2, len(model.names)))
     if local.knots.size:
-        arrays |= {f"local.{name}": array for name, array in vars(local).items()}
+        arrays |= {f"local.{name}": getattr(local, name) for name in _LOCAL}
     if model.calibration_stars is not None:
         arrays |= {f"stars.{name}": array for name, array in vars(model.calibration_stars).items()}
     projection = model.feature_set.projection
@@ -300,9 +302,11 @@ def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> 
 
 
 def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
-    if "local.knots" not in arrays:  # too few stars, or a model from before there were any
-        return LocalFactors.flat(labels)
-    return LocalFactors(**_below(arrays, "local."))
+    # without either: too few stars, or a model from before there were any
+    bare = arrays.get("calibration.bare", np.ones((2, labels)))
+    if "local.knots" not in arrays:
+        return replace(LocalFactors.flat(labels), bare=bare)
+    return LocalFactors(**_below(arrays, "local."), bare=bare)
 
 
 def _calibration_stars(arrays: dict[str, NDArray[Any]]) -> CalibrationStars | None:
@@ -385,6 +389,8 @@ def _check(
         shapes |= {"support.low": (len(columns),), "support.share": (labels, *grid)}
         if len(grid) != len(columns) or not all(grid):
             raise ValueError(f"the support has the axes {grid} for {len(columns)} labels")
+    if "calibration.bare" in arrays:
+        shapes["calibration.bare"] = (2, labels)
     if "local.knots" in arrays:
         knots = labels + noise, arrays["local.knots"].shape[-1]
         shapes |= {"local.knots": knots, "local.inner": (labels, *knots)}

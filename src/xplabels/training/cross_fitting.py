@@ -11,6 +11,9 @@ These networks saw fewer stars, so their errors are a little larger. Only how er
 the model on the validation part, times that of the further networks on the stars left out, over
 theirs on the validation part: chance in the choice of validation stars cancels, and so does what
 the networks differ by.
+
+All of these stars are predicted once more with their auxiliary inputs hidden. The level of these
+predictions over that of the others is the factor of stars without any.
 """
 
 from __future__ import annotations
@@ -25,9 +28,10 @@ from numpy.typing import NDArray
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factor
-from xplabels.calibration.local import LocalFactors
+from xplabels.calibration.local import LARGEST, LocalFactors
 from xplabels.calibration.transfer import SMALLEST_SAMPLE
 from xplabels.core.prediction import stack
+from xplabels.core.stars import Photometry
 from xplabels.model import Model
 from xplabels.model.transfer import sample
 from xplabels.training.run import Fold
@@ -38,6 +42,8 @@ Array = NDArray[np.float64]
 
 LARGEST_CORRECTION = 1.5
 """Of a level, either way: more is not chance, but a fold gone wrong."""
+ROUNDS = 5
+"""Of the factor of stars without auxiliary inputs and the level of all, of which some lack some."""
 
 
 class HoldoutPrediction(NamedTuple):
@@ -49,18 +55,29 @@ class HoldoutPrediction(NamedTuple):
     label_errors: Array  # of the known labels [N, K]
     variance: Array  # the model and intrinsic parts together [N, K]
     gaussian: Array  # the input part [N, K]
+    missing: Array  # share of the auxiliary inputs that are missing [N]
 
     @classmethod
-    def of(cls, model: Model, table: TrainingTable, rows: NDArray[np.bool_]) -> HoldoutPrediction:
-        """Predictions of ``model``, which is not calibrated, for some stars of the table."""
-        prediction, scaling = model.predict(table.stars[rows]), model.scaling
+    def of(
+        cls, model: Model, table: TrainingTable, rows: NDArray[np.bool_], bare: bool = False
+    ) -> HoldoutPrediction:
+        """Predictions of ``model``, which is not calibrated, for some stars of the table.
+
+        ``bare``: with all their auxiliary inputs hidden.
+        """
+        stars, features = table.stars[rows], model.feature_set
+        missing = features.missing(table.features)[rows]
+        if bare:
+            stars = stars.with_photometry(Photometry.missing(len(stars)))
+            missing = np.ones(len(stars))
+        prediction, scaling = model.predict(stars), model.scaling
         y, y_error = scaling.scale_y(table.y[rows], table.y_error[rows])
         labels, _ = scaling.scale_y(prediction.values, prediction.errors)
         unit = model.calibration.factor * scaling.y_unit(prediction.values)
         by_model, gaussian, intrinsic = (
             (prediction.part(part) / unit) ** 2 for part in ("model", "input", "excess")
         )
-        noise = model.feature_set.noise_levels(table.features)[rows]
+        noise = features.noise_levels(table.features)[rows]
         return cls(
             labels,
             np.nan_to_num(scaling.scale_noise(noise)),
@@ -68,6 +85,7 @@ class HoldoutPrediction(NamedTuple):
             np.nan_to_num(y_error),
             by_model + intrinsic,
             gaussian,
+            missing,
         )
 
     @classmethod
@@ -95,8 +113,12 @@ class HoldoutPrediction(NamedTuple):
         squares = shape.squares(self.labels, self.noise)
         return Calibration.fit(
             self.residuals, squares * self.variance, self.label_errors, squares * self.gaussian,
-            *local.factors(self.labels, self.noise),
+            *local.factors(self.labels, self.noise, self.missing),
         )  # fmt: skip
+
+
+Unseen = tuple[HoldoutPrediction, Sequence[tuple[HoldoutPrediction, HoldoutPrediction]]]
+"""A model's predictions for the validation part, and those of each fold's networks."""
 
 
 def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -> Model:
@@ -106,12 +128,18 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     """
     validation = table.validation
     others = _others(model, folds)
-    holdouts = [
-        (HoldoutPrediction.of(other, table, left_out),
-         HoldoutPrediction.of(other, table, validation))
-        for other, left_out in others
-    ]  # fmt: skip
-    single = fit_calibration(HoldoutPrediction.of(model, table, validation), holdouts)
+
+    def unseen(bare: bool) -> Unseen:
+        pairs = [
+            (HoldoutPrediction.of(other, table, left_out, bare),
+             HoldoutPrediction.of(other, table, validation, bare))
+            for other, left_out in others
+        ]  # fmt: skip
+        return HoldoutPrediction.of(model, table, validation, bare), pairs
+
+    own, holdouts = unseen(bare=False)
+    bare = unseen(bare=True) if model.feature_set.auxiliary else None
+    single = fit_calibration(own, holdouts, bare)
     parts = [(replace(model, calibration=single), validation)]
     for (other, left_out), (holdout, _) in zip(others, holdouts, strict=True):
         # each at the level of its own stars: what counts is how coverage goes with the star
@@ -172,12 +200,15 @@ def _audit(
 
 
 def fit_calibration(
-    validation: HoldoutPrediction, folds: Sequence[tuple[HoldoutPrediction, HoldoutPrediction]] = ()
+    validation: HoldoutPrediction,
+    folds: Sequence[tuple[HoldoutPrediction, HoldoutPrediction]] = (),
+    bare: Unseen | None = None,
 ) -> Calibration:
     """The calibration of single labels.
 
     ``validation`` holds the model's predictions for the validation part; ``folds`` those of each
-    fold's networks for the stars left out, and for the validation part.
+    fold's networks for the stars left out, and for the validation part; ``bare`` both of the same
+    stars without auxiliary inputs (None: these need no factor).
 
     How errors go with the star is fitted to the stars left out alone, where there are folds, so
     that the level's guarantee holds for the validation part
@@ -186,13 +217,30 @@ def fit_calibration(
     unseen = HoldoutPrediction.together([left_out for left_out, _ in folds] or [validation])
     shape = unseen.shape()
     local = unseen.local(shape)
+    level = _level(validation, folds, shape, local)
+    if bare is not None:
+        without = _level(*bare, shape, local)
+        for _ in range(ROUNDS):
+            local = replace(local, bare=np.clip(without / level, 1 / LARGEST, LARGEST))
+            level = _level(validation, folds, shape, local)
+    inner, outer = level
+    return Calibration(inner, outer, shape=shape, local=local)
+
+
+def _level(
+    validation: HoldoutPrediction,
+    folds: Sequence[tuple[HoldoutPrediction, HoldoutPrediction]],
+    shape: ErrorShape,
+    local: LocalFactors,
+) -> Array:
+    """The factors of both intervals [2, K], of the validation part and corrected by the folds."""
     own = validation.level(shape, local)
     levels = [
         (left_out.level(shape, local), again.level(shape, local)) for left_out, again in folds
     ]
     inner = own.factor * _correction([(out.factor, val.factor) for out, val in levels])
     outer = own.factor_95 * _correction([(out.factor_95, val.factor_95) for out, val in levels])
-    return Calibration(inner, outer, shape=shape, local=local)
+    return np.stack([inner, outer])
 
 
 def _correction(levels: Sequence[tuple[Array | float, Array | float]]) -> Array | float:
