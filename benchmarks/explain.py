@@ -91,7 +91,7 @@ def information_lines(content: Content) -> list[str]:
         values = [
             np.median(content.attainable[kind][:, k]) for kind in (DUSTLESS, FREE, POPULATION)
         ]
-        values += [np.median(content.stated[:, k]), scatter]
+        values += [np.nanmedian(content.stated[:, k]), scatter]
         unit = LABELS[label].unit
         rows.append([f"{name_of(label)} [{unit}]", *(f"{float(v):.3g}" for v in values)])
     header = ["bound: no dust", "bound: dust free", "and population known"]

