@@ -111,7 +111,7 @@ def test_stars_that_are_like_no_calibration_star_are_named_with_the_reason() -> 
     assert "their errors are extrapolated" in found.answer
     assert "noisier in RP" in str(found)
     alone = sample().compare(faint, LABELS, COLOURS)
-    assert alone.answer.startswith("No: 100 of your 100 stars")
+    assert alone.answer.startswith("No: 0 of your 100 stars are like")
     assert alone.effective.max() == 0
     json.dumps(alone.to_dict(), allow_nan=False)
 

@@ -196,7 +196,7 @@ class Transfer:
         lonely, n = int(self.lonely.sum()), self.n
         fine = n - lonely
         if fine < 0.05 * n:
-            return f"No: {lonely:,} of your {_stars(n)} are unlike every calibration star."
+            return f"No: {fine:,} of your {_stars(n)} are like calibration stars."
         whole = "" if not self.many_lonely else f" for {fine:,} ({100 * fine / n:.0f} %)"
         rest = "" if not self.many_lonely else f"; no for {lonely:,}: their errors are extrapolated"
         of = f"of your {_stars(n)}" if whole else f"for your {_stars(n)}"
@@ -218,7 +218,7 @@ class Transfer:
         )
         if missing := len(self.p_value) - self.n:
             lines.append(f"{_stars(missing)} more without a prediction.")
-        if self.many_lonely:
+        if self.many_lonely or lonely == self.n:
             lines += [f"{count:9,d}  {words}" for words, count in self.reasons[:5]]
         lines.append("Expected of their intervals, if nothing but the inputs differs:")
         for k, name in enumerate(self.names):

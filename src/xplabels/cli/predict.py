@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
 
 def summary_lines(summary: Summary) -> list[str]:
     """What a run did."""
-    from xplabels.core.flags import ABOUT
+    from xplabels.core.flags import ABOUT, COLOURS
     from xplabels.pipeline.folder import again
 
     lines = [f"{counted(summary.stars, 'star')}, {summary.good} good"]
@@ -125,11 +125,14 @@ def summary_lines(summary: Summary) -> list[str]:
         lines[0] += f" ({files} finished by an earlier run)"
     if summary.remade:
         lines.append(again(summary.remade))
+    colours = summary.flags.get("MISSING_PHOTOMETRY", 0)
     for title, bad in (("flags that make a star not good:", True), ("remarks:", False)):
         fired = [
             f"{count:9d}  {flag.name}: {about.meaning}"
             for flag, about in ABOUT.items()
             if about.bad == bad and (count := summary.flags.get(str(flag.name), 0))
+            # where all colours are missing, one line says so
+            and not (flag in COLOURS and count == colours)
         ]
         lines += [title, *fired] if fired else []
     for file, row, star in summary.damaged[:SHOWN]:

@@ -155,6 +155,8 @@ ABOUT: dict[Flag, About] = {
 
 MEANING: dict[Flag, str] = {flag: about.meaning for flag, about in ABOUT.items()}
 
+COLOURS = tuple(flag for flag in Flag if flag >= Flag.MISSING_BP_RP)
+"""Bits of the single inputs behind ``MISSING_PHOTOMETRY``."""
 UNUSABLE = Flag.MISSING_BP | Flag.MISSING_RP | Flag.BAD_ROW | Flag.NO_PREDICTION
 """Stars with any of these bits have NaN in every label."""
 BAD = reduce(or_, (flag for flag, about in ABOUT.items() if about.bad))
