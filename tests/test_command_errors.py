@@ -34,6 +34,16 @@ WRONG = {
     "explain": ("explain none some.csv --output e", "no model 'none'; give a model folder"),
 }
 MORE = [
+    *(
+        (f"{words} --output {output} --overwrite", "is also an input, which would be lost; name")
+        for words, output in (
+            ("predict some.csv", "some.csv"),
+            ("predict some.csv --photometry ./short.csv", "short.csv"),
+            ("audit apogee-dr17-library some.csv", "./some.csv"),
+            ("select some.csv --table apogee=short.csv", "short.csv"),
+            ("simulate short.csv", "short.csv"),
+        )
+    ),
     ("simulate head.csv --output s.parquet", "head.csv: holds no row; give a table"),
     ("simulate short.csv --seed -1 --output s.parquet", "--seed: -1 is no seed"),
     ("giants --seed -1 --output s.parquet", "--seed: -1 is no seed"),
@@ -76,7 +86,7 @@ def test_a_wrong_input_is_told_and_nothing_is_written(
     (tmp_path / "some.csv").write_text("source_id,teff,teff_err\n1,5000,50\n")
     (tmp_path / "short.csv").write_text("wavelength,flux\n400,1\n700,1\n")
     (tmp_path / "w.toml").write_text("[label_weights]\nn_fe = 2.0\n")
-    before = sorted(tmp_path.iterdir())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
     try:
         status = main(words.split())
@@ -85,4 +95,4 @@ def test_a_wrong_input_is_told_and_nothing_is_written(
     assert status == 2
     told = capsys.readouterr().err
     assert re.search(message, told), told
-    assert sorted(tmp_path.iterdir()) == before
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

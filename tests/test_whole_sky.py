@@ -444,7 +444,7 @@ def test_an_unpacked_file_is_the_one_that_is_listed(fragile_sky: Path) -> None:
 def test_what_is_labelled_is_not_missing_when_its_spectra_are_removed(
     small_stars: Stars, small_model: Model, tmp_path: Path
 ) -> None:
-    """As where there is no room for all spectra at a time."""
+    """A disk too small for all spectra: they are deleted once they have labels."""
     sky, output = tmp_path / "in", tmp_path / "out"
     make_sky(sky, small_stars, gaia=True)
     list_sums(sky)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from xplabels import __version__
 from xplabels.cli import (
@@ -48,6 +51,9 @@ COMMANDS = (
 )
 """The command modules, in the order of ``--help``; each has ``add(commands)`` and ``run(args)``."""
 
+WRITTEN = ("output", "json")
+"""Options that name what a command writes."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 for input or output that cannot be used, 130 on Ctrl-C."""
@@ -56,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.command = shlex.join(["xplabels", *words])
     _show_log()
     try:
+        _check_distinct(vars(args))
         args.run(args)
     except InputError as error:
         return _fail(str(error))
@@ -70,6 +77,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("xplabels: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_distinct(args: dict[str, Any]) -> None:
+    """Raise :class:`InputError` where a command would write over what it reads."""
+
+    def words(value: object) -> Iterator[str]:
+        if isinstance(value, (list, tuple)):
+            for one in value:
+                yield from words(one)
+        elif isinstance(value, (str, Path)):
+            yield from (str(value), str(value).partition("=")[2])  # or NAME=FILE
+
+    read = [one for name, value in args.items() if name not in WRITTEN for one in words(value)]
+    for output in (args[name] for name in WRITTEN if args.get(name)):
+        # os.path, unlike Path, takes any word: what is no name of a file is none
+        if any(os.path.exists(one) and os.path.samefile(one, output) for one in read
+               if os.path.exists(output)):  # fmt: skip
+            raise InputError(
+                "is also an input, which would be lost", where=output, remedy="name another output"
+            )
 
 
 class _Terminal(logging.Handler):

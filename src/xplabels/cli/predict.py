@@ -130,7 +130,8 @@ def summary_lines(summary: Summary) -> list[str]:
         fired = [
             f"{count:9d}  {flag.name}: {about.meaning}"
             for flag, about in ABOUT.items()
-            if about.bad == bad and (count := summary.flags.get(str(flag.name), 0))
+            if about.bad == bad
+            and (count := summary.flags.get(str(flag.name), 0))
             # where all colours are missing, one line says so
             and not (flag in COLOURS and count == colours)
         ]

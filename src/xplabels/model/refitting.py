@@ -44,20 +44,28 @@ def fit_unshrinking(model: Model, stars: Stars) -> Model:
     >>> model.unshrunk().predict(example_stars(3)).meta["ESTIMATE"]
     'unshrunk: training prior divided out'
     """
+    return with_unshrinking(model, *validation_part(model, stars, FEWEST_STARS))
+
+
+def validation_part(model: Model, stars: Stars, least: int) -> tuple[Stars, Labels]:
+    """The ``stars`` of the model's validation part and selection, and their known labels.
+
+    :class:`InputError` if the stars have no labels, or fewer than ``least`` of them are of it.
+    """
     if stars.labels is None:
         raise InputError("the stars have no known labels", where=stars.where)
     fraction = float(model.metadata["split"]["test_fraction"])
     part = stars[part_mask(stars.source_id, "validation", fraction)]
     if len(part):
         part, _ = Selection.of_model(model.metadata, stars.labels.names).apply(part)
-    if len(part) < FEWEST_STARS:
+    if len(part) < least:
         raise InputError(
             f"only {len(part)} of the {len(stars)} stars are of the model's validation part, "
-            f"{FEWEST_STARS} are needed",
+            f"{least} are needed",
             where=stars.where,
             remedy="give the stars the model was trained with",
         )
-    return with_unshrinking(model, part, part.labels or stars.labels)
+    return part, part.labels or stars.labels
 
 
 def with_unshrinking(model: Model, validation: Stars, known: Labels) -> Model:

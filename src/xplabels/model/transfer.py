@@ -16,10 +16,9 @@ from xplabels.calibration.transfer import (
 )
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
-from xplabels.core.selection import Selection
-from xplabels.core.split import part_mask
 from xplabels.core.stars import Stars
 from xplabels.model import BLOCK, Model
+from xplabels.model.refitting import validation_part
 
 Array = NDArray[np.float64]
 
@@ -70,21 +69,8 @@ def with_calibration_stars(model: Model, stars: Stars) -> Model:
     InputError
         If the stars have no labels, or fewer than 200 are of the validation part.
     """
-    if stars.labels is None:
-        raise InputError("the stars have no known labels", where=stars.where)
-    fraction = float(model.metadata["split"]["test_fraction"])
-    part = stars[part_mask(stars.source_id, "validation", fraction)]
-    if len(part):
-        part, _ = Selection.of_model(model.metadata, stars.labels.names).apply(part)
-    if len(part) < SMALLEST_SAMPLE:
-        raise InputError(
-            f"only {len(part)} of the {len(stars)} stars are of the model's validation part, "
-            f"{SMALLEST_SAMPLE} are needed",
-            where=stars.where,
-            remedy="give the stars the model was trained with",
-        )
-    labels = (part.labels or stars.labels).select(model.names)
-    return replace(model, calibration_stars=sample([(model, part, labels)]))
+    part, labels = validation_part(model, stars, SMALLEST_SAMPLE)
+    return replace(model, calibration_stars=sample([(model, part, labels.select(model.names))]))
 
 
 def sample(parts: Sequence[tuple[Model, Stars, Labels]]) -> CalibrationStars:

@@ -358,7 +358,7 @@ def _fit(
     together = np.concatenate(residuals)
     kind = np.repeat([0, 0, 1, 2][: len(residuals)], [len(one) for one in residuals])
     odd = np.stack([kind == 1, kind == 2], axis=1)[:, : len(residuals) - 2].astype(float)
-    # each kind is told from ordinary stars alone
+    # each kind is distinguished from ordinary stars, not from the other kind
     counts = np.stack([kind != 2, kind != 1], axis=1)[:, : odd.shape[1]].astype(float)
     centre, scale = together.mean(axis=0), np.maximum(together.std(axis=0), 1e-6)
     kinds = _train(
