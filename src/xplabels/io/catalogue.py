@@ -28,8 +28,10 @@ UNWRITABLE_UNITS = {"dex"}
 """Units that neither the FITS nor the VOTable standard has."""
 
 
-def check_catalogue(path: Path, overwrite: bool = False) -> None:
+def check_catalogue(path: Path, overwrite: bool = False, instead: str = "") -> None:
     """Make sure, before any work, that a catalogue can be written to ``path``.
+
+    ``instead`` is what else may be done where the ending is unknown.
 
     Raises InputError if the ending is unknown, the file exists and ``overwrite`` is false, or the
     folder is absent or cannot be written.
@@ -38,7 +40,7 @@ def check_catalogue(path: Path, overwrite: bool = False) -> None:
         raise InputError(
             f"the ending {path.suffix!r} names no catalogue format",
             where=path,
-            remedy=f"end the name in one of {', '.join(FORMATS)}, or make a folder of that name",
+            remedy=f"end the name in one of {', '.join(FORMATS)}{instead}",
         )
     if path.is_dir():
         raise InputError("is a folder", where=path, remedy="name a file")

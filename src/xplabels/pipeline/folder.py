@@ -127,7 +127,7 @@ def predict_catalogue(
     read, or a star occurs twice. No catalogue is written then; what is finished stays for the next
     run.
     """
-    check_catalogue(output, overwrite)
+    check_catalogue(output, overwrite, ", or make a folder of that name")
     if not allow_missing:  # once it stands, the same command would not add to it
         check_absent(inputs.absent, "no catalogue is made")
     if not inputs.files and inputs.absent:
