@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,9 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no other name
 else:
     Commands = argparse._SubParsersAction
+
+Run = Callable[[argparse.Namespace], None]
+"""What does a command's work."""
 
 
 def add_command(
@@ -56,6 +62,20 @@ def add_model(command: argparse.ArgumentParser) -> None:
 def add_output(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
     """``--output``."""
     command.add_argument("--output", type=Path, required=True, metavar=metavar, help=text)
+
+
+def alone(run: Run) -> Run:
+    """A command whose output no second run makes at the same time."""
+
+    @functools.wraps(run)
+    def locked(args: argparse.Namespace) -> None:
+        from xplabels.io.atomic import claimed
+
+        output = getattr(args, "output", None) or getattr(args, "json", None)
+        with claimed(output) if output is not None else contextlib.nullcontext():
+            run(args)
+
+    return locked
 
 
 def add_workers(command: argparse.ArgumentParser, text: str) -> None:
