@@ -195,8 +195,8 @@ def explain(
 def _relative_error(stars: Stars, wavelength: Array) -> Array:
     """Median error of the flux relative to it [L], over at most :data:`FOR_NOISE` of the stars."""
     found = []
-    for row in np.unique(np.linspace(0, len(stars) - 1, FOR_NOISE).astype(int)):
-        at, flux, error = spectrum_of(stars[[row]])
+    for row in np.unique(np.linspace(0, len(stars) - 1, FOR_NOISE).astype(int)).tolist():
+        at, flux, error = spectrum_of(stars[row : row + 1])
         with np.errstate(invalid="ignore", divide="ignore"):
             found.append(np.interp(wavelength, at, np.abs(error / flux)))
     return np.asarray(np.nanmedian(found, axis=0))

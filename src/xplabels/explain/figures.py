@@ -108,8 +108,8 @@ def _colour(name: str) -> str:
 def curves(name: str, wavelength: Array, shown: Sequence[Curve], flux: Array) -> Figure:
     """Curves of one label in BP and RP with lines and bands marked (FS24, figures 11-14).
 
-    All in per cent of the typical ``flux`` [L] per step of the label, on one scale per side, beyond
-    which the largest may reach; to the right is the correlation of each pair of curves on that side.
+    All in per cent of the typical ``flux`` [L] per step of the label, on one scale per side, which
+    the largest may leave; to the right is the correlation of each pair of curves on that side.
     """
     from matplotlib.figure import Figure
 
