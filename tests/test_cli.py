@@ -110,4 +110,4 @@ def test_every_command_has_an_example_that_parses_and_names_the_paper_it_cites(
         parser.parse_args(shlex.split(example))
     assert main([]) == 2
     shown = capsys.readouterr().out
-    assert all(re.search(rf"^    {name} ", shown, re.MULTILINE) for name in commands.choices)
+    assert all(re.search(rf"^    {name}\b", shown, re.MULTILINE) for name in commands.choices)

@@ -49,7 +49,10 @@ COMMANDS = (
     explain,
     simulate,
 )
-"""The command modules, in the order of work, as ``--help`` lists them; each has ``add(commands)`` and ``run(args)``."""
+"""The command modules, in the order of work, as ``--help`` lists them.
+
+Each has ``add(commands)`` and ``run(args)``.
+"""
 
 WRITTEN = ("output", "json")
 """Options that name what a command writes."""
