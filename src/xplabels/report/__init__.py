@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xplabels import __version__
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 from xplabels.io.atomic import REPORT_FILES, check_new_folder, whole_folder
 from xplabels.report.page import png as png
 from xplabels.report.page import template
@@ -57,7 +57,7 @@ def write_report(
         images={name: base64.b64encode(image).decode() for name, image in images.items()},
         n=validation.n,
         scores=validation.labels,
-        labels=LABELS,
+        label_of=label_of,
         format_score=format_score,
         badge_of_all=badge_of(verdict),
         lines=verdict.lines,
