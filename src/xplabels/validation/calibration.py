@@ -221,7 +221,7 @@ def joint_finding(validation: Validation) -> Finding | None:
         "Joint coverage at every level",
         "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of correct "
         "predictions.",
-        lambda: figures.joint_curve(joint.content),
+        lambda: figures.joint_curve(joint.content[0]),
     )
     return Finding({"joint": joint.to_metrics()}, section=section)
 
