@@ -83,7 +83,9 @@ def reporting_stars(
     InputError
         If the stars have no labels, or none of them is in the model's test part.
     """
-    own = Selection.of_model(model.metadata, _labels(stars).names)
+    labels = _labels(stars).in_units_of(model.names)
+    stars = stars.with_labels(labels)
+    own = Selection.of_model(model.metadata, labels.names)
     chosen, flow = (own if selection is None else selection).apply(stars)
     if selection not in (None, own) and own.to_text():
         flow.insert(0, f"the selection given takes the place of the model's own ({own.to_text()})")

@@ -20,7 +20,7 @@ from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import NEAREST, CalibrationStars, coordinate_names
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, check_names
+from xplabels.core.labels import LABELS, Label, check_names, label_of
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
@@ -207,9 +207,10 @@ def _description(model: Model) -> dict[str, Any]:
         "labels": [
             {
                 "name": name,
-                "unit": LABELS[name].unit,
+                "unit": label_of(name).unit,
                 "trained_from": float(low),
                 "trained_to": float(high),
+                **({} if name in LABELS else label_of(name).about()),
             }
             for name, (low, high) in zip(model.names, model.label_range, strict=True)
         ],
@@ -254,7 +255,7 @@ def _rebuild(
         projection,
         features["noise"],
     )
-    names = check_names([label["name"] for label in description["labels"]])
+    names = check_names([_label(label) for label in description["labels"]])
     shape = {name: network[name] for name in _SHAPE} | {"hidden": tuple(network["hidden"])}
     architecture = Architecture(labels=len(names), **shape)
     if description["format"] == 1:
@@ -292,6 +293,16 @@ def _rebuild(
             arrays, description["forward"], feature_set.n_spectral, len(names)
         ),
     }
+
+
+def _label(stored: dict[str, Any]) -> Label:
+    if (known := LABELS.get(stored["name"])) is None:
+        texts = {key: str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")}
+        logarithmic = bool(stored.get("logarithmic", False))
+        return Label(stored["name"], **texts, logarithmic=logarithmic)
+    if stored["unit"] != known.unit:
+        raise ValueError(f"{known} in {stored['unit']}, not {known.unit}")
+    return known
 
 
 def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> LabelSupport | None:
@@ -350,11 +361,6 @@ def _check(
     labels: int,
 ) -> None:
     """Raise ValueError unless all but the networks' arrays, which they check, fits together."""
-    for label in description["labels"]:
-        if label["unit"] != LABELS[label["name"]].unit:
-            raise ValueError(
-                f"{label['name']} in {label['unit']}, not {LABELS[label['name']].unit}"
-            )
     if description["features"]["names"] != list(features.names):
         raise ValueError("the inputs' names are not those of the feature set")
     inputs, n, noise = len(features.names), features.n_spectral, 2 * features.noise
