@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 
 from xplabels.core.errors import InputError
 from xplabels.io.atomic import check_ours, whole_file
+from xplabels.io.files import whole
 
 Settings = Mapping[str, Any]
 """What an output depends on besides its inputs: plain JSON values."""
@@ -127,8 +128,9 @@ class Record:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object that a JSON file holds; None where there is none, or it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with whole(path, "JSON file"):
+            found = json.loads(path.read_text(encoding="utf-8"))
+    except InputError:
         return None
     return found if isinstance(found, dict) else None
 
