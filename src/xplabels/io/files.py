@@ -152,12 +152,45 @@ def text_lines(path: Path) -> list[str]:
 
 
 @contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """What is read of ``path`` in the block is of one state of the file.
+
+    Raises InputError if it is another one at the end, or when what was read made no sense.
+    """
+    before = _state(path)
+    try:
+        yield
+    except InputError as error:
+        if _state(path) == before:
+            raise
+        raise _changed(path) from error
+    if _state(path) != before:
+        raise _changed(path)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(
+        "changed while it was read",
+        where=path,
+        remedy="give the same command again once nothing writes to it",
+    )
+
+
+@contextmanager
 def whole(path: Path | str, what: str = "file", remedy: str = DOWNLOAD_AGAIN) -> Iterator[None]:
     """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it.
 
-    The one boundary between a reader and the libraries that parse what a file holds. An error that
-    the package raises on purpose passes unchanged. The other: ``what`` is the kind of file that it
-    should be, and the first line of a library's message says why it is none.
+    The one boundary between a reader and the libraries that parse what a file holds. ``what`` is
+    the kind of file it should be; a library's message says why it is none. Errors that the package
+    raises on purpose pass unchanged.
 
     Examples
     --------

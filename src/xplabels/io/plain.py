@@ -17,6 +17,7 @@ from xplabels.io.files import (
     byte_lines,
     open_bytes,
     text_lines,
+    unchanged,
     whole,
 )
 from xplabels.io.fits import first_table, open_fits, readable_fits
@@ -109,7 +110,7 @@ def _read(path: Path, wanted: _Wanted) -> Columns:
         raise InputError("does not exist or is no file", where=path, remedy="check the path")
     if path.stat().st_size == 0:
         raise InputError("is empty", where=path, remedy="give a table with a header and rows")
-    with whole(path, KINDS.get(ending, "VOTable")):
+    with unchanged(path), whole(path, KINDS.get(ending, "VOTable")):
         if ending == ".csv":
             table = _read_csv(path, wanted)
         elif ending == ".parquet":
