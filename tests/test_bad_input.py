@@ -20,7 +20,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str, str]] = {
         "x.csv.gz", gzip.compress(GOOD)[:-20],
         "x.csv.gz: is truncated", "download",
     ),
-    "not gzip": ("x.csv.gz", GOOD, "x.csv.gz: is not a readable gzip file", "download"),
+    "not gzip": ("x.csv.gz", GOOD, "x.csv.gz: is not a whole gzip file", "download"),
     "truncated text": ("x.csv", GOOD[: len(GOOD) // 2], "x.csv, row 2: is truncated", "download"),
     "absent column": (
         "x.csv", GOOD.replace(b"rp_coefficients", b"other", 1),

@@ -35,7 +35,7 @@ from xplabels.io.columns import (
     labels_of,
     photometry_of,
 )
-from xplabels.io.files import whole
+from xplabels.io.files import check_size, reads
 from xplabels.io.rows import (
     ARRAYS,
     BANDS,
@@ -152,19 +152,33 @@ def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
     return concatenate(list(read_parquet(Path(path), "error", block)))
 
 
+@contextlib.contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """A ``pyarrow.parquet.ParquetFile`` whose checksums are verified where it has any.
+
+    Raises InputError if it says to hold more values than it can.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        meta = file.metadata
+        groups = map(meta.row_group, range(meta.num_row_groups))
+        values = sum(g.column(n).num_values for g in groups for n in range(g.num_columns))
+        check_size(path, 8 * values)
+        yield file
+
+
+@reads("Parquet file")
 def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a star table.
 
     Raises InputError for a file that is unreadable, truncated, of a newer format, lacks columns or
     rows, or (``bad_rows="error"``) holds a damaged row.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.is_file():
         raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
-    with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         meta = _metadata(file.schema_arrow.metadata or {}, path)
         for batch in file.iter_batches(batch_size=block):
             if len(batch):
