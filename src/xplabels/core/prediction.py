@@ -74,9 +74,10 @@ class Prediction:
     correlations
         Float64 [N, K (K - 1) / 2] of the labels' errors, packed as
         ``matrix[np.tril_indices(K, -1)]``; None unless asked for.
-    joint_factor
-        What multiplies all errors in statements about several labels at once, which miss more
-        often than those about one (``JOINTFAC`` in the catalogue's metadata).
+    joint_factors
+        What multiplies all errors in 68.3 and in 95.4 % statements about several labels at once,
+        which miss more often than those about one (``JOINTFAC`` and ``JOINTF95`` in the catalogue's
+        metadata).
     fit_chisq
         Float64 [N]: chi-squared of the spectrum about the one that the labels predict, by the
         archive's covariance and the model's intrinsic scatter; NaN without a forward model.
@@ -96,7 +97,7 @@ class Prediction:
     flags: NDArray[np.uint32]
     meta: Mapping[str, Any] = field(default_factory=dict)
     correlations: NDArray[np.float64] | None = None
-    joint_factor: float = 1.0
+    joint_factors: tuple[float, float] = (1.0, 1.0)
     fit_chisq: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     fit_p_value: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
@@ -167,7 +168,7 @@ class Prediction:
         """Covariance of the errors of the labels ``names``, by default all, [N, K, K].
 
         Its diagonal is ``errors`` squared. For regions of several labels at once, multiply it by
-        the square of ``joint_factor``.
+        the square of ``joint_factors[0]`` for 68.3 %, ``[1]`` for 95.4 %.
 
         Raises
         ------
@@ -213,7 +214,8 @@ class Prediction:
             fields.append(pa.field(name, kind, metadata=metadata))
         meta = dict(self.meta)
         if self.correlations is not None:
-            meta["JOINTFAC"] = f"{self.joint_factor:.4f}"
+            inner, outer = self.joint_factors
+            meta |= {"JOINTFAC": f"{inner:.4f}", "JOINTF95": f"{outer:.4f}"}
         return pa.table(arrays, schema=pa.schema(fields, metadata=meta_text(meta)))
 
     def to_table(self) -> Table:

@@ -170,7 +170,7 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     arrays |= {
         "calibration.factor": model.calibration.factor,
         "calibration.factor_95": model.calibration.factor_95,
-        "calibration.joint": np.array([model.calibration.joint]),
+        "calibration.joint": np.array(model.calibration.joint),
         "calibration.shape": model.calibration.shape.weights,
         "domain.whitening": model.domain.whitening,
         "label_range": model.label_range,
@@ -188,7 +188,7 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     if model.unshrinking is not None:
         for name in _UNSHRINKING:
             arrays[f"unshrinking.{name}"] = getattr(model.unshrinking, name)
-        arrays["unshrinking.joint"] = np.array([model.unshrinking.joint])
+        arrays["unshrinking.joint"] = np.array(model.unshrinking.joint)
     if model.support is not None:
         arrays |= {"support.low": model.support.low, "support.share": model.support.share}
     if model.forward is not None:
@@ -275,7 +275,7 @@ def _rebuild(
         "calibration": Calibration(
             arrays["calibration.factor"],
             arrays["calibration.factor_95"],
-            float(arrays["calibration.joint"].item()),
+            _joint(arrays["calibration.joint"]),
             ErrorShape(arrays["calibration.shape"]),
             _local(arrays, len(names)),
         ),
@@ -301,6 +301,11 @@ def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> 
     return LabelSupport(columns, arrays["support.low"], arrays["support.share"], least)
 
 
+def _joint(stored: NDArray[Any]) -> tuple[float, float]:
+    inner, outer = np.broadcast_to(stored, 2)  # older models have one for both ellipsoids
+    return float(inner), float(outer)
+
+
 def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
     # without either: too few stars, or a model from before there were any
     bare = arrays.get("calibration.bare", np.ones((2, labels)))
@@ -320,7 +325,7 @@ def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> Shrinkage
         return None
     return ShrinkageCorrection(
         scaling,
-        joint=float(arrays["unshrinking.joint"].item()),
+        joint=_joint(arrays["unshrinking.joint"]),
         **{name: arrays[f"unshrinking.{name}"] for name in _UNSHRINKING},
     )
 
