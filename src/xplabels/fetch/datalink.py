@@ -97,7 +97,7 @@ class DataLink:
             ):
                 write_body(response, file, self.stop)
             try:
-                files = _unpacked(path)
+                files = unpacked(path)
                 if not files:
                     return None
                 stars = read(files)
@@ -109,7 +109,7 @@ class DataLink:
         return replace(stars, origin=origin, notes=(), file="") if len(stars) else None
 
 
-def _unpacked(path: Path) -> list[Path]:
+def unpacked(path: Path) -> list[Path]:
     """The CSV files with rows of an answer, their checksums verified."""
     with whole(path, "ZIP file"), zipfile.ZipFile(path) as archive:
         files = []
