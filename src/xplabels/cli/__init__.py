@@ -15,12 +15,14 @@ from typing import Any
 from xplabels import __version__
 from xplabels.cli import (
     audit,
+    basis,
     check_errors,
     convert,
     demo,
     explain,
     fetch,
     giants,
+    label,
     library,
     match,
     models,
@@ -34,6 +36,7 @@ from xplabels.core.errors import EXTRA_OF, InputError, not_installed
 
 COMMANDS = (
     demo,
+    label,
     library,
     fetch,
     giants,
@@ -48,6 +51,7 @@ COMMANDS = (
     models,
     simulate,
     explain,
+    basis,
 )
 """The command modules, in the order of ``--help``; each has ``add(commands)`` and ``run(args)``."""
 
