@@ -11,7 +11,7 @@ import numpy as np
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.io.delimited import read_csv, read_ecsv
-from xplabels.io.files import Digest
+from xplabels.io.files import Digest, unchanged
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
 from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
@@ -74,19 +74,25 @@ def read_blocks(
         coefficient, such as ``"{band}_coeff_{i},e_{band}_coeff_{i}"``, which needs none.
 
     Raises InputError here for a missing file or an unknown ending, while iterating for what is
-    wrong inside.
+    wrong inside, and if the file changes in the meantime.
     """
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
     path = Path(path)
     reader = _reader(path)
     if coefficients is not None:
-        return read_unpacked(path, bad_rows, block, coefficients) or iter(())
+        blocks = read_unpacked(path, bad_rows, block, coefficients) or iter(())
+        return _unchanged(path, blocks)
     if digest is not None and reader is read_csv:
         blocks = read_csv(path, bad_rows, block, digest)
     else:
         blocks = reader(path, bad_rows, block)
-    return _or_unpacked(blocks, path, bad_rows, block)
+    return _unchanged(path, _or_unpacked(blocks, path, bad_rows, block))
+
+
+def _unchanged(path: Path, blocks: Iterator[Stars]) -> Iterator[Stars]:
+    with unchanged(path):
+        yield from blocks
 
 
 def _or_unpacked(
