@@ -25,6 +25,7 @@ Run = Callable[[argparse.Namespace], None]
 EXAMPLES = {
     "demo": "xplabels demo --output demo",
     "models": "xplabels models apogee-dr17-library",
+    "label": "xplabels label ids.txt --output labels.fits",
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
@@ -39,6 +40,7 @@ EXAMPLES = {
     "audit": "xplabels audit model stars.parquet --output suspicious.csv",
     "explain": "xplabels explain model stars.parquet --output explained",
     "simulate": "xplabels simulate vega.fits --output vega.parquet",
+    "basis": "xplabels basis --from-gaiaxpy --output dr3.safetensors",
 }
 """One line to begin with, for the help of each command."""
 PAPER = "FS24: Fallows & Sanders (2024), whose method this is."
