@@ -149,7 +149,12 @@ def speed() -> str:
     return table(
         ("what", "how", "µs per star", "times faster"),
         [
-            (words if n == 0 else "", how, f"{one['us_per_star']:,.4g}", f"{one['times_reference']:.3g}")
+            (
+                words if n == 0 else "",
+                how,
+                f"{one['us_per_star']:,.4g}",
+                f"{one['times_reference']:.3g}",
+            )
             for key, words in what.items()
             for n, (how, one) in enumerate(found[key]["contestants"].items())
         ],
