@@ -149,7 +149,12 @@ def speed() -> str:
     return table(
         ("what", "how", "µs per star", "times faster"),
         [
-            (words if n == 0 else "", how, f"{one['us_per_star']:,.4g}", f"{one['times_reference']:.3g}")
+            (
+                words if n == 0 else "",
+                how,
+                f"{one['us_per_star']:,.4g}",
+                f"{one['times_reference']:.3g}",
+            )
             for key, words in what.items()
             for n, (how, one) in enumerate(found[key]["contestants"].items())
         ],
@@ -220,7 +225,13 @@ def labels() -> str:
     return table(
         ("name", "unit", "UCD", "meaning", "believable range"),
         [
-            (f"`{name}`", one.unit, f"`{one.ucd}`", one.description, f"{one.lower:g} to {one.upper:g}")
+            (
+                f"`{name}`",
+                one.unit,
+                f"`{one.ucd}`",
+                one.description,
+                f"{one.lower:g} to {one.upper:g}",
+            )
             for name, one in LABELS.items()
         ],
     )  # fmt: skip

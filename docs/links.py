@@ -1,4 +1,4 @@
-"""Every internal link of a built site leads somewhere: ``python docs/links.py docs/_build/html``."""
+"""Every internal link of a site leads somewhere: ``python docs/links.py docs/_build/html``."""
 
 from __future__ import annotations
 
@@ -45,5 +45,7 @@ def dead_links(site: Path) -> list[str]:
 
 if __name__ == "__main__":
     found = dead_links(Path(sys.argv[1]))
-    print("\n".join(found) or f"{len(list(Path(sys.argv[1]).rglob('*.html')))} pages, no dead links")
+    print(
+        "\n".join(found) or f"{len(list(Path(sys.argv[1]).rglob('*.html')))} pages, no dead links"
+    )
     sys.exit(bool(found))

@@ -139,6 +139,15 @@ def predict_files(
     ``allow_missing``: one catalogue may be made of a folder that lacks files its own list names,
     and a folder of catalogues be complete without them. Raises InputError as
     :func:`~xplabels.pipeline.predict_catalogue` and :func:`~xplabels.pipeline.predict_folder`.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> from pathlib import Path
+    >>> xp.write_stars(xp.example_stars(3), "stars.parquet")
+    >>> summary = xp.predict_files([Path("stars.parquet")], Path("labels.fits"), xp.load_model())
+    >>> summary.stars
+    3
     """
     from xplabels import pipeline
 

@@ -78,6 +78,15 @@ class Model:
     forward
         What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
         whether a star is unlike the training set, and noise looks strange.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> model = xp.load_model()
+    >>> model.names
+    ('teff', 'logg', 'fe_h', 'alpha_m')
+    >>> model.predict(xp.example_stars(3)).values.shape
+    (3, 4)
     """
 
     names: tuple[str, ...]
@@ -305,5 +314,11 @@ class Model:
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> Model:
-    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`)."""
+    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`).
+
+    Examples
+    --------
+    >>> load_model().metadata["name"]
+    'apogee-dr17-library'
+    """
     return Model.load(name_or_path)
