@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError, counted
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.errors import InputError, counted, located
+from xplabels.core.labels import (
+    LABELS,
+    Label,
+    Labels,
+    is_label_name,
+    is_unit,
+    label_of,
+    unit_factor,
+)
 from xplabels.core.stars import MEASUREMENTS, Photometry
+
+if TYPE_CHECKING:
+    from xplabels.io.words import Words
 
 MAG_PER_RELATIVE_FLUX = 2.5 / np.log(10.0)
 """Magnitude error per relative flux error, 1.0857362 (sigma_mag = this / flux_over_error)."""
@@ -56,16 +67,52 @@ MEASURED: dict[str, MeasurementColumns] = {
         MeasurementColumns("parallax", ("parallax",), ("parallax_error",)),
     )
 }
+POSSIBLE: dict[str, tuple[float, float]] = dict.fromkeys(MEASURED, (-8.0, 35.0)) | {
+    "parallax": (-999.0, 999.0)
+}
+"""Between these a measurement may lie, mag and mas. No star is brighter than -5 mag in any of the
+bands, nor have Gaia's spurious parallaxes passed -190 mas in DR3; the nearest star's is 768 mas."""
+POSSIBLE_ERROR = dict.fromkeys(MEASURED, 50.0) | {"parallax": 999.0}
+LARGEST_RATIO = 1e9
+SENTINEL_ERROR = -9.0
+"""Errors at or below it say that there is none; those between it and zero are wrong."""
 PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
     name
     for measured in MEASURED.values()
     for name in (*measured.values, *measured.errors, measured.over_error)
     if name is not None
 )
-LABEL_ERRORS = ("_err", "_error")
-LABEL_COLUMNS: tuple[str, ...] = tuple(
-    f"{name}{suffix}" for name in LABELS for suffix in ("", *LABEL_ERRORS)
+LABEL_ERRORS = ("{}_err", "{}_error", "{}_unc", "{}_uncertainty", "{}_sigma", "{}_std", "e_{}")
+"""What the column of a label's errors may be called; the first that is there counts."""
+ARCHIVE = frozenset(
+    ("ra", "dec", "l", "b", "pmra", "pmdec", "parallax", "radial_velocity", "rv", "pm", "ruwe")
 )
+"""Measurements of archives that are no labels unless they are named."""
+
+
+def error_columns(name: str) -> list[str]:
+    """The columns that may hold the errors of a label, in their order."""
+    return [ending.format(name) for ending in LABEL_ERRORS]
+
+
+def label_columns(names: Sequence[str]) -> set[str]:
+    """The columns that labels may be read from."""
+    return {column for name in names for column in (name, *error_columns(name))}
+
+
+def labels_among(columns: Collection[str]) -> tuple[str, ...]:
+    """The columns that are labels though nobody named them, in their order.
+
+    Those of :data:`~xplabels.core.labels.LABELS` or, without any, all that have a column of errors
+    and are none of the archive's.
+    """
+    known = tuple(name for name in LABELS if name in columns)
+    return known or tuple(
+        name
+        for name in columns
+        if name not in ARCHIVE and is_label_name(name)
+        and first_present(error_columns(name), columns)
+    )  # fmt: skip
 
 
 def first_present(names: Sequence[str], columns: Collection[str]) -> str | None:
@@ -76,7 +123,9 @@ def first_present(names: Sequence[str], columns: Collection[str]) -> str | None:
 def photometry_of(
     columns: Columns, source_id: NDArray[np.int64], where: object
 ) -> tuple[Photometry, tuple[str, ...]]:
-    """Photometry [N] from a table's columns, and notes on values that have no error.
+    """Photometry [N] from a table's columns, and notes on values that are taken as missing.
+
+    These have no error, or are none that a star can have (:data:`POSSIBLE`).
 
     Raises InputError if a column of values has no column of errors, or an error is zero or
     negative.
@@ -87,8 +136,11 @@ def photometry_of(
         column = first_present(MEASURED[name].values, columns)
         if column is None:
             continue
-        values = numbers(columns, column, where)
-        errors = _errors_of(MEASURED[name], column, columns, source_id, where)
+        values, strange = meant(numbers(columns, column, where), name)
+        if strange:
+            what = counted(strange, "value")
+            notes.append(f"{where}: {what} of {column} that no star can have: taken as missing")
+        errors = _errors_of(MEASURED[name], column, columns, source_id, where, values)
         alone = int((np.isfinite(values) & ~np.isfinite(errors)).sum())
         if alone:
             text = f"{counted(alone, 'value')} of {column} without an error: taken as missing"
@@ -98,9 +150,13 @@ def photometry_of(
 
 
 def labels_of(
-    columns: Columns, names: Sequence[str], source_id: NDArray[np.int64], where: object
-) -> tuple[Labels, tuple[str, ...]]:
+    columns: Columns, names: Sequence[str], source_id: NDArray[np.int64], where: object,
+    words: Words | None = None,
+) -> tuple[Labels, tuple[str, ...]]:  # fmt: skip
     """The labels ``names`` [N] from a table's columns, and notes on values without an error.
+
+    ``words`` are what the table says of its columns (:mod:`xplabels.io.words`); units and words
+    of ``names`` come first, and values in another unit are converted.
 
     Raises InputError if a column is absent, an error is zero or negative, or a value is outside the
     label's believable range.
@@ -108,30 +164,92 @@ def labels_of(
     values = np.full((len(source_id), len(names)), np.nan)
     errors = values.copy()
     notes: list[str] = []
+    labels = []
     for k, name in enumerate(names):
-        one, sigma = _label(columns, name, source_id, where)
+        label, factor = described(name, (words or {}).get(name, {}), where)
+        labels.append(label)
+        one, sigma = _label(columns, label, factor, source_id, where)
         known = np.isfinite(one) & np.isfinite(sigma)
         values[known, k], errors[known, k] = one[known], sigma[known]
         alone = int((np.isfinite(one) & ~known).sum())
         if alone:
             text = f"{counted(alone, 'value')} of {name} without an error: taken as unknown"
             notes.append(f"{where}: {text}")
-    return Labels(tuple(names), values, errors), tuple(notes)
+    return Labels(tuple(labels), values, errors), tuple(notes)
+
+
+def described(name: str, words: Mapping[str, Any], where: object) -> tuple[Label, float]:
+    """A label with what a table says of it, and what multiplies its values there.
+
+    Of :data:`~xplabels.core.labels.LABELS` the unit is fixed, and a table's ranges count.
+    Raises InputError if the table's unit cannot be converted.
+    """
+    own = label_of(name)
+    unit = str(words.get("unit", ""))
+    if name in LABELS:
+        ranges = {key: words[key] for key in ("lowest", "highest") if key in words}
+        label = Label(name, **{**own.about(), **ranges})
+        if own.unit == "dex" or not is_unit(unit):  # [cm/s2], log(cm.s**-2): dex by many names
+            unit = ""
+    else:
+        label = Label(name, **{**words, **own.about()})
+    with located(where):
+        return label, unit_factor(unit, label.unit, name)
+
+
+def meant(values: NDArray[np.float64], name: str) -> tuple[NDArray[np.float64], int]:
+    """Values [N] of a measurement, NaN where it is none that a star can have; how many these are.
+
+    Tables say 99, -9999, 1e20 or 9.9e37 where they have none, declared or not.
+
+    Examples
+    --------
+    >>> meant(np.array([12.5, 99.99, np.nan]), "j_m")
+    (array([12.5,  nan,  nan]), 1)
+    """
+    lowest, highest = POSSIBLE[name]
+    strange = ~np.isnan(values) & ~((values > lowest) & (values < highest))
+    return np.where(strange, np.nan, values), int(strange.sum())
+
+
+def _stated(
+    errors: NDArray[np.float64], values: NDArray[np.float64], most: float
+) -> NDArray[np.float64]:
+    """Errors [N], NaN where the value is missing, or they are what stands for none (-9.99, 99)."""
+    return np.where(
+        np.isfinite(values) & (errors > SENTINEL_ERROR) & (errors < most), errors, np.nan
+    )
 
 
 def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
     """The column ``name`` as float64 [N].
 
-    Raises InputError if it does not hold one number per row.
+    Raises InputError, with row and value where it is text, if it does not hold one number per row.
     """
     column = columns[name]
     if column.dtype.kind not in "iufb" or column.ndim != 1:
+        row, text = next(
+            ((n, text) for n, text in enumerate(column.tolist()) if not _is_number(text)), (0, "")
+        )
+        is_text = isinstance(text, str) and column.ndim == 1
         raise InputError(
-            "does not hold one number per row",
-            where=f"{where}, column {name}",
+            f"{text[:60]!r} is no number" if is_text else "does not hold one number per row",
+            where=f"{where}, row {row + 1}, column {name}"
+            if is_text
+            else f"{where}, column {name}",
             remedy="write numbers, and nothing where a value is missing",
         )
     return column.astype(np.float64)
+
+
+def _is_number(text: object) -> bool:
+    if text == "":
+        return True  # null
+    try:
+        float(text)  # type: ignore[arg-type]  # what is no number raises
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _errors_of(
@@ -140,17 +258,18 @@ def _errors_of(
     columns: Columns,
     source_id: NDArray[np.int64],
     where: object,
+    values: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Errors [N] of one measurement, each positive or NaN."""
+    """Errors [N] of one measurement, each positive or NaN; NaN where ``values`` [N] are."""
     # k_m goes with k_msigcom before ks_msigcom
     order = sorted(measured.errors, key=lambda name: not name.startswith(column))
     name = first_present(order, columns)
     if name is not None:
-        errors = numbers(columns, name, where)
+        errors = _stated(numbers(columns, name, where), values, POSSIBLE_ERROR[measured.name])
         check_positive(errors, source_id, where, name)
         return errors
     if measured.over_error in columns and measured.over_error is not None:
-        ratio = numbers(columns, measured.over_error, where)
+        ratio = _stated(numbers(columns, measured.over_error, where), values, LARGEST_RATIO)
         check_positive(ratio, source_id, where, measured.over_error)
         ratio = np.where(np.isfinite(ratio), ratio, np.nan)
         return np.asarray(MAG_PER_RELATIVE_FLUX / ratio, np.float64)
@@ -163,29 +282,30 @@ def _errors_of(
 
 
 def _label(
-    columns: Columns, name: str, source_id: NDArray[np.int64], where: object
+    columns: Columns, label: Label, factor: float, source_id: NDArray[np.int64], where: object
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One label's values and errors [N], checked."""
+    """One label's values and errors [N] in its unit, checked."""
+    name = str(label)
     if name not in columns:
         raise InputError(
             f"column {name!r} is absent", where=where, remedy=f"add {name} and {name}_err"
         )
-    error_name = first_present([f"{name}{suffix}" for suffix in LABEL_ERRORS], columns)
+    error_name = first_present(error_columns(name), columns)
     if error_name is None:
         raise InputError(
             f"column {name!r} has no errors: column '{name}_err' is absent",
             where=where,
             remedy=f"add {name}_err",
         )
-    values, errors = numbers(columns, name, where), numbers(columns, error_name, where)
+    values, errors = (factor * numbers(columns, one, where) for one in (name, error_name))
     check_positive(errors, source_id, where, error_name)
-    label = LABELS[name]
-    outside = np.isfinite(values) & ((values < label.lower) | (values > label.upper))
+    outside = np.isfinite(values) & ((values < label.lowest) | (values > label.highest))
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         raise InputError(
             f"{values[row]:g} is outside the believable range "
-            f"{label.lower:g} to {label.upper:g} {label.unit} ({int(outside.sum())} such rows)",
+            f"{label.lowest:g} to {label.highest:g} {label.unit}".rstrip()
+            + f" ({int(outside.sum())} such rows)",
             where=f"{where}, source_id {source_id[row]}, column {name}",
             remedy="write nothing (or NaN) where the label is unknown, or leave the star out",
         )

@@ -23,26 +23,28 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import LABELS, label_of
 from xplabels.core.quality import quality_flags
 from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, concatenate
 from xplabels.io import forms
 from xplabels.io.arrays import Cells, cells_of
 from xplabels.io.atomic import whole_file
 from xplabels.io.columns import (
-    LABEL_ERRORS,
     MAG_PER_RELATIVE_FLUX,
     MEASURED,
+    error_columns,
     first_present,
     labels_of,
     photometry_of,
 )
-from xplabels.io.files import whole
+from xplabels.io.files import check_size, reads
+from xplabels.io.nested import archive_columns
 from xplabels.io.rows import (
     ARRAYS,
     BANDS,
     BLOCK_ROWS,
     PARTS,
+    AbsentColumns,
     Assembler,
     BadRows,
     RawBlock,
@@ -50,6 +52,7 @@ from xplabels.io.rows import (
     kind_of,
     unreadable,
 )
+from xplabels.io.words import Words, schema_words
 
 FORMAT_VERSION = 1
 META_KEY = b"xplabels"
@@ -72,6 +75,11 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
     The file appears whole or not at all.
 
     Raises InputError if ``path`` exists and ``overwrite`` is false, or it cannot be written.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> write_stars(example_stars(3), "stars.parquet")
     """
     write_star_blocks([stars], path, overwrite)
 
@@ -110,6 +118,7 @@ def write_star_blocks(
                         temporary,
                         schema,
                         compression="zstd",
+                        write_page_checksum=True,
                         compression_level=COMPRESSION_LEVEL,
                     )
                 )
@@ -152,19 +161,44 @@ def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
     return concatenate(list(read_parquet(Path(path), "error", block)))
 
 
+@contextlib.contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """A ``pyarrow.parquet.ParquetFile`` whose checksums are verified where it has any.
+
+    Raises InputError if it says to hold more values than it can.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        meta = file.metadata
+        groups = map(meta.row_group, range(meta.num_row_groups))
+        values = sum(g.column(n).num_values for g in groups for n in range(g.num_columns))
+        check_size(path, 8 * values)
+        try:
+            yield file
+        except pa.ArrowInvalid as error:
+            if "list offsets" not in str(error):
+                raise
+            raise InputError(
+                "its lists are longer than what is in them, as where DuckDB writes a null in a "
+                "column of type ARRAY",
+                where=path,
+                remedy="write lists, as in CAST(bp_coefficients AS DOUBLE[])",
+            ) from error
+
+
+@reads("Parquet file")
 def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a star table.
 
     Raises InputError for a file that is unreadable, truncated, of a newer format, lacks columns or
     rows, or (``bad_rows="error"``) holds a damaged row.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.is_file():
         raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
-    with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         meta = _metadata(file.schema_arrow.metadata or {}, path)
         for batch in file.iter_batches(batch_size=block):
             if len(batch) and len(stars := stars_of(batch, meta, assembler)):
@@ -228,7 +262,11 @@ def to_arrow(stars: Stars, measurements: Collection[str] = (), compact: bool = F
             columns[f"{name}_err"] = pa.array(stars.labels.errors[:, k])
     columns["flags"] = pa.array(stars.flags)
     table = pa.table(columns)
-    return table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
+    schema = table.schema.with_metadata({META_KEY: json.dumps(meta).encode()})
+    for name in map(label_of, () if stars.labels is None else stars.labels.names):
+        field = schema.field(name).with_metadata({k: str(v) for k, v in name.about().items()})
+        schema = schema.set(schema.get_field_index(name), field)
+    return pa.table(table.columns, schema=schema)
 
 
 def _photometry_columns(stars: Stars, always: Collection[str]) -> dict[str, NDArray[np.float64]]:
@@ -266,7 +304,8 @@ def _fixed_lists(values: NDArray[np.floating]) -> ArrowTable:
 def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -> Stars:
     """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
     path = assembler.path
-    flat = forms.flattened(dict(zip(batch.schema.names, batch.columns, strict=True)))
+    given = dict(zip(batch.schema.names, batch.columns, strict=True))
+    flat = forms.flattened(archive_columns(given, path))
     names = forms.names_of(flat, path)
     if forms.SOURCE_ID not in names:
         raise forms.no_ids(flat, path)
@@ -283,7 +322,7 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
         stars = assembler.sampled(source_id, np.array(meta["wavelength"]), cells, unusable)
     else:
         if not meta and "flux" in columns and "bp_coefficients" not in columns:
-            raise InputError(
+            raise AbsentColumns(
                 "holds sampled flux without the metadata that give its wavelengths",
                 where=path,
                 remedy="write the table with xplabels.io.write_stars",
@@ -294,22 +333,18 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
     kept = source_id != forms.NOBODY
     if not kept.all():
         columns = {name: column.filter(kept) for name, column in columns.items()}
-    declared = forms.parquet_units(batch.schema)
-    units = {lower: declared[name] for lower, name in names.items() if name in declared}
-    return _with_the_rest(stars, columns, meta, path, units)
+    return _with_the_rest(stars, columns, meta, path, schema_words(batch.schema))
 
 
 def _with_the_rest(
-    stars: Stars,
-    columns: dict[str, ArrowTable],
-    meta: Mapping[str, Any],
-    path: Path,
-    units: Mapping[str, str],
+    stars: Stars, columns: dict[str, ArrowTable], meta: Mapping[str, Any], path: Path, words: Words
 ) -> Stars:
     from pyarrow import types
 
     plain = {
-        name: forms.converted(forms.plain_column(column), name, units.get(name), path)
+        name: forms.converted(
+            forms.plain_column(column), name, words.get(name, {}).get("unit"), path
+        )
         for name, column in columns.items()
         if name not in ARRAYS and not types.is_nested(column.type)
     }
@@ -326,10 +361,10 @@ def _with_the_rest(
     names = [name for name in meta.get("labels", ()) if name in plain] or [
         name
         for name in (() if meta else LABELS)
-        if name in plain and first_present([name + end for end in LABEL_ERRORS], plain)
+        if name in plain and first_present(error_columns(name), plain)
     ]
     if names:
-        labels, notes = labels_of(plain, names, stars.source_id, path)
+        labels, notes = labels_of(plain, names, stars.source_id, path, words)
         stars = replace(stars, labels=labels, notes=(*stars.notes, *notes))
     noticed = stars.flags | quality_flags(plain, photometry)
     return replace(stars, flags=_flags(noticed, plain) if meta else noticed)
