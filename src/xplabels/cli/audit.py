@@ -36,6 +36,7 @@ def add(commands: options.Commands) -> None:
     command.set_defaults(run=run)
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Predict, audit, write the table and say how many labels are probably wrong."""
     from xplabels.api import read_stars
@@ -45,7 +46,9 @@ def run(args: argparse.Namespace) -> None:
 
     check_catalogue(args.output, args.overwrite)
     model = Model.load(args.model)
-    stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
+    stars = read_stars(
+        args.stars, args.photometry, args.label_table, model.names, args.bad_rows, needed=False
+    )
     found = audit(model, stars, all_stars=args.all)
     write_table(found.to_arrow(), args.output, args.overwrite)
     print(f"{found.to_text()}: {args.output}")

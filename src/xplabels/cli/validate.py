@@ -111,6 +111,7 @@ def _survey(args: argparse.Namespace) -> ReferenceSurvey | None:
     return open_survey(args.against, args.survey, args.neighbours, dict(args.inflate))
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Validate, print and write the report."""
     from xplabels.api import read_stars
@@ -125,9 +126,12 @@ def run(args: argparse.Namespace) -> None:
     other = None if args.beside is None else Model.load(args.beside)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
+    names = (*model.names, *(selection.ranges if selection else ()))
     result = validate(
         model,
-        read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows),
+        read_stars(
+            args.stars, args.photometry, args.label_table, names, args.bad_rows, needed=False
+        ),
         selection=selection,
         all_stars=args.all,
         withhold_photometry=args.withhold_photometry,

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import shutil
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import IO
 
 from xplabels.core.errors import InputError
-from xplabels.fetch.http import ServiceError
 from xplabels.io.delimited import column_names, take_header
+from xplabels.io.files import byte_lines, check_size, open_bytes, whole
 from xplabels.io.fits import first_table, open_fits
 from xplabels.releases import SPECTRA_COLUMNS, Release, nearest
 
@@ -22,93 +19,81 @@ _FIELD = re.compile(rb"(<FIELD\b[^>]*?\bname\s*=\s*[\"'])([^\"']*)")
 _BEGINNINGS = {b"SIMPLE  =": ".fits", b"# %ECSV": ".ecsv", b"<?xml": ".vot", b"<VOTABLE": ".vot"}
 
 
-def unpacked(answer: Path, release: Release) -> list[Path]:
-    """The files with rows of an answer, their columns named as this package names them.
+def unpacked(answer: Path) -> list[Path]:
+    """The tables with rows of an answer, in files beside it, their checksums verified.
 
-    They lie beside it. Raises :class:`ServiceError` if the answer is damaged, :class:`InputError`
-    if it lacks a column of the declaration.
+    Raises :class:`InputError` if the answer is damaged.
     """
+    with answer.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    if not zipped:
+        return _tables(answer, "")
     files = []
-    with _zip_errors():
-        for number, (name, member) in enumerate(_members(answer)):
+    with whole(answer, "ZIP file"), zipfile.ZipFile(answer) as archive:
+        # no member gives more bytes than it says
+        check_size(answer, sum(member.file_size for member in archive.infolist()))
+        for number, member in enumerate(archive.infolist()):
             # the names inside are the service's: none of them becomes a path here
             path = answer.with_name(f"{number}.member")
-            with member, path.open("wb") as file:
-                shutil.copyfileobj(member, file)
-            ending = _ending(path, name)
-            if ending:
-                files.append(path.rename(path.with_suffix(ending)))
-    return [path for path in files if _renamed(path, release)]
+            with archive.open(member) as packed, path.open("wb") as target:
+                shutil.copyfileobj(packed, target)
+            files += _tables(path, member.filename.lower())
+    return files
 
 
-@contextmanager
-def _zip_errors() -> Iterator[None]:
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
-            gzip.BadGzipFile) as error:  # fmt: skip
-        raise ServiceError(f"the answer is no whole ZIP file ({error})") from error
-
-
-def _members(answer: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of each file of an answer, its checksum verified as it is read."""
-    if answer.read_bytes()[:2] != b"PK":
-        yield "", _gunzipped(answer.open("rb"))
-        return
-    with zipfile.ZipFile(answer) as archive:
-        for member in archive.infolist():
-            yield member.filename.lower(), _gunzipped(archive.open(member))
-
-
-def _gunzipped(file: IO[bytes]) -> IO[bytes]:
-    packed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    return gzip.open(file) if packed else file  # type: ignore[return-value]
-
-
-def _ending(path: Path, name: str) -> str:
-    """By what a file begins with; none if it holds no table."""
+def _tables(path: Path, name: str) -> list[Path]:
+    """The file under the ending of what it is, if it is a table with rows."""
     with path.open("rb") as file:
-        head = file.read(4096)
-    for beginning, ending in _BEGINNINGS.items():
-        if head.lstrip().startswith(beginning):
-            return ending
-    if name:
-        return ".csv" if name.removesuffix(".gz").endswith(".csv") else ""
-    if b"source_id" not in head.lower():
-        raise zipfile.BadZipFile(f"it begins with {head[:40]!r}")
-    return ".csv"
+        packed = file.read(2) == b"\x1f\x8b"
+    if packed:
+        path = path.rename(path.with_suffix(".gz"))
+        with open_bytes(path) as source, path.with_suffix(".member").open("wb") as target:
+            shutil.copyfileobj(source, target)
+        path = path.with_suffix(".member")
+    with path.open("rb") as file:
+        head = file.read(4096).lstrip()
+    endings = [ending for begin, ending in _BEGINNINGS.items() if head.startswith(begin)]
+    if not endings and not name and b"source_id" not in head.lower():
+        raise InputError(f"is neither a ZIP file nor a table: it begins with {head[:40]!r}")
+    if not endings and name and not name.removesuffix(".gz").endswith(".csv"):
+        return []
+    path = path.rename(path.with_suffix(endings[0] if endings else ".csv"))
+    if path.suffix in (".csv", ".ecsv"):
+        lines = (line for line in byte_lines(path) if not line.startswith(b"#") and line.strip())
+        if len(list(islice(lines, 2))) < 2:  # the columns' names, and a row
+            return []
+    return [path]
 
 
-def _renamed(path: Path, release: Release) -> bool:
-    """Give the columns of a file our names; false if it has no rows."""
-    theirs = {release.spectra.get(name, name).lower(): name for name in SPECTRA_COLUMNS}
+def columns_of(path: Path) -> list[str]:
+    """Names of a table's columns, in lower case. Raises :class:`InputError` if it is damaged."""
     if path.suffix == ".fits":
         with open_fits(path) as hdus:
-            names = [name.lower() for name in first_table(hdus, path).columns.names]
-    elif path.suffix == ".vot":
-        names = [_name(match) for match in _FIELD.finditer(path.read_bytes())]
-    else:
-        with path.open("rb") as file:
-            _, header = take_header(file)
-            rows = any(not line.isspace() for line in file)
-        if not rows:
-            return False
-        names = column_names(header, "," if "," in header else " ")
-    for name in theirs:
-        if name not in names:
-            others = [one for one in names if one not in theirs]
-            like = nearest(name, others)
+            return [name.lower() for name in first_table(hdus, path).columns.names]
+    if path.suffix == ".vot":
+        return [_name(match) for match in _FIELD.finditer(path.read_bytes())]
+    _, header = take_header(byte_lines(path))
+    return column_names(header, "," if "," in header else " ")
+
+
+def give_our_names(path: Path, columns: Sequence[str], release: Release) -> None:
+    """Rename the columns of spectra where the release calls them otherwise.
+
+    Raises :class:`InputError` if the table lacks one that is declared.
+    """
+    theirs = {release.spectra.get(name, name).lower(): name for name in SPECTRA_COLUMNS}
+    for name, ours in theirs.items():
+        if name not in columns:
+            like = nearest(name, [one for one in columns if one not in theirs])
             raise InputError(
                 f"DataLink's answer has no column {name!r}"
                 + (f" (nearest: {', '.join(like)})" if like else ""),
                 where=release.file,
-                remedy=f'write [spectra] {theirs[name]} = "NAME" in (a copy of) it, with the '
-                "archive's name, and give it as --release FILE.toml",
+                remedy=f'write [spectra] {ours} = "NAME" in (a copy of) it, with the archive\'s '
+                "name, and give it as --release FILE.toml",
             )
     if release.spectra:
         _rename(path, {other: name for other, name in theirs.items() if other != name})
-    return True
 
 
 def _name(field: re.Match[bytes]) -> str:

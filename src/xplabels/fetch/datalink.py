@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ import numpy as np
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars
-from xplabels.fetch.answers import unpacked
+from xplabels.fetch.answers import columns_of, give_our_names, unpacked
 from xplabels.fetch.archive import Archive, Ids
 from xplabels.fetch.http import RetryPolicy, ServiceError, response_to, write_body
 from xplabels.fetch.state import GIVEN_UP, Response
@@ -132,17 +134,23 @@ class DataLink:
                 path.open("wb") as file,
             ):
                 write_body(response, file, self.stop)
-            files = unpacked(path, release)
+            with _answer():
+                files = unpacked(path)
+                columns = [columns_of(table) for table in files]
             if not files:
                 return None
-            try:
-                stars = read(files)
-            except InputError as error:
-                if error.what.endswith("occurs twice"):  # the same words will do the same again
+            for table, names in zip(files, columns, strict=True):
+                give_our_names(table, names, release)
+            with _answer():
+                try:
+                    stars = read(files)
+                except InputError as error:
+                    if not error.what.endswith("occurs twice"):
+                        raise
+                    # the same words will do the same again
                     what = f"the answer has several rows of one star: {structure} unrolls arrays; "
                     what += f"name another word under [datalink] structures in {release.file}"
                     raise ServiceError(what, transient=False) from error
-                raise ServiceError(f"the answer is damaged ({error.what})") from error
         stars = stars[np.flatnonzero(np.isin(stars.source_id, ids))]
         # the temporary files are no provenance
         origin = f"{release.title} {product}"
@@ -162,3 +170,14 @@ class DataLink:
                 "taken as they are; correct `widths` there",
                 *spectra.widths, release.file.name, *release.widths,
             )  # fmt: skip
+
+
+@contextmanager
+def _answer() -> Iterator[None]:
+    """Damage to an answer may be gone from the next one."""
+    try:
+        yield
+    except ServiceError:
+        raise
+    except InputError as error:
+        raise ServiceError(f"the answer is damaged ({error.what})") from error

@@ -36,6 +36,7 @@ from xplabels.fetch.state import (
 from xplabels.fetch.tap import Tap
 from xplabels.fetch.targets import Targets
 from xplabels.io import read_stars, write_star_blocks
+from xplabels.io.atomic import claimed
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
 from xplabels.releases import NAMES, SOURCES
@@ -232,9 +233,9 @@ def fetch_stars(
     overwrite
         Replace an output of another request, or ask anew for one that is complete.
 
-    Raises :class:`InputError` if the output is of another request, the service refuses the request
-    or lacks a table or column that is declared and needed (told before anything is downloaded), or
-    the extra ``archive`` is missing.
+    Raises :class:`InputError` if the output is of another request, or another run is making it; if
+    the service refuses the request, or lacks a table or column that is declared and needed (told
+    before anything is downloaded); or if the extra ``archive`` is missing.
     """
     check_installed()
     archive, settings = archive or Archive(), settings or FetchSettings()
@@ -255,17 +256,18 @@ def fetch_stars(
     if archive.release.file.stem not in NAMES:
         request["declaration"] = archive.release.digest
     state = FetchState(Path(output), request)
-    record = None if overwrite else state.finished()
-    if record is not None:
-        state.discard()
-        return FetchSummary(Path(output), record["ids"], record["counts"])
-    service = compare(archive.release, Tap(archive.tap, settings.retry), chosen)
-    service.check()
-    with state.opened(overwrite):
-        run = FetchRun(targets, state, archive, settings, service)
-        for name in chosen:
-            run.fetch(name)
-        return _publish(state, chosen)
+    with claimed(state.output):
+        record = None if overwrite else state.finished()
+        if record is not None:
+            state.discard()
+            return FetchSummary(Path(output), record["ids"], record["counts"])
+        service = compare(archive.release, Tap(archive.tap, settings.retry), chosen)
+        service.check()
+        with state.opened(overwrite):
+            run = FetchRun(targets, state, archive, settings, service)
+            for name in chosen:
+                run.fetch(name)
+            return _publish(state, chosen)
 
 
 def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:

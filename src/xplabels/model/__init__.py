@@ -287,7 +287,7 @@ class Model:
             domain_distance=distances,
             flags=flags,
             correlations=packed if packed is None else of_all(packed),
-            joint_factor=self.calibration.joint,
+            joint_factors=self.calibration.joint,
             fit_chisq=of_all(chisq),
             fit_p_value=of_all(p_value),
             meta=self._meta(stars),

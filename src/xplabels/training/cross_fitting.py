@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.factors import Calibration
-from xplabels.calibration.joint import fit_joint_factor
+from xplabels.calibration.joint import fit_joint_factors
 from xplabels.calibration.local import LARGEST, LocalFactors
 from xplabels.calibration.transfer import SMALLEST_SAMPLE
 from xplabels.core.prediction import stack
@@ -150,17 +150,18 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     if len(stars.coordinates) >= SMALLEST_SAMPLE:
         model = replace(model, calibration_stars=stars)
 
-    def joint(model: Model, rows: NDArray[np.bool_]) -> float | None:
+    def joint(model: Model, rows: NDArray[np.bool_]) -> Array | None:
         model = replace(model, calibration=single)
         prediction = model.predict(table.stars[rows], correlations=True)
-        return fit_joint_factor(prediction, table.labels(rows))
+        return fit_joint_factors(prediction, table.labels(rows))
 
-    factor = joint(model, validation)
-    if factor is None:
+    factors = joint(model, validation)
+    if factors is None:
         return replace(model, calibration=single)
     pairs = [(joint(other, left_out), joint(other, validation)) for other, left_out in others]
     known = [(out, val) for out, val in pairs if out is not None and val is not None]
-    return replace(model, calibration=replace(single, joint=float(factor * _correction(known))))
+    inner, outer = factors * _correction(known)
+    return replace(model, calibration=replace(single, joint=(float(inner), float(outer))))
 
 
 def audit_of_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> LabelAudit:
