@@ -156,7 +156,8 @@ def _spread(widths: tuple[int, int]) -> tuple[Array, Array]:
         return np.eye(widths[0]), np.eye(widths[1])
     covariance = field_prior_arrays()["covariance"]
     bp, rp = slice(0, widths[0]), slice(widths[0], None)
-    return np.linalg.cholesky(covariance[bp, bp]), np.linalg.cholesky(covariance[rp, rp])
+    bp_root, rp_root = (np.linalg.cholesky(covariance[one, one]) for one in (bp, rp))
+    return np.asarray(bp_root, np.float64), np.asarray(rp_root, np.float64)
 
 
 def converted(stars: Stars, basis: Basis, own: Basis) -> Stars:
