@@ -150,6 +150,15 @@ def predict_files(
     ``OUTPUT.spectra`` until the catalogue is whole (beside a folder of catalogues they stay).
     Raises InputError as :func:`~xplabels.sky.area.copy_area`,
     :func:`~xplabels.pipeline.predict_catalogue` and :func:`~xplabels.pipeline.predict_folder`.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> from pathlib import Path
+    >>> xp.write_stars(xp.example_stars(3), "stars.parquet")
+    >>> summary = xp.predict_files([Path("stars.parquet")], Path("labels.fits"), xp.load_model())
+    >>> summary.stars
+    3
     """
     from xplabels import pipeline
 

@@ -29,6 +29,7 @@ EXAMPLES = {
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
+    "releases": "xplabels releases dr4 --check",
     "convert": "xplabels convert XpContinuousMeanSpectrum/ --output xp_hats",
     "library": "xplabels library --output library.parquet",
     "match": "xplabels match gaia_hats unwise_hats --survey unwise --output matched.parquet",
@@ -114,7 +115,12 @@ def model(args: argparse.Namespace) -> Model:
 
 def add_archive(command: argparse.ArgumentParser) -> None:
     """Addresses of an archive, its data release, and how patient to be."""
-    command.add_argument("--release", default="dr3", metavar="dr3|dr4", help="default dr3")
+    command.add_argument(
+        "--release",
+        default="dr3",
+        metavar="NAME|FILE.toml",
+        help="data release: dr3 (default), dr4 or a declaration (see xplabels releases)",
+    )
     for name, what in (
         ("tap", "Table Access Protocol service"),
         ("datalink", "service of spectra"),
@@ -125,10 +131,11 @@ def add_archive(command: argparse.ArgumentParser) -> None:
 
 def archive(args: argparse.Namespace) -> tuple[Archive, RetryPolicy]:
     """The archive of :func:`add_archive`."""
-    from xplabels.fetch import Archive, RetryPolicy, release_of
+    from xplabels.fetch import Archive, RetryPolicy
+    from xplabels.releases import load_release
 
     given = {name: url for name in ("tap", "datalink") if (url := getattr(args, name))}
-    return Archive(**given, release=release_of(args.release)), RetryPolicy()
+    return Archive(**given, release=load_release(args.release)), RetryPolicy()
 
 
 def add_output(command: argparse.ArgumentParser, metavar: str, text: str) -> None:

@@ -16,6 +16,15 @@ class Flag(IntFlag):
     """What was noticed about a star; 0 means that nothing was.
 
     Bits 0-3 mean that there is no prediction (every label is NaN).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> flags = np.array([0, 64, 320])
+    >>> (flags & Flag.OUT_OF_DOMAIN) != 0
+    array([False, False,  True])
+    >>> Flag(320).name
+    'MISSING_PHOTOMETRY|OUT_OF_DOMAIN'
     """
 
     MISSING_BP = 1 << 0

@@ -75,6 +75,13 @@ def read_blocks(
 
     Raises InputError here for a missing file or an unknown ending, while iterating for what is
     wrong inside, and if the file changes in the meantime.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> xp.write_stars(xp.example_stars(5), "stars.parquet")
+    >>> [len(stars) for stars in xp.read_blocks("stars.parquet", block=2)]
+    [2, 2, 1]
     """
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
@@ -124,6 +131,13 @@ def read(
 
     Raises InputError as :func:`read_blocks`; if a source_id stands in two files; if the files
     differ in their numbers of coefficients.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> xp.write_stars(xp.example_stars(3), "stars.parquet")
+    >>> len(xp.read("stars.parquet"))
+    3
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     # every file is looked at before the first is read: a misspelt name should not cost an hour

@@ -82,6 +82,15 @@ class Model:
         whether a star is unlike the training set, and noise looks strange.
     basis
         Of spectra that are not in the model's own (:meth:`with_basis`); not saved.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> model = xp.load_model()
+    >>> model.names
+    ('teff', 'logg', 'fe_h', 'alpha_m')
+    >>> model.predict(xp.example_stars(3)).values.shape
+    (3, 4)
     """
 
     names: tuple[str, ...]
@@ -351,5 +360,11 @@ class Model:
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> Model:
-    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`)."""
+    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`).
+
+    Examples
+    --------
+    >>> load_model().metadata["name"]
+    'apogee-dr17-library'
+    """
     return Model.load(name_or_path)
