@@ -39,7 +39,7 @@ NOISE = 1e-9
 of the model's own to 1e-3 of their errors."""
 SUFFIX = ".safetensors"
 THREE_WAYS = (
-    "install a GaiaXPy that knows this data release (xplabels basis --from-gaiaxpy says so); or give its sampling matrix with --basis FILE "
+    "install a GaiaXPy that knows this data release; or give its sampling matrix with --basis FILE "
     "(written by xplabels basis); or sample the spectra (GaiaXPy's calibrate) and give its output"
 )
 
