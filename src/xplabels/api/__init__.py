@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.io.atomic import MODEL_FILES, check_new_folder, check_parquet
+from xplabels.io.atomic import MODEL_FILES, check_distinct, check_new_folder, check_parquet
 from xplabels.io.catalogue import FORMATS
 from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
@@ -145,6 +145,8 @@ def predict_files(
     number = workers if isinstance(workers, int) else workers.workers
     if number < 1:
         raise InputError(f"{number} workers are none", remedy="choose 1 or more")
+    source = () if gaia_source is None else (gaia_source,)
+    check_distinct([output], (*paths, *photometry, *source))
     tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
     inputs = pipeline.find_inputs(paths)
     keys: dict[str, Any] = {

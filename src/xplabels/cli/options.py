@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,16 +14,44 @@ if TYPE_CHECKING:
 else:
     Commands = argparse._SubParsersAction
 
+Run = Callable[[argparse.Namespace], None]
+"""What does a command's work."""
+
+
+EXAMPLES = {
+    "demo": "xplabels demo --output demo",
+    "models": "xplabels models apogee-dr17-library",
+    "fetch": "xplabels fetch --ids stars.csv --output spectra",
+    "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
+    "check-errors": "xplabels check-errors spectra.csv",
+    "convert": "xplabels convert XpContinuousMeanSpectrum/ --output xp_hats",
+    "library": "xplabels library --output library.parquet",
+    "match": "xplabels match gaia_hats unwise_hats --survey unwise --output matched.parquet",
+    "select": "xplabels select spectra.csv --table gaia=gaia.fits apogee=allStar-dr17.fits "
+    "--output stars.parquet",
+    "giants": "xplabels giants --output giants.parquet",
+    "train": "xplabels train stars.parquet --labels teff,logg,fe_h --output model",
+    "validate": "xplabels validate model stars.parquet --output report",
+    "audit": "xplabels audit model stars.parquet --output suspicious.csv",
+    "explain": "xplabels explain model stars.parquet --output explained",
+    "simulate": "xplabels simulate vega.fits --output vega.parquet",
+}
+"""One line to begin with, for the help of each command."""
+PAPER = "FS24: Fallows & Sanders (2024), whose method this is."
+
 
 def add_command(
     commands: Commands, name: str, summary: str, *paragraphs: str
 ) -> argparse.ArgumentParser:
     """The parser of one command, to which its module adds arguments."""
+    epilog = "\n\n".join(paragraphs)
+    if "FS24" in epilog:
+        epilog += f"\n\n{PAPER}"
     return commands.add_parser(
         name,
         help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog="\n\n".join(paragraphs),
+        description=f"{summary[0].upper()}{summary[1:]}.\n\nexample:\n  {EXAMPLES[name]}",
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -56,6 +87,20 @@ def add_model(command: argparse.ArgumentParser) -> None:
 def add_output(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
     """``--output``."""
     command.add_argument("--output", type=Path, required=True, metavar=metavar, help=text)
+
+
+def alone(run: Run) -> Run:
+    """A command whose output no second run makes at the same time."""
+
+    @functools.wraps(run)
+    def locked(args: argparse.Namespace) -> None:
+        from xplabels.io.atomic import claimed
+
+        output = getattr(args, "output", None) or getattr(args, "json", None)
+        with claimed(output) if output is not None else contextlib.nullcontext():
+            run(args)
+
+    return locked
 
 
 def add_workers(command: argparse.ArgumentParser, text: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.io.delimited import read_csv, read_ecsv
-from xplabels.io.files import Digest
+from xplabels.io.files import Digest, unchanged
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
 from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
@@ -69,15 +69,20 @@ def read_blocks(
         counts what a format leaves unread.
 
     Raises InputError here for a missing file or an unknown ending, while iterating for what is
-    wrong inside.
+    wrong inside, and if the file changes in the meantime.
     """
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
     path = Path(path)
     reader = _reader(path)
     if digest is not None and reader is read_csv:
-        return read_csv(path, bad_rows, block, digest)
-    return reader(path, bad_rows, block)
+        return _unchanged(path, read_csv(path, bad_rows, block, digest))
+    return _unchanged(path, reader(path, bad_rows, block))
+
+
+def _unchanged(path: Path, blocks: Iterator[Stars]) -> Iterator[Stars]:
+    with unchanged(path):
+        yield from blocks
 
 
 def read(paths: str | Path | Sequence[str | Path], bad_rows: BadRows = "error") -> Stars:

@@ -123,6 +123,39 @@ def readable_bytes(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """What is read of ``path`` in the block is of one state of the file.
+
+    Raises InputError if it is another one at the end, or when what was read made no sense.
+    """
+    before = _state(path)
+    try:
+        yield
+    except InputError as error:
+        if _state(path) == before:
+            raise
+        raise _changed(path) from error
+    if _state(path) != before:
+        raise _changed(path)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(
+        "changed while it was read",
+        where=path,
+        remedy="give the same command again once nothing writes to it",
+    )
+
+
+@contextmanager
 def whole(path: Path, what: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
     """``errors`` of a library mean that ``path`` is not a whole ``what``.
 

@@ -18,6 +18,7 @@ from xplabels.io.files import (
     byte_lines,
     open_bytes,
     readable_bytes,
+    unchanged,
     whole,
 )
 from xplabels.io.fits import first_table, open_fits, readable_fits
@@ -106,12 +107,13 @@ def _read(path: Path, wanted: _Wanted) -> Columns:
         raise InputError("does not exist or is no file", where=path, remedy="check the path")
     if path.stat().st_size == 0:
         raise InputError("is empty", where=path, remedy="give a table with a header and rows")
-    if ending == ".csv":
-        table = _read_csv(path, wanted)
-    elif ending == ".parquet":
-        table = _read_parquet(path, wanted)
-    else:
-        table = _read_astropy(path, ending, wanted)
+    with unchanged(path):
+        if ending == ".csv":
+            table = _read_csv(path, wanted)
+        elif ending == ".parquet":
+            table = _read_parquet(path, wanted)
+        else:
+            table = _read_astropy(path, ending, wanted)
     if len(next(iter(table.values()))) == 0:
         raise InputError("has no rows", where=path, remedy="give a table with stars")
     return table

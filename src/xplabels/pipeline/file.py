@@ -18,6 +18,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import with_widths
 from xplabels.io.atomic import whole_file
+from xplabels.io.files import unchanged
 from xplabels.io.job import FileFingerprint, Settings, md5_of
 from xplabels.pipeline.inputs import check_sum
 from xplabels.pipeline.manifest import DAMAGED_LISTED, ManifestEntry, entry_path
@@ -87,9 +88,9 @@ def predict_file(
     stars at a time (but for float32's rounding). ``done`` is called with the stars of each finished
     block; what it raises ends the work.
 
-    Raises InputError if the file is damaged, truncated, holds no star, holds one twice, or is not
-    the one published; if photometry is damaged; if the output exists or cannot be written. Nothing
-    is left of the output then.
+    Raises InputError if the file is damaged, truncated, holds no star, holds one twice, changes
+    while it is read, or is not the one published; if photometry is damaged; if the output exists or
+    cannot be written. Nothing is left of the output then.
     """
     import pyarrow.parquet as pq
 
@@ -126,7 +127,7 @@ def predict_file(
             done(len(stars))
 
     with whole_file(output, overwrite) as temporary:
-        with contextlib.ExitStack() as stack:
+        with unchanged(path), contextlib.ExitStack() as stack:
             writer: Any = None
             for group in regrouped(predicted()):
                 if writer is None:
@@ -134,7 +135,7 @@ def predict_file(
                     stack.enter_context(writer)
                 writer.write_table(group, row_group_size=ROW_GROUP)
                 rows_out += len(group)
-        digest.take_rest(path)
+            digest.take_rest(path)
         check_sum(path, digest.hexadecimal(), published)
         if not rows_out:
             raise InputError("holds no star", where=path, remedy="leave it out")

@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xplabels.core.errors import InputError, counted
-from xplabels.io.atomic import check_output, release_lock, take_lock, whole_file
+from xplabels.io.atomic import (
+    check_distinct,
+    check_output,
+    claimed,
+    remove_leftovers,
+    whole_file,
+)
 from xplabels.io.catalogue import check_catalogue, write_table
 from xplabels.io.job import FOREIGN, FileFingerprint, Job, Settings, StaleReason, open_partial
 from xplabels.pipeline.file import PredictOptions, predict_file
@@ -89,13 +95,14 @@ def predict_folder(
     Raises InputError if the run cannot begin, or every other file would fail in the same way.
     """
     outputs = {path: output / name for path, name in output_names(inputs.files).items()}
+    check_distinct(outputs.values(), (*inputs.files, *options.tables.tables))
     settings = options.settings(model)
     options.tables.open()
     if output.exists() and not output.is_dir():
         raise InputError("is a file, not a folder", where=output, remedy="name a folder")
     if not output.exists():
         check_output(output)
-    with _locked(output):
+    with claimed(output), _cleared(output):
         run = _Run(inputs, outputs, output, settings, options, command)
         run.check_existing(overwrite)
         run.check_absent()
@@ -132,6 +139,7 @@ def predict_catalogue(
         check_absent(inputs.absent, "no catalogue is made")
     if not inputs.files and inputs.absent:
         raise no_spectra(inputs.absent[0].parent)
+    check_distinct([output], (*inputs.files, *options.tables.tables))
     for path in inputs.files:
         FileFingerprint.of(path)
     settings = options.settings(model)
@@ -139,8 +147,10 @@ def predict_catalogue(
     folder = output.with_name(output.name + ".partial")
     digests = {p: hashlib.sha256(str(p.resolve()).encode()).hexdigest()[:16] for p in inputs.files}
     outputs = {path: folder / f"{digest}.parquet" for path, digest in digests.items()}
-    open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
-    with _locked(folder):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(claimed(output))
+        open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
+        stack.enter_context(_cleared(folder))
         run = _Run(inputs, outputs, folder, settings, options)
         try:
             run.check_existing(overwrite=True)
@@ -153,6 +163,13 @@ def predict_catalogue(
             except InputError:
                 shutil.rmtree(folder)
                 raise
+            for path, entry in run.entries.items():
+                if not entry.input.fits(path):
+                    raise InputError(
+                        "changed while other files were labelled",
+                        where=path,
+                        remedy="give the same command again: the others are done",
+                    )
             _assemble(list(outputs.values()), output, overwrite)
         except BaseException:
             if not any(folder.glob("[!.]*.parquet")):  # no trace of a run that finished no file
@@ -409,27 +426,15 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second run out, and clear away what a kill left half-written."""
-
-    def clear() -> None:
-        for left in [*folder.glob(".*.partial.*"), *(folder / MANIFEST).glob(".*.partial.*")]:
-            left.unlink(missing_ok=True)
-
-    (folder / MANIFEST).mkdir(parents=True, exist_ok=True)
-    with (folder / MANIFEST / "lock").open("w") as lock:
-        if not take_lock(lock):
-            raise InputError(
-                "another run is at work here",
-                where=folder,
-                remedy="wait for it, or name another folder",
-            )
-        clear()
-        try:
-            yield
-            clear()  # a scheduler may have replaced a worker that died without our notice
-        finally:
-            release_lock(lock)
+def _cleared(folder: Path) -> Iterator[None]:
+    """Clear away what a kill left half-written, before the work and, of workers, after it."""
+    places = folder, folder / MANIFEST
+    places[1].mkdir(parents=True, exist_ok=True)
+    for place in places:
+        remove_leftovers(place, every=True)
+    yield
+    for place in places:  # a scheduler may have replaced a worker that died without our notice
+        remove_leftovers(place, every=True)
 
 
 def _remove(job: Job) -> None:
