@@ -80,7 +80,7 @@ def test_a_kind_without_labelled_stars_has_none(sample, six) -> None:
 
 def test_unseen_predictions_do_not_know_the_label(sample) -> None:
     """Exchanged within a fold, it moves the predictions of the others' stars alone."""
-    stars, truth = sample
+    stars, _ = sample
     recipe = replace(RECIPE, hidden=(8,), epochs=1, sparse_epochs=10)
     found = cross_fitted(stars, NAMES, recipe, progress=False)
     assert set(found.source_id) == set(stars.source_id[~part_mask(stars.source_id, "test", 0.1)])

@@ -34,19 +34,33 @@ def read_stars(
     label_table: Path | None = None,
     names: Sequence[str] | None = None,
     bad_rows: BadRows = "error",
+    needed: bool = True,
 ) -> Stars:
-    """One table of stars with photometry and labels joined by source_id."""
+    """One table of stars with photometry and labels joined by source_id.
+
+    ``names`` are labels to take, also from columns of ``path`` itself; where they are not
+    ``needed``, as far as they are there.
+    """
     from xplabels import io as archive
+    from xplabels.io.plain import is_table
 
     stars = archive.read([path], bad_rows=bad_rows)
     if photometry:
         from xplabels.io.tables import join_photometry
 
         stars = join_photometry(stars, list(photometry))
+    known = () if stars.labels is None else stars.labels.names
+    if label_table is None and not set(names or ()) <= set(known) and is_table(path):
+        label_table = path
     if label_table is not None:
         from xplabels.io.tables import join_labels
+        from xplabels.surveys import SPECTROSCOPIC, join_survey
 
-        stars = join_labels(stars, label_table, names)
+        survey, _, table = str(label_table).partition("=")
+        if survey in SPECTROSCOPIC and table:
+            stars = join_survey(stars, survey, table, names)
+        else:
+            stars = join_labels(stars, label_table, names, needed)
     return stars
 
 
@@ -65,15 +79,10 @@ def recipe_for(name_or_path: str, labels: Sequence[str]) -> Recipe:
 
     Raises InputError as :func:`~xplabels.recipes.load_recipe`; if it weighs a label not learnt.
     """
-    from xplabels.recipes import load_recipe
+    from xplabels.recipes import check_learnt, load_recipe
 
     recipe = load_recipe(name_or_path)
-    if strange := set(recipe.label_weights) - set(labels):
-        raise InputError(
-            f"label_weights names {', '.join(sorted(strange))}, which is not learnt",
-            where=name_or_path,
-            remedy=f"weigh any of {', '.join(labels)}, or add the label to --labels",
-        )
+    check_learnt(recipe, labels, name_or_path)
     return recipe
 
 
