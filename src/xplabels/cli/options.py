@@ -205,8 +205,9 @@ def add_tables(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--label-table",
         type=Path,
-        metavar="TABLE",
-        help="table of labels keyed by source_id, in place of those in STARS",
+        metavar="[SURVEY=]TABLE",
+        help="table of labels keyed by source_id, in place of those in STARS; with the name of a "
+        "survey that select knows its published table, e.g. apogee=allStar.fits",
     )
     add_bad_rows(command)
 
