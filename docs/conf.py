@@ -12,9 +12,9 @@ HERE = Path(__file__).parent
 os.environ |= {"COLUMNS": "96", "NO_COLOR": "1", "TQDM_DISABLE": "1"}
 
 sys.path.insert(0, str(HERE))
-import generated
+import generated  # noqa: E402
 
-import xplabels
+import xplabels  # noqa: E402
 
 project = "xplabels"
 author = copyright = "The xplabels developers"
@@ -56,8 +56,8 @@ html_theme = "sphinx_book_theme"
 html_title = "xplabels"
 # MathJax from a package, so that equations need no network
 mathjax = find_spec("sphinx-mathjax-offline")
-assert mathjax is not None and mathjax.origin is not None
-html_static_path = ["_static", str(Path(mathjax.origin).parent / "static")]
+assert mathjax is not None
+html_static_path = ["_static", str(Path(str(mathjax.origin)).parent / "static")]
 mathjax_path = "mathjax/tex-chtml.js"
 html_css_files = ["site.css"]
 html_theme_options = {

@@ -225,7 +225,13 @@ def labels() -> str:
     return table(
         ("name", "unit", "UCD", "meaning", "believable range"),
         [
-            (f"`{name}`", one.unit, f"`{one.ucd}`", one.description, f"{one.lower:g} to {one.upper:g}")
+            (
+                f"`{name}`",
+                one.unit,
+                f"`{one.ucd}`",
+                one.description,
+                f"{one.lower:g} to {one.upper:g}",
+            )
             for name, one in LABELS.items()
         ],
     )  # fmt: skip

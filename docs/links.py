@@ -1,4 +1,4 @@
-"""Every internal link of a built site leads somewhere: ``python docs/links.py docs/_build/html``."""
+"""Every internal link of a site leads somewhere: ``python docs/links.py docs/_build/html``."""
 
 from __future__ import annotations
 

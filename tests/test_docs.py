@@ -1,7 +1,8 @@
-"""README and docs show what exists: commands parse, links resolve, flags and names are the real ones."""
+"""README and docs show what exists: commands, links, flags, public names."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import tomllib
@@ -78,6 +79,11 @@ def test_every_public_name_has_an_entry() -> None:
     api = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
     listed = re.findall(r"^   (?!:)(\w+)$|^\.\. data:: (\w+)$", api, re.MULTILINE)
     assert sorted(one or other for one, other in listed) == sorted(xplabels.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(set(xplabels.__all__) - {"LABELS"}))
+def test_every_public_name_has_an_example(name: str) -> None:
+    assert ">>>" in (inspect.getdoc(getattr(xplabels, name)) or "")
 
 
 def test_the_version_is_one() -> None:

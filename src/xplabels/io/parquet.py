@@ -36,12 +36,14 @@ from xplabels.io.columns import (
     photometry_of,
 )
 from xplabels.io.files import check_size, reads
+from xplabels.io.nested import archive_columns
 from xplabels.io.rows import (
     ARRAYS,
     BANDS,
     BLOCK_ROWS,
     EMPTY,
     PARTS,
+    AbsentColumns,
     Assembler,
     BadRows,
     Cells,
@@ -72,6 +74,11 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
     The file appears whole or not at all.
 
     Raises InputError if ``path`` exists and ``overwrite`` is false, or it cannot be written.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> write_stars(example_stars(3), "stars.parquet")
     """
     write_star_blocks([stars], path, overwrite)
 
@@ -285,6 +292,7 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
     """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
     columns = {name.lower(): batch.column(i) for i, name in enumerate(batch.schema.names)}
     path = assembler.path
+    columns = archive_columns(columns, path)
     check_columns(columns, path, ["source_id"])
     source_id = _source_id(columns["source_id"], path)
     if meta.get("space") == "sampled":
@@ -296,7 +304,7 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
         stars = assembler.sampled(source_id, np.array(meta["wavelength"]), cells, unusable)
     else:
         if not meta and "flux" in columns and "bp_coefficients" not in columns:
-            raise InputError(
+            raise AbsentColumns(
                 "holds sampled flux without the metadata that give its wavelengths",
                 where=path,
                 remedy="write the table with xplabels.io.write_stars",
@@ -369,7 +377,7 @@ def _plain(column: ArrowTable) -> NDArray[Any]:
 
 def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
     """A column of lists, of fixed or variable size; null: empty."""
-    from pyarrow import types
+    from pyarrow import compute, types
 
     kind = column.type
     fixed = types.is_fixed_size_list(kind)
@@ -381,9 +389,13 @@ def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
             where=f"{path}, column {name}",
             remedy="write one list of floating-point numbers a row",
         )
-    if fixed and not column.null_count:
-        flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(column), kind.list_size)
+    if not column.null_count:
+        # most blocks have lists of one length, whether or not the type says so
+        lengths = compute.unique(compute.list_value_length(column)).to_pylist()
+        length = kind.list_size if fixed else lengths[0] if len(lengths) == 1 else None
+        if length is not None:
+            flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
+            return flat.reshape(len(column), length)
     return [
         EMPTY if not cell.is_valid else cell.values.to_numpy(zero_copy_only=False)
         for cell in column

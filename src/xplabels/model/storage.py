@@ -92,7 +92,13 @@ def read_model(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models that come with the package.
+
+    Examples
+    --------
+    >>> shipped()
+    ['apogee-dr17-library']
+    """
     if not SHIPPED.is_dir():
         return []
     return sorted(path.name for path in SHIPPED.iterdir() if (path / "model.json").is_file())
@@ -293,9 +299,11 @@ def _rebuild(
 
 def _label(stored: dict[str, Any]) -> Label:
     if (known := LABELS.get(stored["name"])) is None:
-        texts = {key: str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")}
+        unit, ucd, description, symbol = (
+            str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")
+        )
         logarithmic = bool(stored.get("logarithmic", False))
-        return Label(stored["name"], **texts, logarithmic=logarithmic)
+        return Label(stored["name"], unit, ucd, description, symbol, logarithmic=logarithmic)
     if stored["unit"] != known.unit:
         raise ValueError(f"{known} in {stored['unit']}, not {known.unit}")
     return known

@@ -30,7 +30,13 @@ def _within(low: float, high: float, default: float) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``."""
+    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``.
+
+    Examples
+    --------
+    >>> Recipe(hidden=(128, 128), epochs=20).dropout
+    0.1
+    """
 
     name: str = "custom"
     # inputs and their covariance; auxiliary "available": those that half of the stars have
