@@ -356,8 +356,9 @@ def dredge_up(model: Model, stars: Stars, folds: Folds, path: Path) -> dict[str,
             continue
         middle = [np.median(c_n[random.choice(rows, len(rows))]) for _ in range(RESAMPLES)]
         bins.append({
-            "log g": [float(low), float(high)], "n": len(rows), "[C/N]": float(np.median(c_n[rows])),
-            "error": float(np.std(middle)), "n APOGEE": len(theirs), "APOGEE": float(np.median(theirs)),
+            "log g": [float(low), float(high)], "n": len(rows),
+            "[C/N]": float(np.median(c_n[rows])), "error": float(np.std(middle)),
+            "n APOGEE": len(theirs), "APOGEE": float(np.median(theirs)),
         })  # fmt: skip
     x, y, error = zip(*((np.mean(b["log g"]), b["[C/N]"], b["error"]) for b in bins), strict=True)
     axes.errorbar(x, y, error, fmt="o-", color="C3", label="median of the field giants")
