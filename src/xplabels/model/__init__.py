@@ -127,8 +127,8 @@ class Model:
         Examples
         --------
         >>> Model.load("apogee-dr17-library")
-        Model('apogee-dr17-library': teff, logg, fe_h, c_fe, n_fe, alpha_m from 55 BP + 55 RP coefficients,
-        bp_rp, j_h, g_rp, g_j, rp_j, rp_ks, h_ks)
+        Model('apogee-dr17-library': teff, logg, fe_h, c_fe, n_fe, alpha_m from 55 BP + 55 RP
+        coefficients, bp_rp, j_h, g_rp, g_j, rp_j, rp_ks, h_ks)
         """
         return cls(**read_model(name_or_path))
 
