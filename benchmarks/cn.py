@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ from cn_labels import NAMES, ORDER, on_one_scale  # noqa: E402
 KNOWN = ("teff", "logg", "fe_h", "alpha_m")
 RESAMPLES = 500
 DOF = 4.0
+FEWEST = 5
 BANDWIDTHS = (0.15, 0.2, 0.3, 0.4, 0.6)
 BANDS = {
     "CN 388 nm": (384, 389), "CH 430 nm": (426, 434), "CN 421 nm": (414, 422),
@@ -244,19 +246,23 @@ def coverage(folds: Folds) -> dict[str, Any]:
     for name in NAMES:
         labels, one = folds.stars.labels.select([name]), folds.prediction[name]
         off, error = np.abs(one.value - labels.values[:, 0]), labels.errors[:, 0]
+        inside = (off <= np.hypot(one.error, error), off <= np.hypot(one.error_95, 2 * error))
         for which, rows in (
-            ("unseen in training", folds.part < folds.part.max()),
+            ("training and validation part, by folds", folds.part < folds.part.max()),
             ("test part", folds.part == folds.part.max()),
             ("all", folds.part >= 0),
         ):
             n = int(rows.sum())
-            inner = (off <= np.hypot(one.error, error))[rows].mean()
-            outer = (off <= np.hypot(one.error_95, 2 * error))[rows].mean()
-            found.setdefault(name, {})[which] = {
-                "n": n,
-                "coverage_68": float(inner), "sigma_68": float(np.sqrt(LEVEL_68 * (1 - LEVEL_68) / n)),
-                "coverage_95": float(outer), "sigma_95": float(np.sqrt(LEVEL_95 * (1 - LEVEL_95) / n)),
-            }  # fmt: skip
+            found.setdefault(name, {})[which] = {"n": n} | {
+                key: value
+                for text, level, share in zip(
+                    ["68", "95"], (LEVEL_68, LEVEL_95), inside, strict=True
+                )
+                for key, value in (
+                    (f"coverage_{text}", float(share[rows].mean())),
+                    (f"sigma_{text}", float(np.sqrt(level * (1 - level) / n))),
+                )
+            }
     return found
 
 
@@ -341,31 +347,21 @@ def dredge_up(model: Model, stars: Stars, folds: Folds, path: Path) -> dict[str,
     edges = np.array([0.8, 1.3, 1.8, 2.2, 2.6, 2.9, 3.2, 3.5, 3.9])
     random, bins = np.random.default_rng(0), []
     figure, axes = plt.subplots(figsize=(7, 4.6), layout="constrained")
-    axes.plot(
-        values["logg"], known, ".", color="0.8", ms=3, label="APOGEE, the 1,022 labelled stars"
-    )
-    mapped = axes.scatter(
-        logg[shown], c_n[shown], c=fe_h[shown], s=9, cmap="viridis", vmin=-1, vmax=0.4
-    )
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    axes.plot(values["logg"], known, ".", color="0.8", ms=3, label="APOGEE: labelled stars")
+    mapped = axes.scatter(logg[shown], c_n[shown], c=fe_h[shown], s=9, vmin=-1, vmax=0.4)
+    for low, high in pairwise(edges):
         rows = np.flatnonzero(shown & (logg >= low) & (logg < high))
         theirs = known[(values["logg"] >= low) & (values["logg"] < high)]
-        if len(rows) < 5:
+        if len(rows) < FEWEST:
             continue
         middle = [np.median(c_n[random.choice(rows, len(rows))]) for _ in range(RESAMPLES)]
-        bins.append(
-            {"log g": [float(low), float(high)], "n": len(rows), "[C/N]": float(np.median(c_n[rows])),
-             "error": float(np.std(middle)), "n APOGEE": len(theirs), "APOGEE": float(np.median(theirs))}
-        )  # fmt: skip
-    x = [np.mean(b["log g"]) for b in bins]
-    axes.errorbar(
-        x,
-        [b["[C/N]"] for b in bins],
-        [b["error"] for b in bins],
-        fmt="o-",
-        color="C3",
-        label="median of the field giants",
-    )
+        bins.append({
+            "log g": [float(low), float(high)], "n": len(rows),
+            "[C/N]": float(np.median(c_n[rows])), "error": float(np.std(middle)),
+            "n APOGEE": len(theirs), "APOGEE": float(np.median(theirs)),
+        })  # fmt: skip
+    x, y, error = zip(*((np.mean(b["log g"]), b["[C/N]"], b["error"]) for b in bins), strict=True)
+    axes.errorbar(x, y, error, fmt="o-", color="C3", label="median of the field giants")
     axes.invert_xaxis()
     axes.set(xlabel=f"{LABELS['logg'].symbol} (predicted)", ylabel="[C/N]", ylim=(-1.3, 0.6))
     axes.legend(loc="lower left", fontsize=8)
@@ -419,81 +415,62 @@ def information(model: Model, stars: Stars) -> dict[str, Any]:
 def lines(found: dict[str, Any]) -> list[str]:
     """The page of results."""
 
-    def row(cells: Sequence[object]) -> str:
-        return "| " + " | ".join(map(str, cells)) + " |"
+    def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+        every = (header, ["---"] * len(header), *rows)
+        return [f"| {' | '.join(map(str, row))} |" for row in every] + [""]
+
+    def with_error(one: dict[str, Any], key: str, digits: int) -> str:
+        return f"{one[key]:.{digits}f} ± {one['error_of'][key]:.{digits}f}"
 
     page = ["# Carbon and nitrogen", "", f"`{found['command']}`", ""]
     for name in NAMES:
-        page += [
-            f"## {LABELS[name].description}: by folds", "",
-            row(["", "N", "robust scatter", "RMSE", "slope", "log density", "robust scatter of the parts"]),
-            "|---" * 7 + "|",
-        ]  # fmt: skip
-        for way, s in found["scores"][name].items():
-            e = s["error_of"]
-            page.append(row([
-                way, s["n"], *(f"{s[key]:.3f} ± {e[key]:.3f}" for key in ("robust", "rmse")),
-                f"{s['slope']:.2f} ± {e['slope']:.2f}", f"{s['log_density']:.2f} ± {e['log_density']:.2f}",
-                ", ".join(f"{f['robust']:.3f}" for f in s["folds"]),
-            ]))  # fmt: skip
-        page.append("")
-    page += [
-        "## Coverage",
-        "",
-        row(["", "stars", "N", "68.3 %", "binomial sigma", "95.4 %", "binomial sigma"]),
-        "|---" * 7 + "|",
-    ]
-    for name in NAMES:
-        for which, c in found["coverage"][name].items():
-            page.append(
-                row(
-                    [
-                        name,
-                        which,
-                        c["n"],
-                        *(
-                            f"{100 * c[k]:.1f}"
-                            for k in ("coverage_68", "sigma_68", "coverage_95", "sigma_95")
-                        ),
-                    ]
-                )
-            )
-    page += ["", "## Together", ""]
+        page += [f"## {LABELS[name].description}", ""]
+        page += table(
+            ["", "N", "robust scatter", "RMSE", "bias", "slope", "log density", "parts: robust"],
+            [
+                [
+                    way, one["n"], with_error(one, "robust", 4), with_error(one, "rmse", 4),
+                    with_error(one, "bias", 3), with_error(one, "slope", 2),
+                    with_error(one, "log_density", 2),
+                    ", ".join(f"{part['robust']:.3f}" for part in one["folds"]),
+                ]
+                for way, one in found["scores"][name].items()
+            ],
+        )  # fmt: skip
+    page += ["## Coverage", ""]
+    page += table(
+        ["", "stars", "N", "68.3 %", "binomial sigma", "95.4 %", "binomial sigma"],
+        [
+            [
+                name,
+                which,
+                one["n"],
+                *(f"{100 * value:.1f}" for key, value in one.items() if key != "n"),
+            ]
+            for name in NAMES
+            for which, one in found["coverage"][name].items()
+        ],
+    )
+    page += ["## Together", ""]
     for what, value in found["together"].items():
         text = f"{value:.3f}" if isinstance(value, float) else ", ".join(f"{v:.2f}" for v in value)
         page.append(f"- {what}: {text}")
-    page += [
-        "",
-        "## Kinds of star: bias, robust scatter (constant)",
-        "",
-        row(["", "N", *NAMES]),
-        "|---" * 4 + "|",
-    ]
-    for kind, k in found["kinds"].items():
-        page.append(
-            row(
-                [
-                    kind,
-                    k["n"],
-                    *(
-                        f"{k[n]['bias']:+.3f}, {k[n]['robust']:.3f} ({k[n]['constant']:.3f})"
-                        for n in NAMES
-                    ),
-                ]
-            )
-        )
-    page += ["", "## Offsets that were subtracted", "", *(f"- {text}" for text in found["offsets"])]
-    page += ["", f"Errors taken for the releases (C, N): {found['errors']}.", ""]
+    page += ["", "## Kinds of star: bias, robust scatter (of the labels)", ""]
+    page += table(
+        ["", "N", *NAMES],
+        [
+            [kind, one["n"], *(
+                "{bias:+.3f}, {robust:.3f} ({constant:.3f})".format(**one[name]) for name in NAMES
+            )]
+            for kind, one in found["kinds"].items()
+        ],
+    )  # fmt: skip
+    page += ["## Offsets that were subtracted", "", *(f"- {text}" for text in found["offsets"])]
+    page += ["", f"Errors of the releases (C, N): {found['errors']}.", ""]
     for title in ("information", "derivatives", "dredge-up"):
         if title in found:
-            page += [
-                f"## {title.capitalize()}",
-                "",
-                "```json",
-                json.dumps(as_json(found[title]), indent=1),
-                "```",
-                "",
-            ]
+            text = json.dumps(as_json(found[title]), indent=1)
+            page += [f"## {title.capitalize()}", "", "```json", text, "```", ""]
     return page
 
 
@@ -516,11 +493,12 @@ def main() -> None:
     folds = folds_of(stars, model, args.checkpoint)
     figures_at = ROOT / "docs" / "figures"
     found = {
-        "command": "python benchmarks/cn.py --cn cn_labels.csv --checkpoint FOLDER --field xp_field_2000.fits",
+        "command": "python benchmarks/cn.py --cn cn_labels.csv --field xp_field_2000.fits",
         "model": model.metadata["sha256"], "scores": compared(folds), "coverage": coverage(folds),
         "together": together(folds), "kinds": kinds(folds),
         "offsets": [one.to_text() for one in offsets], "errors": scale["errors"],
-        "information": information(model, stars), "derivatives": derivatives(model, stars, figures_at),
+        "information": information(model, stars),
+        "derivatives": derivatives(model, stars, figures_at),
     }  # fmt: skip
     if args.field is not None:
         found["dredge-up"] = dredge_up(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from xplabels.core.stars import Stars
 from xplabels.model import Model
 from xplabels.synthetic import simulate_stars
 from xplabels.training import cross_fitted, train
+from xplabels.training.table import training_table
 
 NAMES, COMMON = ("teff", "logg", "c_fe", "alpha_m"), ("teff", "logg", "alpha_m")
 RECIPE = quick(
@@ -113,10 +115,9 @@ def test_a_change_of_the_rare_label_keeps_the_states_of_the_others(sample, tmp_p
 
 
 def test_nothing_is_rare_where_the_recipe_says_so(sample) -> None:
-    recipe = quick(epochs=2, sparse_share=0.0)
-    model = train(sample[0], NAMES, recipe, progress=False)
-    assert model.common == ()
-    assert not model.networks[0].architecture.skip
+    for share, sparse in ((0.0, []), (0.15, ["c_fe"])):
+        table = training_table(sample[0], NAMES, quick(sparse_share=share), 0.1)
+        assert list(compress(NAMES, table.sparse)) == sparse
 
 
 def test_a_model_whose_common_labels_are_none_of_its_own_is_refused(six, tmp_path: Path) -> None:

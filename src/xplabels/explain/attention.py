@@ -160,7 +160,7 @@ def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) 
     --------
     >>> from xplabels.synthetic import example_stars
     >>> model = Model.load("apogee-dr17-library")
-    >>> attention(model, example_stars(30)).deviation.shape == (4, len(model.feature_set.names))
+    >>> attention(model, example_stars(30)).deviation.shape == (6, len(model.feature_set.names))
     True
     """
     sums = Moments()

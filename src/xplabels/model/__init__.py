@@ -80,20 +80,20 @@ class Model:
     forward
         What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
         whether a star is unlike the training set, and noise looks strange.
-    basis
-        Of spectra that are not in the model's own (:meth:`with_basis`); not saved.
     common
         Columns of the labels that most training stars have, by which errors are calibrated, fits
         judged and stars compared; empty: all.
+    basis
+        Of spectra that are not in the model's own (:meth:`with_basis`); not saved.
 
     Examples
     --------
     >>> import xplabels as xp
     >>> model = xp.load_model()
     >>> model.names
-    ('teff', 'logg', 'fe_h', 'alpha_m')
+    ('teff', 'logg', 'fe_h', 'c_fe', 'n_fe', 'alpha_m')
     >>> model.predict(xp.example_stars(3)).values.shape
-    (3, 4)
+    (3, 6)
     """
 
     names: tuple[str, ...]
@@ -112,8 +112,8 @@ class Model:
     support: LabelSupport | None = None
     calibration_stars: CalibrationStars | None = None
     forward: ForwardModel | None = None
-    basis: Basis | None = None
     common: tuple[int, ...] = ()
+    basis: Basis | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Model:
@@ -127,8 +127,8 @@ class Model:
         Examples
         --------
         >>> Model.load("apogee-dr17-library")
-        Model('apogee-dr17-library': teff, logg, fe_h, alpha_m from 55 BP + 55 RP coefficients,
-        bp_rp, j_h, g_rp, g_j, rp_j, rp_ks, h_ks)
+        Model('apogee-dr17-library': teff, logg, fe_h, c_fe, n_fe, alpha_m from 55 BP + 55 RP
+        coefficients, bp_rp, j_h, g_rp, g_j, rp_j, rp_ks, h_ks)
         """
         return cls(**read_model(name_or_path))
 
@@ -217,6 +217,15 @@ class Model:
             return prediction
         return self.unshrinking.apply(prediction, self.label_range)
 
+    def of_common(self, labels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of K labels [N, K] those that most training stars have."""
+        return labels[:, self.common] if self.common else labels
+
+    @property
+    def common_names(self) -> tuple[str, ...]:
+        """Of the labels that most training stars have."""
+        return tuple(self.names[k] for k in self.common) or self.names
+
     def with_basis(self, basis: Basis) -> Model:
         """The same model for spectra in ``basis``, if they are as wide as it."""
         return replace(self, basis=basis)
@@ -255,15 +264,6 @@ class Model:
         if projection is None:
             return gaiaxpy_basis(self.feature_set.widths)
         return Basis(projection.wavelength, projection.design, projection.widths, "the model's")
-
-    def of_common(self, labels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of K labels [N, K] those that most training stars have."""
-        return labels[:, self.common] if self.common else labels
-
-    @property
-    def common_names(self) -> tuple[str, ...]:
-        """Of the labels that most training stars have."""
-        return tuple(self.names[k] for k in self.common) or self.names
 
     def usable(self, features: Features) -> NDArray[np.bool_]:
         """Which stars [N] have all that a prediction needs."""

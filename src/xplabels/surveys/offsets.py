@@ -47,7 +47,7 @@ class Offset:
 
     def to_text(self) -> str:
         """In a sentence, for the terminal and a model's provenance."""
-        trend = f", {self.slope:+.2g} +- {self.slope_error:.1g} a 1000 K" if self.slope else ""
+        trend = f", {self.slope:+.2g} +- {self.slope_error:.1g} per 1000 K" if self.slope else ""
         return (
             f"{self.survey} minus {self.reference}, {self.label}: {self.value:.4g} +- "
             f"{self.error:.2g}{trend} ({self.common} common stars), subtracted"
@@ -96,7 +96,11 @@ def _fit(
         (i, j, pair)
         for i, j in combinations(range(len(have)), 2)
         if (pair := _pair(label, have[i], have[j], trends)) is not None
-    ] + [(number[one.reference], number[one.survey], one) for one in measured]
+    ] + [
+        (number[one.reference], number[one.survey], one)
+        for one in measured
+        if {one.reference, one.survey} <= number.keys()
+    ]
     tied = {0}
     for _ in have:
         tied |= {k for i, j, _ in pairs if tied & {i, j} for k in (i, j)}
