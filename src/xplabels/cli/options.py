@@ -22,6 +22,7 @@ EXAMPLES = {
     "demo": "xplabels demo --output demo",
     "models": "xplabels models apogee-dr17-library",
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
+    "releases": "xplabels releases dr4 --check",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
     "convert": "xplabels convert XpContinuousMeanSpectrum/ --output xp_hats",

@@ -289,9 +289,11 @@ def _rebuild(
 
 def _label(stored: dict[str, Any]) -> Label:
     if (known := LABELS.get(stored["name"])) is None:
-        texts = {key: str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")}
+        unit, ucd, description, symbol = (
+            str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")
+        )
         logarithmic = bool(stored.get("logarithmic", False))
-        return Label(stored["name"], **texts, logarithmic=logarithmic)
+        return Label(stored["name"], unit, ucd, description, symbol, logarithmic=logarithmic)
     if stored["unit"] != known.unit:
         raise ValueError(f"{known} in {stored['unit']}, not {known.unit}")
     return known
