@@ -18,10 +18,9 @@ from services.tap import TapService
 from sky import as_rows
 from xplabels.cli import main
 from xplabels.cuts.rules import load_rules, parse_rule
-from xplabels.fetch.archive import RELEASES
-from xplabels.fetch.products import TABLES
 from xplabels.io import read_stars
 from xplabels.model import Model
+from xplabels.releases import load_release
 from xplabels.surveys import SURVEYS
 from xplabels.synthetic import simulate_stars
 
@@ -34,10 +33,10 @@ STARS = 1000
 
 
 def test_the_tables_are_those_that_are_asked_for() -> None:
-    release = RELEASES["dr3"]
-    for product in TABLES.values():
-        for alias in product.tables:
-            assert f"`{product.table(alias, release)}`" in TEXT
+    release = load_release("dr3")
+    for product in release.products:
+        for table in release.tables_of(product):
+            assert f"`{table.name}`" in TEXT
 
 
 def test_the_default_rules_are_listed() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
 from xplabels.features import Features
@@ -258,18 +258,14 @@ def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
 
     Cuts on labels that the table lacks are left out; the cut flow says so.
 
-    Raises :class:`InputError` if the stars have none of these labels, or none is in the clump.
+    All stars where it has none of them. Raises :class:`InputError` if none is in the clump.
     """
     known = () if stars.labels is None else stars.labels.names
     ranges = {name: bounds for name, bounds in RED_CLUMP.items() if name in known}
     if not ranges:
-        raise InputError(
-            "has none of the labels of a red clump star",
-            where=stars.origin or None,
-            remedy=f"add {', '.join(RED_CLUMP)} with errors, as far as they are known",
-        )
+        return stars, ["all stars: the table has none of the labels of a red clump star"]
     selected, flow = Selection(ranges).apply(stars)
-    left_out = [LABELS[name].description for name in RED_CLUMP if name not in known]
+    left_out = [label_of(name).description for name in RED_CLUMP if name not in known]
     if left_out:
         flow.append(f"not cut on, because the table lacks it: {', '.join(left_out)}")
     return selected, flow

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.labels import Labels, label_of
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
 from xplabels.explain.attention import (
@@ -289,12 +289,12 @@ def _files(
     page = template("explain.html.j2").render(
         title=title,
         flow=found.flow,
-        labels={name: LABELS[name].description for name in found.curves},
+        labels={name: label_of(name).description for name in found.curves},
         sentences={name: pretty(found.sentence(name), found.curves) for name in found.curves},
         correlations=metrics["correlations"],
         provenance={"notes": "", **provenance},
         content=found.content and found.content.stars,
-        grid={LABELS[name].description: errors for name, errors in (found.branch or {}).items()},
+        grid={label_of(name).description: errors for name, errors in (found.branch or {}).items()},
         stars=[view.source_id for view in views],
         grid_axes=GRID,
         grid_g=GRID_G,

@@ -20,13 +20,14 @@ from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import NEAREST, CalibrationStars, coordinate_names
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, check_names
+from xplabels.core.labels import LABELS, Label, check_names, label_of
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
 from xplabels.forward import storage as forward_storage
 from xplabels.inference.network import Architecture, Perceptron
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, whole_folder
+from xplabels.io.files import whole
 from xplabels.recipes import Recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -77,24 +78,16 @@ def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
 
 def read_model(name_or_path: str | Path) -> dict[str, Any]:
     """Read and check a model folder: the model's attributes; :meth:`xplabels.model.Model.load`."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     folder = find_model(name_or_path)
     description = _read_description(folder)
     further = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
     contents = {name: _read_checked(folder, name, description) for name in (*FILES, *further)}
-    try:
+    with whole(folder, "model: its parts do not fit together", AGAIN):
         arrays = load(contents["weights.safetensors"])
         model = _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
         return model | {"label_audit": contents.get(LABEL_AUDIT, b"").decode("utf-8")}
-    except InputError:
-        raise
-    except (
-        KeyError, TypeError, AttributeError, ValueError, IndexError, SafetensorError
-    ) as error:  # fmt: skip  # what parts that do not fit together raise
-        what = f"model.json and weights.safetensors do not fit together ({error})"
-        raise InputError(what, where=folder, remedy=AGAIN) from None
 
 
 def shipped() -> list[str]:
@@ -132,15 +125,14 @@ def find_model(name_or_path: str | Path) -> Path:
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
         data = (folder / "model.json").read_bytes()
-        description = json.loads(data)
     except OSError as error:
         raise InputError(
             f"is not a model: model.json cannot be read ({error.strerror})",
             where=folder,
             remedy="a model is a folder with model.json, weights.safetensors and card.md",
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"model.json is damaged: {error}", where=folder) from None
+    with whole(folder / "model.json", "JSON file", AGAIN):
+        description = json.loads(data)
     if not isinstance(description, dict) or description.get("format") not in range(1, FORMAT + 1):
         raise InputError(
             f"model.json has none of the formats 1 to {FORMAT}",
@@ -213,9 +205,10 @@ def _description(model: Model) -> dict[str, Any]:
         "labels": [
             {
                 "name": name,
-                "unit": LABELS[name].unit,
+                "unit": label_of(name).unit,
                 "trained_from": float(low),
                 "trained_to": float(high),
+                **({} if name in LABELS else label_of(name).about()),
             }
             for name, (low, high) in zip(model.names, model.label_range, strict=True)
         ],
@@ -260,7 +253,7 @@ def _rebuild(
         projection,
         features["noise"],
     )
-    names = check_names([label["name"] for label in description["labels"]])
+    names = check_names([_label(label) for label in description["labels"]])
     shape = {name: network[name] for name in _SHAPE} | {"hidden": tuple(network["hidden"])}
     architecture = Architecture(labels=len(names), **shape)
     if description["format"] == 1:
@@ -298,6 +291,18 @@ def _rebuild(
             arrays, description["forward"], feature_set.n_spectral, len(names)
         ),
     }
+
+
+def _label(stored: dict[str, Any]) -> Label:
+    if (known := LABELS.get(stored["name"])) is None:
+        unit, ucd, description, symbol = (
+            str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")
+        )
+        logarithmic = bool(stored.get("logarithmic", False))
+        return Label(stored["name"], unit, ucd, description, symbol, logarithmic=logarithmic)
+    if stored["unit"] != known.unit:
+        raise ValueError(f"{known} in {stored['unit']}, not {known.unit}")
+    return known
 
 
 def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> LabelSupport | None:
@@ -356,11 +361,6 @@ def _check(
     labels: int,
 ) -> None:
     """Raise ValueError unless all but the networks' arrays, which they check, fits together."""
-    for label in description["labels"]:
-        if label["unit"] != LABELS[label["name"]].unit:
-            raise ValueError(
-                f"{label['name']} in {label['unit']}, not {LABELS[label['name']].unit}"
-            )
     if description["features"]["names"] != list(features.names):
         raise ValueError("the inputs' names are not those of the feature set")
     inputs, n, noise = len(features.names), features.n_spectral, 2 * features.noise

@@ -7,7 +7,7 @@ downstream depends on them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,9 @@ __all__ = [
 ]
 
 
-def survey_of(name: str) -> Survey:
+def survey_of(name: str, labels: Sequence[str] = ()) -> Survey:
     """The survey of that name; any other name is a table of labels of the user's own."""
-    return SURVEYS[name] if name in SURVEYS else own_survey(name)
+    return SURVEYS[name] if name in SURVEYS else own_survey(name, labels)
 
 
 def read_survey(
@@ -60,6 +60,7 @@ def read_survey(
     extra: Collection[str] = (),
     neighbours: str | Path | None = None,
     bit_masks: Collection[str] = (),
+    labels: Sequence[str] = (),
 ) -> SurveyTable:
     """A survey's table.
 
@@ -76,11 +77,14 @@ def read_survey(
         :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``.
     bit_masks
         Those of ``extra`` that hold bit masks, besides the survey's own.
+    labels
+        Of a table of the user's own: the labels to read, instead of the six of
+        :data:`~xplabels.core.labels.LABELS`.
 
     Raises :class:`InputError` if the table cannot be read, lacks a column of ``extra``, or has no
     source_ids and no neighbours were given.
     """
-    survey, where = survey_of(name), str(path)
+    survey, where = survey_of(name, labels), str(path)
     masks = {*survey.masks, *bit_masks} & {*extra}
     integers = dict.fromkeys(survey.source_id, NO_SOURCE) | dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}

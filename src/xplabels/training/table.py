@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
 from xplabels.core.flags import UNUSABLE, Flag
-from xplabels.core.labels import Labels
+from xplabels.core.labels import LABELS, Label, Labels, label_of
 from xplabels.core.split import fold_of, part_mask
 from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.features import AUXILIARY, Features, FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.network.propagation import Block
-from xplabels.recipes import Recipe
+from xplabels.recipes import Recipe, check_learnt
 from xplabels.training.objective import LabelledStars
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
@@ -115,14 +115,12 @@ def training_table(
             "the stars have no labels to learn", where=stars.where,
             remedy=f"add columns such as {names[0]} and {names[0]}_err",
         )  # fmt: skip
-    if strange := set(recipe.label_weights) - set(names):
-        raise InputError(
-            f"label_weights names {', '.join(sorted(strange))}, which is not learnt",
-            where=f"recipe {recipe.name}", remedy=f"weigh any of {', '.join(names)}",
-        )  # fmt: skip
+    check_learnt(recipe, names, f"recipe {recipe.name}")
     with located(stars.where):
         labels = stars.labels.select(names)
-        _check_labels(labels, stars, recipe.logarithmic)
+        names = tuple(_as_learned(name, recipe) for name in labels.names)
+        logarithmic = [name for name in names if _is_logarithmic(name, recipe)]
+        _check_labels(labels, stars, logarithmic)
     known = np.isfinite(labels.values) & np.isfinite(labels.errors)
     kept = ~part_mask(stars.source_id, "test", test_fraction) & known.any(axis=1)
     kept &= (stars.flags & np.uint32(UNUSABLE)) == 0
@@ -161,7 +159,7 @@ def training_table(
     with located(stars.where):
         noise = feature_set.noise_levels(features)
         scaling = Scaling.fit(
-            features.x[train], y[train], feature_set.names, names, noise[train], recipe.logarithmic
+            features.x[train], y[train], feature_set.names, names, noise[train], logarithmic
         )
     weight = np.ones(len(y))
     if recipe.balance and "teff" in names:
@@ -204,6 +202,17 @@ def _check_folds(table: TrainingTable, count: int) -> None:
                 where=table.stars.where,
                 remedy="give fewer calibration_folds (the recipe quick has none), or more stars",
             )
+
+
+def _is_logarithmic(name: str, recipe: Recipe) -> bool:
+    return name in recipe.logarithmic or (name not in LABELS and label_of(name).logarithmic)
+
+
+def _as_learned(name: str, recipe: Recipe) -> Label:
+    """The label with its table's unit and words, and whether its logarithm is learned."""
+    if name in LABELS:
+        return LABELS[name]
+    return Label(name, **{**label_of(name).about(), "logarithmic": _is_logarithmic(name, recipe)})
 
 
 def _check_labels(labels: Labels, stars: Stars, logarithmic: Sequence[str]) -> None:
