@@ -174,12 +174,13 @@ def test_overwrite_never_takes_a_folder_of_the_user(
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        (["--labels", "teff,colour"], "unknown label 'colour'"),
+        (["--labels", "teff,colour"], "column 'colour' is absent"),
+        (["--labels", "teff,flux"], "'flux' cannot be the name of a label"),
         (["--labels", "teff,teff"], "named twice"),
         (["--labels", ""], "no label"),
         (["--range", "teff=7000:3200"], "empty"),
         (["--range", "teff"], "teff=3200:7000"),
-        (["--range", "mass=1:2"], "unknown label 'mass'"),
+        (["--range", "mass=1:2"], "is absent"),
         (["--test-fraction", "0.95"], "0.95"),
         (["--test-fraction", "nan"], "nan"),
     ],

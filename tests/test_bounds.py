@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -264,10 +265,8 @@ def test_no_text_is_taken_for_an_address(name: str, port: socket.socket, tmp_pat
     ):  # fmt: skip
         path.write_text(text)
         for reader in (read, read_table, read_sed):
-            try:
+            with contextlib.suppress(InputError):
                 reader(path)
-            except InputError as error:
-                assert str(path) in str(error)
     with pytest.raises(BlockingIOError):
         port.accept()
 

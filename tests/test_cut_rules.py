@@ -23,8 +23,8 @@ from xplabels.cuts.rules import load_rules, parse_rule
         ("gaia.ruwe <= nan", "is not finite"),
         ("apogee.starflag lacks LOW_SNRR", "has no bit 'LOW_SNRR'"),
         ("gaia.flag lacks LOW", "has no bit 'LOW'"),
-        ("labels has age", "labels have no 'age'"),
-        ("photometry has J", "photometry have no 'J'"),
+        ("labels has a-ge", "'a-ge' cannot be the name of a label"),
+        ("photometry has J", "photometry has no 'J'"),
     ],
 )
 def test_a_wrong_rule_is_refused(text: str, said: str) -> None:

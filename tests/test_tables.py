@@ -213,7 +213,7 @@ def test_labels_join(ending: str, stars: Stars, tmp_path: Path) -> None:
         (_set("TEFF", 0, -9999.0), None, f"source_id {IDS[1]}, column teff.*1000 to 60000 K"),
         (lambda t: t.remove_column("teff_err"), None, "'teff_err' is absent"),
         (lambda t: None, ["fe_h"], "'fe_h' is absent"),
-        (lambda t: None, ["magic"], "unknown label"),
+        (lambda t: None, ["magic"], "'magic' is absent"),
         (lambda t: t.remove_columns(["TEFF", "logg"]), None, "no column of labels"),
         (lambda t: t.remove_rows([0, 1]), None, "shares no source_id"),
     ],

@@ -84,7 +84,9 @@ def reporting_stars(
     InputError
         If the stars have no labels, or none of them is in the model's test part.
     """
-    own = Selection.of_model(model.metadata, _labels(stars).names)
+    labels = _labels(stars).in_units_of(model.names)
+    stars = stars.with_labels(labels)
+    own = Selection.of_model(model.metadata, labels.names)
     chosen, flow = (own if selection is None else selection).apply(stars)
     if selection not in (None, own) and own.to_text():
         flow.insert(0, f"the selection given takes the place of the model's own ({own.to_text()})")
@@ -156,6 +158,13 @@ def validate(
     InputError
         See :func:`reporting_stars` and :class:`~xplabels.validation.surveys.ReferenceSurvey`. The
         input is checked before anything is predicted.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> result = xp.validate(xp.load_model(), xp.read_library())  # doctest: +SKIP
+    >>> print(result)  # doctest: +SKIP
+    >>> result.write("report")  # doctest: +SKIP
     """
     from xplabels.explain.section import explain_finding
     from xplabels.validation import common_names, score_prediction

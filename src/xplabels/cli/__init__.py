@@ -16,16 +16,19 @@ from typing import Any
 from xplabels import __version__
 from xplabels.cli import (
     audit,
+    basis,
     check_errors,
     convert,
     demo,
     explain,
     fetch,
     giants,
+    label,
     library,
     match,
     models,
     predict,
+    releases,
     select,
     simulate,
     train,
@@ -36,7 +39,9 @@ from xplabels.core.errors import EXTRA_OF, InputError, not_installed
 COMMANDS = (
     demo,
     models,
+    label,
     fetch,
+    releases,
     predict,
     check_errors,
     convert,
@@ -49,6 +54,7 @@ COMMANDS = (
     audit,
     explain,
     simulate,
+    basis,
 )
 """The command modules, in the order of work, as ``--help`` lists them.
 

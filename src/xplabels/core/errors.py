@@ -10,7 +10,17 @@ LONGEST = 300
 
 
 class XplabelsError(Exception):
-    """The base of every error that the package raises on purpose."""
+    """The base of every error that the package raises on purpose.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> try:
+    ...     xp.read("absent.csv")
+    ... except xp.XplabelsError as error:
+    ...     print(error)
+    absent.csv: ...
+    """
 
 
 class InputError(XplabelsError, ValueError):

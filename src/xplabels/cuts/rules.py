@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.labels import Labels, check_names
 from xplabels.core.stars import MEASUREMENTS, Photometry
 from xplabels.io.files import whole
 from xplabels.surveys import survey_of
@@ -132,14 +132,16 @@ def parse_rule(name: str, text: str) -> Rule:
         condition = ColumnCondition(survey, column, LACKS, mask, missing)
     elif (match := _HAS.fullmatch(body)) and not missing:
         names = tuple(word.strip() for word in match[2].split(","))
-        known = tuple(LABELS) if match[1] == "labels" else MEASUREMENTS
-        strange = [name for name in names if name not in known]
-        if strange and names not in (("all",), ("any",)):
-            raise InputError(
-                f"{match[1]} have no {strange[0]!r}",
-                where=where,
-                remedy=f"choose among {', '.join(known)}",
-            )
+        if names not in (("all",), ("any",)):
+            if match[1] == "labels":
+                with located(where):
+                    names = check_names(names)
+            elif strange := [name for name in names if name not in MEASUREMENTS]:
+                raise InputError(
+                    f"photometry has no {strange[0]!r}",
+                    where=where,
+                    remedy=f"choose among {', '.join(MEASUREMENTS)}",
+                )
         condition = HasValues(match[1], names)
     else:
         raise InputError(f"{text!r} is no rule", where=where, remedy=HOW)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
-from xplabels.core.labels import LABELS, check_names
+from xplabels.core.labels import check_names, label_of
 from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Stars
 from xplabels.features import KS_OVER_V, RJCE_SLOPE, RJCE_ZERO
@@ -56,12 +56,12 @@ class Curve:
 
 def step_of(name: str) -> float:
     """The step of a label per which curves are shown: 100 K, 0.1 dex, else one unit."""
-    return SHOWN_STEPS.get(LABELS[name].unit, 1.0)
+    return SHOWN_STEPS.get(label_of(name).unit, 1.0)
 
 
 def step_text(name: str) -> str:
     """The same in words: ``100 K``."""
-    return f"{step_of(name):g} {LABELS[name].unit}"
+    return f"{step_of(name):g} {label_of(name).unit}"
 
 
 def most_informative(

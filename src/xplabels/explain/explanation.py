@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.labels import Labels, label_of
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
 from xplabels.explain.attention import (
@@ -174,7 +174,7 @@ def explain(
             curves[name].append(Curve(title, spectrum))
     by_forward = forward_derivatives(model, chosen)
     if by_forward is not None:
-        for name, spectrum in zip(model.names, sampled_flux(by_forward)[1], strict=True):
+        for name, spectrum in zip(model.common_names, sampled_flux(by_forward)[1], strict=True):
             curves[name].append(Curve(FORWARD, spectrum))
     names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
     known = chosen.labels.select(names).values if chosen.labels and names else np.empty((0, 0))
@@ -289,12 +289,12 @@ def _files(
     page = template("explain.html.j2").render(
         title=title,
         flow=found.flow,
-        labels={name: LABELS[name].description for name in found.curves},
+        labels={name: label_of(name).description for name in found.curves},
         sentences={name: pretty(found.sentence(name), found.curves) for name in found.curves},
         correlations=metrics["correlations"],
         provenance={"notes": "", **provenance},
         content=found.content and found.content.stars,
-        grid={LABELS[name].description: errors for name, errors in (found.branch or {}).items()},
+        grid={label_of(name).description: errors for name, errors in (found.branch or {}).items()},
         stars=[view.source_id for view in views],
         grid_axes=GRID,
         grid_g=GRID_G,

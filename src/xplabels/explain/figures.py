@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 from xplabels.explain.attention import Attention
 from xplabels.explain.differences import SIDES, Curve, correlations, step_of, step_text
 from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
@@ -86,8 +86,8 @@ def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
     for ax, name, deviation in zip(rows, found.names, found.deviation, strict=True):
         unit = TEFF_UNIT if name == "teff" else 1.0
         ax.bar(at, deviation[shown] / unit, color=[_colour(name) for name in inputs], width=0.75)
-        title = "10$^3$ K" if name == "teff" else LABELS[name].unit
-        ax.set_ylabel(f"{LABELS[name].symbol}\n[{title}]")
+        title = "10$^3$ K" if name == "teff" else label_of(name).unit
+        ax.set_ylabel(label_of(name).symbol + (f"\n[{title}]" if title else ""))
     crowded = width > WIDEST
     rows[-1].set_xticks(
         at, [INPUT_TITLES.get(name) or name.upper().replace("_", " ") for name in inputs],
@@ -141,7 +141,7 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve], flux: Array) ->
         matrix.set_title(f"correlation in {side}", fontsize=8)
     axes[1, 0].set_xlabel("wavelength [nm]")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.suptitle(LABELS[name].description, fontsize=10)
+    figure.suptitle(label_of(name).description, fontsize=10)
     # the first pass of the layout may bring other, wider tick labels than it made room for
     figure.draw_without_rendering()
     return figure
@@ -204,7 +204,7 @@ def information(content: Content) -> Figure:
             ax.tick_params(axis="y", which="both", labelsize=7.5)
         axes[-1, column].set_xlabel(axis_title(axis))
     for ax, name in zip(axes[:, 0], content.names, strict=True):
-        ax.set_ylabel(f"{LABELS[name].symbol}\nerror [{LABELS[name].unit}]")
+        ax.set_ylabel(f"{label_of(name).symbol}\nerror [{label_of(name).unit}]")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
@@ -227,7 +227,7 @@ def fading(branch: Mapping[str, Array]) -> Figure:
         for colour, marker, teff, errors in rows:
             ax.plot(GRID["fe_h"], errors, color=colour, marker=marker, markersize=4,
                     label=f"{teff:.0f} K")  # fmt: skip
-        ax.set(title=LABELS[name].symbol, xlabel=axis_title("fe_h"), yscale="log")
+        ax.set(title=label_of(name).symbol, xlabel=axis_title("fe_h"), yscale="log")
         _name_few_ticks(ax)
         ax.grid(which="both", axis="y", linewidth=0.4, alpha=0.4)
     axes[0].set_ylim(0.8 * min(branch[name].min() for name in FADING), LARGEST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 from xplabels.core.stars import Stars
 from xplabels.explain import figures
 from xplabels.explain.attention import attention
@@ -67,14 +67,14 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
         f"{'; '.join(found.flow)}."
     )
     for name, curves in found.curves.items():
-        title = LABELS[name].description
+        title = label_of(name).description
         draw = partial(figures.curves, name, found.wavelength, curves, found.flux)
         caption = f"{found.sentence(name)} {CURVES_TEXT}"
         section.add_picture(f"curves_{name}", title, caption, draw)
     sides = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
     for name, pairs in numbers["correlations"].items():
         section.add_table(
-            f"Correlation of two curves of {LABELS[name].description}",
+            f"Correlation of two curves of {label_of(name).description}",
             ["", *sides, "both"],
             [[pair, *(f"{r[side]:.2f}" for side in (*SIDES, "both"))] for pair, r in pairs.items()],
             folded=True,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.flags import MEANING
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 from xplabels.core.prediction import PARTS, Prediction
 from xplabels.core.split import Part, part_mask
 from xplabels.core.stars import SampledSpectra, Stars
@@ -86,8 +86,8 @@ class StarView:
         labels = [
             {
                 "name": name,
-                "description": LABELS[name].description,
-                "unit": LABELS[name].unit,
+                "description": label_of(name).description,
+                "unit": label_of(name).unit,
                 **{key: short(values)[k] for key, values in one.items()},
                 "parts": {part: values[k] for part, values in parts.items()},
                 "information": short(self.information[k]),

@@ -47,6 +47,12 @@ class Sed:
     """Flux [L] of one source, W m^-2 nm^-1, linear between vacuum wavelengths [L], nm, increasing.
 
     ``name`` is for messages and tables.
+
+    Examples
+    --------
+    >>> flat = Sed.of([300.0, 1100.0], [1e-16, 1e-16], name="flat")
+    >>> len(flat.wavelength)
+    2
     """
 
     wavelength: Array
@@ -173,6 +179,13 @@ def read_sed(
 
     Raises :class:`InputError` if the file is absent or unreadable, lacks the columns, has
     wavelengths in air where ``medium`` is vacuum, a unit is unknown, or as :meth:`Sed.of`.
+
+    Examples
+    --------
+    >>> with open("flat.csv", "w") as file:
+    ...     _ = file.write("wavelength,flux\\n300,1e-16\\n1100,1e-16\\n")
+    >>> read_sed("flat.csv").name
+    'flat.csv'
     """
     path = Path(path)
     wavelength, flux = _read_image(path, medium) or _read_columns(path)

@@ -67,6 +67,11 @@ def read_table(
     return table
 
 
+def is_table(path: Path) -> bool:
+    """Whether :func:`read_table` knows the format."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix in ENDINGS and path.is_file()
+
+
 def read_columns(
     path: str | Path, columns: Collection[str], integers: Mapping[str, int] | None = None
 ) -> Columns:

@@ -7,7 +7,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from xplabels.core.errors import counted
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 
 if TYPE_CHECKING:
     from xplabels.model import Model
@@ -28,8 +28,8 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
     features = model.feature_set
     trained_on = "archive coefficients" if features.projection is None else "sampled spectra"
     ranges = [
-        f"| {LABELS[name].description} `{name}` | {LABELS[name].unit} | {low:.4g} | {high:.4g} |"
-        for name, (low, high) in zip(model.names, model.label_range, strict=True)
+        f"| {label.description} `{label}` | {label.unit} | {low:.4g} | {high:.4g} |"
+        for label, (low, high) in zip(map(label_of, model.names), model.label_range, strict=True)
     ]
     lines = [
         f"# {metadata['name']}",

@@ -20,7 +20,7 @@ from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import NEAREST, CalibrationStars, coordinate_names
 from xplabels.core.errors import InputError, located
-from xplabels.core.labels import LABELS, check_names
+from xplabels.core.labels import LABELS, Label, check_names, label_of
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
@@ -52,6 +52,7 @@ _FORMAT_1: dict[str, Any] = {
     "balance": 0.0,
     "defined_share": 0.0,
     "forward": False,
+    "sparse_share": 0.0,
 }
 """Recipe keys that were not there from the beginning, as models without them were trained."""
 
@@ -91,7 +92,13 @@ def read_model(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models that come with the package.
+
+    Examples
+    --------
+    >>> shipped()
+    ['apogee-dr17-library']
+    """
     if not SHIPPED.is_dir():
         return []
     return sorted(path.name for path in SHIPPED.iterdir() if (path / "model.json").is_file())
@@ -199,9 +206,10 @@ def _description(model: Model) -> dict[str, Any]:
         "labels": [
             {
                 "name": name,
-                "unit": LABELS[name].unit,
+                "unit": label_of(name).unit,
                 "trained_from": float(low),
                 "trained_to": float(high),
+                **({} if name in LABELS else label_of(name).about()),
             }
             for name, (low, high) in zip(model.names, model.label_range, strict=True)
         ],
@@ -224,6 +232,7 @@ def _description(model: Model) -> dict[str, Any]:
         if model.support is None
         else {"columns": list(model.support.columns), "least": model.support.least},
         "forward": None if model.forward is None else forward_storage.thresholds(model.forward),
+        "common": list(model.common),
         "recipe": model.recipe.to_dict(),
     }
 
@@ -246,9 +255,10 @@ def _rebuild(
         projection,
         features["noise"],
     )
-    names = check_names([label["name"] for label in description["labels"]])
-    shape = {name: network[name] for name in _SHAPE} | {"hidden": tuple(network["hidden"])}
-    architecture = Architecture(labels=len(names), **shape)
+    names = check_names([_label(label) for label in description["labels"]])
+    shape = {name: network[name] for name in _SHAPE if name in network}
+    architecture = Architecture(labels=len(names), **shape | {"hidden": tuple(network["hidden"])})
+    common = tuple(map(int, description.get("common", ())))
     if description["format"] == 1:
         arrays["scaling.logarithmic"] = np.zeros(len(names), bool)
     scaling = Scaling(**{name: arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__})
@@ -281,9 +291,22 @@ def _rebuild(
         "forward": None  # a model from before there were such ones
         if description.get("forward") is None
         else forward_storage.from_arrays(
-            arrays, description["forward"], feature_set.n_spectral, len(names)
+            arrays, description["forward"], feature_set.n_spectral, len(common or names)
         ),
+        "common": common,
     }
+
+
+def _label(stored: dict[str, Any]) -> Label:
+    if (known := LABELS.get(stored["name"])) is None:
+        unit, ucd, description, symbol = (
+            str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")
+        )
+        logarithmic = bool(stored.get("logarithmic", False))
+        return Label(stored["name"], unit, ucd, description, symbol, logarithmic=logarithmic)
+    if stored["unit"] != known.unit:
+        raise ValueError(f"{known} in {stored['unit']}, not {known.unit}")
+    return known
 
 
 def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> LabelSupport | None:
@@ -342,11 +365,6 @@ def _check(
     labels: int,
 ) -> None:
     """Raise ValueError unless all but the networks' arrays, which they check, fits together."""
-    for label in description["labels"]:
-        if label["unit"] != LABELS[label["name"]].unit:
-            raise ValueError(
-                f"{label['name']} in {label['unit']}, not {LABELS[label['name']].unit}"
-            )
     if description["features"]["names"] != list(features.names):
         raise ValueError("the inputs' names are not those of the feature set")
     inputs, n, noise = len(features.names), features.n_spectral, 2 * features.noise
@@ -357,7 +375,10 @@ def _check(
     ):
         if takes not in there:
             raise ValueError(f"the network takes {takes} {what}, there are {there[-1]}")
-    coefficients = terms(np.zeros((1, labels)), np.zeros((1, noise))).shape[1]
+    common = description.get("common") or range(labels)
+    if not set(common) <= {*range(labels)}:
+        raise ValueError(f"the common labels {common} are not all labels")
+    coefficients = terms(np.zeros((1, len(common))), np.zeros((1, noise))).shape[1]
     if arrays["calibration.shape"].shape not in ((labels, 0), (labels, coefficients)):
         raise ValueError(f"the errors' shape needs {coefficients} coefficients a label, or none")
     if arrays["scaling.logarithmic"].dtype != bool:
@@ -389,14 +410,14 @@ def _check(
     if "calibration.bare" in arrays:
         shapes["calibration.bare"] = (2, labels)
     if "local.knots" in arrays:
-        knots = labels + noise, arrays["local.knots"].shape[-1]
+        knots = len(common) + noise, arrays["local.knots"].shape[-1]
         shapes |= {"local.knots": knots, "local.inner": (labels, *knots)}
         shapes["local.outer"] = shapes["local.inner"]
     if "stars.coordinates" in arrays:
         stars = len(arrays["stars.coordinates"])
         if stars < NEAREST:
             raise ValueError(f"{stars} calibration stars are fewer than {NEAREST}")
-        compared = len(coordinate_names([""] * labels, features.auxiliary))
+        compared = len(coordinate_names([""] * len(common), features.auxiliary))
         shapes |= {"stars.coordinates": (stars, compared), "stars.ratios": (2, stars, labels)}
     if "unshrinking.strength" in arrays:
         shapes |= {f"unshrinking.{name}": (labels,) for name in _UNSHRINKING}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib.resources import files
@@ -30,7 +30,13 @@ def _within(low: float, high: float, default: float) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``."""
+    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``.
+
+    Examples
+    --------
+    >>> Recipe(hidden=(128, 128), epochs=20).dropout
+    0.1
+    """
 
     name: str = "custom"
     # inputs and their covariance; auxiliary "available": those that half of the stars have
@@ -58,6 +64,9 @@ class Recipe:
     scatter: Scatter = "dropout"
     passes: int = _within(2, 1e6, 50)
     members: int = _within(1, 1000, 1)
+    # labels that few stars have, relative to the commonest label: they are learnt last
+    sparse_share: float = _within(0, 1, 0.1)
+    sparse_epochs: int = _within(1, 1e6, 150)
     # teachers of a distilled network
     folds: int = _within(1, 1000, 1)
     teacher_hidden: tuple[int, ...] = (448, 448, 448, 448, 448)
@@ -97,6 +106,9 @@ class Recipe:
                 value, (low, high) = getattr(self, key.name), key.metadata["range"]
                 if not low <= value <= high:
                     refuse(f"{key.name} = {value} should lie between {low:g} and {high:g}")
+        for name in self.logarithmic:
+            if name in LABELS and not LABELS[name].lowest > 0:
+                refuse(f"logarithmic = {name!r}: it may be zero or negative, and has no logarithm")
         if self.calibration_folds == 1:
             refuse("calibration_folds = 1 would leave out all stars", "give 0, or at least 2")
         if self.wrong_labels == "leave_out" and not (self.recalibrate and self.calibration_folds):
@@ -130,8 +142,7 @@ class Recipe:
 def _choices() -> dict[str, tuple[str, ...]]:
     words = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items()
              if getattr(kind, "__origin__", None) is Literal}  # fmt: skip
-    positive = tuple(name for name, label in LABELS.items() if label.lower > 0)
-    return words | {"auxiliary": (*AUXILIARY, "available"), "logarithmic": positive}
+    return words | {"auxiliary": (*AUXILIARY, "available")}
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -161,6 +172,23 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         )
     with whole(where, "TOML file", "mend it"):
         return parse_recipe(tomllib.loads(data.decode("utf-8")), where)
+
+
+def check_learnt(recipe: Recipe, labels: Sequence[str], where: object) -> None:
+    """Raise :class:`InputError` if a recipe is about a label that is not among those learnt.
+
+    But for the logarithm of a label of :data:`~xplabels.core.labels.LABELS`: the default has one.
+    """
+    for key, named in (
+        ("label_weights", set(recipe.label_weights)),
+        ("logarithmic", set(recipe.logarithmic) - set(LABELS)),
+    ):
+        if strange := sorted(named - set(labels)):
+            raise InputError(
+                f"{key} names {', '.join(strange)}, which is not learnt",
+                where=where,
+                remedy=f"choose any of {', '.join(labels)}, or add the label to those to learn",
+            )
 
 
 def shipped_recipes() -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -44,7 +44,7 @@ def pretty(text: str, names: Iterable[str] = ()) -> Markup:
 
     html = str(escape(text)).replace("+-", "±")
     for name in names:
-        symbol = str(escape(LABELS[name].symbol))
+        symbol = str(escape(label_of(name).symbol))
         for tex, plain in TEX.items():
             symbol = symbol.replace(tex, plain)
         html = re.sub(rf"\b{name}\b", symbol, html)

@@ -15,7 +15,7 @@ from xplabels.core.prediction import PARTS
 from xplabels.core.scores import SCORES, SEED
 from xplabels.validation import Validation
 from xplabels.validation.audit import audit_finding
-from xplabels.validation.calibration import AXIS_NAMES, calibration_findings, joint_finding
+from xplabels.validation.calibration import calibration_findings, joint_finding
 from xplabels.validation.finding import (
     Finding,
     Section,
@@ -26,6 +26,7 @@ from xplabels.validation.finding import (
     with_unit,
 )
 from xplabels.validation.populations import paper_finding, planes_finding
+from xplabels.validation.verdict import MAGNITUDES
 
 GOOD_STARS = (
     f"Good stars are those for which the catalogue's column 'good' is true: each {GOOD} "
@@ -95,7 +96,7 @@ def range_finding(validation: Validation) -> Finding:
     axes = {axis: validation.axes[axis] for axis in ("g_mag", "bp_rp") if axis in validation.axes}
     known = {with_unit(name): one.truth for name, one in validation.samples.items()}
     for title, values in (
-        known | {AXIS_NAMES[axis]: values[validation.rows] for axis, values in axes.items()}
+        known | {f"{MAGNITUDES[axis]} [mag]": v[validation.rows] for axis, v in axes.items()}
     ).items():
         values = values[np.isfinite(values)]
         numbers = ["-"] * len(RANGE)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from xplabels import figures
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import Label, label_of
 from xplabels.validation import PREDICTED, Validation
 from xplabels.validation.finding import Cell, Finding, Section, with_unit
 from xplabels.validation.verdict import (
     BIN_STARS,
     FALSE_ALARMS,
     FEW,
+    MAGNITUDES,
     MANY,
     RIGHT,
     SLIGHTLY,
@@ -27,7 +28,6 @@ from xplabels.validation.verdict import (
     verdict_of,
 )
 
-AXIS_NAMES = {"g_mag": "G [mag]", "bp_rp": "BP-RP [mag]"}
 COLOURS = {RIGHT: "pass", SLIGHTLY: "partly", WRONG: "fail", FEW: "partly"}
 
 
@@ -135,7 +135,7 @@ def _add_overall(section: Section, verdict: Verdict) -> None:
     """Sizes at both levels, with their intervals, over all stars."""
     rows: list[list[str | Cell]] = [
         [
-            with_unit(label).split()[0] if label in LABELS else label,
+            label,
             one.counted,
             *(part for size in one.sizes for part in _cells(size, judged=True)),
         ]
@@ -240,5 +240,6 @@ def joint_finding(validation: Validation) -> Finding | None:
 def _axis_title(axis: str) -> str:
     """An axis in words: ``fe_h_predicted`` -> ``predicted fe_h [dex]``."""
     base = axis.removesuffix(PREDICTED)
-    title = with_unit(base) if base in LABELS else AXIS_NAMES[base]
+    unit = label_of(axis if isinstance(axis, Label) else base).unit
+    title = Label(MAGNITUDES.get(base, base), "mag" if base in MAGNITUDES else unit).with_unit
     return f"predicted {title}" if base != axis else title

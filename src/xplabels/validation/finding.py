@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 from xplabels.core.scores import Bin, Scores
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def score_title(key: str) -> str:
 
 def with_unit(name: str) -> str:
     """``teff [K]``."""
-    return f"{name} [{LABELS[name].unit}]"
+    return label_of(name).with_unit
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

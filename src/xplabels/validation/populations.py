@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from xplabels import figures
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.labels import Labels
 from xplabels.core.scores import (
     SCORES,
     Array,
@@ -263,7 +263,7 @@ def shrinkage_finding(validation: Validation, along: str, snr: Array) -> Finding
         "to the mean. Errors of the known labels also lower it."
     )
     rows = bin_rows(slopes, lambda b: ["-" if b is None else format_score(b.scores, "slope")])
-    section.add_table("Slopes", [along, "N", *(LABELS[name].name for name in slopes)], rows)
+    section.add_table("Slopes", [along, "N", *slopes], rows)
     add_slopes(section, "slopes", "Slope against S/N", along, slopes)
     return Finding({"slope_by_snr": {"along": along, "labels": slopes}}, section=section)
 
