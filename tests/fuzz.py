@@ -46,7 +46,7 @@ from xplabels import simulate_stars
 from xplabels.core.errors import XplabelsError
 from xplabels.core.stars import Stars
 from xplabels.cuts.rules import load_rules
-from xplabels.fetch.datalink import unpacked
+from xplabels.fetch.answers import unpacked
 from xplabels.fetch.targets import Targets
 from xplabels.instrument.sed import read_sed
 from xplabels.io import read, read_blocks, write_stars

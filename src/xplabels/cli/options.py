@@ -27,6 +27,7 @@ EXAMPLES = {
     "models": "xplabels models apogee-dr17-library",
     "label": "xplabels label ids.txt --output labels.fits",
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
+    "releases": "xplabels releases dr4 --check",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
     "releases": "xplabels releases dr4 --check",

@@ -217,7 +217,7 @@ class Perceptron:
             model,
             np.zeros_like(model),
             # a variance at its floor is no cause for alarm: the upper bound is
-            (raw[:, k:] > high).reshape(len(raw), -1, k).any(axis=1),
+            np.asarray((raw[:, k:] > high).reshape(len(raw), raw.shape[1] // k - 1, k).any(axis=1)),
             jacobian,
         )
 

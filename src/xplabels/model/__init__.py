@@ -26,7 +26,7 @@ from xplabels.features.scaling import Scaling
 from xplabels.forward import ForwardModel
 from xplabels.inference import Inference
 from xplabels.inference.network import Perceptron
-from xplabels.instrument.basis import Basis, converted, gaiaxpy_basis
+from xplabels.instrument.basis import THREE_WAYS, Basis, converted, gaiaxpy_basis
 from xplabels.instrument.noise import with_correlations
 from xplabels.model.storage import find_model, read_model, shipped, write_model
 from xplabels.recipes import Recipe
@@ -251,7 +251,7 @@ class Model:
                 f"the model {own[0]} + {own[1]}, and no sampling matrix of theirs is at hand "
                 f"({error.what})",
                 where=stars.where,
-                remedy=error.remedy,
+                remedy=THREE_WAYS,
             ) from error
 
     def _in_own_basis(self, stars: Stars) -> Stars:
