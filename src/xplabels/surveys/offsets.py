@@ -47,7 +47,8 @@ class Offset:
 
     def to_text(self) -> str:
         """In a sentence, for the terminal and a model's provenance."""
-        trend = f", {self.slope:+.2g} +- {self.slope_error:.1g} per 1000 K" if self.slope else ""
+        slope = f", {round(self.slope, 9):+.2g} +- {self.slope_error:.1g} per 1000 K"
+        trend = slope if self.slope_error else ""
         return (
             f"{self.survey} minus {self.reference}, {self.label}: {self.value:.4g} +- "
             f"{self.error:.2g}{trend} ({self.common} common stars), subtracted"
