@@ -36,12 +36,12 @@ from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.explain import figures
 from xplabels.explain.attention import inverse_jacobian, mean_jacobian, red_clump
 from xplabels.explain.differences import (
-    MAX_EXTINCTION,
     Curve,
     correlations,
     emulated_difference,
     normalised_spectra,
 )
+from xplabels.explain.explanation import MAX_EXTINCTION
 from xplabels.explain.information import FREE, POPULATION, information_content
 from xplabels.giants.emulator import load_emulator
 from xplabels.instrument import sampled_flux
@@ -385,7 +385,7 @@ def derivatives(model: Model, stars: Stars, folder: Path) -> dict[str, Any]:
     clear = library_extinction(stars.source_id) * 0.789 / 0.078 < MAX_EXTINCTION
     chosen, flow = red_clump(stars[clear].with_labels(stars.labels[clear].select(KNOWN)))
     wavelength, flux = normalised_spectra(model, chosen)
-    typical = np.median(flux, axis=0)
+    typical = np.nanmedian(flux, axis=0)
     jacobian, spread = mean_jacobian(model, chosen)
     spectra = sampled_flux(inverse_jacobian(jacobian, spread.matrix))[1]
     found: dict[str, Any] = {"stars": flow}
