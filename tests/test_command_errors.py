@@ -32,6 +32,7 @@ WRONG = {
     "check-errors": ("check-errors empty.csv --json f.json", "empty.csv: is empty; download"),
     "audit": ("audit none some.csv --output a.csv", "no model 'none'; give a model folder"),
     "models": ("models none", "no model 'none'; give a model folder"),
+    "releases": ("releases dr5", "no data release 'dr5'; choose dr3 or dr4, or a .toml file"),
     "simulate": ("simulate empty.csv --output s.parquet", "empty.csv: is empty; give a table"),
     "explain": ("explain none some.csv --output e", "no model 'none'; give a model folder"),
 }

@@ -114,7 +114,12 @@ def model(args: argparse.Namespace) -> Model:
 
 def add_archive(command: argparse.ArgumentParser) -> None:
     """Addresses of an archive, its data release, and how patient to be."""
-    command.add_argument("--release", default="dr3", metavar="dr3|dr4", help="default dr3")
+    command.add_argument(
+        "--release",
+        default="dr3",
+        metavar="NAME|FILE.toml",
+        help="data release: dr3 (default), dr4 or a declaration (see xplabels releases)",
+    )
     for name, what in (
         ("tap", "Table Access Protocol service"),
         ("datalink", "service of spectra"),
@@ -125,10 +130,11 @@ def add_archive(command: argparse.ArgumentParser) -> None:
 
 def archive(args: argparse.Namespace) -> tuple[Archive, RetryPolicy]:
     """The archive of :func:`add_archive`."""
-    from xplabels.fetch import Archive, RetryPolicy, release_of
+    from xplabels.fetch import Archive, RetryPolicy
+    from xplabels.releases import load_release
 
     given = {name: url for name in ("tap", "datalink") if (url := getattr(args, name))}
-    return Archive(**given, release=release_of(args.release)), RetryPolicy()
+    return Archive(**given, release=load_release(args.release)), RetryPolicy()
 
 
 def add_output(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
@@ -198,8 +204,9 @@ def add_tables(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--label-table",
         type=Path,
-        metavar="TABLE",
-        help="table of labels keyed by source_id, in place of those in STARS",
+        metavar="[SURVEY=]TABLE",
+        help="table of labels keyed by source_id, in place of those in STARS; with the name of a "
+        "survey that select knows its published table, e.g. apogee=allStar.fits",
     )
     add_bad_rows(command)
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from xplabels.core.errors import InputError, located
-from xplabels.fetch.archive import Ids, Release, digest_of
+from xplabels.fetch.archive import Ids, digest_of
 from xplabels.fetch.tap import Tap
 from xplabels.io import forms
 from xplabels.io.files import byte_lines
 from xplabels.io.plain import read_table
+from xplabels.releases import Release
 
 MOST_ROWS = 3_000_000
 """Rows that an asynchronous query of an anonymous user may return at ESA's archive."""
@@ -76,8 +77,8 @@ class Targets:
         """All sources inside a cone."""
         circle = f"CIRCLE('ICRS', {cone.ra!r}, {cone.dec!r}, {cone.radius!r})"
         return cls(
-            query=f"SELECT source_id FROM {release.schema}.gaia_source "
-            f"WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), {circle})"
+            query=f"SELECT stars.{release.cone.key} AS source_id FROM {release.cone.name} AS stars "
+            f"WHERE 1 = CONTAINS(POINT('ICRS', {release.position('stars')}), {circle})"
         )
 
     def to_dict(self) -> dict[str, Any]:

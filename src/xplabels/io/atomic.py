@@ -153,9 +153,7 @@ def remove_leftovers(folder: Path, name: str = "*", every: bool = False) -> None
     hidden = [other for other in os.listdir(folder) if other[0] == "."] if folder.is_dir() else []
     for found in filter(None, map(LEFTOVER.fullmatch, hidden)):
         pid, kind, whole = found.groups()
-        if not fnmatch(whole, name) or (
-            not every and int(pid) != os.getpid() and _alive(int(pid))
-        ):
+        if not fnmatch(whole, name) or (not every and int(pid) != os.getpid() and _alive(int(pid))):
             continue
         left = folder / found[0]
         with contextlib.suppress(PermissionError):  # another user's, in a folder of all
