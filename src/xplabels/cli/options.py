@@ -26,6 +26,7 @@ EXAMPLES = {
     "demo": "xplabels demo --output demo",
     "models": "xplabels models apogee-dr17-library",
     "label": "xplabels label ids.txt --output labels.fits",
+    "releases": "xplabels releases --check",
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
