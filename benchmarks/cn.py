@@ -43,6 +43,7 @@ from xplabels.explain.differences import (
 )
 from xplabels.explain.explanation import MAX_EXTINCTION
 from xplabels.explain.information import FREE, POPULATION, information_content
+from xplabels.figures import styled
 from xplabels.giants.emulator import load_emulator
 from xplabels.instrument import sampled_flux
 from xplabels.model import Model
@@ -62,7 +63,7 @@ from cn_labels import NAMES, ORDER, on_one_scale  # noqa: E402
 KNOWN = ("teff", "logg", "fe_h", "alpha_m")
 RESAMPLES = 500
 DOF = 4.0
-FEWEST = 5
+FEWEST = 10
 BANDWIDTHS = (0.15, 0.2, 0.3, 0.4, 0.6)
 BANDS = {
     "CN 388 nm": (384, 389), "CH 430 nm": (426, 434), "CN 421 nm": (414, 422),
@@ -338,6 +339,7 @@ def field_stars(path: Path) -> Stars:
     return Stars.of(ids, CoefficientSpectra(band("bp"), band("rp")), Photometry.missing(len(ids)))
 
 
+@styled
 def dredge_up(model: Model, stars: Stars, folds: Folds, path: Path) -> dict[str, Any]:
     """[C/N] against log g of field giants, and of the labelled stars as APOGEE has them."""
     import matplotlib.pyplot as plt
