@@ -19,7 +19,7 @@ from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import NEAREST, CalibrationStars, coordinate_names
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, located
 from xplabels.core.labels import LABELS, Label, check_names, label_of
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
@@ -85,7 +85,7 @@ def read_model(name_or_path: str | Path) -> dict[str, Any]:
     description = _read_description(folder)
     further = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
     contents = {name: _read_checked(folder, name, description) for name in (*FILES, *further)}
-    with whole(folder, "model: its parts do not fit together", AGAIN):
+    with whole(folder, "model: its parts do not fit together", AGAIN), located(folder):
         arrays = load(contents["weights.safetensors"])
         model = _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
         return model | {"label_audit": contents.get(LABEL_AUDIT, b"").decode("utf-8")}
