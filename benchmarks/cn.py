@@ -531,7 +531,7 @@ def main() -> None:
     }  # fmt: skip
     if args.field is not None:
         found["dredge-up"] = dredge_up(
-            model, field_stars(args.field), folds, figures_at / "cn_dredge_up.png"
+            model, field_stars(args.field), stars, figures_at / "cn_dredge_up.png"
         )
     results = ROOT / "benchmarks" / "results"
     (results / "cn.json").write_text(json.dumps(as_json(found), indent=1) + "\n", encoding="utf-8")
