@@ -30,6 +30,7 @@ EXAMPLES = {
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
+    "releases": "xplabels releases dr4 --check",
     "convert": "xplabels convert XpContinuousMeanSpectrum/ --output xp_hats",
     "library": "xplabels library --output library.parquet",
     "match": "xplabels match gaia_hats unwise_hats --survey unwise --output matched.parquet",
