@@ -74,7 +74,7 @@ def test_a_cone(small: Services, tmp_path: Path) -> None:
     ("targets", "release", "message"),
     [
         (Targets(query="SELECT nonsense FROM gaiadr3.gaia_source"), "dr3", "nonsense"),
-        (Targets.of_ids(np.array([1])), "dr4", r"table gaiadr4\.gaia_source: "),
+        (Targets.of_ids(np.array([1])), "dr4", r"lacks the table gaiadr4\.gaia_source"),
     ],
     ids=["query", "table"],
 )

@@ -97,7 +97,9 @@ def test_a_column_that_the_archive_lacks(services: Services, tmp_path: Path) -> 
         rows = account(tmp_path / "out")
         received = {one for one, row in rows.items() if row["xp"] == "received"}
         assert received == services.with_spectrum
-        with pytest.raises(InputError, match=r"gaiadr1\.tmass_original_valid.*no column 'h_m'"):
+        with pytest.raises(
+            InputError, match=r"lacks the column gaiadr1\.tmass_original_valid\.h_m"
+        ):
             services.fetch(tmp_path / "more", products=["tmass"])
 
 

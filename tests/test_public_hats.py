@@ -149,7 +149,6 @@ def test_what_is_there_is_not_read_again_and_breaks_are_mended(
     sky, served: Served, tmp_path: Path
 ) -> None:
     area, folder = Cone(*CENTRE, 1.0), tmp_path / "part"
-    served.broken["partition_info"] = 1
     served.broken["Npix"] = 2
     files = copy_area(served.address, area, folder, retry=QUICK)
     before = {path: path.read_bytes() for path in files}

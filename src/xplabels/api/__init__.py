@@ -55,8 +55,13 @@ def read_stars(
         label_table = path
     if label_table is not None:
         from xplabels.io.tables import join_labels
+        from xplabels.surveys import SPECTROSCOPIC, join_survey
 
-        stars = join_labels(stars, label_table, names, needed)
+        survey, _, table = str(label_table).partition("=")
+        if survey in SPECTROSCOPIC and table:
+            stars = join_survey(stars, survey, table, names)
+        else:
+            stars = join_labels(stars, label_table, names, needed)
     return stars
 
 

@@ -29,7 +29,6 @@ EXAMPLES = {
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
-    "releases": "xplabels releases dr4 --check",
     "convert": "xplabels convert XpContinuousMeanSpectrum/ --output xp_hats",
     "library": "xplabels library --output library.parquet",
     "match": "xplabels match gaia_hats unwise_hats --survey unwise --output matched.parquet",
@@ -205,8 +204,9 @@ def add_tables(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--label-table",
         type=Path,
-        metavar="TABLE",
-        help="table of labels keyed by source_id, in place of those in STARS",
+        metavar="[SURVEY=]TABLE",
+        help="table of labels keyed by source_id, in place of those in STARS; with the name of a "
+        "survey that select knows its published table, e.g. apogee=allStar.fits",
     )
     add_bad_rows(command)
 

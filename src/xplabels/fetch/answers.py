@@ -27,7 +27,7 @@ def unpacked(answer: Path) -> list[Path]:
     with answer.open("rb") as file:
         zipped = file.read(2) == b"PK"
     if not zipped:
-        return _tables(answer, "")
+        return _tables(Path(shutil.copy(answer, answer.with_name("0.member"))), "")
     files = []
     with whole(answer, "ZIP file"), zipfile.ZipFile(answer) as archive:
         # no member gives more bytes than it says

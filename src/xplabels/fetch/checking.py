@@ -12,6 +12,8 @@ from xplabels.releases import NAMES, Release, Table, nearest
 
 MOST_ROWS = 100_000
 """Of TAP_SCHEMA."""
+MOST_TOLD = 3
+"""Differences in one message; ``releases --check`` prints all."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,11 @@ class Difference:
         return f"[tables.{self.table.label}.columns] {column}"
 
     def to_text(self) -> str:
-        """One line."""
-        what = f"{self.table.name} has no column {self.column!r}"
+        """What is lacking, and what is most like it."""
+        what = f"column {self.table.name}.{self.column}"
         if not self.column:
-            what = f"there is no table {self.table.name}"
-        like = f"nearest: {', '.join(self.nearest)}" if self.nearest else "nothing is like it"
-        return f"{what} ({like}; {self.place})"
+            what = f"table {self.table.name}"
+        return what + (f" (nearest: {', '.join(self.nearest)})" if self.nearest else "")
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Comparison:
                 )
             for one in self.differences:
                 if one.table is table:
-                    how = "" if one.needed else ", optional"
-                    lines.append(f"    lacking{how}: {one.to_text()}")
+                    how = "" if one.needed else "optional "
+                    lines.append(f"    lacks the {how}{one.to_text()}: {one.place}")
         return "\n".join(lines)
 
     def check(self) -> None:
@@ -80,12 +81,15 @@ class Comparison:
         if not self.missing:
             return
         name = self.release.file.stem
+        listed = [one.to_text() for one in self.missing[:MOST_TOLD]]
+        if len(self.missing) > MOST_TOLD:
+            listed.append(f"and {len(self.missing) - MOST_TOLD} more")
         copy = f"a copy (xplabels releases {name} > my.toml; --release my.toml)"
         raise InputError(
-            "the service differs from the declaration: "
-            + "; ".join(one.to_text() for one in self.missing),
+            f"the service lacks the {', the '.join(listed)}",
             where=self.address,
-            remedy=f"correct {copy if name in NAMES else self.release.file}",
+            remedy=f"correct {copy if name in NAMES else self.release.file}; "
+            "xplabels releases --check says where",
         )
 
 

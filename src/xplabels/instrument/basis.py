@@ -120,7 +120,7 @@ class Basis:
                 remedy="write one with xplabels basis --from-gaiaxpy --output FILE",
             ) from error
 
-    def maps_to(self, other: Basis) -> tuple[Array, Array]:
+    def maps_to(self, other: Basis) -> list[Array]:
         """T [n, n'] of BP and of RP: coefficients of ``other`` with the same flux.
 
         Raises InputError if the wavelengths differ.
@@ -134,11 +134,11 @@ class Basis:
                 f"{len(other.wavelength)} ({other.wavelength[0]:g}-{other.wavelength[-1]:g} nm)",
                 remedy="sample it there: GaiaXPy's default sampling",
             )
-        maps, prior = [], _spread(other.widths)
+        maps: list[Array] = []
         for own, theirs, root in zip(
             np.split(other.matrix, [other.widths[0]], axis=1),
             np.split(self.matrix, [self.widths[0]], axis=1),
-            prior,
+            _spread(other.widths),
             strict=True,
         ):
             u, size, v = np.linalg.svd(own / FLUX_UNIT @ root, full_matrices=False)
@@ -146,18 +146,16 @@ class Basis:
             misfit = np.linalg.norm(theirs / FLUX_UNIT - u @ seen) / np.linalg.norm(seen)
             gain = size / (size**2 + (max(NOISE, misfit) * size[0]) ** 2)
             maps.append(np.asarray(root @ v.T @ (gain[:, None] * seen), np.float64))
-        bp, rp = maps
-        return bp, rp
+        return maps
 
 
-def _spread(widths: tuple[int, int]) -> tuple[Array, Array]:
+def _spread(widths: tuple[int, int]) -> list[Array]:
     """A root of the covariance of real stars' coefficients in BP and RP; of any if not known."""
     if widths != WIDTHS:
-        return np.eye(widths[0]), np.eye(widths[1])
+        return [np.eye(widths[0]), np.eye(widths[1])]
     covariance = field_prior_arrays()["covariance"]
     bp, rp = slice(0, widths[0]), slice(widths[0], None)
-    bp_root, rp_root = (np.linalg.cholesky(covariance[one, one]) for one in (bp, rp))
-    return np.asarray(bp_root, np.float64), np.asarray(rp_root, np.float64)
+    return [np.asarray(np.linalg.cholesky(covariance[b, b]), np.float64) for b in (bp, rp)]
 
 
 def converted(stars: Stars, basis: Basis, own: Basis) -> Stars:

@@ -36,6 +36,8 @@ UNIT_NAMES = {
 }
 """Spellings of CALSPEC and synphot that astropy does not know."""
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
+LONGEST_LINE = 10_000
+"""Bytes: astropy tries one format after the other, some in time that is quadratic in this."""
 AIR_FROM = 200.0
 """nm: below, the conversion from air is not defined."""
 
@@ -273,7 +275,7 @@ def _read_table(path: Path) -> Any:
         if head.startswith(b"<") or ending in (".vot", ".votable", ".xml"):
             with open_checked(path) as file:
                 return Table.read(file, format="votable")
-        return Table.read(text_lines(path), format=FORMATS.get(ending, "ascii"))
+        return Table.read(text_lines(path, LONGEST_LINE), format=FORMATS.get(ending, "ascii"))
 
 
 def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> Any:

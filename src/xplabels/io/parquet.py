@@ -163,15 +163,16 @@ def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
 def open_parquet(path: Path) -> Iterator[Any]:
     """A ``pyarrow.parquet.ParquetFile`` whose checksums are verified where it has any.
 
-    Raises InputError if it says to hold more values than it can.
+    Raises InputError if it says to hold more than it can.
     """
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         meta = file.metadata
+        # not what each column says: pyarrow ends the process if that is damaged
         groups = map(meta.row_group, range(meta.num_row_groups))
-        values = sum(g.column(n).num_values for g in groups for n in range(g.num_columns))
-        check_size(path, 8 * values)
+        size = sum(group.total_byte_size for group in groups)
+        check_size(path, max(size, 8 * meta.num_rows * meta.num_columns))
         yield file
 
 
@@ -377,7 +378,7 @@ def _plain(column: ArrowTable) -> NDArray[Any]:
 
 def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
     """A column of lists, of fixed or variable size; null: empty."""
-    from pyarrow import compute, types
+    from pyarrow import types
 
     kind = column.type
     fixed = types.is_fixed_size_list(kind)
@@ -390,9 +391,7 @@ def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
             remedy="write one list of floating-point numbers a row",
         )
     if not column.null_count:
-        # most blocks have lists of one length, whether or not the type says so
-        lengths = compute.unique(compute.list_value_length(column)).to_pylist()
-        length = kind.list_size if fixed else lengths[0] if len(lengths) == 1 else None
+        length = kind.list_size if fixed else _common_length(column)
         if length is not None:
             flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
             return flat.reshape(len(column), length)
@@ -400,3 +399,12 @@ def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
         EMPTY if not cell.is_valid else cell.values.to_numpy(zero_copy_only=False)
         for cell in column
     ]
+
+
+def _common_length(column: ArrowTable) -> int | None:
+    """The length that all lists have, as those of most blocks do; None if they differ."""
+    if not len(column):
+        return None
+    ends = column.offsets.to_numpy()
+    lengths = np.diff(ends)
+    return int(lengths[0]) if (lengths == lengths[0]).all() else None

@@ -64,6 +64,9 @@ class Recipe:
     scatter: Scatter = "dropout"
     passes: int = _within(2, 1e6, 50)
     members: int = _within(1, 1000, 1)
+    # labels that few stars have, relative to the commonest label: they are learnt last
+    sparse_share: float = _within(0, 1, 0.1)
+    sparse_epochs: int = _within(1, 1e6, 150)
     # teachers of a distilled network
     folds: int = _within(1, 1000, 1)
     teacher_hidden: tuple[int, ...] = (448, 448, 448, 448, 448)
