@@ -241,7 +241,7 @@ def add_unshrunk(command: argparse.ArgumentParser) -> None:
         "--unshrunk",
         action="store_true",
         help="labels without shrinkage (regression to the mean): right on average at each true "
-        "label, with larger errors; for relations over many stars (docs/errors.md)",
+        "label, with larger errors; for relations over many stars (documentation: Shrinkage)",
     )
 
 

@@ -30,7 +30,7 @@ def _within(low: float, high: float, default: float) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``.
+    """How to train: every field is a key of the TOML file (documentation: Recipes).
 
     Examples
     --------
