@@ -12,9 +12,9 @@ HERE = Path(__file__).parent
 os.environ |= {"COLUMNS": "96", "NO_COLOR": "1", "TQDM_DISABLE": "1"}
 
 sys.path.insert(0, str(HERE))
-import generated
+import generated  # noqa: E402
 
-import xplabels
+import xplabels  # noqa: E402
 
 project = "xplabels"
 author = copyright = "The xplabels developers"
@@ -56,8 +56,8 @@ html_theme = "sphinx_book_theme"
 html_title = "xplabels"
 # MathJax from a package, so that equations need no network
 mathjax = find_spec("sphinx-mathjax-offline")
-assert mathjax is not None and mathjax.origin is not None
-html_static_path = ["_static", str(Path(mathjax.origin).parent / "static")]
+assert mathjax is not None
+html_static_path = ["_static", str(Path(str(mathjax.origin)).parent / "static")]
 mathjax_path = "mathjax/tex-chtml.js"
 html_css_files = ["site.css"]
 html_theme_options = {
@@ -68,9 +68,12 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "max_navbar_depth": 2,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the search field is in the sidebar
 }
 llms_txt_summary = "Stellar labels, with calibrated errors, from Gaia BP/RP (XP) spectra."
-llms_txt_full_build = False
+llms_txt_full_file = False
+llms_txt_uri_template = "{base_url}{docname}.html"
+html_baseurl = "https://xplabels.readthedocs.io/en/latest/"
 
 
 def setup(app: Any) -> None:

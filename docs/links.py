@@ -1,4 +1,4 @@
-"""Every internal link of a built site leads somewhere: ``python docs/links.py docs/_build/html``."""
+"""Every internal link of a site leads somewhere: ``python docs/links.py docs/_build/html``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ class Page(HTMLParser):
 
 def dead_links(site: Path) -> list[str]:
     """``PAGE: LINK`` for each link into the site whose file or anchor does not exist."""
-    pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
+    pages = {
+        path.resolve(): Page(path)
+        for path in sorted(site.rglob("*.html"))
+        if "_static" not in path.parts
+    }
     dead = []
     for path, page in pages.items():
         for link in page.links:
@@ -45,5 +49,7 @@ def dead_links(site: Path) -> list[str]:
 
 if __name__ == "__main__":
     found = dead_links(Path(sys.argv[1]))
-    print("\n".join(found) or f"{len(list(Path(sys.argv[1]).rglob('*.html')))} pages, no dead links")
+    print(
+        "\n".join(found) or f"{len(list(Path(sys.argv[1]).rglob('*.html')))} pages, no dead links"
+    )
     sys.exit(bool(found))

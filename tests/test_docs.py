@@ -1,7 +1,8 @@
-"""README and docs show what exists: commands parse, links resolve, flags and names are the real ones."""
+"""README and docs show what exists: commands, links, flags, public names."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import tomllib
@@ -27,6 +28,7 @@ PAGES = {
     )
 }
 README = PAGES["README.md"]
+COMMAND = r"^(?:\$ )?xplabels (?=[a-z])(.+?)(?: \|\| .*)?$"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -41,7 +43,7 @@ def shown(pattern: str, pages: dict[str, str] = PAGES) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("page", "command"), shown(r"^(?:\$ |!)xplabels (.+?)(?: \|\| .*)?$"))
+@pytest.mark.parametrize(("page", "command"), shown(COMMAND))
 def test_every_command_parses(page: str, command: str) -> None:
     build_parser().parse_args(shlex.split(command))
 
@@ -80,6 +82,11 @@ def test_every_public_name_has_an_entry() -> None:
     assert sorted(one or other for one, other in listed) == sorted(xplabels.__all__)
 
 
+@pytest.mark.parametrize("name", sorted(set(xplabels.__all__) - {"LABELS"}))
+def test_every_public_name_has_an_example(name: str) -> None:
+    assert ">>>" in (inspect.getdoc(getattr(xplabels, name)) or "")
+
+
 def test_the_version_is_one() -> None:
     for page, pattern in (
         ("CITATION.cff", r"^version: (.+)$"),
@@ -104,7 +111,7 @@ def test_the_two_commands_are_on_the_first_screen() -> None:
 
 
 def test_every_command_is_shown() -> None:
-    commands = {shlex.split(command)[0] for _, command in shown(r"^(?:\$ |!)xplabels (.+)$")}
+    commands = {shlex.split(command)[0] for _, command in shown(COMMAND)}
     assert commands >= {"library", "train", "predict", "validate", "models", "select", "fetch"}
 
 

@@ -158,6 +158,13 @@ def validate(
     InputError
         See :func:`reporting_stars` and :class:`~xplabels.validation.surveys.ReferenceSurvey`. The
         input is checked before anything is predicted.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> result = xp.validate(xp.load_model(), xp.read_library())  # doctest: +SKIP
+    >>> print(result)  # doctest: +SKIP
+    >>> result.write("report")  # doctest: +SKIP
     """
     from xplabels.explain.section import explain_finding
     from xplabels.validation import common_names, score_prediction

@@ -16,12 +16,14 @@ from typing import Any
 from xplabels import __version__
 from xplabels.cli import (
     audit,
+    basis,
     check_errors,
     convert,
     demo,
     explain,
     fetch,
     giants,
+    label,
     library,
     match,
     models,
@@ -37,6 +39,7 @@ from xplabels.core.errors import EXTRA_OF, InputError, not_installed
 COMMANDS = (
     demo,
     models,
+    label,
     fetch,
     releases,
     predict,
@@ -51,6 +54,7 @@ COMMANDS = (
     audit,
     explain,
     simulate,
+    basis,
 )
 """The command modules, in the order of work, as ``--help`` lists them.
 

@@ -34,7 +34,7 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "releases",
-        "what Gaia's data releases call their tables and columns, and whether the archive does",
+        "list what Gaia's data releases call their tables, and compare it with the archive",
         TEXT,
         KEYS,
     )

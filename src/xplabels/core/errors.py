@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST = 350
+LONGEST = 300
 """Letters of what is wrong."""
 
 
 class XplabelsError(Exception):
-    """The base of every error that the package raises on purpose."""
+    """The base of every error that the package raises on purpose.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> try:
+    ...     xp.read("absent.csv")
+    ... except xp.XplabelsError as error:
+    ...     print(error)
+    absent.csv: ...
+    """
 
 
 class InputError(XplabelsError, ValueError):

@@ -189,6 +189,12 @@ class Labels:
     values, errors
         Float64 arrays [N, K] in the labels' units; an error is positive wherever its value is
         finite, and NaN where the value is.
+
+    Examples
+    --------
+    >>> labels = Labels(("teff", "logg"), np.array([[4800.0, 2.4]]), np.array([[50.0, 0.1]]))
+    >>> labels.select(["logg"]).values
+    array([[2.4]])
     """
 
     names: tuple[str, ...]

@@ -169,6 +169,7 @@ def load_rules(
     """
     source = DEFAULT_RULES if path is None else Path(path)
     texts = dict(_read_toml(source))
+    here = set(texts)
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals or not _NAME.fullmatch(name.strip()):
@@ -177,6 +178,7 @@ def load_rules(
                 "'ruwe=gaia.ruwe <= 1.2'"
             )  # fmt: skip
         texts[name.strip()] = text.strip()
+        here.discard(name.strip())
     for name in without:
         if name not in texts:
             raise InputError(
@@ -184,7 +186,11 @@ def load_rules(
                 remedy=f"choose among {', '.join(texts)}",
             )
         del texts[name]
-    return tuple(parse_rule(name, text) for name, text in texts.items())
+    rules = []
+    for name, text in texts.items():
+        with located(source if name in here and path is not None else None):
+            rules.append(parse_rule(name, text))
+    return tuple(rules)
 
 
 def _read_toml(path: Path) -> Mapping[str, str]:

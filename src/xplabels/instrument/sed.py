@@ -36,6 +36,8 @@ UNIT_NAMES = {
 }
 """Spellings of CALSPEC and synphot that astropy does not know."""
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
+LONGEST_LINE = 10_000
+"""Bytes: astropy tries one format after the other, some in time that is quadratic in this."""
 AIR_FROM = 200.0
 """nm: below, the conversion from air is not defined."""
 
@@ -45,6 +47,12 @@ class Sed:
     """Flux [L] of one source, W m^-2 nm^-1, linear between vacuum wavelengths [L], nm, increasing.
 
     ``name`` is for messages and tables.
+
+    Examples
+    --------
+    >>> flat = Sed.of([300.0, 1100.0], [1e-16, 1e-16], name="flat")
+    >>> len(flat.wavelength)
+    2
     """
 
     wavelength: Array
@@ -171,6 +179,13 @@ def read_sed(
 
     Raises :class:`InputError` if the file is absent or unreadable, lacks the columns, has
     wavelengths in air where ``medium`` is vacuum, a unit is unknown, or as :meth:`Sed.of`.
+
+    Examples
+    --------
+    >>> with open("flat.csv", "w") as file:
+    ...     _ = file.write("wavelength,flux\\n300,1e-16\\n1100,1e-16\\n")
+    >>> read_sed("flat.csv").name
+    'flat.csv'
     """
     path = Path(path)
     wavelength, flux = _read_image(path, medium) or _read_columns(path)
@@ -260,7 +275,7 @@ def _read_table(path: Path) -> Any:
         if head.startswith(b"<") or ending in (".vot", ".votable", ".xml"):
             with open_checked(path) as file:
                 return Table.read(file, format="votable")
-        return Table.read(text_lines(path), format=FORMATS.get(ending, "ascii"))
+        return Table.read(text_lines(path, LONGEST_LINE), format=FORMATS.get(ending, "ascii"))
 
 
 def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> Any:

@@ -137,18 +137,28 @@ def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
             rest = b"" if part.endswith(b"\n") else lines.pop()
             yield from lines
             if len(rest) >= LONGEST_LINE:
-                raise InputError(
-                    f"has a line of more than {LONGEST_LINE >> 20} MB",
-                    where=path,
-                    remedy="write one line per star",
-                )
+                raise _too_long(path, LONGEST_LINE)
         if rest:
             yield rest
 
 
-def text_lines(path: Path) -> list[str]:
-    """The lines of a text for astropy, which opens a text of one line as a file or an address."""
-    return [line.decode("utf-8", "replace").rstrip("\r\n") for line in byte_lines(path)]
+def text_lines(path: Path, longest: int = LONGEST_LINE) -> list[str]:
+    """The lines of a text for astropy, which opens a text of one line as a file or an address.
+
+    Raises InputError as :func:`byte_lines`, and for a line of more than ``longest`` bytes.
+    """
+    lines = []
+    for line in byte_lines(path):
+        if len(line) > longest:
+            raise _too_long(path, longest)
+        lines.append(line.decode("utf-8", "replace").rstrip("\r\n"))
+    return lines
+
+
+def _too_long(path: Path, longest: int) -> InputError:
+    return InputError(
+        f"has a line of more than {longest:,} bytes", where=path, remedy="write one line per row"
+    )
 
 
 @contextmanager

@@ -36,12 +36,14 @@ from xplabels.io.columns import (
     photometry_of,
 )
 from xplabels.io.files import check_size, reads
+from xplabels.io.nested import archive_columns
 from xplabels.io.rows import (
     ARRAYS,
     BANDS,
     BLOCK_ROWS,
     EMPTY,
     PARTS,
+    AbsentColumns,
     Assembler,
     BadRows,
     Cells,
@@ -72,6 +74,11 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
     The file appears whole or not at all.
 
     Raises InputError if ``path`` exists and ``overwrite`` is false, or it cannot be written.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> write_stars(example_stars(3), "stars.parquet")
     """
     write_star_blocks([stars], path, overwrite)
 
@@ -156,15 +163,16 @@ def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
 def open_parquet(path: Path) -> Iterator[Any]:
     """A ``pyarrow.parquet.ParquetFile`` whose checksums are verified where it has any.
 
-    Raises InputError if it says to hold more values than it can.
+    Raises InputError if it says to hold more than it can.
     """
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         meta = file.metadata
+        # not what each column says: pyarrow ends the process if that is damaged
         groups = map(meta.row_group, range(meta.num_row_groups))
-        values = sum(g.column(n).num_values for g in groups for n in range(g.num_columns))
-        check_size(path, 8 * values)
+        size = sum(group.total_byte_size for group in groups)
+        check_size(path, max(size, 8 * meta.num_rows * meta.num_columns))
         yield file
 
 
@@ -285,6 +293,7 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
     """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
     columns = {name.lower(): batch.column(i) for i, name in enumerate(batch.schema.names)}
     path = assembler.path
+    columns = archive_columns(columns, path)
     check_columns(columns, path, ["source_id"])
     source_id = _source_id(columns["source_id"], path)
     if meta.get("space") == "sampled":
@@ -296,7 +305,7 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
         stars = assembler.sampled(source_id, np.array(meta["wavelength"]), cells, unusable)
     else:
         if not meta and "flux" in columns and "bp_coefficients" not in columns:
-            raise InputError(
+            raise AbsentColumns(
                 "holds sampled flux without the metadata that give its wavelengths",
                 where=path,
                 remedy="write the table with xplabels.io.write_stars",
@@ -381,10 +390,21 @@ def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
             where=f"{path}, column {name}",
             remedy="write one list of floating-point numbers a row",
         )
-    if fixed and not column.null_count:
-        flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(column), kind.list_size)
+    if not column.null_count:
+        length = kind.list_size if fixed else _common_length(column)
+        if length is not None:
+            flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
+            return flat.reshape(len(column), length)
     return [
         EMPTY if not cell.is_valid else cell.values.to_numpy(zero_copy_only=False)
         for cell in column
     ]
+
+
+def _common_length(column: ArrowTable) -> int | None:
+    """The length that all lists have, as those of most blocks do; None if they differ."""
+    if not len(column):
+        return None
+    ends = column.offsets.to_numpy()
+    lengths = np.diff(ends)
+    return int(lengths[0]) if (lengths == lengths[0]).all() else None

@@ -49,6 +49,16 @@ def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> S
     Raises InputError if a table cannot be read, has no column of photometry, has magnitudes without
     a column of errors, has a source_id twice or shares none with the stars, or if an error of one
     of these stars is zero or negative.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> stars = xp.example_stars(2)
+    >>> lines = [f"{star},12.5,0.02" for star in stars.source_id]
+    >>> with open("tmass.csv", "w") as file:
+    ...     _ = file.write("\\n".join(["source_id,j_m,j_msigcom", *lines]))
+    >>> join_photometry(stars, ["tmass.csv"]).photometry.column("j_m")[0]
+    array([12.5, 12.5])
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     tables = [KeyedTable.read(path, TAKEN_COLUMNS) for path in listed]
@@ -87,6 +97,17 @@ def join_labels(
     Raises InputError if the table cannot be read, has a source_id twice or shares none with the
     stars; if a label or its column of errors is absent; if an error is zero or negative or a value
     is outside the label's believable range.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> stars = xp.example_stars(2)
+    >>> lines = [f"{star},4800,50" for star in stars.source_id]
+    >>> with open("survey.csv", "w") as file:
+    ...     _ = file.write("\\n".join(["source_id,teff,teff_err", *lines]))
+    >>> join_labels(stars, "survey.csv", ["teff"]).labels.values
+    array([[4800.],
+           [4800.]])
     """
     wanted: tuple[str, ...] = () if names is None else check_names(names)
     table = KeyedTable.read(path, label_columns((*wanted, *LABELS)))

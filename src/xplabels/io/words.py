@@ -88,7 +88,7 @@ def _of_header(path: Path, ending: str) -> Words:
                 for number, column in enumerate(hdu.columns, start=1)
             })  # fmt: skip
     if ending == ".ecsv":
-        with whole(path, "ECSV file"):
+        with whole(path):
             lines = (line.decode("utf-8", "replace") for line in byte_lines(path))
             header = [line[2:].rstrip("\r\n") for line in lines if line.startswith("# ")]
         return column_words(_of_yaml(header))

@@ -30,7 +30,13 @@ def _within(low: float, high: float, default: float) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``."""
+    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``.
+
+    Examples
+    --------
+    >>> Recipe(hidden=(128, 128), epochs=20).dropout
+    0.1
+    """
 
     name: str = "custom"
     # inputs and their covariance; auxiliary "available": those that half of the stars have
@@ -58,6 +64,9 @@ class Recipe:
     scatter: Scatter = "dropout"
     passes: int = _within(2, 1e6, 50)
     members: int = _within(1, 1000, 1)
+    # labels that few stars have, relative to the commonest label: they are learnt last
+    sparse_share: float = _within(0, 1, 0.1)
+    sparse_epochs: int = _within(1, 1e6, 150)
     # teachers of a distilled network
     folds: int = _within(1, 1000, 1)
     teacher_hidden: tuple[int, ...] = (448, 448, 448, 448, 448)

