@@ -82,6 +82,7 @@ def add(commands: options.Commands) -> None:
         help="put several surveys on the first one's scale by their common stars (default fit)",
     )  # fmt: skip
     options.add_bad_rows(command)
+    options.add_release(command)
     options.add_overwrite(command)
     command.set_defaults(run=run)
 

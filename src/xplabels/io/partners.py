@@ -117,9 +117,10 @@ def partners(
     pairs: Pairs | None
     if isinstance(neighbourhood, Pairs):
         pairs = neighbourhood
+    elif isinstance(neighbourhood, Mapping):
+        pairs = Pairs.of(neighbourhood)
     else:
-        given = isinstance(neighbourhood, Mapping)
-        pairs = Pairs.of(neighbourhood) if given else Pairs.read(neighbourhood)
+        pairs = Pairs.read(neighbourhood)
     if pairs is None:
         raise InputError(
             "has not the ids of two Gaia releases",

@@ -22,6 +22,7 @@ from xplabels.core.stars import Photometry, Stars
 from xplabels.io.columns import first_present
 from xplabels.io.partners import Pairs, partners
 from xplabels.io.plain import read_columns
+from xplabels.releases import computed, with_inputs
 from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
     MATCH_FLAGS,
@@ -97,7 +98,7 @@ def read_survey(
     if survey.key is not None:
         wanted.add(survey.key)
         integers |= {survey.key: NO_SOURCE} if survey.key_is_gaia else {}
-    columns = read_columns(path, wanted, integers)
+    columns = computed(read_columns(path, with_inputs(wanted), integers), wanted)
     notes: tuple[str, ...] = ()
     if neighbours is None:
         source_id = _source_ids(survey, columns, where)
