@@ -41,6 +41,7 @@ def add(commands: options.Commands) -> None:
         "--level", type=int, metavar="N", help="of the HEALPix pixels in the names (default 8)"
     )
     options.add_bad_rows(command)
+    options.add_release(command)
     options.add_overwrite(command)
     command.set_defaults(run=run)
 

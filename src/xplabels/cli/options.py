@@ -28,6 +28,7 @@ EXAMPLES = {
     "label": "xplabels label ids.txt --output labels.fits",
     "releases": "xplabels releases --check",
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
+    "releases": "xplabels releases dr4 --check",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
     "releases": "xplabels releases dr4 --check",
@@ -76,6 +77,16 @@ def add_recipe(command: argparse.ArgumentParser, default: str = "default") -> No
         f"distilled: one network taught by four (default: {default})",
     )
     add_seed(command)
+
+
+def add_release(command: argparse.ArgumentParser) -> None:
+    """``--release``."""
+    command.add_argument(
+        "--release",
+        metavar="NAME|FILE.toml",
+        help="read tables by the names of a release's declaration, too (see xplabels releases); "
+        "those of dr3 and dr4 are known",
+    )
 
 
 def add_seed(command: argparse.ArgumentParser, text: str = "random seed") -> None:

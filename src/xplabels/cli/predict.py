@@ -103,6 +103,7 @@ def add(commands: options.Commands) -> None:
     options.add_overwrite(
         command, "an existing catalogue, or files in FOLDER that were not made here"
     )
+    options.add_release(command)
     command.set_defaults(run=run)
 
 
