@@ -434,7 +434,9 @@ def limits(seconds: float, megabytes: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = signal.signal(signal.SIGALRM, late)
-    resource.setrlimit(resource.RLIMIT_AS, (taken + (megabytes << 20), hard))
+    most = taken + (megabytes << 20)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     faulthandler.dump_traceback_later(60, exit=True)
     try:
