@@ -35,7 +35,13 @@ from xplabels.core.split import part_mask
 from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
 from xplabels.explain import figures
 from xplabels.explain.attention import inverse_jacobian, mean_jacobian, red_clump
-from xplabels.explain.differences import Curve
+from xplabels.explain.differences import (
+    Curve,
+    correlations,
+    emulated_difference,
+    normalised_spectra,
+)
+from xplabels.explain.explanation import MAX_EXTINCTION
 from xplabels.explain.information import FREE, POPULATION, information_content
 from xplabels.giants.emulator import load_emulator
 from xplabels.instrument import sampled_flux
@@ -371,26 +377,34 @@ def dredge_up(model: Model, stars: Stars, folds: Folds, path: Path) -> dict[str,
 
 
 def derivatives(model: Model, stars: Stars, folder: Path) -> dict[str, Any]:
-    """Derivative spectra of clump giants of little extinction, and what they have in the bands."""
-    extinction = library_extinction(stars.source_id) * 0.789 / 0.078
-    chosen, flow = red_clump(stars[extinction < 0.5].with_labels(
-        stars[extinction < 0.5].labels.select(KNOWN)))  # fmt: skip
+    """Derivative spectra of clump giants of little extinction, beside simulated ones.
+
+    In the bands: per cent of the flux per dex, less what is beside the band.
+    """
+    assert stars.labels is not None
+    clear = library_extinction(stars.source_id) * 0.789 / 0.078 < MAX_EXTINCTION
+    chosen, flow = red_clump(stars[clear].with_labels(stars.labels[clear].select(KNOWN)))
+    wavelength, flux = normalised_spectra(model, chosen)
+    typical = np.nanmedian(flux, axis=0)
     jacobian, spread = mean_jacobian(model, chosen)
-    wavelength, spectra = sampled_flux(inverse_jacobian(jacobian, spread.matrix))
+    spectra = sampled_flux(inverse_jacobian(jacobian, spread.matrix))[1]
     found: dict[str, Any] = {"stars": flow}
     for name in NAMES:
-        spectrum = spectra[model.names.index(name)]
-        shown = [Curve("derivative, full covariance", spectrum)]
-        (folder / f"cn_derivative_{name}.png").write_bytes(
-            png(figures.curves(name, wavelength, shown))
-        )
-        typical = float(np.median(np.abs(spectrum)))
-        found[name] = {}
-        for band, (low, high) in BANDS.items():
-            inside = (wavelength >= low) & (wavelength <= high)
-            width = high - low + 10
-            beside = (wavelength >= low - width) & (wavelength <= high + width) & ~inside
-            found[name][band] = float((spectrum[inside].mean() - spectrum[beside].mean()) / typical)
+        shown = [
+            Curve("derivative, full covariance", spectra[model.names.index(name)]),
+            emulated_difference(load_emulator(), name),
+        ]
+        picture = figures.curves(name, wavelength, shown, typical)
+        (folder / f"cn_derivative_{name}.png").write_bytes(png(picture))
+        found[name] = {"correlation": correlations(wavelength, shown)}
+        for curve in shown:
+            change = 100 * curve.values / typical
+            found[name][curve.title] = bands = {}
+            for band, (low, high) in BANDS.items():
+                inside = (wavelength >= low) & (wavelength <= high)
+                width = high - low + 10
+                beside = (wavelength >= low - width) & (wavelength <= high + width) & ~inside
+                bands[band] = float(change[inside].mean() - change[beside].mean())
     return found
 
 
@@ -490,15 +504,17 @@ def main() -> None:
         for one in scale["offsets"]
     ]
     stars = on_one_scale(read_library(), args.cn, offsets, scale["errors"])
-    folds = folds_of(stars, model, args.checkpoint)
     figures_at = ROOT / "docs" / "figures"
+    held = {
+        "derivatives": derivatives(model, stars, figures_at),
+        "information": information(model, stars),
+    }
+    folds = folds_of(stars, model, args.checkpoint)
     found = {
         "command": "python benchmarks/cn.py --cn cn_labels.csv --field xp_field_2000.fits",
         "model": model.metadata["sha256"], "scores": compared(folds), "coverage": coverage(folds),
         "together": together(folds), "kinds": kinds(folds),
-        "offsets": [one.to_text() for one in offsets], "errors": scale["errors"],
-        "information": information(model, stars),
-        "derivatives": derivatives(model, stars, figures_at),
+        "offsets": [one.to_text() for one in offsets], "errors": scale["errors"], **held,
     }  # fmt: skip
     if args.field is not None:
         found["dredge-up"] = dredge_up(

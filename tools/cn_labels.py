@@ -123,11 +123,13 @@ def on_one_scale(
     """The stars with C and N beside the labels that they have, in the paper's order."""
     values = np.full((len(stars), len(NAMES)), np.nan)
     sigma: NDArray[np.float64] = values.copy()
+    found: dict[str, int] = {}
     for table in _releases(stars, path):
         here, rows = table.lookup.find(stars.source_id)
         labels = subtract(table, offsets).labels
         assert labels is not None
         values[here], sigma[here] = labels.values[rows], errors[table.survey]
+        found[table.survey] = len(here)
     assert stars.labels is not None
     names = (*stars.labels.names, *NAMES)
     both = Labels(
@@ -135,7 +137,12 @@ def on_one_scale(
         np.concatenate([stars.labels.values, values], axis=1),
         np.concatenate([stars.labels.errors, sigma], axis=1),
     )
-    notes = [offset.to_text() for offset in offsets if offset.survey != NETWORK]
+    counts = ", ".join(f"{survey} {count}" for survey, count in found.items())
+    notes = [
+        f"[C/Fe] and [N/Fe] are not DR17's: they are those of {sum(found.values()):,} stars, nearly "
+        f"all giants, in other releases of APOGEE ({counts}), put on DR17's scale",
+        *(offset.to_text() for offset in offsets if offset.survey != NETWORK),
+    ]
     notes += [
         f"errors taken for {survey}: {c:.3f} dex in c_fe, {n:.3f} dex in n_fe"
         for survey, (c, n) in errors.items()

@@ -47,7 +47,8 @@ def add(commands: options.Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from xplabels.convert import FILE_LEVEL, MOST_ROWS, convert_files
+    from xplabels.convert import MOST_ROWS, convert_files
+    from xplabels.convert.region import FILE_LEVEL
 
     folders = [path if path.is_dir() else path.parent for path in args.inputs]
     beside = next((folder for folder in folders if any(folder.glob("GaiaSource_*"))), None)

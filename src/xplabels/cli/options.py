@@ -27,7 +27,6 @@ EXAMPLES = {
     "models": "xplabels models apogee-dr17-library",
     "label": "xplabels label ids.txt --output labels.fits",
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
-    "releases": "xplabels releases dr4 --check",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
     "convert": "xplabels convert XpContinuousMeanSpectrum/ --output xp_hats",

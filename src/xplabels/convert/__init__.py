@@ -26,7 +26,6 @@ from xplabels.convert.region import (
     FILE_LEVEL,
     INDEX,
     INDEX_LEVEL,
-    LEVEL,
     PRECISION,
     REGION_ORDER,
     SOURCES,
@@ -49,6 +48,7 @@ from xplabels.io.atomic import (
     replace_folder,
 )
 from xplabels.io.job import Job, open_partial
+from xplabels.io.partitioning import LEVEL
 from xplabels.pipeline.workers import Outcome, run_jobs
 
 __all__ = ["MOST_ROWS", "Conversion", "convert_files"]

@@ -47,7 +47,8 @@ class Offset:
 
     def to_text(self) -> str:
         """In a sentence, for the terminal and a model's provenance."""
-        trend = f", {self.slope:+.2g} +- {self.slope_error:.1g} per 1000 K" if self.slope else ""
+        slope = f", {round(self.slope, 9):+.2g} +- {self.slope_error:.1g} per 1000 K"
+        trend = slope if self.slope_error else ""
         return (
             f"{self.survey} minus {self.reference}, {self.label}: {self.value:.4g} +- "
             f"{self.error:.2g}{trend} ({self.common} common stars), subtracted"
@@ -159,8 +160,8 @@ def _pair(label: str, one: SurveyTable, other: SurveyTable, trends: bool) -> Off
     expected = np.hypot(errors_1[a], errors_2[b])
     slope = slope_error = 0.0
     if trends:
-        common = np.intersect1d(ids_1, ids_2)
-        warmth = np.where(np.isnan(one_w := _warmth(one, common)), _warmth(other, common), one_w)
+        first, second = (_warmth(table, ids_1[a]) for table in (one, other))
+        warmth = np.where(np.isnan(first), second, first)
         slope, slope_error = _slope(warmth, difference)
         difference = difference - slope * np.nan_to_num(warmth)
     center, scatter = float(np.median(difference)), float(robust_scatter(difference))
@@ -174,7 +175,7 @@ def _pair(label: str, one: SurveyTable, other: SurveyTable, trends: bool) -> Off
 
 
 def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope of y on x, and its error, by Huber's M-estimate; zeros without three known x."""
+    """Slope of y on x, and its error, by Huber's M-estimate; zeros where too few x are known."""
     from scipy.optimize import least_squares
 
     known = np.isfinite(x)
