@@ -235,7 +235,9 @@ def test_votables(text: str, said: str, tmp_path: Path) -> None:
 def port() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
+        socket.setdefaulttimeout(0.2)  # of one that waits for an answer
         yield server
+        socket.setdefaulttimeout(None)
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "BINARY2", "FITS"])
