@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import io
 import re
+import tomllib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from errno import ENOSPC
@@ -64,6 +65,7 @@ BEGINNINGS: dict[str, tuple[bytes, ...]] = {
 }
 """Ending -> how a file of that format begins, whatever its name."""
 ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
+MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
 
 
 class Digest:
@@ -307,6 +309,19 @@ int() with base 10: 'one'); copy or write the file again
         if isinstance(error, EOFError) and what == GZIP:
             said = "is truncated: the gzip stream ends early"
         raise InputError(said, where=path, remedy=remedy or again(path)) from error
+
+
+def read_toml(path: Path | str, data: bytes | None = None) -> dict[str, Any]:
+    """The keys of a TOML file, or of ``data`` that ``path`` names.
+
+    Raises InputError if it cannot be read, is no TOML, or longer, as a whole or in a line, than a
+    text that someone wrote: a key of n parts takes time and memory as n squared.
+    """
+    with whole(path, "TOML file", "mend it"):
+        data = Path(path).read_bytes() if data is None else data
+        if len(data) > MOST_TOML or max(map(len, data.splitlines()), default=0) > LONGEST_TOML_LINE:
+            raise ValueError(f"more than {MOST_TOML:,} bytes, or {LONGEST_TOML_LINE:,} in a line")
+        return tomllib.loads(data.decode("utf-8"))
 
 
 Reader = Callable[Concatenate[Path, P], Iterator[T]]
