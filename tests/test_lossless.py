@@ -272,7 +272,7 @@ def test_an_input_that_changes_while_it_is_read_is_noticed(
     with pytest.raises(InputError, match=r"xp\.parquet: changed while it was read"):
         read(folder / "xp.parquet")
     assert len(read_table(folder / "mine.csv")["teff"]) == 60
-    Moving(folder / "mine.csv", monkeypatch, "xplabels.io.plain._read_csv")
+    Moving(folder / "mine.csv", monkeypatch, "xplabels.io.plain.csv_table")
     with pytest.raises(InputError, match=r"mine\.csv: changed while it was read"):
         read_table(folder / "mine.csv")
 

@@ -11,13 +11,14 @@ import numpy as np
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.io.delimited import read_csv, read_ecsv
-from xplabels.io.files import Digest, unchanged
+from xplabels.io.files import Digest, format_of, unchanged
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
 from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
 from xplabels.io.rows import BLOCK_ROWS, AbsentColumns, BadRows
 from xplabels.io.unpacked import read_unpacked
 from xplabels.io.votable import read_votable
+from xplabels.io.zipped import read_zip
 
 __all__ = [
     "BLOCK_ROWS",
@@ -34,12 +35,16 @@ Reader = Callable[[Path, BadRows, int], Iterator[Stars]]
 
 READERS: dict[str, Reader] = {
     ".csv": read_csv,
+    ".tsv": read_csv,
     ".ecsv": read_ecsv,
     ".fits": read_fits,
     ".xml": read_votable,
     ".vot": read_votable,
     ".votable": read_votable,
     ".parquet": read_parquet,
+    ".zip": lambda path, bad_rows, block: read_zip(
+        path, bad_rows, block, read_blocks=lambda *one: read_blocks(*one)
+    ),
 }
 """Ending -> reader; every text or FITS ending may be followed by ``.gz``."""
 
@@ -150,18 +155,7 @@ def read(
 def _reader(path: Path) -> Reader:
     if path.is_dir() and is_catalogue(path):
         return read_hats
-    name = path.name.lower()
-    ending = Path(name.removesuffix(".gz")).suffix
-    if ending not in READERS or (ending == ".parquet" and name.endswith(".gz")):
-        raise InputError(
-            "has an unknown ending",
-            where=path,
-            remedy=f"give one of {', '.join(READERS)} (all but .parquet also with .gz)",
-        )
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise InputError(what, where=path, remedy="check the path")
-    return READERS[ending]
+    return READERS[format_of(path, READERS)]
 
 
 def _check_across_files(blocks: Sequence[Stars]) -> None:

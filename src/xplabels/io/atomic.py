@@ -10,6 +10,7 @@ import contextlib
 import errno
 import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from xplabels.core.errors import InputError
 MODEL_FILES = ("model.json", "weights.safetensors", "card.md", "label_audit.csv")
 REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
 """All that a model's and a report's folder may hold; anything else is the user's."""
+LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(.*)")
 REMEDIES = {
     errno.ENOSPC: "make room and give the same command again",
     errno.EDQUOT: "make room and give the same command again",
@@ -147,10 +149,13 @@ def remove_leftovers(folder: Path, name: str = "*", every: bool = False) -> None
 
     ``every``: whoever wrote them. What a dead process had moved away to replace it comes back.
     """
-    for left in [*folder.glob(f".*.partial.{name}"), *folder.glob(f".*.old.{name}")]:
-        pid, kind, whole = left.name[1:].split(".", 2)
-        if not pid.isdigit() or (not every and int(pid) != os.getpid() and _alive(int(pid))):
+    # by plain strings: a folder may hold thousands of files, and each is written by way of here
+    hidden = [other for other in os.listdir(folder) if other[0] == "."] if folder.is_dir() else []
+    for found in filter(None, map(LEFTOVER.fullmatch, hidden)):
+        pid, kind, whole = found.groups()
+        if not fnmatch(whole, name) or (not every and int(pid) != os.getpid() and _alive(int(pid))):
             continue
+        left = folder / found[0]
         with contextlib.suppress(PermissionError):  # another user's, in a folder of all
             if kind == "old" and not (folder / whole).exists():
                 os.replace(left, folder / whole)

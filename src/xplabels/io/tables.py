@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, counted
 from xplabels.core.labels import LABELS, check_names
 from xplabels.core.lookup import Lookup
 from xplabels.core.quality import QUALITY_COLUMNS, has_quality, quality_flags
@@ -28,6 +29,8 @@ from xplabels.io.hats import PartitionedTable
 from xplabels.io.plain import Columns, read_table
 from xplabels.io.words import label_words
 from xplabels.releases import computed, with_inputs
+
+logger = logging.getLogger(__name__)
 
 TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 """What is taken from tables of photometry."""
@@ -70,6 +73,8 @@ def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> S
         if len(rows) == 0:
             raise _nothing_shared(table.path)
         notes += filled.take(rows, found, table.path)
+        notes.append(matched(table.path, len(rows), len(stars)))
+        logger.info("%s", notes[-1])
     return replace(filled.stars(), notes=tuple(notes))
 
 
@@ -123,6 +128,7 @@ def join_labels(
     rows, found = table.find(stars.source_id)
     if len(rows) == 0:
         raise _nothing_shared(table.path)
+    logger.info("%s", counts := matched(table.path, len(rows), len(stars)))
     words = label_words(path)
     here, notes = labels_of(found, wanted, stars.source_id[rows], table.path, words)
     values = np.full((len(stars), len(wanted)), np.nan)
@@ -131,8 +137,19 @@ def join_labels(
     return replace(
         stars,
         labels=replace(here, values=values, errors=errors),
-        notes=(*stars.notes, *notes),
+        notes=(*stars.notes, *notes, counts),
     )
+
+
+def matched(table: object, found: int, stars: int) -> str:
+    """How many of the stars a table has a row for, in words.
+
+    Examples
+    --------
+    >>> matched("gaia.csv", 2, 3)
+    'gaia.csv: 2 of 3 stars joined, 1 not in this table'
+    """
+    return f"{table}: {found} of {counted(stars, 'star')} joined, {stars - found} not in this table"
 
 
 def check_labels(columns: Collection[str], where: object) -> tuple[str, ...]:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.quality import QUALITY_COLUMNS, quality_flags
 from xplabels.core.stars import Stars
+from xplabels.io.arrays import EMPTY, parse_array
 from xplabels.io.columns import PHOTOMETRY_COLUMNS, photometry_of
-from xplabels.io.delimited import parse_array
 from xplabels.io.files import byte_lines
 from xplabels.io.plain import Columns, read_columns
-from xplabels.io.rows import BANDS, EMPTY, Assembler, BadRows, RawBlock
+from xplabels.io.rows import BANDS, Assembler, BadRows, RawBlock
 
 PATTERNS = (
     "{band}_coeff_{i},e_{band}_coeff_{i}",

@@ -93,12 +93,15 @@ def read_survey(
     """
     survey, where = survey_of(name, labels), str(path)
     masks = {*survey.masks, *bit_masks} & {*extra}
-    integers = dict.fromkeys(survey.source_id, NO_SOURCE) | dict.fromkeys(masks, UNKNOWN_BITS)
+    integers = dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
     if survey.key is not None:
         wanted.add(survey.key)
         integers |= {survey.key: NO_SOURCE} if survey.key_is_gaia else {}
-    columns = computed(read_columns(path, with_inputs(wanted), integers), wanted)
+    wanted.add("source_id")
+    columns = computed(
+        read_columns(path, with_inputs(wanted), integers, {*survey.source_id, "source_id"}), wanted
+    )
     notes: tuple[str, ...] = ()
     if neighbours is None:
         source_id = _source_ids(survey, columns, where)
@@ -155,7 +158,7 @@ def join_survey(
 
 def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) -> NDArray[np.int64]:
     """Gaia source_ids [N] as the table has them."""
-    column = first_present(survey.source_id, columns)
+    column = first_present((*survey.source_id, "source_id"), columns)
     if column is None:
         hint = "" if survey.key is None else ", or translate its identifiers by --neighbours"
         raise InputError(
