@@ -77,6 +77,16 @@ def add_recipe(command: argparse.ArgumentParser, default: str = "default") -> No
     add_seed(command)
 
 
+def add_release(command: argparse.ArgumentParser) -> None:
+    """``--release``."""
+    command.add_argument(
+        "--release",
+        metavar="NAME|FILE.toml",
+        help="read tables by the names of a release's declaration, too (see xplabels releases); "
+        "those of dr3 and dr4 are known",
+    )
+
+
 def add_seed(command: argparse.ArgumentParser, text: str = "random seed") -> None:
     """``--seed``."""
     command.add_argument("--seed", type=seed, default=0, metavar="N", help=f"{text} (default 0)")
@@ -240,7 +250,7 @@ def add_unshrunk(command: argparse.ArgumentParser) -> None:
         "--unshrunk",
         action="store_true",
         help="labels without shrinkage (regression to the mean): right on average at each true "
-        "label, with larger errors; for relations over many stars (docs/errors.md)",
+        "label, with larger errors; for relations over many stars (documentation: Shrinkage)",
     )
 
 
