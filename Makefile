@@ -6,12 +6,13 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-archive lint format clean
+.PHONY: help demo test test-archive soak lint format clean
 
 help:
 	@echo "make demo    train on real APOGEE stars, predict unseen ones, write demo/report/report.html"
 	@echo "make test    run every test and every documented example"
 	@echo "make test-archive  fetch from a real TAP server, installed with apt-get (needs root)"
+	@echo "make soak    kill every command that writes (60 times), run it again, compare"
 	@echo "make lint    style (ruff) and types (mypy)"
 	@echo "make format  put the code into ruff's format"
 	@echo "make clean   remove .venv and caches"
@@ -28,6 +29,10 @@ test: .venv/.installed-dev
 test-archive: .venv/.installed-dev
 	tests/services/dachs/serve.sh run "$(CURDIR)/$(BIN)/python" \
 		$(BIN)/python -m pytest tests/test_fetch_dachs.py
+
+# make soak KILLS=100 SEED=2
+soak: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kills.py --kills $(or $(KILLS),60) --seed $(or $(SEED),1)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ def add(commands: options.Commands) -> None:
     )
     options.add_workers(command, "processes")
     command.add_argument(
-        "--most-rows", type=int, metavar="N", help="of a partition (default 50000)"
+        "--most-rows", type=options.whole, metavar="N", help="of a partition (default 50000)"
     )
     options.add_bad_rows(command)
     options.add_overwrite(command)

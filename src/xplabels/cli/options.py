@@ -16,6 +16,8 @@ else:
 
 Run = Callable[[argparse.Namespace], None]
 """What does a command's work."""
+MOST = 10**9
+"""Of copies, draws, processes, rows and the like."""
 
 
 def add_command(
@@ -80,7 +82,9 @@ def alone(run: Run) -> Run:
 
 def add_workers(command: argparse.ArgumentParser, text: str) -> None:
     """``--workers``."""
-    command.add_argument("--workers", type=int, default=1, metavar="N", help=f"{text} (default 1)")
+    command.add_argument(
+        "--workers", type=whole, default=1, metavar="N", help=f"{text} (default 1)"
+    )
 
 
 def add_selection(command: argparse.ArgumentParser, text: str) -> None:
@@ -150,9 +154,17 @@ def seed(text: str) -> int:
     return number
 
 
+def whole(text: str) -> int:
+    """A whole number of which nobody can mean more than :data:`MOST`."""
+    number = int(text)
+    if abs(number) > MOST:
+        raise argparse.ArgumentTypeError(f"{text} is too large: give at most {MOST:,}")
+    return number
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on."""
-    number = int(text)
+    number = whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is too few: give 1 or more")
     return number

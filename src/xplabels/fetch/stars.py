@@ -35,7 +35,7 @@ from xplabels.fetch.state import (
 from xplabels.fetch.tap import Tap
 from xplabels.fetch.targets import Targets
 from xplabels.io import read_stars, write_star_blocks
-from xplabels.io.atomic import claimed
+from xplabels.io.atomic import alone
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
 
@@ -201,6 +201,7 @@ class FetchSummary:
         return "\n".join([f"{counted(self.ids, 'star')} asked for", head, *rows])
 
 
+@alone
 def fetch_stars(
     targets: Targets,
     output: str | Path,
@@ -246,16 +247,15 @@ def fetch_stars(
         "datalink": archive.datalink,
     }
     state = FetchState(Path(output), request)
-    with claimed(state.output):
-        record = None if overwrite else state.finished()
-        if record is not None:
-            state.discard()
-            return FetchSummary(Path(output), record["ids"], record["counts"])
-        with state.opened(overwrite):
-            run = FetchRun(targets, state, archive, settings)
-            for name in chosen:
-                run.fetch(name)
-            return _publish(state, chosen)
+    record = None if overwrite else state.finished()
+    if record is not None:
+        state.discard()
+        return FetchSummary(Path(output), record["ids"], record["counts"])
+    with state.opened(overwrite):
+        run = FetchRun(targets, state, archive, settings)
+        for name in chosen:
+            run.fetch(name)
+        return _publish(state, chosen)
 
 
 def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:

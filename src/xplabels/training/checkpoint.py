@@ -16,10 +16,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from xplabels.core.errors import InputError
-from xplabels.io.atomic import whole_file
+from xplabels.io.atomic import LAST_WORD, whole_file
 from xplabels.io.job import open_partial
 
-CHECKPOINT_FILES = ("manifest.json", "*.safetensors", ".*.partial.*")
+CHECKPOINT_FILES = ("manifest.json", LAST_WORD, "*.safetensors", ".*.partial.*")
 """All that the folder of an unfinished training may hold."""
 
 History = list[dict[str, float]]
