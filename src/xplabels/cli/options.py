@@ -17,7 +17,8 @@ else:
 Run = Callable[[argparse.Namespace], None]
 """What does a command's work."""
 MOST = 10**9
-"""Of copies, draws, processes, rows and the like."""
+"""Of copies, draws, rows and the like."""
+MOST_PROCESSES = 1024
 
 
 def add_command(
@@ -83,7 +84,11 @@ def alone(run: Run) -> Run:
 def add_workers(command: argparse.ArgumentParser, text: str) -> None:
     """``--workers``."""
     command.add_argument(
-        "--workers", type=whole, default=1, metavar="N", help=f"{text} (default 1)"
+        "--workers",
+        type=functools.partial(whole, most=MOST_PROCESSES),
+        default=1,
+        metavar="N",
+        help=f"{text} (default 1)",
     )
 
 
@@ -154,11 +159,14 @@ def seed(text: str) -> int:
     return number
 
 
-def whole(text: str) -> int:
-    """A whole number of which nobody can mean more than :data:`MOST`."""
-    number = int(text)
-    if abs(number) > MOST:
-        raise argparse.ArgumentTypeError(f"{text} is too large: give at most {MOST:,}")
+def whole(text: str, most: int = MOST) -> int:
+    """A whole number; nobody can mean more than ``most``."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{text} is too large: give at most {most:,}")
     return number
 
 
