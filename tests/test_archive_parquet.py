@@ -75,8 +75,8 @@ def star_tables(draw: st.DrawFn) -> Stars:
     labels = None
     if names:
         known = draw(hnp.arrays(bool, (n, len(names))))
-        lower = np.array([LABELS[name].lower for name in names])
-        upper = np.array([LABELS[name].upper for name in names])
+        lower = np.array([LABELS[name].lowest for name in names])
+        upper = np.array([LABELS[name].highest for name in names])
         share = draw(hnp.arrays(np.float64, known.shape, elements=st.floats(0, 1)))
         believable = np.clip(lower + share * (upper - lower), lower, upper)
         errors = draw(hnp.arrays(np.float64, known.shape, elements=POSITIVE))

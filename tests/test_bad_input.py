@@ -20,7 +20,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str, str]] = {
         "x.csv.gz", gzip.compress(GOOD)[:-20],
         "x.csv.gz: is truncated", "download",
     ),
-    "not gzip": ("x.csv.gz", GOOD, "x.csv.gz: is not a readable gzip file", "download"),
+    "not gzip": ("x.csv.gz", GOOD, "x.csv.gz: is not a whole gzip file", "download"),
     "truncated text": ("x.csv", GOOD[: len(GOOD) // 2], "x.csv, row 2: is truncated", "download"),
     "absent column": (
         "x.csv", GOOD.replace(b"rp_coefficients", b"other", 1),
@@ -174,12 +174,13 @@ def test_overwrite_never_takes_a_folder_of_the_user(
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        (["--labels", "teff,colour"], "unknown label 'colour'"),
+        (["--labels", "teff,colour"], "column 'colour' is absent"),
+        (["--labels", "teff,flux"], "'flux' cannot be the name of a label"),
         (["--labels", "teff,teff"], "named twice"),
         (["--labels", ""], "no label"),
         (["--range", "teff=7000:3200"], "empty"),
         (["--range", "teff"], "teff=3200:7000"),
-        (["--range", "mass=1:2"], "unknown label 'mass'"),
+        (["--range", "mass=1:2"], "is absent"),
         (["--test-fraction", "0.95"], "0.95"),
         (["--test-fraction", "nan"], "nan"),
     ],

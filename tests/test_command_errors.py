@@ -14,6 +14,8 @@ WRONG = {
     "demo": ("demo --output empty.csv", "empty.csv: is a file, not a folder; name a folder"),
     "library": ("library --output s.csv", "s.csv: a star table is Parquet; end its name in"),
     "fetch": ("fetch --output d", "no stars are named; give --ids"),
+    "label": ("label --output l.csv", "no stars are named, or twice; give a table of ids, or"),
+    "basis": ("basis empty.csv", "empty.csv: is no basis .*; write one with xplabels basis"),
     "giants": ("giants --output g.csv", "g.csv: a star table is Parquet; end its name in"),
     "match": ("match empty.csv hats --output m.parquet", "empty.csv: is empty; give a table"),
     "select": (
@@ -30,6 +32,7 @@ WRONG = {
     "check-errors": ("check-errors empty.csv --json f.json", "empty.csv: is empty; download"),
     "audit": ("audit none some.csv --output a.csv", "no model 'none'; give a model folder"),
     "models": ("models none", "no model 'none'; give a model folder"),
+    "releases": ("releases dr5", "no data release 'dr5'; choose dr3 or dr4, or a .toml file"),
     "simulate": ("simulate empty.csv --output s.parquet", "empty.csv: is empty; give a table"),
     "explain": ("explain none some.csv --output e", "no model 'none'; give a model folder"),
 }

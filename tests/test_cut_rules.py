@@ -23,8 +23,8 @@ from xplabels.cuts.rules import load_rules, parse_rule
         ("gaia.ruwe <= nan", "is not finite"),
         ("apogee.starflag lacks LOW_SNRR", "has no bit 'LOW_SNRR'"),
         ("gaia.flag lacks LOW", "has no bit 'LOW'"),
-        ("labels has age", "labels have no 'age'"),
-        ("photometry has J", "photometry have no 'J'"),
+        ("labels has a-ge", "'a-ge' cannot be the name of a label"),
+        ("photometry has J", "photometry has no 'J'"),
     ],
 )
 def test_a_wrong_rule_is_refused(text: str, said: str) -> None:
@@ -107,7 +107,7 @@ def test_rules_are_changed_added_and_left_out() -> None:
         ("[rules]\na = 'gaia.ruwe < 2'\n[more]\n", "unknown key 'more'"),
         ("a = 1\n", "unknown key 'a'"),
         ("[rules]\na = 1\n", "is not text"),
-        ("[rules\n", "is not TOML"),
+        ("[rules\n", "is not a whole TOML file"),
         ("", r"no table \[rules\]"),
     ],
 )

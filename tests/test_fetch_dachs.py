@@ -17,8 +17,8 @@ from fetch_services import Services, serving
 from services.dachs.publish import STARS
 from xplabels.core.errors import InputError
 from xplabels.fetch import Archive, Cone, FetchSettings, RetryPolicy, Targets, fetch_stars
-from xplabels.fetch.archive import release_of
 from xplabels.fetch.stars import FetchSummary
+from xplabels.releases import load_release
 
 ADDRESS = os.environ.get("XPLABELS_TAP", "")
 
@@ -40,7 +40,7 @@ def fetch(
     small: Services, targets: Targets, output: Path, products: list[str], release: str = "dr3"
 ) -> FetchSummary:
     """Tables from DaCHS."""
-    archive = Archive(ADDRESS, small.datalink.address, release=release_of(release))
+    archive = Archive(ADDRESS, small.datalink.address, release=load_release(release))
     return fetch_stars(targets, output, archive, products, SETTINGS)
 
 
@@ -64,7 +64,7 @@ def test_a_cone(small: Services, tmp_path: Path) -> None:
     table = small.made.tables["gaiadr3.gaia_source"]
     north = np.array(table["source_id"])[np.array(table["dec"]) >= 50]
     assert 10 < len(north) < STARS
-    targets = Targets.of_cone(Cone(10.0, 90.0, 40.0), release_of("dr3"))
+    targets = Targets.of_cone(Cone(10.0, 90.0, 40.0), load_release("dr3"))
     assert fetch(small, targets, tmp_path / "cone", ["tmass"]).complete
     found = pq.read_table(tmp_path / "cone" / "gaia_source.parquet").column("source_id").to_pylist()
     assert found == sorted(north.tolist())
@@ -74,7 +74,7 @@ def test_a_cone(small: Services, tmp_path: Path) -> None:
     ("targets", "release", "message"),
     [
         (Targets(query="SELECT nonsense FROM gaiadr3.gaia_source"), "dr3", "nonsense"),
-        (Targets.of_ids(np.array([1])), "dr4", r"table gaiadr4\.gaia_source: "),
+        (Targets.of_ids(np.array([1])), "dr4", r"lacks the table gaiadr4\.gaia_source"),
     ],
     ids=["query", "table"],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xplabels.calibration.joint import fit_joint_factor, joint_coverage
+from xplabels.calibration.joint import fit_joint_factors, joint_coverage
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction, stack
@@ -84,17 +84,17 @@ def test_the_distance_is_chi_squared_of_the_explicit_matrix() -> None:
         off = prediction.values[star] - labels.values[star]
         distance = off @ np.linalg.inv(covariance) @ off
         # the half-widths hold 68.269 and 95.450 %: a Gaussian to the matching's accuracy
-        assert joint.content[star] == pytest.approx(stats.chi2(3).cdf(distance), abs=2e-3)
+        assert joint.content[0, star] == pytest.approx(stats.chi2(3).cdf(distance), abs=2e-3)
 
 
 def test_the_joint_factor_mends_errors_that_are_too_small() -> None:
     prediction, labels = gaussian_prediction()
-    assert fit_joint_factor(prediction, labels) == pytest.approx(1, abs=0.03)
+    assert fit_joint_factors(prediction, labels) == pytest.approx(1, abs=0.03)
     small = with_errors_divided(prediction, 1.3)
-    factor = fit_joint_factor(small, labels)
-    assert factor == pytest.approx(1.3, rel=0.03)
+    factors = fit_joint_factors(small, labels)
+    assert factors == pytest.approx(1.3, rel=0.03)
     assert word_of(joint_of(small, labels)) == WRONG
-    assert word_of(joint_of(replace(small, joint_factor=factor), labels)) == RIGHT
+    assert word_of(joint_of(replace(small, joint_factors=tuple(factors)), labels)) == RIGHT
 
 
 def test_where_few_stars_have_all_labels_those_that_lack_some_count_for_the_factor() -> None:
@@ -105,9 +105,9 @@ def test_where_few_stars_have_all_labels_those_that_lack_some_count_for_the_fact
     labels.values[1::4, 1] = np.nan
     complete = np.isfinite(labels.values).all(axis=1)
     assert complete.sum() == 400
-    assert fit_joint_factor(small, labels) == pytest.approx(1.3, rel=0.05)
+    assert fit_joint_factors(small, labels) == pytest.approx(1.3, rel=0.05)
     labels.values[~complete] += 1e3
-    assert fit_joint_factor(small, labels) == pytest.approx(4, rel=0.01)  # no factor is enough
+    assert fit_joint_factors(small, labels) == pytest.approx(4, rel=0.01)  # no factor is enough
 
 
 def test_stars_that_lack_a_label_are_left_out_and_few_are_not_enough() -> None:
@@ -115,7 +115,7 @@ def test_stars_that_lack_a_label_are_left_out_and_few_are_not_enough() -> None:
     labels.values[:220, 1] = np.nan
     assert joint_of(prediction, labels, resamples=2).n == 80
     labels.values[:205] = np.nan
-    assert fit_joint_factor(prediction, labels) is None
+    assert fit_joint_factors(prediction, labels) is None
     assert joint_coverage(prediction, labels, NAMES[:1], np.ones(300, bool)) is None
     assert joint_of(replace(prediction, correlations=None), labels) is None
     labels.values[:] = np.nan
@@ -139,11 +139,25 @@ def test_a_validation_reports_it() -> None:
 def test_training_fits_the_factor_which_model_and_catalogue_keep(
     small_model: Model, small_stars: Stars, tmp_path: Path
 ) -> None:
-    factor = small_model.calibration.joint
-    assert 0.8 < factor < 1.3
-    assert factor != 1.0
+    factors = small_model.calibration.joint
+    assert 0.8 < min(factors) < max(factors) < 1.4
+    assert 1.0 not in factors
     small_model.save(tmp_path / "model")
-    assert Model.load(tmp_path / "model").calibration.joint == factor
+    assert Model.load(tmp_path / "model").calibration.joint == factors
     correlated = small_model.predict(small_stars[:9], correlations=True)
-    assert correlated.to_table().meta["JOINTFAC"] == f"{factor:.4f}"
-    assert stack([correlated[:5], correlated[5:9]]).joint_factor == factor
+    assert correlated.to_table().meta["JOINTF95"] == f"{factors[1]:.4f}"
+    assert stack([correlated[:5], correlated[5:9]]).joint_factors == factors
+
+
+def test_each_ellipsoid_has_a_factor_of_its_own() -> None:
+    """A twentieth of the stars is off by 4 sigma in all labels: only the outer ellipsoid grows."""
+    prediction, labels = gaussian_prediction()
+    labels.values[::20] += 4 * prediction.errors[::20]
+    inner, outer = fit_joint_factors(prediction, labels)
+    assert inner < 1.1
+    assert outer > 1.25 * inner
+    joint = joint_of(replace(prediction, joint_factors=(inner, outer)), labels)
+    assert joint.value["coverage_68"] == pytest.approx(LEVEL_68, abs=0.002)
+    assert joint.value["coverage_95"] == pytest.approx(LEVEL_95, abs=0.002)
+    assert word_of(joint) == RIGHT
+    assert word_of(joint_of(replace(prediction, joint_factors=(inner, inner)), labels)) == WRONG

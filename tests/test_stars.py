@@ -177,7 +177,13 @@ def test_photometry_of_measurements_needs_value_and_error() -> None:
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["tef"], "unknown label 'tef'.*teff"), (["teff", "teff"], "twice"), ([], "no label")],
+    [
+        (["[Fe/H]"], "cannot be the name of a label; begin with a letter"),
+        (["teff_error"], "that of another column"),
+        (["parallax"], "that of another column"),
+        (["teff", "Teff"], "twice"),
+        ([], "no label"),
+    ],
 )
 def test_label_names_are_checked(names, message) -> None:
     with pytest.raises(InputError, match=message):
@@ -195,6 +201,6 @@ def test_every_flag_and_label_is_described() -> None:
     assert set(MEANING) == set(Flag)
     assert len(describe().splitlines()) == len(Flag)
     for label in LABELS.values():
-        assert label.lower < label.upper
+        assert label.lowest < label.highest
         assert label.unit
         assert label.ucd

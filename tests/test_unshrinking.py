@@ -58,7 +58,7 @@ def test_gaussian_stars_need_no_more_than_their_prior_divided_out(
     fitted: ShrinkageCorrection,
 ) -> None:
     assert fitted.strength == pytest.approx(np.ones(2), abs=0.05)
-    for factor in (fitted.factor, fitted.factor_95, fitted.joint):
+    for factor in (fitted.factor, fitted.factor_95, *fitted.joint):
         assert factor == pytest.approx(1.0, abs=0.02)
     assert fitted.caveats(("teff", "fe_h")) == []
 

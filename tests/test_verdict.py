@@ -281,11 +281,11 @@ def test_all_labels_together_are_one_more_statement() -> None:
                 moved = replace(prediction, errors=factor * units, errors_95=2 * factor * units)
                 again = joint_coverage(moved, labels, NAMES[:3], np.ones(n, bool), resamples=0)
                 assert again is not None
-                assert bool(again.content[star] <= level) is expected
+                assert bool(again.content[k, star] <= level) is expected
     assert (
         v.verdict_of(score_prediction(prediction, labels, resamples=0)).words[v.TOGETHER] == v.RIGHT
     )
-    small = replace(prediction, joint_factor=0.7)
+    small = replace(prediction, joint_factors=(0.7, 0.7))
     found = v.verdict_of(score_prediction(small, labels, resamples=0))
     assert found.headline == f"wrong ({v.TOGETHER})"
 

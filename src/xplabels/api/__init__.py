@@ -21,7 +21,7 @@ from xplabels.io.atomic import (
     check_parquet,
     discard,
 )
-from xplabels.io.catalogue import FORMATS
+from xplabels.io.catalogue import FORMATS, check_catalogue
 from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xplabels.model import Model
     from xplabels.pipeline import OnDask, Summary
     from xplabels.recipes import Recipe
+    from xplabels.sky.area import Area
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +40,33 @@ def read_stars(
     label_table: Path | None = None,
     names: Sequence[str] | None = None,
     bad_rows: BadRows = "error",
+    needed: bool = True,
 ) -> Stars:
-    """One table of stars with photometry and labels joined by source_id."""
+    """One table of stars with photometry and labels joined by source_id.
+
+    ``names`` are labels to take, also from columns of ``path`` itself; where they are not
+    ``needed``, as far as they are there.
+    """
     from xplabels import io as archive
+    from xplabels.io.plain import is_table
 
     stars = archive.read([path], bad_rows=bad_rows)
     if photometry:
         from xplabels.io.tables import join_photometry
 
         stars = join_photometry(stars, list(photometry))
+    known = () if stars.labels is None else stars.labels.names
+    if label_table is None and not set(names or ()) <= set(known) and is_table(path):
+        label_table = path
     if label_table is not None:
         from xplabels.io.tables import join_labels
+        from xplabels.surveys import SPECTROSCOPIC, join_survey
 
-        stars = join_labels(stars, label_table, names)
+        survey, _, table = str(label_table).partition("=")
+        if survey in SPECTROSCOPIC and table:
+            stars = join_survey(stars, survey, table, names)
+        else:
+            stars = join_labels(stars, label_table, names, needed)
     return stars
 
 
@@ -70,15 +85,10 @@ def recipe_for(name_or_path: str, labels: Sequence[str]) -> Recipe:
 
     Raises InputError as :func:`~xplabels.recipes.load_recipe`; if it weighs a label not learnt.
     """
-    from xplabels.recipes import load_recipe
+    from xplabels.recipes import check_learnt, load_recipe
 
     recipe = load_recipe(name_or_path)
-    if strange := set(recipe.label_weights) - set(labels):
-        raise InputError(
-            f"label_weights names {', '.join(sorted(strange))}, which is not learnt",
-            where=name_or_path,
-            remedy=f"weigh any of {', '.join(labels)}, or add the label to --labels",
-        )
+    check_learnt(recipe, labels, name_or_path)
     return recipe
 
 
@@ -123,15 +133,17 @@ def train_model(
 
 
 def predict_files(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     output: Path,
     model: Model,
     *,
+    area: Area | None = None,
     photometry: Sequence[Path] = (),
     gaia_source: Path | None = None,
     carried: Sequence[str] = (),
     bad_rows: BadRows = "error",
     correlations: bool = False,
+    coefficients: str | None = None,
     workers: int | OnDask = 1,
     allow_missing: bool = False,
     overwrite: bool = False,
@@ -141,9 +153,22 @@ def predict_files(
 
     An ``output`` with an ending is one catalogue of all stars; one without, or a folder that is
     there, gets a catalogue for each file. ``correlations``: with a column for each pair of labels.
+    ``coefficients``: see :func:`xplabels.read_blocks`.
     ``allow_missing``: one catalogue may be made of a folder that lacks files its own list names,
-    and a folder of catalogues be complete without them. Raises InputError as
+    and a folder of catalogues be complete without them. With an ``area`` the one path is a HATS
+    catalogue, here or at an address, of which that part is labelled; its rows are kept in
+    ``OUTPUT.spectra`` until the catalogue is whole (beside a folder of catalogues they stay).
+    Raises InputError as :func:`~xplabels.sky.area.copy_area`,
     :func:`~xplabels.pipeline.predict_catalogue` and :func:`~xplabels.pipeline.predict_folder`.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> from pathlib import Path
+    >>> xp.write_stars(xp.example_stars(3), "stars.parquet")
+    >>> summary = xp.predict_files([Path("stars.parquet")], Path("labels.fits"), xp.load_model())
+    >>> summary.stars
+    3
     """
     from xplabels import pipeline
 
@@ -153,14 +178,43 @@ def predict_files(
     source = () if gaia_source is None else (gaia_source,)
     check_distinct([output], (*paths, *photometry, *source))
     tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
-    inputs = pipeline.find_inputs(paths)
-    keys: dict[str, Any] = {
-        "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,
-    }  # fmt: skip
     # the catalogues of a folder should not differ by the words that asked for them
     single = output.suffix.lower() in FORMATS or (output.suffix != "" and not output.is_dir())
     metadata = {"COMMAND": command} if single else {}
-    options = pipeline.PredictOptions(tables, bad_rows, correlations, metadata)
+    if area is not None:
+        if single:
+            check_catalogue(output, overwrite)
+            metadata["SPECTRA"] = f"{paths[0]}, {area}"
+        spectra = output.with_name(f"{output.name}.spectra")
+        paths = _area_of(paths, area, spectra, overwrite)
+    elif remote := [str(path) for path in paths if "://" in str(path)]:
+        raise InputError(
+            "is an address: only a part of the sky is read from there",
+            where=remote[0],
+            remedy="add --cone RA,DEC,RADIUS, --box or --pixel, or copy the catalogue",
+        )
+    inputs = pipeline.find_inputs([Path(path) for path in paths])
+    keys: dict[str, Any] = {
+        "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,
+    }  # fmt: skip
+    options = pipeline.PredictOptions(tables, bad_rows, correlations, metadata, coefficients)
     if single:
-        return pipeline.predict_catalogue(inputs, output, model, options, **keys)
+        summary = pipeline.predict_catalogue(inputs, output, model, options, **keys)
+        if area is not None:
+            discard(spectra, output)
+        return summary
     return pipeline.predict_folder(inputs, output, model, options, command=command, **keys)
+
+
+def _area_of(
+    paths: Sequence[Path | str], area: Area, spectra: Path, overwrite: bool
+) -> list[Path | str]:
+    """The rows of one catalogue inside ``area`` as files in the folder ``spectra``."""
+    from xplabels.sky.area import copy_area
+
+    if len(paths) != 1:
+        raise InputError(
+            f"a part of the sky is of one HATS catalogue, not of {len(paths)} inputs",
+            remedy="give its folder or address",
+        )
+    return [*copy_area(str(paths[0]), area, spectra, overwrite)]

@@ -15,6 +15,7 @@ from xplabels.core.labels import Labels
 from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Photometry, Stars
+from xplabels.io.files import whole
 
 if TYPE_CHECKING:
     from xplabels.cuts.flow import CutFlow
@@ -83,7 +84,9 @@ def reporting_stars(
     InputError
         If the stars have no labels, or none of them is in the model's test part.
     """
-    own = Selection.of_model(model.metadata, _labels(stars).names)
+    labels = _labels(stars).in_units_of(model.names)
+    stars = stars.with_labels(labels)
+    own = Selection.of_model(model.metadata, labels.names)
     chosen, flow = (own if selection is None else selection).apply(stars)
     if selection not in (None, own) and own.to_text():
         flow.insert(0, f"the selection given takes the place of the model's own ({own.to_text()})")
@@ -155,6 +158,13 @@ def validate(
     InputError
         See :func:`reporting_stars` and :class:`~xplabels.validation.surveys.ReferenceSurvey`. The
         input is checked before anything is predicted.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> result = xp.validate(xp.load_model(), xp.read_library())  # doctest: +SKIP
+    >>> print(result)  # doctest: +SKIP
+    >>> result.write("report")  # doctest: +SKIP
     """
     from xplabels.explain.section import explain_finding
     from xplabels.validation import common_names, score_prediction
@@ -314,7 +324,8 @@ def _cut_flow(stars: Stars) -> CutFlow | None:
     if path is None or not path.is_file():
         return None
     try:
-        return CutFlow.from_dict(json.loads(path.read_text(encoding="utf-8"))["flow"])
-    except (OSError, ValueError, KeyError, TypeError):
+        with whole(path, "cut flow"):
+            return CutFlow.from_dict(json.loads(path.read_text(encoding="utf-8"))["flow"])
+    except InputError:
         logger.info("%s: is no cut flow of xplabels select; left out of the report", path)
         return None

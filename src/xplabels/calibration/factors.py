@@ -36,8 +36,9 @@ class Calibration:
     # [K], or [N, K] of certain stars (for_stars)
     factor: Array  # multiplies every part of the 68.3 % half-width
     factor_95: Array  # multiplies the model and intrinsic parts of the 95.4 % half-width
-    # multiplies all errors in statements about all labels at once (joint.fit_joint_factor)
-    joint: float = 1.0
+    # multiply all errors in 68.3 and 95.4 % statements about all labels at once
+    # (joint.fit_joint_factors)
+    joint: tuple[float, float] = (1.0, 1.0)
     # multiplies variances star by star, before these
     shape: ErrorShape = field(default_factory=lambda: ErrorShape.flat(0))
     # multiplies the two factors star by star

@@ -24,7 +24,7 @@ FEWEST_STARS, ENOUGH_STARS = 100, 1000
 """Without so many stars no joint factor is fitted; with so many, those that lack labels are not
 needed."""
 FACTOR_RANGE, BISECTIONS = (0.25, 4.0), 30
-"""Where the joint factor is searched for, and how finely."""
+"""Where a joint factor is searched for, and how finely."""
 NEEDED_RANGE, NEEDED_BISECTIONS = (1 / 16, 16.0), 16
 """The same for the factor of each star, to 1e-4 of it."""
 _LEVELS = {"coverage_68": predictive.LEVEL_68, "coverage_95": predictive.LEVEL_95}
@@ -36,7 +36,8 @@ class Joint:
 
     names: tuple[str, ...]
     rows: Rows = field(repr=False)  # the stars compared, among all
-    # of each star compared [n]: probability inside the ellipsoid through its true labels
+    # of each star compared [2, n]: probability inside the ellipsoid through its true labels, the
+    # errors multiplied by the joint factor of the 68.3 and of the 95.4 % ellipsoid
     content: Array = field(repr=False)
     # factors on all stated errors with which the 68.3 and the 95.4 % ellipsoid reach these [n]
     needed: tuple[Array, Array] = field(repr=False)
@@ -46,7 +47,7 @@ class Joint:
     @property
     def n(self) -> int:
         """Stars of which all labels are known and predicted."""
-        return len(self.content)
+        return len(self.rows)
 
     def to_metrics(self) -> dict[str, Any]:
         """As in ``metrics.json``."""
@@ -73,16 +74,18 @@ def joint_coverage(
     """Joint coverage of the labels ``names`` over the stars of ``selection`` [N] that have all.
 
     The errors of the known labels, taken as independent, widen the ellipsoids, and so does the
-    prediction's ``joint_factor``. Tails: :func:`~xplabels.core.distribution.matched_t`. None
+    prediction's ``joint_factors``. Tails: :func:`~xplabels.core.distribution.matched_t`. None
     where the prediction has no correlations, or there are fewer than two labels or stars.
     ``resamples`` and ``seed`` are those of the bootstrap.
     """
     rows = _complete(prediction, labels, names, selection)
     if prediction.correlations is None or len(names) < 2 or len(rows) < 2:
         return None
-    content = _content(prediction, labels, names, rows, prediction.joint_factor)
+    content = np.stack(
+        [_content(prediction, labels, names, rows, one) for one in prediction.joint_factors]
+    )
     random = np.random.default_rng(seed)
-    drawn = [_statistics(random.choice(content, len(content))) for _ in range(resamples)]
+    drawn = [_statistics(random.choice(content, len(rows), axis=1)) for _ in range(resamples)]
     value = _statistics(content)
     error = {
         key: float(np.std([one[key] for one in drawn], ddof=1)) if resamples > 1 else float("nan")
@@ -92,8 +95,8 @@ def joint_coverage(
     return Joint(tuple(names), rows, content, needed, value, error)
 
 
-def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
-    """What multiplies all errors so that the joint 68.3 % ellipsoids hold their share.
+def fit_joint_factors(prediction: Prediction, labels: Labels) -> Array | None:
+    """What multiplies all errors [2] so that the joint 68.3 and 95.4 % ellipsoids hold their share.
 
     Intervals of single labels are calibrated in their core and outer part; ellipsoids in several
     dimensions depend on what lies between, and the more labels, the more stars have one that is
@@ -105,13 +108,16 @@ def fit_joint_factor(prediction: Prediction, labels: Labels) -> float | None:
     groups = _groups(prediction, labels)
     if sum(len(rows) for _, rows in groups) < FEWEST_STARS:
         return None
-    low, high = FACTOR_RANGE
-    for _ in range(BISECTIONS):
-        middle = np.sqrt(low * high)
-        content = [_content(prediction, labels, names, rows, middle) for names, rows in groups]
-        inside = (np.concatenate(content) <= predictive.LEVEL_68).mean()
-        low, high = (middle, high) if inside < predictive.LEVEL_68 else (low, middle)
-    return float(np.sqrt(low * high))
+    found = []
+    for level in _LEVELS.values():
+        low, high = FACTOR_RANGE
+        for _ in range(BISECTIONS):
+            middle = np.sqrt(low * high)
+            content = [_content(prediction, labels, names, rows, middle) for names, rows in groups]
+            inside = (np.concatenate(content) <= level).mean()
+            low, high = (middle, high) if inside < level else (low, middle)
+        found.append(np.sqrt(low * high))
+    return np.array(found)
 
 
 def _groups(prediction: Prediction, labels: Labels) -> list[tuple[list[str], Rows]]:
@@ -178,11 +184,11 @@ def _needed(
     own errors stay.
     """
     found = []
-    for level in _LEVELS.values():
+    for level, stated in zip(_LEVELS.values(), prediction.joint_factors, strict=True):
         low, high = (np.full(len(rows), np.log(edge)) for edge in NEEDED_RANGE)
         for _ in range(NEEDED_BISECTIONS):
             middle = (low + high) / 2
-            factor = prediction.joint_factor * np.exp(middle)[:, None]
+            factor = stated * np.exp(middle)[:, None]
             reached = _content(prediction, labels, names, rows, factor) <= level
             low, high = np.where(reached, low, middle), np.where(reached, middle, high)
         beyond = high == np.log(NEEDED_RANGE[1])
@@ -193,5 +199,8 @@ def _needed(
 
 
 def _statistics(content: Array) -> dict[str, float]:
-    found = {key: float((content <= level).mean()) for key, level in _LEVELS.items()}
-    return found | {"pit_distance": float(distance_from_uniform(content))}
+    found = {
+        key: float((one <= level).mean())
+        for one, (key, level) in zip(content, _LEVELS.items(), strict=True)
+    }
+    return found | {"pit_distance": float(distance_from_uniform(content[0]))}

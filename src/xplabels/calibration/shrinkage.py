@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.calibration.factors import Calibration
-from xplabels.calibration.joint import fit_joint_factor
+from xplabels.calibration.joint import fit_joint_factors
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
@@ -58,13 +58,13 @@ class ShrinkageCorrection:
     strength: Array  # what multiplies each star's w; 0 leaves a label as it is
     factor: Array  # what the stretched half-widths of 68.3 % are multiplied by
     factor_95: Array  # and those of 95.4 %
-    joint: float  # the prediction's joint_factor, fitted anew
+    joint: tuple[float, float]  # the prediction's joint_factors, fitted anew
 
     @classmethod
     def fit(cls, prediction: Prediction, labels: Labels, scaling: Scaling) -> ShrinkageCorrection:
         """Strengths with which the slopes of these stars are 1, and factors for the intervals.
 
-        ``prediction`` is of validation stars, with correlations (without, ``joint`` stays 1),
+        ``prediction`` is of validation stars, with correlations (without, both ``joint`` stay 1),
         ``labels`` are their known labels, ``scaling`` is the model's.
         """
         known = labels.select(prediction.names)
@@ -79,7 +79,7 @@ class ShrinkageCorrection:
             ]
         )
         inner, outer = np.ones(len(strength)), np.ones(len(strength))
-        stretched = cls(scaling, strength, inner, outer, 1.0).apply(prediction)
+        stretched = cls(scaling, strength, inner, outer, (1.0, 1.0)).apply(prediction)
         enough = both.sum(axis=0) >= FEWEST_STARS
         residuals = np.where(both, stretched.values - known.values, np.nan)[:, enough]
         errors = known.errors[:, enough]
@@ -88,8 +88,9 @@ class ShrinkageCorrection:
         outer[enough] = Calibration.fit(
             residuals, stretched.errors_95[:, enough] ** 2, errors
         ).factor_95
-        fitted = cls(scaling, strength, inner, outer, 1.0)
-        return replace(fitted, joint=fit_joint_factor(fitted.apply(prediction), known) or 1.0)
+        fitted = cls(scaling, strength, inner, outer, (1.0, 1.0))
+        joint = fit_joint_factors(fitted.apply(prediction), known)
+        return fitted if joint is None else replace(fitted, joint=(joint[0], joint[1]))
 
     def caveats(self, names: Sequence[str]) -> list[str]:
         """What a user of ``names`` [K] has to know of the fit before using it."""
@@ -142,7 +143,7 @@ class ShrinkageCorrection:
             errors_excess=wider * prediction.errors_excess,
             errors_95=np.maximum(wider_95 * prediction.errors_95, errors),
             flags=flags,
-            joint_factor=self.joint,
+            joint_factors=self.joint,
             meta={**prediction.meta, "ESTIMATE": "unshrunk: training prior divided out"},
         )
 

@@ -29,8 +29,8 @@ from xplabels.core.errors import InputError
 
 Array = NDArray[np.float64]
 
-LARGEST_SAMPLE = 4000
-"""Calibration stars that a model keeps."""
+LARGEST_SAMPLE, LARGEST_BARE_SAMPLE = 4000, 2000
+"""Calibration stars that a model keeps, and how many of them once more without photometry."""
 SMALLEST_SAMPLE = 200
 """With fewer, there is nothing to compare with."""
 NEAR, NEAREST = 10, 30
@@ -75,8 +75,16 @@ class CalibrationStars:
     coordinates: NDArray[np.float32]
     ratios: NDArray[np.float32]
 
-    def compare(self, stars: Array, labels: Sequence[str], colours: Sequence[str]) -> Transfer:
+    def compare(
+        self,
+        stars: Array,
+        labels: Sequence[str],
+        colours: Sequence[str],
+        by: Sequence[str] | None = None,
+    ) -> Transfer:
         """Whether the errors hold for ``stars`` [N, C], NaN where there is no prediction.
+
+        ``by`` are the labels by which stars are compared; None: all.
 
         Raises
         ------
@@ -86,16 +94,24 @@ class CalibrationStars:
         usable = np.isfinite(stars).all(axis=1)
         if not usable.any():
             raise InputError("no star has a prediction", remedy="see the flags of xplabels predict")
-        names = coordinate_names(labels, colours)
-        scale = self.coordinates.std(axis=0, dtype=np.float64)
+        names = coordinate_names(by or labels, colours)
         spectral = len(names) - len(colours)
+        # stars that all have photometry, or all have none, are compared with such stars alone
+        bare, of_stars = (
+            np.all(x[:, spectral:] > 0, axis=1) for x in (self.coordinates, stars[usable])
+        )
+        kept = np.isin(bare, of_stars)
+        if kept.sum() < SMALLEST_SAMPLE:
+            kept[:] = True
+        coordinates, ratios = self.coordinates[kept], self.ratios[:, kept].astype(np.float64)
+        scale = coordinates.std(axis=0, dtype=np.float64)
         scale[spectral:] = 1 / MISSING
         scale = np.where(scale > 0, scale, 1.0)
-        known, there = self.coordinates / scale, stars[usable] / scale
+        known, there = coordinates / scale, stars[usable] / scale
         p_value, offset = loneliness(known, there)
         lonely = p_value <= ALONE
         weights = matching_weights(known, there[~lonely])
-        shares = [weighted(one, weights) for one in self.ratios.astype(np.float64)]
+        shares = [weighted(one, weights) for one in ratios]
         coverage, factor = (np.array(one) for one in zip(*(s[:2] for s in shares), strict=True))
         area, tells = classified(known, there)
         everyone = np.full(len(stars), np.nan)

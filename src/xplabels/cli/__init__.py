@@ -16,16 +16,19 @@ from typing import Any
 from xplabels import __version__
 from xplabels.cli import (
     audit,
+    basis,
     check_errors,
     convert,
     demo,
     explain,
     fetch,
     giants,
+    label,
     library,
     match,
     models,
     predict,
+    releases,
     select,
     simulate,
     train,
@@ -35,22 +38,28 @@ from xplabels.core.errors import EXTRA_OF, InputError, not_installed
 
 COMMANDS = (
     demo,
-    library,
+    models,
+    label,
     fetch,
-    giants,
+    releases,
+    predict,
+    check_errors,
+    convert,
+    library,
     match,
     select,
+    giants,
     train,
-    convert,
-    predict,
     validate,
-    check_errors,
     audit,
-    models,
-    simulate,
     explain,
+    simulate,
+    basis,
 )
-"""The command modules, in the order of ``--help``; each has ``add(commands)`` and ``run(args)``."""
+"""The command modules, in the order of work, as ``--help`` lists them.
+
+Each has ``add(commands)`` and ``run(args)``.
+"""
 
 WRITTEN = ("output", "json")
 """Options that name what a command writes."""
@@ -60,7 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 for input or output that cannot be used, 130 on Ctrl-C,
     143 on SIGTERM."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(words)
+    parser = build_parser()
+    if not words:
+        parser.print_help()
+        return 2
+    args = parser.parse_args(words)
     args.command = shlex.join(["xplabels", *words])
     _show_log()
     try:

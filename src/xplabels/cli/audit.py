@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> None:
 
     check_catalogue(args.output, args.overwrite)
     model = Model.load(args.model)
-    stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
+    stars = read_stars(
+        args.stars, args.photometry, args.label_table, model.names, args.bad_rows, needed=False
+    )
     found = audit(model, stars, all_stars=args.all)
     write_table(found.to_arrow(), args.output, args.overwrite)
     print(f"{found.to_text()}: {args.output}")

@@ -37,6 +37,9 @@ def add(commands: options.Commands) -> None:
     command.add_argument(
         "--most-rows", type=options.whole, metavar="N", help="of a partition (default 50000)"
     )
+    command.add_argument(
+        "--level", type=int, metavar="N", help="of the HEALPix pixels in the names (default 8)"
+    )
     options.add_bad_rows(command)
     options.add_overwrite(command)
     command.set_defaults(run=run)
@@ -45,6 +48,7 @@ def add(commands: options.Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from xplabels.convert import MOST_ROWS, convert_files
+    from xplabels.convert.region import FILE_LEVEL
 
     folders = [path if path.is_dir() else path.parent for path in args.inputs]
     beside = next((folder for folder in folders if any(folder.glob("GaiaSource_*"))), None)
@@ -61,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         workers=args.workers,
         most_rows=MOST_ROWS if args.most_rows is None else args.most_rows,
         bad_rows=args.bad_rows,
+        level=FILE_LEVEL if args.level is None else args.level,
         overwrite=args.overwrite,
     )
     print(made.to_text())

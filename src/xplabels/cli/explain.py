@@ -109,7 +109,10 @@ def run(args: argparse.Namespace) -> None:
     pairs = read_pairs(args.pair, model.names)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
-    stars = read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows)
+    names = (*model.names, *(selection.ranges if selection else ()))
+    stars = read_stars(
+        args.stars, args.photometry, args.label_table, names, args.bad_rows, needed=False
+    )
     a_g = read_extinction(args.extinction, stars)
     views = star_views(model, stars, args.star)
     name = str(model.metadata.get("name") or args.model)

@@ -22,6 +22,7 @@ stars: --ids, --cone or --query says which. DIR gets, one row per star, sorted b
                        numbers of transits, blended and contaminated ones
   tmass.parquet        2MASS, by Gaia's best neighbour: J, H, Ks (mag, Vega), ph_qual
   allwise.parquet      AllWISE, by Gaia's best neighbour: W1, W2 (mag, Vega), cc_flags, ph_qual
+                       (DR4 has catwise2020.parquet in its place)
   ids.csv              each id asked for: received, absent or failed, for each table, and why
   fetch.json           what was asked of whom
 The exit status is 0 only if no id failed. Meanwhile DIR.partial holds what has come: the same
@@ -76,16 +77,21 @@ def add(commands: options.Commands) -> None:
     add_option(
         "--products",
         type=options.names,
-        default=["tmass", "allwise", "xp"],
         metavar="NAMES",
-        help="of tmass, allwise, xp, with commas (default all); gaia_source always comes",
+        help="of tmass, allwise (dr4: catwise2020), xp, with commas (default all); gaia_source "
+        "always comes",
     )
     add_option("--output", type=Path, metavar="DIR", help="folder to fill")
     add_option("--bulk", metavar="TABLE", help="bulk files in place of single stars")
     add_option("--files", metavar="PATTERN", help="only bulk files of such names (* and ?)")
     add_option("--list", action="store_true", help="print the bulk files, fetch none")
     add_option("--verify", action="store_true", help="check the MD5 sums of bulk files in DIR too")
-    add_option("--release", default="dr3", metavar="dr3|dr4", help="data release (default dr3)")
+    add_option(
+        "--release",
+        default="dr3",
+        metavar="NAME|FILE.toml",
+        help="data release: dr3 (default), dr4 or a declaration (see xplabels releases)",
+    )
     for name, what in ADDRESSES:
         text = f"address of {what} (default: ESA's Gaia archive)"
         add_option(f"--{name}", metavar="URL", help=text)
@@ -98,11 +104,12 @@ def add(commands: options.Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fetch stars or bulk files."""
-    from xplabels.fetch import Archive, RetryPolicy, release_of
+    from xplabels.fetch import Archive, RetryPolicy
+    from xplabels.releases import load_release
 
     given = {"tap": args.tap, "datalink": args.datalink, "bulk": args.bulk_url}
     archive = Archive(
-        **{name: url for name, url in given.items() if url}, release=release_of(args.release)
+        **{name: url for name, url in given.items() if url}, release=load_release(args.release)
     )
     retry = RetryPolicy(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
     if args.output is None and not args.list:

@@ -26,7 +26,14 @@ label columns: each with its error as NAME_err; empty or NaN = unknown:
   fe_h      dex   [Fe/H]
   c_fe      dex   [C/Fe]
   n_fe      dex   [N/Fe]
-  alpha_m   dex   [alpha/M]"""
+  alpha_m   dex   [alpha/M]
+or any other number, by its column's name. Its unit and description are the column's, or stand in
+a file beside the table, of the same name with the ending .toml:
+  [labels.mass]
+  unit = "Msun"
+  description = "Stellar mass"
+  range = [0.01, 200.0]   # values outside are errors; may be left out
+  logarithmic = true      # positive: its logarithm is learned; may be left out"""
 
 CATALOGUE_HELP = f"""\
 columns of CATALOGUE, one row per star:

@@ -18,7 +18,7 @@ NAME of a table:
   lamost-mrs  LAMOST DR7 medium resolution: six labels       (DR2 ids: --neighbours)
   gspphot     Gaia's astrophysical_parameters: teff, logg, [M/H] as fe_h
   fs24        the catalogue of Fallows & Sanders (2024): six labels
-  any other   a table of your own: source_id, and labels as teff, teff_err, ...
+  any other   a table of your own: source_id, labels as teff, teff_err, ...; --labels names others
 Tables of labels say which rows there are, the first taking precedence; without one, the spectra
 do (a prediction table, or a star table that has labels)."""
 

@@ -126,9 +126,12 @@ def run(args: argparse.Namespace) -> None:
     other = None if args.beside is None else Model.load(args.beside)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
+    names = (*model.names, *(selection.ranges if selection else ()))
     result = validate(
         model,
-        read_stars(args.stars, args.photometry, args.label_table, None, args.bad_rows),
+        read_stars(
+            args.stars, args.photometry, args.label_table, names, args.bad_rows, needed=False
+        ),
         selection=selection,
         all_stars=args.all,
         withhold_photometry=args.withhold_photometry,

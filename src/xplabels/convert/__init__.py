@@ -26,6 +26,7 @@ from xplabels.convert.region import (
     INDEX,
     INDEX_LEVEL,
     PRECISION,
+    REGION_ORDER,
     SOURCES,
     Layout,
     Region,
@@ -48,6 +49,7 @@ from xplabels.io.atomic import (
 )
 from xplabels.io.hats import is_catalogue
 from xplabels.io.job import Job, open_partial
+from xplabels.io.partitioning import LEVEL
 from xplabels.pipeline.workers import Outcome, run_jobs
 
 __all__ = ["MOST_ROWS", "Conversion", "convert_files"]
@@ -70,7 +72,7 @@ class Conversion:
 
     ``damaged`` rows have no usable spectrum (BAD_ROW); ``outside``: stars outside the partition
     that their source_id names; ``resumed`` pieces of sky of an earlier run; ``gaps``: ranges of
-    level-8 pixels, between the first and the last, that no file holds.
+    the files' pixels, of ``level``, between the first and the last, that no file holds.
     """
 
     rows: int
@@ -79,6 +81,7 @@ class Conversion:
     outside: int
     resumed: int
     gaps: tuple[tuple[int, int], ...]
+    level: int = FILE_LEVEL
 
     def to_text(self) -> str:
         """Counts, for the terminal."""
@@ -93,7 +96,7 @@ class Conversion:
         if self.gaps:
             first, last = self.gaps[0]
             lines.append(
-                f"No file holds the level-8 pixels {first:06d} to {last:06d}"
+                f"No file holds the level-{self.level} pixels {first:06d} to {last:06d}"
                 + (f" and {counted(len(self.gaps) - 1, 'more range')}" if self.gaps[1:] else "")
             )
         return "\n".join(lines)
@@ -108,6 +111,7 @@ def convert_files(
     workers: int = 1,
     most_rows: int = MOST_ROWS,
     bad_rows: BadRows = "error",
+    level: int = FILE_LEVEL,
     overwrite: bool = False,
 ) -> Conversion:
     """The stars of bulk files, or folders of them, as a HATS catalogue, the folder ``output``.
@@ -115,7 +119,8 @@ def convert_files(
     From ``gaia_source``, a folder of the same-named files, positions, motions and photometry are
     taken over; without it a position is the centre of a pixel, in columns that say so. ``workers``
     processes hold a partition each (at most ``most_rows``) and some thousand rows. ``bad_rows``:
-    see :func:`xplabels.io.read_blocks`. ``overwrite`` replaces an existing catalogue, or what an
+    see :func:`xplabels.io.read_blocks`. ``level``: of the pixels in the files' names, 3 to 12.
+    ``overwrite`` replaces an existing catalogue, or what an
     interrupted run with other options left.
 
     Raises InputError if an input cannot be read or is not sorted, the output is in the way, or the
@@ -135,7 +140,11 @@ def convert_files(
     if is_catalogue(output):  # finished, but killed at the very end
         discard(output / REGIONS, output)
     check_new_folder(output, OUR_FILES, overwrite)
-    files = find_files(inputs, gaia_source)
+    if not REGION_ORDER <= level <= LEVEL:
+        raise InputError(
+            f"files of level {level} are not read", remedy=f"give {REGION_ORDER} to {LEVEL}"
+        )
+    files = find_files(inputs, gaia_source, level)
     layout = layout_of(files, bad_rows)
     settings: dict[str, Any] = {
         "most_rows": most_rows,
@@ -161,6 +170,7 @@ def convert_files(
         sum(record.outside for record in records),
         resumed,
         gaps,
+        level,
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +14,67 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 
 
-@dataclass(frozen=True)
-class Label:
-    """One quantity the network infers.
+class Label(str):
+    """One quantity that a network infers: its name, and what is known of it.
 
-    ``lower`` and ``upper`` bound what is physically believable in a training table (in ``unit``);
-    a value outside them is an input error, not a star.
+    A label is a ``str``, so that its unit goes wherever its name goes; :func:`label_of` makes one
+    of any name.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits and underscores.
+    unit, ucd, description, symbol
+        For catalogues, reports and figures; "" where there is none, the name where there are no
+        other words.
+    lowest, highest
+        What is physically believable in a training table (in ``unit``); a value outside is an
+        input error, not a star.
+    logarithmic
+        Whether a per cent is a per cent everywhere: the label is positive and its logarithm is
+        learned. Of Teff the recipe says that.
+
+    Examples
+    --------
+    >>> mass = Label("mass", unit="Msun", description="Stellar mass", lowest=0.01, highest=200)
+    >>> mass == "mass", mass.unit, label_of("logg").description
+    (True, 'Msun', 'Surface gravity, log10 of cm s-2')
     """
 
-    name: str
     unit: str
     ucd: str
     description: str
     symbol: str
-    lower: float
-    upper: float
+    lowest: float
+    highest: float
+    logarithmic: bool
+
+    def __new__(
+        cls, name: str, unit: str = "", ucd: str = "", description: str = "", symbol: str = "",
+        lowest: float = -math.inf, highest: float = math.inf, logarithmic: bool = False,
+    ) -> Label:  # fmt: skip
+        label = super().__new__(cls, name)
+        label.unit, label.ucd = unit, ucd
+        label.description, label.symbol = description or str(name), symbol or str(name)
+        label.lowest, label.highest, label.logarithmic = lowest, highest, logarithmic
+        return label
+
+    @property
+    def with_unit(self) -> str:
+        """``teff [K]``."""
+        return f"{self} [{self.unit}]" if self.unit else str(self)
+
+    def about(self) -> dict[str, Any]:
+        """Every argument but the name, where it is not its default."""
+        default = Label(self)
+        return {key: value for key, value in vars(self).items() if value != vars(default)[key]}
 
 
 LABELS: dict[str, Label] = {
-    label.name: label
+    label: label
     for label in (
         Label("teff", "K", "phys.temperature.effective", "Effective temperature",
-              r"$T_\mathrm{eff}$", 1000.0, 60000.0),
+              r"$T_\mathrm{eff}$", 1000.0, 60000.0, logarithmic=True),
         Label("logg", "dex", "phys.gravity", "Surface gravity, log10 of cm s-2",
               r"$\log g$", -2.0, 9.0),
         Label("fe_h", "dex", "phys.abund.Fe", "Iron abundance [Fe/H]",
@@ -45,25 +87,88 @@ LABELS: dict[str, Label] = {
               r"[$\alpha$/M]", -2.0, 2.0),
     )
 }  # fmt: skip
+"""Labels of which units, UCDs and words are known; any other number with an error can be one."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_TAKEN = re.compile(
+    r"source_id|flags|flux|good|all|any|domain_distance|fit_chisq|fit_p_value|g_mag|bp_rp|"
+    r"phot_\w+|[jhk]s?_m|w[12]mpro|parallax|(bp|rp)_coefficient\w*|"
+    r"\w+_(err|error|error_95|error_model|error_input|error_excess|predicted|known|corr)"
+)
+"""Names that columns of star tables, catalogues and reports have."""
 
 
-def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """``names`` as a tuple, each a key of :data:`LABELS` and none twice.
+def label_of(name: str) -> Label:
+    """The label of a name: itself, one of :data:`LABELS`, or one without unit and words."""
+    return name if isinstance(name, Label) else LABELS.get(name) or Label(name)
+
+
+def predicted(name: str) -> Label:
+    """The axis along a label as predicted: ``teff_predicted``, with the label's unit and symbol."""
+    label = label_of(name)
+    about = {**label.about(), "description": f"{label.description}, predicted"}
+    return Label(f"{name}_predicted", **{"symbol": label.symbol, **about})
+
+
+def is_label_name(name: str) -> bool:
+    """Whether a column of this name could be a label."""
+    return bool(_NAME.fullmatch(name)) and not _TAKEN.fullmatch(name)
+
+
+def check_names(names: Sequence[str]) -> tuple[Label, ...]:
+    """The labels of ``names``, in lower case, none twice.
 
     Raises
     ------
     InputError
-        If a name is unknown or repeated, or if there is none.
+        If a name cannot be that of a label or is repeated, or if there is none.
     """
-    known = ", ".join(LABELS)
     if not names:
-        raise InputError("no label was named", remedy=f"choose among {known}")
-    for name in names:
-        if name not in LABELS:
-            raise InputError(f"unknown label {name!r}", remedy=f"choose among {known}")
-    if len(set(names)) != len(names):
+        raise InputError("no label was named", remedy="name columns of numbers with errors")
+    labels = tuple(label_of(name if isinstance(name, Label) else name.lower()) for name in names)
+    for label in labels:
+        if not _NAME.fullmatch(label):
+            raise InputError(
+                f"{label!r} cannot be the name of a label",
+                remedy="begin with a letter, and use letters, digits and underscores, 40 at most",
+            )
+        if _TAKEN.fullmatch(label):
+            raise InputError(
+                f"{label!r} cannot be the name of a label: it is that of another column",
+                remedy="rename the column and that of its errors",
+            )
+    if len(set(labels)) != len(labels):
         raise InputError(f"a label is named twice in {','.join(names)}", remedy="name each once")
-    return tuple(names)
+    return labels
+
+
+def unit_factor(unit: str, wanted: str, name: str) -> float:
+    """By what numbers in ``unit`` are multiplied to be in the unit ``wanted``; 1 where one is "".
+
+    Raises :class:`InputError` if that is not possible.
+    """
+    if unit == wanted or not unit or not wanted:
+        return 1.0
+    from astropy.units import Unit
+
+    try:
+        return float(Unit(unit).to(Unit(wanted)))
+    except (ValueError, TypeError):  # UnitConversionError, or no unit that astropy has
+        raise InputError(
+            f"label {str(name)!r} is in {unit} and cannot be converted to {wanted}",
+            remedy=f"give it in {wanted}",
+        ) from None
+
+
+def is_unit(text: str) -> bool:
+    """Whether astropy has such a unit."""
+    from astropy.units import Unit
+
+    try:
+        Unit(text)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def check_shapes(shape: tuple[int, ...], arrays: Mapping[str, NDArray[np.float64]]) -> None:
@@ -80,10 +185,16 @@ class Labels:
     Attributes
     ----------
     names
-        K names, keys of :data:`LABELS`.
+        K names; each becomes a :class:`Label`.
     values, errors
         Float64 arrays [N, K] in the labels' units; an error is positive wherever its value is
         finite, and NaN where the value is.
+
+    Examples
+    --------
+    >>> labels = Labels(("teff", "logg"), np.array([[4800.0, 2.4]]), np.array([[50.0, 0.1]]))
+    >>> labels.select(["logg"]).values
+    array([[2.4]])
     """
 
     names: tuple[str, ...]
@@ -91,7 +202,7 @@ class Labels:
     errors: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        check_names(self.names)
+        object.__setattr__(self, "names", check_names(self.names))
         shape = (len(self.values), len(self.names))
         check_shapes(shape, {"label values": self.values, "errors": self.errors})
 
@@ -101,19 +212,38 @@ class Labels:
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Labels:
         return Labels(self.names, self.values[rows], self.errors[rows])
 
+    def in_units_of(self, others: Sequence[str]) -> Labels:
+        """The same labels, in the units and with the words of ``others``, as far as they have any.
+
+        A label without a unit is taken to be in the other's. Raises :class:`InputError` if one unit
+        cannot be converted into the other.
+        """
+        words = {str(label): label.about() for label in map(label_of, others)}
+        names = tuple(
+            Label(name, **{**label_of(name).about(), **words.get(name, {})}) for name in self.names
+        )
+        factor = np.array([
+            unit_factor(label_of(own).unit, label_of(other).unit, own)
+            for own, other in zip(self.names, names, strict=True)
+        ])  # fmt: skip
+        return Labels(names, self.values * factor, self.errors * factor)
+
     def select(self, names: Sequence[str]) -> Labels:
-        """The columns ``names``, in that order.
+        """The columns ``names``, in that order, in the units of those that have one.
 
         Raises
         ------
         InputError
-            If one of them is not here.
+            If one of them is not here, or cannot be converted.
         """
-        for name in check_names(names):
+        wanted = check_names(names)
+        for name in wanted:
             if name not in self.names:
                 raise InputError(
                     f"label {name!r} is absent",
                     remedy=f"the table has {', '.join(self.names)}; add {name} and {name}_err",
                 )
-        columns = [self.names.index(name) for name in names]
-        return Labels(tuple(names), self.values[:, columns], self.errors[:, columns])
+        columns = [self.names.index(name) for name in wanted]
+        own = tuple(self.names[column] for column in columns)
+        chosen = Labels(own, self.values[:, columns], self.errors[:, columns])
+        return chosen.in_units_of(wanted)

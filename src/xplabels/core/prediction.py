@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.flags import GOOD, describe, is_good
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ class Prediction:
     source_id
         Int64 [N].
     names
-        K label names.
+        K labels, each its name with unit and words.
     values
         Float64 [N, K], in the labels' units; NaN where there is no prediction.
     errors
@@ -74,14 +74,24 @@ class Prediction:
     correlations
         Float64 [N, K (K - 1) / 2] of the labels' errors, packed as
         ``matrix[np.tril_indices(K, -1)]``; None unless asked for.
-    joint_factor
-        What multiplies all errors in statements about several labels at once, which miss more
-        often than those about one (``JOINTFAC`` in the catalogue's metadata).
+    joint_factors
+        What multiplies all errors in 68.3 and in 95.4 % statements about several labels at once,
+        which miss more often than those about one (``JOINTFAC`` and ``JOINTF95`` in the catalogue's
+        metadata).
     fit_chisq
         Float64 [N]: chi-squared of the spectrum about the one that the labels predict, by the
         archive's covariance and the model's intrinsic scatter; NaN without a forward model.
     fit_p_value
         Float64 [N]: share of ordinary single stars with as much noise that fit at least as badly.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> labels = xp.load_model().predict(xp.example_stars(3))
+    >>> labels.names, labels["teff"].value.shape, labels["teff"].parts["input"].shape
+    (('teff', 'logg', 'fe_h', 'c_fe', 'n_fe', 'alpha_m'), (3,), (3,))
+    >>> len(labels[labels["teff"].error < 1e5])
+    3
     """
 
     source_id: NDArray[np.int64]
@@ -96,7 +106,7 @@ class Prediction:
     flags: NDArray[np.uint32]
     meta: Mapping[str, Any] = field(default_factory=dict)
     correlations: NDArray[np.float64] | None = None
-    joint_factor: float = 1.0
+    joint_factors: tuple[float, float] = (1.0, 1.0)
     fit_chisq: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     fit_p_value: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
@@ -122,7 +132,7 @@ class Prediction:
             k = self._column(key)
             return LabelEstimate(
                 key,
-                LABELS[key].unit,
+                label_of(self.names[k]).unit,
                 self.values[:, k],
                 self.errors[:, k],
                 self.errors_95[:, k],
@@ -138,7 +148,7 @@ class Prediction:
         return f"Prediction(N = {len(self)}: {', '.join(self.names)}{model}; {good} good)"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name} [{LABELS[name].unit}]</th>" for name in self.names)
+        head = "".join(f"<th>{label_of(name).with_unit}</th>" for name in self.names)
         rows = []
         for star in range(min(len(self), SHOWN)):
             cells = "".join(
@@ -167,7 +177,7 @@ class Prediction:
         """Covariance of the errors of the labels ``names``, by default all, [N, K, K].
 
         Its diagonal is ``errors`` squared. For regions of several labels at once, multiply it by
-        the square of ``joint_factor``.
+        the square of ``joint_factors[0]`` for 68.3 %, ``[1]`` for 95.4 %.
 
         Raises
         ------
@@ -213,7 +223,8 @@ class Prediction:
             fields.append(pa.field(name, kind, metadata=metadata))
         meta = dict(self.meta)
         if self.correlations is not None:
-            meta["JOINTFAC"] = f"{self.joint_factor:.4f}"
+            inner, outer = self.joint_factors
+            meta |= {"JOINTFAC": f"{inner:.4f}", "JOINTF95": f"{outer:.4f}"}
         return pa.table(arrays, schema=pa.schema(fields, metadata=meta_text(meta)))
 
     def to_table(self) -> Table:
@@ -233,23 +244,22 @@ class Prediction:
     def _columns(self) -> Iterator[tuple[str, NDArray[Any], str, str, str]]:
         """Name, values, unit, UCD and description of each column."""
         yield "source_id", self.source_id, "", "meta.id;meta.main", "Gaia source identifier"
-        for name in self.names:
-            label, one = LABELS[name], self[name]
-            error = f"stat.error;{label.ucd}"
+        for name in map(label_of, self.names):
+            one, error = self[name], f"stat.error;{name.ucd}".rstrip(";")
             parts = [
                 (f"_error_{part}", values, error, f": {part} part of the error")
                 for part, values in one.parts.items()
             ]
             for suffix, values, ucd, text in (
-                ("", one.value, label.ucd, ""),
+                ("", one.value, name.ucd, ""),
                 ("_error", one.error, error, ": half-width of the central 68.3 % interval"),
                 *parts,
                 ("_error_95", one.error_95, error, ": half-width of the central 95.4 % interval"),
             ):
-                yield name + suffix, values, label.unit, ucd, f"{label.description}{text}"
+                yield name + suffix, values, name.unit, ucd, f"{name.description}{text}"
         if self.correlations is not None:
             for pair, packed in zip(pairs(self.names), self.correlations.T, strict=True):
-                ucd = "stat.correlation;" + ";".join(LABELS[name].ucd for name in pair)
+                ucd = ";".join(("stat.correlation", *filter(None, (label_of(n).ucd for n in pair))))
                 text = f"Correlation of the errors of {pair[0]} and {pair[1]}"
                 yield "_".join((*pair, "corr")), packed, "", ucd, text
         text = "Distance of the inputs from the training set; flagged where far"

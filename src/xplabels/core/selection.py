@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, counted, located
-from xplabels.core.labels import LABELS, check_names
+from xplabels.core.labels import check_names, label_of
 from xplabels.core.stars import Stars
 
 
@@ -121,7 +121,7 @@ class Selection:
         for name, (lower, upper) in self.ranges.items():
             low = f"{lower:g} < " if math.isfinite(lower) else ""
             high = f" < {upper:g}" if math.isfinite(upper) else ""
-            texts.append(f"{low}{name}{high} {LABELS[name].unit}")
+            texts.append(f"{low}{name}{high} {label_of(name).unit}".rstrip())
         if self.complete:
             texts.append(f"all of {', '.join(self.complete)} known")
         return texts

@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.errors import InputError, located
+from xplabels.core.labels import Labels, check_names
 from xplabels.core.stars import MEASUREMENTS, Photometry
+from xplabels.io.files import whole
 from xplabels.surveys import survey_of
 
 LACKS = "lacks"
@@ -131,14 +132,16 @@ def parse_rule(name: str, text: str) -> Rule:
         condition = ColumnCondition(survey, column, LACKS, mask, missing)
     elif (match := _HAS.fullmatch(body)) and not missing:
         names = tuple(word.strip() for word in match[2].split(","))
-        known = tuple(LABELS) if match[1] == "labels" else MEASUREMENTS
-        strange = [name for name in names if name not in known]
-        if strange and names not in (("all",), ("any",)):
-            raise InputError(
-                f"{match[1]} have no {strange[0]!r}",
-                where=where,
-                remedy=f"choose among {', '.join(known)}",
-            )
+        if names not in (("all",), ("any",)):
+            if match[1] == "labels":
+                with located(where):
+                    names = check_names(names)
+            elif strange := [name for name in names if name not in MEASUREMENTS]:
+                raise InputError(
+                    f"photometry has no {strange[0]!r}",
+                    where=where,
+                    remedy=f"choose among {', '.join(MEASUREMENTS)}",
+                )
         condition = HasValues(match[1], names)
     else:
         raise InputError(f"{text!r} is no rule", where=where, remedy=HOW)
@@ -166,6 +169,7 @@ def load_rules(
     """
     source = DEFAULT_RULES if path is None else Path(path)
     texts = dict(_read_toml(source))
+    here = set(texts)
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals or not _NAME.fullmatch(name.strip()):
@@ -174,6 +178,7 @@ def load_rules(
                 "'ruwe=gaia.ruwe <= 1.2'"
             )  # fmt: skip
         texts[name.strip()] = text.strip()
+        here.discard(name.strip())
     for name in without:
         if name not in texts:
             raise InputError(
@@ -181,16 +186,16 @@ def load_rules(
                 remedy=f"choose among {', '.join(texts)}",
             )
         del texts[name]
-    return tuple(parse_rule(name, text) for name, text in texts.items())
+    rules = []
+    for name, text in texts.items():
+        with located(source if name in here and path is not None else None):
+            rules.append(parse_rule(name, text))
+    return tuple(rules)
 
 
 def _read_toml(path: Path) -> Mapping[str, str]:
-    try:
+    with whole(path, "TOML file", "mend it"):
         contents = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"is not TOML ({error})", where=path) from error
     strange = sorted(set(contents) - {"rules"})
     rules = contents.get("rules")
     if strange or not isinstance(rules, dict):

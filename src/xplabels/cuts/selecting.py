@@ -129,7 +129,7 @@ def read_tables(options: SelectOptions) -> tuple[list[SurveyTable], dict[str, Su
             if (name in PHOTOMETRIC) == photometric:
                 yield read_survey(
                     name, path, asked.get(name, ()), options.neighbours.get(name),
-                    masks.get(name, ()),
+                    masks.get(name, ()), options.labels or (),
                 )  # fmt: skip
 
     labelled: dict[str, list[SurveyTable]] = {}

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
 from xplabels.features import Features
@@ -160,7 +160,7 @@ def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) 
     --------
     >>> from xplabels.synthetic import example_stars
     >>> model = Model.load("apogee-dr17-library")
-    >>> attention(model, example_stars(30)).deviation.shape == (4, len(model.feature_set.names))
+    >>> attention(model, example_stars(30)).deviation.shape == (6, len(model.feature_set.names))
     True
     """
     sums = Moments()
@@ -237,8 +237,9 @@ def inverse_jacobian(jacobian: Array, weights: Array) -> Array:
 def forward_derivatives(model: Model, stars: Stars | Iterable[Stars]) -> Array | None:
     """Mean derivative spectra dx/dy [K, n] of the forward model at the stars' predicted labels.
 
-    Per unit of the label, the other labels held; no inverse of a Jacobian is taken. None for a
-    model without a forward model. Raises :class:`InputError` if no star has a prediction.
+    By the K labels that most training stars have (:attr:`Model.common_names`), per unit of the
+    label, the other labels held; no inverse of a Jacobian is taken. None for a model without a
+    forward model. Raises :class:`InputError` if no star has a prediction.
     """
     if model.forward is None:
         return None
@@ -247,6 +248,7 @@ def forward_derivatives(model: Model, stars: Stars | Iterable[Stars]) -> Array |
         features = model.feature_set.compute(part)
         labels = model.inference.run(features[model.usable(features)]).labels.mean
         unit = model.scaling.y_unit(model.scaling.unscale_y(labels))
+        labels, unit = model.of_common(labels), model.of_common(unit)
         mean.add(model.forward.derivatives(labels) / unit[:, :, None])
     if not np.any(mean.count):
         raise _too_few()
@@ -258,18 +260,14 @@ def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
 
     Cuts on labels that the table lacks are left out; the cut flow says so.
 
-    Raises :class:`InputError` if the stars have none of these labels, or none is in the clump.
+    All stars where it has none of them. Raises :class:`InputError` if none is in the clump.
     """
     known = () if stars.labels is None else stars.labels.names
     ranges = {name: bounds for name, bounds in RED_CLUMP.items() if name in known}
     if not ranges:
-        raise InputError(
-            "has none of the labels of a red clump star",
-            where=stars.origin or None,
-            remedy=f"add {', '.join(RED_CLUMP)} with errors, as far as they are known",
-        )
+        return stars, ["all stars: the table has none of the labels of a red clump star"]
     selected, flow = Selection(ranges).apply(stars)
-    left_out = [LABELS[name].description for name in RED_CLUMP if name not in known]
+    left_out = [label_of(name).description for name in RED_CLUMP if name not in known]
     if left_out:
         flow.append(f"not cut on, because the table lacks it: {', '.join(left_out)}")
     return selected, flow

@@ -16,12 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from xplabels import __version__
-from xplabels.core.errors import InputError, counted, located
+from xplabels.core.errors import InputError, counted
 from xplabels.core.stars import Stars, concatenate, with_widths
 from xplabels.fetch.archive import MOST_IDS, Archive, Ids
+from xplabels.fetch.checking import Comparison, compare
 from xplabels.fetch.datalink import DataLink
 from xplabels.fetch.http import RetryPolicy, ServiceError, check_installed, in_parallel
-from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA, TABLES, Product
+from xplabels.fetch.products import SPECTRA, Product, products_of
 from xplabels.fetch.state import (
     ABSENT,
     ACCOUNT,
@@ -38,6 +39,7 @@ from xplabels.io import read_stars, write_star_blocks
 from xplabels.io.atomic import alone
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
+from xplabels.releases import NAMES, SOURCES
 
 FORMAT = 1
 MOST_TAP_FAILURES = 3
@@ -68,9 +70,15 @@ class FetchRun:
     """One fetch, inside the opened ``state``."""
 
     def __init__(
-        self, targets: Targets, state: FetchState, archive: Archive, settings: FetchSettings
+        self,
+        targets: Targets,
+        state: FetchState,
+        archive: Archive,
+        settings: FetchSettings,
+        service: Comparison,
     ) -> None:
         self.state, self.archive, self.settings = state, archive, settings
+        self.service = service
         self.tap = Tap(archive.tap, settings.retry)
         if not state.ids:
             state.set_ids(targets.find(self.tap))
@@ -84,7 +92,7 @@ class FetchRun:
         left = np.array([one for one in unknown if not spectra or one in published], np.int64)
         if not len(left):
             return
-        answers = self._spectra(left, published) if spectra else self._rows(TABLES[name], left)
+        answers = self._spectra(left, published) if spectra else self._rows(name, left)
         count, silent = len(self.ids), not self.settings.progress
         with tqdm(
             total=count, initial=count - len(left), desc=name, unit=" stars", disable=silent
@@ -93,14 +101,8 @@ class FetchRun:
                 self.state.record(name, response)
                 bar.update(len(ids) - len(response.failed))
 
-    def _rows(self, product: Product, left: Ids) -> Iterator[tuple[Ids, Response]]:
-        release = self.archive.release
-        present = {}
-        for alias in product.tables:
-            table = product.table(alias, release)
-            with located(f"{self.tap.url}, table {table}"):
-                present[alias] = self.tap.column_names(table)
-        product = product.available(present, release)
+    def _rows(self, name: str, left: Ids) -> Iterator[tuple[Ids, Response]]:
+        product = Product.of(name, self.archive.release).available(self.service.present)
         failures = 0
         for ids in _chunks(left, self.settings.tap_chunk):
             try:
@@ -118,15 +120,18 @@ class FetchRun:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        release = self.archive.release
-        table = product.to_arrow(self.tap.query(product.query(release), ids, most=len(ids) + 1))
-        table = table.filter(pc.is_in(table.column("source_id"), pa.array(ids)))
-        received: Ids = table.column("source_id").to_numpy()
-        reason = f"no row in {product.table(next(iter(product.tables)), release)}"
-        absent = dict.fromkeys(ids[~np.isin(ids, received)].tolist(), reason)
-        response = Response(absent=absent)
-        if len(received):
-            response.parts.append((received, partial(pq.write_table, table)))
+        response = Response()
+        for query in product.queries:
+            answer = self.tap.query(query.adql(), ids, most=len(ids) + 1)
+            table = product.to_arrow(answer, query)
+            table = table.filter(pc.is_in(table.column("source_id"), pa.array(ids)))
+            received: Ids = table.column("source_id").to_numpy()
+            if len(received):
+                response.parts.append((received, partial(pq.write_table, table)))
+            ids = ids[~np.isin(ids, received)]
+            if not len(ids):
+                break
+        response.absent = dict.fromkeys(ids.tolist(), product.absence)
         return response
 
     def _spectra(
@@ -134,6 +139,7 @@ class FetchRun:
     ) -> Iterator[tuple[Ids, Response]]:
         stop = threading.Event()
         datalink = DataLink(self.archive, self.settings.retry, self.state.folder, stop)
+        datalink.choose_words(left)
 
         def request(ids: Ids) -> Response:
             response, left_out = datalink.spectra(ids)
@@ -154,20 +160,20 @@ class FetchRun:
         """
         import pyarrow.parquet as pq
 
-        gaia, status = GAIA_SOURCE.name, self.state.products[SPECTRA]
+        status, release = self.state.products[SPECTRA], self.archive.release
         has: dict[int, bool | None] = {}
-        for path in self.state.files[gaia]:
+        for path in self.state.files[SOURCES]:
             rows = pq.read_table(path)
             ids = rows["source_id"].to_pylist()
-            column = "has_xp_continuous"
+            column = release.has_spectrum
             said = rows[column].to_pylist() if column in rows.column_names else [None] * len(ids)
             has |= dict(zip(ids, said, strict=True))
-        table = GAIA_SOURCE.table("gaia", self.archive.release)
+        table = release.tables_of(SOURCES)[0].name
         for one in self.ids:
             if has.get(one) is False:
                 status[one] = IdStatus(ABSENT, "the archive has no XP spectrum of it")
-            elif self.state.status(gaia, one).status == ABSENT:
-                status[one] = self.state.status(gaia, one)
+            elif self.state.status(SOURCES, one).status == ABSENT:
+                status[one] = self.state.status(SOURCES, one)
             elif one not in has:
                 status[one] = IdStatus(FAILED, f"{table} could not be asked")
         return {one: said for one, said in has.items() if said is not False}
@@ -206,7 +212,7 @@ def fetch_stars(
     targets: Targets,
     output: str | Path,
     archive: Archive | None = None,
-    products: Sequence[str] = PRODUCTS,
+    products: Sequence[str] | None = None,
     settings: FetchSettings | None = None,
     overwrite: bool = False,
 ) -> FetchSummary:
@@ -223,36 +229,42 @@ def fetch_stars(
     archive
         ESA's with DR3 by default.
     products
-        Of :data:`~xplabels.fetch.products.PRODUCTS`; ``gaia_source`` is always among them, since
-        it says which stars exist and which have spectra.
+        Of those that the release declares, and ``xp`` (default: all); ``gaia_source`` is always
+        among them, since it says which stars exist and which have spectra.
     overwrite
         Replace an output of another request, or ask anew for one that is complete.
 
     Raises :class:`InputError` if the output is of another request, or another run is making it; if
-    the service refuses the request,
-    a table of the archive lacks a column that is needed, or the extra ``archive`` is missing.
+    the service refuses the request, or lacks a table or column that is declared and needed (told
+    before anything is downloaded); or if the extra ``archive`` is missing.
     """
     check_installed()
     archive, settings = archive or Archive(), settings or FetchSettings()
+    known = products_of(archive.release)
+    products = known if products is None else products
     for name in products:
-        if name not in PRODUCTS:
-            raise InputError(f"no product {name!r}", remedy=f"choose of {', '.join(PRODUCTS)}")
-    chosen = [name for name in PRODUCTS if name in products or name == GAIA_SOURCE.name]
+        if name not in known:
+            raise InputError(f"no product {name!r}", remedy=f"choose of {', '.join(known)}")
+    chosen = [name for name in known if name in products or name == SOURCES]
     request = {
         "format": FORMAT,
         "stars": targets.to_dict(),
         "products": chosen,
-        "release": archive.release.name,
+        "release": archive.release.title,
         "tap": archive.tap,
         "datalink": archive.datalink,
     }
+    if archive.release.file.stem not in NAMES:
+        request["declaration"] = archive.release.digest
     state = FetchState(Path(output), request)
     record = None if overwrite else state.finished()
     if record is not None:
         state.discard()
         return FetchSummary(Path(output), record["ids"], record["counts"])
+    service = compare(archive.release, Tap(archive.tap, settings.retry), chosen)
+    service.check()
     with state.opened(overwrite):
-        run = FetchRun(targets, state, archive, settings)
+        run = FetchRun(targets, state, archive, settings, service)
         for name in chosen:
             run.fetch(name)
         return _publish(state, chosen)

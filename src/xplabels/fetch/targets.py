@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from xplabels.core.errors import InputError, located
-from xplabels.fetch.archive import Ids, Release, digest_of
+from xplabels.fetch.archive import Ids, digest_of
 from xplabels.fetch.tap import Tap
 from xplabels.io.plain import read_columns
+from xplabels.releases import Release
 
 ID_COLUMNS = ("source_id", "gaiaedr3_source_id", "gaiadr3_source_id")
 """Where a table may have Gaia DR3 identifiers, in any case; APOGEE's allStar has the second. (A
@@ -77,8 +78,8 @@ class Targets:
         """All sources inside a cone."""
         circle = f"CIRCLE('ICRS', {cone.ra!r}, {cone.dec!r}, {cone.radius!r})"
         return cls(
-            query=f"SELECT source_id FROM {release.schema}.gaia_source "
-            f"WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), {circle})"
+            query=f"SELECT stars.{release.cone.key} AS source_id FROM {release.cone.name} AS stars "
+            f"WHERE 1 = CONTAINS(POINT('ICRS', {release.position('stars')}), {circle})"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core import distribution as predictive
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import Label, label_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,9 @@ def axis_title(name: str, prefix: str = "") -> str:
     if base in AXIS_TITLES:
         return prefix + AXIS_TITLES[base]
     after = ", predicted" if base != name else ""
-    return f"{prefix}{LABELS[base].symbol}{after} [{LABELS[base].unit}]"
+    label = name if isinstance(name, Label) else label_of(base)
+    unit = f" [{label.unit}]" if label.unit else ""
+    return f"{prefix}{label.symbol}{after}{unit}"
 
 
 @styled
@@ -86,7 +88,7 @@ def comparison(names: Sequence[str], truth: Array, predicted: Array) -> Figure:
     for cell, name, x, y in zip(cells, names, truth.T, predicted.T, strict=False):
         x, y = _known(x, y)
         upper, lower = cell.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-        _count(upper, LABELS[name].symbol, x)
+        _count(upper, label_of(name).symbol, x)
         upper.set_ylabel(axis_title(name, "predicted "))
         lower.set_xlabel(axis_title(name, "known "))
         lower.set_ylabel("pred. $-$ known")
@@ -128,7 +130,7 @@ def z_histograms(names: Sequence[str], z: Array, dof: Array) -> Figure:
             ax.plot(fine, stated, color=ACCENT, linewidth=1.2, linestyle="--", label="as stated")
         beyond = int((np.abs(values) > 6).sum())
         axes[0, k].set_title(
-            f"{LABELS[name].symbol}\nN = {len(values):,}, {beyond} beyond $\\pm$6", loc="left"
+            f"{label_of(name).symbol}\nN = {len(values):,}, {beyond} beyond $\\pm$6", loc="left"
         )
         axes[1, k].set(yscale="log", ylim=(1e-4, 0.9), xlabel="$z$ = (known $-$ pred.) / error")
     axes[0, 0].set_ylabel("density")
@@ -148,6 +150,10 @@ def mean_density(z: Array, dof: Array) -> Array:
     scale = 1 / stdtrit(typical, (1 + predictive.LEVEL_68) / 2)
     mean: Array = predictive.density(z[:, None], typical[None], scale[None]).mean(axis=1)
     return mean
+
+
+WIDE = 15.0
+"""Ratio of largest to smallest median error from which the axis is logarithmic."""
 
 
 @styled
@@ -173,7 +179,7 @@ def errors_along(
         known = np.isfinite(x[:, k]) & np.isfinite(total[:, k])
         at, errors = x[known, k], total[known, k]
         ax.set(xlabel=title, ylabel=axis_title(name, "error of "))
-        _count(ax, LABELS[name].symbol, at)
+        _count(ax, label_of(name).symbol, at)
         if not len(at):
             continue
         centres, (p16, p50, p84) = running(at, errors, 22, (16, 50, 84))
@@ -184,6 +190,9 @@ def errors_along(
             ax.plot(centres, middle, color=colour, linewidth=1.6, linestyle=dashes, label=part)
         top = np.nanmax(p84) if np.isfinite(p84).any() else np.max(errors)
         ax.set(ylim=(0, 1.15 * float(top)), xlim=limits_of(at))
+        median = p50[np.isfinite(p50) & (p50 > 0)]
+        if len(median) and median.max() > WIDE * median.min():
+            ax.set(yscale="log", ylim=(median.min() / 10, 1.15 * float(top)))
         counts, steps = np.histogram(behind[:, k], 45, limits_of(at))
         twin = ax.twinx()
         twin.stairs(counts, steps, fill=True, color=BACKGROUND)
@@ -230,7 +239,7 @@ def calibration_curve(names: Sequence[str], pit: Array) -> Figure:
     left, right = figure.subplots(1, 2)
     columns = [column[np.isfinite(column)] for column in pit.T]
     titles = [
-        f"{LABELS[name].symbol}, N = {len(values):,}"
+        f"{label_of(name).symbol}, N = {len(values):,}"
         for name, values in zip(names, columns, strict=True)
     ]
     _coverage(left, titles, [np.abs(2 * values - 1) for values in columns])
@@ -310,7 +319,7 @@ def sizes(titles: Sequence[str], numbers: Array, stars: int, tolerance: float) -
         ax.hlines(y, low, high, color=CYCLE[k], linewidth=0.9)
         ax.hlines(y, value - error, value + error, color=CYCLE[k], linewidth=3)
         ax.plot(value, y, marker, color=CYCLE[k], markersize=5, label=f"{level} intervals")
-    ax.set_yticks(at, [LABELS[one].symbol if one in LABELS else one for one in titles])
+    ax.set_yticks(at, [label_of(one).symbol for one in titles])
     ax.set(xlabel="stated errors are too small ($-$) or too large ($+$) by [%]")
     ax.set_title(f"N = {stars:,}", loc="left")
     reach = max(20.0, 1.05 * float(np.abs(ax.get_xlim()).max()))
@@ -334,8 +343,13 @@ def sizes_by_bins(bins: Mapping[str, Mapping[str, Sizes]], tolerance: float) -> 
                 continue
             edges, numbers, words, stars = by_label[name]
             ax.set_title(f"N = {stars:,} in {len(edges)} bins", loc="right", fontsize=7)
-            middle, apart = edges.mean(axis=1), 0.012 * (edges.max() - edges.min())
-            for k, (shift, marker) in enumerate(((-apart, "o"), (apart, "s"))):
+            # evenly, since bins are as wide as it takes to hold enough stars
+            middle = np.arange(len(edges)) + 0.5
+            ticks = np.append(edges[:, 0], edges[-1, 1])
+            some = np.unique(np.linspace(0, len(edges), min(len(edges), 5) + 1).astype(int))
+            ax.set_xticks(some, [f"{tick:.5g}" for tick in ticks[some]])
+            ax.set_xlim(0, len(edges))
+            for k, (shift, marker) in enumerate(((-0.15, "o"), (0.15, "s"))):
                 value, error, low, high = _within(numbers[:, k])
                 colours = [WORD_COLOURS[word[k]] for word in words]
                 ax.vlines(middle + shift, low, high, color=colours, linewidth=0.7)
@@ -346,7 +360,7 @@ def sizes_by_bins(bins: Mapping[str, Mapping[str, Sizes]], tolerance: float) -> 
                 )  # fmt: skip
             ax.set_ylim(-WORST, WORST)
     for ax, name in zip(panels[0], names, strict=True):
-        ax.set_title(f"errors of {LABELS[name].symbol}\n", loc="left")
+        ax.set_title(f"errors of {label_of(name).symbol}\n", loc="left")
     for ax in panels[:, 0]:
         ax.set_ylabel("too small, too large [%]")
     return figure
@@ -381,7 +395,7 @@ def side_by_side(names: Sequence[str], columns: Sequence[Pair]) -> Figure:
                 xlim=(low, high), ylim=(low, high),
                 xlabel=axis_title(name, f"{of_x} "), ylabel=axis_title(name, f"{of_y} "),
             )  # fmt: skip
-            _count(ax, LABELS[name].symbol, x)
+            _count(ax, label_of(name).symbol, x)
     return figure
 
 
@@ -394,7 +408,7 @@ def differences_along(names: Sequence[str], axes: Mapping[str, Array], differenc
         for ax, (title, values) in zip(row, axes.items(), strict=True):
             x, y = _known(values, column)
             ax.set(xlabel=title)
-            _count(ax, LABELS[name].symbol, x)
+            _count(ax, label_of(name).symbol, x)
             if len(x):
                 _residuals(ax, x, y, limits_of(x), 14, 99)
         row[0].set_ylabel(axis_title(name, "difference in "))
@@ -460,7 +474,7 @@ def _line(
     """Points of the label number ``k``, joined, in its colour and marker."""
     ax.errorbar(
         x, y, error, color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0,
-        capsize=2, label=LABELS[name].symbol,
+        capsize=2, label=label_of(name).symbol,
     )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from xplabels.io.files import Digest, unchanged
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
 from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
-from xplabels.io.rows import BLOCK_ROWS, BadRows
+from xplabels.io.rows import BLOCK_ROWS, AbsentColumns, BadRows
+from xplabels.io.unpacked import read_unpacked
 from xplabels.io.votable import read_votable
 
 __all__ = [
@@ -48,6 +49,7 @@ def read_blocks(
     bad_rows: BadRows = "error",
     block: int = BLOCK_ROWS,
     digest: Digest | None = None,
+    coefficients: str | None = None,
 ) -> Iterator[Stars]:
     """The stars of a file or HATS catalogue, at most ``block`` at a time, in its order.
 
@@ -56,7 +58,7 @@ def read_blocks(
     path
         A DataLink or bulk file of continuous XP spectra (``.csv``, ``.csv.gz``, ``.ecsv``,
         ``.fits``, ``.vot``, ``.votable``, ``.xml``), a star table (``.parquet``), or the folder of
-        a HATS catalogue of star tables.
+        a HATS catalogue of star tables; or a table of :mod:`xplabels.io.unpacked`.
     bad_rows
         What to do with a damaged row among good ones: ``"error"`` stops; ``"flag"`` makes its
         spectrum NaN, sets :attr:`~xplabels.core.flags.Flag.BAD_ROW` and counts it in ``notes``.
@@ -67,17 +69,32 @@ def read_blocks(
     digest
         Counts the file's bytes as they are read; ``digest.take_rest(path)`` after the last block
         counts what a format leaves unread.
+    coefficients
+        The pattern of a column's name, and of that of its error, in a table with one column a
+        coefficient, such as ``"{band}_coeff_{i},e_{band}_coeff_{i}"``, which needs none.
 
     Raises InputError here for a missing file or an unknown ending, while iterating for what is
     wrong inside, and if the file changes in the meantime.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> xp.write_stars(xp.example_stars(5), "stars.parquet")
+    >>> [len(stars) for stars in xp.read_blocks("stars.parquet", block=2)]
+    [2, 2, 1]
     """
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
     path = Path(path)
     reader = _reader(path)
+    if coefficients is not None:
+        blocks = read_unpacked(path, bad_rows, block, coefficients) or iter(())
+        return _unchanged(path, blocks)
     if digest is not None and reader is read_csv:
-        return _unchanged(path, read_csv(path, bad_rows, block, digest))
-    return _unchanged(path, reader(path, bad_rows, block))
+        blocks = read_csv(path, bad_rows, block, digest)
+    else:
+        blocks = reader(path, bad_rows, block)
+    return _unchanged(path, _or_unpacked(blocks, path, bad_rows, block))
 
 
 def _unchanged(path: Path, blocks: Iterator[Stars]) -> Iterator[Stars]:
@@ -85,22 +102,46 @@ def _unchanged(path: Path, blocks: Iterator[Stars]) -> Iterator[Stars]:
         yield from blocks
 
 
-def read(paths: str | Path | Sequence[str | Path], bad_rows: BadRows = "error") -> Stars:
+def _or_unpacked(
+    blocks: Iterator[Stars], path: Path, bad_rows: BadRows, block: int
+) -> Iterator[Stars]:
+    """The blocks, or those of a table that has spectra, but not in the archive's columns."""
+    try:
+        yield from blocks
+    except AbsentColumns:
+        found = read_unpacked(path, bad_rows, block)
+        if found is None:
+            raise
+        yield from found
+
+
+def read(
+    paths: str | Path | Sequence[str | Path],
+    bad_rows: BadRows = "error",
+    coefficients: str | None = None,
+) -> Stars:
     """All stars of one or several files, stacked in order.
 
     Parameters
     ----------
     paths
         Files as for :func:`read_blocks`; their formats may differ.
-    bad_rows
+    bad_rows, coefficients
         See :func:`read_blocks`.
 
     Raises InputError as :func:`read_blocks`; if a source_id stands in two files; if the files
     differ in their numbers of coefficients.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> xp.write_stars(xp.example_stars(3), "stars.parquet")
+    >>> len(xp.read("stars.parquet"))
+    3
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     # every file is looked at before the first is read: a misspelt name should not cost an hour
-    opened = [read_blocks(path, bad_rows) for path in listed]
+    opened = [read_blocks(path, bad_rows, coefficients=coefficients) for path in listed]
     blocks = [block for blocks in opened for block in blocks]
     _check_across_files(blocks)
     return concatenate(_same_widths(blocks))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError, counted
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.errors import InputError, counted, located
+from xplabels.core.labels import (
+    LABELS,
+    Label,
+    Labels,
+    is_label_name,
+    is_unit,
+    label_of,
+    unit_factor,
+)
 from xplabels.core.stars import MEASUREMENTS, Photometry
+
+if TYPE_CHECKING:
+    from xplabels.io.words import Words
 
 MAG_PER_RELATIVE_FLUX = 2.5 / np.log(10.0)
 """Magnitude error per relative flux error, 1.0857362 (sigma_mag = this / flux_over_error)."""
@@ -62,10 +73,37 @@ PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
     for name in (*measured.values, *measured.errors, measured.over_error)
     if name is not None
 )
-LABEL_ERRORS = ("_err", "_error")
-LABEL_COLUMNS: tuple[str, ...] = tuple(
-    f"{name}{suffix}" for name in LABELS for suffix in ("", *LABEL_ERRORS)
+LABEL_ERRORS = ("{}_err", "{}_error", "{}_unc", "{}_uncertainty", "{}_sigma", "{}_std", "e_{}")
+"""What the column of a label's errors may be called; the first that is there counts."""
+ARCHIVE = frozenset(
+    ("ra", "dec", "l", "b", "pmra", "pmdec", "parallax", "radial_velocity", "rv", "pm", "ruwe")
 )
+"""Measurements of archives that are no labels unless they are named."""
+
+
+def error_columns(name: str) -> list[str]:
+    """The columns that may hold the errors of a label, in their order."""
+    return [ending.format(name) for ending in LABEL_ERRORS]
+
+
+def label_columns(names: Sequence[str]) -> set[str]:
+    """The columns that labels may be read from."""
+    return {column for name in names for column in (name, *error_columns(name))}
+
+
+def labels_among(columns: Collection[str]) -> tuple[str, ...]:
+    """The columns that are labels though nobody named them, in their order.
+
+    Those of :data:`~xplabels.core.labels.LABELS` or, without any, all that have a column of errors
+    and are none of the archive's.
+    """
+    known = tuple(name for name in LABELS if name in columns)
+    return known or tuple(
+        name
+        for name in columns
+        if name not in ARCHIVE and is_label_name(name)
+        and first_present(error_columns(name), columns)
+    )  # fmt: skip
 
 
 def first_present(names: Sequence[str], columns: Collection[str]) -> str | None:
@@ -98,9 +136,13 @@ def photometry_of(
 
 
 def labels_of(
-    columns: Columns, names: Sequence[str], source_id: NDArray[np.int64], where: object
-) -> tuple[Labels, tuple[str, ...]]:
+    columns: Columns, names: Sequence[str], source_id: NDArray[np.int64], where: object,
+    words: Words | None = None,
+) -> tuple[Labels, tuple[str, ...]]:  # fmt: skip
     """The labels ``names`` [N] from a table's columns, and notes on values without an error.
+
+    ``words`` are what the table says of its columns (:mod:`xplabels.io.words`); units and words
+    of ``names`` come first, and values in another unit are converted.
 
     Raises InputError if a column is absent, an error is zero or negative, or a value is outside the
     label's believable range.
@@ -108,15 +150,37 @@ def labels_of(
     values = np.full((len(source_id), len(names)), np.nan)
     errors = values.copy()
     notes: list[str] = []
+    labels = []
     for k, name in enumerate(names):
-        one, sigma = _label(columns, name, source_id, where)
+        label, factor = described(name, (words or {}).get(name, {}), where)
+        labels.append(label)
+        one, sigma = _label(columns, label, factor, source_id, where)
         known = np.isfinite(one) & np.isfinite(sigma)
         values[known, k], errors[known, k] = one[known], sigma[known]
         alone = int((np.isfinite(one) & ~known).sum())
         if alone:
             text = f"{counted(alone, 'value')} of {name} without an error: taken as unknown"
             notes.append(f"{where}: {text}")
-    return Labels(tuple(names), values, errors), tuple(notes)
+    return Labels(tuple(labels), values, errors), tuple(notes)
+
+
+def described(name: str, words: Mapping[str, Any], where: object) -> tuple[Label, float]:
+    """A label with what a table says of it, and what multiplies its values there.
+
+    Of :data:`~xplabels.core.labels.LABELS` the unit is fixed, and a table's ranges count.
+    Raises InputError if the table's unit cannot be converted.
+    """
+    own = label_of(name)
+    unit = str(words.get("unit", ""))
+    if name in LABELS:
+        ranges = {key: words[key] for key in ("lowest", "highest") if key in words}
+        label = Label(name, **{**own.about(), **ranges})
+        if own.unit == "dex" or not is_unit(unit):  # [cm/s2], log(cm.s**-2): dex by many names
+            unit = ""
+    else:
+        label = Label(name, **{**words, **own.about()})
+    with located(where):
+        return label, unit_factor(unit, label.unit, name)
 
 
 def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
@@ -163,29 +227,30 @@ def _errors_of(
 
 
 def _label(
-    columns: Columns, name: str, source_id: NDArray[np.int64], where: object
+    columns: Columns, label: Label, factor: float, source_id: NDArray[np.int64], where: object
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One label's values and errors [N], checked."""
+    """One label's values and errors [N] in its unit, checked."""
+    name = str(label)
     if name not in columns:
         raise InputError(
             f"column {name!r} is absent", where=where, remedy=f"add {name} and {name}_err"
         )
-    error_name = first_present([f"{name}{suffix}" for suffix in LABEL_ERRORS], columns)
+    error_name = first_present(error_columns(name), columns)
     if error_name is None:
         raise InputError(
             f"column {name!r} has no errors: column '{name}_err' is absent",
             where=where,
             remedy=f"add {name}_err",
         )
-    values, errors = numbers(columns, name, where), numbers(columns, error_name, where)
+    values, errors = (factor * numbers(columns, one, where) for one in (name, error_name))
     check_positive(errors, source_id, where, error_name)
-    label = LABELS[name]
-    outside = np.isfinite(values) & ((values < label.lower) | (values > label.upper))
+    outside = np.isfinite(values) & ((values < label.lowest) | (values > label.highest))
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         raise InputError(
             f"{values[row]:g} is outside the believable range "
-            f"{label.lower:g} to {label.upper:g} {label.unit} ({int(outside.sum())} such rows)",
+            f"{label.lowest:g} to {label.highest:g} {label.unit}".rstrip()
+            + f" ({int(outside.sum())} such rows)",
             where=f"{where}, source_id {source_id[row]}, column {name}",
             remedy="write nothing (or NaN) where the label is unknown, or leave the star out",
         )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
-from xplabels.io.files import DOWNLOAD_AGAIN, Digest, byte_lines
+from xplabels.io.files import DOWNLOAD_AGAIN, LONGEST_LINE, Digest, byte_lines, reads
 from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,
@@ -42,9 +42,11 @@ WIDE = 4
 """In this order the arrays of a row are read, so that the first four are kept as float64."""
 NULLS = frozenset(("", "null", "nan", "[]", "()"))
 SHELLS = (tuple(b"[]"), tuple(b"()"))
+csv.field_size_limit(LONGEST_LINE)  # 131,072 by default: the correlations of 150 coefficients
 _DELIMITER = re.compile(rb"""^#\s*delimiter:\s*(["'])(.)\1\s*$""")
 
 
+@reads("CSV file")
 def read_csv(
     path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS, digest: Digest | None = None
 ) -> Iterator[Stars]:
@@ -56,6 +58,7 @@ def read_csv(
     return assembled(_raw_blocks(path, block, ",", digest), path, bad_rows)
 
 
+@reads("ECSV file")
 def read_ecsv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from an ECSV file; only the delimiter is taken from its YAML header.
 

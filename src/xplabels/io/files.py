@@ -1,22 +1,40 @@
-"""Opening files that may be gzipped, and naming the file that is damaged."""
+"""Opening files that may be gzipped, within bounds, and naming the file that is damaged.
+
+A file may hold anything, and so may make the libraries that parse it raise anything, or take any
+amount of memory. Every reader of files therefore works inside :func:`whole`, and what a file says
+of its own size passes :func:`check_size` before memory is taken for it.
+"""
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import importlib
 import io
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar, cast
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, XplabelsError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DOWNLOAD_AGAIN = "download the file again"
 BUFFER = 1 << 20
 """Bytes unpacked at a time."""
+LONGEST_LINE = 1 << 26
+"""Bytes; a star with 2,000 coefficients has a line of half as many."""
+SMALL = 1 << 27
+"""Bytes that any file may unpack to; beyond, it may do so to as many ``TIMES`` its own size.
+
+Catalogues shrink by 2 to 20 when they are packed.
+"""
+TIMES = 100
+GZIP = "gzip file"
 
 
 class Digest:
@@ -78,48 +96,69 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
 
     ``digest`` counts them as they stand on the disk.
     """
-    packed: Any = path
+    file: Any = path
     if digest is not None:
-        packed = io.BufferedReader(_Digested(path, digest), 1 << 17)
+        file = io.BufferedReader(_Digested(path, digest), 1 << 17)
     if not path.name.lower().endswith(".gz"):
-        return path.open("rb", BUFFER) if digest is None else packed
-    unpacked = (_isal("igzip") or gzip).open(packed, "rb")
+        return path.open("rb", BUFFER) if digest is None else file
+    return _unpacked(path, file)
+
+
+def _unpacked(path: Path, file: Any) -> IO[bytes]:
+    unpacked = _Bounded((_isal("igzip") or gzip).open(file, "rb"), path)
     return io.BufferedReader(unpacked, BUFFER)  # lines from its own small buffer cost a third more
+
+
+def open_seekable(path: Path) -> IO[bytes]:
+    """The bytes of a file, to be read in any order; unpacked in memory if they are gzip's."""
+    file = path.open("rb")
+    if file.read(2) != b"\x1f\x8b":
+        file.seek(0)
+        return file
+    file.seek(0)
+    with file, _unpacked(path, file) as unpacked:
+        return io.BytesIO(unpacked.read())
 
 
 def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
     """The lines of a file, gzipped or not, with their ends (``\\n``, ``\\r\\n`` or ``\\r``).
 
-    Raises InputError if the file cannot be read, or its gzip stream is damaged or cut off.
+    Raises InputError if the file cannot be read, its gzip stream is damaged or cut off, or a line
+    is longer than :data:`LONGEST_LINE`.
     """
-    with readable_bytes(path), open_bytes(path, digest) as file:
-        for line in file:
-            if b"\r" in line:
-                yield from line.splitlines(keepends=True)
-            else:
-                yield line
+    with whole(path), open_bytes(path, digest) as file:
+        rest = b""
+        while part := file.readline(LONGEST_LINE):
+            if not rest and b"\r" not in part and part.endswith(b"\n"):
+                yield part  # nearly always
+                continue
+            lines = (rest + part).splitlines(keepends=True)
+            # without a line feed, the last line may go on, if only with the one that ends it
+            rest = b"" if part.endswith(b"\n") else lines.pop()
+            yield from lines
+            if len(rest) >= LONGEST_LINE:
+                raise _too_long(path, LONGEST_LINE)
+        if rest:
+            yield rest
 
 
-@contextmanager
-def readable_bytes(path: Path) -> Iterator[None]:
-    """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it."""
-    damaged: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
-    if (isal := _isal("isal_zlib")) is not None:
-        damaged += (isal.error,)
-    try:
-        yield
-    except EOFError as error:
-        raise InputError(
-            "is truncated: the gzip stream ends early", where=path, remedy=DOWNLOAD_AGAIN
-        ) from error
-    except damaged as error:
-        raise InputError(
-            f"is not a readable gzip file ({error})", where=path, remedy=DOWNLOAD_AGAIN
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror or error})", where=path, remedy="check the file"
-        ) from error
+def text_lines(path: Path, longest: int = LONGEST_LINE) -> list[str]:
+    """The lines of a text for astropy, which opens a text of one line as a file or an address.
+
+    Raises InputError as :func:`byte_lines`, and for a line of more than ``longest`` bytes.
+    """
+    lines = []
+    for line in byte_lines(path):
+        if len(line) > longest:
+            raise _too_long(path, longest)
+        lines.append(line.decode("utf-8", "replace").rstrip("\r\n"))
+    return lines
+
+
+def _too_long(path: Path, longest: int) -> InputError:
+    return InputError(
+        f"has a line of more than {longest:,} bytes", where=path, remedy="write one line per row"
+    )
 
 
 @contextmanager
@@ -156,20 +195,91 @@ def _changed(path: Path) -> InputError:
 
 
 @contextmanager
-def whole(path: Path, what: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """``errors`` of a library mean that ``path`` is not a whole ``what``.
+def whole(path: Path | str, what: str = "file", remedy: str = DOWNLOAD_AGAIN) -> Iterator[None]:
+    """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it.
 
-    Raises InputError with the first line of the library's message; an :class:`InputError` passes
-    unchanged.
+    The one boundary between a reader and the libraries that parse what a file holds. ``what`` is
+    the kind of file it should be; a library's message says why it is none. Errors that the package
+    raises on purpose pass unchanged.
+
+    Examples
+    --------
+    >>> with whole(Path("model.json"), "JSON file"):
+    ...     int("one")
+    Traceback (most recent call last):
+    xplabels.core.errors.InputError: model.json: is not a whole JSON file (invalid literal for \
+int() with base 10: 'one'); download the file again
     """
     try:
         yield
-    except InputError:
+    except XplabelsError:
         raise
-    except errors as error:
-        message = str(error).splitlines()
+    except MemoryError as error:
         raise InputError(
-            f"is not a whole {what} ({message[0] if message else 'empty'})",
-            where=path,
-            remedy=DOWNLOAD_AGAIN,
+            "takes more memory than there is", where=path, remedy="use a smaller part of it"
         ) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == ENOSPC:
+            raise  # nothing that was read: what is unpacked is being written
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(
+                f"cannot be read ({error.strerror})", where=path, remedy="check the file"
+            ) from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        said = f"is not a whole {what} ({reason})"
+        if isinstance(error, EOFError) and what == GZIP:
+            said = "is truncated: the gzip stream ends early"
+        raise InputError(said, where=path, remedy=remedy) from error
+
+
+Reader = Callable[Concatenate[Path, P], Iterator[T]]
+
+
+def reads(what: str) -> Callable[[Reader[P, T]], Reader[P, T]]:
+    """Make a reader, a generator whose first argument is the path, work inside :func:`whole`."""
+
+    def decorate(reader: Reader[P, T]) -> Reader[P, T]:
+        @functools.wraps(reader)
+        def read(path: Path, *args: P.args, **options: P.kwargs) -> Iterator[T]:
+            with whole(path, what):
+                yield from reader(path, *args, **options)
+
+        return cast(Reader[P, T], read)
+
+    return decorate
+
+
+def check_size(path: Path | str, size: int, held: int | None = None) -> None:
+    """Raise :class:`InputError` where a file says to hold ``size`` bytes, and cannot.
+
+    ``held`` bytes hold them; without it, the file's own.
+    """
+    held = Path(path).stat().st_size if held is None else held
+    if size > max(SMALL, TIMES * held):
+        raise InputError(
+            f"would take {size / 1e9:.3g} GB of memory, of {held:,} bytes in the file",
+            where=path,
+            remedy="check where it comes from; if it is right, unpack it or write it in parts",
+        )
+
+
+class _Bounded(io.RawIOBase):
+    """What is unpacked from ``file``, as long as its size is in proportion to that of ``path``."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file: Any = file
+        self._path, self._got, self._held = path, 0, path.stat().st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with whole(self._path, GZIP):
+            got: int = self._file.readinto(buffer)
+        self._got += got
+        check_size(self._path, self._got, self._held)
+        return got
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

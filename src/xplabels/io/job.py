@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 from xplabels.core.errors import InputError
 from xplabels.io.atomic import check_ours, discard, remove_leftovers, whole_file
+from xplabels.io.files import whole
 
 Settings = Mapping[str, Any]
 """What an output depends on besides its inputs: plain JSON values."""
@@ -130,8 +131,9 @@ class Record:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object that a JSON file holds; None where there is none, or it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with whole(path, "JSON file"):
+            found = json.loads(path.read_text(encoding="utf-8"))
+    except InputError:
         return None
     return found if isinstance(found, dict) else None
 

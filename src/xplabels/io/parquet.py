@@ -23,25 +23,27 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import LABELS, label_of
 from xplabels.core.quality import quality_flags
 from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, concatenate
 from xplabels.io.atomic import whole_file
 from xplabels.io.columns import (
-    LABEL_ERRORS,
     MAG_PER_RELATIVE_FLUX,
     MEASURED,
+    error_columns,
     first_present,
     labels_of,
     photometry_of,
 )
-from xplabels.io.files import whole
+from xplabels.io.files import check_size, reads
+from xplabels.io.nested import archive_columns
 from xplabels.io.rows import (
     ARRAYS,
     BANDS,
     BLOCK_ROWS,
     EMPTY,
     PARTS,
+    AbsentColumns,
     Assembler,
     BadRows,
     Cells,
@@ -49,6 +51,7 @@ from xplabels.io.rows import (
     as_source_id,
     check_columns,
 )
+from xplabels.io.words import Words, schema_words
 
 FORMAT_VERSION = 1
 META_KEY = b"xplabels"
@@ -71,6 +74,11 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
     The file appears whole or not at all.
 
     Raises InputError if ``path`` exists and ``overwrite`` is false, or it cannot be written.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> write_stars(example_stars(3), "stars.parquet")
     """
     write_star_blocks([stars], path, overwrite)
 
@@ -151,19 +159,34 @@ def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
     return concatenate(list(read_parquet(Path(path), "error", block)))
 
 
+@contextlib.contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """A ``pyarrow.parquet.ParquetFile`` whose checksums are verified where it has any.
+
+    Raises InputError if it says to hold more than it can.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        meta = file.metadata
+        # not what each column says: pyarrow ends the process if that is damaged
+        groups = map(meta.row_group, range(meta.num_row_groups))
+        size = sum(group.total_byte_size for group in groups)
+        check_size(path, max(size, 8 * meta.num_rows * meta.num_columns))
+        yield file
+
+
+@reads("Parquet file")
 def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a star table.
 
     Raises InputError for a file that is unreadable, truncated, of a newer format, lacks columns or
     rows, or (``bad_rows="error"``) holds a damaged row.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.is_file():
         raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
-    with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         meta = _metadata(file.schema_arrow.metadata or {}, path)
         for batch in file.iter_batches(batch_size=block):
             if len(batch):
@@ -227,7 +250,11 @@ def to_arrow(stars: Stars, measurements: Collection[str] = (), compact: bool = F
             columns[f"{name}_err"] = pa.array(stars.labels.errors[:, k])
     columns["flags"] = pa.array(stars.flags)
     table = pa.table(columns)
-    return table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
+    schema = table.schema.with_metadata({META_KEY: json.dumps(meta).encode()})
+    for name in map(label_of, () if stars.labels is None else stars.labels.names):
+        field = schema.field(name).with_metadata({k: str(v) for k, v in name.about().items()})
+        schema = schema.set(schema.get_field_index(name), field)
+    return pa.table(table.columns, schema=schema)
 
 
 def _photometry_columns(stars: Stars, always: Collection[str]) -> dict[str, NDArray[np.float64]]:
@@ -266,6 +293,7 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
     """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
     columns = {name.lower(): batch.column(i) for i, name in enumerate(batch.schema.names)}
     path = assembler.path
+    columns = archive_columns(columns, path)
     check_columns(columns, path, ["source_id"])
     source_id = _source_id(columns["source_id"], path)
     if meta.get("space") == "sampled":
@@ -277,7 +305,7 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
         stars = assembler.sampled(source_id, np.array(meta["wavelength"]), cells, unusable)
     else:
         if not meta and "flux" in columns and "bp_coefficients" not in columns:
-            raise InputError(
+            raise AbsentColumns(
                 "holds sampled flux without the metadata that give its wavelengths",
                 where=path,
                 remedy="write the table with xplabels.io.write_stars",
@@ -286,11 +314,11 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
         check_columns(columns, path, ["source_id", *needed])
         cells = {name: _cells(columns[name], name, path) for name in ARRAYS if name in columns}
         stars = assembler.stars(RawBlock(source_id, cells))
-    return _with_the_rest(stars, columns, meta, path)
+    return _with_the_rest(stars, columns, meta, path, schema_words(batch.schema))
 
 
 def _with_the_rest(
-    stars: Stars, columns: dict[str, ArrowTable], meta: Mapping[str, Any], path: Path
+    stars: Stars, columns: dict[str, ArrowTable], meta: Mapping[str, Any], path: Path, words: Words
 ) -> Stars:
     from pyarrow import types
 
@@ -311,10 +339,10 @@ def _with_the_rest(
     names = [name for name in meta.get("labels", ()) if name in plain] or [
         name
         for name in (() if meta else LABELS)
-        if name in plain and first_present([name + end for end in LABEL_ERRORS], plain)
+        if name in plain and first_present(error_columns(name), plain)
     ]
     if names:
-        labels, notes = labels_of(plain, names, stars.source_id, path)
+        labels, notes = labels_of(plain, names, stars.source_id, path, words)
         stars = replace(stars, labels=labels, notes=(*stars.notes, *notes))
     noticed = stars.flags | quality_flags(plain, photometry)
     return replace(stars, flags=_flags(noticed, plain) if meta else noticed)
@@ -362,10 +390,21 @@ def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
             where=f"{path}, column {name}",
             remedy="write one list of floating-point numbers a row",
         )
-    if fixed and not column.null_count:
-        flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(column), kind.list_size)
+    if not column.null_count:
+        length = kind.list_size if fixed else _common_length(column)
+        if length is not None:
+            flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
+            return flat.reshape(len(column), length)
     return [
         EMPTY if not cell.is_valid else cell.values.to_numpy(zero_copy_only=False)
         for cell in column
     ]
+
+
+def _common_length(column: ArrowTable) -> int | None:
+    """The length that all lists have, as those of most blocks do; None if they differ."""
+    if not len(column):
+        return None
+    ends = column.offsets.to_numpy()
+    lengths = np.diff(ends)
+    return int(lengths[0]) if (lengths == lengths[0]).all() else None

@@ -13,22 +13,25 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.io.delimited import column_names, take_header
 from xplabels.io.files import (
-    DOWNLOAD_AGAIN,
     Digest,
     byte_lines,
     open_bytes,
-    readable_bytes,
+    text_lines,
     unchanged,
     whole,
 )
 from xplabels.io.fits import first_table, open_fits, readable_fits
+from xplabels.io.parquet import open_parquet
 from xplabels.io.rows import as_source_id
-from xplabels.io.votable import first_votable, readable_votable
+from xplabels.io.votable import first_votable
 
 Columns = dict[str, NDArray[Any]]
 """Lower-case column name -> array [N]."""
 
 ENDINGS = (".csv", ".ecsv", ".fits", ".vot", ".votable", ".xml", ".parquet")
+KINDS = {
+    ".csv": "CSV file", ".ecsv": "ECSV file", ".fits": "FITS file", ".parquet": "Parquet file",
+}  # fmt: skip
 NULLS = ("", "null", "NULL", "nan", "NaN", "N/A", "--")
 """What stands for a missing value in CSV."""
 
@@ -62,6 +65,11 @@ def read_table(
     table = _read(Path(path), _Wanted(chosen, digest=digest))
     table["source_id"] = as_source_id(table["source_id"], Path(path))
     return table
+
+
+def is_table(path: Path) -> bool:
+    """Whether :func:`read_table` knows the format."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix in ENDINGS and path.is_file()
 
 
 def read_columns(
@@ -107,7 +115,7 @@ def _read(path: Path, wanted: _Wanted) -> Columns:
         raise InputError("does not exist or is no file", where=path, remedy="check the path")
     if path.stat().st_size == 0:
         raise InputError("is empty", where=path, remedy="give a table with a header and rows")
-    with unchanged(path):
+    with unchanged(path), whole(path, KINDS.get(ending, "VOTable")):
         if ending == ".csv":
             table = _read_csv(path, wanted)
         elif ending == ".parquet":
@@ -186,7 +194,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Columns:
     names = column_names(header, delimiter)
     chosen = _chosen(names, wanted, path)
     try:
-        with readable_bytes(path), open_bytes(path, wanted.digest) as file:
+        with open_bytes(path, wanted.digest) as file:
             table = csv.read_csv(
                 file,
                 read_options=csv.ReadOptions(
@@ -200,11 +208,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Columns:
     except pa.ArrowException as error:
         if "Empty CSV" in str(error):
             raise InputError("has no rows", where=path, remedy="give a table with stars") from error
-        raise InputError(
-            f"is damaged or truncated ({str(error).splitlines()[0][:200]})",
-            where=path,
-            remedy=DOWNLOAD_AGAIN,
-        ) from error
+        raise
     return {
         name: _integers_of(table.column(name), wanted.integers[name], name, path)
         if name in wanted.integers
@@ -245,11 +249,9 @@ def _numbers_or_text(column: Any, name: str, path: Path) -> NDArray[Any]:
 
 
 def _read_parquet(path: Path, wanted: _Wanted) -> Columns:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
     from pyarrow import types
 
-    with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         # without a list of columns, arrays (of coefficients, say) are not asked for
         names = [
             field.name
@@ -307,16 +309,16 @@ def _read_astropy(path: Path, ending: str, wanted: _Wanted) -> Columns:
     from astropy.table import Table
 
     if ending == ".ecsv":
-        with whole(path, "ECSV file", (Exception,)):  # astropy and its YAML reader raise a zoo
-            text = b"".join(byte_lines(path)).decode("utf-8", "replace")
-            table = Table.read(text, format="ascii.ecsv")
+        table, ids = Table.read(text_lines(path), format="ascii.ecsv"), {}
+        names = table.colnames
     else:
         element = first_votable(path)
-        with readable_votable(path):
-            table = element.to_table(use_names_over_ids=True)
-    chosen = _chosen(table.colnames, wanted, path)
+        names, table = [field.name for field in element.fields], element.array
+        # the array's columns go by ID, which need not be the name
+        ids = {field.name: field.ID for field in element.fields}
     return {
-        lower: _from_astropy(table[name], lower, wanted, path) for lower, name in chosen.items()
+        lower: _from_astropy(table[ids.get(name, name)], lower, wanted, path)
+        for lower, name in _chosen(names, wanted, path).items()
     }
 
 

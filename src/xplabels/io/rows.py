@@ -254,12 +254,16 @@ class Assembler:
         return self.widths[band]
 
 
+class AbsentColumns(InputError):
+    """A table lacks columns of the archive's, so that it may be one of another kind."""
+
+
 def check_columns(names: Collection[str], path: Path, required: Sequence[str] = REQUIRED) -> None:
-    """Raise :class:`InputError` listing the ``required`` columns that are absent."""
+    """Raise :class:`AbsentColumns` listing the ``required`` columns that are absent."""
     absent = [name for name in required if name not in names]
     if absent:
         what = "columns {} are absent" if len(absent) > 1 else "column {} is absent"
-        raise InputError(what.format(", ".join(absent)), where=path, remedy=AS_RAW)
+        raise AbsentColumns(what.format(", ".join(absent)), where=path, remedy=AS_RAW)
 
 
 def as_source_id(values: NDArray[np.generic], path: Path) -> NDArray[np.int64]:

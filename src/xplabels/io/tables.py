@@ -15,9 +15,10 @@ from xplabels.core.lookup import Lookup
 from xplabels.core.quality import QUALITY_COLUMNS, has_quality, quality_flags
 from xplabels.core.stars import Photometry, Stars
 from xplabels.io.columns import (
-    LABEL_COLUMNS,
     MEASURED,
     PHOTOMETRY_COLUMNS,
+    label_columns,
+    labels_among,
     labels_of,
     numbers,
     photometry_of,
@@ -25,6 +26,7 @@ from xplabels.io.columns import (
 from xplabels.io.files import Digest
 from xplabels.io.hats import PartitionedTable
 from xplabels.io.plain import Columns, read_table
+from xplabels.io.words import label_words
 
 TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 """What is taken from tables of photometry."""
@@ -47,6 +49,16 @@ def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> S
     Raises InputError if a table cannot be read, has no column of photometry, has magnitudes without
     a column of errors, has a source_id twice or shares none with the stars, or if an error of one
     of these stars is zero or negative.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> stars = xp.example_stars(2)
+    >>> lines = [f"{star},12.5,0.02" for star in stars.source_id]
+    >>> with open("tmass.csv", "w") as file:
+    ...     _ = file.write("\\n".join(["source_id,j_m,j_msigcom", *lines]))
+    >>> join_photometry(stars, ["tmass.csv"]).photometry.column("j_m")[0]
+    array([12.5, 12.5])
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     tables = [KeyedTable.read(path, TAKEN_COLUMNS) for path in listed]
@@ -60,7 +72,9 @@ def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> S
     return replace(filled.stars(), notes=tuple(notes))
 
 
-def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = None) -> Stars:
+def join_labels(
+    stars: Stars, path: str | Path, names: Sequence[str] | None = None, needed: bool = True
+) -> Stars:
     """``stars`` with labels from a table keyed by ``source_id``, in place of any they had.
 
     Parameters
@@ -68,29 +82,48 @@ def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = No
     stars
         Stars without a row in the table get NaN.
     path
-        A table with columns ``teff, teff_err`` (or ``teff_error``), ...; a value without an error
-        is unknown, and ``notes`` says how many are.
+        A table with a column of numbers and one of errors for each label: ``teff, teff_err`` (or
+        ``teff_error``, ``e_teff``, ...; see :data:`~xplabels.io.columns.LABEL_ERRORS`). A value
+        without an error is unknown, and ``notes`` says how many are. Units and descriptions come
+        with it (:mod:`xplabels.io.words`).
     names
-        The labels wanted; without it, all of ``LABELS`` that the table has.
+        The labels wanted, by the names of their columns in lower case, or as
+        :class:`~xplabels.core.labels.Label` with units and words of your own. Without it, all of
+        ``LABELS`` that the table has or, without any, every column that has one of errors.
+    needed
+        Whether one of ``names`` that is absent is an error. If not, those of ``LABELS`` are taken,
+        too; where the table has none at all the stars stay as they are.
 
     Raises InputError if the table cannot be read, has a source_id twice or shares none with the
     stars; if a label or its column of errors is absent; if an error is zero or negative or a value
     is outside the label's believable range.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> stars = xp.example_stars(2)
+    >>> lines = [f"{star},4800,50" for star in stars.source_id]
+    >>> with open("survey.csv", "w") as file:
+    ...     _ = file.write("\\n".join(["source_id,teff,teff_err", *lines]))
+    >>> join_labels(stars, "survey.csv", ["teff"]).labels.values
+    array([[4800.],
+           [4800.]])
     """
-    wanted = None if names is None else check_names(names)
-    table = KeyedTable.read(path, LABEL_COLUMNS)
-    if wanted is None:
-        wanted = tuple(name for name in LABELS if name in table.columns)
+    wanted: tuple[str, ...] = () if names is None else check_names(names)
+    table = KeyedTable.read(path, label_columns((*wanted, *LABELS)))
+    if not wanted and not (wanted := labels_among(table.columns)):
+        table = KeyedTable.of(read_table(path), path)
+        wanted = check_labels(table.columns, path)
+    if not needed:
+        either = dict.fromkeys((*wanted, *LABELS))
+        wanted = tuple(name for name in either if name in table.columns)
         if not wanted:
-            raise InputError(
-                "has no column of labels",
-                where=table.path,
-                remedy=f"name its columns {', '.join(LABELS)}, and their errors teff_err, ...",
-            )
+            return stars
     rows, found = table.find(stars.source_id)
     if len(rows) == 0:
         raise _nothing_shared(table.path)
-    here, notes = labels_of(found, wanted, stars.source_id[rows], table.path)
+    words = label_words(path)
+    here, notes = labels_of(found, wanted, stars.source_id[rows], table.path, words)
     values = np.full((len(stars), len(wanted)), np.nan)
     errors = values.copy()
     values[rows], errors[rows] = here.values, here.errors
@@ -99,6 +132,18 @@ def join_labels(stars: Stars, path: str | Path, names: Sequence[str] | None = No
         labels=replace(here, values=values, errors=errors),
         notes=(*stars.notes, *notes),
     )
+
+
+def check_labels(columns: Collection[str], where: object) -> tuple[str, ...]:
+    """The labels among a table's columns; :class:`InputError` if there are none."""
+    names = labels_among(columns)
+    if not names:
+        raise InputError(
+            "has no column of labels: none of numbers has one of errors beside it",
+            where=where,
+            remedy="name columns as in teff and teff_err, or mass and mass_err",
+        )
+    return names
 
 
 @dataclass(frozen=True)
@@ -123,6 +168,14 @@ class KeyedTable:
             digest.take_rest(Path(path))
         lookup = Lookup(table.pop("source_id"), path)
         return cls(Path(path), {name: numbers(table, name, path) for name in table}, lookup)
+
+    @classmethod
+    def of(cls, table: Columns, path: str | Path) -> KeyedTable:
+        """The columns of numbers among those of a table."""
+        plain = {name: column for name, column in table.items()
+                 if column.dtype.kind in "iuf" and column.ndim == 1}  # fmt: skip
+        lookup = Lookup(plain.pop("source_id"), path)
+        return cls(Path(path), {name: numbers(plain, name, path) for name in plain}, lookup)
 
     def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
         """Which of ``source_id`` [N] are here, and their columns."""

@@ -8,22 +8,24 @@ Whatever else a VOTable may be is left to astropy.
 from __future__ import annotations
 
 import binascii
-import gzip
+import io
 import math
+import re
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
-from xplabels.io.files import whole
+from xplabels.io.files import check_size, open_seekable, reads, whole
 from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,
@@ -37,9 +39,6 @@ from xplabels.io.rows import (
     no_sources,
 )
 
-DAMAGE = (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, SyntaxError,
-          struct.error)  # fmt: skip
-"""What the parsers raise of a damaged file."""
 VOTable = Any
 """An astropy ``TableElement``."""
 
@@ -57,6 +56,7 @@ Row = tuple[int | None, dict[str, NDArray[Any]], tuple[str, str] | None]
 """A source_id (None: unreadable), the arrays, and what else is wrong."""
 
 
+@reads("VOTable")
 def read_votable(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from the first table that has a column ``source_id``.
 
@@ -69,7 +69,7 @@ def read_votable(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iter
 @contextmanager
 def readable_votable(path: Path) -> Iterator[None]:
     """Turn what astropy says of a damaged VOTable into an :class:`InputError`; silence the rest."""
-    with warnings.catch_warnings(), whole(path, "VOTable", DAMAGE):
+    with warnings.catch_warnings(), whole(path, "VOTable"):
         warnings.simplefilter("ignore")
         yield
 
@@ -78,13 +78,68 @@ def first_votable(path: Path) -> VOTable:
     """The first table that has a column ``source_id``; InputError if none, or the file is bad."""
     from astropy.io.votable import parse
 
-    with readable_votable(path):
+    with readable_votable(path), open_checked(path) as file:
         # "mask" makes an unreadable number a masked one: damage to a row, not to the file
-        tables = list(parse(path, verify="ignore", invalid="mask").iter_tables())
+        tables = list(parse(file, verify="ignore", invalid="mask").iter_tables())
     for table in tables:
         if any(field.name.lower() == "source_id" for field in table.fields):
             return table
     raise no_sources(path)
+
+
+@contextmanager
+def open_checked(path: Path) -> Iterator[IO[bytes]]:
+    """A VOTable, unpacked, that has passed :func:`check_votable`."""
+    with open_seekable(path) as file:
+        check_votable(file, path)
+        yield file
+
+
+def check_votable(file: IO[bytes], path: Path | str) -> None:
+    """Raise InputError where a VOTable makes astropy do more than read it.
+
+    That is where its data are elsewhere, at an address or in another file, which astropy would
+    open; where it defines XML entities; or where it says to be larger than it can be.
+    """
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    row = rows = said = 0
+
+    def begin(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal row, rows, said
+        name = tag.rpartition(" ")[2]
+        if name == "TD":
+            return
+        if name == "TABLE":
+            row, rows, said = 0, 0, int(attributes.get("nrows") or 0)
+        elif name == "FIELD":
+            size = attributes.get("arraysize", "")
+            numbers = [1] if size.endswith("*") else map(int, re.findall(r"\d+", size))
+            kind = KINDS.get(attributes.get("datatype", ""))
+            row += math.prod(numbers) * np.dtype(kind or "V16").itemsize
+        elif name == "TR":
+            rows += 1
+        elif name == "STREAM" and "href" in attributes:
+            raise InputError(
+                f"its data are elsewhere ({attributes['href'][:100]!r}), where nothing is read",
+                where=path,
+                remedy="give the file of data, or save the table with its data in it",
+            )
+        elif name == "STREAM" and not row:
+            raise ValueError("its rows are empty")
+        check_size(path, row * max(rows, said), end)
+
+    def entity(name: str, *_: object) -> None:
+        raise InputError(
+            f"defines an XML entity ({name[:50]!r})",
+            where=path,
+            remedy="save it without: no VOTable needs one",
+        )
+
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartElementHandler, parser.EntityDeclHandler = begin, entity
+    parser.ParseFile(file)
+    file.seek(0)
 
 
 def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
@@ -108,9 +163,7 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
 
 def _usual_rows(path: Path) -> Iterator[Row] | None:
     """The rows of a BINARY2 or TABLEDATA table of stars; None where the file is one for astropy."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as file:
+    with open_checked(path) as file:
         root = ElementTree.parse(file).getroot()
     for table in root.findall(".//{*}TABLE"):
         columns: Columns = {}

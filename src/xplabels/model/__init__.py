@@ -20,12 +20,14 @@ from xplabels.calibration.transfer import CalibrationStars
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.prediction import PARTS, Prediction, packed_correlations, stack
-from xplabels.core.stars import Stars
+from xplabels.core.stars import CoefficientSpectra, Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.forward import ForwardModel
 from xplabels.inference import Inference
 from xplabels.inference.network import Perceptron
+from xplabels.instrument.basis import THREE_WAYS, Basis, converted, gaiaxpy_basis
+from xplabels.instrument.noise import with_correlations
 from xplabels.model.storage import find_model, read_model, shipped, write_model
 from xplabels.recipes import Recipe
 
@@ -78,6 +80,20 @@ class Model:
     forward
         What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
         whether a star is unlike the training set, and noise looks strange.
+    common
+        Columns of the labels that most training stars have, by which errors are calibrated, fits
+        judged and stars compared; empty: all.
+    basis
+        Of spectra that are not in the model's own (:meth:`with_basis`); not saved.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> model = xp.load_model()
+    >>> model.names
+    ('teff', 'logg', 'fe_h', 'c_fe', 'n_fe', 'alpha_m')
+    >>> model.predict(xp.example_stars(3)).values.shape
+    (3, 6)
     """
 
     names: tuple[str, ...]
@@ -96,6 +112,8 @@ class Model:
     support: LabelSupport | None = None
     calibration_stars: CalibrationStars | None = None
     forward: ForwardModel | None = None
+    common: tuple[int, ...] = ()
+    basis: Basis | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Model:
@@ -109,8 +127,8 @@ class Model:
         Examples
         --------
         >>> Model.load("apogee-dr17-library")
-        Model('apogee-dr17-library': teff, logg, fe_h, alpha_m from 55 BP + 55 RP coefficients,
-        bp_rp, j_h, g_rp, g_j, rp_j, rp_ks, h_ks)
+        Model('apogee-dr17-library': teff, logg, fe_h, c_fe, n_fe, alpha_m from 55 BP + 55 RP
+        coefficients, bp_rp, j_h, g_rp, g_j, rp_j, rp_ks, h_ks)
         """
         return cls(**read_model(name_or_path))
 
@@ -199,6 +217,54 @@ class Model:
             return prediction
         return self.unshrinking.apply(prediction, self.label_range)
 
+    def of_common(self, labels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of K labels [N, K] those that most training stars have."""
+        return labels[:, self.common] if self.common else labels
+
+    @property
+    def common_names(self) -> tuple[str, ...]:
+        """Of the labels that most training stars have."""
+        return tuple(self.names[k] for k in self.common) or self.names
+
+    def with_basis(self, basis: Basis) -> Model:
+        """The same model for spectra in ``basis``, if they are as wide as it."""
+        return replace(self, basis=basis)
+
+    def basis_of(self, stars: Stars) -> Basis | None:
+        """The basis that spectra are in if it is not the model's own.
+
+        That of :meth:`with_basis`, else what GaiaXPy carries of these widths; InputError if there
+        is neither.
+        """
+        spectra, own = stars.spectra, self.feature_set.widths
+        if not isinstance(spectra, CoefficientSpectra):
+            return None
+        if self.basis is not None and spectra.widths == self.basis.widths:
+            return self.basis
+        if spectra.widths == own or 0 in spectra.widths:
+            return None
+        try:
+            return gaiaxpy_basis(spectra.widths)
+        except InputError as error:
+            raise InputError(
+                f"the spectra have {spectra.widths[0]} BP + {spectra.widths[1]} RP coefficients, "
+                f"the model {own[0]} + {own[1]}, and no sampling matrix of theirs is at hand "
+                f"({error.what})",
+                where=stars.where,
+                remedy=THREE_WAYS,
+            ) from error
+
+    def _in_own_basis(self, stars: Stars) -> Stars:
+        basis = self.basis_of(stars)
+        return stars if basis is None else converted(stars, basis, self._own_basis)
+
+    @cached_property
+    def _own_basis(self) -> Basis:
+        projection = self.feature_set.projection
+        if projection is None:
+            return gaiaxpy_basis(self.feature_set.widths)
+        return Basis(projection.wavelength, projection.design, projection.widths, "the model's")
+
     def usable(self, features: Features) -> NDArray[np.bool_]:
         """Which stars [N] have all that a prediction needs."""
         usable = np.isfinite(features.x[:, : self.feature_set.n_spectral]).all(axis=1)
@@ -208,7 +274,7 @@ class Model:
 
     def _predict(self, stars: Stars, correlations: bool) -> Prediction:
         """One block of stars: physical units, recalibrated errors, and flags."""
-        features = self.feature_set.compute(stars)
+        features = self.feature_set.compute(with_correlations(self._in_own_basis(stars)))
         usable = self.usable(features)
         # a copy costs as much as all else that is done to the features
         chosen = features if usable.all() else features[usable]
@@ -217,8 +283,9 @@ class Model:
         values = self.scaling.unscale_y(labels.mean)
         noise = self.scaling.scale_noise(self.feature_set.noise_levels(chosen))
         missing = self.feature_set.missing(chosen)
-        calibration = self.calibration.for_stars(labels.mean, noise, missing)
-        squares = calibration.shape.squares(labels.mean, noise)
+        common = self.of_common(labels.mean)
+        calibration = self.calibration.for_stars(common, noise, missing)
+        squares = calibration.shape.squares(common, noise)
         # rounding must not turn a tiny variance into a negative one
         negative = np.any(labels.input < 0, axis=1)
         variances = {
@@ -242,7 +309,7 @@ class Model:
             chisq = p_value = np.full(len(distance), np.nan)
             poor = np.zeros(len(distance), bool)
         else:
-            chisq, p_value, distance, share = self.forward.score(chosen, labels.mean)
+            chisq, p_value, distance, share = self.forward.score(chosen, common)
             far = share < self.forward.distance_threshold
             poor = p_value < self.forward.threshold
         with np.errstate(invalid="ignore"):
@@ -250,13 +317,14 @@ class Model:
             # stars hotter than any trained on are predicted just inside the range
             reach = np.where(np.array(self.names) == "teff", scale * inner, 0.0)
             outside = np.any((values - reach < low) | (values + reach > high), axis=1)
+        clamped = (labels.clamped & ~undefined).any(axis=1)
         noticed = (
             np.where(found & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
             | np.where(far, Flag.OUT_OF_DOMAIN, 0)
             | np.where(poor, Flag.POOR_FIT, 0)
             | np.where(outside, Flag.LABEL_OUT_OF_RANGE, 0)
             | np.where(undefined.any(axis=1), Flag.LABEL_UNDEFINED, 0)
-            | np.where(labels.clamped | negative, Flag.VARIANCE_CLAMPED, 0)
+            | np.where(clamped | negative, Flag.VARIANCE_CLAMPED, 0)
         )
         rows = np.flatnonzero(usable)
         flags = features.flags | np.where(usable, 0, Flag.NO_PREDICTION).astype(np.uint32)
@@ -287,7 +355,7 @@ class Model:
             domain_distance=distances,
             flags=flags,
             correlations=packed if packed is None else of_all(packed),
-            joint_factor=self.calibration.joint,
+            joint_factors=self.calibration.joint,
             fit_chisq=of_all(chisq),
             fit_p_value=of_all(p_value),
             meta=self._meta(stars),
@@ -296,6 +364,8 @@ class Model:
 
     def _meta(self, stars: Stars) -> dict[str, Any]:
         notes = {"NOTES": "; ".join(stars.made)} if stars.made else {}
+        if (basis := self.basis_of(stars)) is not None:
+            notes |= {"BASIS": f"{basis.name} (sha256 {basis.sha256[:12]}), not the model's own"}
         return notes | {
             "MODEL": self.metadata.get("name", ""),
             "MODELSHA": self.metadata.get("sha256", ""),
@@ -305,5 +375,11 @@ class Model:
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> Model:
-    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`)."""
+    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`).
+
+    Examples
+    --------
+    >>> load_model().metadata["name"]
+    'apogee-dr17-library'
+    """
     return Model.load(name_or_path)

@@ -7,7 +7,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from xplabels.core.errors import counted
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import label_of
 
 if TYPE_CHECKING:
     from xplabels.model import Model
@@ -28,8 +28,8 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
     features = model.feature_set
     trained_on = "archive coefficients" if features.projection is None else "sampled spectra"
     ranges = [
-        f"| {LABELS[name].description} `{name}` | {LABELS[name].unit} | {low:.4g} | {high:.4g} |"
-        for name, (low, high) in zip(model.names, model.label_range, strict=True)
+        f"| {label.description} `{label}` | {label.unit} | {low:.4g} | {high:.4g} |"
+        for label, (low, high) in zip(map(label_of, model.names), model.label_range, strict=True)
     ]
     lines = [
         f"# {metadata['name']}",
@@ -107,6 +107,13 @@ def _further(model: Model) -> list[str]:
     lines = []
     if logarithmic := list(compress(model.names, model.scaling.logarithmic)):
         lines.append(f"- Learned as a logarithm: {', '.join(logarithmic)}.")
+    counts = model.metadata["training"].get("n_per_label", ())
+    lines += [
+        f"- {name}: learned from the {count:,} training stars that have it, by a last layer of its "
+        "own on all hidden layers of the network, which learned the other labels."
+        for name, count in zip(model.names, counts, strict=False)
+        if name not in model.common_names
+    ]
     if model.support is not None:
         shares = zip(model.names, model.support.share, strict=True)
         rare = [name for name, share in shares if (share < model.support.least).any()]

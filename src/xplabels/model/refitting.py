@@ -54,10 +54,12 @@ def validation_part(model: Model, stars: Stars, least: int) -> tuple[Stars, Labe
     """
     if stars.labels is None:
         raise InputError("the stars have no known labels", where=stars.where)
+    labels = stars.labels.in_units_of(model.names)
+    stars = stars.with_labels(labels)
     fraction = float(model.metadata["split"]["test_fraction"])
     part = stars[part_mask(stars.source_id, "validation", fraction)]
     if len(part):
-        part, _ = Selection.of_model(model.metadata, stars.labels.names).apply(part)
+        part, _ = Selection.of_model(model.metadata, labels.names).apply(part)
     if len(part) < least:
         raise InputError(
             f"only {len(part)} of the {len(stars)} stars are of the model's validation part, "
@@ -65,7 +67,7 @@ def validation_part(model: Model, stars: Stars, least: int) -> tuple[Stars, Labe
             where=stars.where,
             remedy="give the stars the model was trained with",
         )
-    return part, part.labels or stars.labels
+    return part, part.labels or labels
 
 
 def with_unshrinking(model: Model, validation: Stars, known: Labels) -> Model:

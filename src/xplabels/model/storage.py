@@ -19,14 +19,15 @@ from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import NEAREST, CalibrationStars, coordinate_names
-from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, check_names
+from xplabels.core.errors import InputError, located
+from xplabels.core.labels import LABELS, Label, check_names, label_of
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
 from xplabels.forward import storage as forward_storage
 from xplabels.inference.network import Architecture, Perceptron
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, whole_folder
+from xplabels.io.files import whole
 from xplabels.recipes import Recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _FORMAT_1: dict[str, Any] = {
     "balance": 0.0,
     "defined_share": 0.0,
     "forward": False,
+    "sparse_share": 0.0,
 }
 """Recipe keys that were not there from the beginning, as models without them were trained."""
 
@@ -77,28 +79,26 @@ def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
 
 def read_model(name_or_path: str | Path) -> dict[str, Any]:
     """Read and check a model folder: the model's attributes; :meth:`xplabels.model.Model.load`."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     folder = find_model(name_or_path)
     description = _read_description(folder)
     further = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
     contents = {name: _read_checked(folder, name, description) for name in (*FILES, *further)}
-    try:
+    with whole(folder, "model: its parts do not fit together", AGAIN), located(folder):
         arrays = load(contents["weights.safetensors"])
         model = _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
         return model | {"label_audit": contents.get(LABEL_AUDIT, b"").decode("utf-8")}
-    except InputError:
-        raise
-    except (
-        KeyError, TypeError, AttributeError, ValueError, IndexError, SafetensorError
-    ) as error:  # fmt: skip  # what parts that do not fit together raise
-        what = f"model.json and weights.safetensors do not fit together ({error})"
-        raise InputError(what, where=folder, remedy=AGAIN) from None
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models that come with the package.
+
+    Examples
+    --------
+    >>> shipped()
+    ['apogee-dr17-library']
+    """
     if not SHIPPED.is_dir():
         return []
     return sorted(path.name for path in SHIPPED.iterdir() if (path / "model.json").is_file())
@@ -126,15 +126,14 @@ def find_model(name_or_path: str | Path) -> Path:
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
         data = (folder / "model.json").read_bytes()
-        description = json.loads(data)
     except OSError as error:
         raise InputError(
             f"is not a model: model.json cannot be read ({error.strerror})",
             where=folder,
             remedy="a model is a folder with model.json, weights.safetensors and card.md",
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"model.json is damaged: {error}", where=folder) from None
+    with whole(folder / "model.json", "JSON file", AGAIN):
+        description = json.loads(data)
     if not isinstance(description, dict) or description.get("format") not in range(1, FORMAT + 1):
         raise InputError(
             f"model.json has none of the formats 1 to {FORMAT}",
@@ -170,7 +169,7 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     arrays |= {
         "calibration.factor": model.calibration.factor,
         "calibration.factor_95": model.calibration.factor_95,
-        "calibration.joint": np.array([model.calibration.joint]),
+        "calibration.joint": np.array(model.calibration.joint),
         "calibration.shape": model.calibration.shape.weights,
         "domain.whitening": model.domain.whitening,
         "label_range": model.label_range,
@@ -188,7 +187,7 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
     if model.unshrinking is not None:
         for name in _UNSHRINKING:
             arrays[f"unshrinking.{name}"] = getattr(model.unshrinking, name)
-        arrays["unshrinking.joint"] = np.array([model.unshrinking.joint])
+        arrays["unshrinking.joint"] = np.array(model.unshrinking.joint)
     if model.support is not None:
         arrays |= {"support.low": model.support.low, "support.share": model.support.share}
     if model.forward is not None:
@@ -207,9 +206,10 @@ def _description(model: Model) -> dict[str, Any]:
         "labels": [
             {
                 "name": name,
-                "unit": LABELS[name].unit,
+                "unit": label_of(name).unit,
                 "trained_from": float(low),
                 "trained_to": float(high),
+                **({} if name in LABELS else label_of(name).about()),
             }
             for name, (low, high) in zip(model.names, model.label_range, strict=True)
         ],
@@ -232,6 +232,7 @@ def _description(model: Model) -> dict[str, Any]:
         if model.support is None
         else {"columns": list(model.support.columns), "least": model.support.least},
         "forward": None if model.forward is None else forward_storage.thresholds(model.forward),
+        "common": list(model.common),
         "recipe": model.recipe.to_dict(),
     }
 
@@ -254,9 +255,10 @@ def _rebuild(
         projection,
         features["noise"],
     )
-    names = check_names([label["name"] for label in description["labels"]])
-    shape = {name: network[name] for name in _SHAPE} | {"hidden": tuple(network["hidden"])}
-    architecture = Architecture(labels=len(names), **shape)
+    names = check_names([_label(label) for label in description["labels"]])
+    shape = {name: network[name] for name in _SHAPE if name in network}
+    architecture = Architecture(labels=len(names), **shape | {"hidden": tuple(network["hidden"])})
+    common = tuple(map(int, description.get("common", ())))
     if description["format"] == 1:
         arrays["scaling.logarithmic"] = np.zeros(len(names), bool)
     scaling = Scaling(**{name: arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__})
@@ -275,7 +277,7 @@ def _rebuild(
         "calibration": Calibration(
             arrays["calibration.factor"],
             arrays["calibration.factor_95"],
-            float(arrays["calibration.joint"].item()),
+            _joint(arrays["calibration.joint"]),
             ErrorShape(arrays["calibration.shape"]),
             _local(arrays, len(names)),
         ),
@@ -289,9 +291,22 @@ def _rebuild(
         "forward": None  # a model from before there were such ones
         if description.get("forward") is None
         else forward_storage.from_arrays(
-            arrays, description["forward"], feature_set.n_spectral, len(names)
+            arrays, description["forward"], feature_set.n_spectral, len(common or names)
         ),
+        "common": common,
     }
+
+
+def _label(stored: dict[str, Any]) -> Label:
+    if (known := LABELS.get(stored["name"])) is None:
+        unit, ucd, description, symbol = (
+            str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")
+        )
+        logarithmic = bool(stored.get("logarithmic", False))
+        return Label(stored["name"], unit, ucd, description, symbol, logarithmic=logarithmic)
+    if stored["unit"] != known.unit:
+        raise ValueError(f"{known} in {stored['unit']}, not {known.unit}")
+    return known
 
 
 def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> LabelSupport | None:
@@ -299,6 +314,11 @@ def _support(stored: dict[str, Any] | None, arrays: dict[str, NDArray[Any]]) -> 
         return None
     columns, least = tuple(map(int, stored["columns"])), float(stored["least"])
     return LabelSupport(columns, arrays["support.low"], arrays["support.share"], least)
+
+
+def _joint(stored: NDArray[Any]) -> tuple[float, float]:
+    inner, outer = np.broadcast_to(stored, 2)  # older models have one for both ellipsoids
+    return float(inner), float(outer)
 
 
 def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
@@ -320,7 +340,7 @@ def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> Shrinkage
         return None
     return ShrinkageCorrection(
         scaling,
-        joint=float(arrays["unshrinking.joint"].item()),
+        joint=_joint(arrays["unshrinking.joint"]),
         **{name: arrays[f"unshrinking.{name}"] for name in _UNSHRINKING},
     )
 
@@ -345,11 +365,6 @@ def _check(
     labels: int,
 ) -> None:
     """Raise ValueError unless all but the networks' arrays, which they check, fits together."""
-    for label in description["labels"]:
-        if label["unit"] != LABELS[label["name"]].unit:
-            raise ValueError(
-                f"{label['name']} in {label['unit']}, not {LABELS[label['name']].unit}"
-            )
     if description["features"]["names"] != list(features.names):
         raise ValueError("the inputs' names are not those of the feature set")
     inputs, n, noise = len(features.names), features.n_spectral, 2 * features.noise
@@ -360,7 +375,10 @@ def _check(
     ):
         if takes not in there:
             raise ValueError(f"the network takes {takes} {what}, there are {there[-1]}")
-    coefficients = terms(np.zeros((1, labels)), np.zeros((1, noise))).shape[1]
+    common = description.get("common") or range(labels)
+    if not set(common) <= {*range(labels)}:
+        raise ValueError(f"the common labels {common} are not all labels")
+    coefficients = terms(np.zeros((1, len(common))), np.zeros((1, noise))).shape[1]
     if arrays["calibration.shape"].shape not in ((labels, 0), (labels, coefficients)):
         raise ValueError(f"the errors' shape needs {coefficients} coefficients a label, or none")
     if arrays["scaling.logarithmic"].dtype != bool:
@@ -392,14 +410,14 @@ def _check(
     if "calibration.bare" in arrays:
         shapes["calibration.bare"] = (2, labels)
     if "local.knots" in arrays:
-        knots = labels + noise, arrays["local.knots"].shape[-1]
+        knots = len(common) + noise, arrays["local.knots"].shape[-1]
         shapes |= {"local.knots": knots, "local.inner": (labels, *knots)}
         shapes["local.outer"] = shapes["local.inner"]
     if "stars.coordinates" in arrays:
         stars = len(arrays["stars.coordinates"])
         if stars < NEAREST:
             raise ValueError(f"{stars} calibration stars are fewer than {NEAREST}")
-        compared = len(coordinate_names([""] * labels, features.auxiliary))
+        compared = len(coordinate_names([""] * len(common), features.auxiliary))
         shapes |= {"stars.coordinates": (stars, compared), "stars.ratios": (2, stars, labels)}
     if "unshrinking.strength" in arrays:
         shapes |= {f"unshrinking.{name}": (labels,) for name in _UNSHRINKING}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.calibration.transfer import (
+    LARGEST_BARE_SAMPLE,
     LARGEST_SAMPLE,
     SMALLEST_SAMPLE,
     CalibrationStars,
@@ -16,7 +17,7 @@ from xplabels.calibration.transfer import (
 )
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
-from xplabels.core.stars import Stars
+from xplabels.core.stars import Photometry, Stars
 from xplabels.model import BLOCK, Model
 from xplabels.model.refitting import validation_part
 
@@ -47,7 +48,7 @@ def check_errors(model: Model, stars: Stars) -> Transfer:
             "xplabels.with_calibration_stars(model, the stars it was trained with).save(FOLDER)",
         )
     return model.calibration_stars.compare(
-        coordinates(model, stars), model.names, model.feature_set.auxiliary
+        coordinates(model, stars), model.names, model.feature_set.auxiliary, model.common_names
     )
 
 
@@ -68,19 +69,34 @@ def with_calibration_stars(model: Model, stars: Stars) -> Model:
     ------
     InputError
         If the stars have no labels, or fewer than 200 are of the validation part.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> model = with_calibration_stars(Model.load("apogee-dr17-library"), example_stars(3000))
+    >>> model.calibration_stars is not None
+    True
     """
     part, labels = validation_part(model, stars, SMALLEST_SAMPLE)
     return replace(model, calibration_stars=sample([(model, part, labels.select(model.names))]))
 
 
 def sample(parts: Sequence[tuple[Model, Stars, Labels]]) -> CalibrationStars:
-    """Some of the stars of several parts, each with the calibrated model that did not see them."""
+    """Some of the stars of several parts, each with the calibrated model that did not see them.
+
+    Of a model with colours, some stars once more without photometry, as users may have them.
+    """
     whole = sum(len(stars) for _, stars, _ in parts)
-    share, random = min(1.0, LARGEST_SAMPLE / whole), np.random.default_rng(0)
+    random = np.random.default_rng(0)
+    auxiliary = any(model.feature_set.auxiliary for model, _, _ in parts)
+    wanted = [(part, False) for part in parts] + [(part, True) for part in parts if auxiliary]
     found, ratios = [], []
-    for model, stars, labels in parts:
+    for (model, stars, labels), bare in wanted:
+        share = min(1.0, (LARGEST_BARE_SAMPLE if bare else LARGEST_SAMPLE) / whole)
         rows = np.sort(random.permutation(len(stars))[: int(share * len(stars))])
         some, known = stars[rows], labels[rows]
+        if bare:
+            some = some.with_photometry(Photometry.missing(len(some)))
         prediction = replace(model, support=None, forward=None, estimate="mean").predict(some)
         off, error = np.abs(prediction.values - known.values), np.nan_to_num(known.errors)
         inner = off / np.hypot(prediction.errors, error)
@@ -107,9 +123,11 @@ def coordinates(model: Model, stars: Stars) -> Array:
         with np.errstate(divide="ignore"):
             distance = np.log(model.domain.distance(inferred.x))[:, None]
         missing = np.isnan(chosen.x[:, features.n_spectral :])
-        block = np.full((len(inputs), len(model.names) + 3 + missing.shape[1]), np.nan)
         if not noise.shape[1]:
             noise = np.zeros((len(chosen), 2))
-        block[usable] = np.concatenate([inferred.labels.mean, noise, distance, missing], axis=1)
+        labels = model.of_common(inferred.labels.mean)
+        found = np.concatenate([labels, noise, distance, missing], axis=1)
+        block = np.full((len(inputs), found.shape[1]), np.nan)
+        block[usable] = found
         blocks.append(block)
     return np.concatenate(blocks)

@@ -44,20 +44,26 @@ class PredictOptions:
 
     ``tables``: photometry to join. ``bad_rows``: see :func:`xplabels.io.read_blocks`. With
     ``correlations`` of each star's label errors. ``metadata`` is added to that of each output.
+    ``coefficients``: see :func:`xplabels.io.read_blocks`.
     """
 
     tables: AuxiliaryTables = field(default_factory=AuxiliaryTables)
     bad_rows: BadRows = "error"
     correlations: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    coefficients: str | None = None
 
     def settings(self, model: Model) -> Settings:
         """What the labels of ``model`` depend on besides the input file, as JSON values."""
         name = {key: str(model.metadata.get(key, "")) for key in ("name", "sha256")}
         if self.correlations:
             name["columns"] = "correlations"
+        if self.coefficients is not None:
+            name["coefficients"] = self.coefficients
         if (estimate := model.estimate) != "mean":
             name["estimate"] = estimate
+        if model.basis is not None:
+            name["basis"] = f"{model.basis.name}, sha256 {model.basis.sha256}"
         return {
             "model": name,
             "photometry": self.tables.identity(),
@@ -107,7 +113,9 @@ def predict_file(
     def predicted() -> Iterator[pa.Table]:
         """Each block as rows of the catalogue; counts them as they go by."""
         nonlocal rows_in, good
-        for read in archive.read_blocks(path, options.bad_rows, block, digest):
+        for read in archive.read_blocks(
+            path, options.bad_rows, block, digest, options.coefficients
+        ):
             # stars none of which has a band do not say how wide it would have been
             stars, carried = join.join(with_widths(read, model.feature_set.widths))
             # the output keeps those notes that hold wherever its input lies

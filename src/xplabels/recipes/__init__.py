@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.features import AUXILIARY, CovarianceRule
+from xplabels.io.files import whole
 
 Scatter = Literal["none", "dropout", "sampling", "ensemble", "distilled"]
 
 LARGEST_WEIGHT = 1e6
+MOST_WEIGHTS = 1e8
+"""Of a network: 0.4 GB; the default has half a million."""
 
 
 def _within(low: float, high: float, default: float) -> Any:
@@ -26,7 +30,13 @@ def _within(low: float, high: float, default: float) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``."""
+    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``.
+
+    Examples
+    --------
+    >>> Recipe(hidden=(128, 128), epochs=20).dropout
+    0.1
+    """
 
     name: str = "custom"
     # inputs and their covariance; auxiliary "available": those that half of the stars have
@@ -54,6 +64,9 @@ class Recipe:
     scatter: Scatter = "dropout"
     passes: int = _within(2, 1e6, 50)
     members: int = _within(1, 1000, 1)
+    # labels that few stars have, relative to the commonest label: they are learnt last
+    sparse_share: float = _within(0, 1, 0.1)
+    sparse_epochs: int = _within(1, 1e6, 150)
     # teachers of a distilled network
     folds: int = _within(1, 1000, 1)
     teacher_hidden: tuple[int, ...] = (448, 448, 448, 448, 448)
@@ -93,6 +106,9 @@ class Recipe:
                 value, (low, high) = getattr(self, key.name), key.metadata["range"]
                 if not low <= value <= high:
                     refuse(f"{key.name} = {value} should lie between {low:g} and {high:g}")
+        for name in self.logarithmic:
+            if name in LABELS and not LABELS[name].lowest > 0:
+                refuse(f"logarithmic = {name!r}: it may be zero or negative, and has no logarithm")
         if self.calibration_folds == 1:
             refuse("calibration_folds = 1 would leave out all stars", "give 0, or at least 2")
         if self.wrong_labels == "leave_out" and not (self.recalibrate and self.calibration_folds):
@@ -102,6 +118,10 @@ class Recipe:
             widths = getattr(self, name)
             if not widths or min(widths) < 1:
                 refuse(f"{name} = {list(widths)} should be positive widths")
+            weights = sum(a * b for a, b in pairwise((100, *widths)))
+            if weights > MOST_WEIGHTS:
+                refuse(f"{name} = {list(widths)} would be {weights:.0e} weights",
+                       f"give widths that make no more than {MOST_WEIGHTS:.0e}")  # fmt: skip
         for name, weight in self.label_weights.items():
             if not 0 < weight < LARGEST_WEIGHT:
                 refuse(f"label_weights: {name} = {weight} should lie between 0 and "
@@ -122,8 +142,7 @@ class Recipe:
 def _choices() -> dict[str, tuple[str, ...]]:
     words = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items()
              if getattr(kind, "__origin__", None) is Literal}  # fmt: skip
-    positive = tuple(name for name, label in LABELS.items() if label.lower > 0)
-    return words | {"auxiliary": (*AUXILIARY, "available"), "logarithmic": positive}
+    return words | {"auxiliary": (*AUXILIARY, "available")}
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -151,10 +170,25 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             f"no recipe {str(name_or_path)!r}",
             remedy=f"name a TOML file or one of {', '.join(shipped_recipes())}",
         )
-    try:
+    with whole(where, "TOML file", "mend it"):
         return parse_recipe(tomllib.loads(data.decode("utf-8")), where)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not a TOML file: {error}", where=where) from None
+
+
+def check_learnt(recipe: Recipe, labels: Sequence[str], where: object) -> None:
+    """Raise :class:`InputError` if a recipe is about a label that is not among those learnt.
+
+    But for the logarithm of a label of :data:`~xplabels.core.labels.LABELS`: the default has one.
+    """
+    for key, named in (
+        ("label_weights", set(recipe.label_weights)),
+        ("logarithmic", set(recipe.logarithmic) - set(LABELS)),
+    ):
+        if strange := sorted(named - set(labels)):
+            raise InputError(
+                f"{key} names {', '.join(strange)}, which is not learnt",
+                where=where,
+                remedy=f"choose any of {', '.join(labels)}, or add the label to those to learn",
+            )
 
 
 def shipped_recipes() -> list[str]:

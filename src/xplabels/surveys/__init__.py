@@ -7,16 +7,18 @@ downstream depends on them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
-from xplabels.core.stars import Photometry
+from xplabels.core.stars import Photometry, Stars
 from xplabels.io.columns import first_present
 from xplabels.io.plain import read_columns
 from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
@@ -44,14 +46,15 @@ __all__ = [
     "SURVEYS",
     "Survey",
     "SurveyTable",
+    "join_survey",
     "read_survey",
     "survey_of",
 ]
 
 
-def survey_of(name: str) -> Survey:
+def survey_of(name: str, labels: Sequence[str] = ()) -> Survey:
     """The survey of that name; any other name is a table of labels of the user's own."""
-    return SURVEYS[name] if name in SURVEYS else own_survey(name)
+    return SURVEYS[name] if name in SURVEYS else own_survey(name, labels)
 
 
 def read_survey(
@@ -60,6 +63,7 @@ def read_survey(
     extra: Collection[str] = (),
     neighbours: str | Path | None = None,
     bit_masks: Collection[str] = (),
+    labels: Sequence[str] = (),
 ) -> SurveyTable:
     """A survey's table.
 
@@ -76,11 +80,14 @@ def read_survey(
         :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``.
     bit_masks
         Those of ``extra`` that hold bit masks, besides the survey's own.
+    labels
+        Of a table of the user's own: the labels to read, instead of the six of
+        :data:`~xplabels.core.labels.LABELS`.
 
     Raises :class:`InputError` if the table cannot be read, lacks a column of ``extra``, or has no
     source_ids and no neighbours were given.
     """
-    survey, where = survey_of(name), str(path)
+    survey, where = survey_of(name, labels), str(path)
     masks = {*survey.masks, *bit_masks} & {*extra}
     integers = dict.fromkeys(survey.source_id, NO_SOURCE) | dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
@@ -114,6 +121,32 @@ def read_survey(
         None if quality is None else number(columns, quality, len(source_id)),
         (*notes, *more),
     )
+
+
+def join_survey(
+    stars: Stars, name: str, path: str | Path, names: Sequence[str] | None = None
+) -> Stars:
+    """``stars`` with labels from a survey's table as published, in place of any they had.
+
+    Of a star with several rows the best counts; no rule but the survey's own nulls is applied.
+    ``names`` are the labels wanted, by default all that the table has; NaN where a star has none.
+
+    Raises :class:`InputError` as :func:`read_survey`; if a label is absent, or no star is shared.
+    """
+    table = read_survey(name, path)
+    quality = np.zeros(len(table)) if table.quality is None else table.quality
+    table = table.take(best_rows(table.source_id, quality, table.source_id != NO_SOURCE))
+    if table.labels is None:
+        raise InputError(f"survey {name!r} has no labels", where=path)
+    labels = table.labels if names is None else table.labels.select(names)
+    here, rows = table.lookup.find(stars.source_id)
+    if not len(here):
+        raise InputError("shares no source_id with the stars", where=path)
+    values = np.full((len(stars), len(labels.names)), np.nan)
+    errors = values.copy()
+    values[here], errors[here] = labels.values[rows], labels.errors[rows]
+    joined = Labels(labels.names, values, errors)
+    return replace(stars, labels=joined, notes=(*stars.notes, *table.notes))
 
 
 def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ without a positive error, becomes unknown and is counted. In a user's own it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntFlag
 from functools import partial
 from typing import Any
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, Labels, check_names
-from xplabels.io.columns import LABEL_COLUMNS, first_present, labels_of
+from xplabels.core.labels import LABELS, Labels, check_names, label_of
+from xplabels.io.columns import first_present, label_columns, labels_of
+from xplabels.io.words import label_words
 from xplabels.surveys.table import Columns, Read, Survey, number
 
 Wanted = Mapping[str, tuple[str, ...]]
@@ -27,7 +28,7 @@ def read_labels(
     wanted: Wanted, columns: Columns, source_id: NDArray[np.int64], where: object
 ) -> tuple[Labels, tuple[str, ...]]:
     """Labels [N, K], as far as the table has them; :class:`InputError` if it has none."""
-    names = [name for name in LABELS if name in wanted and wanted[name][0] in columns]
+    names = [name for name in wanted if wanted[name][0] in columns]
     if not names:
         raise InputError(
             f"has no labels: none of the columns {', '.join(w[0] for w in wanted.values())}",
@@ -41,12 +42,12 @@ def read_labels(
         value, *error_columns = wanted[name]
         error = first_present(error_columns, columns) or ""
         one, sigma = (number(columns, column, len(source_id)) for column in (value, error))
-        label, known = LABELS[name], np.isfinite(one)
+        label, known = label_of(name), np.isfinite(one)
         alone = known & ~(sigma > 0)
-        outside = known & ((one < label.lower) | (one > label.upper))
+        outside = known & ((one < label.lowest) | (one > label.highest))
         for rows, why in (
             (alone, "without a positive error"),
-            (outside, f"outside {label.lower:g} to {label.upper:g} {label.unit}"),
+            (outside, f"outside {label.lowest:g} to {label.highest:g} {label.unit}"),
         ):
             if rows.any():
                 notes.append(f"{where}: {int(rows.sum())} values of {name} {why}: taken as unknown")
@@ -234,18 +235,28 @@ FS24 = label_survey(
 # --- a user's own ---------------------------------------------------------------------------
 
 
-def read_own(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
-    """The labels [N] that the table has; see :func:`xplabels.io.columns.labels_of`."""
-    names = [name for name in LABELS if name in columns]
-    if not names:
+def read_own(
+    names: Sequence[str], columns: Columns, source_id: NDArray[np.int64], where: object
+) -> Read:
+    """Those of the labels ``names`` that the table has; see :func:`~xplabels.io.columns.labels_of`.
+
+    Their units are in the table's header, or a TOML file beside it.
+    """
+    here = [name for name in names if name in columns]
+    if not here:
         raise InputError(
-            "has no column of labels",
+            f"has no column of labels: none of {', '.join(names)}",
             where=where,
-            remedy=f"name its columns {', '.join(LABELS)}, and their errors teff_err, ...",
+            remedy="name its labels by --labels as in teff,mass, and errors as in mass_err",
         )
-    return labels_of(columns, names, source_id, where)
+    return labels_of(columns, here, source_id, where, label_words(str(where)))
 
 
-def own_survey(name: str) -> Survey:
-    """A user's own table (GALAH, an observing run, ...) under any name: ``teff, teff_err``, ..."""
-    return Survey(name, "a table of the user's own", LABEL_COLUMNS, read_own, quality=("snr",))
+def own_survey(name: str, labels: Sequence[str] = ()) -> Survey:
+    """A user's own table (GALAH, an observing run, ...) under any name: ``teff, teff_err``, ...
+
+    ``labels`` are those to read, if there are others than :data:`~xplabels.core.labels.LABELS`.
+    """
+    names = tuple(labels) or tuple(LABELS)
+    columns, read = tuple(label_columns(names)), partial(read_own, names)
+    return Survey(name, "a table of the user's own", columns, read, quality=("snr",))

@@ -95,7 +95,9 @@ def merged_labels(
     """
     known = [(table, table.labels) for table in tables if table.labels is not None]
     source_id = np.unique(np.concatenate([table.source_id for table, _ in known]))
-    names = tuple(name for name in LABELS if any(name in labels.names for _, labels in known))
+    here = {name: name for _, labels in known for name in labels.names}
+    names = tuple(here.pop(name) for name in LABELS if name in here) + tuple(here)
+    known = [(table, labels.in_units_of(names)) for table, labels in known]
     values = np.full((len(source_id), len(names)), np.nan)
     errors = values.copy()
     counts: dict[str, dict[str, int]] = {name: {} for name in names}

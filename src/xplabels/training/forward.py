@@ -56,6 +56,8 @@ FAINTEST_LIGHT = 0.1
 FAINTEST_BESIDE_LINES = 1e-3
 """The same where emission lines are planted: two in three are next to single stars, others are like
 symbiotic stars."""
+BLOCK = 2048
+"""Stars whose noise is drawn at once."""
 OUTLIERS = 0.03
 """Share of the stars left out when directions are chosen."""
 EDGE = 0.002
@@ -149,6 +151,7 @@ class _Predict:
         def of(networks: Any) -> Inference:
             return Inference(model.feature_set, model.scaling, networks)
 
+        self.of_common = model.of_common
         number: NDArray[np.int64] = np.zeros(len(table.train), np.int64)
         for f, one in enumerate(folds):
             number[one.left_out] = f
@@ -161,7 +164,7 @@ class _Predict:
         labels: Array | None = None
         for f, inference in enumerate(self.inferences):
             mine = fold == f
-            found = inference.run(features[mine]).labels.mean
+            found = self.of_common(inference.run(features[mine]).labels.mean)
             labels = np.empty((len(rows), found.shape[1])) if labels is None else labels
             labels[mine] = found
         assert labels is not None
@@ -183,13 +186,16 @@ def fainter(
         (slice(0, bp), slice(bp, n)), features.correlations or (), strict=False
     ):
         width = noise[:, columns].shape[1]
-        matrix = np.tile(np.eye(width), (len(noise), 1, 1))
         rows, others = np.tril_indices(width, -1)
-        matrix[:, rows, others] = matrix[:, others, rows] = packed
-        # float32 storage may have cost a matrix its rank
-        values, vectors = np.linalg.eigh(matrix)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-        noise[:, columns] = np.einsum("nij,nj->ni", root, noise[:, columns])
+        # in blocks: the matrices of all stars would take gigabytes
+        for start in range(0, len(noise), BLOCK):
+            some = slice(start, start + BLOCK)
+            matrix = np.tile(np.eye(width), (len(packed[some]), 1, 1))
+            matrix[:, rows, others] = matrix[:, others, rows] = packed[some]
+            # float32 storage may have cost a matrix its rank
+            values, vectors = np.linalg.eigh(matrix)
+            root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+            noise[some, columns] = np.einsum("nij,nj->ni", root, noise[some, columns])
     added = noise * relative * np.sqrt(factor**2 - 1)[:, None]
     if feature_set.projection is not None:
         added = added @ feature_set.projection.from_coefficients.T

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
 from xplabels.core.flags import UNUSABLE, Flag
-from xplabels.core.labels import Labels
+from xplabels.core.labels import LABELS, Label, Labels, label_of
 from xplabels.core.split import fold_of, part_mask
 from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.features import AUXILIARY, Features, FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.network.propagation import Block
-from xplabels.recipes import Recipe
+from xplabels.recipes import Recipe, check_learnt
 from xplabels.training.objective import LabelledStars
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
@@ -35,7 +36,7 @@ LARGEST_WEIGHT = 3.0
 class TrainingTable:
     """Usable stars with features, labels (``names``), the split and training statistics.
 
-    ``weight`` [N] is how much each star counts.
+    ``weight`` [N] is how much each star counts; ``sparse`` [K] says which labels few stars have.
     """
 
     stars: Stars
@@ -48,6 +49,15 @@ class TrainingTable:
     validation: NDArray[np.bool_]
     scaling: Scaling
     weight: NDArray[np.float64]
+    sparse: NDArray[np.bool_]
+
+    def select(self, which: NDArray[np.bool_]) -> TrainingTable:
+        """The same stars with some of the labels, bool [K]."""
+        return replace(
+            self, names=tuple(compress(self.names, which)), y=self.y[:, which],
+            y_error=self.y_error[:, which], scaling=self.scaling.select(which),
+            sparse=self.sparse[which],
+        )  # fmt: skip
 
     def labels(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Labels:
         """Known labels of some stars."""
@@ -115,14 +125,12 @@ def training_table(
             "the stars have no labels to learn", where=stars.where,
             remedy=f"add columns such as {names[0]} and {names[0]}_err",
         )  # fmt: skip
-    if strange := set(recipe.label_weights) - set(names):
-        raise InputError(
-            f"label_weights names {', '.join(sorted(strange))}, which is not learnt",
-            where=f"recipe {recipe.name}", remedy=f"weigh any of {', '.join(names)}",
-        )  # fmt: skip
+    check_learnt(recipe, names, f"recipe {recipe.name}")
     with located(stars.where):
         labels = stars.labels.select(names)
-        _check_labels(labels, stars, recipe.logarithmic)
+        names = tuple(_as_learned(name, recipe) for name in labels.names)
+        logarithmic = [name for name in names if _is_logarithmic(name, recipe)]
+        _check_labels(labels, stars, logarithmic)
     known = np.isfinite(labels.values) & np.isfinite(labels.errors)
     kept = ~part_mask(stars.source_id, "test", test_fraction) & known.any(axis=1)
     kept &= (stars.flags & np.uint32(UNUSABLE)) == 0
@@ -161,15 +169,17 @@ def training_table(
     with located(stars.where):
         noise = feature_set.noise_levels(features)
         scaling = Scaling.fit(
-            features.x[train], y[train], feature_set.names, names, noise[train], recipe.logarithmic
+            features.x[train], y[train], feature_set.names, names, noise[train], logarithmic
         )
     weight = np.ones(len(y))
     if recipe.balance and "teff" in names:
         teff = scaling.scale_y(y, y_error)[0][:, names.index("teff")]
         weight = rarity(teff, teff[train], recipe.balance)
+    share = np.isfinite(y[train]).mean(axis=0)
     table = TrainingTable(
-        stars, names, feature_set, features, y, y_error, train, validation, scaling, weight
-    )
+        stars, names, feature_set, features, y, y_error, train, validation, scaling, weight,
+        share < recipe.sparse_share * share.max(),
+    )  # fmt: skip
     if recipe.recalibrate:
         _check_folds(table, recipe.calibration_folds)
     return table
@@ -204,6 +214,17 @@ def _check_folds(table: TrainingTable, count: int) -> None:
                 where=table.stars.where,
                 remedy="give fewer calibration_folds (the recipe quick has none), or more stars",
             )
+
+
+def _is_logarithmic(name: str, recipe: Recipe) -> bool:
+    return name in recipe.logarithmic or (name not in LABELS and label_of(name).logarithmic)
+
+
+def _as_learned(name: str, recipe: Recipe) -> Label:
+    """The label with its table's unit and words, and whether its logarithm is learned."""
+    if name in LABELS:
+        return LABELS[name]
+    return Label(name, **{**label_of(name).about(), "logarithmic": _is_logarithmic(name, recipe)})
 
 
 def _check_labels(labels: Labels, stars: Stars, logarithmic: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.distribution import LEVEL_68, SMALLEST_EIGENVALUE, matched_t
 from xplabels.core.flags import BAD, MEANING, Flag
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.labels import Labels, label_of
 from xplabels.core.prediction import Prediction, unpacked
 from xplabels.validation.finding import Finding, Section, with_unit
 
@@ -39,8 +39,6 @@ LISTED = 0.1
 """Probability from which a star is listed in the table."""
 DISAGREES = 3.0
 """Sigma from which a label is named in a reason."""
-RATIOS = ("teff",)
-"""Labels of which the ratio to the prediction counts: 10 % are as much for any star."""
 SHOWN = 20
 """Stars in a report's table."""
 BINS = 50
@@ -69,7 +67,7 @@ class LabelAudit:
         Of the same stars.
     sigma
         (known - predicted) / error [N, K], the label's error added in quadrature; NaN where either
-        is missing. Of Teff: ln(known / predicted) over the relative error.
+        is missing. Of a logarithmic label: ln(known / predicted) over the relative error.
     probability
         That a label of the star is wrong [N]; NaN where that was not judged.
     by_label
@@ -166,7 +164,7 @@ class LabelAudit:
             ("reason", [self.reason(row) for row in rows.tolist()], "", "Why"),
         ]
         for k, name in enumerate(known.names):
-            label, one = LABELS[name], stars[name]
+            label, one = label_of(name), stars[name]
             text, unit = label.description, label.unit
             columns += [
                 (f"{name}_known", known.values[:, k], unit, f"{text}, as known"),
@@ -188,7 +186,7 @@ class LabelAudit:
 
 def audit_finding(found: LabelAudit) -> Finding:
     """How many labels are probably wrong, and the worst of them."""
-    section = Section("label_audit", "Labels that are probably wrong")
+    section = Section("label_audit", "Labels that are probably wrong", folded=True)
     rows, names = found.worst(WRONG), found.labels.names
     section.paragraphs.append(
         f"{found.to_text().capitalize()}. The probability is that of a wrong label, or of all, "
@@ -259,7 +257,7 @@ def audit_labels(prediction: Prediction, labels: Labels) -> LabelAudit:
     for j, (k, name) in enumerate(zip(columns, names, strict=True)):
         value, label, label_error = prediction.values[:, k], known.values[:, j], known.errors[:, j]
         unit[:, j], position[:, j], residual[:, j] = 1.0, label, label - value
-        if name in RATIOS:
+        if label_of(name).logarithmic:  # 10 % are as much for any star
             with np.errstate(divide="ignore", invalid="ignore"):
                 position[:, j], unit[:, j] = np.log(label), value
                 residual[:, j] = value * np.log(label / value)

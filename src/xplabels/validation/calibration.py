@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from xplabels import figures
-from xplabels.core.labels import LABELS
+from xplabels.core.labels import Label, label_of
 from xplabels.validation import PREDICTED, Validation
 from xplabels.validation.finding import Cell, Finding, Section, with_unit
 from xplabels.validation.verdict import (
     BIN_STARS,
     FALSE_ALARMS,
     FEW,
+    MAGNITUDES,
     MANY,
     RIGHT,
     SLIGHTLY,
@@ -35,11 +36,22 @@ def badge_of(verdict: Verdict) -> Cell:
     return Cell(f"error bars: {verdict.headline}", COLOURS[verdict.word])
 
 
-def calibration_finding(validation: Validation) -> Finding:
-    """Sizes and verdict, calibration curves, z and sizes in bins."""
+def calibration_findings(validation: Validation) -> list[Finding]:
+    """Where the errors are right and where not; then the rule, curves and z in detail."""
     verdict, names = verdict_of(validation), validation.names
-    section = Section("calibration", "Calibration", badge=badge_of(verdict), missed=verdict.lines)
-    section.paragraphs += [
+    section = Section("calibration", "Where the error bars fail", badge=badge_of(verdict))
+    section.paragraphs.append(
+        "How far the stated errors are from those with which the intervals would hold their share "
+        "of the stars, by label. "
+        + (
+            "These are off by more than chance:"
+            if verdict.off
+            else "No label is off by more than chance, over all stars or in a bin."
+        )
+    )
+    section.missed = verdict.off
+    detail = Section("rule", "The error bars in detail", missed=verdict.lines, folded=True)
+    detail.paragraphs += [
         "The size of the error in the stated errors is the stated half-width over the one with "
         "which the interval would hold its share of the stars, less one; the known labels' own "
         f"errors are allowed for. {verdict.judged_sizes} sizes are judged: each label's, that of "
@@ -61,9 +73,9 @@ def calibration_finding(validation: Validation) -> Finding:
         "Gaussian where the outer is twice the inner). With heavier tails, the standard "
         "deviation of z exceeds 1 although the intervals are correct.",
     ]  # fmt: skip
-    _add_overall(section, verdict)
+    _add_overall(detail, verdict)
     for axis in verdict.bins:
-        _add_bins(section, verdict, axis)
+        _add_bins(detail, verdict, axis)
     shown = {
         axis: {name: _places(row) for name, row in verdict.bins[axis].items() if row}
         for axis in verdict.judged
@@ -89,14 +101,14 @@ def calibration_finding(validation: Validation) -> Finding:
             "slightly off, red: wrong.",
             lambda: figures.sizes_by_bins(shown, TOLERANCE),
         )
-    section.add_picture(
+    detail.add_picture(
         "calibration",
         "Calibration at every level",
         "Left: observed minus stated coverage of central intervals. Right: probability "
         "integral transform, flat for correct errors. Grey: 95 % of correct predictions.",
         lambda: figures.calibration_curve(names, validation.column("pit")),
     )
-    section.add_picture(
+    detail.add_picture(
         "z",
         "Residuals over errors",
         "z with the label's error included, the unit Gaussian, and the distribution stated by "
@@ -116,14 +128,14 @@ def calibration_finding(validation: Validation) -> Finding:
         "verdict": verdict.to_dict(),
     }
     text = "\n  ".join([f"error bars: {verdict.headline}", *verdict.lines])
-    return Finding(metrics, text, section)
+    return [Finding(metrics, text, section), Finding(section=detail)]
 
 
 def _add_overall(section: Section, verdict: Verdict) -> None:
     """Sizes at both levels, with their intervals, over all stars."""
     rows: list[list[str | Cell]] = [
         [
-            with_unit(label).split()[0] if label in LABELS else label,
+            label,
             one.counted,
             *(part for size in one.sizes for part in _cells(size, judged=True)),
         ]
@@ -198,7 +210,7 @@ def joint_finding(validation: Validation) -> Finding | None:
     word = verdict.words[TOGETHER]
     line = next(one for one in verdict.lines if one.startswith(TOGETHER))
     badge = Cell(word, COLOURS[word])
-    section = Section("joint", "All labels together", badge=badge, missed=[line])
+    section = Section("joint", "All labels together", badge=badge, missed=[line], folded=True)
     section.paragraphs.append(
         f"The ellipsoid in {len(joint.names)} dimensions "
         f"({', '.join(map(with_unit, joint.names))}) given by the stated errors and correlations "
@@ -220,7 +232,7 @@ def joint_finding(validation: Validation) -> Finding | None:
         "Joint coverage at every level",
         "Observed minus stated share of stars inside the ellipsoid. Grey: 95 % of correct "
         "predictions.",
-        lambda: figures.joint_curve(joint.content),
+        lambda: figures.joint_curve(joint.content[0]),
     )
     return Finding({"joint": joint.to_metrics()}, section=section)
 
@@ -228,5 +240,6 @@ def joint_finding(validation: Validation) -> Finding | None:
 def _axis_title(axis: str) -> str:
     """An axis in words: ``fe_h_predicted`` -> ``predicted fe_h [dex]``."""
     base = axis.removesuffix(PREDICTED)
-    title = with_unit(base) if base in LABELS else {"g_mag": "G", "bp_rp": "BP-RP"}[base] + " [mag]"
+    unit = label_of(axis if isinstance(axis, Label) else base).unit
+    title = Label(MAGNITUDES.get(base, base), "mag" if base in MAGNITUDES else unit).with_unit
     return f"predicted {title}" if base != axis else title

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
-from xplabels.core.labels import LABELS
 from xplabels.core.scores import Array
-from xplabels.validation import BIN_WIDTHS, PREDICTED, Validation
+from xplabels.validation import PREDICTED, Validation, bin_width
 
 TOLERANCE = 0.10
 """Errors that are off by less are right."""
@@ -41,6 +40,10 @@ RIGHT, SLIGHTLY, WRONG = "right", "slightly off", "wrong"
 FEW = "too few stars to tell"
 TOGETHER = "all labels together"
 LEVELS = (LEVEL_68, LEVEL_95)
+MAGNITUDES = {"g_mag": "G", "bp_rp": "BP-RP"}
+"""Axes that are no labels."""
+RATIOS = ("c_fe", "n_fe", "alpha_m")
+"""Labels along which errors are shown in bins, but not judged."""
 
 
 class Sample(Protocol):
@@ -147,8 +150,8 @@ class Statement:
     def place(self) -> str:
         """``predicted logg 1.5 to 2``."""
         base = self.axis.removesuffix(PREDICTED)
-        axis = base if base in LABELS else {"g_mag": "G", "bp_rp": "BP-RP"}[base]
-        known = "predicted " if base != self.axis else "known " if base in LABELS else ""
+        axis = MAGNITUDES.get(base, base)
+        known = "predicted " if base != self.axis else "" if base in MAGNITUDES else "known "
         return f"{known}{axis} {self.low:.5g} to {self.high:.5g}"
 
     def to_dict(self) -> dict[str, object]:
@@ -222,6 +225,33 @@ class Verdict:
         return f"{self.word} ({', '.join(concerned)})"
 
     @property
+    def sentence(self) -> str:
+        """The verdict in a sentence, with the clearest statement on each label that is off."""
+        if self.word == FEW:
+            return "There are too few stars to tell whether the error bars are right."
+        if self.word == RIGHT:
+            return (
+                "The error bars are right: for every label they are off by less than "
+                f"{100 * TOLERANCE:g} %, or by no more than chance."
+            )
+        off = [
+            f"{label} ({self._clearest(label)})"
+            for label, word in self.words.items()
+            if word == self.word
+        ]
+        others = [label for label, word in self.words.items() if word == RIGHT]
+        rest = f", and right for {', '.join(others)}" if others else ""
+        return f"The error bars are {self.word} for {', '.join(off)}{rest}."
+
+    def _clearest(self, label: str) -> str:
+        """The statement on a label that stands out most, and where it is made."""
+        found = min(
+            (one for one in (self.overall[label], *self.bins_of(label)) if one.off),
+            key=lambda one: (one.word != WRONG, -one.size.significance),
+        )
+        return str(found) + (f" at {found.place}" if found.axis else "")
+
+    @property
     def lines(self) -> list[str]:
         """A sentence for each label: both sizes, the word, and the bin that stands out most."""
         return [self._line(label) for label in self.overall]
@@ -261,6 +291,7 @@ class Verdict:
         return {
             "word": self.word,
             "headline": self.headline,
+            "sentence": self.sentence,
             "lines": self.lines,
             "tolerance": TOLERANCE,
             "false_alarm_rate": FALSE_ALARMS,
@@ -287,7 +318,7 @@ def verdict_of(validation: Validation) -> Verdict:
     """
     unshrunk = "ESTIMATE" in validation.prediction.meta
     ending = "" if unshrunk else PREDICTED
-    wanted = ("g_mag", *(name + ending for name in ("teff", "logg", "fe_h")))
+    wanted = ["g_mag", *(name + ending for name in validation.names if name not in RATIOS)]
     samples: dict[str, Sample] = {
         name: sample for name, sample in validation.samples.items() if len(sample)
     }
@@ -314,7 +345,7 @@ def judged(
     samples
         By label, and for :data:`TOGETHER`, which is not binned.
     axes
-        Values [N] along which bins are made, as wide as :data:`~xplabels.validation.BIN_WIDTHS`,
+        Values [N] along which bins are made, of :func:`~xplabels.validation.bin_width`,
         or wider where there would be fewer than 200 stars.
     along
         The axes that are judged.
@@ -330,7 +361,7 @@ def judged(
     for axis, values in axes.items():
         edges = merged_edges(
             values[every],
-            BIN_WIDTHS[axis.removesuffix(PREDICTED)],
+            bin_width(axis, values),
             None if star is None else star[every],
         )
         for label, sample in samples.items():
