@@ -233,7 +233,7 @@ def labels() -> str:
                 one.unit,
                 f"`{one.ucd}`",
                 one.description,
-                f"{one.lower:g} to {one.upper:g}",
+                f"{one.lowest:g} to {one.highest:g}",
             )
             for name, one in LABELS.items()
         ],

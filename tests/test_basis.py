@@ -102,7 +102,9 @@ def test_a_basis_comes_back_from_its_file(invented: Basis, tmp_path: Path) -> No
     with pytest.raises(xp.InputError, match="exists already"):
         invented.save(path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(xp.InputError, match=r"is no basis .*; write one with xplabels basis"):
+    with pytest.raises(
+        xp.InputError, match=r"is not a whole basis .*; write one with xplabels basis"
+    ):
         Basis.load(path)
 
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from archive_files import FakeStars
 from archive_files import write as write_file
 from fetch_services import Services, account, serving_dr4
 from services.made4 import made_dr4
@@ -19,6 +21,10 @@ from test_releases import changed
 from xplabels.core.errors import InputError
 from xplabels.fetch import Cone, Targets, fetch_stars
 from xplabels.io import read, read_stars
+from xplabels.io.hats import PartitionedTable
+from xplabels.io.tables import KeyedTable
+from xplabels.releases import using
+from xplabels.surveys import read_survey
 
 STARS = 24
 
@@ -182,3 +188,94 @@ def test_a_renamed_and_a_new_column(tmp_path: Path) -> None:
     for row in rows:
         assert row["ruwe"] == known.get(row["source_id"])
         assert row["colour_origin"] == (3 if row["source_id"] in known else None)
+
+
+def as_matrices(services: Services, diagonal: float = 1.0) -> dict[str, list[np.ndarray]]:
+    """The cells of the spectra with full matrices in place of packed correlations."""
+    cells = dict(services.made.spectra.cells)
+    for band in ("bp", "rp"):
+        full = []
+        for packed in cells[f"{band}_coefficient_correlations"]:
+            width = len(cells[f"{band}_coefficients"][0])
+            matrix = np.eye(width, dtype=np.float32) * np.float32(diagonal)
+            for column in range(1, width):  # as the archive packs them: column by column
+                start = column * (column - 1) // 2
+                matrix[:column, column] = matrix[column, :column] = packed[start : start + column]
+            full.append(matrix.ravel())
+        cells[f"{band}_coefficient_correlations"] = full
+    return cells
+
+
+@pytest.mark.parametrize("kind", ["csv", "fits"])
+def test_full_matrices_of_correlations(dr4: Services, tmp_path: Path, kind: str) -> None:
+    stars = dr4.datalink.stars
+    dr4.datalink.answers = kind
+    try:
+        dr4.datalink.stars = FakeStars(stars.source_id, as_matrices(dr4))
+        assert dr4.fetch(tmp_path / "out", products=["xp"]).complete
+        check_spectra(dr4, tmp_path / "out")
+        # covariances, say, are not taken for correlations
+        dr4.datalink.stars = FakeStars(stars.source_id, as_matrices(dr4, 2.0))
+        with pytest.raises(InputError, match="2601 values, not 1275"):
+            dr4.fetch(tmp_path / "other", products=["xp"])
+    finally:
+        dr4.datalink.stars = stars
+
+
+def test_correlations_or_elements_that_are_absent(dr4: Services, tmp_path: Path) -> None:
+    stars = dr4.datalink.stars
+    lean = {name: cells for name, cells in stars.cells.items() if "correlations" not in name}
+    holed = {name: list(cells) for name, cells in stars.cells.items()}
+    holed["rp_coefficients"][2] = holed["rp_coefficients"][2].copy()
+    holed["rp_coefficients"][2][7] = np.nan
+    try:
+        dr4.datalink.stars = FakeStars(stars.source_id, lean)
+        with pytest.raises(
+            InputError, match=r"no column 'bp_coefficient_correlations'.*\[spectra\]"
+        ):
+            dr4.fetch(tmp_path / "lean", products=["xp"])
+        dr4.datalink.stars = FakeStars(stars.source_id, holed)
+        summary = dr4.fetch(tmp_path / "holed", products=["xp"])
+        assert summary.counts["xp"]["failed"] == 1
+        (row,) = [row for row in account(tmp_path / "holed").values() if row["xp"] == "failed"]
+        assert int(row["source_id"]) == stars.source_id[2]
+        assert "value 7 (nan) is not finite" in row["reason"]
+    finally:
+        dr4.datalink.stars = stars
+
+
+def test_tables_of_the_release_itself(tmp_path: Path) -> None:
+    """Bulk files of gaia_source: the excess factor of fluxes, a renamed column, in Parquet too."""
+    source = made_dr4(12).tables["gaiadr4.gaia_source"]
+    columns = {name: np.array(values, np.float64) for name, values in source.items()}
+    columns["source_id"] = np.array(source["source_id"])
+    columns["phot_bp_mean_flux"][3] = 9e6  # far more than a star has
+    columns["re_normalised_uwe"] = columns.pop("ruwe")
+    del columns["parallax"]
+    table = pa.table(columns)
+    pq.write_table(table, tmp_path / "source.parquet")
+    (tmp_path / "folder").mkdir()
+    pq.write_table(table, tmp_path / "folder" / "a.parquet")
+    g, bp, rp = (columns[f"phot_{band}_mean_flux"] for band in ("g", "bp", "rp"))
+    mine = changed(
+        tmp_path,
+        (
+            'ruwe = { type = "float32" }',
+            'ruwe = { type = "float32", column = "re_normalised_uwe" }',
+        ),
+    )
+    wanted = ("phot_bp_rp_excess_factor", "phot_g_mean_mag", "ruwe")
+    for read_one in (KeyedTable.read, PartitionedTable):
+        where = tmp_path / ("folder" if read_one is PartitionedTable else "source.parquet")
+        with using(mine):
+            stars, found = read_one(where, wanted).find(columns["source_id"])
+        np.testing.assert_array_equal(found["phot_bp_rp_excess_factor"], ((bp + rp) / g)[stars])
+        np.testing.assert_array_equal(found["ruwe"], columns["re_normalised_uwe"][stars])
+        assert {*found} == {*wanted}
+        assert "ruwe" not in read_one(where, wanted).columns
+    with using(mine):
+        survey = read_survey(
+            "gaia", tmp_path / "source.parquet", ["phot_bp_rp_excess_factor", "ruwe"]
+        )
+    np.testing.assert_array_equal(survey.columns["ruwe"], columns["re_normalised_uwe"])
+    assert (survey.columns["phot_bp_rp_excess_factor"] > 3)[3]

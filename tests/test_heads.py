@@ -80,6 +80,22 @@ def test_a_kind_without_labelled_stars_has_none(sample, six) -> None:
     assert np.isfinite(found["alpha_m"].value).all()
 
 
+def test_it_is_not_extrapolated_and_the_others_stay_good(sample, six) -> None:
+    ranges, plain = six.label_range.copy(), six.predict(sample[0])
+    ranges[2] = -0.05, 0.05
+    found = replace(six, label_range=ranges).predict(sample[0])
+    beyond = np.abs(plain["c_fe"].value) > 0.05
+    assert beyond.sum() > 100
+    assert np.isnan(found["c_fe"].value[beyond]).all()
+    undefined, outside = (
+        np.array([one.flags & np.uint32(flag) for one in (plain, found)]) != 0
+        for flag in (Flag.LABEL_UNDEFINED, Flag.LABEL_OUT_OF_RANGE)
+    )
+    assert undefined[1, beyond].all()
+    np.testing.assert_array_equal(outside[0], outside[1])
+    assert "c_fe: learned from the" in six.card
+
+
 def test_unseen_predictions_do_not_know_the_label(sample) -> None:
     """Exchanged within a fold, it moves the predictions of the others' stars alone."""
     stars, _ = sample

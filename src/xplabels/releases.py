@@ -9,14 +9,21 @@ from __future__ import annotations
 import ast
 import difflib
 import hashlib
+import os
 import re
-import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xplabels.core.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Values = NDArray[Any]
 
 DATA = Path(__file__).parent / "data"
 NAMES = ("dr3", "dr4")
@@ -25,6 +32,9 @@ SOURCES = "gaia_source"
 """The product that says which stars there are."""
 TYPES = ("bool", "int32", "int64", "float32", "float64", "string")
 FORMATS = ("csv", "ecsv", "votable", "votable_plain", "fits")
+
+VARIABLE = "XPLABELS_RELEASE"
+"""The environment's variable that names a release (or its file) by whose names tables are read."""
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
@@ -160,19 +170,88 @@ def load_release(name: str | Path) -> Release:
         raise InputError(
             f"no data release {str(name)!r}", remedy=f"choose {' or '.join(NAMES)}, or a .toml file"
         )
-    try:
+    from xplabels.io.files import read_toml, whole  # io imports this module
+
+    with whole(path):
         content = path.read_bytes()
-        raw = tomllib.loads(content.decode("utf-8"))
-    except OSError as error:
-        what = f"cannot be read ({error.strerror})"
-        raise InputError(what, where=path, remedy="check the path") from error
-    except ValueError as error:
-        raise InputError(f"is not TOML ({error})", where=path, remedy="correct it") from error
+    raw = read_toml(path, content)
     try:
         return _release(raw, path, hashlib.sha256(content).hexdigest())
     except InputError as error:
         where = path if error.where is None else f"{path}, {error.where}"
         raise InputError(error.what, where=where, remedy=error.remedy) from error
+
+
+@contextmanager
+def using(name: str | Path | None) -> Iterator[None]:
+    """Tables are read by the names of this release, too, in the block and in processes it starts.
+
+    Raises :class:`InputError` as :func:`load_release`.
+    """
+    before = os.environ.get(VARIABLE)
+    if name is not None:
+        os.environ[VARIABLE] = str(
+            name if str(name) in NAMES else load_release(name).file.resolve()
+        )
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def in_use() -> tuple[Release, ...]:
+    """The releases whose names are read: one that is named, and those of the package."""
+    return _loaded(tuple(dict.fromkeys([*filter(None, [os.environ.get(VARIABLE)]), *NAMES])))
+
+
+@cache
+def _loaded(names: tuple[str, ...]) -> tuple[Release, ...]:
+    return tuple(map(load_release, names))
+
+
+def with_inputs(names: Collection[str]) -> tuple[str, ...]:
+    """``names`` of columns, and the archive's from which they can be made where they are absent.
+
+    Examples
+    --------
+    >>> with_inputs(["w1sigmpro"])
+    ('w1sigmpro', 'w1mpro_error')
+    """
+    more = (name for column in _made_of_others(names) for name in column.needs)
+    return tuple(dict.fromkeys([*names, *more]))
+
+
+def computed(columns: Mapping[str, Values], names: Collection[str]) -> dict[str, Values]:
+    """Those of ``names`` that are among ``columns`` [N] or can be made of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fluxes = {f"phot_{band}_mean_flux": np.array([flux])
+    ...           for band, flux in (("g", 2.0), ("bp", 1.0), ("rp", 1.5))}
+    >>> computed(fluxes, ["phot_bp_rp_excess_factor", "ruwe"])
+    {'phot_bp_rp_excess_factor': array([1.25])}
+    """
+    import numpy as np
+
+    found = {name: values for name, values in columns.items() if name in names}
+    for column in _made_of_others(names):
+        if column.name not in found and {*column.needs} <= columns.keys():
+            text = column.expression or column.column
+            with np.errstate(divide="ignore", invalid="ignore"):
+                # only arithmetic of names: the declaration was checked
+                found[column.name] = eval(text, {"__builtins__": {}}, dict(columns))
+    return found
+
+
+def _made_of_others(names: Collection[str]) -> Iterator[Column]:
+    for release in in_use():
+        for table in release.tables.values():
+            for column in table.columns:
+                if column.name in names and column.needs != (column.name,):
+                    yield column
 
 
 def nearest(name: str, names: Iterable[str], most: int = 3) -> list[str]:

@@ -177,7 +177,6 @@ def predict_files(
         raise InputError(f"{number} workers are none", remedy="choose 1 or more")
     source = () if gaia_source is None else (gaia_source,)
     check_distinct([output], (*paths, *photometry, *source))
-    tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
     # the catalogues of a folder should not differ by the words that asked for them
     single = output.suffix.lower() in FORMATS or (output.suffix != "" and not output.is_dir())
     metadata = {"COMMAND": command} if single else {}
@@ -187,12 +186,15 @@ def predict_files(
             metadata["SPECTRA"] = f"{paths[0]}, {area}"
         spectra = output.with_name(f"{output.name}.spectra")
         paths = _area_of(paths, area, spectra, overwrite)
+        if carried:  # as ra,dec, which the rows have
+            photometry = (*map(Path, paths), *photometry)
     elif remote := [str(path) for path in paths if "://" in str(path)]:
         raise InputError(
             "is an address: only a part of the sky is read from there",
             where=remote[0],
             remedy="add --cone RA,DEC,RADIUS, --box or --pixel, or copy the catalogue",
         )
+    tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
     inputs = pipeline.find_inputs([Path(path) for path in paths])
     keys: dict[str, Any] = {
         "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,

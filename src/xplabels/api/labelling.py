@@ -183,10 +183,14 @@ def _fetched(
 
 
 def _fetches(folder: Path, archive: Archive) -> list[Path]:
-    """The folders of earlier fetches from the same data release."""
+    """The folders of earlier fetches from the same data release; one with failures goes on."""
     found = ((path.parent, read_json(path) or {}) for path in sorted(folder.glob("*/fetch.json")))
     release = archive.release.title
-    return [one for one, record in found if record.get("request", {}).get("release") == release]
+    return [
+        one
+        for one, record in found
+        if record.get("complete") and record.get("request", {}).get("release") == release
+    ]
 
 
 def _accounted(fetches: Sequence[Path]) -> Ids:
@@ -194,9 +198,7 @@ def _accounted(fetches: Sequence[Path]) -> Ids:
     done: list[int] = []
     for one in fetches:
         with (one / "ids.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if "failed" not in row.values():
-                    done.append(int(row["source_id"]))
+            done.extend(int(row["source_id"]) for row in csv.DictReader(file))
     return np.array(done, np.int64)
 
 

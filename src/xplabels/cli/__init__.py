@@ -68,6 +68,8 @@ WRITTEN = ("output", "json")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 for input or output that cannot be used, 130 on Ctrl-C,
     143 on SIGTERM."""
+    from xplabels.releases import using
+
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     if not words:
@@ -79,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _ended_by_sigterm():
             _check_distinct(vars(args))
-            args.run(args)
+            with using(getattr(args, "release", None)):
+                args.run(args)
     except InputError as error:
         return _fail(str(error))
     except OSError as error:

@@ -23,6 +23,8 @@ stars: --ids, --cone or --query says which. DIR gets, one row per star, sorted b
   tmass.parquet        2MASS, by Gaia's best neighbour: J, H, Ks (mag, Vega), ph_qual
   allwise.parquet      AllWISE, by Gaia's best neighbour: W1, W2 (mag, Vega), cc_flags, ph_qual
                        (DR4 has catwise2020.parquet in its place)
+  dr3_neighbourhood.parquet   with --ids-release dr3: the ids of both releases, and what became of
+                       each (a table for select --neighbours)
   ids.csv              each id asked for: received, absent or failed, for each table, and why
   fetch.json           what was asked of whom
 The exit status is 0 only if no id failed. Meanwhile DIR.partial holds what has come: the same
@@ -69,6 +71,12 @@ def add(commands: options.Commands) -> None:
         metavar="TABLE",
         help="table with a column source_id, gaiaedr3_source_id (as APOGEE's allStar) or "
         "gaiadr3_source_id, or .txt: one id per line",
+    )
+    add_option(
+        "--ids-release",
+        metavar="NAME",
+        help="release that the ids are of, if it is another one: dr3 for --release dr4 (ids with "
+        "several partners, or none, are reported and not fetched)",
     )
     which.add_argument("--cone", metavar="RA,DEC,RADIUS", help="all sources in a circle, in deg")
     which.add_argument(
@@ -126,7 +134,10 @@ def _targets(args: argparse.Namespace, archive: Archive) -> Targets:
     from xplabels.fetch import Cone, Targets
 
     if args.ids is not None:
-        return Targets.of_file(args.ids)
+        other = args.ids_release if args.ids_release != args.release else None
+        return Targets.of_file(args.ids, other or "")
+    if args.ids_release is not None:
+        raise InputError("--ids-release is of ids", remedy="give --ids TABLE")
     if args.cone is not None:
         return Targets.of_cone(Cone.parse(args.cone), archive.release)
     if args.query:

@@ -29,6 +29,7 @@ EXAMPLES = {
     "demo": "xplabels demo --output demo",
     "models": "xplabels models apogee-dr17-library",
     "label": "xplabels label ids.txt --output labels.fits",
+    "releases": "xplabels releases --check",
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
@@ -77,6 +78,16 @@ def add_recipe(command: argparse.ArgumentParser, default: str = "default") -> No
         f"distilled: one network taught by four (default: {default})",
     )
     add_seed(command)
+
+
+def add_release(command: argparse.ArgumentParser) -> None:
+    """``--release``."""
+    command.add_argument(
+        "--release",
+        metavar="NAME|FILE.toml",
+        help="read tables by the names of a release's declaration, too (see xplabels releases); "
+        "those of dr3 and dr4 are known",
+    )
 
 
 def add_seed(command: argparse.ArgumentParser, text: str = "random seed") -> None:
@@ -248,7 +259,7 @@ def add_unshrunk(command: argparse.ArgumentParser) -> None:
         "--unshrunk",
         action="store_true",
         help="labels without shrinkage (regression to the mean): right on average at each true "
-        "label, with larger errors; for relations over many stars (docs/errors.md)",
+        "label, with larger errors; for relations over many stars (documentation: Shrinkage)",
     )
 
 

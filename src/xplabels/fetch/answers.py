@@ -54,7 +54,8 @@ def _tables(path: Path, name: str) -> list[Path]:
         head = file.read(4096).lstrip()
     endings = [ending for begin, ending in _BEGINNINGS.items() if head.startswith(begin)]
     if not endings and not name and b"source_id" not in head.lower():
-        raise InputError(f"is neither a ZIP file nor a table: it begins with {head[:40]!r}")
+        what = f"is neither a ZIP file nor a table: it begins with {head[:40]!r}"
+        raise InputError(what, where=path)
     if not endings and name and not name.removesuffix(".gz").endswith(".csv"):
         return []
     path = path.rename(path.with_suffix(endings[0] if endings else ".csv"))

@@ -93,15 +93,14 @@ class Comparison:
         )
 
 
-def compare(release: Release, tap: Tap, products: Collection[str] | None = None) -> Comparison:
-    """Compare the tables of these products (default: all that are declared) with the service's.
+def compare(release: Release, tap: Tap, labels: Collection[str] | None = None) -> Comparison:
+    """Compare the tables of these labels (default: all that are declared) with the service's.
 
     Raises :class:`InputError` if the service cannot be asked.
     """
     tables = [*release.tables.values()]
-    if products is not None:
-        used = {table.label for name in products for table in release.tables_of(name)}
-        tables = [table for table in tables if table.label in used]
+    if labels is not None:
+        tables = [table for table in tables if table.label in labels]
     with located(tap.url):
         present = _present(tap, [table.name for table in tables])
         known = [] if all(present.values()) else _column(tap, "table_name", "tables")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from xplabels.fetch.archive import MOST_IDS, Archive, Ids
 from xplabels.fetch.checking import Comparison, compare
 from xplabels.fetch.datalink import DataLink
 from xplabels.fetch.http import RetryPolicy, ServiceError, check_installed, in_parallel
+from xplabels.fetch.partners import FoundPartners, find_partners
 from xplabels.fetch.products import SPECTRA, Product, products_of
 from xplabels.fetch.state import (
     ABSENT,
@@ -39,7 +41,9 @@ from xplabels.io import read_stars, write_star_blocks
 from xplabels.io.atomic import alone
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
-from xplabels.releases import NAMES, SOURCES
+from xplabels.releases import NAMES, SOURCES, Release
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MOST_TAP_FAILURES = 3
@@ -76,12 +80,13 @@ class FetchRun:
         archive: Archive,
         settings: FetchSettings,
         service: Comparison,
+        found: FoundPartners | None = None,
     ) -> None:
         self.state, self.archive, self.settings = state, archive, settings
         self.service = service
         self.tap = Tap(archive.tap, settings.retry)
         if not state.ids:
-            state.set_ids(targets.find(self.tap))
+            state.set_ids(targets.find(self.tap) if found is None else found.ids)
         self.ids = state.ids
 
     def fetch(self, name: str) -> None:
@@ -224,7 +229,9 @@ def fetch_stars(
         Folder to make: ``xp.parquet`` (a star table of this package), ``gaia_source.parquet``,
         ``tmass.parquet``, ``allwise.parquet`` (the archive's column names, one row per star,
         keyed by ``source_id``), ``ids.csv`` (what became of each id) and ``fetch.json`` (what was
-        asked of whom). While the fetch lasts, ``OUTPUT.partial`` holds what has come; the same
+        asked of whom); where the ids are of another release, ``OTHER_neighbourhood.parquet``, too
+        (see :func:`~xplabels.fetch.partners.find_partners`).
+        While the fetch lasts, ``OUTPUT.partial`` holds what has come; the same
         call goes on from there, also with ids that failed in spite of all attempts.
     archive
         ESA's with DR3 by default.
@@ -261,16 +268,36 @@ def fetch_stars(
     if record is not None:
         state.discard()
         return FetchSummary(Path(output), record["ids"], record["counts"])
-    service = compare(archive.release, Tap(archive.tap, settings.retry), chosen)
+    release, tap, found = archive.release, Tap(archive.tap, settings.retry), None
+    labels = {table.label for name in chosen for table in release.tables_of(name)}
+    if targets.release:
+        labels.add(_ids_table(targets.release, release))
+    service = compare(release, tap, labels)
     service.check()
+    if targets.release and targets.ids is not None:
+        found = find_partners(
+            targets.ids, targets.release, release, tap, service.present, settings.tap_chunk
+        )
+        logger.info("%s", found.text)
     with state.opened(overwrite):
-        run = FetchRun(targets, state, archive, settings, service)
+        run = FetchRun(targets, state, archive, settings, service, found)
         for name in chosen:
             run.fetch(name)
-        return _publish(state, chosen)
+        pairs = {} if found is None else {f"{targets.release}_neighbourhood": found.table}
+        return _publish(state, chosen, pairs)
 
 
-def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:
+def _ids_table(other: str, release: Release) -> str:
+    if other not in release.ids:
+        raise InputError(
+            f"{release.title} has no table of ids of {other!r}",
+            where=release.file,
+            remedy=f"choose of {', '.join(release.ids) or 'none'}, or add it under [ids]",
+        )
+    return release.ids[other].label
+
+
+def _publish(state: FetchState, products: Sequence[str], more: Mapping[str, Any]) -> FetchSummary:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -284,6 +311,8 @@ def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:
             table = pa.concat_tables(pq.read_table(file) for file in files)
             table = table.sort_by("source_id").combine_chunks()
             pq.write_table(table, path, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    for name, table in more.items():
+        pq.write_table(table, whole / f"{name}.parquet")
     counts = {name: {RECEIVED: 0, ABSENT: 0, FAILED: 0} for name in products}
     failures: Counter[tuple[str, str]] = Counter()
     with (whole / ACCOUNT).open("w", newline="", encoding="utf-8") as file:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from xplabels.fetch.archive import Ids, digest_of
 from xplabels.io.atomic import check_new_folder, discard, replace_folder, unwritable, whole_file
+from xplabels.io.files import whole
 from xplabels.io.job import open_partial, read_json
 
 RECEIVED, ABSENT, FAILED = "received", "absent", "failed"
@@ -89,13 +90,15 @@ class FetchState:
 
     def _restore(self) -> None:
         """Read the state, and remove what a kill left half-written."""
-        whole, end, _ = (self.folder / STATE).read_bytes().rpartition(b"\n")
-        os.truncate(self.folder / STATE, len(whole + end))
-        for line in map(json.loads, whole.splitlines()):
-            if "ids" in line:
-                self.ids = line["ids"]
-            else:
-                self._take(line)
+        path = self.folder / STATE
+        lines, end, _ = path.read_bytes().rpartition(b"\n")
+        os.truncate(path, len(lines + end))
+        with whole(path, "record of a fetch", "start anew with --overwrite"):
+            for line in map(json.loads, lines.splitlines()):
+                if "ids" in line:
+                    self.ids = line["ids"]
+                else:
+                    self._take(line)
         known = {path.name for files in self.files.values() for path in files}
         for path in self.folder.iterdir():
             if path.name not in (REQUEST, STATE, *known):

@@ -54,14 +54,15 @@ class Targets:
 
     ids: Ids | None = None
     query: str = ""
+    release: str = ""  # that the ids are of, where it is another one (dr3)
 
     @classmethod
-    def of_ids(cls, ids: Ids) -> Targets:
+    def of_ids(cls, ids: Ids, release: str = "") -> Targets:
         """These ids, in any order, each once or more."""
-        return cls(np.unique(np.asarray(ids, np.int64)))
+        return cls(np.unique(np.asarray(ids, np.int64)), release=release)
 
     @classmethod
-    def of_file(cls, path: Path) -> Targets:
+    def of_file(cls, path: Path, release: str = "") -> Targets:
         """The ids in a table's column (see :data:`ID_COLUMNS`), or, ``.txt``, one per line.
 
         Ids that are zero or negative, by which surveys say that a star has none, are left out.
@@ -71,7 +72,7 @@ class Targets:
         ids = ids[ids > 0]
         if not len(ids):
             raise InputError("holds no source_id", where=path, remedy="give at least one")
-        return cls.of_ids(ids)
+        return cls.of_ids(ids, release)
 
     @classmethod
     def of_cone(cls, cone: Cone, release: Release) -> Targets:
@@ -86,7 +87,8 @@ class Targets:
         """What identifies the request."""
         if self.ids is None:
             return {"query": self.query}
-        return {"ids": len(self.ids), "ids_sha256": digest_of(self.ids)}
+        of = {"ids_release": self.release} if self.release else {}
+        return {"ids": len(self.ids), "ids_sha256": digest_of(self.ids), **of}
 
     def find(self, tap: Tap) -> Ids:
         """The ids [N], sorted, each once.

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import importlib
 import io
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import ENOSPC
@@ -35,6 +36,7 @@ Catalogues shrink by 2 to 20 when they are packed.
 """
 TIMES = 100
 GZIP = "gzip file"
+MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
 
 
 class Digest:
@@ -230,6 +232,19 @@ int() with base 10: 'one'); download the file again
         if isinstance(error, EOFError) and what == GZIP:
             said = "is truncated: the gzip stream ends early"
         raise InputError(said, where=path, remedy=remedy) from error
+
+
+def read_toml(path: Path | str, data: bytes | None = None) -> dict[str, Any]:
+    """The keys of a TOML file, or of ``data`` that ``path`` names.
+
+    Raises InputError if it cannot be read, is no TOML, or longer, as a whole or in a line, than a
+    text that someone wrote: a key of n parts takes time and memory as n squared.
+    """
+    with whole(path, "TOML file", "mend it"):
+        data = Path(path).read_bytes() if data is None else data
+        if len(data) > MOST_TOML or max(map(len, data.splitlines()), default=0) > LONGEST_TOML_LINE:
+            raise ValueError(f"more than {MOST_TOML:,} bytes, or {LONGEST_TOML_LINE:,} in a line")
+        return tomllib.loads(data.decode("utf-8"))
 
 
 Reader = Callable[Concatenate[Path, P], Iterator[T]]

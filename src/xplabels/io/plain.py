@@ -32,6 +32,8 @@ ENDINGS = (".csv", ".ecsv", ".fits", ".vot", ".votable", ".xml", ".parquet")
 KINDS = {
     ".csv": "CSV file", ".ecsv": "ECSV file", ".fits": "FITS file", ".parquet": "Parquet file",
 }  # fmt: skip
+LONGEST_HEADER = 400_000
+"""Of an ECSV file: YAML is read at 20 microseconds a letter."""
 NULLS = ("", "null", "NULL", "nan", "NaN", "N/A", "--")
 """What stands for a missing value in CSV."""
 
@@ -208,6 +210,10 @@ def _read_csv(path: Path, wanted: _Wanted) -> Columns:
     except pa.ArrowException as error:
         if "Empty CSV" in str(error):
             raise InputError("has no rows", where=path, remedy="give a table with stars") from error
+        if "straddling" in str(error):  # two of the blocks of 1 MB in which it is read
+            raise InputError(
+                "has a line of more than 1 MB", where=path, remedy="write one line per row"
+            ) from error
         raise
     return {
         name: _integers_of(table.column(name), wanted.integers[name], name, path)
@@ -309,7 +315,14 @@ def _read_astropy(path: Path, ending: str, wanted: _Wanted) -> Columns:
     from astropy.table import Table
 
     if ending == ".ecsv":
-        table, ids = Table.read(text_lines(path), format="ascii.ecsv"), {}
+        lines = text_lines(path)
+        if sum(len(line) for line in lines if line.startswith("#")) > LONGEST_HEADER:
+            raise InputError(
+                f"has a header of more than {LONGEST_HEADER:,} letters",
+                where=path,
+                remedy="leave out columns, or save it as FITS",
+            )
+        table, ids = Table.read(lines, format="ascii.ecsv"), {}
         names = table.colnames
     else:
         element = first_votable(path)

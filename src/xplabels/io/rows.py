@@ -210,6 +210,8 @@ class Assembler:
         """One band, NaN where it is missing or damaged; adds to ``faults``."""
         names = [f"{band}_{part}" for part in PARTS]
         cells = {name: raw.cells[name] for name in names if name in raw.cells}
+        if names[2] in cells:
+            cells[names[2]] = _packed(cells[names[2]], cells[names[0]])
         lengths = {name: _lengths(column) for name, column in cells.items()}
         width = self._width(band, lengths, names)
         expected = dict(zip(names, (width, width, width * (width - 1) // 2), strict=True))
@@ -325,7 +327,25 @@ def _plain(cell: Any, kind: type[np.floating]) -> NDArray[np.floating]:
     """One cell without its mask (of a VOTable, which widens float32)."""
     if isinstance(cell, np.ma.MaskedArray):
         cell = np.ma.filled(cell.astype(np.float64), np.nan)
-    return np.atleast_1d(np.asarray(cell).astype(kind))
+    return np.asarray(cell).astype(kind).ravel()
+
+
+def _packed(correlations: Cells, coefficients: Cells) -> Cells:
+    """Correlations as the archive packs them, if they are full matrices."""
+    sizes, widths = _lengths(correlations), _lengths(coefficients)
+    if not ((sizes == widths**2) & (widths > 1)).any():
+        return correlations
+    packed = []
+    for row, width in enumerate(widths.tolist()):
+        cell = np.asarray(correlations[row])
+        if width > 1 and len(cell) == width**2:
+            matrix = cell.reshape(width, width)
+            # without ones in the diagonal it is a matrix of something else: its length is wrong
+            if np.allclose(np.diag(matrix), 1, atol=CORRELATION_ROUNDING):
+                # rows of the lower triangle are columns of the upper one
+                cell = matrix[np.tril_indices(width, -1)]
+        packed.append(cell)
+    return packed
 
 
 def assembled(raw_blocks: Iterator[RawBlock], path: Path, bad_rows: BadRows) -> Iterator[Stars]:

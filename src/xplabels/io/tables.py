@@ -27,6 +27,7 @@ from xplabels.io.files import Digest
 from xplabels.io.hats import PartitionedTable
 from xplabels.io.plain import Columns, read_table
 from xplabels.io.words import label_words
+from xplabels.releases import computed, with_inputs
 
 TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 """What is taken from tables of photometry."""
@@ -163,7 +164,8 @@ class KeyedTable:
         ``digest`` counts all bytes of the file. Raises InputError if it cannot be read, has a
         source_id twice, or a column does not hold numbers.
         """
-        table = read_table(path, columns, digest)
+        table = read_table(path, with_inputs(columns), digest)
+        table = computed(table, {"source_id", *columns})
         if digest is not None:
             digest.take_rest(Path(path))
         lookup = Lookup(table.pop("source_id"), path)

@@ -297,9 +297,12 @@ class Model:
             variances["model"] + variances["excess"], variances["input"]
         )
         found = np.isfinite(values).all(axis=1) & np.isfinite(inner).all(axis=1)
-        undefined = np.zeros(values.shape, bool)
+        undefined, (low, high) = np.zeros(values.shape, bool), self.label_range.T
         if self.support is not None:
             undefined[found] = ~self.support.defined(labels.mean[found], inner[found])
+            # a rare label is not extrapolated; a flag would spoil the others
+            rare = np.isin(self.names, self.common_names, invert=True)
+            undefined |= rare & ((values < low) | (values > high))
             values[undefined] = np.nan
         # of a logarithmic label it depends on the value; the NaN of any label becomes its errors'
         scale = self.scaling.y_unit(values) + np.where(undefined, np.nan, 0.0)
@@ -313,7 +316,6 @@ class Model:
             far = share < self.forward.distance_threshold
             poor = p_value < self.forward.threshold
         with np.errstate(invalid="ignore"):
-            low, high = self.label_range.T
             # stars hotter than any trained on are predicted just inside the range
             reach = np.where(np.array(self.names) == "teff", scale * inner, 0.0)
             outside = np.any((values - reach < low) | (values + reach > high), axis=1)

@@ -28,6 +28,8 @@ from xplabels.surveys.matching import MatchFlag, describe_matches, shared
 EPOCHS = {
     # AllWISE's motion fits refer to MJD 55400 (Explanatory Supplement, II.1.a)
     "allwise": 2010.5589,
+    # positions of the fit with motion refer to MJD 57170 (Marocco et al. 2021)
+    "catwise2020": 2015.405,
     # an estimate: two visits of 2010 and eight of 2014-2017 in equal parts (five years of WISE)
     "unwise": 2014.9,
     # an estimate: the middle of the observations, June 1997 to February 2001

@@ -20,7 +20,9 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry, Stars
 from xplabels.io.columns import first_present
+from xplabels.io.partners import Pairs, partners
 from xplabels.io.plain import read_columns
+from xplabels.releases import computed, with_inputs
 from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
     MATCH_FLAGS,
@@ -29,10 +31,10 @@ from xplabels.surveys.matching import (
     read_neighbours,
     translate,
 )
-from xplabels.surveys.photometry import ALLWISE, GAIA, TWOMASS, UNWISE
+from xplabels.surveys.photometry import ALLWISE, CATWISE, GAIA, TWOMASS, UNWISE
 from xplabels.surveys.table import NO_SOURCE, UNKNOWN_BITS, Survey, SurveyTable, number
 
-PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, ALLWISE)}
+PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, CATWISE, ALLWISE)}
 """Surveys that measure magnitudes: a later one fills only what earlier ones lack."""
 SPECTROSCOPIC: dict[str, Survey] = {
     s.name: s for s in (APOGEE, LAMOST_LRS, LAMOST_MRS, GSPPHOT, FS24)
@@ -77,7 +79,9 @@ def read_survey(
         Lower-case names of columns that rules ask for.
     neighbours
         A table that relates the survey's identifiers to Gaia DR3's (see
-        :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``.
+        :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``; or
+        the ids of two Gaia releases (see :func:`~xplabels.io.partners.partners`), for a table
+        with those of the earlier one.
     bit_masks
         Those of ``extra`` that hold bit masks, besides the survey's own.
     labels
@@ -94,7 +98,7 @@ def read_survey(
     if survey.key is not None:
         wanted.add(survey.key)
         integers |= {survey.key: NO_SOURCE} if survey.key_is_gaia else {}
-    columns = read_columns(path, wanted, integers)
+    columns = computed(read_columns(path, with_inputs(wanted), integers), wanted)
     notes: tuple[str, ...] = ()
     if neighbours is None:
         source_id = _source_ids(survey, columns, where)
@@ -170,6 +174,9 @@ def _by_neighbours(
 
     Rows that no Gaia source claims stay, so that they are accounted for.
     """
+    if not survey.key_is_gaia and (both := Pairs.read(neighbours)) is not None:
+        theirs = partners(_source_ids(survey, columns, where), both)
+        return theirs.partner, columns, f"{where}: ids of another release: {theirs.to_text()}"
     if survey.key is None or survey.key not in columns:
         raise InputError(
             f"has no column {survey.key or 'of its own identifiers'} to look up in {neighbours}",

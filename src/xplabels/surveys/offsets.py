@@ -160,8 +160,8 @@ def _pair(label: str, one: SurveyTable, other: SurveyTable, trends: bool) -> Off
     expected = np.hypot(errors_1[a], errors_2[b])
     slope = slope_error = 0.0
     if trends:
-        common = np.intersect1d(ids_1, ids_2)
-        warmth = np.where(np.isnan(one_w := _warmth(one, common)), _warmth(other, common), one_w)
+        first, second = (_warmth(table, ids_1[a]) for table in (one, other))
+        warmth = np.where(np.isnan(first), second, first)
         slope, slope_error = _slope(warmth, difference)
         difference = difference - slope * np.nan_to_num(warmth)
     center, scatter = float(np.median(difference)), float(robust_scatter(difference))
@@ -175,7 +175,7 @@ def _pair(label: str, one: SurveyTable, other: SurveyTable, trends: bool) -> Off
 
 
 def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope of y on x, and its error, by Huber's M-estimate; zeros without three known x."""
+    """Slope of y on x, and its error, by Huber's M-estimate; zeros where too few x are known."""
     from scipy.optimize import least_squares
 
     known = np.isfinite(x)
