@@ -117,6 +117,7 @@ def validate(
     model: Model,
     stars: Stars,
     *,
+    labels: Any = None,
     selection: Selection | None = None,
     all_stars: bool = False,
     withhold_photometry: bool = False,
@@ -131,7 +132,9 @@ def validate(
     Parameters
     ----------
     model, stars
-        The stars need known labels, unless a survey is given.
+        The stars need known labels, unless a table of them or a survey is given.
+    labels
+        A table of known labels, a file or in memory, in place of those of the stars.
     selection
         Cuts on the known labels; default: those the model was trained with.
     all_stars
@@ -157,6 +160,13 @@ def validate(
     InputError
         See :func:`reporting_stars` and :class:`~xplabels.validation.surveys.ReferenceSurvey`. The
         input is checked before anything is predicted.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> found = xp.validate(xp.load_model(), xp.example_stars(500), all_stars=True)
+    >>> sorted(found.metrics["labels"]["teff"])[:3]
+    ['bias', 'coverage_68', 'coverage_95']
     """
     from xplabels.explain.section import explain_finding
     from xplabels.validation import common_names, score_prediction
@@ -165,6 +175,10 @@ def validate(
     from xplabels.validation.populations import flow_finding, shrinkage_finding, signal_to_noise
     from xplabels.validation.surveys import survey_finding
 
+    if labels is not None:
+        from xplabels.io.tables import join_labels
+
+        stars = join_labels(stars, labels, model.names, needed=False)
     given, labelled_by = stars, None
     if compare_survey is not None:
         with located(compare_survey.where):

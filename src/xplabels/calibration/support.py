@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 KIND = ("teff", "logg")
-"""Labels that say of what kind a star is."""
+"""Labels that say of what kind a star is; without them the first two do."""
 STEP = 0.05
 """Of the map, in standard deviations of the training labels."""
 LABELLED = 25
@@ -56,12 +56,12 @@ class LabelSupport:
     ) -> LabelSupport | None:
         """From the scaled labels [N, K] predicted for training stars, and which are known [N, K].
 
-        None where every label is known for every star, or none says the kind.
+        None where every label is known for every star.
         """
         from scipy.spatial import cKDTree
 
-        columns = tuple(k for k, name in enumerate(names) if name in KIND)
-        if not columns or known.all() or not least:
+        columns = tuple(k for k, name in enumerate(names) if name in KIND) or (0, 1)[: len(names)]
+        if known.all() or not least:
             return None
         kind = labels[:, columns]
         ends = np.quantile(kind, [0.001, 0.999], axis=0).T  # a stray prediction is no kind

@@ -17,6 +17,7 @@ from xplabels.core.labels import label_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
     from astropy.table import Table
 
@@ -25,7 +26,7 @@ SHOWN = 5
 """Stars in the HTML of a prediction."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelEstimate:
     """One label of N stars: ``labels["teff"]``.
 
@@ -45,6 +46,12 @@ class LabelEstimate:
     error: NDArray[np.float64]
     error_95: NDArray[np.float64]
     parts: dict[str, NDArray[np.float64]]
+
+    def __repr__(self) -> str:
+        first = [f"{v:.4g} +- {e:.2g}" for v, e in zip(self.value[:SHOWN], self.error, strict=False)]
+        more = ", ..." if len(self.value) > SHOWN else ""
+        title = f"{self.name} [{self.unit}]" if self.unit else self.name
+        return f"LabelEstimate({title}, N = {len(self.value)}: {', '.join(first)}{more})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,6 +90,15 @@ class Prediction:
         archive's covariance and the model's intrinsic scatter; NaN without a forward model.
     fit_p_value
         Float64 [N]: share of ordinary single stars with as much noise that fit at least as badly.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> labels = xp.load_model().predict(xp.example_stars(3))
+    >>> labels["teff"].unit, labels["teff"].error.shape, len(labels[:2])
+    ('K', (3,), 2)
+    >>> labels.to_pandas().columns[:4].tolist()
+    ['source_id', 'teff', 'teff_error', 'teff_error_model']
     """
 
     source_id: NDArray[np.int64]
@@ -132,6 +148,9 @@ class Prediction:
         known = ((name, getattr(self, name)) for name in _ARRAYS)
         rows: dict[str, Any] = {name: one if one is None else one[key] for name, one in known}
         return replace(self, **rows)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.names)
 
     def __repr__(self) -> str:
         good = int(self.good.sum())
@@ -225,6 +244,12 @@ class Prediction:
     def to_pandas(self) -> pd.DataFrame:
         """The catalogue (:meth:`to_arrow`) as a data frame."""
         return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> pl.DataFrame:
+        """The catalogue (:meth:`to_arrow`) as a data frame of polars."""
+        import polars
+
+        return polars.DataFrame(self.to_arrow())
 
     def write(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the catalogue in the format of the ending; see :func:`xplabels.write_catalogue`."""

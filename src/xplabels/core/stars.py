@@ -37,7 +37,7 @@ MADE = ("simulated", "semi-synthetic")
 """Words of notes on stars that are not real ones (:attr:`Stars.made`)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Band:
     """One band (BP or RP) of N stars as archive coefficients.
 
@@ -68,6 +68,10 @@ class Band:
                 f"{width} coefficients need {packed} packed correlations per star",
                 where=f"correlations of shape {self.correlations.shape}",
             )
+
+    def __repr__(self) -> str:
+        more = "" if self.correlations is None else " with correlations"
+        return f"Band(N = {len(self.coefficients)}: {self.width} coefficients{more})"
 
     @property
     def width(self) -> int:
@@ -106,7 +110,7 @@ class CoefficientSpectra:
         return self.bp.width, self.rp.width
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SampledSpectra:
     """XP spectra sampled in wavelength, as GaiaXPy's ``calibrate(truncation=False)`` gives them.
 
@@ -131,6 +135,9 @@ class SampledSpectra:
     def __len__(self) -> int:
         return len(self.flux)
 
+    def __repr__(self) -> str:
+        return f"SampledSpectra(N = {len(self)}: {_spectra_kind(self)})"
+
     def __getitem__(self, rows: Rows) -> SampledSpectra:
         return SampledSpectra(self.wavelength, self.flux[rows], self.flux_error[rows])
 
@@ -138,7 +145,7 @@ class SampledSpectra:
 Spectra = CoefficientSpectra | SampledSpectra
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Photometry:
     """Magnitudes and parallax of N stars with errors, in the order of :data:`MEASUREMENTS`.
 
@@ -146,6 +153,11 @@ class Photometry:
     ----------
     values, errors
         Float64 [N, 9], mag and mas; NaN in both where a measurement is missing.
+
+    Examples
+    --------
+    >>> Photometry.of(2, {"j_m": (np.array([12.1, np.nan]), np.array([0.02, np.nan]))})
+    Photometry(N = 2: j_m of 1)
     """
 
     values: NDArray[np.float64]
@@ -176,6 +188,11 @@ class Photometry:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        known = np.isfinite(self.values).sum(axis=0)
+        each = [f"{name} of {k:,}" for name, k in zip(MEASUREMENTS, known, strict=True) if k]
+        return f"Photometry(N = {len(self)}: {', '.join(each) or 'nothing'})"
 
     def __getitem__(self, rows: Rows) -> Photometry:
         return Photometry(self.values[rows], self.errors[rows])
@@ -208,6 +225,14 @@ class Stars:
         What a user of this table should know, e.g. approximations.
     file
         The file they were just read from, as the user named it.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> stars = xp.example_stars(300)
+    >>> bright = stars[stars.photometry.column("phot_g_mean_mag")[0] < 14]
+    >>> len(bright) < len(stars), bright.spectra.widths
+    (True, (55, 55))
     """
 
     source_id: NDArray[np.int64]
@@ -316,20 +341,79 @@ class Stars:
         """With other labels."""
         return replace(self, labels=labels)
 
+    @classmethod
+    def from_arrays(
+        cls,
+        source_id: Any,
+        bp: Any,
+        bp_error: Any,
+        rp: Any,
+        rp_error: Any,
+        bp_correlations: Any = None,
+        rp_correlations: Any = None,
+    ) -> Stars:
+        """Stars from arrays of archive coefficients, checked as a file's are.
+
+        Parameters
+        ----------
+        source_id
+            [N], integers.
+        bp, bp_error, rp, rp_error
+            [N, n]: coefficients and their errors.
+        bp_correlations, rp_correlations
+            Packed [N, n (n - 1) / 2] as in the archive, or matrices [N, n, n]; both or none.
+
+        Raises
+        ------
+        InputError
+            That names source_id and column where an array has another length, an error is not
+            positive or a number is not finite, and if the identifiers are no integers or occur
+            twice.
+
+        Examples
+        --------
+        >>> Stars.from_arrays([7, 8], np.ones((2, 55)), np.ones((2, 55)), np.ones((2, 55)),
+        ...                   np.ones((2, 55)))
+        Stars(N = 2: 55+55 coefficients, from the arrays)
+        """
+        from xplabels.io.memory import MemoryTable, read_memory
+
+        columns = {"source_id": np.atleast_1d(np.asarray(source_id))}
+        for name, values in (
+            ("bp_coefficients", bp), ("bp_coefficient_errors", bp_error),
+            ("bp_coefficient_correlations", bp_correlations),
+            ("rp_coefficients", rp), ("rp_coefficient_errors", rp_error),
+            ("rp_coefficient_correlations", rp_correlations),
+        ):  # fmt: skip
+            if values is not None:
+                columns[name] = np.ma.asarray(values)
+        return read_memory(MemoryTable("the arrays", columns))
+
     def join(
         self,
-        photometry: str | Path | Sequence[str | Path] = (),
-        labels: str | Path | None = None,
+        photometry: Any = (),
+        labels: Any = None,
         names: Sequence[str] | None = None,
     ) -> Stars:
         """The same stars with photometry and labels from tables, by ``source_id``.
 
-        See :func:`xplabels.join_photometry` and :func:`xplabels.join_labels`; ``names`` are the
-        labels to take, by default all.
+        Each table is a file or one in memory (:mod:`xplabels.io.memory`); of photometry there may
+        be a list. See :func:`xplabels.join_photometry` and :func:`xplabels.join_labels`; ``names``
+        are the labels to take, by default all.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> import xplabels as xp
+        >>> stars = xp.example_stars(2)
+        >>> ages = {"source_id": stars.source_id, "age": [3.0, None], "age_err": [0.5, 0.5]}
+        >>> stars.join(labels=pd.DataFrame(ages)).labels
+        Labels(N = 2: age of 1)
         """
         from xplabels.io.tables import join_labels, join_photometry
 
-        stars = join_photometry(self, photometry) if photometry else self
+        listed = isinstance(photometry, list | tuple)
+        stars = self if listed and not photometry else join_photometry(self, photometry)
         return stars if labels is None else join_labels(stars, labels, names)
 
 

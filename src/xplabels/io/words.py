@@ -20,6 +20,7 @@ from xplabels.io.votable import first_votable
 Words = Mapping[str, Mapping[str, Any]]
 """Lower-case column -> some of the arguments of :class:`~xplabels.core.labels.Label`."""
 
+TEXTS = ("unit", "description", "ucd", "symbol")
 NO_UNIT = frozenset(("", "-", "--", "none", "null", "1", "dimensionless", "unitless"))
 KEYS = {
     "unit": str, "ucd": str, "description": str, "symbol": str, "range": list, "logarithmic": bool,

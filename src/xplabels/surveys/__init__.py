@@ -19,6 +19,7 @@ from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry
 from xplabels.io.columns import first_present
 from xplabels.io.plain import read_columns
+from xplabels.io.words import label_words
 from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
     MATCH_FLAGS,
@@ -49,9 +50,9 @@ __all__ = [
 ]
 
 
-def survey_of(name: str, labels: Sequence[str] = ()) -> Survey:
+def survey_of(name: str) -> Survey:
     """The survey of that name; any other name is a table of labels of the user's own."""
-    return SURVEYS[name] if name in SURVEYS else own_survey(name, labels)
+    return SURVEYS[name] if name in SURVEYS else own_survey(name)
 
 
 def read_survey(
@@ -84,7 +85,9 @@ def read_survey(
     Raises :class:`InputError` if the table cannot be read, lacks a column of ``extra``, or has no
     source_ids and no neighbours were given.
     """
-    survey, where = survey_of(name, labels), str(path)
+    survey, where = survey_of(name), str(path)
+    if name not in SURVEYS:
+        survey = own_survey(name, labels, label_words(path))
     masks = {*survey.masks, *bit_masks} & {*extra}
     integers = dict.fromkeys(survey.source_id, NO_SOURCE) | dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
