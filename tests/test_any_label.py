@@ -160,17 +160,18 @@ def test_units_of_known_labels_are_converted_or_refused(ending: str, tmp_path: P
     stars, table = stars_and_table()
     plain = Table({"source_id": table["source_id"]})
     for name, value, unit in (
-        ("teff", 5.0, "kK"), ("teff_err", 0.1, "kK"), ("logg", 4.0, "dex"), ("logg_err", 0.1, ""),
+        ("teff", 5.0, "kK"), ("teff_err", 0.1, "kK"), ("logg", 4.0, ""), ("logg_err", 0.1, ""),
     ):  # fmt: skip
         plain[name] = np.full(900, value)
         plain[name].unit = unit
     path = tmp_path / f"t.{ending}"
-    plain.write(path, overwrite=True)
+    kind = {"vot": "votable", "ecsv": "ascii.ecsv"}.get(ending, ending)
+    plain.write(path, format=kind)
     labels = join_labels(stars, path).labels
     assert labels.values[0].tolist() == [5000.0, 4.0]
     assert labels.errors[0].tolist() == pytest.approx([100.0, 0.1])
     plain["teff"].unit = plain["teff_err"].unit = "mag"
-    plain.write(path, overwrite=True)
+    plain.write(path, format=kind, overwrite=True)
     with pytest.raises(InputError, match=rf"t\.{ending}.*mag.* K"):
         join_labels(stars, path)
 
@@ -202,7 +203,11 @@ def test_a_wrong_toml_is_named(text: str, said: str, tmp_path: Path) -> None:
         (lambda t: t.remove_column("MASS_err"), ["mass"], "column 'mass' has no errors"),
         (lambda t: t.replace_column("A_V", ["x"] * 900), ["a_v"], "column a_v: does not hold one"),
         (lambda t: None, ["age"], "column 'age' is absent"),
-        (lambda t: t["MASS"].fill(500), ["mass"], "500 is outside the believable range 0.01 to 200"),
+        (
+            lambda t: t["MASS"].fill(500),
+            ["mass"],
+            "500 is outside the believable range 0.01 to 200",
+        ),
     ],
 )
 def test_wrong_columns_are_named(change, names, said, tmp_path: Path) -> None:

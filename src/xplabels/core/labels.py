@@ -160,17 +160,6 @@ def unit_factor(unit: str, wanted: str, name: str) -> float:
         ) from None
 
 
-def is_unit(text: str) -> bool:
-    """Whether astropy has such a unit."""
-    from astropy.units import Unit
-
-    try:
-        Unit(text)
-    except (ValueError, TypeError):
-        return False
-    return True
-
-
 def check_shapes(shape: tuple[int, ...], arrays: Mapping[str, NDArray[np.float64]]) -> None:
     """Raise :class:`InputError` unless both arrays have the shape."""
     if any(array.shape != shape for array in arrays.values()):

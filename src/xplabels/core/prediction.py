@@ -48,7 +48,9 @@ class LabelEstimate:
     parts: dict[str, NDArray[np.float64]]
 
     def __repr__(self) -> str:
-        first = [f"{v:.4g} +- {e:.2g}" for v, e in zip(self.value[:SHOWN], self.error, strict=False)]
+        first = [
+            f"{v:.4g} +- {e:.2g}" for v, e in zip(self.value[:SHOWN], self.error, strict=False)
+        ]
         more = ", ..." if len(self.value) > SHOWN else ""
         title = f"{self.name} [{self.unit}]" if self.unit else self.name
         return f"LabelEstimate({title}, N = {len(self.value)}: {', '.join(first)}{more})"

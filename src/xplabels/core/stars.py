@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -378,6 +377,7 @@ class Stars:
         """
         from xplabels.io.memory import MemoryTable, read_memory
 
+        one = np.ndim(source_id) == 0  # a single star
         columns = {"source_id": np.atleast_1d(np.asarray(source_id))}
         for name, values in (
             ("bp_coefficients", bp), ("bp_coefficient_errors", bp_error),
@@ -386,8 +386,8 @@ class Stars:
             ("rp_coefficient_correlations", rp_correlations),
         ):  # fmt: skip
             if values is not None:
-                columns[name] = np.ma.asarray(values)
-        return read_memory(MemoryTable("the arrays", columns))
+                columns[name] = np.ma.asarray(values)[None] if one else np.ma.asarray(values)
+        return next(read_memory(MemoryTable("the arrays", columns)))
 
     def join(
         self,

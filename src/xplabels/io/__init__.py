@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.io.delimited import read_csv, read_ecsv
-from xplabels.io.files import Digest
+from xplabels.io.files import Digest, format_of
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
+from xplabels.io.memory import is_path, listed, read_memory
 from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
 from xplabels.io.rows import BLOCK_ROWS, BadRows
 from xplabels.io.votable import read_votable
@@ -33,6 +35,7 @@ Reader = Callable[[Path, BadRows, int], Iterator[Stars]]
 
 READERS: dict[str, Reader] = {
     ".csv": read_csv,
+    ".tsv": read_csv,
     ".ecsv": read_ecsv,
     ".fits": read_fits,
     ".xml": read_votable,
@@ -70,6 +73,11 @@ def read_blocks(
 
     Raises InputError here for a missing file or an unknown ending, while iterating for what is
     wrong inside.
+
+    Examples
+    --------
+    >>> for stars in read_blocks("XpContinuousMeanSpectrum_000000-003111.csv.gz"):  # doctest: +SKIP
+    ...     print(len(stars))
     """
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
@@ -80,22 +88,40 @@ def read_blocks(
     return reader(path, bad_rows, block)
 
 
-def read(paths: str | Path | Sequence[str | Path], bad_rows: BadRows = "error") -> Stars:
-    """All stars of one or several files, stacked in order.
+def read(
+    paths: Any, bad_rows: BadRows = "error", wavelength: NDArray[np.float64] | None = None
+) -> Stars:
+    """All stars of one or several files or tables in memory, stacked in order.
 
     Parameters
     ----------
     paths
-        Files as for :func:`read_blocks`; their formats may differ.
+        Files as for :func:`read_blocks`; their formats may differ. Or tables in memory
+        (:mod:`xplabels.io.memory`): an astropy Table, a pandas or polars DataFrame, a pyarrow
+        Table, arrays by name, astroquery's DataLink answer, what GaiaXPy's ``calibrate`` returns.
     bad_rows
         See :func:`read_blocks`.
+    wavelength
+        [L], nm, of columns ``flux`` and ``flux_error`` of a table in memory.
 
     Raises InputError as :func:`read_blocks`; if a source_id stands in two files; if the files
     differ in their numbers of coefficients.
+
+    Examples
+    --------
+    >>> ones = np.ones((2, 55))
+    >>> arrays = {f"{band}_{part}": ones for band in ("bp", "rp")
+    ...           for part in ("coefficients", "coefficient_errors")}
+    >>> read({"source_id": [7, 8]} | arrays)
+    Stars(N = 2: 55+55 coefficients, from the dict)
     """
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    if isinstance(paths, tuple) and len(paths) == 2 and isinstance(paths[1], np.ndarray):
+        paths, wavelength = paths  # of GaiaXPy's calibrate
     # every file is looked at before the first is read: a misspelt name should not cost an hour
-    opened = [read_blocks(path, bad_rows) for path in listed]
+    opened = [
+        read_blocks(one, bad_rows) if is_path(one) else read_memory(one, bad_rows, wavelength)
+        for one in listed(paths)
+    ]
     blocks = [block for blocks in opened for block in blocks]
     _check_across_files(blocks)
     return concatenate(_same_widths(blocks))
@@ -104,18 +130,7 @@ def read(paths: str | Path | Sequence[str | Path], bad_rows: BadRows = "error") 
 def _reader(path: Path) -> Reader:
     if path.is_dir() and is_catalogue(path):
         return read_hats
-    name = path.name.lower()
-    ending = Path(name.removesuffix(".gz")).suffix
-    if ending not in READERS or (ending == ".parquet" and name.endswith(".gz")):
-        raise InputError(
-            "has an unknown ending",
-            where=path,
-            remedy=f"give one of {', '.join(READERS)} (all but .parquet also with .gz)",
-        )
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise InputError(what, where=path, remedy="check the path")
-    return READERS[ending]
+    return READERS[format_of(path, READERS)]
 
 
 def _check_across_files(blocks: Sequence[Stars]) -> None:

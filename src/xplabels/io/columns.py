@@ -15,7 +15,6 @@ from xplabels.core.labels import (
     Label,
     Labels,
     is_label_name,
-    is_unit,
     label_of,
     unit_factor,
 )
@@ -174,11 +173,8 @@ def described(name: str, words: Mapping[str, Any], where: object) -> tuple[Label
     unit = str(words.get("unit", ""))
     if name in LABELS:
         ranges = {key: words[key] for key in ("lowest", "highest") if key in words}
-        label = Label(name, **{**own.about(), **ranges})
-        if own.unit == "dex" or not is_unit(unit):  # [cm/s2], log(cm.s**-2): dex by many names
-            unit = ""
-    else:
-        label = Label(name, **{**words, **own.about()})
+        return Label(name, **{**own.about(), **ranges}), 1.0  # converted when it was read
+    label = Label(name, **{**words, **own.about()})
     with located(where):
         return label, unit_factor(unit, label.unit, name)
 

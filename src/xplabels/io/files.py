@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import importlib
 import io
+import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from xplabels.core.errors import InputError
 
-DOWNLOAD_AGAIN = "download the file again"
+_ARCHIVES = re.compile(
+    r"XpContinuous|GaiaSource|XP_(CONTINUOUS|SAMPLED)|MEAN_SPECTRUM_XP|dl_products|datalink", re.I
+)
 BUFFER = 1 << 20
 """Bytes unpacked at a time."""
+
+
+def again(path: object) -> str:
+    """How to get a whole file in place of a damaged one: an archive's is downloaded again.
+
+    Examples
+    --------
+    >>> again("GaiaSource_000000-003111.csv.gz"), again("mine.csv")
+    ('download the file again', 'copy or write the file again')
+    """
+    archived = _ARCHIVES.search(Path(str(path)).name)
+    return "download the file again" if archived else "copy or write the file again"
+
+
+GZIP = b"\x1f\x8b"
+BEGIN = 1000
+"""Bytes of a file by which its format is known."""
+BEGINNINGS: dict[str, tuple[bytes, ...]] = {
+    ".parquet": (b"PAR1",),
+    ".fits": (b"SIMPLE  =",),
+    ".zip": (b"PK\x03\x04",),
+    ".vot": (b"<VOTABLE",),
+}
+"""Ending -> how a file of that format begins, whatever its name."""
+ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
 
 
 class Digest:
@@ -74,17 +103,60 @@ def _isal(module: str) -> Any:
 
 
 def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
-    """The bytes of a file, unpacked if its name ends in ``.gz``.
+    """The bytes of a file, unpacked if it begins as gzip does, UTF-16 text as UTF-8.
 
     ``digest`` counts them as they stand on the disk.
     """
     packed: Any = path
     if digest is not None:
         packed = io.BufferedReader(_Digested(path, digest), 1 << 17)
-    if not path.name.lower().endswith(".gz"):
-        return path.open("rb", BUFFER) if digest is None else packed
-    unpacked = (_isal("igzip") or gzip).open(packed, "rb")
-    return io.BufferedReader(unpacked, BUFFER)  # lines from its own small buffer cost a third more
+    with path.open("rb", 0) as raw:
+        gzipped = raw.read(2) == GZIP
+    file: IO[bytes]
+    if gzipped:
+        # lines from gzip's own small buffer cost a third more
+        file = io.BufferedReader((_isal("igzip") or gzip).open(packed, "rb"), BUFFER)
+    else:
+        file = path.open("rb", BUFFER) if digest is None else packed
+    with ExitStack() as stack:
+        stack.enter_context(file)
+        mark = file.peek(3)[:3]  # type: ignore[attr-defined]  # all of these are buffered
+        if mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return io.BytesIO(file.read().decode("utf-16", "replace").encode())
+        if mark == codecs.BOM_UTF8:
+            file.read(3)
+        stack.pop_all()
+    return file
+
+
+def format_of(path: Path, endings: Collection[str]) -> str:
+    """The ending, of ``endings``, whose format a file has: by its first bytes, else by its name.
+
+    Raises InputError if there is no file, it is empty, or its ending is none of them.
+    """
+    name = path.name.lower()
+    ending = Path(name.removesuffix(".gz")).suffix
+    ending = ALIASES.get(ending, ending)
+    if ending not in endings or (ending == ".parquet" and name.endswith(".gz")):
+        raise InputError(
+            "has an unknown ending",
+            where=path,
+            remedy=f"give one of {', '.join(endings)} (all but .parquet also with .gz)",
+        )
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise InputError(what, where=path, remedy="check the path")
+    with readable_bytes(path), open_bytes(path) as file:
+        first = file.peek(BEGIN)[:BEGIN] if hasattr(file, "peek") else file.read(BEGIN)
+    if not first:
+        raise InputError("is empty", where=path, remedy=again(path))
+    first = first.lstrip()
+    for ending_of, begins in BEGINNINGS.items():
+        if ending_of in endings and first.startswith(begins):
+            return ending_of
+    if first.startswith(b"<?xml") and b"<VOTABLE" in first and ".vot" in endings:
+        return ".vot"
+    return ending
 
 
 def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
@@ -110,11 +182,11 @@ def readable_bytes(path: Path) -> Iterator[None]:
         yield
     except EOFError as error:
         raise InputError(
-            "is truncated: the gzip stream ends early", where=path, remedy=DOWNLOAD_AGAIN
+            "is truncated: the gzip stream ends early", where=path, remedy=again(path)
         ) from error
     except damaged as error:
         raise InputError(
-            f"is not a readable gzip file ({error})", where=path, remedy=DOWNLOAD_AGAIN
+            f"is not a readable gzip file ({error})", where=path, remedy=again(path)
         ) from error
     except OSError as error:
         raise InputError(
@@ -138,5 +210,5 @@ def whole(path: Path, what: str, errors: tuple[type[Exception], ...]) -> Iterato
         raise InputError(
             f"is not a whole {what} ({message[0] if message else 'empty'})",
             where=path,
-            remedy=DOWNLOAD_AGAIN,
+            remedy=again(path),
         ) from error

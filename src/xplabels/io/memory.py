@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io import forms
-from xplabels.io.parquet import META_KEY, metadata_of, stars_of
+from xplabels.io.parquet import metadata_of, stars_of_columns
 from xplabels.io.rows import ARRAYS, Assembler, BadRows
 from xplabels.io.words import Words, column_words, schema_words
 
@@ -30,7 +30,6 @@ KINDS = (
     "an astropy Table, a pandas or polars DataFrame, a pyarrow Table, a dict of arrays, or the "
     "path of a file"
 )
-CORRELATED = ("bp_coefficient_correlations", "rp_coefficient_correlations")
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,16 @@ class MemoryTable:
     words: Words = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        rows = {name: len(column) for name, column in self.columns.items()}
+        first = next(iter(rows), "")
+        for name, count in rows.items():
+            if count != rows[first]:
+                raise InputError(
+                    f"column {name!r} has {count} rows, column {first!r} {rows[first]}",
+                    where=self.where, remedy="give one value, or array, for each star",
+                )  # fmt: skip
+
 
 def is_path(source: object) -> bool:
     """Whether it names a file."""
@@ -70,19 +79,24 @@ def name_of(source: Any) -> str:
 
 def listed(sources: Any) -> list[Any]:
     """One or several tables, files or in memory, as a list."""
-    alone = is_path(sources) or isinstance(sources, MemoryTable | Mapping) or is_table(sources)
-    return [sources] if alone else list(sources)
+    several = isinstance(sources, list | tuple) or (
+        not isinstance(sources, Mapping)
+        and (isinstance(sources, Iterable) and not is_path(sources) and not is_table(sources))
+    )
+    return list(sources) if several else [sources]
 
 
 def is_table(source: Any) -> bool:
     """Whether it is one table in memory, not several."""
     if isinstance(source, Mapping):
-        return not any(is_table(one) or isinstance(one, list) and one and is_table(one[0])
+        return not any(is_table(one) or (isinstance(one, list) and one and is_table(one[0]))
                        for one in source.values())  # fmt: skip
     if isinstance(source, np.ndarray):
         return source.dtype.names is not None
-    return any(hasattr(source, one) for one in ("colnames", "columns", "to_arrow", "column_names")
-               ) or hasattr(source, "to_table") or hasattr(source, "read_all")  # fmt: skip
+    # a LazyFrame warns when it is asked for its columns
+    return any(hasattr(source, one) for one in (
+        "colnames", "to_arrow", "collect", "column_names", "to_table", "read_all", "columns",
+    ))  # fmt: skip
 
 
 def table_of(source: Any, where: str = "") -> MemoryTable:
@@ -94,6 +108,8 @@ def table_of(source: Any, where: str = "") -> MemoryTable:
     library = type(source).__module__.partition(".")[0]
     if isinstance(source, MemoryTable):
         return source
+    if hasattr(source, "colnames"):
+        return _astropy(source, where)
     if hasattr(source, "compute") and hasattr(source, "columns"):  # Dask, LSDB
         return table_of(source.compute(), where)
     if library == "polars":
@@ -109,9 +125,7 @@ def table_of(source: Any, where: str = "") -> MemoryTable:
     if isinstance(source, Mapping):
         return MemoryTable(where, {str(name): _column(one) for name, one in source.items()})
     if hasattr(source, "to_table"):  # a TABLE of a VOTable
-        source = source.to_table(use_names_over_ids=True)
-    if hasattr(source, "colnames"):
-        return _astropy(source, where)
+        return _astropy(source.to_table(use_names_over_ids=True), where)
     raise InputError("is no table", where=where, remedy=f"give {KINDS}")
 
 
@@ -148,21 +162,20 @@ def tables_of(source: Any) -> Iterator[MemoryTable]:
 
 def read_memory(
     source: Any, bad_rows: BadRows = "error", wavelength: NDArray[np.float64] | None = None
-) -> Stars:
-    """The stars of one table in memory, with the photometry and labels among its columns.
+) -> Iterator[Stars]:
+    """The stars of each table in memory, with the photometry and labels among its columns.
 
-    ``wavelength`` [L], nm, is that of columns ``flux`` and ``flux_error``; a pair of table and
-    array, as GaiaXPy's ``calibrate`` returns, has both. Raises InputError as
+    ``wavelength`` [L], nm, is that of columns ``flux`` and ``flux_error``. Raises InputError as
     :func:`xplabels.read`.
     """
-    table = table_of(source)
-    meta = dict(table.meta)
-    if wavelength is not None:
-        meta |= {"space": "sampled", "wavelength": np.asarray(wavelength, np.float64)}
-    assembler = Assembler(Path(table.where), bad_rows)
-    stars = stars_of(table.columns, meta, assembler, table.units, table.words)
-    assembler.finish()
-    return stars
+    for table in tables_of(source):
+        meta = dict(table.meta)
+        if wavelength is not None:
+            meta |= {"space": "sampled", "wavelength": np.asarray(wavelength, np.float64)}
+        assembler = Assembler(Path(table.where), bad_rows)
+        stars = stars_of_columns(table.columns, meta, assembler, table.units, table.words)
+        assembler.finish()
+        yield stars
 
 
 def _column(values: Any) -> forms.Column:
@@ -220,7 +233,7 @@ def _polars(frame: Any, where: str) -> MemoryTable:
 def _arrow(table: Any, where: str) -> MemoryTable:
     schema = table.schema
     columns = _named(zip(schema.names, table.columns, strict=True), where)
-    meta = metadata_of(schema.metadata or {}, where) if META_KEY in (schema.metadata or {}) else {}
+    meta = metadata_of(schema, where)
     return MemoryTable(where, columns, forms.parquet_units(schema), schema_words(schema), meta)
 
 

@@ -26,6 +26,8 @@ from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.labels import LABELS, label_of
 from xplabels.core.quality import quality_flags
 from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, concatenate
+from xplabels.io import forms
+from xplabels.io.arrays import Cells, cells_of
 from xplabels.io.atomic import whole_file
 from xplabels.io.columns import (
     MAG_PER_RELATIVE_FLUX,
@@ -40,14 +42,13 @@ from xplabels.io.rows import (
     ARRAYS,
     BANDS,
     BLOCK_ROWS,
-    EMPTY,
     PARTS,
     Assembler,
     BadRows,
-    Cells,
     RawBlock,
-    as_source_id,
     check_columns,
+    kind_of,
+    unreadable,
 )
 from xplabels.io.words import Words, schema_words
 
@@ -72,6 +73,11 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
     The file appears whole or not at all.
 
     Raises InputError if ``path`` exists and ``overwrite`` is false, or it cannot be written.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> xp.write_stars(xp.example_stars(3), "stars.parquet")  # doctest: +SKIP
     """
     write_star_blocks([stars], path, overwrite)
 
@@ -165,15 +171,16 @@ def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iter
         raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
     with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
-        meta = _metadata(file.schema_arrow.metadata or {}, path)
+        meta = metadata_of(file.schema_arrow, path)
         for batch in file.iter_batches(batch_size=block):
-            if len(batch):
-                yield stars_of(batch, meta, assembler)
+            if len(batch) and len(stars := stars_of(batch, meta, assembler)):
+                yield stars
     assembler.finish()
 
 
-def _metadata(raw: dict[bytes, bytes], path: Path) -> dict[str, Any]:
-    """The entry ``xplabels`` of the schema's metadata; an empty dict where it is absent."""
+def metadata_of(schema: Any, path: object) -> dict[str, Any]:
+    """The entry ``xplabels`` of a schema's metadata; an empty dict where it is absent."""
+    raw = schema.metadata or {}
     if META_KEY not in raw:
         return {}
     try:
@@ -269,15 +276,38 @@ def _fixed_lists(values: NDArray[np.floating]) -> ArrowTable:
 
 def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -> Stars:
     """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
-    columns = {name.lower(): batch.column(i) for i, name in enumerate(batch.schema.names)}
+    schema = batch.schema
+    columns = dict(zip(schema.names, batch.columns, strict=True))
+    return stars_of_columns(
+        columns, meta, assembler, forms.parquet_units(schema), schema_words(schema)
+    )
+
+
+def stars_of_columns(
+    columns: Mapping[str, forms.Column],
+    meta: Mapping[str, Any],
+    assembler: Assembler,
+    units: Mapping[str, str],
+    words: Words,
+) -> Stars:
+    """The stars of columns of a star table, in any of the forms of :mod:`xplabels.io.forms`.
+
+    ``units`` are those declared, ``words`` what is said of the columns in lower case.
+    """
     path = assembler.path
-    check_columns(columns, path, ["source_id"])
-    source_id = _source_id(columns["source_id"], path)
+    flat = forms.flattened(columns)
+    names = forms.names_of(flat, path)
+    if forms.SOURCE_ID not in names:
+        raise forms.no_ids(flat, path)
+    columns = {lower: flat[name] for lower, name in names.items()}
+    source_id = forms.source_ids(columns[forms.SOURCE_ID], path)
     if meta.get("space") == "sampled":
         check_columns(columns, path, ["source_id", "flux", "flux_error"])
-        cells = {name: _cells(columns[name], name, path) for name in ("flux", "flux_error")}
+        cells, _ = _cells(columns, ("flux", "flux_error"), path)
         # an earlier reader has flagged some rows as having no usable spectrum
-        flags = _plain(columns["flags"]) if "flags" in columns else np.zeros(len(source_id))
+        flags = (
+            forms.plain_column(columns["flags"]) if "flags" in columns else np.zeros(len(source_id))
+        )
         unusable = (flags.astype(np.uint32) & np.uint32(UNUSABLE)) > 0
         stars = assembler.sampled(source_id, np.array(meta["wavelength"]), cells, unusable)
     else:
@@ -285,25 +315,42 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
             raise InputError(
                 "holds sampled flux without the metadata that give its wavelengths",
                 where=path,
-                remedy="write the table with xplabels.io.write_stars",
+                remedy="write the table with xplabels.write_stars, or xplabels.read(table, "
+                "wavelength=...)",
             )
-        needed = [name for name in ARRAYS if not name.endswith("correlations")]
-        check_columns(columns, path, ["source_id", *needed])
-        cells = {name: _cells(columns[name], name, path) for name in ARRAYS if name in columns}
-        stars = assembler.stars(RawBlock(source_id, cells))
-    return _with_the_rest(stars, columns, meta, path, schema_words(batch.schema))
+        check_columns(columns, path)
+        cells, faults = _cells(columns, [name for name in ARRAYS if name in columns], path)
+        stars = assembler.stars(RawBlock(source_id, cells, faults))
+    plain = {
+        lower: forms.converted(forms.plain_column(column), lower, units.get(names[lower]), path)
+        for lower, column in columns.items()
+        if lower != forms.SOURCE_ID and _is_flat(column)
+    }
+    kept = source_id != forms.NOBODY
+    plain = {name: one[kept] for name, one in plain.items() if one.dtype.kind in "iufb"}
+    return _with_the_rest(stars, plain, meta, path, words)
+
+
+def _is_flat(column: forms.Column) -> bool:
+    """Whether a column holds one value a row."""
+    from pyarrow import types
+
+    if isinstance(column, np.ndarray) or not hasattr(column, "type"):
+        return (
+            getattr(column, "ndim", 2) == 1
+            and len(column)
+            and not isinstance(column[0], np.ndarray | list | tuple)
+        )
+    return not types.is_nested(column.type)
 
 
 def _with_the_rest(
-    stars: Stars, columns: dict[str, ArrowTable], meta: Mapping[str, Any], path: Path, words: Words
+    stars: Stars,
+    plain: Mapping[str, NDArray[Any]],
+    meta: Mapping[str, Any],
+    path: Path,
+    words: Words,
 ) -> Stars:
-    from pyarrow import types
-
-    plain = {
-        name: _plain(column)
-        for name, column in columns.items()
-        if types.is_floating(column.type) or types.is_integer(column.type)
-    }
     photometry, notes = photometry_of(plain, stars.source_id, path)
     stars = replace(
         stars,
@@ -337,40 +384,24 @@ def _flags(noticed: NDArray[np.uint32], plain: dict[str, NDArray[Any]]) -> NDArr
     return np.where(kept & np.uint32(Flag.BAD_ROW), kept, kept | noticed).astype(np.uint32)
 
 
-def _source_id(column: ArrowTable, path: Path) -> NDArray[np.int64]:
-    values = column.to_numpy(zero_copy_only=False)
-    if column.null_count:
-        values = np.ma.array(values, mask=column.is_null().to_numpy(zero_copy_only=False))
-    return as_source_id(values, path)
-
-
-def _plain(column: ArrowTable) -> NDArray[Any]:
-    """A column of numbers; nulls become NaN."""
-    from pyarrow import float64
-
-    if column.null_count:
-        column = column.cast(float64(), safe=False)
-    return np.asarray(column.to_numpy(zero_copy_only=False))
-
-
-def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
-    """A column of lists, of fixed or variable size; null: empty."""
+def _cells(
+    columns: Mapping[str, ArrowTable], names: Iterable[str], path: Path
+) -> tuple[dict[str, Cells], dict[int, tuple[str, str]]]:
+    """Columns of arrays, and row -> (column, what is wrong) of those that cannot be read."""
     from pyarrow import types
 
-    kind = column.type
-    fixed = types.is_fixed_size_list(kind)
-    if not (fixed or types.is_list(kind) or types.is_large_list(kind)) or not types.is_floating(
-        kind.value_type
-    ):
-        raise InputError(
-            f"holds {kind}, not lists of numbers",
-            where=f"{path}, column {name}",
-            remedy="write one list of floating-point numbers a row",
-        )
-    if fixed and not column.null_count:
-        flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(column), kind.list_size)
-    return [
-        EMPTY if not cell.is_valid else cell.values.to_numpy(zero_copy_only=False)
-        for cell in column
-    ]
+    cells: dict[str, Cells] = {}
+    faults: dict[int, tuple[str, str]] = {}
+    for name in names:
+        column = columns[name]
+        arrow = hasattr(column, "type")
+        kind = column.type if arrow else getattr(column, "dtype", np.dtype(object))
+        if types.is_primitive(kind) if arrow else kind.kind in "iufb" and np.ndim(column) == 1:
+            raise InputError(
+                f"holds {kind}, not lists of numbers",
+                where=f"{path}, column {name}",
+                remedy="write one list of floating-point numbers a row",
+            )
+        cells[name], wrong = cells_of(column, kind_of(name))
+        faults |= {n: (name, unreadable(what)) for n, what in wrong.items() if n not in faults}
+    return cells, faults

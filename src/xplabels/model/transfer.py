@@ -69,6 +69,11 @@ def with_calibration_stars(model: Model, stars: Stars) -> Model:
     ------
     InputError
         If the stars have no labels, or fewer than 200 are of the validation part.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> with_calibration_stars(model, xp.read("stars.parquet")).save("MODEL", overwrite=True)  # doctest: +SKIP
     """
     part, labels = validation_part(model, stars, SMALLEST_SAMPLE)
     return replace(model, calibration_stars=sample([(model, part, labels.select(model.names))]))

@@ -178,7 +178,7 @@ def _stars(path: str | Path) -> tuple[Any, int]:
         left = _open(path)
         _check_columns(left, PLACE, path)
         return left[[name for name in (*PLACE, *MOTION) if name in left.columns]], len(left)
-    columns = read_columns(path, (*PLACE, *MOTION), {"source_id": 0})
+    columns = read_columns(path, (*PLACE, *MOTION))
     for name in PLACE:
         if name not in columns:
             raise InputError(

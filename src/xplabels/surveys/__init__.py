@@ -89,12 +89,12 @@ def read_survey(
     if name not in SURVEYS:
         survey = own_survey(name, labels, label_words(path))
     masks = {*survey.masks, *bit_masks} & {*extra}
-    integers = dict.fromkeys(survey.source_id, NO_SOURCE) | dict.fromkeys(masks, UNKNOWN_BITS)
+    integers = dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
     if survey.key is not None:
         wanted.add(survey.key)
         integers |= {survey.key: NO_SOURCE} if survey.key_is_gaia else {}
-    columns = read_columns(path, wanted, integers)
+    columns = read_columns(path, {*wanted, "source_id"}, integers, {*survey.source_id, "source_id"})
     notes: tuple[str, ...] = ()
     if neighbours is None:
         source_id = _source_ids(survey, columns, where)
@@ -125,7 +125,7 @@ def read_survey(
 
 def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) -> NDArray[np.int64]:
     """Gaia source_ids [N] as the table has them."""
-    column = first_present(survey.source_id, columns)
+    column = first_present((*survey.source_id, "source_id"), columns)
     if column is None:
         hint = "" if survey.key is None else ", or translate its identifiers by --neighbours"
         raise InputError(

@@ -239,7 +239,7 @@ def read_own(
     names: Sequence[str], words: Words, columns: Columns, source_id: NDArray[np.int64],
     where: object,
 ) -> Read:  # fmt: skip
-    """Those of the labels ``names`` that the table has; see :func:`~xplabels.io.columns.labels_of`."""
+    """Those of ``names`` that the table has; see :func:`~xplabels.io.columns.labels_of`."""
     here = [name for name in names if name in columns]
     if not here:
         raise InputError(

@@ -58,11 +58,11 @@ def read_neighbours(path: str | Path, key_is_gaia: bool) -> Neighbours:
     (``dr2_source_id, dr3_source_id, angular_distance``) are read as they are. Raises
     :class:`InputError` if it cannot be read or lacks one of the identifiers.
     """
-    integers = dict.fromkeys(SOURCE_COLUMNS, 0) | {"number_of_mates": -1}
+    integers = {"number_of_mates": -1}
     if key_is_gaia:
         integers |= dict.fromkeys(KEY_COLUMNS, 0)
     wanted = (*SOURCE_COLUMNS, *KEY_COLUMNS, *DISTANCE_COLUMNS, "number_of_mates")
-    columns = read_columns(path, wanted, integers)
+    columns = read_columns(path, wanted, integers, SOURCE_COLUMNS)
     source, key, distance = (
         next((columns[name] for name in names if name in columns), None)
         for names in (SOURCE_COLUMNS, KEY_COLUMNS, DISTANCE_COLUMNS)
