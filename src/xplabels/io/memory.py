@@ -22,7 +22,7 @@ from xplabels.core.stars import Stars
 from xplabels.io import forms
 from xplabels.io.parquet import metadata_of, stars_of_columns
 from xplabels.io.rows import ARRAYS, Assembler, BadRows
-from xplabels.io.words import Words, column_words, schema_words
+from xplabels.io.words import Words, column_words, label_words, schema_words
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,11 @@ def table_of(source: Any, where: str = "") -> MemoryTable:
     if hasattr(source, "to_table"):  # a TABLE of a VOTable
         return _astropy(source.to_table(use_names_over_ids=True), where)
     raise InputError("is no table", where=where, remedy=f"give {KINDS}")
+
+
+def words_of(source: Any) -> Words:
+    """What a table, a file or in memory, says of its columns."""
+    return label_words(source) if is_path(source) else table_of(source).words
 
 
 def tables_of(source: Any) -> Iterator[MemoryTable]:

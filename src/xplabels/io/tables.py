@@ -26,9 +26,8 @@ from xplabels.io.columns import (
 )
 from xplabels.io.files import Digest
 from xplabels.io.hats import PartitionedTable
-from xplabels.io.memory import MemoryTable, is_path, listed, name_of, table_of
+from xplabels.io.memory import is_path, listed, name_of, table_of, words_of
 from xplabels.io.plain import Columns, read_table
-from xplabels.io.words import label_words
 
 TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 """What is taken from tables of photometry."""
@@ -121,7 +120,7 @@ def join_labels(
     rows, found = table.find(stars.source_id)
     if len(rows) == 0:
         raise _nothing_shared(table.path)
-    words = source.words if isinstance(source, MemoryTable) else label_words(source)
+    words = words_of(source)
     here, notes = labels_of(found, wanted, stars.source_id[rows], table.path, words)
     values = np.full((len(stars), len(wanted)), np.nan)
     errors = values.copy()

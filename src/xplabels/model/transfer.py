@@ -73,7 +73,8 @@ def with_calibration_stars(model: Model, stars: Stars) -> Model:
     Examples
     --------
     >>> import xplabels as xp
-    >>> with_calibration_stars(model, xp.read("stars.parquet")).save("MODEL", overwrite=True)  # doctest: +SKIP
+    >>> stars = xp.read("stars.parquet")  # doctest: +SKIP
+    >>> with_calibration_stars(model, stars).save("MODEL")  # doctest: +SKIP
     """
     part, labels = validation_part(model, stars, SMALLEST_SAMPLE)
     return replace(model, calibration_stars=sample([(model, part, labels.select(model.names))]))

@@ -111,7 +111,8 @@ def write_catalog(labels: Catalogue, folder: str | Path, overwrite: bool = False
 
     Examples
     --------
-    >>> write_catalog(predict_catalog(lsdb.open_catalog("xp_hats")), "labels_hats")  # doctest: +SKIP
+    >>> labels = predict_catalog(lsdb.open_catalog("xp_hats"))  # doctest: +SKIP
+    >>> write_catalog(labels, "labels_hats")  # doctest: +SKIP
     """
     folder = Path(folder)
     check_output(folder, overwrite)

@@ -46,7 +46,7 @@ def write_report(
     --------
     >>> import xplabels as xp
     >>> found = xp.validate(xp.load_model(), stars)  # doctest: +SKIP
-    >>> write_report("REPORT", found.validation, found.findings)  # or found.write("REPORT")  # doctest: +SKIP
+    >>> write_report("REPORT", found.validation, found.findings)  # doctest: +SKIP
     """
     folder = Path(folder)
     check_new_folder(folder, REPORT_FILES, overwrite)

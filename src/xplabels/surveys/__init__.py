@@ -8,7 +8,6 @@ downstream depends on them.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry
 from xplabels.io.columns import first_present
+from xplabels.io.memory import name_of, words_of
 from xplabels.io.plain import read_columns
-from xplabels.io.words import label_words
 from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
     MATCH_FLAGS,
@@ -57,9 +56,9 @@ def survey_of(name: str) -> Survey:
 
 def read_survey(
     name: str,
-    path: str | Path,
+    path: Any,
     extra: Collection[str] = (),
-    neighbours: str | Path | None = None,
+    neighbours: Any = None,
     bit_masks: Collection[str] = (),
     labels: Sequence[str] = (),
 ) -> SurveyTable:
@@ -70,7 +69,8 @@ def read_survey(
     name
         One of :data:`SURVEYS`, or any other name for a table of labels of the user's own.
     path
-        CSV (also delimited by ``|``), ECSV, FITS or VOTable (each also with ``.gz``), or Parquet.
+        CSV (also delimited by ``|``), ECSV, FITS or VOTable (each also with ``.gz``), Parquet, or a
+        table in memory (:mod:`xplabels.io.memory`).
     extra
         Lower-case names of columns that rules ask for.
     neighbours
@@ -85,9 +85,9 @@ def read_survey(
     Raises :class:`InputError` if the table cannot be read, lacks a column of ``extra``, or has no
     source_ids and no neighbours were given.
     """
-    survey, where = survey_of(name), str(path)
+    survey, where = survey_of(name), name_of(path)
     if name not in SURVEYS:
-        survey = own_survey(name, labels, label_words(path))
+        survey = own_survey(name, labels, words_of(path))
     masks = {*survey.masks, *bit_masks} & {*extra}
     integers = dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
@@ -138,7 +138,7 @@ def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) ->
 
 
 def _by_neighbours(
-    survey: Survey, columns: dict[str, NDArray[Any]], neighbours: str | Path, where: str
+    survey: Survey, columns: dict[str, NDArray[Any]], neighbours: Any, where: str
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], str]:
     """Gaia source_ids by the survey's own, the rows they belong to with match flags, and a note.
 
@@ -146,7 +146,8 @@ def _by_neighbours(
     """
     if survey.key is None or survey.key not in columns:
         raise InputError(
-            f"has no column {survey.key or 'of its own identifiers'} to look up in {neighbours}",
+            f"has no column {survey.key or 'of its own identifiers'} to look up in "
+            f"{name_of(neighbours)}",
             where=where,
             remedy="leave --neighbours out, or give the table with its identifiers",
         )
