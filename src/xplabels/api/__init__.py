@@ -143,12 +143,6 @@ def predict_files(
     ``allow_missing``: one catalogue may be made of a folder that lacks files its own list names,
     and a folder of catalogues be complete without them. Raises InputError as
     :func:`~xplabels.pipeline.predict_catalogue` and :func:`~xplabels.pipeline.predict_folder`.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> import xplabels as xp
-    >>> xp.predict_files([Path("DOWNLOAD")], Path("LABELS"), xp.load_model())  # doctest: +SKIP
     """
     from xplabels import pipeline
 

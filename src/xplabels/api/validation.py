@@ -160,13 +160,6 @@ def validate(
     InputError
         See :func:`reporting_stars` and :class:`~xplabels.validation.surveys.ReferenceSurvey`. The
         input is checked before anything is predicted.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> found = xp.validate(xp.load_model(), xp.example_stars(500), all_stars=True)
-    >>> sorted(found.metrics["labels"]["teff"])[:3]
-    ['bias', 'coverage_68', 'coverage_95']
     """
     from xplabels.explain.section import explain_finding
     from xplabels.validation import common_names, score_prediction

@@ -7,17 +7,7 @@ from contextlib import contextmanager
 
 
 class XplabelsError(Exception):
-    """The base of every error that the package raises on purpose.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> try:
-    ...     xp.read("absent.csv")
-    ... except xp.XplabelsError as error:
-    ...     print(error)
-    absent.csv: does not exist...
-    """
+    """The base of every error that the package raises on purpose."""
 
 
 class InputError(XplabelsError, ValueError):

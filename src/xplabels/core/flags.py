@@ -16,11 +16,6 @@ class Flag(IntFlag):
     """What was noticed about a star; 0 means that nothing was.
 
     Bits 0-3 mean that there is no prediction (every label is NaN).
-
-    Examples
-    --------
-    >>> Flag(256 + 2)  # as a catalogue's column flags has it
-    <Flag...: 258>
     """
 
     MISSING_BP = 1 << 0

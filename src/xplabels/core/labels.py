@@ -178,12 +178,6 @@ class Labels:
     values, errors
         Float64 arrays [N, K] in the labels' units; an error is positive wherever its value is
         finite, and NaN where the value is.
-
-    Examples
-    --------
-    >>> mass = Label("mass", unit="Msun", logarithmic=True)
-    >>> Labels((mass, "teff"), np.array([[1.2, 5800.0], [0.8, np.nan]]), np.full((2, 2), 0.1))
-    Labels(N = 2: mass [Msun] of 2, teff [K] of 1)
     """
 
     names: tuple[str, ...]

@@ -92,15 +92,6 @@ class Prediction:
         archive's covariance and the model's intrinsic scatter; NaN without a forward model.
     fit_p_value
         Float64 [N]: share of ordinary single stars with as much noise that fit at least as badly.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> labels = xp.load_model().predict(xp.example_stars(3))
-    >>> labels["teff"].unit, labels["teff"].error.shape, len(labels[:2])
-    ('K', (3,), 2)
-    >>> labels.to_pandas().columns[:4].tolist()
-    ['source_id', 'teff', 'teff_error', 'teff_error_model']
     """
 
     source_id: NDArray[np.int64]

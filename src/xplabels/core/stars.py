@@ -152,11 +152,6 @@ class Photometry:
     ----------
     values, errors
         Float64 [N, 9], mag and mas; NaN in both where a measurement is missing.
-
-    Examples
-    --------
-    >>> Photometry.of(2, {"j_m": (np.array([12.1, np.nan]), np.array([0.02, np.nan]))})
-    Photometry(N = 2: j_m of 1)
     """
 
     values: NDArray[np.float64]
@@ -224,14 +219,6 @@ class Stars:
         What a user of this table should know, e.g. approximations.
     file
         The file they were just read from, as the user named it.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> stars = xp.example_stars(300)
-    >>> bright = stars[stars.photometry.column("phot_g_mean_mag")[0] < 14]
-    >>> len(bright) < len(stars), bright.spectra.widths
-    (True, (55, 55))
     """
 
     source_id: NDArray[np.int64]

@@ -168,10 +168,6 @@ def read_sed(
 
     Raises :class:`InputError` if the file is absent or unreadable, lacks the columns, has
     wavelengths in air where ``medium`` is vacuum, a unit is unknown, or as :meth:`Sed.of`.
-
-    Examples
-    --------
-    >>> read_sed("vega.fits", wavelength_unit="Angstrom")  # doctest: +SKIP
     """
     path = Path(path)
     wavelength, flux = _read_image(path, medium) or _read_columns(path)

@@ -73,11 +73,6 @@ def read_blocks(
 
     Raises InputError here for a missing file or an unknown ending, while iterating for what is
     wrong inside.
-
-    Examples
-    --------
-    >>> for stars in read_blocks("XpContinuousMeanSpectrum_000000-003111.csv.gz"):  # doctest: +SKIP
-    ...     print(len(stars))
     """
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
@@ -106,14 +101,6 @@ def read(
 
     Raises InputError as :func:`read_blocks`; if a source_id stands in two files; if the files
     differ in their numbers of coefficients.
-
-    Examples
-    --------
-    >>> ones = np.ones((2, 55))
-    >>> arrays = {f"{band}_{part}": ones for band in ("bp", "rp")
-    ...           for part in ("coefficients", "coefficient_errors")}
-    >>> read({"source_id": [7, 8]} | arrays)
-    Stars(N = 2: 55+55 coefficients, from the dict)
     """
     if isinstance(paths, tuple) and len(paths) == 2 and isinstance(paths[1], np.ndarray):
         paths, wavelength = paths  # of GaiaXPy's calibrate

@@ -73,11 +73,6 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
     The file appears whole or not at all.
 
     Raises InputError if ``path`` exists and ``overwrite`` is false, or it cannot be written.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> xp.write_stars(xp.example_stars(3), "stars.parquet")  # doctest: +SKIP
     """
     write_star_blocks([stars], path, overwrite)
 

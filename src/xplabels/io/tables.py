@@ -51,14 +51,6 @@ def join_photometry(stars: Stars, paths: Any) -> Stars:
     Raises InputError if a table cannot be read, has no column of photometry, has magnitudes without
     a column of errors, has a source_id twice or shares none with the stars, or if an error of one
     of these stars is zero or negative.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> stars = xp.example_stars(2)
-    >>> light = {"source_id": stars.source_id, "j_m": [9.5, 10.1], "j_msigcom": [0.02, 0.02]}
-    >>> join_photometry(stars, light).photometry.column("j_m")[0].tolist()
-    [9.5, 10.1]
     """
     tables = [KeyedTable.read(path, TAKEN_COLUMNS) for path in listed(paths)]
     filled, notes = Filled.of(stars), [*stars.notes]
@@ -97,14 +89,6 @@ def join_labels(
     Raises InputError if the table cannot be read, has a source_id twice or shares none with the
     stars; if a label or its column of errors is absent; if an error is zero or negative or a value
     is outside the label's believable range.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> stars = xp.example_stars(2)
-    >>> table = {"source_id": stars.source_id, "mass": [1.1, 0.9], "mass_err": [0.1, 0.1]}
-    >>> join_labels(stars, table, [xp.Label("mass", "Msun")]).labels
-    Labels(N = 2: mass [Msun] of 2)
     """
     source = path if is_path(path) else table_of(path)
     wanted: tuple[str, ...] = () if names is None else check_names(names)

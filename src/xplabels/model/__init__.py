@@ -305,11 +305,5 @@ class Model:
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> Model:
-    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`).
-
-    Examples
-    --------
-    >>> load_model().names
-    ('teff', 'logg', 'fe_h', 'alpha_m')
-    """
+    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`)."""
     return Model.load(name_or_path)

@@ -98,13 +98,7 @@ def read_model(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with the package.
-
-    Examples
-    --------
-    >>> shipped()
-    ['apogee-dr17-library']
-    """
+    """Names of the models that come with the package."""
     if not SHIPPED.is_dir():
         return []
     return sorted(path.name for path in SHIPPED.iterdir() if (path / "model.json").is_file())

@@ -69,12 +69,6 @@ def with_calibration_stars(model: Model, stars: Stars) -> Model:
     ------
     InputError
         If the stars have no labels, or fewer than 200 are of the validation part.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> stars = xp.read("stars.parquet")  # doctest: +SKIP
-    >>> with_calibration_stars(model, stars).save("MODEL")  # doctest: +SKIP
     """
     part, labels = validation_part(model, stars, SMALLEST_SAMPLE)
     return replace(model, calibration_stars=sample([(model, part, labels.select(model.names))]))

@@ -108,11 +108,6 @@ def write_catalog(labels: Catalogue, folder: str | Path, overwrite: bool = False
     LSDB's own writer does it: it may be called directly, with other options.
 
     Raises InputError if ``folder`` exists and ``overwrite`` is false, or cannot be written.
-
-    Examples
-    --------
-    >>> labels = predict_catalog(lsdb.open_catalog("xp_hats"))  # doctest: +SKIP
-    >>> write_catalog(labels, "labels_hats")  # doctest: +SKIP
     """
     folder = Path(folder)
     check_output(folder, overwrite)

@@ -26,14 +26,7 @@ def _within(low: float, high: float, default: float) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``.
-
-    Examples
-    --------
-    >>> from dataclasses import replace
-    >>> replace(load_recipe("quick"), logarithmic=("teff", "mass"), epochs=50).epochs
-    50
-    """
+    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``."""
 
     name: str = "custom"
     # inputs and their covariance; auxiliary "available": those that half of the stars have

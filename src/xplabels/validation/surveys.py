@@ -126,12 +126,6 @@ def open_survey(
     InputError
         If the table cannot be read or has none of that survey's label columns, which the message
         lists; if a factor is not positive or for a label not in the table.
-
-    Examples
-    --------
-    >>> import xplabels as xp
-    >>> survey = open_survey("gspphot.fits", "gspphot", inflation={"teff": 2.0})  # doctest: +SKIP
-    >>> xp.validate(xp.load_model(), stars, compare_survey=survey)  # doctest: +SKIP
     """
     if survey not in COMPARED:
         raise InputError(
