@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.labels import LABELS
+
 Array = NDArray[np.float64]
 
 KIND = ("teff", "logg")
-"""Labels that say of what kind a star is; without them the first two do."""
+"""Labels that say of what kind a star is; without them the first two that are none of the six."""
 STEP = 0.05
 """Of the map, in standard deviations of the training labels."""
 LABELLED = 25
@@ -56,12 +58,13 @@ class LabelSupport:
     ) -> LabelSupport | None:
         """From the scaled labels [N, K] predicted for training stars, and which are known [N, K].
 
-        None where every label is known for every star.
+        None where every label is known for every star, or none says the kind.
         """
         from scipy.spatial import cKDTree
 
-        columns = tuple(k for k, name in enumerate(names) if name in KIND) or (0, 1)[: len(names)]
-        if known.all() or not least:
+        columns = tuple(k for k, name in enumerate(names) if name in KIND)
+        columns = columns or tuple(k for k, name in enumerate(names) if name not in LABELS)[:2]
+        if not columns or known.all() or not least:
             return None
         kind = labels[:, columns]
         ends = np.quantile(kind, [0.001, 0.999], axis=0).T  # a stray prediction is no kind

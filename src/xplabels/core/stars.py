@@ -362,19 +362,15 @@ class Stars:
         ...                   np.ones((2, 55)))
         Stars(N = 2: 55+55 coefficients, from the arrays)
         """
-        from xplabels.io.memory import MemoryTable, read_memory
+        from xplabels.io.tables import stars_from_arrays
 
-        one = np.ndim(source_id) == 0  # a single star
-        columns = {"source_id": np.atleast_1d(np.asarray(source_id))}
-        for name, values in (
-            ("bp_coefficients", bp), ("bp_coefficient_errors", bp_error),
-            ("bp_coefficient_correlations", bp_correlations),
-            ("rp_coefficients", rp), ("rp_coefficient_errors", rp_error),
-            ("rp_coefficient_correlations", rp_correlations),
-        ):  # fmt: skip
-            if values is not None:
-                columns[name] = np.ma.asarray(values)[None] if one else np.ma.asarray(values)
-        return next(read_memory(MemoryTable("the arrays", columns)))
+        return stars_from_arrays(
+            source_id=source_id,
+            bp_coefficients=bp, bp_coefficient_errors=bp_error,
+            bp_coefficient_correlations=bp_correlations,
+            rp_coefficients=rp, rp_coefficient_errors=rp_error,
+            rp_coefficient_correlations=rp_correlations,
+        )  # fmt: skip
 
     def join(
         self,

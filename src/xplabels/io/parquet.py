@@ -330,13 +330,10 @@ def _is_flat(column: forms.Column) -> bool:
     """Whether a column holds one value a row."""
     from pyarrow import types
 
-    if isinstance(column, np.ndarray) or not hasattr(column, "type"):
-        return (
-            getattr(column, "ndim", 2) == 1
-            and len(column)
-            and not isinstance(column[0], np.ndarray | list | tuple)
-        )
-    return not types.is_nested(column.type)
+    if hasattr(column, "type"):
+        return not types.is_nested(column.type)
+    first = column[0] if len(column) else 0.0
+    return getattr(column, "ndim", 1) == 1 and not isinstance(first, np.ndarray | list | tuple)
 
 
 def _with_the_rest(
@@ -367,7 +364,7 @@ def _with_the_rest(
     return replace(stars, flags=_flags(noticed, plain) if meta else noticed)
 
 
-def _flags(noticed: NDArray[np.uint32], plain: dict[str, NDArray[Any]]) -> NDArray[np.uint32]:
+def _flags(noticed: NDArray[np.uint32], plain: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
     """The table's flags with what was noticed while reading it.
 
     A row that was damaged when the table was made is NaN now; that does not mean that the archive

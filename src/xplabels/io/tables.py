@@ -26,13 +26,32 @@ from xplabels.io.columns import (
 )
 from xplabels.io.files import Digest
 from xplabels.io.hats import PartitionedTable
-from xplabels.io.memory import is_path, listed, name_of, table_of, words_of
+from xplabels.io.memory import (
+    MemoryTable,
+    is_path,
+    listed,
+    name_of,
+    read_memory,
+    table_of,
+    words_of,
+)
 from xplabels.io.plain import Columns, read_table
 
 TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 """What is taken from tables of photometry."""
 
 __all__ = ["join_labels", "join_photometry", "read_table"]
+
+
+def stars_from_arrays(**columns: Any) -> Stars:
+    """Stars from arrays by the archive's names; see :meth:`~xplabels.core.stars.Stars.from_arrays`.
+
+    None stands for what is not known; a source_id that is one number, for one star.
+    """
+    one = np.ndim(columns["source_id"]) == 0
+    given = {name: np.ma.asarray(values) for name, values in columns.items() if values is not None}
+    rows = {name: values[None] if one else values for name, values in given.items()}
+    return next(read_memory(MemoryTable("the arrays", rows)))
 
 
 def join_photometry(stars: Stars, paths: Any) -> Stars:
@@ -132,7 +151,7 @@ def check_labels(columns: Collection[str], where: object) -> tuple[str, ...]:
 class KeyedTable:
     """Columns of numbers of a table, in memory, looked up by ``source_id``."""
 
-    path: object
+    path: Path
     columns: Columns
     lookup: Lookup
 
@@ -149,15 +168,15 @@ class KeyedTable:
         if digest is not None:
             digest.take_rest(Path(source))
         lookup = Lookup(table.pop("source_id"), where)
-        return cls(where, {name: numbers(table, name, where) for name in table}, lookup)
+        return cls(Path(where), {name: numbers(table, name, where) for name in table}, lookup)
 
     @classmethod
-    def of(cls, table: Columns, where: object) -> KeyedTable:
+    def of(cls, table: Columns, where: str | Path) -> KeyedTable:
         """The columns of numbers among those of a table."""
         plain = {name: column for name, column in table.items()
                  if column.dtype.kind in "iuf" and column.ndim == 1}  # fmt: skip
         lookup = Lookup(plain.pop("source_id"), where)
-        return cls(where, {name: numbers(plain, name, where) for name in plain}, lookup)
+        return cls(Path(where), {name: numbers(plain, name, where) for name in plain}, lookup)
 
     def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
         """Which of ``source_id`` [N] are here, and their columns."""

@@ -297,8 +297,13 @@ def _rebuild(
 
 def _label(stored: dict[str, Any]) -> Label:
     if (known := LABELS.get(stored["name"])) is None:
-        texts = (str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol"))
-        return Label(stored["name"], *texts, logarithmic=bool(stored.get("logarithmic", False)))
+        unit, ucd, description, symbol = (
+            str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")
+        )
+        logarithmic = bool(stored.get("logarithmic", False))
+        return Label(
+            stored["name"], unit, ucd, description, symbol, logarithmic=logarithmic
+        )  # ranges are of training tables
     if stored["unit"] != known.unit:
         raise ValueError(f"{known} in {stored['unit']}, not {known.unit}")
     return known
