@@ -120,7 +120,8 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
         file = path.open("rb", BUFFER) if digest is None else packed
     with ExitStack() as stack:
         stack.enter_context(file)
-        mark = file.peek(3)[:3]  # type: ignore[attr-defined]  # all of these are buffered
+        peekable: Any = file  # all of these are buffered
+        mark = peekable.peek(3)[:3]
         if mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return io.BytesIO(file.read().decode("utf-16", "replace").encode())
         if mark == codecs.BOM_UTF8:
