@@ -14,6 +14,7 @@ from conftest import quick
 from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Label, Labels, check_names, label_of
+from xplabels.core.prediction import Prediction
 from xplabels.core.stars import Stars
 from xplabels.io import read, write_stars
 from xplabels.io.tables import join_labels
@@ -235,3 +236,41 @@ def test_names_in_any_case_are_the_same() -> None:
     assert check_names(["Mg_Fe"]) == ("mg_fe",)
     mass = Label("mass", "Msun")
     assert Labels((mass,), np.ones((1, 1)), np.ones((1, 1))).select(["Mass"]).names == (mass,)
+
+
+def test_tables_in_several_units_are_put_on_one() -> None:
+    from xplabels.surveys.merging import in_common_units, merged_labels
+    from xplabels.surveys.table import SurveyTable
+
+    tables = [
+        SurveyTable("a", "a.fits", np.array([1]), labels=one(1.0, "")),
+        SurveyTable("b", "b.fits", np.array([2]), labels=one(1.0, "Gyr")),
+        SurveyTable("c", "c.fits", np.array([3]), labels=one(2e9, "yr")),
+    ]
+    _, labels, _ = merged_labels(in_common_units(tables))
+    np.testing.assert_allclose(labels.values[:, 0], [1, 1, 2])
+    assert label_of(labels.names[0]).unit == "Gyr"
+    with pytest.raises(InputError, match=r"^d\.fits: label 'age' is in mag"):
+        in_common_units([*tables, SurveyTable("d", "d.fits", np.array([4]), labels=one(1, "mag"))])
+
+
+def one(age: float, unit: str) -> Labels:
+    return Labels((Label("age", unit),), np.full((1, 1), age), np.full((1, 1), 0.1))
+
+
+@pytest.mark.parametrize("ending", ["fits", "vot", "ecsv", "csv", "parquet"])
+def test_a_unit_that_nobody_knows_does_not_stop_a_catalogue(ending: str, tmp_path: Path) -> None:
+    stars, _ = stars_and_table()
+    label = Label("mass", "solar masses & more", description="Mass [of the Sun] <b>")
+    values = np.full((900, 1), 1.0)
+    prediction = xp_prediction(stars, label, values)
+    prediction.write(tmp_path / f"t.{ending}")
+    assert (tmp_path / f"t.{ending}").stat().st_size > 1000
+
+
+def xp_prediction(stars: Stars, label: Label, values: np.ndarray) -> Prediction:
+    parts = dict.fromkeys(("errors_model", "errors_input", "errors_excess"), 0.1 * values)
+    return Prediction(
+        stars.source_id, (label,), values, 0.2 * values, errors_95=0.4 * values,
+        domain_distance=values[:, 0], flags=stars.flags, **parts,
+    )  # fmt: skip

@@ -252,3 +252,21 @@ def test_training_and_validation_take_tables() -> None:
         bare.join(labels=prediction, names=["mass"]).labels.values, prediction.values
     )
     assert xp.train(stars, recipe=quick(), progress=False).names == ("teff", "logg")
+
+
+def test_surveys_and_neighbours_are_taken_from_memory() -> None:
+    ids = 4 * BASE // 5 + 1000 * np.arange(1, 6)
+    survey = pd.DataFrame({"gaia_source_id": ids + 1, "teff": 5000.0, "teff_err": 50.0})
+    pairs = pl.DataFrame({"dr2_source_id": ids + 1, "dr3_source_id": ids, "angular_distance": 1.0})
+    opened = xp.open_survey(survey, "lamost-lrs", pairs)
+    assert sorted(opened.source_id.tolist()) == ids.tolist()
+    assert opened.where == "the DataFrame"
+    with pytest.raises(InputError, match=r"^the DataFrame: is no table of neighbours"):
+        xp.open_survey(survey, "lamost-lrs", pairs.drop("dr3_source_id"))
+
+
+def test_reprs_are_short() -> None:
+    stars = made()
+    shown = [stars, stars.labels, stars.photometry, stars.spectra, xp.LABELS["teff"]]
+    assert all(len(repr(one)) < 300 for one in shown)
+    assert "teff [K] of 40" in repr(stars.labels)
