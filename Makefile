@@ -6,13 +6,15 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-archive lint format clean
+.PHONY: help demo test test-archive docs dist lint format clean
 
 help:
 	@echo "make demo    train on real APOGEE stars, predict unseen ones, write demo/report/report.html"
 	@echo "make test    run every test and every documented example"
 	@echo "make test-archive  fetch from a real TAP server, installed with apt-get (needs root)"
-	@echo "make lint    style (ruff) and types (mypy)"
+	@echo "make docs    build the site into docs/_build/html, running every notebook on it"
+	@echo "make dist    build the source distribution and the wheel into dist/"
+	@echo "make lint    style (ruff), types (mypy), spelling (codespell)"
 	@echo "make format  put the code into ruff's format"
 	@echo "make clean   remove .venv and caches"
 
@@ -29,17 +31,30 @@ test-archive: .venv/.installed-dev
 	tests/services/dachs/serve.sh run "$(CURDIR)/$(BIN)/python" \
 		$(BIN)/python -m pytest tests/test_fetch_dachs.py
 
+# Warnings are errors, and so is a link that leads nowhere. Without the notebooks, to look at a page:
+# make docs SPHINX="-D nb_execution_mode=off"
+docs: .venv/.installed-docs
+	rm -rf docs/_build docs/_generated
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -j auto -q \
+		$(SPHINX) docs docs/_build/html
+	$(BIN)/python docs/links.py docs/_build/html
+
+dist: .venv/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build src/xplabels.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/_generated src/xplabels.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: Python >= 3.11 is needed (make PYTHON=/path/to/python3.11)"; exit 1; }
@@ -52,4 +67,8 @@ $(BIN)/python:
 
 .venv/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[library,dev]'
+	@touch $@ .venv/.installed
+
+.venv/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[docs]'
 	@touch $@ .venv/.installed

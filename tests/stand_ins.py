@@ -55,6 +55,7 @@ class FakeModel:
     photometry: list[int] = field(default_factory=list)
     stop_after: int | None = None
     estimate: str = "mean"
+    basis: None = None
     unshrinking: None = None
 
     def predict(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +95,19 @@ def test_validate_wants_a_test_part_and_labels(
         assert message.startswith(f"xplabels: error: {where}")
         assert remedy in message
     assert not (folder / "v").exists()
+
+
+def test_every_command_has_an_example_that_parses_and_names_the_paper_it_cites(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = build_parser()
+    (commands,) = (a for a in parser._actions if isinstance(a.choices, dict))
+    for name, command in commands.choices.items():
+        text = command.format_help()
+        assert "FS24" not in text or "Fallows & Sanders" in text, name
+        (example,) = re.findall(r"example:\n  xplabels (.*)", text)
+        assert example.split()[0] == name
+        parser.parse_args(shlex.split(example))
+    assert main([]) == 2
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^    {name}\b", shown, re.MULTILINE) for name in commands.choices)

@@ -14,6 +14,8 @@ WRONG = {
     "demo": ("demo --output empty.csv", "empty.csv: is a file, not a folder; name a folder"),
     "library": ("library --output s.csv", "s.csv: a star table is Parquet; end its name in"),
     "fetch": ("fetch --output d", "no stars are named; give --ids"),
+    "label": ("label --output l.csv", "no stars are named, or twice; give a table of ids, or"),
+    "basis": ("basis empty.csv", "empty.csv: is no basis .*; write one with xplabels basis"),
     "giants": ("giants --output g.csv", "g.csv: a star table is Parquet; end its name in"),
     "match": ("match empty.csv hats --output m.parquet", "empty.csv: is empty; give a table"),
     "select": (

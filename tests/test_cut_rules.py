@@ -107,7 +107,7 @@ def test_rules_are_changed_added_and_left_out() -> None:
         ("[rules]\na = 'gaia.ruwe < 2'\n[more]\n", "unknown key 'more'"),
         ("a = 1\n", "unknown key 'a'"),
         ("[rules]\na = 1\n", "is not text"),
-        ("[rules\n", "is not TOML"),
+        ("[rules\n", "is not a whole TOML file"),
         ("", r"no table \[rules\]"),
     ],
 )

@@ -1,13 +1,16 @@
-"""README and docs show what exists: commands parse, links resolve, flags are the real ones."""
+"""README and docs show what exists: commands, links, flags, public names."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import xplabels
 from xplabels.cli import build_parser
 from xplabels.core.flags import ABOUT, GOOD
 
@@ -17,10 +20,15 @@ PAGES = {
     for path in (
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
-        *sorted((ROOT / "docs").glob("*.md")),
+        *(
+            path
+            for path in sorted((ROOT / "docs").rglob("*.md"))
+            if not {"_build", "_generated"} & set(path.parts)
+        ),
     )
 }
 README = PAGES["README.md"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def shown(pattern: str, pages: dict[str, str] = PAGES) -> list[tuple[str, str]]:
@@ -34,7 +42,7 @@ def shown(pattern: str, pages: dict[str, str] = PAGES) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("page", "command"), shown(r"^\$ xplabels (.+)$"))
+@pytest.mark.parametrize(("page", "command"), shown(r"^(?:\$ |!)xplabels (.+?)(?: \|\| .*)?$"))
 def test_every_command_parses(page: str, command: str) -> None:
     build_parser().parse_args(shlex.split(command))
 
@@ -42,6 +50,51 @@ def test_every_command_parses(page: str, command: str) -> None:
 @pytest.mark.parametrize(("page", "link"), shown(r"\]\(([^):#]+)(?:#[^)]*)?\)"))
 def test_every_linked_file_exists(page: str, link: str) -> None:
     assert (ROOT / page).parent.joinpath(link).exists()
+
+
+def test_links_of_the_readme_are_absolute_and_lead_to_files() -> None:
+    """It is shown by package indexes, too, which have no other files."""
+    urls = PROJECT["urls"]
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert all(link.startswith("https://") for link in links)
+    for start, folder, ending in (
+        (f"{urls['Homepage']}/blob/main/", ROOT, ""),
+        (f"{urls['Homepage'].replace('github', 'raw.githubusercontent')}/main/", ROOT, ""),
+        (f"{urls['Documentation']}/en/latest/", ROOT / "docs", ".md"),
+    ):
+        found = [link.removeprefix(start) for link in links if link.startswith(start)]
+        assert found
+        for path in found:
+            target = folder / path.removesuffix(".html")
+            assert target.with_name(target.name + ending).is_file(), path
+
+
+def test_every_page_is_on_the_contents_page() -> None:
+    listed = re.findall(r"^([\w/]+)$", PAGES["docs/index.md"], re.MULTILINE)
+    pages = {page.removeprefix("docs/").removesuffix(".md") for page in PAGES if "docs/" in page}
+    assert sorted(listed) == sorted(pages - {"index"} | {"api"})
+
+
+def test_every_public_name_has_an_entry() -> None:
+    api = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
+    listed = re.findall(r"^   (?!:)(\w+)$|^\.\. data:: (\w+)$", api, re.MULTILINE)
+    assert sorted(one or other for one, other in listed) == sorted(xplabels.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(set(xplabels.__all__) - {"LABELS"}))
+def test_every_public_name_has_an_example(name: str) -> None:
+    assert ">>>" in (inspect.getdoc(getattr(xplabels, name)) or "")
+
+
+def test_the_version_is_one() -> None:
+    for page, pattern in (
+        ("CITATION.cff", r"^version: (.+)$"),
+        ("conda/recipe.yaml", r'^  version: "(.+)"$'),
+        ("docs/cite.md", r"^  version = \{(.+)\},$"),
+        ("CHANGELOG.md", r"^## (\S+)"),
+    ):
+        (version, *_) = re.findall(pattern, (ROOT / page).read_text("utf-8"), re.MULTILINE)
+        assert version == xplabels.__version__, page
 
 
 @pytest.mark.parametrize(("page", "target"), sorted(set(shown(r"make ([a-z-]+)`"))))
@@ -57,7 +110,7 @@ def test_the_two_commands_are_on_the_first_screen() -> None:
 
 
 def test_every_command_is_shown() -> None:
-    commands = {shlex.split(command)[0] for _, command in shown(r"^\$ xplabels (.+)$")}
+    commands = {shlex.split(command)[0] for _, command in shown(r"^(?:\$ |!)xplabels (.+)$")}
     assert commands >= {"library", "train", "predict", "validate", "models", "select", "fetch"}
 
 

@@ -93,7 +93,7 @@ def test_every_label_has_its_curves_and_the_figure_their_correlations(
     assert set(metrics["attention"]["teff"]["mean"]) == set(model.feature_set.names)
     json.dumps(metrics, allow_nan=False)
     shown, correlations = found.curves["fe_h"], metrics["correlations"]["fe_h"]
-    figure = curves("fe_h", found.wavelength, shown)
+    figure = curves("fe_h", found.wavelength, shown, found.flux)
     for matrix, side in zip(figure.axes[1::2], ("BP", "RP"), strict=True):
         texts = {text.get_position(): text.get_text() for text in matrix.texts}
         assert len(texts) == len(shown) * (len(shown) - 1) / 2 == 21

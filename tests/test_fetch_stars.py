@@ -20,8 +20,8 @@ from services.tap import TapService
 from xplabels.core.errors import InputError
 from xplabels.fetch import Archive, Targets, fetch_stars
 from xplabels.fetch.archive import release_of
-from xplabels.fetch.state import FetchState
 from xplabels.io import read, read_stars
+from xplabels.io.atomic import claimed
 
 
 def slow_twin(made: MadeArchive, product: str) -> dict[int, dict[str, Any]]:
@@ -177,11 +177,9 @@ def test_nothing_of_anybody_else_is_replaced(services: Services, tmp_path: Path)
         services.fetch(tmp_path / "half", services.made.ids[:5])
 
 
-def test_two_fetches_do_not_share_a_folder(tmp_path: Path) -> None:
-    one, other = (FetchState(tmp_path / "out", {"some": "request"}) for _ in range(2))
-    with (
-        one.opened(False),
-        pytest.raises(InputError, match="another fetch is at work"),
-        other.opened(False),
-    ):
-        pass
+def test_two_fetches_do_not_share_a_folder(services: Services, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with claimed(output), pytest.raises(InputError, match=r"out: another run is at work here"):
+        services.fetch(output, products=[])
+    assert not list(tmp_path.iterdir())
+    services.fetch(output, products=[])

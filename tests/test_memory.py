@@ -162,6 +162,7 @@ def test_units_are_converted_and_masked_values_are_missing() -> None:
             joined.photometry.column("parallax")[0], stars.photometry.column("parallax")[0]
         )
         assert joined.labels.values[0].tolist() == [pytest.approx(5100.0), 3.0]
+        assert joined.labels.errors[0].tolist() == [50.0, 0.5]  # of teff in K, not kK
         assert [label.with_unit for label in joined.labels.names] == ["teff [K]", "age [Gyr]"]
     light = bare.join(plain).photometry.column("j_m")[0]
     assert np.isnan(light[0])
@@ -214,8 +215,23 @@ def test_what_gaiaxpy_calibrated_is_read_with_its_sampling() -> None:
     found = xp.read((frame, wavelength))
     np.testing.assert_array_equal(found.spectra.flux, flux)
     np.testing.assert_array_equal(xp.read(frame, wavelength=wavelength).spectra.flux, flux)
-    with pytest.raises(InputError, match=r"^the DataFrame: holds sampled flux.*wavelength="):
-        xp.read(frame)
+    np.testing.assert_array_equal(xp.read(frame).spectra.wavelength, wavelength)  # the default
+    short = frame.assign(flux=list(flux[:, :9]), flux_error=list(flux[:, :9]))
+    assert xp.read(short, wavelength=wavelength[:9]).spectra.flux.shape == (3, 9)
+    with pytest.raises(InputError, match=r"^the DataFrame: has 9 samples a spectrum"):
+        xp.read(short)
+
+
+def test_a_column_for_each_coefficient_is_read_like_that_of_a_file() -> None:
+    stars = made()
+    columns = {"source_id": stars.source_id}
+    for name, band in (("bp", stars.spectra.bp), ("rp", stars.spectra.rp)):
+        for n in range(band.width):
+            columns[f"{name}_coeff_{n}"] = band.coefficients[:, n]
+            columns[f"e_{name}_coeff_{n}"] = band.errors[:, n]
+    found = xp.read(pd.DataFrame(columns))
+    np.testing.assert_array_equal(found.spectra.rp.coefficients, stars.spectra.rp.coefficients)
+    assert found.where == "the DataFrame"
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_recipe_survives_json() -> None:
         ("label_weights = 2.0", "label_weights = 2.0 should be like"),
         ("recalibrate = 1", "recalibrate"),
         ("calibration_folds = 1", "calibration_folds = 1 would leave out all stars"),
-        ("hidden = [", r"mine\.toml.*not a TOML"),
+        ("hidden = [", r"mine\.toml.*not a whole TOML"),
         (b"name = '\xff'", r"mine\.toml"),
     ],
 )

@@ -22,6 +22,7 @@ from xplabels.core.flags import GOOD
 from xplabels.core.labels import Labels
 from xplabels.figures import new_figure
 from xplabels.report import write_report
+from xplabels.report.page import pretty
 from xplabels.validation import Validation, score_prediction
 from xplabels.validation.accuracy import card_finding, findings_of, provenance_finding
 from xplabels.validation.finding import Finding, ReportTable, Section, text_of
@@ -136,14 +137,14 @@ def test_nothing_is_loaded_from_elsewhere_and_anchors_lead_somewhere(
 
 def test_what_it_says(page: Page, validated: Validation) -> None:
     for words in (
-        "1,500 stars", "3200 K < teff < 7000 K & simulated", "31657",
+        "1,500 stars", "3200 K < Teff < 7000 K & simulated", "31657",
         "error bars: wrong (teff, logg",
         PROVENANCE["command"], "One <more>", "text & more", "<script>alert(1)</script>",
         "(20 resamples", "simulated stars", "robust std z",
     ):  # fmt: skip
         assert words in page.text, words
     assert GOOD in page.text
-    shown = f"{validated.labels['teff']['rmse']:.1f} ±"
+    shown = f"{validated.labels['teff']['rmse']:.0f} ±"
     assert shown in page.text
     assert "✗" in page.text
 
@@ -152,10 +153,13 @@ def test_the_first_screen_says_what_the_terminal_and_metrics_say(
     page: Page, written: Path, validated: Validation
 ) -> None:
     metrics = json.loads((written.parent / "metrics.json").read_text())["verdict"]
-    first = page.text.split("What was trained on what")[-2]
     for line in (f"error bars: {metrics['headline']}", *metrics["lines"]):
         assert line in text_of(findings(validated))
-        assert line.replace("+-", "±") in first
+    first = page.text.split("Predictions against")[-2]
+    assert Page(str(pretty(metrics["sentence"], NAMES))).text in first
+    assert f"error bars: {metrics['headline']}" in first
+    for line in metrics["lines"]:  # in the details
+        assert Page(str(pretty(line, NAMES))).text in page.text
 
 
 def test_what_is_left_out_and_the_training_set(

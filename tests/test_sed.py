@@ -155,7 +155,7 @@ def test_wrong_arrays_are_errors(wavelength: Any, flux: Any, medium: Any, messag
         ("names.csv", "wavelength,flux\n", "holds no row"),
         ("three.csv", "a,b,c\n1,2,3\n", "no column of wavelength among a, b, c"),
         ("text.csv", "wavelength,flux\n330,high\n1050,low\n", "holds no numbers"),
-        ("broken.fits", "nothing of the kind", "cannot be read as a table"),
+        ("broken.fits", "nothing of the kind", "is not a whole FITS file"),
     ],
 )
 def test_files_that_cannot_be_used_are_errors(

@@ -1,4 +1,5 @@
-"""Make src/xplabels/data/noise_model.safetensors from a table of real field stars.
+"""Make src/xplabels/data/noise_model.safetensors and typical_correlations.safetensors from a table
+of real field stars.
 
     python tools/noise_model.py xp_field_2000.fits
 
@@ -22,10 +23,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from xplabels.instrument import magnitudes
-from xplabels.instrument.noise import fit_noise
+from xplabels.instrument.noise import fit_correlations, fit_noise
 
 DATA = Path(__file__).parents[1] / "src" / "xplabels" / "data"
 PARTS = 5
+NODES_G = (12.0, 14.5, 16.0, 17.5, 19.0)
+NODES_COLOUR = (0.4, 0.8, 1.2, 1.7, 2.4, 3.2)
+"""mag: where correlations are tabulated; linear in between."""
 G_BINS = (7.0, 10.0, 11.5, 13.0, 15.0, 17.0, 17.7)
 
 
@@ -58,6 +62,10 @@ def main(path: str) -> None:
     g, bp, rp = magnitudes(coefficients).T
     model = fit_noise(errors, g, bp - rp)
     save_file({"weights": model.weights}, DATA / "noise_model.safetensors")
+    typical = fit_correlations(coefficients, np.array(NODES_G), np.array(NODES_COLOUR))
+    arrays = {name: value for name, value in vars(typical).items() if name != "packed"}
+    arrays["packed"] = typical.packed.astype(np.float16)
+    save_file(arrays, DATA / "typical_correlations.safetensors")
     ratio = left_out_ratios(errors, g, bp - rp)
     scatter = {}
     for low, high in itertools.pairwise(G_BINS):

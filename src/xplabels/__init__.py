@@ -16,6 +16,6 @@ Prediction(N = 3: teff, logg, fe_h, alpha_m by apogee-dr17-library; 0 good)
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

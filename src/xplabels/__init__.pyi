@@ -1,5 +1,6 @@
 # The public names, stated once: type checkers read them here, and so does lazy_loader.
 from .api import predict_files as predict_files
+from .api.labelling import label as label
 from .api.validation import validate as validate
 from .core.errors import InputError as InputError
 from .core.errors import XplabelsError as XplabelsError
@@ -12,6 +13,7 @@ from .core.split import split as split
 from .core.stars import Photometry as Photometry
 from .core.stars import Stars as Stars
 from .giants import semi_synthetic_giants as semi_synthetic_giants
+from .instrument.basis import Basis as Basis
 from .instrument.sed import Sed as Sed
 from .instrument.sed import read_sed as read_sed
 from .instrument.simulation import simulate_spectra as simulate_spectra

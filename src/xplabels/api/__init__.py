@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.io.atomic import MODEL_FILES, check_new_folder, check_parquet
-from xplabels.io.catalogue import FORMATS
+from xplabels.io.atomic import MODEL_FILES, check_distinct, check_new_folder, check_parquet
+from xplabels.io.catalogue import FORMATS, check_catalogue
 from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xplabels.model import Model
     from xplabels.pipeline import OnDask, Summary
     from xplabels.recipes import Recipe
+    from xplabels.sky.area import Area
 
 logger = logging.getLogger(__name__)
 
@@ -122,15 +123,17 @@ def train_model(
 
 
 def predict_files(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     output: Path,
     model: Model,
     *,
+    area: Area | None = None,
     photometry: Sequence[Path] = (),
     gaia_source: Path | None = None,
     carried: Sequence[str] = (),
     bad_rows: BadRows = "error",
     correlations: bool = False,
+    coefficients: str | None = None,
     workers: int | OnDask = 1,
     allow_missing: bool = False,
     overwrite: bool = False,
@@ -140,24 +143,68 @@ def predict_files(
 
     An ``output`` with an ending is one catalogue of all stars; one without, or a folder that is
     there, gets a catalogue for each file. ``correlations``: with a column for each pair of labels.
+    ``coefficients``: see :func:`xplabels.read_blocks`.
     ``allow_missing``: one catalogue may be made of a folder that lacks files its own list names,
-    and a folder of catalogues be complete without them. Raises InputError as
+    and a folder of catalogues be complete without them. With an ``area`` the one path is a HATS
+    catalogue, here or at an address, of which that part is labelled; its rows are kept in
+    ``OUTPUT.spectra`` until the catalogue is whole (beside a folder of catalogues they stay).
+    Raises InputError as :func:`~xplabels.sky.area.copy_area`,
     :func:`~xplabels.pipeline.predict_catalogue` and :func:`~xplabels.pipeline.predict_folder`.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> from pathlib import Path
+    >>> xp.write_stars(xp.example_stars(3), "stars.parquet")
+    >>> summary = xp.predict_files([Path("stars.parquet")], Path("labels.fits"), xp.load_model())
+    >>> summary.stars
+    3
     """
     from xplabels import pipeline
 
     number = workers if isinstance(workers, int) else workers.workers
     if number < 1:
         raise InputError(f"{number} workers are none", remedy="choose 1 or more")
+    source = () if gaia_source is None else (gaia_source,)
+    check_distinct([output], (*paths, *photometry, *source))
     tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
-    inputs = pipeline.find_inputs(paths)
-    keys: dict[str, Any] = {
-        "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,
-    }  # fmt: skip
     # the catalogues of a folder should not differ by the words that asked for them
     single = output.suffix.lower() in FORMATS or (output.suffix != "" and not output.is_dir())
     metadata = {"COMMAND": command} if single else {}
-    options = pipeline.PredictOptions(tables, bad_rows, correlations, metadata)
+    if area is not None:
+        if single:
+            check_catalogue(output, overwrite)
+            metadata["SPECTRA"] = f"{paths[0]}, {area}"
+        spectra = output.with_name(f"{output.name}.spectra")
+        paths = _area_of(paths, area, spectra, overwrite)
+    elif remote := [str(path) for path in paths if "://" in str(path)]:
+        raise InputError(
+            "is an address: only a part of the sky is read from there",
+            where=remote[0],
+            remedy="add --cone RA,DEC,RADIUS, --box or --pixel, or copy the catalogue",
+        )
+    inputs = pipeline.find_inputs([Path(path) for path in paths])
+    keys: dict[str, Any] = {
+        "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,
+    }  # fmt: skip
+    options = pipeline.PredictOptions(tables, bad_rows, correlations, metadata, coefficients)
     if single:
-        return pipeline.predict_catalogue(inputs, output, model, options, **keys)
+        summary = pipeline.predict_catalogue(inputs, output, model, options, **keys)
+        if area is not None:
+            shutil.rmtree(spectra)
+        return summary
     return pipeline.predict_folder(inputs, output, model, options, command=command, **keys)
+
+
+def _area_of(
+    paths: Sequence[Path | str], area: Area, spectra: Path, overwrite: bool
+) -> list[Path | str]:
+    """The rows of one catalogue inside ``area`` as files in the folder ``spectra``."""
+    from xplabels.sky.area import copy_area
+
+    if len(paths) != 1:
+        raise InputError(
+            f"a part of the sky is of one HATS catalogue, not of {len(paths)} inputs",
+            remedy="give its folder or address",
+        )
+    return [*copy_area(str(paths[0]), area, spectra, overwrite)]

@@ -15,6 +15,7 @@ from xplabels.core.labels import Labels
 from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Photometry, Stars
+from xplabels.io.files import whole
 
 if TYPE_CHECKING:
     from xplabels.cuts.flow import CutFlow
@@ -160,6 +161,13 @@ def validate(
     InputError
         See :func:`reporting_stars` and :class:`~xplabels.validation.surveys.ReferenceSurvey`. The
         input is checked before anything is predicted.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> result = xp.validate(xp.load_model(), xp.read_library())  # doctest: +SKIP
+    >>> print(result)  # doctest: +SKIP
+    >>> result.write("report")  # doctest: +SKIP
     """
     from xplabels.explain.section import explain_finding
     from xplabels.validation import common_names, score_prediction
@@ -323,7 +331,8 @@ def _cut_flow(stars: Stars) -> CutFlow | None:
     if path is None or not path.is_file():
         return None
     try:
-        return CutFlow.from_dict(json.loads(path.read_text(encoding="utf-8"))["flow"])
-    except (OSError, ValueError, KeyError, TypeError):
+        with whole(path, "cut flow"):
+            return CutFlow.from_dict(json.loads(path.read_text(encoding="utf-8"))["flow"])
+    except InputError:
         logger.info("%s: is no cut flow of xplabels select; left out of the report", path)
         return None

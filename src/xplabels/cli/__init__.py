@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import errno
+import contextlib
 import logging
-import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 from xplabels import __version__
 from xplabels.cli import (
     audit,
+    basis,
     check_errors,
     convert,
     demo,
     explain,
     fetch,
     giants,
+    label,
     library,
     match,
     models,
@@ -34,36 +37,47 @@ from xplabels.core.errors import EXTRA_OF, InputError, not_installed
 
 COMMANDS = (
     demo,
-    library,
+    models,
+    label,
     fetch,
-    giants,
+    predict,
+    check_errors,
+    convert,
+    library,
     match,
     select,
+    giants,
     train,
-    convert,
-    predict,
     validate,
-    check_errors,
     audit,
-    models,
-    simulate,
     explain,
+    simulate,
+    basis,
 )
-"""The command modules, in the order of ``--help``; each has ``add(commands)`` and ``run(args)``."""
+"""The command modules, in the order of work, as ``--help`` lists them.
+
+Each has ``add(commands)`` and ``run(args)``.
+"""
 
 WRITTEN = ("output", "json")
 """Options that name what a command writes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 2 for input or output that cannot be used, 130 on Ctrl-C."""
+    """Run one command; 0 on success, 2 for input or output that cannot be used, 130 on Ctrl-C,
+    143 on SIGTERM."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(words)
+    parser = build_parser()
+    if not words:
+        parser.print_help()
+        return 2
+    args = parser.parse_args(words)
     args.command = shlex.join(["xplabels", *words])
     _show_log()
     try:
-        _check_distinct(vars(args))
-        args.run(args)
+        with _ended_by_sigterm():
+            _check_distinct(vars(args))
+            args.run(args)
     except InputError as error:
         return _fail(str(error))
     except OSError as error:
@@ -73,10 +87,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         if package not in EXTRA_OF:
             raise
         return _fail(str(not_installed(package)))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("xplabels: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, _Terminated) else 130
     return 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which batch systems and containers send, ends a command as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    def end(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_distinct(args: dict[str, Any]) -> None:
@@ -89,14 +122,12 @@ def _check_distinct(args: dict[str, Any]) -> None:
         elif isinstance(value, (str, Path)):
             yield from (str(value), str(value).partition("=")[2])  # or NAME=FILE
 
-    read = [one for name, value in args.items() if name not in WRITTEN for one in words(value)]
-    for output in (args[name] for name in WRITTEN if args.get(name)):
-        # os.path, unlike Path, takes any word: what is no name of a file is none
-        if any(os.path.exists(one) and os.path.samefile(one, output) for one in read
-               if os.path.exists(output)):  # fmt: skip
-            raise InputError(
-                "is also an input, which would be lost", where=output, remedy="name another output"
-            )
+    from xplabels.io.atomic import check_distinct
+
+    check_distinct(
+        (args[name] for name in WRITTEN if args.get(name)),
+        (one for name, value in args.items() if name not in WRITTEN for one in words(value)),
+    )
 
 
 class _Terminal(logging.Handler):
@@ -121,13 +152,10 @@ def _fail(message: str) -> int:
 
 
 def _describe(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    remedy = {
-        errno.ENOSPC: "; make room and give the same command again",
-        errno.EACCES: "; choose another folder or change its permissions",
-        errno.EROFS: "; choose another folder",
-    }.get(error.errno or 0, "")
-    return f"{where}{error.strerror or error}{remedy}"
+    from xplabels.io.atomic import REMEDIES
+
+    what, remedy = str(error.strerror or error), REMEDIES.get(error.errno or 0)
+    return str(InputError(what, where=error.filename, remedy=remedy))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -36,6 +36,7 @@ def add(commands: options.Commands) -> None:
     command.set_defaults(run=run)
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Predict, audit, write the table and say how many labels are probably wrong."""
     from xplabels.api import read_stars

@@ -38,6 +38,7 @@ def add(commands: options.Commands) -> None:
     command.set_defaults(run=run)
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Compare, print and write."""
     from xplabels.api import DEFAULT_MODEL, read_stars

@@ -25,6 +25,7 @@ def add(commands: options.Commands) -> None:
     command.set_defaults(run=run)
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from xplabels.api.demo import run_demo

@@ -90,6 +90,7 @@ def add(commands: options.Commands) -> None:
     command.set_defaults(run=run)
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Write the folder and name its pages."""
     from xplabels import __version__

@@ -141,6 +141,12 @@ def _stars(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> No
             where=args.output / "ids.csv",
             remedy="give the same command again to ask for them",
         )
+    if not any(counts["received"] for counts in summary.counts.values()):
+        raise InputError(
+            f"none of the {counted(summary.ids, 'id')} is known to the archive",
+            where=args.ids,
+            remedy="check of which release of Gaia they are, and that their last digits are right",
+        )
     print(f"Stars: {args.output}")
 
 

@@ -30,6 +30,7 @@ def add(commands: options.Commands) -> None:
     command.set_defaults(run=run)
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Write the table and say how many stars it has."""
     from xplabels.api import write_star_table

@@ -50,6 +50,7 @@ def add(commands: options.Commands) -> None:
     command.set_defaults(run=run)
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from xplabels.core.errors import InputError

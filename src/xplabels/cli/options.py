@@ -3,24 +3,61 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from xplabels.fetch import Archive, RetryPolicy
+    from xplabels.model import Model
+    from xplabels.sky.area import Area
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no other name
 else:
     Commands = argparse._SubParsersAction
+
+Run = Callable[[argparse.Namespace], None]
+"""What does a command's work."""
+
+
+EXAMPLES = {
+    "demo": "xplabels demo --output demo",
+    "models": "xplabels models apogee-dr17-library",
+    "label": "xplabels label ids.txt --output labels.fits",
+    "fetch": "xplabels fetch --ids stars.csv --output spectra",
+    "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
+    "check-errors": "xplabels check-errors spectra.csv",
+    "convert": "xplabels convert XpContinuousMeanSpectrum/ --output xp_hats",
+    "library": "xplabels library --output library.parquet",
+    "match": "xplabels match gaia_hats unwise_hats --survey unwise --output matched.parquet",
+    "select": "xplabels select spectra.csv --table gaia=gaia.fits apogee=allStar-dr17.fits "
+    "--output stars.parquet",
+    "giants": "xplabels giants --output giants.parquet",
+    "train": "xplabels train stars.parquet --labels teff,logg,fe_h --output model",
+    "validate": "xplabels validate model stars.parquet --output report",
+    "audit": "xplabels audit model stars.parquet --output suspicious.csv",
+    "explain": "xplabels explain model stars.parquet --output explained",
+    "simulate": "xplabels simulate vega.fits --output vega.parquet",
+    "basis": "xplabels basis --from-gaiaxpy --output dr3.safetensors",
+}
+"""One line to begin with, for the help of each command."""
+PAPER = "FS24: Fallows & Sanders (2024), whose method this is."
 
 
 def add_command(
     commands: Commands, name: str, summary: str, *paragraphs: str
 ) -> argparse.ArgumentParser:
     """The parser of one command, to which its module adds arguments."""
+    epilog = "\n\n".join(paragraphs)
+    if "FS24" in epilog:
+        epilog += f"\n\n{PAPER}"
     return commands.add_parser(
         name,
         help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog="\n\n".join(paragraphs),
+        description=f"{summary[0].upper()}{summary[1:]}.\n\nexample:\n  {EXAMPLES[name]}",
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -53,14 +90,96 @@ def add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_basis(command: argparse.ArgumentParser) -> None:
+    """``--basis``."""
+    command.add_argument(
+        "--basis",
+        type=Path,
+        metavar="FILE",
+        help="basis that the spectra are in, if it is not the model's (written by xplabels basis)",
+    )
+
+
+def model(args: argparse.Namespace) -> Model:
+    """The model of ``--model``, ``--unshrunk`` and ``--basis``."""
+    from xplabels.model import DEFAULT_MODEL, Model
+
+    found = Model.load(args.model or DEFAULT_MODEL)
+    if args.basis is not None:
+        from xplabels.instrument.basis import Basis
+
+        found = found.with_basis(Basis.load(args.basis))
+    return found.unshrunk() if args.unshrunk else found
+
+
+def add_archive(command: argparse.ArgumentParser) -> None:
+    """Addresses of an archive, its data release, and how patient to be."""
+    command.add_argument("--release", default="dr3", metavar="dr3|dr4", help="default dr3")
+    for name, what in (
+        ("tap", "Table Access Protocol service"),
+        ("datalink", "service of spectra"),
+    ):
+        text = f"address of the {what} (default: ESA's Gaia archive)"
+        command.add_argument(f"--{name}", metavar="URL", help=text)
+
+
+def archive(args: argparse.Namespace) -> tuple[Archive, RetryPolicy]:
+    """The archive of :func:`add_archive`."""
+    from xplabels.fetch import Archive, RetryPolicy, release_of
+
+    given = {name: url for name in ("tap", "datalink") if (url := getattr(args, name))}
+    return Archive(**given, release=release_of(args.release)), RetryPolicy()
+
+
 def add_output(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
     """``--output``."""
     command.add_argument("--output", type=Path, required=True, metavar=metavar, help=text)
 
 
+def alone(run: Run) -> Run:
+    """A command whose output no second run makes at the same time."""
+
+    @functools.wraps(run)
+    def locked(args: argparse.Namespace) -> None:
+        from xplabels.io.atomic import claimed
+
+        output = getattr(args, "output", None) or getattr(args, "json", None)
+        with claimed(output) if output is not None else contextlib.nullcontext():
+            run(args)
+
+    return locked
+
+
 def add_workers(command: argparse.ArgumentParser, text: str) -> None:
     """``--workers``."""
     command.add_argument("--workers", type=int, default=1, metavar="N", help=f"{text} (default 1)")
+
+
+def add_area(command: argparse.ArgumentParser) -> None:
+    """``--cone``, ``--box`` and ``--pixel``."""
+    which = command.add_mutually_exclusive_group()
+    which.add_argument(
+        "--cone", metavar="RA,DEC,RADIUS", help="only stars in a circle on the sky, in deg"
+    )
+    which.add_argument(
+        "--box", metavar="RA1,RA2,DEC1,DEC2", help="only stars between these, in deg"
+    )
+    which.add_argument(
+        "--pixel", metavar="N", help="only stars of HEALPix pixel N (order 3, nested)"
+    )
+
+
+def area(args: argparse.Namespace) -> Area | None:
+    """What :func:`add_area` was given."""
+    if args.cone is not None:
+        from xplabels.fetch.targets import Cone
+
+        return Cone.parse(args.cone)
+    if args.box is None and args.pixel is None:
+        return None
+    from xplabels.sky.area import Box, SkyPixel
+
+    return SkyPixel.parse(args.pixel) if args.box is None else Box.parse(args.box)
 
 
 def add_selection(command: argparse.ArgumentParser, text: str) -> None:

@@ -25,6 +25,12 @@ def add(commands: options.Commands) -> None:
         "label the stars of archive files",
         "FILE is a Gaia XP continuous file (DataLink CSV, ECSV, FITS, VOTable; bulk .csv,\n"
         ".csv.gz) or a star table of this package (.parquet), or a folder of them.",
+        "Tables with a column for each coefficient (bp_coeff_0, e_bp_coeff_0, ...) and spectra\n"
+        "that GaiaXPy's calibrate has sampled (flux, flux_error) are read, too.",
+        "With --cone, --box or --pixel FILE is a HATS catalogue of spectra, such as the public\n"
+        "one of DR3 (hf://datasets/UniverseTBD/mmu_gaia_gaia): only what that part of the sky\n"
+        "needs is read, and kept in CATALOGUE.spectra until the catalogue is there. See\n"
+        "docs/hats.md.",
         PHOTOMETRY_HELP,
         CATALOGUE_HELP,
         "The format follows the ending of CATALOGUE: .parquet, .fits, .ecsv, .vot or .csv. While\n"
@@ -42,10 +48,17 @@ def add(commands: options.Commands) -> None:
         "one that was labelled before it was removed is not missing.",
     )
     command.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="archive file, or folder of them"
+        "files",
+        type=path_or_address,
+        nargs="+",
+        metavar="FILE",
+        help="archive file, or folder of them; with --cone, --box or --pixel a HATS catalogue, "
+        "here or at hf://, https://, ...",
     )
+    options.add_area(command)
     options.add_output(command, "CATALOGUE|FOLDER", "catalogue to write, or folder of one per file")
     options.add_model(command)
+    options.add_basis(command)
     command.add_argument(
         "--correlations",
         action="store_true",
@@ -75,6 +88,12 @@ def add(commands: options.Commands) -> None:
         metavar="COLUMNS",
         help="columns of numbers to take over from the photometry, as ra,dec",
     )
+    command.add_argument(
+        "--coefficients",
+        metavar="PATTERN",
+        help="names of the columns in a table with one for each coefficient, and of their errors "
+        "(default {band}_coeff_{i},e_{band}_coeff_{i})",
+    )
     options.add_bad_rows(command)
     command.add_argument(
         "--allow-missing",
@@ -90,20 +109,20 @@ def add(commands: options.Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from xplabels.api import DEFAULT_MODEL, predict_files
-    from xplabels.model import Model
+    from xplabels.api import predict_files
     from xplabels.pipeline import OnDask
 
-    model = Model.load(args.model or DEFAULT_MODEL)
     summary = predict_files(
         args.files,
         args.output,
-        model.unshrunk() if args.unshrunk else model,
+        options.model(args),
+        area=options.area(args),
         photometry=args.photometry,
         gaia_source=args.gaia_source,
         carried=args.carry,
         bad_rows=args.bad_rows,
         correlations=args.correlations,
+        coefficients=args.coefficients,
         workers=args.workers if args.dask is None else OnDask(args.dask, args.workers),
         allow_missing=args.allow_missing,
         overwrite=args.overwrite,
@@ -112,6 +131,11 @@ def run(args: argparse.Namespace) -> None:
     print("\n".join(summary_lines(summary)))
     check_failures(summary, args.allow_missing)
     print(f"Catalogue: {args.output}")
+
+
+def path_or_address(text: str) -> Path | str:
+    """A path; an address stays as it is."""
+    return text if "://" in text else Path(text)
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -125,6 +149,9 @@ def summary_lines(summary: Summary) -> list[str]:
         lines[0] += f" ({files} finished by an earlier run)"
     if summary.remade:
         lines.append(again(summary.remade))
+    lines += summary.joined
+    noted = [note for note in summary.notes if "BAD_ROW" not in note]  # these are listed below
+    lines += [f"note: {note}" for note in noted[:SHOWN]]
     colours = summary.flags.get("MISSING_PHOTOMETRY", 0)
     for title, bad in (("flags that make a star not good:", True), ("remarks:", False)):
         fired = [

@@ -75,6 +75,7 @@ def _magnitudes(text: str) -> list[float]:
         ) from None
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Write the table and say how many stars it has."""
     from xplabels.instrument.sed import read_sed

@@ -43,6 +43,7 @@ def add(commands: options.Commands) -> None:
     command.set_defaults(run=run)
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Check what can be checked before the stars are read, then train and save."""
     from xplabels.api import read_stars, recipe_for, train_model

@@ -111,6 +111,7 @@ def _survey(args: argparse.Namespace) -> ReferenceSurvey | None:
     return open_survey(args.against, args.survey, args.neighbours, dict(args.inflate))
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Validate, print and write the report."""
     from xplabels.api import read_stars

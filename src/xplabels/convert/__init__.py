@@ -39,7 +39,13 @@ from xplabels.convert.region import (
 )
 from xplabels.core.errors import InputError, counted
 from xplabels.io import BadRows
-from xplabels.io.atomic import check_new_folder, replace_folder
+from xplabels.io.atomic import (
+    check_distinct,
+    check_new_folder,
+    claimed,
+    remove_leftovers,
+    replace_folder,
+)
 from xplabels.io.job import Job, open_partial
 from xplabels.pipeline.workers import Outcome, run_jobs
 
@@ -123,6 +129,7 @@ def convert_files(
         raise InputError(
             f"{workers} workers, {most_rows} rows per partition", remedy="give 1 or more"
         )
+    check_distinct([output], [*inputs, *([] if gaia_source is None else [gaia_source])])
     check_new_folder(output, OUR_FILES, overwrite)
     files = find_files(inputs, gaia_source)
     layout = layout_of(files, bad_rows)
@@ -133,16 +140,16 @@ def convert_files(
     }
     settings |= {key: list(value) for key, value in asdict(layout).items()}
     partial = output.with_name(output.name + ".partial")
-    open_partial(partial, MANIFEST, settings, OUR_FILES, overwrite)
-    folder = partial / REGIONS
-    folder.mkdir(exist_ok=True)
-    for unfinished in folder.glob(".*.partial.*"):
-        shutil.rmtree(unfinished)
-    regions = regions_of(files, folder, settings, layout)
-    records, resumed = _make(regions, workers)
-    rows = _finish(partial, output.name, regions, records, layout)
-    replace_folder(partial, output)
-    shutil.rmtree(output / REGIONS, ignore_errors=True)
+    with claimed(output):
+        open_partial(partial, MANIFEST, settings, OUR_FILES, overwrite)
+        folder = partial / REGIONS
+        folder.mkdir(exist_ok=True)
+        remove_leftovers(folder, every=True)
+        regions = regions_of(files, folder, settings, layout)
+        records, resumed = _make(regions, workers)
+        rows = _finish(partial, output.name, regions, records, layout)
+        replace_folder(partial, output)
+        shutil.rmtree(output / REGIONS, ignore_errors=True)
     gaps = tuple((a.last + 1, b.first - 1) for a, b in pairwise(files) if b.first > a.last + 1)
     return Conversion(
         rows,

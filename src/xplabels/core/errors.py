@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LONGEST = 350
+"""Letters of what is wrong."""
+
 
 class XplabelsError(Exception):
-    """The base of every error that the package raises on purpose."""
+    """The base of every error that the package raises on purpose.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> try:
+    ...     xp.read("absent.csv")
+    ... except xp.XplabelsError as error:
+    ...     print(error)
+    absent.csv: ...
+    """
 
 
 class InputError(XplabelsError, ValueError):
@@ -29,9 +42,22 @@ class InputError(XplabelsError, ValueError):
     """
 
     def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
+        if len(what) > LONGEST:  # some of it is from a file, and may be of any length
+            what = f"{what[: LONGEST - 40]} ... {what[-35:]}"
         self.what, self.where, self.remedy = what, where, remedy
         text = what if where is None else f"{where}: {what}"
-        super().__init__(text if remedy is None else f"{text}; {remedy}")
+        lines = (text if remedy is None else f"{text}; {remedy}").split("\n")
+        super().__init__("\n".join(map(_shortened, lines)))
+
+
+LONGEST = 500
+"""Characters of a line of a message: what a file holds may be of any length."""
+
+
+def _shortened(line: str) -> str:
+    """A line without its middle, if it is too long: file and remedy stand at its ends."""
+    half = LONGEST // 2 - 3
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 EXTRA_OF = {

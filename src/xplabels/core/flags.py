@@ -16,6 +16,15 @@ class Flag(IntFlag):
     """What was noticed about a star; 0 means that nothing was.
 
     Bits 0-3 mean that there is no prediction (every label is NaN).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> flags = np.array([0, 64, 320])
+    >>> (flags & Flag.OUT_OF_DOMAIN) != 0
+    array([False, False,  True])
+    >>> Flag(320).name
+    'MISSING_PHOTOMETRY|OUT_OF_DOMAIN'
     """
 
     MISSING_BP = 1 << 0
@@ -45,6 +54,7 @@ class Flag(IntFlag):
     MISSING_RP_J = 1 << 24
     MISSING_RP_KS = 1 << 25
     MISSING_H_KS = 1 << 26
+    OTHER_BASIS = 1 << 27
 
 
 class About(NamedTuple):
@@ -112,7 +122,7 @@ ABOUT: dict[Flag, About] = {
         "a variance reached its bound and was clamped", "do not use the errors", True
     ),
     Flag.NO_CORRELATIONS: About(
-        "coefficient correlations are absent: taken as zero or from a template",
+        "coefficient correlations are absent: typical ones, or a template, stand in",
         "nothing; or give the archive's own files, which have them",
         False,
     ),
@@ -151,11 +161,16 @@ ABOUT: dict[Flag, About] = {
     Flag.MISSING_RP_J: _colour("the colour RP - J"),
     Flag.MISSING_RP_KS: _colour("the colour RP - Ks"),
     Flag.MISSING_H_KS: _colour("the colour H - Ks"),
+    Flag.OTHER_BASIS: About(
+        "the spectrum is in another basis, or data release, than the model was made with",
+        "compare stars that are in both before small differences are trusted",
+        False,
+    ),
 }  # fmt: skip
 
 MEANING: dict[Flag, str] = {flag: about.meaning for flag, about in ABOUT.items()}
 
-COLOURS = tuple(flag for flag in Flag if flag >= Flag.MISSING_BP_RP)
+COLOURS = tuple(flag for flag in Flag if Flag.MISSING_BP_RP <= flag <= Flag.MISSING_H_KS)
 """Bits of the single inputs behind ``MISSING_PHOTOMETRY``."""
 UNUSABLE = Flag.MISSING_BP | Flag.MISSING_RP | Flag.BAD_ROW | Flag.NO_PREDICTION
 """Stars with any of these bits have NaN in every label."""

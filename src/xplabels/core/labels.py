@@ -160,6 +160,17 @@ def unit_factor(unit: str, wanted: str, name: str) -> float:
         ) from None
 
 
+def is_unit(text: str) -> bool:
+    """Whether astropy has such a unit."""
+    from astropy.units import Unit
+
+    try:
+        Unit(text)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
 def check_shapes(shape: tuple[int, ...], arrays: Mapping[str, NDArray[np.float64]]) -> None:
     """Raise :class:`InputError` unless both arrays have the shape."""
     if any(array.shape != shape for array in arrays.values()):
@@ -178,6 +189,12 @@ class Labels:
     values, errors
         Float64 arrays [N, K] in the labels' units; an error is positive wherever its value is
         finite, and NaN where the value is.
+
+    Examples
+    --------
+    >>> labels = Labels(("teff", "logg"), np.array([[4800.0, 2.4]]), np.array([[50.0, 0.1]]))
+    >>> labels.select(["logg"]).values
+    array([[2.4]])
     """
 
     names: tuple[str, ...]

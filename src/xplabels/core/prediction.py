@@ -92,6 +92,15 @@ class Prediction:
         archive's covariance and the model's intrinsic scatter; NaN without a forward model.
     fit_p_value
         Float64 [N]: share of ordinary single stars with as much noise that fit at least as badly.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> labels = xp.load_model().predict(xp.example_stars(3))
+    >>> labels.names, labels["teff"].value.shape, labels["teff"].parts["input"].shape
+    (('teff', 'logg', 'fe_h', 'alpha_m'), (3,), (3,))
+    >>> len(labels[labels["teff"].error < 1e5])
+    3
     """
 
     source_id: NDArray[np.int64]

@@ -152,6 +152,13 @@ class Photometry:
     ----------
     values, errors
         Float64 [N, 9], mag and mas; NaN in both where a measurement is missing.
+
+    Examples
+    --------
+    >>> known = {"j_m": (np.array([12.0, 13.0]), np.array([0.02, 0.02]))}
+    >>> photometry = Photometry.of(2, known)
+    >>> photometry.column("j_m")[0]
+    array([12., 13.])
     """
 
     values: NDArray[np.float64]
@@ -219,6 +226,13 @@ class Stars:
         What a user of this table should know, e.g. approximations.
     file
         The file they were just read from, as the user named it.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> stars = xp.example_stars(5)
+    >>> len(stars), stars.spectra.widths, len(stars[:2])
+    (5, (55, 55), 2)
     """
 
     source_id: NDArray[np.int64]

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError, located
 from xplabels.core.labels import Labels, check_names
 from xplabels.core.stars import MEASUREMENTS, Photometry
+from xplabels.io.files import whole
 from xplabels.surveys import survey_of
 
 LACKS = "lacks"
@@ -183,16 +184,13 @@ def load_rules(
                 remedy=f"choose among {', '.join(texts)}",
             )
         del texts[name]
-    return tuple(parse_rule(name, text) for name, text in texts.items())
+    with located(path):
+        return tuple(parse_rule(name, text) for name, text in texts.items())
 
 
 def _read_toml(path: Path) -> Mapping[str, str]:
-    try:
+    with whole(path, "TOML file", "mend it"):
         contents = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"is not TOML ({error})", where=path) from error
     strange = sorted(set(contents) - {"rules"})
     rules = contents.get("rules")
     if strange or not isinstance(rules, dict):

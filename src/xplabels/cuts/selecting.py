@@ -33,7 +33,7 @@ from xplabels.core.stars import (
 )
 from xplabels.cuts.flow import Cut, CutFlow, Result, count
 from xplabels.cuts.rules import LACKS, HasValues, Rule, load_rules
-from xplabels.io.atomic import check_output, check_parquet, whole_file
+from xplabels.io.atomic import check_distinct, check_output, check_parquet, claimed, whole_file
 from xplabels.surveys import PHOTOMETRIC, SURVEYS, read_survey
 from xplabels.surveys.merging import in_common_units, merged_labels, merged_photometry, stack
 from xplabels.surveys.offsets import Offset, fit_offsets, subtract
@@ -82,15 +82,18 @@ def select_stars(
     Returns what the JSON holds; its main points are logged. Raises :class:`InputError` if an
     output exists, a table or file is wrong, a rule asks for what is not there, or no star is left.
     """
-    check_parquet(output, overwrite)
     numbers, picture = output.with_suffix(".cuts.json"), output.with_suffix(".cuts.png")
+    given = [*options.spectra, *(path for _, path in options.tables)]
+    given += options.neighbours.values()
+    check_distinct([output, numbers, picture], given)
+    check_parquet(output, overwrite)
     overwrite |= not output.exists()
     for path in (numbers, picture):
         check_output(path, overwrite)
     from xplabels.io import write_star_blocks
 
-    selection = _Selection(options)
-    with whole_file(output, overwrite) as table_file:
+    with claimed(output), whole_file(output, overwrite) as table_file:
+        selection = _Selection(options)
         # the first block may lack what later ones have: nine columns of nulls cost nothing
         write_star_blocks(_gathered(selection.blocks()), table_file, measurements=MEASUREMENTS)
         report = selection.report(command)

@@ -1,7 +1,8 @@
 """How spectra differ with a label: in the sky (FS24, section 5.3) and in theory (section 5.2).
 
 Everything here is a curve in wavelength, per unit of the label, of spectra normalised as the
-network's inputs are: sampled flux for RP coefficient 0 of one.
+network's inputs are: sampled flux for RP coefficient 0 of one. People are shown it in per cent of
+the flux, per step of the label (:func:`step_of`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
-from xplabels.core.labels import check_names
+from xplabels.core.labels import check_names, label_of
 from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Stars
 from xplabels.features import KS_OVER_V, RJCE_SLOPE, RJCE_ZERO
@@ -31,6 +32,8 @@ STEPS = {"fe_h": 0.5, "c_fe": 0.2, "n_fe": 0.2, "alpha_m": 0.2}
 """FS24, table 4, dex."""
 CLUMP_CENTRE = {"teff": 4750.0, "logg": 2.5, "fe_h": 0.0, "c_fe": 0.0, "n_fe": 0.2, "alpha_m": 0.0}
 """FS24, table 5: where emulated spectra are shifted."""
+SHOWN_STEPS = {"K": 100.0, "dex": 0.1}
+"""By unit: the step of a label per which curves are shown."""
 SIDES = {"BP": (336.0, 640.0), "RP": (640.0, 1020.0)}
 """nm."""
 FEWEST = 20
@@ -49,6 +52,45 @@ class Curve:
     values: Array
     low: Array | None = None
     high: Array | None = None
+
+
+def step_of(name: str) -> float:
+    """The step of a label per which curves are shown: 100 K, 0.1 dex, else one unit."""
+    return SHOWN_STEPS.get(label_of(name).unit, 1.0)
+
+
+def step_text(name: str) -> str:
+    """The same in words: ``100 K``."""
+    return f"{step_of(name):g} {label_of(name).unit}"
+
+
+def most_informative(
+    wavelength: Array, change: Array, error: Array, share: float = 0.5, width: float = 20.0
+) -> list[tuple[float, float]]:
+    """The ranges of wavelength, in nm and ascending, that hold ``share`` of the information.
+
+    Information is (change / error)^2 [L], errors of samples taken as independent; ranges are the
+    best bins of ``width`` nm, neighbours joined.
+
+    Examples
+    --------
+    >>> wavelength = np.arange(400.0, 1000.0, 2.0)
+    >>> line = np.exp(-0.5 * ((wavelength - 517) / 5) ** 2)
+    >>> most_informative(wavelength, line, np.ones(300))
+    [(500.0, 520.0)]
+    """
+    density = np.where(error > 0, change / error, 0.0) ** 2 * np.gradient(wavelength)
+    number = (wavelength // width).astype(int)
+    total = np.bincount(number, np.nan_to_num(density))
+    best = np.argsort(-total)
+    chosen = best[: 1 + int(np.searchsorted(np.cumsum(total[best]), share * total.sum()))]
+    ranges: list[tuple[float, float]] = []
+    for low in sorted(width * chosen.astype(float)):
+        if ranges and ranges[-1][1] == low:
+            ranges[-1] = (ranges[-1][0], float(low + width))
+        else:
+            ranges.append((float(low), float(low + width)))
+    return ranges
 
 
 def read_pairs(pairs: Iterable[Sequence[str]], labels: Sequence[str]) -> list[tuple[str, Curve]]:

@@ -30,21 +30,26 @@ from xplabels.explain.differences import (
     Curve,
     correlations,
     emulated_difference,
+    most_informative,
     normalised_spectra,
     observed_difference,
     observed_slopes,
 )
+from xplabels.explain.figures import lines_within
 from xplabels.explain.information import GRID, GRID_G, Content, giant_branch, information_content
-from xplabels.explain.star_page import StarView, star_page
+from xplabels.explain.star_page import StarView, spectrum_of, star_page
 from xplabels.giants.emulator import Emulator
 from xplabels.instrument import check_widths, sampled_flux
 from xplabels.io.atomic import check_new_folder, whole_folder
 from xplabels.model import Model
-from xplabels.report.page import template
+from xplabels.report.page import pretty, template
 
 Array = NDArray[np.float64]
 
 FILES = ("explain.json", "index.html", "figures/*.png", "stars/*.html")
+FORWARD = "derivative, forward model"
+FOR_NOISE = 50
+"""Stars whose errors are looked at."""
 MAX_EXTINCTION = 0.5
 """A_G, mag: FS24, section 5.3."""
 
@@ -54,17 +59,39 @@ class Explanation:
     """What a model looks at.
 
     Attention over all stars given; at ``wavelength`` [L], nm, the curves of each label: derivative
-    spectra, then differences; ``flow``: how their stars were selected, and what could not be
+    spectra, then differences, and the typical normalised ``flux`` [L] of their stars and its
+    ``flux_error``; ``flow``: how their stars were selected, and what could not be
     shown; where asked for, attainable and reached errors of giants, and attainable ones along the
     giant branch.
     """
 
     attention: Attention
     wavelength: Array
+    flux: Array
+    flux_error: Array
     curves: Mapping[str, Sequence[Curve]]
     flow: tuple[str, ...]
     content: Content | None = None
     branch: Mapping[str, Array] | None = None
+
+    def features(self, name: str) -> list[tuple[float, float]]:
+        """Ranges of wavelength, nm, with half of the information on a label for noise as here.
+
+        By the forward model's derivative, or the network's where there is none.
+        """
+        titles = [curve.title for curve in self.curves[name]]
+        shown = self.curves[name][titles.index(FORWARD) if FORWARD in titles else 0]
+        return most_informative(self.wavelength, shown.values, self.flux_error)
+
+    def sentence(self, name: str) -> str:
+        """The same in a sentence, with the lines and bands there."""
+        places = []
+        for low, high in self.features(name):
+            lines = lines_within(low, high)
+            places.append(f"{low:g}-{high:g} nm" + (f" ({', '.join(lines)})" if lines else ""))
+        *first, last = places
+        text = f"{', '.join(first)} and {last}" if first else last
+        return f"Half of what these spectra say of {name} is at {text}."
 
     def to_metrics(self) -> dict[str, Any]:
         """Numbers as JSON: attention by label and input, correlations of curves, selection."""
@@ -83,6 +110,7 @@ class Explanation:
                 name: correlations(self.wavelength, list(shown))
                 for name, shown in self.curves.items()
             },
+            "half of the information": {name: self.features(name) for name in self.curves},
             "wavelength": self.wavelength.tolist(),
             "curves": {
                 name: {curve.title: curve.values.tolist() for curve in shown}
@@ -147,7 +175,7 @@ def explain(
     by_forward = forward_derivatives(model, chosen)
     if by_forward is not None:
         for name, spectrum in zip(model.names, sampled_flux(by_forward)[1], strict=True):
-            curves[name].append(Curve("derivative, forward model", spectrum))
+            curves[name].append(Curve(FORWARD, spectrum))
     names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
     known = chosen.labels.select(names).values if chosen.labels and names else np.empty((0, 0))
     for column, name in enumerate(names):
@@ -159,7 +187,19 @@ def explain(
     for name, curve in pairs:
         curves[name].append(curve)
     seen = attention(model, stars) if seen is None else seen
-    return Explanation(seen, wavelength, curves, tuple(flow), content, branch)
+    typical = np.nanmedian(flux, axis=0)
+    error = typical * _relative_error(chosen, wavelength)
+    return Explanation(seen, wavelength, typical, error, curves, tuple(flow), content, branch)
+
+
+def _relative_error(stars: Stars, wavelength: Array) -> Array:
+    """Median error of the flux relative to it [L], over at most :data:`FOR_NOISE` of the stars."""
+    found = []
+    for row in np.unique(np.linspace(0, len(stars) - 1, FOR_NOISE).astype(int)).tolist():
+        at, flux, error = spectrum_of(stars[row : row + 1])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found.append(np.interp(wavelength, at, np.abs(error / flux)))
+    return np.asarray(np.nanmedian(found, axis=0))
 
 
 def _select(
@@ -241,7 +281,7 @@ def _files(
     metrics = {"provenance": dict(provenance)} | found.to_metrics()
     pictures = {"attention": png(figures.attention_bars(found.attention, coefficients))}
     for name, shown in found.curves.items():
-        pictures[name] = png(figures.curves(name, found.wavelength, shown))
+        pictures[name] = png(figures.curves(name, found.wavelength, shown, found.flux))
     if found.content is not None:
         pictures["information"] = png(figures.information(found.content))
     if found.branch is not None:
@@ -250,6 +290,7 @@ def _files(
         title=title,
         flow=found.flow,
         labels={name: label_of(name).description for name in found.curves},
+        sentences={name: pretty(found.sentence(name), found.curves) for name in found.curves},
         correlations=metrics["correlations"],
         provenance={"notes": "", **provenance},
         content=found.content and found.content.stars,

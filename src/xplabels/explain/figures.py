@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.labels import label_of
 from xplabels.explain.attention import Attention
-from xplabels.explain.differences import SIDES, Curve, correlations
+from xplabels.explain.differences import SIDES, Curve, correlations, step_of, step_text
 from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.figures import CYCLE, MARKERS, axis_title, styled
 
@@ -39,6 +39,19 @@ LINES: tuple[tuple[str, float, float], ...] = (
     ("CN", 914.0, 945.0),
 )
 """Lines and band heads with the range, nm, that is shaded (FS24, figures 11-14)."""
+
+
+def lines_within(low: float, high: float) -> list[str]:
+    """Names of the lines and bands that overlap a range of wavelength, without TeX."""
+    inside = [title for title, start, end in LINES if start < high and end > low]
+    return [plain_title(title) for title in dict.fromkeys(inside)]
+
+
+def plain_title(title: str) -> str:
+    """A line's name without TeX."""
+    return title.replace("C$_2$", "C₂").replace(r"H$\alpha$", "Hα")
+
+
 TEFF_UNIT = 1000.0
 """FS24 draw the attention of teff divided by 1000 K."""
 CONSTANT = "rp_0"
@@ -92,11 +105,11 @@ def _colour(name: str) -> str:
 
 
 @styled
-def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
+def curves(name: str, wavelength: Array, shown: Sequence[Curve], flux: Array) -> Figure:
     """Curves of one label in BP and RP with lines and bands marked (FS24, figures 11-14).
 
-    Each curve is divided by its own root mean square over both sides, which the legend gives; to
-    the right is the correlation of each pair of curves on that side.
+    All in per cent of the typical ``flux`` [L] per step of the label, on one scale per side, which
+    the largest may leave; to the right is the correlation of each pair of curves on that side.
     """
     from matplotlib.figure import Figure
 
@@ -104,23 +117,24 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
     axes = figure.subplots(2, 2, width_ratios=(3.6, 1.0))
     colours = list(islice(cycle(CYCLE), len(shown)))
     related = correlations(wavelength, list(shown))
+    per_cent = 100 * step_of(name) / flux
     for (ax, matrix), (side, (low, high)) in zip(axes, SIDES.items(), strict=True):
         inside = (wavelength >= low) & (wavelength <= high)
         for number, (colour, curve) in enumerate(zip(colours, shown, strict=True), start=1):
-            size = float(np.sqrt(np.mean(curve.values**2)))
             ax.plot(
-                wavelength[inside], curve.values[inside] / size, color=colour, linewidth=1.3,
-                label=f"{number} {curve.title} (×{_times(1 / size)})",
+                wavelength[inside], (per_cent * curve.values)[inside], color=colour, linewidth=1.3,
+                label=f"{number} {curve.title}",
             )  # fmt: skip
             if curve.low is not None and curve.high is not None:
                 ax.fill_between(
-                    wavelength[inside], curve.low[inside] / size, curve.high[inside] / size,
-                    color=colour, alpha=0.2, linewidth=0,
+                    wavelength[inside], (per_cent * curve.low)[inside],
+                    (per_cent * curve.high)[inside], color=colour, alpha=0.2, linewidth=0,
                 )  # fmt: skip
         ax.axhline(0, color="black", linewidth=0.6)
-        ax.set(
-            xlim=(low, high), ylabel=f"{side}: change per {label_of(name).unit or 'unit'}, scaled"
-        )
+        sizes = [np.percentile(np.abs(per_cent * curve.values)[inside], 97) for curve in shown]
+        reach = 1.6 * float(np.median(sizes))
+        ax.set(xlim=(low, high), ylim=(-reach, reach))
+        ax.set_ylabel(f"{side}: change of flux\nper {step_text(name)} [%]")
         _mark(ax, low, high)
         pairs = [related[f"{a.title} / {b.title}"][side] for a, b in combinations(shown, 2)]
         _matrix(matrix, pairs, colours)
@@ -131,12 +145,6 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve]) -> Figure:
     # the first pass of the layout may bring other, wider tick labels than it made room for
     figure.draw_without_rendering()
     return figure
-
-
-def _times(factor: float) -> str:
-    """A factor as 5.2 10^20."""
-    power = int(np.floor(np.log10(factor)))
-    return rf"${factor / 10.0**power:.1f}\times10^{{{power}}}$"
 
 
 def _matrix(ax: Axes, pairs: Sequence[float], colours: Sequence[str]) -> None:

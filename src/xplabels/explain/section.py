@@ -22,9 +22,9 @@ ATTENTION_TEXT = (
     "BP is blue, RP orange, other inputs green. As figure 8 of Fallows & Sanders (2024)."
 )
 CURVES_TEXT = (
-    "Change of the normalised spectrum per unit of the label: as the network's derivatives tell, "
-    "weighted by the full covariance of its inputs and by the paper's weights (eq. 14); as the "
-    "forward model, where there is one, has it; as it is seen in the stars; and, where it says so, "
+    "Change of the normalised spectrum, in per cent of the flux: by the network's derivatives, "
+    "weighted by the full covariance of its inputs and by the paper's weights (eq. 14); by the "
+    "forward model, where there is one; as observed in the stars; and, where it says so, "
     "simulated. Bands: 68.3 % of bootstrap draws. As figures 11-14 of Fallows & Sanders (2024)."
 )
 
@@ -36,7 +36,10 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     stars with known labels, also those trained on, without dusty ones where dust is known. The
     attention is over ``compared``, the stars of the report.
     """
-    section, metrics = Section("attention", "What the model looks at"), dict[str, object]()
+    section, metrics = (
+        Section("attention", "What the model looks at", folded=True),
+        dict[str, object](),
+    )
     finding = Finding({"what it looks at": metrics}, section=section)
     step = max(1, -(-len(compared) // ATTENTION_STARS))
     try:
@@ -65,8 +68,9 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     )
     for name, curves in found.curves.items():
         title = label_of(name).description
-        draw = partial(figures.curves, name, found.wavelength, curves)
-        section.add_picture(f"curves_{name}", title, CURVES_TEXT, draw)
+        draw = partial(figures.curves, name, found.wavelength, curves, found.flux)
+        caption = f"{found.sentence(name)} {CURVES_TEXT}"
+        section.add_picture(f"curves_{name}", title, caption, draw)
     sides = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
     for name, pairs in numbers["correlations"].items():
         section.add_table(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import MEANING
 from xplabels.core.labels import label_of
 from xplabels.core.prediction import PARTS, Prediction
+from xplabels.core.split import Part, part_mask
 from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.explain.attention import (
     derivative_blocks,
@@ -31,7 +32,7 @@ from xplabels.explain.attention import (
     plain_numbers,
     training_covariance,
 )
-from xplabels.explain.figures import LINES
+from xplabels.explain.figures import LINES, plain_title
 from xplabels.inference import pull_back
 from xplabels.instrument import check_widths, gaiaxpy_instrument, resolution, sampled_flux
 from xplabels.model import Model
@@ -39,6 +40,15 @@ from xplabels.report.page import template
 
 Array = NDArray[np.float64]
 
+SEEN: dict[Part, str] = {
+    "train": "The model was trained on this star if it was in the training table: it is in the "
+    "part of the split that trains.",
+    "validation": "If this star was in the training table, it was not trained on, but helped to "
+    "choose and to calibrate the model.",
+    "test": "The model was not trained on this star: it is in the part of the split that is kept "
+    "for testing.",
+}
+"""What the page says of a star with known labels, by the part of the model's split."""
 DIGITS = 5
 """Significant digits on the page."""
 
@@ -48,8 +58,9 @@ class StarView:
     """What the page of one star shows.
 
     A prediction of this star alone, its known values [K] (NaN: unknown), ``wavelength`` [L] in nm,
-    flux and error [L] in W m^-2 nm^-1, and for each label [K, L]: percent per nm of its
-    information, and its change, in its unit, for one sigma more flux there.
+    flux and error [L] in W m^-2 nm^-1, the part of the model's split that it is in, and for each
+    label [K, L]: percent per nm of its information, and its change, in its unit, for one sigma more
+    flux there.
     """
 
     source_id: int
@@ -58,6 +69,7 @@ class StarView:
     wavelength: Array
     flux: Array
     flux_error: Array
+    part: Part
     information: Array
     movement: Array
 
@@ -90,7 +102,7 @@ class StarView:
             "flux": short(self.flux),
             "flux_error": short(self.flux_error),
             "labels": labels,
-            "lines": [[_plain(title), low, high] for title, low, high in LINES],
+            "lines": [[plain_title(title), low, high] for title, low, high in LINES],
         }
 
 
@@ -130,7 +142,9 @@ def _star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> St
         if star.labels is None
         else dict(zip(star.labels.names, star.labels.values[0], strict=True))
     )
-    wavelength, flux, error = _spectrum(star)
+    wavelength, flux, error = spectrum_of(star)
+    fraction = float(model.metadata["split"]["test_fraction"])
+    (part,) = (one for one in get_args(Part) if part_mask(star.source_id, one, fraction)[0])
     n, projection = model.feature_set.n_spectral, model.feature_set.projection
     ((features, jacobian),) = derivative_blocks(model, star)
     grid, change = sampled_flux(inverse_jacobian(jacobian[0, :, :n], weights))
@@ -146,13 +160,14 @@ def _star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> St
         wavelength,
         flux,
         error,
+        part,
         100.0 * density / whole[:, None],
         by_coefficient[0] @ (rises(tuple(wavelength)) * error),
     )
 
 
-def _spectrum(star: Stars) -> tuple[Array, Array, Array]:
-    """Wavelength, flux and its error [L] of one star."""
+def spectrum_of(star: Stars) -> tuple[Array, Array, Array]:
+    """Wavelength, flux and its error [L] of one star, W m^-2 nm^-1."""
     spectra = star.spectra
     if isinstance(spectra, SampledSpectra):
         return spectra.wavelength, spectra.flux[0], spectra.flux_error[0]
@@ -185,10 +200,8 @@ def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
     """The self-contained page of one star; ``notes`` of the provenance at its top."""
     flags = [text for flag, text in MEANING.items() if int(view.prediction.flags[0]) & flag]
     return template("star.html.j2").render(
-        data=view.to_data(), provenance={"notes": "", **provenance}, flags=flags
+        data=view.to_data(),
+        provenance={"notes": "", **provenance},
+        flags=flags,
+        seen=SEEN[view.part] if np.isfinite(view.known).any() else "",
     )
-
-
-def _plain(title: str) -> str:
-    """A line's name without TeX."""
-    return title.replace("C$_2$", "C₂").replace(r"H$\alpha$", "Hα")

@@ -142,7 +142,7 @@ def default_projection() -> Projection:
     and covariance ship in ``data/field_prior.safetensors``.
     """
     wavelength, design = gaiaxpy_design()
-    prior = _field_prior()
+    prior = field_prior_arrays()
     return Projection.from_prior(
         wavelength,
         design,
@@ -254,7 +254,8 @@ def field_prior(
     }
 
 
-def _field_prior() -> dict[str, NDArray[np.float64]]:
+def field_prior_arrays() -> dict[str, NDArray[np.float64]]:
+    """Mean, covariance and error template that ship (:func:`field_prior`)."""
     from safetensors.numpy import load
 
     return load(files("xplabels").joinpath("data/field_prior.safetensors").read_bytes())

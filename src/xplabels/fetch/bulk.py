@@ -7,7 +7,6 @@ published, it is begun anew.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from xplabels.fetch.http import (
     response_to,
     write_body,
 )
+from xplabels.io.atomic import claimed, rename
 from xplabels.io.job import md5_of
 
 SUMS = "_MD5SUM.txt"
@@ -153,18 +153,22 @@ def fetch_bulk(
 
     The folder is made if it is not there. Files in it that have their final name are left alone;
     ``verify`` computes their MD5 sums and fetches again those that differ. Raises
-    :class:`InputError` if ``folder`` is a file.
+    :class:`InputError` if ``folder`` is a file, or another run is at work in it.
     """
     if parallel < 1:
         raise InputError(f"{parallel} downloads at a time are none", remedy="choose 1 or more")
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError("is not a folder", where=folder, remedy="choose another name")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     received: dict[str, int] = {}
     present: list[str] = []
     failed: dict[str, str] = {}
-    with tqdm(unit="B", unit_scale=True, desc="files", disable=not progress) as bar:
+    with (
+        claimed(folder),
+        tqdm(unit="B", unit_scale=True, desc="files", disable=not progress) as bar,
+    ):
+        folder.mkdir(exist_ok=True)
         download = _Download(folder, retry or RetryPolicy(), verify, bar)
         for done, (file, outcome) in enumerate(
             in_parallel(download.fetch, files, parallel, download.stop), 1
@@ -210,7 +214,7 @@ class _Download:
                 # where it went wrong is unknown: none of it is kept
                 partial.unlink()
                 raise ServiceError("its MD5 sum is not the published one")
-            os.replace(partial, path)
+            rename(partial, path)
 
         try:
             self.retry.call(attempt, self.stop)

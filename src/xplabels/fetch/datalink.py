@@ -10,9 +10,9 @@ from __future__ import annotations
 import shutil
 import threading
 import zipfile
-import zlib
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +24,7 @@ from xplabels.fetch.archive import Archive, Ids
 from xplabels.fetch.http import RetryPolicy, ServiceError, response_to, write_body
 from xplabels.fetch.state import GIVEN_UP, Response
 from xplabels.io import read, write_stars
+from xplabels.io.files import byte_lines, check_size, whole
 
 ROUNDS = 3
 """How often ids that answers leave out are asked for."""
@@ -95,10 +96,10 @@ class DataLink:
                 path.open("wb") as file,
             ):
                 write_body(response, file, self.stop)
-            files = _unpacked(path)
-            if not files:
-                return None
             try:
+                files = unpacked(path)
+                if not files:
+                    return None
                 stars = read(files)
             except InputError as error:
                 raise ServiceError(f"the answer is damaged ({error.what})") from error
@@ -108,23 +109,20 @@ class DataLink:
         return replace(stars, origin=origin, notes=(), file="") if len(stars) else None
 
 
-def _unpacked(path: Path) -> list[Path]:
+def unpacked(path: Path) -> list[Path]:
     """The CSV files with rows of an answer, their checksums verified."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            files = []
-            for number, member in enumerate(archive.infolist()):
-                if not member.filename.lower().endswith(".csv"):
-                    continue
-                # the names inside are the service's: none of them becomes a path here
-                target = path.with_name(f"{number}.csv")
-                with archive.open(member) as packed, target.open("wb") as file:
-                    shutil.copyfileobj(packed, file)
-                with target.open("rb") as file:
-                    lines = (line for line in file if line.strip() and not line.startswith(b"#"))
-                    next(lines, None)  # the columns' names
-                    if next(lines, None) is not None:
-                        files.append(target)
-            return files
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ServiceError(f"the answer is no whole ZIP file ({error})") from error
+    with whole(path, "ZIP file"), zipfile.ZipFile(path) as archive:
+        files = []
+        # no member gives more bytes than it says
+        check_size(path, sum(member.file_size for member in archive.infolist()))
+        for number, member in enumerate(archive.infolist()):
+            if not member.filename.lower().endswith(".csv"):
+                continue
+            # the names inside are the service's: none of them becomes a path here
+            target = path.with_name(f"{number}.csv")
+            with archive.open(member) as packed, target.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+            lines = (line for line in byte_lines(target) if not line.startswith(b"#"))
+            if len(list(islice((line for line in lines if line.strip()), 2))) == 2:
+                files.append(target)  # the columns' names, and a row
+        return files

@@ -35,6 +35,7 @@ from xplabels.fetch.state import (
 from xplabels.fetch.tap import Tap
 from xplabels.fetch.targets import Targets
 from xplabels.io import read_stars, write_star_blocks
+from xplabels.io.atomic import claimed
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
 
@@ -226,7 +227,8 @@ def fetch_stars(
     overwrite
         Replace an output of another request, or ask anew for one that is complete.
 
-    Raises :class:`InputError` if the output is of another request, the service refuses the request,
+    Raises :class:`InputError` if the output is of another request, or another run is making it; if
+    the service refuses the request,
     a table of the archive lacks a column that is needed, or the extra ``archive`` is missing.
     """
     check_installed()
@@ -244,15 +246,16 @@ def fetch_stars(
         "datalink": archive.datalink,
     }
     state = FetchState(Path(output), request)
-    record = None if overwrite else state.finished()
-    if record is not None:
-        state.discard()
-        return FetchSummary(Path(output), record["ids"], record["counts"])
-    with state.opened(overwrite):
-        run = FetchRun(targets, state, archive, settings)
-        for name in chosen:
-            run.fetch(name)
-        return _publish(state, chosen)
+    with claimed(state.output):
+        record = None if overwrite else state.finished()
+        if record is not None:
+            state.discard()
+            return FetchSummary(Path(output), record["ids"], record["counts"])
+        with state.opened(overwrite):
+            run = FetchRun(targets, state, archive, settings)
+            for name in chosen:
+                run.fetch(name)
+            return _publish(state, chosen)
 
 
 def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:

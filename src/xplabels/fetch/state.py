@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xplabels.core.errors import InputError
 from xplabels.fetch.archive import Ids, digest_of
-from xplabels.io.atomic import check_new_folder, replace_folder, take_lock, whole_file
+from xplabels.io.atomic import check_new_folder, replace_folder, unwritable, whole_file
 from xplabels.io.job import open_partial, read_json
 
 RECEIVED, ABSENT, FAILED = "received", "absent", "failed"
@@ -76,21 +75,15 @@ class FetchState:
 
     @contextmanager
     def opened(self, overwrite: bool) -> Iterator[None]:
-        """Make the folder, or resume one of the same request, and lock it.
+        """Make the folder, or resume one of the same request.
 
         Raises InputError if the output or a folder of another request exists without
-        ``overwrite``, if they hold other files, or if another fetch is at work.
+        ``overwrite``, or if they hold other files.
         """
         if overwrite or not self.folder.exists():
             check_new_folder(self.output, OUTPUT_FILES, overwrite)
         open_partial(self.folder, REQUEST, self.request, PARTIAL_FILES, overwrite)
         with (self.folder / STATE).open("a", encoding="utf-8") as self._file:
-            if not take_lock(self._file):
-                raise InputError(
-                    "another fetch is at work here",
-                    where=self.folder,
-                    remedy="wait for it, or name another output",
-                )
             self._restore()
             yield
 
@@ -112,9 +105,9 @@ class FetchState:
         try:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+            os.fsync(self._file.fileno())
         except OSError as error:
-            what = f"cannot be written: {error.strerror or error}"
-            raise InputError(what, where=self.folder / STATE) from error
+            raise unwritable(self.folder / STATE, error) from error
 
     def _take(self, line: dict[str, Any]) -> None:
         product = line["product"]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.fetch.http import TRANSIENT, RetryPolicy, ServiceError, as_service_error, session
+from xplabels.io.votable import check_votable
 
 Columns = dict[str, NDArray[Any]]
 """Lower-case name -> array [N], masked where null."""
@@ -90,9 +91,14 @@ class Tap:
 
 
 def _read_whole(response: Any, **options: Any) -> None:
-    """Read a body and check its length before pyvo parses it, which stops where its XML ends."""
+    """Read a body and check its length before pyvo parses it, which stops where its XML ends.
+
+    Nor does it open what a VOTable refers to.
+    """
     import urllib3
 
+    if b"VOTABLE" in response.content[:10_000]:
+        check_votable(io.BytesIO(response.content), response.url)
     response.raw = urllib3.HTTPResponse(io.BytesIO(response.content), preload_content=False)
 
 

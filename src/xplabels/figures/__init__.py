@@ -152,6 +152,10 @@ def mean_density(z: Array, dof: Array) -> Array:
     return mean
 
 
+WIDE = 15.0
+"""Ratio of largest to smallest median error from which the axis is logarithmic."""
+
+
 @styled
 def errors_along(
     names: Sequence[str],
@@ -186,6 +190,9 @@ def errors_along(
             ax.plot(centres, middle, color=colour, linewidth=1.6, linestyle=dashes, label=part)
         top = np.nanmax(p84) if np.isfinite(p84).any() else np.max(errors)
         ax.set(ylim=(0, 1.15 * float(top)), xlim=limits_of(at))
+        median = p50[np.isfinite(p50) & (p50 > 0)]
+        if len(median) and median.max() > WIDE * median.min():
+            ax.set(yscale="log", ylim=(median.min() / 10, 1.15 * float(top)))
         counts, steps = np.histogram(behind[:, k], 45, limits_of(at))
         twin = ax.twinx()
         twin.stairs(counts, steps, fill=True, color=BACKGROUND)
@@ -336,8 +343,13 @@ def sizes_by_bins(bins: Mapping[str, Mapping[str, Sizes]], tolerance: float) -> 
                 continue
             edges, numbers, words, stars = by_label[name]
             ax.set_title(f"N = {stars:,} in {len(edges)} bins", loc="right", fontsize=7)
-            middle, apart = edges.mean(axis=1), 0.012 * (edges.max() - edges.min())
-            for k, (shift, marker) in enumerate(((-apart, "o"), (apart, "s"))):
+            # evenly, since bins are as wide as it takes to hold enough stars
+            middle = np.arange(len(edges)) + 0.5
+            ticks = np.append(edges[:, 0], edges[-1, 1])
+            some = np.unique(np.linspace(0, len(edges), min(len(edges), 5) + 1).astype(int))
+            ax.set_xticks(some, [f"{tick:.5g}" for tick in ticks[some]])
+            ax.set_xlim(0, len(edges))
+            for k, (shift, marker) in enumerate(((-0.15, "o"), (0.15, "s"))):
                 value, error, low, high = _within(numbers[:, k])
                 colours = [WORD_COLOURS[word[k]] for word in words]
                 ax.vlines(middle + shift, low, high, color=colours, linewidth=0.7)

@@ -50,7 +50,7 @@ def copy_ids(source_id: NDArray[np.int64], copies: int) -> NDArray[np.int64]:
             if places := waiting.get(int(number)):
                 ids[places.pop()] = new
                 left -= 1
-    return ids.reshape(copies, -1)
+    return ids.reshape(copies, len(source_id))
 
 
 def draw_dimming(stars: Stars, random: np.random.Generator) -> Array:

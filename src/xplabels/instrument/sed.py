@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, counted
+from xplabels.io.files import open_seekable, text_lines, whole
+from xplabels.io.fits import open_fits, readable_fits
+from xplabels.io.votable import open_checked
 
 Array = NDArray[np.float64]
 Medium = Literal["vacuum", "air"]
@@ -42,6 +45,12 @@ class Sed:
     """Flux [L] of one source, W m^-2 nm^-1, linear between vacuum wavelengths [L], nm, increasing.
 
     ``name`` is for messages and tables.
+
+    Examples
+    --------
+    >>> flat = Sed.of([300.0, 1100.0], [1e-16, 1e-16], name="flat")
+    >>> len(flat.wavelength)
+    2
     """
 
     wavelength: Array
@@ -168,6 +177,13 @@ def read_sed(
 
     Raises :class:`InputError` if the file is absent or unreadable, lacks the columns, has
     wavelengths in air where ``medium`` is vacuum, a unit is unknown, or as :meth:`Sed.of`.
+
+    Examples
+    --------
+    >>> with open("flat.csv", "w") as file:
+    ...     _ = file.write("wavelength,flux\\n300,1e-16\\n1100,1e-16\\n")
+    >>> read_sed("flat.csv").name
+    'flat.csv'
     """
     path = Path(path)
     wavelength, flux = _read_image(path, medium) or _read_columns(path)
@@ -192,26 +208,17 @@ def _unit(name: str, path: Path) -> Any:
 
 def _read_image(path: Path, medium: Medium) -> tuple[Any, Any] | None:
     """Wavelength and flux of a FITS file that is one image of one dimension; None for others."""
-    import warnings
-
     from astropy import units as u
-    from astropy.io import fits
     from astropy.wcs import WCS
 
-    if not path.is_file():
-        return None
-    with path.open("rb") as opened:
-        if opened.read(3) not in (b"SIM", b"\x1f\x8b\x08"):  # FITS, or gzip
-            return None
     try:
-        with warnings.catch_warnings(), fits.open(path) as opened:
-            warnings.simplefilter("ignore")
+        with open_fits(path) as opened, readable_fits(path):
             if len(opened) > 1 or opened[0].data is None or opened[0].data.ndim != 1:
                 return None
             header, flux = opened[0].header, np.asarray(opened[0].data, np.float64)
             axis = WCS(header)
             wavelength = axis.all_pix2world(np.arange(len(flux)), 0)[0]
-    except (OSError, ValueError):  # not FITS, or damaged: an error as of tables
+    except InputError:  # not FITS, or damaged: an error as of tables
         return None
     kind = str(axis.wcs.ctype[0])[:4]
     if kind not in ("WAVE", "AWAV"):
@@ -255,17 +262,18 @@ def _read_table(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise InputError("is empty", where=path, remedy=f"give a table: {UNITS}")
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
-    keys = {"format": FORMATS[ending]} if ending in FORMATS else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Table.read(path, **keys)
-    except Exception as error:
-        raise InputError(
-            f"cannot be read as a table ({str(error).strip().splitlines()[0][:200]})",
-            where=path,
-            remedy=f"give .ecsv, .fits, .vot, .csv or text with a header: {UNITS}",
-        ) from error
+    remedy = f"give .ecsv, .fits, .vot, .csv or text with a header: {UNITS}"
+    with whole(path, "table", remedy), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with open_seekable(path) as file:
+            head = file.read(100).lstrip()
+        if head.startswith(b"SIMPLE") or ending in (".fits", ".fit"):
+            with open_fits(path) as hdus:
+                return Table.read(hdus)
+        if head.startswith(b"<") or ending in (".vot", ".votable", ".xml"):
+            with open_checked(path) as file:
+                return Table.read(file, format="votable")
+        return Table.read(text_lines(path), format=FORMATS.get(ending, "ascii"))
 
 
 def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> Any:

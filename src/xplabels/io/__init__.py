@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.io.delimited import read_csv, read_ecsv
-from xplabels.io.files import Digest, format_of
+from xplabels.io.files import Digest, format_of, unchanged
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
-from xplabels.io.memory import is_path, listed, read_memory
+from xplabels.io.memory import is_path, is_table, listed, read_memory, table_of
 from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
-from xplabels.io.rows import BLOCK_ROWS, BadRows
+from xplabels.io.rows import BLOCK_ROWS, AbsentColumns, BadRows
+from xplabels.io.unpacked import read_unpacked
 from xplabels.io.votable import read_votable
+from xplabels.io.zipped import read_zip
 
 __all__ = [
     "BLOCK_ROWS",
@@ -42,6 +44,9 @@ READERS: dict[str, Reader] = {
     ".vot": read_votable,
     ".votable": read_votable,
     ".parquet": read_parquet,
+    ".zip": lambda path, bad_rows, block: read_zip(
+        path, bad_rows, block, read_blocks=lambda *one: read_blocks(*one)
+    ),
 }
 """Ending -> reader; every text or FITS ending may be followed by ``.gz``."""
 
@@ -51,6 +56,7 @@ def read_blocks(
     bad_rows: BadRows = "error",
     block: int = BLOCK_ROWS,
     digest: Digest | None = None,
+    coefficients: str | None = None,
 ) -> Iterator[Stars]:
     """The stars of a file or HATS catalogue, at most ``block`` at a time, in its order.
 
@@ -59,7 +65,7 @@ def read_blocks(
     path
         A DataLink or bulk file of continuous XP spectra (``.csv``, ``.csv.gz``, ``.ecsv``,
         ``.fits``, ``.vot``, ``.votable``, ``.xml``), a star table (``.parquet``), or the folder of
-        a HATS catalogue of star tables.
+        a HATS catalogue of star tables; or a table of :mod:`xplabels.io.unpacked`.
     bad_rows
         What to do with a damaged row among good ones: ``"error"`` stops; ``"flag"`` makes its
         spectrum NaN, sets :attr:`~xplabels.core.flags.Flag.BAD_ROW` and counts it in ``notes``.
@@ -70,21 +76,57 @@ def read_blocks(
     digest
         Counts the file's bytes as they are read; ``digest.take_rest(path)`` after the last block
         counts what a format leaves unread.
+    coefficients
+        The pattern of a column's name, and of that of its error, in a table with one column a
+        coefficient, such as ``"{band}_coeff_{i},e_{band}_coeff_{i}"``, which needs none.
 
     Raises InputError here for a missing file or an unknown ending, while iterating for what is
-    wrong inside.
+    wrong inside, and if the file changes in the meantime.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> xp.write_stars(xp.example_stars(5), "stars.parquet")
+    >>> [len(stars) for stars in xp.read_blocks("stars.parquet", block=2)]
+    [2, 2, 1]
     """
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
     path = Path(path)
     reader = _reader(path)
+    if coefficients is not None:
+        blocks = read_unpacked(path, bad_rows, block, coefficients) or iter(())
+        return _unchanged(path, blocks)
     if digest is not None and reader is read_csv:
-        return read_csv(path, bad_rows, block, digest)
-    return reader(path, bad_rows, block)
+        blocks = read_csv(path, bad_rows, block, digest)
+    else:
+        blocks = reader(path, bad_rows, block)
+    return _unchanged(path, _or_unpacked(blocks, path, bad_rows, block))
+
+
+def _unchanged(path: Path, blocks: Iterator[Stars]) -> Iterator[Stars]:
+    with unchanged(path):
+        yield from blocks
+
+
+def _or_unpacked(
+    blocks: Iterator[Stars], path: Any, bad_rows: BadRows, block: int
+) -> Iterator[Stars]:
+    """The blocks, or those of a table that has spectra, but not in the archive's columns."""
+    try:
+        yield from blocks
+    except AbsentColumns:
+        found = read_unpacked(path, bad_rows, block)
+        if found is None:
+            raise
+        yield from found
 
 
 def read(
-    paths: Any, bad_rows: BadRows = "error", wavelength: NDArray[np.float64] | None = None
+    paths: Any,
+    bad_rows: BadRows = "error",
+    coefficients: str | None = None,
+    wavelength: NDArray[np.float64] | None = None,
 ) -> Stars:
     """All stars of one or several files or tables in memory, stacked in order.
 
@@ -94,24 +136,45 @@ def read(
         Files as for :func:`read_blocks`; their formats may differ. Or tables in memory
         (:mod:`xplabels.io.memory`): an astropy Table, a pandas or polars DataFrame, a pyarrow
         Table, arrays by name, astroquery's DataLink answer, what GaiaXPy's ``calibrate`` returns.
-    bad_rows
+    bad_rows, coefficients
         See :func:`read_blocks`.
     wavelength
         [L], nm, of columns ``flux`` and ``flux_error`` of a table in memory.
 
     Raises InputError as :func:`read_blocks`; if a source_id stands in two files; if the files
     differ in their numbers of coefficients.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> xp.write_stars(xp.example_stars(3), "stars.parquet")
+    >>> len(xp.read("stars.parquet"))
+    3
     """
     if isinstance(paths, tuple) and len(paths) == 2 and isinstance(paths[1], np.ndarray):
         paths, wavelength = paths  # of GaiaXPy's calibrate
     # every file is looked at before the first is read: a misspelt name should not cost an hour
     opened = [
-        read_blocks(one, bad_rows) if is_path(one) else read_memory(one, bad_rows, wavelength)
+        read_blocks(one, bad_rows, coefficients=coefficients)
+        if is_path(one)
+        else _of_memory(one, bad_rows, coefficients, wavelength)
         for one in listed(paths)
     ]
     blocks = [block for blocks in opened for block in blocks]
     _check_across_files(blocks)
     return concatenate(_same_widths(blocks))
+
+
+def _of_memory(
+    source: Any, bad_rows: BadRows, coefficients: str | None, wavelength: Any
+) -> Iterator[Stars]:
+    """The stars of a table in memory, or of several, as :func:`read_blocks` has those of a file."""
+    if not is_table(source):
+        return read_memory(source, bad_rows, wavelength)
+    table = table_of(source)
+    if coefficients is not None:
+        return read_unpacked(table, bad_rows, BLOCK_ROWS, coefficients) or iter(())
+    return _or_unpacked(read_memory(table, bad_rows, wavelength), table, bad_rows, BLOCK_ROWS)
 
 
 def _reader(path: Path) -> Reader:

@@ -53,23 +53,23 @@ def cells_of(column: Column, kind: type[np.floating] = np.float64) -> tuple[Cell
 def _lists(column: Any) -> Any:
     """A pyarrow column as a rectangle, or a sequence of cells."""
     import pyarrow as pa
-    from pyarrow import types
+    from pyarrow import compute, types
 
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
-    if types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
-    if not types.is_fixed_size_list(kind) or column.null_count:
-        if not (hasattr(kind, "value_type") and types.is_floating(kind.value_type)):
-            return column.to_pylist()
-        return [
-            cell.values.to_numpy(zero_copy_only=False) if cell.is_valid else None for cell in column
-        ]
+    if not (hasattr(kind, "value_type") and types.is_floating(kind.value_type)):
+        return column.to_pylist()
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    if not types.is_floating(kind.value_type):
-        return column.to_pylist()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), kind.list_size)
+    if len(column) and not column.null_count:
+        # most blocks have lists of one length, whether or not the type says so
+        lengths = compute.unique(compute.list_value_length(column)).to_pylist()
+        if len(lengths) == 1:
+            return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), lengths[0])
+    return [
+        cell.values.to_numpy(zero_copy_only=False) if cell.is_valid else None for cell in column
+    ]
 
 
 def _array(cell: Any, kind: type[np.floating]) -> NDArray[np.floating]:

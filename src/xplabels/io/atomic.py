@@ -7,20 +7,30 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO
 
 from xplabels.core.errors import InputError
 
 MODEL_FILES = ("model.json", "weights.safetensors", "card.md", "label_audit.csv")
 REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
 """All that a model's and a report's folder may hold; anything else is the user's."""
+LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(.*)")
+REMEDIES = {
+    errno.ENOSPC: "make room and give the same command again",
+    errno.EDQUOT: "make room and give the same command again",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
+    errno.EACCES: "choose another folder or change its permissions",
+    errno.EROFS: "choose another folder",
+}
+"""Of errors of the system on writing."""
 
 
 def check_output(path: Path, overwrite: bool = False) -> None:
@@ -82,12 +92,82 @@ def check_ours(folder: Path, ours: Sequence[str]) -> None:
         )
 
 
+def check_distinct(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """Raise :class:`InputError` if an output is also an input, by whatever name or link."""
+    read = {file for path in inputs if (file := _file_of(path)) is not None}
+    for output in outputs:
+        if _file_of(output) in read:
+            raise InputError(
+                "is also an input, which would be lost", where=output, remedy="name another output"
+            )
+
+
+def _file_of(path: str | Path) -> tuple[int, int] | None:
+    """What is the same for two names of one file; None where there is none."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):  # a word that is no name of a file
+        return None
+    return state.st_dev, state.st_ino
+
+
+@contextlib.contextmanager
+def claimed(output: Path) -> Iterator[None]:
+    """Keep ``output`` for this run, and clear away what a run that died left half-written of it.
+
+    A file ``.NAME.lock`` beside it (in it, where only the folder ``output`` itself can be written)
+    is locked until the run ends in whatever way. Raises InputError if another run holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(os.path.realpath(output))
+    folder = path.parent if os.access(path.parent, os.W_OK) else path
+    lock = FileLock(folder / f".{path.name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        if os.path.exists(lock.lock_file):
+            raise InputError(
+                "another run is at work here",
+                where=output,
+                remedy="wait for it, or name another output",
+            ) from None
+    except OSError:  # nothing can be written or locked there: what writes the output will say so
+        pass
+    try:
+        if lock.is_locked:
+            remove_leftovers(output.parent, glob.escape(output.name))
+        yield
+    finally:
+        if lock.is_locked:
+            os.unlink(lock.lock_file)  # while it is held: no other run can hold this file
+            lock.release()
+
+
+def remove_leftovers(folder: Path, name: str = "*", every: bool = False) -> None:
+    """Remove temporary files of ``name`` (a pattern) in ``folder`` whose processes died.
+
+    ``every``: whoever wrote them. What a dead process had moved away to replace it comes back.
+    """
+    # by plain strings: a folder may hold thousands of files, and each is written by way of here
+    hidden = [other for other in os.listdir(folder) if other[0] == "."] if folder.is_dir() else []
+    for found in filter(None, map(LEFTOVER.fullmatch, hidden)):
+        pid, kind, whole = found.groups()
+        if not fnmatch(whole, name) or (not every and int(pid) != os.getpid() and _alive(int(pid))):
+            continue
+        left = folder / found[0]
+        with contextlib.suppress(PermissionError):  # another user's, in a folder of all
+            if kind == "old" and not (folder / whole).exists():
+                os.replace(left, folder / whole)
+            elif left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
+
+
 def _new_partial(path: Path) -> Path:
     """This process's temporary path beside ``path``; those of processes that died are removed."""
-    for leftover in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
-        pid = leftover.name.split(".")[1]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    remove_leftovers(path.parent, glob.escape(path.name))
     return path.with_name(f".{os.getpid()}.partial.{path.name}")
 
 
@@ -96,7 +176,7 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except (OSError, OverflowError):  # another user's, or no process at all
         return True
     return True
 
@@ -111,9 +191,9 @@ def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     partial = _new_partial(path)
     try:
         yield partial
-        os.replace(partial, path)
+        rename(partial, path)
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", where=path) from error
+        raise unwritable(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -131,9 +211,22 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         yield partial
         replace_folder(partial, path)
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", where=path) from error
+        raise unwritable(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """What to raise where the system refuses to write."""
+    what = f"cannot be written: {error.strerror or error}"
+    return InputError(what, where=path, remedy=REMEDIES.get(error.errno or 0))
+
+
+def rename(partial: Path, path: Path) -> None:
+    """Give a whole file its name, once the disk holds what is in it."""
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
 
 
 def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
@@ -142,10 +235,13 @@ def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
     ``old`` is its name for a moment, beside it by default.
     """
     old = old or path.with_name(f".{os.getpid()}.old.{path.name}")
+    for one in (*folder.rglob("*"), folder):
+        _sync(one)
     try:
         if path.exists():
             os.replace(path, old)
         os.replace(folder, path)
+        _sync(path.parent)
     finally:
         # whatever stopped the exchange, Ctrl-C included: what was there comes back
         if old.exists() and not path.exists():
@@ -156,22 +252,17 @@ def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
             old.unlink(missing_ok=True)
 
 
-def take_lock(file: IO[str]) -> bool:
-    """Lock a file for this process, until it ends in whatever way; False if it is taken."""
+def _sync(path: Path) -> None:
+    """Wait until the disk holds a file, or the names in a folder: a rename may not come first."""
+    if path.is_dir():
+        with contextlib.suppress(OSError):  # some systems do that by themselves, and refuse
+            _sync_opened(os.open(path, os.O_RDONLY))
+    else:
+        _sync_opened(os.open(path, os.O_RDWR))
+
+
+def _sync_opened(descriptor: int) -> None:
     try:
-        import fcntl
-    except ImportError:  # not a POSIX system: two runs into one folder are the user's care
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def release_lock(file: IO[str]) -> None:
-    """Release the lock; closing the file is not enough while a forked process has it, too."""
-    with contextlib.suppress(ImportError):
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_UN)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -53,6 +53,12 @@ def write_catalogue(prediction: Prediction, path: str | Path, overwrite: bool = 
 
     The file appears whole or not at all. Raises InputError as :func:`check_catalogue`, or if the
     disk fills up.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> labels = xp.load_model().predict(xp.example_stars(3))
+    >>> write_catalogue(labels, "labels.ecsv")  # or labels.write("labels.ecsv")
     """
     path = Path(path)
     check_catalogue(path, overwrite)

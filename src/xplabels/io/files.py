@@ -1,26 +1,45 @@
-"""Opening files that may be gzipped, and naming the file that is damaged."""
+"""Opening files that may be gzipped, within bounds, and naming the file that is damaged.
+
+A file may hold anything, and so may make the libraries that parse it raise anything, or take any
+amount of memory. Every reader of files therefore works inside :func:`whole`, and what a file says
+of its own size passes :func:`check_size` before memory is taken for it.
+"""
 
 from __future__ import annotations
 
 import codecs
+import functools
 import gzip
 import hashlib
 import importlib
 import io
 import re
-import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from errno import ENOSPC
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar, cast
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, XplabelsError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _ARCHIVES = re.compile(
     r"XpContinuous|GaiaSource|XP_(CONTINUOUS|SAMPLED)|MEAN_SPECTRUM_XP|dl_products|datalink", re.I
 )
 BUFFER = 1 << 20
 """Bytes unpacked at a time."""
+LONGEST_LINE = 1 << 26
+"""Bytes; a star with 2,000 coefficients has a line of half as many."""
+SMALL = 1 << 27
+"""Bytes that any file may unpack to; beyond, it may do so to as many ``TIMES`` its own size.
+
+Catalogues shrink by 2 to 20 when they are packed.
+"""
+TIMES = 100
+GZIP = "gzip file"
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 def again(path: object) -> str:
@@ -35,7 +54,6 @@ def again(path: object) -> str:
     return "download the file again" if archived else "copy or write the file again"
 
 
-GZIP = b"\x1f\x8b"
 BEGIN = 1000
 """Bytes of a file by which its format is known."""
 BEGINNINGS: dict[str, tuple[bytes, ...]] = {
@@ -107,27 +125,46 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
 
     ``digest`` counts them as they stand on the disk.
     """
-    packed: Any = path
-    if digest is not None:
-        packed = io.BufferedReader(_Digested(path, digest), 1 << 17)
-    with path.open("rb", 0) as raw:
-        gzipped = raw.read(2) == GZIP
-    file: IO[bytes]
-    if gzipped:
-        # lines from gzip's own small buffer cost a third more
-        file = io.BufferedReader((_isal("igzip") or gzip).open(packed, "rb"), BUFFER)
-    else:
-        file = path.open("rb", BUFFER) if digest is None else packed
+    start = _gzip_start(path)
+    file: Any = path.open("rb", BUFFER)
     with ExitStack() as stack:
         stack.enter_context(file)
-        peekable: Any = file  # all of these are buffered
-        mark = peekable.peek(3)[:3]
+        if digest is not None:
+            file.close()
+            file = stack.enter_context(io.BufferedReader(_Digested(path, digest), 1 << 17))
+        if start is not None:
+            file.read(start)
+            file = stack.enter_context(_unpacked(path, file))
+        mark = file.peek(3)[:3]
         if mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return io.BytesIO(file.read().decode("utf-16", "replace").encode())
         if mark == codecs.BOM_UTF8:
             file.read(3)
         stack.pop_all()
-    return file
+    return cast(IO[bytes], file)
+
+
+def _unpacked(path: Path, file: Any) -> IO[bytes]:
+    unpacked = _Bounded((_isal("igzip") or gzip).open(file, "rb"), file, path)
+    return io.BufferedReader(unpacked, BUFFER)  # lines from its own small buffer cost a third more
+
+
+def _gzip_start(path: Path) -> int | None:
+    """Where a gzip stream begins in a file, maybe after blanks; None: it is no gzip file."""
+    with path.open("rb", 0) as raw:
+        first = raw.read(64)
+    blank = len(first) - len(first.lstrip())
+    return blank if first[blank:].startswith(GZIP_MAGIC) else None
+
+
+def open_seekable(path: Path) -> IO[bytes]:
+    """The bytes of a file, to be read in any order; unpacked in memory if they are gzip's."""
+    start, file = _gzip_start(path), path.open("rb")
+    if start is None:
+        return file
+    file.seek(start)
+    with file, _unpacked(path, file) as unpacked:
+        return io.BytesIO(unpacked.read())
 
 
 def format_of(path: Path, endings: Collection[str]) -> str:
@@ -138,16 +175,16 @@ def format_of(path: Path, endings: Collection[str]) -> str:
     name = path.name.lower()
     ending = Path(name.removesuffix(".gz")).suffix
     ending = ALIASES.get(ending, ending)
-    if ending not in endings or (ending == ".parquet" and name.endswith(".gz")):
+    if ending not in endings or (ending in (".parquet", ".zip") and name.endswith(".gz")):
         raise InputError(
             "has an unknown ending",
             where=path,
-            remedy=f"give one of {', '.join(endings)} (all but .parquet also with .gz)",
+            remedy=f"give one of {', '.join(endings)} (all but .parquet and .zip also with .gz)",
         )
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(what, where=path, remedy="check the path")
-    with readable_bytes(path), open_bytes(path) as file:
+    with whole(path), open_bytes(path) as file:
         first = file.peek(BEGIN)[:BEGIN] if hasattr(file, "peek") else file.read(BEGIN)
     if not first:
         raise InputError("is empty", where=path, remedy=again(path))
@@ -163,53 +200,155 @@ def format_of(path: Path, endings: Collection[str]) -> str:
 def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
     """The lines of a file, gzipped or not, with their ends (``\\n``, ``\\r\\n`` or ``\\r``).
 
-    Raises InputError if the file cannot be read, or its gzip stream is damaged or cut off.
+    Raises InputError if the file cannot be read, its gzip stream is damaged or cut off, or a line
+    is longer than :data:`LONGEST_LINE`.
     """
-    with readable_bytes(path), open_bytes(path, digest) as file:
-        for line in file:
-            if b"\r" in line:
-                yield from line.splitlines(keepends=True)
-            else:
-                yield line
+    with whole(path), open_bytes(path, digest) as file:
+        rest = b""
+        while part := file.readline(LONGEST_LINE):
+            if not rest and b"\r" not in part and part.endswith(b"\n"):
+                yield part  # nearly always
+                continue
+            lines = (rest + part).splitlines(keepends=True)
+            # without a line feed, the last line may go on, if only with the one that ends it
+            rest = b"" if part.endswith(b"\n") else lines.pop()
+            yield from lines
+            if len(rest) >= LONGEST_LINE:
+                raise InputError(
+                    f"has a line of more than {LONGEST_LINE >> 20} MB",
+                    where=path,
+                    remedy="write one line per star",
+                )
+        if rest:
+            yield rest
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text for astropy, which opens a text of one line as a file or an address."""
+    return [line.decode("utf-8", "replace").rstrip("\r\n") for line in byte_lines(path)]
 
 
 @contextmanager
-def readable_bytes(path: Path) -> Iterator[None]:
-    """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it."""
-    damaged: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
-    if (isal := _isal("isal_zlib")) is not None:
-        damaged += (isal.error,)
+def unchanged(path: Path) -> Iterator[None]:
+    """What is read of ``path`` in the block is of one state of the file.
+
+    Raises InputError if it is another one at the end, or when what was read made no sense.
+    """
+    before = _state(path)
     try:
         yield
-    except EOFError as error:
-        raise InputError(
-            "is truncated: the gzip stream ends early", where=path, remedy=again(path)
-        ) from error
-    except damaged as error:
-        raise InputError(
-            f"is not a readable gzip file ({error})", where=path, remedy=again(path)
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror or error})", where=path, remedy="check the file"
-        ) from error
+    except InputError as error:
+        if _state(path) == before:
+            raise
+        raise _changed(path) from error
+    if _state(path) != before:
+        raise _changed(path)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(
+        "changed while it was read",
+        where=path,
+        remedy="give the same command again once nothing writes to it",
+    )
 
 
 @contextmanager
-def whole(path: Path, what: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """``errors`` of a library mean that ``path`` is not a whole ``what``.
+def whole(path: Path | str, what: str = "file", remedy: str | None = None) -> Iterator[None]:
+    """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it.
 
-    Raises InputError with the first line of the library's message; an :class:`InputError` passes
-    unchanged.
+    The one boundary between a reader and the libraries that parse what a file holds. ``what`` is
+    the kind of file it should be; a library's message says why it is none. Errors that the package
+    raises on purpose pass unchanged.
+
+    Examples
+    --------
+    >>> with whole(Path("model.json"), "JSON file"):
+    ...     int("one")
+    Traceback (most recent call last):
+    xplabels.core.errors.InputError: model.json: is not a whole JSON file (invalid literal for \
+int() with base 10: 'one'); copy or write the file again
     """
     try:
         yield
-    except InputError:
+    except XplabelsError:
         raise
-    except errors as error:
-        message = str(error).splitlines()
+    except MemoryError as error:
         raise InputError(
-            f"is not a whole {what} ({message[0] if message else 'empty'})",
-            where=path,
-            remedy=again(path),
+            "takes more memory than there is", where=path, remedy="use a smaller part of it"
         ) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == ENOSPC:
+            raise  # nothing that was read: what is unpacked is being written
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(
+                f"cannot be read ({error.strerror})", where=path, remedy="check the file"
+            ) from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        said = f"is not a whole {what} ({reason})"
+        if isinstance(error, EOFError) and what == GZIP:
+            said = "is truncated: the gzip stream ends early"
+        raise InputError(said, where=path, remedy=remedy or again(path)) from error
+
+
+Reader = Callable[Concatenate[Path, P], Iterator[T]]
+
+
+def reads(what: str) -> Callable[[Reader[P, T]], Reader[P, T]]:
+    """Make a reader, a generator whose first argument is the path, work inside :func:`whole`."""
+
+    def decorate(reader: Reader[P, T]) -> Reader[P, T]:
+        @functools.wraps(reader)
+        def read(path: Path, *args: P.args, **options: P.kwargs) -> Iterator[T]:
+            with whole(path, what):
+                yield from reader(path, *args, **options)
+
+        return cast(Reader[P, T], read)
+
+    return decorate
+
+
+def check_size(path: Path | str, size: int, held: int | None = None) -> None:
+    """Raise :class:`InputError` where a file says to hold ``size`` bytes, and cannot.
+
+    ``held`` bytes hold them; without it, the file's own.
+    """
+    held = Path(path).stat().st_size if held is None else held
+    if size > max(SMALL, TIMES * held):
+        raise InputError(
+            f"would take {size / 1e9:.3g} GB of memory, of {held:,} bytes in the file",
+            where=path,
+            remedy="check where it comes from; if it is right, unpack it or write it in parts",
+        )
+
+
+class _Bounded(io.RawIOBase):
+    """What is unpacked from ``file``, as long as its size is in proportion to that of ``path``."""
+
+    def __init__(self, file: IO[bytes], packed: IO[bytes], path: Path) -> None:
+        self._file: Any = file
+        self._packed = packed
+        self._path, self._got, self._held = path, 0, path.stat().st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with whole(self._path, GZIP):
+            got: int = self._file.readinto(buffer)
+        self._got += got
+        check_size(self._path, self._got, self._held)
+        return got
+
+    def close(self) -> None:
+        self._file.close()
+        self._packed.close()
+        super().close()

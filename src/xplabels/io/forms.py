@@ -409,8 +409,7 @@ def numbers_or_text(column: Any) -> NDArray[Any]:
 
 UNITS: dict[str, str] = {
     "parallax": "mas", "parallax_error": "mas", "ra": "deg", "dec": "deg", "pmra": "mas / yr",
-    "pmdec": "mas / yr", "teff": "K", "teff_err": "K", "teff_error": "K", "e_teff": "K",
-    "teff_unc": "K", "teff_uncertainty": "K", "teff_sigma": "K", "teff_std": "K",
+    "pmdec": "mas / yr",
 }  # fmt: skip
 """The unit in which a column is used; columns of magnitudes (:func:`unit_of`) are in mag."""
 _MAGNITUDE = re.compile(
@@ -455,19 +454,3 @@ def converted(values: NDArray[Any], name: str, unit: str | None, where: object) 
             remedy=f"convert it to {wanted}, or declare no unit if it is in {wanted}",
         ) from error
     return np.asarray(values * factor)
-
-
-def parquet_units(schema: Any) -> dict[str, str]:
-    """Column -> unit, as this package and astropy write them into a Parquet file's metadata."""
-    units = {one.name: one.metadata[b"unit"].decode("utf-8", "replace")
-             for one in schema if one.metadata and b"unit" in one.metadata}  # fmt: skip
-    header = (schema.metadata or {}).get(b"table_meta_yaml")
-    if header is not None:
-        from astropy.table.meta import get_header_from_yaml
-
-        try:
-            described = get_header_from_yaml(header.decode("utf-8").splitlines())["datatype"]
-            units |= {one["name"]: str(one["unit"]) for one in described if "unit" in one}
-        except Exception:  # astropy and its YAML reader raise a zoo; units are no need
-            logger.warning("the units in the metadata of a Parquet file cannot be read")
-    return units

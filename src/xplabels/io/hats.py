@@ -19,7 +19,7 @@ from xplabels.core.errors import InputError, counted
 from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Stars
 from xplabels.io.files import whole
-from xplabels.io.parquet import read_parquet
+from xplabels.io.parquet import open_parquet, read_parquet
 from xplabels.io.partitioning import Pixel
 from xplabels.io.plain import Columns
 from xplabels.io.rows import BLOCK_ROWS, BadRows
@@ -121,14 +121,13 @@ class PartitionedTable:
 
     def __init__(self, folder: Path, wanted: Collection[str]) -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
         from pyarrow import dataset
 
         self.path = folder
         files = parquet_files(folder)
         for path in files:
-            with whole(path, "Parquet file", (pa.ArrowException, OSError)):
-                names = {name.lower(): name for name in pq.read_schema(path).names}
+            with whole(path, "Parquet file"), open_parquet(path) as file:
+                names = {name.lower(): name for name in file.schema_arrow.names}
             if "source_id" not in names:
                 raise InputError(
                     "column 'source_id' is absent",
@@ -162,7 +161,7 @@ class PartitionedTable:
 
         ahead = min(last + (AHEAD - 1) * (last - first), np.iinfo(np.int64).max)
         near = (self._key >= first) & (self._key <= ahead)
-        with whole(self.path, "folder of Parquet files", (pa.ArrowException, OSError)):
+        with whole(self.path, "folder of Parquet files"):
             if self._dataset.count_rows(filter=near, use_threads=False) > ROWS_AHEAD:
                 # what is kept for these stars alone says nothing of others between them
                 first, ahead = 1, 0
@@ -181,10 +180,18 @@ def main_catalogue(folder: Path) -> Path:
     """
     if not (folder / COLLECTION).is_file():
         return folder
-    for line in (folder / COLLECTION).read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition("=")
-        if key.strip() == "hats_primary_table_url":
-            return folder / value.strip()
+    with whole(folder / COLLECTION, "list of properties"):
+        for line in (folder / COLLECTION).read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "hats_primary_table_url":
+                main = (folder / value.strip()).resolve()
+                if folder.resolve() not in main.parents or not main.is_dir():
+                    raise InputError(
+                        f"names {value.strip()[:200]!r}, which is no folder in it",
+                        where=folder / COLLECTION,
+                        remedy="copy the whole collection",
+                    )
+                return folder / value.strip()
     raise InputError("names no main catalogue", where=folder / COLLECTION)
 
 
@@ -193,12 +200,5 @@ def _listed(folder: Path) -> set[Pixel]:
     path = folder / "partition_info.csv"
     if not path.exists():
         return set()
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {Pixel(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(file)}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"is no list of partitions ({error})",
-            where=path,
-            remedy="copy the whole catalogue again",
-        ) from error
+    with whole(path, "list of partitions"), path.open(newline="", encoding="utf-8") as file:
+        return {Pixel(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(file)}

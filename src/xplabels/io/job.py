@@ -11,18 +11,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from xplabels.core.errors import InputError
-from xplabels.io.atomic import check_ours, whole_file
+from xplabels.io.atomic import check_ours, remove_leftovers, whole_file
+from xplabels.io.files import whole
 
 Settings = Mapping[str, Any]
 """What an output depends on besides its inputs: plain JSON values."""
 DIGITS = 12
 """Of a digest, in messages."""
+MOST_TEXT = 240
+"""Characters of what differs, in messages."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,9 @@ class Record:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object that a JSON file holds; None where there is none, or it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with whole(path, "JSON file"):
+            found = json.loads(path.read_text(encoding="utf-8"))
+    except InputError:
         return None
     return found if isinstance(found, dict) else None
 
@@ -224,11 +229,14 @@ def difference(made: Settings, wanted: Settings) -> str:
     for key in dict.fromkeys([*wanted, *made]):
         if key in made and key in wanted and made[key] == wanted[key]:
             continue
-        if key == "photometry":  # names, sizes and sums of tables: too long to read
+        one, other = made.get(key), wanted.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping) and "sha256" not in other:
+            parts.append(difference(one, other))
+        elif key == "photometry":  # names, sizes and sums of tables: too long to read
             parts.append("other photometry")
         else:
-            parts.append(f"{key} {_short(made.get(key))}, now {_short(wanted.get(key))}")
-    return "; ".join(parts)
+            parts.append(f"{key} {_short(one)}, now {_short(other)}")
+    return textwrap.shorten("; ".join(parts), MOST_TEXT, placeholder=" ...")
 
 
 def _short(value: Any) -> str:
@@ -243,7 +251,8 @@ def _short(value: Any) -> str:
         return f"{name} ({rest})" if name and rest else name or rest
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+    text = "none" if value is None else str(value)
+    return text if len(text) < MOST_TEXT / 4 else f"{text[:DIGITS]}..."
 
 
 def open_partial(
@@ -259,6 +268,7 @@ def open_partial(
     path, text = folder / manifest, json.dumps(settings, indent=1, sort_keys=True)
     if folder.exists():
         check_ours(folder, ours)
+        remove_leftovers(folder)
         if any(".partial." not in entry.name for entry in folder.iterdir()):
             found = read_json(path)
             if found is None or found.keys() != settings.keys():
@@ -276,6 +286,6 @@ def open_partial(
                     remedy="repeat that run's command, or start anew with --overwrite",
                 )
         shutil.rmtree(folder)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -42,17 +42,19 @@ class MemoryTable:
         What messages call it: ``the DataFrame``.
     columns
         Its columns by name, in any form of :mod:`xplabels.io.forms`.
-    units, words
-        Those declared: name -> unit, and lower-case name -> unit, description, UCD.
+    words
+        Lower-case name -> unit, description and UCD, as far as they are declared.
     meta
         The entry of a star table of this package, where it is one.
     """
 
     where: str
     columns: Mapping[str, forms.Column]
-    units: Mapping[str, str] = field(default_factory=dict)
     words: Words = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.where
 
     def __post_init__(self) -> None:
         rows = {name: len(column) for name, column in self.columns.items()}
@@ -100,7 +102,7 @@ def is_table(source: Any) -> bool:
 
 
 def table_of(source: Any, where: str = "") -> MemoryTable:
-    """One table's columns, units and words.
+    """One table's columns and words.
 
     Raises InputError if it is no table, or two columns have one name.
     """
@@ -178,7 +180,7 @@ def read_memory(
         if wavelength is not None:
             meta |= {"space": "sampled", "wavelength": np.asarray(wavelength, np.float64)}
         assembler = Assembler(Path(table.where), bad_rows)
-        stars = stars_of_columns(table.columns, meta, assembler, table.units, table.words)
+        stars = stars_of_columns(table.columns, meta, assembler, table.words)
         assembler.finish()
         yield stars
 
@@ -239,7 +241,7 @@ def _arrow(table: Any, where: str) -> MemoryTable:
     schema = table.schema
     columns = _named(zip(schema.names, table.columns, strict=True), where)
     meta = metadata_of(schema, where)
-    return MemoryTable(where, columns, forms.parquet_units(schema), schema_words(schema), meta)
+    return MemoryTable(where, columns, schema_words(schema), meta)
 
 
 def _astropy(table: Any, where: str) -> MemoryTable:
@@ -258,5 +260,4 @@ def _astropy(table: Any, where: str) -> MemoryTable:
             "unit": None if unit is None else str(unit),
             "description": info.description, "ucd": (info.meta or {}).get("ucd"),
         }  # fmt: skip
-    units = {name: about["unit"] for name, about in words.items() if about["unit"]}
-    return MemoryTable(where, columns, units, column_words(words))
+    return MemoryTable(where, columns, column_words(words))

@@ -37,12 +37,14 @@ from xplabels.io.columns import (
     labels_of,
     photometry_of,
 )
-from xplabels.io.files import whole
+from xplabels.io.files import check_size, reads
+from xplabels.io.nested import archive_columns
 from xplabels.io.rows import (
     ARRAYS,
     BANDS,
     BLOCK_ROWS,
     PARTS,
+    AbsentColumns,
     Assembler,
     BadRows,
     RawBlock,
@@ -73,6 +75,11 @@ def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None
     The file appears whole or not at all.
 
     Raises InputError if ``path`` exists and ``overwrite`` is false, or it cannot be written.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> write_stars(example_stars(3), "stars.parquet")
     """
     write_star_blocks([stars], path, overwrite)
 
@@ -111,6 +118,7 @@ def write_star_blocks(
                         temporary,
                         schema,
                         compression="zstd",
+                        write_page_checksum=True,
                         compression_level=COMPRESSION_LEVEL,
                     )
                 )
@@ -153,19 +161,44 @@ def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
     return concatenate(list(read_parquet(Path(path), "error", block)))
 
 
+@contextlib.contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """A ``pyarrow.parquet.ParquetFile`` whose checksums are verified where it has any.
+
+    Raises InputError if it says to hold more values than it can.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        meta = file.metadata
+        groups = map(meta.row_group, range(meta.num_row_groups))
+        values = sum(g.column(n).num_values for g in groups for n in range(g.num_columns))
+        check_size(path, 8 * values)
+        try:
+            yield file
+        except pa.ArrowInvalid as error:
+            if "list offsets" not in str(error):
+                raise
+            raise InputError(
+                "its lists are longer than what is in them, as where DuckDB writes a null in a "
+                "column of type ARRAY",
+                where=path,
+                remedy="write lists, as in CAST(bp_coefficients AS DOUBLE[])",
+            ) from error
+
+
+@reads("Parquet file")
 def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a star table.
 
     Raises InputError for a file that is unreadable, truncated, of a newer format, lacks columns or
     rows, or (``bad_rows="error"``) holds a damaged row.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.is_file():
         raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
-    with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         meta = metadata_of(file.schema_arrow, path)
         for batch in file.iter_batches(batch_size=block):
             if len(batch) and len(stars := stars_of(batch, meta, assembler)):
@@ -273,24 +306,21 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
     """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
     schema = batch.schema
     columns = dict(zip(schema.names, batch.columns, strict=True))
-    return stars_of_columns(
-        columns, meta, assembler, forms.parquet_units(schema), schema_words(schema)
-    )
+    return stars_of_columns(columns, meta, assembler, schema_words(schema))
 
 
 def stars_of_columns(
     columns: Mapping[str, forms.Column],
     meta: Mapping[str, Any],
     assembler: Assembler,
-    units: Mapping[str, str],
     words: Words,
 ) -> Stars:
     """The stars of columns of a star table, in any of the forms of :mod:`xplabels.io.forms`.
 
-    ``units`` are those declared, ``words`` what is said of the columns in lower case.
+    ``words`` are what is said of the columns, units among it.
     """
     path = assembler.path
-    flat = forms.flattened(columns)
+    flat = forms.flattened(archive_columns(columns, path))
     names = forms.names_of(flat, path)
     if forms.SOURCE_ID not in names:
         raise forms.no_ids(flat, path)
@@ -307,7 +337,7 @@ def stars_of_columns(
         stars = assembler.sampled(source_id, np.array(meta["wavelength"]), cells, unusable)
     else:
         if not meta and "flux" in columns and "bp_coefficients" not in columns:
-            raise InputError(
+            raise AbsentColumns(
                 "holds sampled flux without the metadata that give its wavelengths",
                 where=path,
                 remedy="write the table with xplabels.write_stars, or xplabels.read(table, "
@@ -317,7 +347,9 @@ def stars_of_columns(
         cells, faults = _cells(columns, [name for name in ARRAYS if name in columns], path)
         stars = assembler.stars(RawBlock(source_id, cells, faults))
     plain = {
-        lower: forms.converted(forms.plain_column(column), lower, units.get(names[lower]), path)
+        lower: forms.converted(
+            forms.plain_column(column), lower, words.get(lower, {}).get("unit"), path
+        )
         for lower, column in columns.items()
         if lower != forms.SOURCE_ID and _is_flat(column)
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,22 @@ from xplabels.core.errors import InputError
 from xplabels.io import forms, memory
 from xplabels.io.arrays import cells_of
 from xplabels.io.delimited import csv_table
-from xplabels.io.files import Digest, byte_lines, format_of, whole
+from xplabels.io.files import Digest, format_of, text_lines, unchanged, whole
 from xplabels.io.fits import fits_tables, open_fits, readable_fits
 from xplabels.io.forms import SOURCE_ID, FileTable
-from xplabels.io.votable import readable_votable, votables
+from xplabels.io.parquet import open_parquet
+from xplabels.io.votable import votables
+from xplabels.io.words import schema_words
+from xplabels.io.zipped import named, unzipped
 
 Columns = dict[str, NDArray[Any]]
 """Lower-case column name -> array [N]."""
 
-ENDINGS = (".csv", ".tsv", ".ecsv", ".fits", ".vot", ".votable", ".xml", ".parquet")
+ENDINGS = (".csv", ".tsv", ".ecsv", ".fits", ".vot", ".votable", ".xml", ".parquet", ".zip")
+KINDS = {
+    ".csv": "CSV file", ".tsv": "CSV file", ".ecsv": "ECSV file", ".fits": "FITS file",
+    ".parquet": "Parquet file", ".zip": "ZIP file",
+}  # fmt: skip
 
 
 def read_table(
@@ -115,32 +122,45 @@ def _read(source: Any, wanted: _Wanted) -> Columns:
     if not memory.is_path(source):
         table = memory.table_of(source)
         flat = forms.flattened(table.columns)
-        one = FileTable("it", list(flat), flat.__getitem__, table.units)
+        units = {name: table.words.get(name.strip().lower(), {}).get("unit", "") for name in flat}
+        one = FileTable("it", list(flat), flat.__getitem__, units)
         return _together([one], wanted, table.where)
     path = Path(source)
     ending = format_of(path, ENDINGS)
-    if ending in (".csv", ".tsv"):
-        return _together([csv_table(path, wanted.columns, wanted.digest)], wanted, path)
-    if ending == ".parquet":
-        return _read_parquet(path, wanted)
-    if ending == ".fits":
-        # only the columns wanted: APOGEE's allStar has some 200, many of them arrays
-        with open_fits(path) as hdus:
-            with readable_fits(path):
-                tables = fits_tables(hdus)
-            with readable_fits(path):
-                return _together(tables, wanted, path)
-    if ending != ".ecsv":
-        tables = votables(path)
-        with readable_votable(path):
-            return _together(tables, wanted, path)
-    from astropy.table import Table
+    with unchanged(path), whole(path, KINDS.get(ending, "VOTable")):
+        if ending in (".csv", ".tsv"):
+            return _together([csv_table(path, wanted.columns, wanted.digest)], wanted, path)
+        if ending == ".parquet":
+            return _read_parquet(path, wanted)
+        if ending == ".zip":
+            return _read_zip(path, wanted)
+        if ending == ".fits":
+            # only the columns wanted: APOGEE's allStar has some 200, many of them arrays
+            with open_fits(path) as hdus, readable_fits(path):
+                return _together(fits_tables(hdus), wanted, path)
+        if ending == ".ecsv":
+            from astropy.table import Table
 
-    with whole(path, "ECSV file", (Exception,)):  # astropy and its YAML reader raise a zoo
-        text = b"".join(byte_lines(path)).decode("utf-8", "replace")
-        table = Table.read(text, format="ascii.ecsv")
-    units = {name: str(table[name].unit) for name in table.colnames if table[name].unit}
-    return _together([FileTable("it", table.colnames, table.__getitem__, units)], wanted, path)
+            table = Table.read(text_lines(path), format="ascii.ecsv")
+            units = {name: str(table[name].unit) for name in table.colnames if table[name].unit}
+            read = FileTable("it", table.colnames, table.__getitem__, units)
+            return _together([read], wanted, path)
+        return _together(votables(path), wanted, path)
+
+
+def _read_zip(path: Path, wanted: _Wanted) -> Columns:
+    """The one table in a ZIP file."""
+    with unzipped(path) as members:
+        if len(members) != 1:
+            raise InputError(
+                f"holds {len(members)} files ({', '.join(members)[:200]}), not one table",
+                where=path,
+                remedy="unpack it and give the table you mean",
+            )
+        (name, unpack), *_ = members.items()
+        file = unpack()
+        with named(file, path, name):
+            return _read(file, replace(wanted, digest=None))
 
 
 def _together(tables: list[FileTable], wanted: _Wanted, where: object) -> Columns:
@@ -202,11 +222,9 @@ def _integers(column: forms.Column, fill: int, name: str, where: object) -> NDAr
 
 
 def _read_parquet(path: Path, wanted: _Wanted) -> Columns:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
     from pyarrow import types
 
-    with whole(path, "Parquet file", (pa.ArrowException, OSError)), pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         schema = file.schema_arrow
         # without a list of columns, arrays (of coefficients, say) are not asked for
         names = [
@@ -220,7 +238,9 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Columns:
         asked = dict.fromkeys((*chosen.values(), *structs))
         table = file.read(columns=list(asked))
     flat = forms.flattened({name: table.column(name) for name in asked})
-    units = forms.parquet_units(schema)
+    words = schema_words(schema)
+    units = {name: words[name.strip().lower()]["unit"] for name in asked
+             if "unit" in words.get(name.strip().lower(), {})}  # fmt: skip
     return _together([FileTable("it", list(flat), flat.__getitem__, units)], wanted, path)
 
 

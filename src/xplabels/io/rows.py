@@ -269,8 +269,12 @@ class Assembler:
             kind = np.float32 if name == names[2] else np.float64
             arrays[name] = _rectangle(column, found == length, length, kind)
         present = ~np.isnan(arrays[names[0]]).all(axis=1)
+        # tools that know no null in a column of arrays (TOPCAT's colfits) fill it with zeros
+        zero = present & ~(arrays[names[1]][:, :1] != 0).any(axis=1)
+        if zero.any():
+            present &= arrays[names[0]].any(axis=1) | arrays[names[1]].any(axis=1)
         faults.add(
-            ~present & np.isfinite(arrays[names[1]]).any(axis=1),
+            ~present & ~zero & np.isfinite(arrays[names[1]]).any(axis=1),
             names[0],
             lambda row: f"is empty, though {names[1]} is not",
         )
@@ -302,12 +306,16 @@ class Assembler:
         return self.widths[band]
 
 
+class AbsentColumns(InputError):
+    """A table lacks columns of the archive's, so that it may be one of another kind."""
+
+
 def check_columns(names: Collection[str], path: object, required: Sequence[str] = NEEDED) -> None:
-    """Raise :class:`InputError` listing the ``required`` columns that are absent."""
+    """Raise :class:`AbsentColumns` listing the ``required`` columns that are absent."""
     absent = [name for name in required if name not in names]
     if absent:
         what = "columns {} are absent" if len(absent) > 1 else "column {} is absent"
-        raise InputError(what.format(", ".join(absent)), where=path, remedy=AS_RAW)
+        raise AbsentColumns(what.format(", ".join(absent)), where=path, remedy=AS_RAW)
 
 
 def spectra_columns(names: Collection[str], where: object) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, counted
 from xplabels.core.labels import LABELS, check_names
 from xplabels.core.lookup import Lookup
 from xplabels.core.quality import QUALITY_COLUMNS, has_quality, quality_flags
@@ -36,6 +37,8 @@ from xplabels.io.memory import (
     words_of,
 )
 from xplabels.io.plain import Columns, read_table
+
+logger = logging.getLogger(__name__)
 
 TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 """What is taken from tables of photometry."""
@@ -70,6 +73,16 @@ def join_photometry(stars: Stars, paths: Any) -> Stars:
     Raises InputError if a table cannot be read, has no column of photometry, has magnitudes without
     a column of errors, has a source_id twice or shares none with the stars, or if an error of one
     of these stars is zero or negative.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> stars = xp.example_stars(2)
+    >>> lines = [f"{star},12.5,0.02" for star in stars.source_id]
+    >>> with open("tmass.csv", "w") as file:
+    ...     _ = file.write("\\n".join(["source_id,j_m,j_msigcom", *lines]))
+    >>> join_photometry(stars, ["tmass.csv"]).photometry.column("j_m")[0]
+    array([12.5, 12.5])
     """
     tables = [KeyedTable.read(path, TAKEN_COLUMNS) for path in listed(paths)]
     filled, notes = Filled.of(stars), [*stars.notes]
@@ -79,6 +92,8 @@ def join_photometry(stars: Stars, paths: Any) -> Stars:
         if len(rows) == 0:
             raise _nothing_shared(table.path)
         notes += filled.take(rows, found, table.path)
+        notes.append(matched(table.path, len(rows), len(stars)))
+        logger.info("%s", notes[-1])
     return replace(filled.stars(), notes=tuple(notes))
 
 
@@ -108,6 +123,17 @@ def join_labels(
     Raises InputError if the table cannot be read, has a source_id twice or shares none with the
     stars; if a label or its column of errors is absent; if an error is zero or negative or a value
     is outside the label's believable range.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> stars = xp.example_stars(2)
+    >>> lines = [f"{star},4800,50" for star in stars.source_id]
+    >>> with open("survey.csv", "w") as file:
+    ...     _ = file.write("\\n".join(["source_id,teff,teff_err", *lines]))
+    >>> join_labels(stars, "survey.csv", ["teff"]).labels.values
+    array([[4800.],
+           [4800.]])
     """
     source = path if is_path(path) else table_of(path)
     wanted: tuple[str, ...] = () if names is None else check_names(names)
@@ -124,6 +150,7 @@ def join_labels(
     if len(rows) == 0:
         raise _nothing_shared(table.path)
     words = words_of(source)
+    logger.info("%s", counts := matched(table.path, len(rows), len(stars)))
     here, notes = labels_of(found, wanted, stars.source_id[rows], table.path, words)
     values = np.full((len(stars), len(wanted)), np.nan)
     errors = values.copy()
@@ -131,8 +158,19 @@ def join_labels(
     return replace(
         stars,
         labels=replace(here, values=values, errors=errors),
-        notes=(*stars.notes, *notes),
+        notes=(*stars.notes, *notes, counts),
     )
+
+
+def matched(table: object, found: int, stars: int) -> str:
+    """How many of the stars a table has a row for, in words.
+
+    Examples
+    --------
+    >>> matched("gaia.csv", 2, 3)
+    'gaia.csv: 2 of 3 stars joined, 1 not in this table'
+    """
+    return f"{table}: {found} of {counted(stars, 'star')} joined, {stars - found} not in this table"
 
 
 def check_labels(columns: Collection[str], where: object) -> tuple[str, ...]:

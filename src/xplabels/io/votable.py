@@ -8,17 +8,19 @@ Whatever else a VOTable may be is left to astropy.
 from __future__ import annotations
 
 import binascii
+import io
 import logging
 import math
+import re
 import struct
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.arrays import EMPTY
-from xplabels.io.files import open_bytes, whole
+from xplabels.io.files import check_size, open_seekable, reads, whole
 from xplabels.io.forms import SOURCE_ID, FileTable, alike, names_of, no_ids
 from xplabels.io.rows import (
     ARRAYS,
@@ -42,9 +44,9 @@ from xplabels.io.rows import (
 
 logger = logging.getLogger(__name__)
 
-DAMAGE = (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, SyntaxError,
-          struct.error)  # fmt: skip
-"""What the parsers raise of a damaged file."""
+VOTable = Any
+"""An astropy ``TableElement``."""
+
 KINDS = {
     "unsignedByte": "u1", "short": ">i2", "int": ">i4", "long": ">i8", "float": ">f4",
     "double": ">f8", "boolean": "S1", "char": "S1", "unicodeChar": "V2", "floatComplex": "V8",
@@ -59,6 +61,7 @@ Row = tuple[int | str | None, dict[str, NDArray[Any]], tuple[str, str] | None]
 """A source_id (None: null), the arrays, and what else is wrong."""
 
 
+@reads("VOTable")
 def read_votable(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from all tables that have source_ids; they must have the same columns.
 
@@ -71,21 +74,37 @@ def read_votable(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iter
 @contextmanager
 def readable_votable(path: Path) -> Iterator[None]:
     """Turn what astropy says of a damaged VOTable into an :class:`InputError`; silence the rest."""
-    with warnings.catch_warnings(), whole(path, "VOTable", DAMAGE):
+    with warnings.catch_warnings(), whole(path, "VOTable"):
         warnings.simplefilter("ignore")
         yield
 
 
-def votables(path: Path) -> list[FileTable]:
+def _parsed(path: Path) -> list[VOTable]:
     """All tables of a file, as astropy reads them; InputError if the file is bad."""
     from astropy.io.votable import parse
 
-    with readable_votable(path):
+    with readable_votable(path), open_checked(path) as file:
         # "mask" makes an unreadable number a masked one: damage to a row, not to the file
-        tree = parse(path, verify="ignore", invalid="mask")
+        tree = parse(file, verify="ignore", invalid="mask")
         found = list(tree.iter_tables())
-        infos = [info for part in (tree, *tree.resources) for info in part.infos]
+    infos = [info for part in (tree, *tree.resources) for info in part.infos]
     check_answer(((i.value, i.content) for i in infos if i.name == "QUERY_STATUS"), path)
+    return found
+
+
+def first_votable(path: Path) -> VOTable:
+    """The first table that has source_ids; InputError if none, or the file is bad."""
+    names: list[str] = []
+    for table in _parsed(path):
+        names += [field.name for field in table.fields]
+        if SOURCE_ID in names_of(names, path, (SOURCE_ID,)):
+            return table
+    raise no_ids(names, path)
+
+
+def votables(path: Path) -> list[FileTable]:
+    """All tables of a file, as astropy reads them; InputError if the file is bad."""
+    found = _parsed(path)
     tables = []
     for number, table in enumerate(found, start=1):
         # the array's columns go by ID, which need not be the name
@@ -97,6 +116,61 @@ def votables(path: Path) -> list[FileTable]:
         words = {f.name: {"description": f.description, "ucd": f.ucd} for f in table.fields}
         tables.append(FileTable(title, names, column, units, words))
     return tables
+
+
+@contextmanager
+def open_checked(path: Path) -> Iterator[IO[bytes]]:
+    """A VOTable, unpacked, that has passed :func:`check_votable`."""
+    with open_seekable(path) as file:
+        check_votable(file, path)
+        yield file
+
+
+def check_votable(file: IO[bytes], path: Path | str) -> None:
+    """Raise InputError where a VOTable makes astropy do more than read it.
+
+    That is where its data are elsewhere, at an address or in another file, which astropy would
+    open; where it defines XML entities; or where it says to be larger than it can be.
+    """
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    row = rows = said = 0
+
+    def begin(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal row, rows, said
+        name = tag.rpartition(" ")[2]
+        if name == "TD":
+            return
+        if name == "TABLE":
+            row, rows, said = 0, 0, int(attributes.get("nrows") or 0)
+        elif name == "FIELD":
+            size = attributes.get("arraysize", "")
+            numbers = [1] if size.endswith("*") else map(int, re.findall(r"\d+", size))
+            kind = KINDS.get(attributes.get("datatype", ""))
+            row += math.prod(numbers) * np.dtype(kind or "V16").itemsize
+        elif name == "TR":
+            rows += 1
+        elif name == "STREAM" and "href" in attributes:
+            raise InputError(
+                f"its data are elsewhere ({attributes['href'][:100]!r}), where nothing is read",
+                where=path,
+                remedy="give the file of data, or save the table with its data in it",
+            )
+        elif name == "STREAM" and not row:
+            raise ValueError("its rows are empty")
+        check_size(path, row * max(rows, said), end)
+
+    def entity(name: str, *_: object) -> None:
+        raise InputError(
+            f"defines an XML entity ({name[:50]!r})",
+            where=path,
+            remedy="save it without: no VOTable needs one",
+        )
+
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartElementHandler, parser.EntityDeclHandler = begin, entity
+    parser.ParseFile(file)
+    file.seek(0)
 
 
 def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
@@ -118,7 +192,7 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
 
 def _usual_tables(path: Path) -> list[tuple[dict[str, Any], dict[int, tuple[str, str]]]] | None:
     """Columns and faults of BINARY2 and TABLEDATA tables; None where the file is for astropy."""
-    with open_bytes(path) as file:
+    with open_checked(path) as file:
         root = ElementTree.parse(file).getroot()
     statuses = root.iterfind(".//{*}INFO[@name='QUERY_STATUS']")
     check_answer(((info.get("value"), info.text) for info in statuses), path)

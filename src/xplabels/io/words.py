@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xplabels.core.errors import InputError
-from xplabels.io.files import byte_lines, readable_bytes
+from xplabels.io.files import byte_lines, whole
 from xplabels.io.fits import open_fits, readable_fits
 from xplabels.io.votable import votables
 
@@ -89,7 +89,7 @@ def _of_header(path: Path, ending: str) -> Words:
                 for number, column in enumerate(hdu.columns, start=1)
             })  # fmt: skip
     if ending == ".ecsv":
-        with readable_bytes(path):
+        with whole(path):
             lines = (line.decode("utf-8", "replace") for line in byte_lines(path))
             header = [line[2:].rstrip("\r\n") for line in lines if line.startswith("# ")]
         return column_words(_of_yaml(header))

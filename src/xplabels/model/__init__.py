@@ -20,12 +20,14 @@ from xplabels.calibration.transfer import CalibrationStars
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.prediction import PARTS, Prediction, packed_correlations, stack
-from xplabels.core.stars import Stars
+from xplabels.core.stars import CoefficientSpectra, Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Scaling
 from xplabels.forward import ForwardModel
 from xplabels.inference import Inference
 from xplabels.inference.network import Perceptron
+from xplabels.instrument.basis import Basis, converted, gaiaxpy_basis
+from xplabels.instrument.noise import with_correlations
 from xplabels.model.storage import find_model, read_model, shipped, write_model
 from xplabels.recipes import Recipe
 
@@ -78,6 +80,17 @@ class Model:
     forward
         What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
         whether a star is unlike the training set, and noise looks strange.
+    basis
+        Of spectra that are not in the model's own (:meth:`with_basis`); not saved.
+
+    Examples
+    --------
+    >>> import xplabels as xp
+    >>> model = xp.load_model()
+    >>> model.names
+    ('teff', 'logg', 'fe_h', 'alpha_m')
+    >>> model.predict(xp.example_stars(3)).values.shape
+    (3, 4)
     """
 
     names: tuple[str, ...]
@@ -96,6 +109,7 @@ class Model:
     support: LabelSupport | None = None
     calibration_stars: CalibrationStars | None = None
     forward: ForwardModel | None = None
+    basis: Basis | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Model:
@@ -199,6 +213,45 @@ class Model:
             return prediction
         return self.unshrinking.apply(prediction, self.label_range)
 
+    def with_basis(self, basis: Basis) -> Model:
+        """The same model for spectra in ``basis``, if they are as wide as it."""
+        return replace(self, basis=basis)
+
+    def basis_of(self, stars: Stars) -> Basis | None:
+        """The basis that spectra are in if it is not the model's own.
+
+        That of :meth:`with_basis`, else what GaiaXPy carries of these widths; InputError if there
+        is neither.
+        """
+        spectra, own = stars.spectra, self.feature_set.widths
+        if not isinstance(spectra, CoefficientSpectra):
+            return None
+        if self.basis is not None and spectra.widths == self.basis.widths:
+            return self.basis
+        if spectra.widths == own or 0 in spectra.widths:
+            return None
+        try:
+            return gaiaxpy_basis(spectra.widths)
+        except InputError as error:
+            raise InputError(
+                f"the spectra have {spectra.widths[0]} BP + {spectra.widths[1]} RP coefficients, "
+                f"the model {own[0]} + {own[1]}, and no sampling matrix of theirs is at hand "
+                f"({error.what})",
+                where=stars.where,
+                remedy=error.remedy,
+            ) from error
+
+    def _in_own_basis(self, stars: Stars) -> Stars:
+        basis = self.basis_of(stars)
+        return stars if basis is None else converted(stars, basis, self._own_basis)
+
+    @cached_property
+    def _own_basis(self) -> Basis:
+        projection = self.feature_set.projection
+        if projection is None:
+            return gaiaxpy_basis(self.feature_set.widths)
+        return Basis(projection.wavelength, projection.design, projection.widths, "the model's")
+
     def usable(self, features: Features) -> NDArray[np.bool_]:
         """Which stars [N] have all that a prediction needs."""
         usable = np.isfinite(features.x[:, : self.feature_set.n_spectral]).all(axis=1)
@@ -208,7 +261,7 @@ class Model:
 
     def _predict(self, stars: Stars, correlations: bool) -> Prediction:
         """One block of stars: physical units, recalibrated errors, and flags."""
-        features = self.feature_set.compute(stars)
+        features = self.feature_set.compute(with_correlations(self._in_own_basis(stars)))
         usable = self.usable(features)
         # a copy costs as much as all else that is done to the features
         chosen = features if usable.all() else features[usable]
@@ -296,6 +349,8 @@ class Model:
 
     def _meta(self, stars: Stars) -> dict[str, Any]:
         notes = {"NOTES": "; ".join(stars.made)} if stars.made else {}
+        if (basis := self.basis_of(stars)) is not None:
+            notes |= {"BASIS": f"{basis.name} (sha256 {basis.sha256[:12]}), not the model's own"}
         return notes | {
             "MODEL": self.metadata.get("name", ""),
             "MODELSHA": self.metadata.get("sha256", ""),
@@ -305,5 +360,11 @@ class Model:
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> Model:
-    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`)."""
+    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`).
+
+    Examples
+    --------
+    >>> load_model().metadata["name"]
+    'apogee-dr17-library'
+    """
     return Model.load(name_or_path)

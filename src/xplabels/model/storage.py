@@ -27,6 +27,7 @@ from xplabels.features.scaling import Scaling
 from xplabels.forward import storage as forward_storage
 from xplabels.inference.network import Architecture, Perceptron
 from xplabels.io.atomic import MODEL_FILES, check_new_folder, whole_folder
+from xplabels.io.files import whole
 from xplabels.recipes import Recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -77,28 +78,26 @@ def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
 
 def read_model(name_or_path: str | Path) -> dict[str, Any]:
     """Read and check a model folder: the model's attributes; :meth:`xplabels.model.Model.load`."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     folder = find_model(name_or_path)
     description = _read_description(folder)
     further = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
     contents = {name: _read_checked(folder, name, description) for name in (*FILES, *further)}
-    try:
+    with whole(folder, "model: its parts do not fit together", AGAIN):
         arrays = load(contents["weights.safetensors"])
         model = _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
         return model | {"label_audit": contents.get(LABEL_AUDIT, b"").decode("utf-8")}
-    except InputError:
-        raise
-    except (
-        KeyError, TypeError, AttributeError, ValueError, IndexError, SafetensorError
-    ) as error:  # fmt: skip  # what parts that do not fit together raise
-        what = f"model.json and weights.safetensors do not fit together ({error})"
-        raise InputError(what, where=folder, remedy=AGAIN) from None
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models that come with the package.
+
+    Examples
+    --------
+    >>> shipped()
+    ['apogee-dr17-library']
+    """
     if not SHIPPED.is_dir():
         return []
     return sorted(path.name for path in SHIPPED.iterdir() if (path / "model.json").is_file())
@@ -126,15 +125,14 @@ def find_model(name_or_path: str | Path) -> Path:
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
         data = (folder / "model.json").read_bytes()
-        description = json.loads(data)
     except OSError as error:
         raise InputError(
             f"is not a model: model.json cannot be read ({error.strerror})",
             where=folder,
             remedy="a model is a folder with model.json, weights.safetensors and card.md",
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"model.json is damaged: {error}", where=folder) from None
+    with whole(folder / "model.json", "JSON file", AGAIN):
+        description = json.loads(data)
     if not isinstance(description, dict) or description.get("format") not in range(1, FORMAT + 1):
         raise InputError(
             f"model.json has none of the formats 1 to {FORMAT}",
@@ -301,9 +299,7 @@ def _label(stored: dict[str, Any]) -> Label:
             str(stored.get(key, "")) for key in ("unit", "ucd", "description", "symbol")
         )
         logarithmic = bool(stored.get("logarithmic", False))
-        return Label(
-            stored["name"], unit, ucd, description, symbol, logarithmic=logarithmic
-        )  # ranges are of training tables
+        return Label(stored["name"], unit, ucd, description, symbol, logarithmic=logarithmic)
     if stored["unit"] != known.unit:
         raise ValueError(f"{known} in {stored['unit']}, not {known.unit}")
     return known

@@ -69,6 +69,13 @@ def with_calibration_stars(model: Model, stars: Stars) -> Model:
     ------
     InputError
         If the stars have no labels, or fewer than 200 are of the validation part.
+
+    Examples
+    --------
+    >>> from xplabels.synthetic import example_stars
+    >>> model = with_calibration_stars(Model.load("apogee-dr17-library"), example_stars(3000))
+    >>> model.calibration_stars is not None
+    True
     """
     part, labels = validation_part(model, stars, SMALLEST_SAMPLE)
     return replace(model, calibration_stars=sample([(model, part, labels.select(model.names))]))

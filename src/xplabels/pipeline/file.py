@@ -18,6 +18,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import with_widths
 from xplabels.io.atomic import whole_file
+from xplabels.io.files import unchanged
 from xplabels.io.job import FileFingerprint, Settings, md5_of
 from xplabels.pipeline.inputs import check_sum
 from xplabels.pipeline.manifest import DAMAGED_LISTED, ManifestEntry, entry_path
@@ -43,20 +44,26 @@ class PredictOptions:
 
     ``tables``: photometry to join. ``bad_rows``: see :func:`xplabels.io.read_blocks`. With
     ``correlations`` of each star's label errors. ``metadata`` is added to that of each output.
+    ``coefficients``: see :func:`xplabels.io.read_blocks`.
     """
 
     tables: AuxiliaryTables = field(default_factory=AuxiliaryTables)
     bad_rows: BadRows = "error"
     correlations: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    coefficients: str | None = None
 
     def settings(self, model: Model) -> Settings:
         """What the labels of ``model`` depend on besides the input file, as JSON values."""
         name = {key: str(model.metadata.get(key, "")) for key in ("name", "sha256")}
         if self.correlations:
             name["columns"] = "correlations"
+        if self.coefficients is not None:
+            name["coefficients"] = self.coefficients
         if (estimate := model.estimate) != "mean":
             name["estimate"] = estimate
+        if model.basis is not None:
+            name["basis"] = f"{model.basis.name}, sha256 {model.basis.sha256}"
         return {
             "model": name,
             "photometry": self.tables.identity(),
@@ -87,9 +94,9 @@ def predict_file(
     stars at a time (but for float32's rounding). ``done`` is called with the stars of each finished
     block; what it raises ends the work.
 
-    Raises InputError if the file is damaged, truncated, holds no star, holds one twice, or is not
-    the one published; if photometry is damaged; if the output exists or cannot be written. Nothing
-    is left of the output then.
+    Raises InputError if the file is damaged, truncated, holds no star, holds one twice, changes
+    while it is read, or is not the one published; if photometry is damaged; if the output exists or
+    cannot be written. Nothing is left of the output then.
     """
     import pyarrow.parquet as pq
 
@@ -106,7 +113,9 @@ def predict_file(
     def predicted() -> Iterator[pa.Table]:
         """Each block as rows of the catalogue; counts them as they go by."""
         nonlocal rows_in, good
-        for read in archive.read_blocks(path, options.bad_rows, block, digest):
+        for read in archive.read_blocks(
+            path, options.bad_rows, block, digest, options.coefficients
+        ):
             # stars none of which has a band do not say how wide it would have been
             stars, carried = join.join(with_widths(read, model.feature_set.widths))
             # the output keeps those notes that hold wherever its input lies
@@ -126,7 +135,7 @@ def predict_file(
             done(len(stars))
 
     with whole_file(output, overwrite) as temporary:
-        with contextlib.ExitStack() as stack:
+        with unchanged(path), contextlib.ExitStack() as stack:
             writer: Any = None
             for group in regrouped(predicted()):
                 if writer is None:
@@ -134,7 +143,7 @@ def predict_file(
                     stack.enter_context(writer)
                 writer.write_table(group, row_group_size=ROW_GROUP)
                 rows_out += len(group)
-        digest.take_rest(path)
+            digest.take_rest(path)
         check_sum(path, digest.hexadecimal(), published)
         if not rows_out:
             raise InputError("holds no star", where=path, remedy="leave it out")

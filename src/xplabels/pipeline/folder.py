@@ -24,9 +24,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xplabels.core.errors import InputError, counted
-from xplabels.io.atomic import check_output, release_lock, take_lock, whole_file
+from xplabels.io.atomic import (
+    check_distinct,
+    check_output,
+    claimed,
+    remove_leftovers,
+    whole_file,
+)
 from xplabels.io.catalogue import check_catalogue, write_table
 from xplabels.io.job import FOREIGN, FileFingerprint, Job, Settings, StaleReason, open_partial
+from xplabels.io.tables import matched
 from xplabels.pipeline.file import PredictOptions, predict_file
 from xplabels.pipeline.inputs import Inputs, no_spectra, output_names, stem
 from xplabels.pipeline.manifest import MANIFEST, ManifestEntry, entry_path
@@ -50,7 +57,8 @@ class Summary:
     ``damaged`` rows are (file, row, source_id), as far as the files' entries list them; ``failed``
     says why an input has no output. The folders of input lack ``missing``, in words; ``absent`` are
     the files among them that the folder's own list names, and that have no output of an earlier run
-    either. ``account`` is the file of all this, if there is one.
+    either. ``joined`` says how many stars each table has, ``notes`` what was noticed in it, and in
+    the files. ``account`` is the file of all this, if there is one.
     """
 
     stars: int = 0
@@ -63,6 +71,8 @@ class Summary:
     missing: tuple[str, ...] = ()
     absent: tuple[Path, ...] = ()
     remade: dict[str, int] = field(default_factory=dict)
+    joined: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     account: Path | None = None
 
 
@@ -89,13 +99,14 @@ def predict_folder(
     Raises InputError if the run cannot begin, or every other file would fail in the same way.
     """
     outputs = {path: output / name for path, name in output_names(inputs.files).items()}
+    check_distinct(outputs.values(), (*inputs.files, *options.tables.tables))
     settings = options.settings(model)
     options.tables.open()
     if output.exists() and not output.is_dir():
         raise InputError("is a file, not a folder", where=output, remedy="name a folder")
     if not output.exists():
         check_output(output)
-    with _locked(output):
+    with claimed(output), _cleared(output):
         run = _Run(inputs, outputs, output, settings, options, command)
         run.check_existing(overwrite)
         run.check_absent()
@@ -132,6 +143,7 @@ def predict_catalogue(
         check_absent(inputs.absent, "no catalogue is made")
     if not inputs.files and inputs.absent:
         raise no_spectra(inputs.absent[0].parent)
+    check_distinct([output], (*inputs.files, *options.tables.tables))
     for path in inputs.files:
         FileFingerprint.of(path)
     settings = options.settings(model)
@@ -139,8 +151,10 @@ def predict_catalogue(
     folder = output.with_name(output.name + ".partial")
     digests = {p: hashlib.sha256(str(p.resolve()).encode()).hexdigest()[:16] for p in inputs.files}
     outputs = {path: folder / f"{digest}.parquet" for path, digest in digests.items()}
-    open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
-    with _locked(folder):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(claimed(output))
+        open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
+        stack.enter_context(_cleared(folder))
         run = _Run(inputs, outputs, folder, settings, options)
         try:
             run.check_existing(overwrite=True)
@@ -153,7 +167,14 @@ def predict_catalogue(
             except InputError:
                 shutil.rmtree(folder)
                 raise
-            _assemble(list(outputs.values()), output, overwrite)
+            for path, entry in run.entries.items():
+                if not entry.input.fits(path):
+                    raise InputError(
+                        "changed while other files were labelled",
+                        where=path,
+                        remedy="give the same command again: the others are done",
+                    )
+            _assemble(list(outputs.values()), output, overwrite, run.summary.joined)
         except BaseException:
             if not any(folder.glob("[!.]*.parquet")):  # no trace of a run that finished no file
                 shutil.rmtree(folder, ignore_errors=True)
@@ -333,6 +354,13 @@ class _Run:
         summary.good = sum(entry.good for entry in entries)
         summary.flags, summary.remade = dict(flags), self._reasons(done=True)
         summary.damaged = [(e.input.name, row, star) for e in entries for row, star in e.damaged]
+        joined, asked = Counter[str](), Counter[str]()
+        for entry in entries:
+            for one in entry.joined:
+                joined[one.table] += one.stars
+                asked[one.table] += entry.rows_out
+        summary.joined = tuple(matched(name, joined[name], asked[name]) for name in asked)
+        summary.notes = tuple(dict.fromkeys(note for entry in entries for note in entry.notes))
         account = {
             "command": self.command,
             "complete": complete,
@@ -341,6 +369,7 @@ class _Run:
             "stars": summary.stars,
             "good": summary.good,
             "flags": summary.flags,
+            "joined": list(summary.joined),
             "failed": {str(path): why for path, why in summary.failed.items()},
             "missing": list(summary.missing),
             "absent": [str(path) for path in summary.absent],
@@ -381,7 +410,7 @@ def find_duplicates(files: Sequence[tuple[Job, ManifestEntry]]) -> Iterator[tupl
                 seen = np.concatenate([seen, ids])
 
 
-def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
+def _assemble(parts: Sequence[Path], output: Path, overwrite: bool, joined: Sequence[str]) -> None:
     """The catalogue from its parts; Parquet without holding it in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -391,6 +420,8 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
     notes = dict.fromkeys((schema.metadata or {}).get(b"NOTES") for schema in schemas)
     if kept := [note for note in notes if note]:
         metadata[b"NOTES"] = b"; ".join(kept)
+    if joined:
+        metadata[b"JOINED"] = "; ".join(joined).encode()
     schema = schemas[0].with_metadata(metadata)  # the first part's, with the notes of all
     if output.suffix.lower() != ".parquet":
         # pq.read_table would import pyarrow.dataset, and that pandas
@@ -409,27 +440,15 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second run out, and clear away what a kill left half-written."""
-
-    def clear() -> None:
-        for left in [*folder.glob(".*.partial.*"), *(folder / MANIFEST).glob(".*.partial.*")]:
-            left.unlink(missing_ok=True)
-
-    (folder / MANIFEST).mkdir(parents=True, exist_ok=True)
-    with (folder / MANIFEST / "lock").open("w") as lock:
-        if not take_lock(lock):
-            raise InputError(
-                "another run is at work here",
-                where=folder,
-                remedy="wait for it, or name another folder",
-            )
-        clear()
-        try:
-            yield
-            clear()  # a scheduler may have replaced a worker that died without our notice
-        finally:
-            release_lock(lock)
+def _cleared(folder: Path) -> Iterator[None]:
+    """Clear away what a kill left half-written, before the work and, of workers, after it."""
+    places = folder, folder / MANIFEST
+    places[1].mkdir(parents=True, exist_ok=True)
+    for place in places:
+        remove_leftovers(place, every=True)
+    yield
+    for place in places:  # a scheduler may have replaced a worker that died without our notice
+        remove_leftovers(place, every=True)
 
 
 def _remove(job: Job) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Band, CoefficientSpectra, Stars, with_widths
 from xplabels.io.atomic import check_output
+from xplabels.io.nested import is_nested
 from xplabels.io.parquet import FORMAT_VERSION, stars_of
 from xplabels.io.rows import ARRAYS, Assembler
 from xplabels.model import Model
@@ -76,7 +77,8 @@ def predict_catalog(
         A model, or its folder or name, if all workers see the same files.
     catalog
         What ``lsdb.open_catalog`` gives of a catalogue that ``xplabels convert`` made, with all
-        its columns, or any other with the archive's columns of coefficients; InputError if not.
+        its columns, of the public collection of DR3's spectra, or of any other with the archive's
+        columns of coefficients; InputError if not.
     correlations
         Whether to give the correlations of each star's label errors, too.
 
@@ -90,7 +92,7 @@ def predict_catalog(
     ...     write_catalog(labels, "labels_hats")
     """
     absent = [name for name in ("source_id", *ARRAYS) if name not in catalog.columns]
-    if absent:
+    if absent and not is_nested(catalog.columns):
         raise InputError(
             f"the catalogue lacks the columns {', '.join(absent)}",
             remedy='open it with columns="all"',
@@ -108,6 +110,11 @@ def write_catalog(labels: Catalogue, folder: str | Path, overwrite: bool = False
     LSDB's own writer does it: it may be called directly, with other options.
 
     Raises InputError if ``folder`` exists and ``overwrite`` is false, or cannot be written.
+
+    Examples
+    --------
+    >>> labels = predict_catalog("apogee-dr17-library", stars)  # doctest: +SKIP
+    >>> write_catalog(labels, "labels_hats")  # doctest: +SKIP
     """
     folder = Path(folder)
     check_output(folder, overwrite)

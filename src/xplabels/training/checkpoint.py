@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from xplabels.core.errors import InputError
-from xplabels.io.atomic import check_ours, whole_file
+from xplabels.io.atomic import whole_file
+from xplabels.io.job import open_partial
 
 CHECKPOINT_FILES = ("manifest.json", "*.safetensors", ".*.partial.*")
 """All that the folder of an unfinished training may hold."""
@@ -38,31 +39,7 @@ class Checkpoint:
         self.folder = folder
         if folder is None:
             return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot keep checkpoints: {error}", where=folder) from None
-        path = folder / "manifest.json"
-        text = json.dumps(manifest, indent=1, sort_keys=True)
-        if not path.exists():
-            if any(".partial." not in entry.name for entry in folder.iterdir()):
-                # it would be removed in the end
-                raise InputError("holds something else than checkpoints", where=folder,
-                                 remedy="move it, or choose another output")  # fmt: skip
-        else:
-            check_ours(folder, CHECKPOINT_FILES)
-            if path.read_text(encoding="utf-8") != text:
-                if not overwrite:
-                    raise InputError(
-                        "holds the checkpoints of another run (other stars, recipe, labels or "
-                        "seed)", where=folder,
-                        remedy="give the arguments of that run to finish it, or --overwrite to "
-                        "drop it",
-                    )  # fmt: skip
-                for state in folder.glob("*.safetensors"):
-                    state.unlink()
-        with whole_file(path, overwrite=True) as partial:
-            partial.write_text(text, encoding="utf-8")
+        open_partial(folder, "manifest.json", manifest, CHECKPOINT_FILES, overwrite)
 
     def save(
         self, stage: str, network: nn.Module, optimiser: torch.optim.Optimizer, history: History
@@ -77,8 +54,10 @@ class Checkpoint:
         if torch.cuda.is_initialized():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        # not by safetensors itself, which would raise an error of its own on a full disk
+        content = save(whole, metadata={"history": json.dumps(history)})
         with whole_file(self.folder / f"{stage}.safetensors", overwrite=True) as partial:
-            save_file(whole, str(partial), metadata={"history": json.dumps(history)})
+            partial.write_bytes(content)
 
     def restore(self, stage: str, network: nn.Module, optimiser: torch.optim.Optimizer) -> History:
         """Bring back the last state of ``stage``: its history, empty if it never was saved."""

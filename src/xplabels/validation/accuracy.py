@@ -9,13 +9,13 @@ import numpy as np
 
 from xplabels import figures
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
-from xplabels.core.flags import GOOD
+from xplabels.core.flags import ABOUT, GOOD
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import PARTS
 from xplabels.core.scores import SCORES, SEED
 from xplabels.validation import Validation
 from xplabels.validation.audit import audit_finding
-from xplabels.validation.calibration import calibration_finding, joint_finding
+from xplabels.validation.calibration import calibration_findings, joint_finding
 from xplabels.validation.finding import (
     Finding,
     Section,
@@ -26,12 +26,16 @@ from xplabels.validation.finding import (
     with_unit,
 )
 from xplabels.validation.populations import paper_finding, planes_finding
+from xplabels.validation.verdict import MAGNITUDES
 
 GOOD_STARS = (
     f"Good stars are those for which the catalogue's column 'good' is true: each {GOOD} "
     "(docs/flags.md). Stars without a prediction are in none of the tables."
 )
 """What a report says of them."""
+SCATTER = {"robust": "robust", "RMSE": "rmse"}
+RANGE = (0, 1, 50, 99, 100)
+"""Percentiles of the stars compared."""
 
 
 def findings_of(
@@ -45,23 +49,23 @@ def findings_of(
     errors (FS24, fig. 5); ``data``, ``notes`` and ``training`` of the ``provenance`` are shown.
     """
     found = [
-        data_finding(validation, provenance or {}),
         accuracy_finding(validation),
-        calibration_finding(validation),
+        range_finding(validation),
+        errors_finding(validation, training_labels),
+        *calibration_findings(validation),
+        joint_finding(validation),
         audit_finding(validation.audit),
         metal_poor_finding(validation),
-        errors_finding(validation, training_labels),
-        kiel_finding(validation),
-        joint_finding(validation),
         planes_finding(validation, training_labels),
         paper_finding(validation),
+        data_finding(validation, provenance or {}),
     ]
     return [finding for finding in found if finding is not None]
 
 
 def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Finding:
     """The model, its training set, and the stars compared."""
-    section = Section("data", "What was trained on what")
+    section = Section("data", "Stars and model", folded=True)
     text = f"{validation.n:,} stars with at least one known label: {validation.selection}."
     if "data" in provenance:
         text += f" Data: {as_json(provenance['data'])}."
@@ -73,17 +77,7 @@ def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Findi
         section.add_mapping("The model", meta)
     if isinstance(training := provenance.get("training"), Mapping):
         section.add_mapping("Its training set", training)
-    rows = []
-    for name, sample in validation.samples.items():
-        known = ["-"] * 3
-        if len(sample):
-            known = [f"{v:.5g}" for v in np.percentile(sample.truth, (0, 50, 100))]
-        rows.append([with_unit(name), f"{len(sample):,}", *known])
-    section.add_table("Stars compared", ["label", "N", "lowest", "median", "highest known"], rows)
-    if flagged := [[name, f"{count:,}"] for name, count in validation.flags.items() if count]:
-        section.add_table("Flags among them", ["flag", "stars"], flagged)
     metrics = {
-        "flags": validation.flags,
         "settings": {
             "selection": validation.selection,
             "bootstrap_resamples": validation.resamples,
@@ -95,17 +89,72 @@ def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Findi
     return Finding(metrics, section=section)
 
 
+def range_finding(validation: Validation) -> Finding:
+    """The stars for which the page holds, how many are good, and what the others' flags say."""
+    section, n = Section("range", "Usable range"), validation.n
+    rows = []
+    axes = {axis: validation.axes[axis] for axis in ("g_mag", "bp_rp") if axis in validation.axes}
+    known = {with_unit(name): one.truth for name, one in validation.samples.items()}
+    for title, values in (
+        known | {f"{MAGNITUDES[axis]} [mag]": v[validation.rows] for axis, v in axes.items()}
+    ).items():
+        values = values[np.isfinite(values)]
+        numbers = ["-"] * len(RANGE)
+        if len(values):
+            digits = 0 if np.abs(values).max() >= 1000 else 2
+            numbers = [f"{v:,.{digits}f}" for v in np.percentile(values, RANGE)]
+        rows.append([title, f"{len(values):,}", *numbers])
+    shares = [{0: "lowest", 50: "median", 100: "highest"}.get(p, f"{p:g} %") for p in RANGE]
+    section.add_table("The stars compared", ["known", "N", *shares], rows)
+    good = validation.groups["good"].n
+    section.paragraphs.append(
+        "The accuracy on this page is that of stars like those compared, whose labels and "
+        f"magnitudes are below. {good:,} of {n:,} stars ({100 * good / n:.1f} %) are good: each "
+        f"{GOOD}. Flags marked 'not good' say that a star is outside the usable range; the others "
+        "are remarks."
+    )
+    flagged = [
+        [
+            flag.name or "",
+            f"{validation.flags[flag.name or '']:,}",
+            f"{100 * validation.flags[flag.name or ''] / n:.2g}",
+            about.meaning + (" [not good]" if about.bad else ""),
+        ]
+        for flag, about in ABOUT.items()
+        if validation.flags[flag.name or ""]
+    ]
+    if flagged:
+        section.add_table("Flags", ["flag", "stars", "%", ""], flagged)
+    return Finding({"flags": validation.flags}, section=section)
+
+
 def accuracy_finding(validation: Validation) -> Finding:
-    """Scores of every group of stars, and prediction against truth."""
+    """Prediction against truth, Kiel diagrams, and scores of every group of stars."""
     names, groups = validation.names, validation.groups
-    section = Section("accuracy", "Accuracy", [GOOD_STARS])
+    section = Section("accuracy", "Predictions against known labels", [GOOD_STARS])
+    section.add_table(
+        "Predicted minus known labels: 1.4826 MAD (robust) and root mean square (RMSE); "
+        "± is the bootstrap error",
+        ["stars", "N", *map(with_unit, names)],
+        [
+            [
+                f"{group.title}, {what}",
+                f"{group.n:,}",
+                *(format_score(group.labels[name], key) for name in names),
+            ]
+            for group in groups.values()
+            if group.n
+            for what, key in SCATTER.items()
+        ],
+    )
     for key, group in groups.items():
         section.add_table(
-            f"Scores of {'all stars' if key == 'all' else group.title + ' stars'}, "
+            f"All scores of {'all stars' if key == 'all' else group.title + ' stars'}, "
             f"N = {group.n:,}; ± is the bootstrap error "
             f"({validation.resamples} resamples of the stars)",
             ["score", *map(with_unit, names)],
             score_rows(group.labels, names, SCORES),
+            folded=True,
         )
     meanings = [
         [key.replace("_", " "), one.text + (", in the label's unit" if one.has_unit else "")]
@@ -114,7 +163,7 @@ def accuracy_finding(validation: Validation) -> Finding:
     section.add_table("What the scores are", ["", ""], meanings, folded=True)
     section.add_picture(
         "comparison",
-        "Prediction against truth",
+        "Predicted against known labels",
         "Density of stars on a logarithmic scale; the line is one to one. Below, residuals with "
         "their running median (solid) and 16-84 % range (dashed). As figure 1 of Fallows & "
         "Sanders (2024).",
@@ -122,6 +171,7 @@ def accuracy_finding(validation: Validation) -> Finding:
             names, validation.column("truth"), validation.column("predicted")
         ),
     )
+    _add_kiel(section, validation)
     metrics = groups["all"].to_dict()
     metrics |= {key: groups[key].to_dict() for key in ("good", "rightly_labelled")}
     return Finding(metrics, scores_text(validation), section)
@@ -165,7 +215,7 @@ def errors_finding(validation: Validation, training_labels: Labels | None) -> Fi
     source, known = "stars compared", validation.column("truth")
     if training_labels is not None and set(names) <= set(training_labels.names):
         source, known = "training set", training_labels.select(names).values
-    section = Section("errors", "The errors and their parts")
+    section = Section("errors", "Errors against magnitude and label")
     if (g := validation.axes.get("g_mag")) is not None:
         along_g = [figures.axis_title("g_mag")] * len(names)
         repeated = np.repeat(g[rows][:, None], len(names), axis=1)
@@ -191,28 +241,26 @@ def errors_finding(validation: Validation, training_labels: Labels | None) -> Fi
     return Finding(section=section)
 
 
-def kiel_finding(validation: Validation) -> Finding:
-    """Kiel diagrams; a sentence if teff, logg or fe_h is not among the labels."""
-    needed, section = ("teff", "logg", "fe_h"), Section("kiel", "Kiel diagram")
-    if set(needed) <= set(validation.names):
-        panels = {
-            title: tuple(validation.by_label(attribute)[name] for name in needed)
-            for title, attribute in (("Known", "truth"), ("Predicted", "predicted"))
-        }
-        section.add_picture(
-            "kiel",
-            "Kiel diagram",
-            "The same stars by their known and their predicted labels, coloured by [Fe/H].",
-            lambda: figures.kiel(panels),
-        )
-    else:
-        section.paragraphs.append("Needs teff, logg and fe_h.")
-    return Finding(section=section)
+def _add_kiel(section: Section, validation: Validation) -> None:
+    """Kiel diagrams of known and predicted labels, where teff, logg and fe_h are among them."""
+    needed = ("teff", "logg", "fe_h")
+    if not set(needed) <= set(validation.names):
+        return
+    panels = {
+        title: tuple(validation.by_label(attribute)[name] for name in needed)
+        for title, attribute in (("Known", "truth"), ("Predicted", "predicted"))
+    }
+    section.add_picture(
+        "kiel",
+        "Kiel diagram",
+        "The same stars by their known and their predicted labels, coloured by [Fe/H].",
+        lambda: figures.kiel(panels),
+    )
 
 
 def card_finding(card: Mapping[str, Any] | str) -> Finding:
     """The model card, from Markdown or from names and values."""
-    section = Section("card", "Model card")
+    section = Section("card", "Model card", folded=True)
     if isinstance(card, Mapping):
         section.add_mapping("", card)
     else:
@@ -226,7 +274,8 @@ def card_finding(card: Mapping[str, Any] | str) -> Finding:
 
 def provenance_finding(provenance: Mapping[str, Any]) -> Finding:
     """The origin of data and model, and the command that repeats the validation."""
-    section = Section("provenance", "Provenance", command=str(provenance.get("command", "")))
+    command = str(provenance.get("command", ""))
+    section = Section("provenance", "Provenance", command=command, folded=True)
     if section.command:
         section.paragraphs.append("To make this report again:")
     plain = {}

@@ -186,7 +186,7 @@ class LabelAudit:
 
 def audit_finding(found: LabelAudit) -> Finding:
     """How many labels are probably wrong, and the worst of them."""
-    section = Section("label_audit", "Labels that are probably wrong")
+    section = Section("label_audit", "Labels that are probably wrong", folded=True)
     rows, names = found.worst(WRONG), found.labels.names
     section.paragraphs.append(
         f"{found.to_text().capitalize()}. The probability is that of a wrong label, or of all, "

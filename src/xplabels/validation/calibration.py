@@ -36,11 +36,22 @@ def badge_of(verdict: Verdict) -> Cell:
     return Cell(f"error bars: {verdict.headline}", COLOURS[verdict.word])
 
 
-def calibration_finding(validation: Validation) -> Finding:
-    """Sizes and verdict, calibration curves, z and sizes in bins."""
+def calibration_findings(validation: Validation) -> list[Finding]:
+    """Where the errors are right and where not; then the rule, curves and z in detail."""
     verdict, names = verdict_of(validation), validation.names
-    section = Section("calibration", "Calibration", badge=badge_of(verdict), missed=verdict.lines)
-    section.paragraphs += [
+    section = Section("calibration", "Where the error bars fail", badge=badge_of(verdict))
+    section.paragraphs.append(
+        "How far the stated errors are from those with which the intervals would hold their share "
+        "of the stars, by label. "
+        + (
+            "These are off by more than chance:"
+            if verdict.off
+            else "No label is off by more than chance, over all stars or in a bin."
+        )
+    )
+    section.missed = verdict.off
+    detail = Section("rule", "The error bars in detail", missed=verdict.lines, folded=True)
+    detail.paragraphs += [
         "The size of the error in the stated errors is the stated half-width over the one with "
         "which the interval would hold its share of the stars, less one; the known labels' own "
         f"errors are allowed for. {verdict.judged_sizes} sizes are judged: each label's, that of "
@@ -62,9 +73,9 @@ def calibration_finding(validation: Validation) -> Finding:
         "Gaussian where the outer is twice the inner). With heavier tails, the standard "
         "deviation of z exceeds 1 although the intervals are correct.",
     ]  # fmt: skip
-    _add_overall(section, verdict)
+    _add_overall(detail, verdict)
     for axis in verdict.bins:
-        _add_bins(section, verdict, axis)
+        _add_bins(detail, verdict, axis)
     shown = {
         axis: {name: _places(row) for name, row in verdict.bins[axis].items() if row}
         for axis in verdict.judged
@@ -90,14 +101,14 @@ def calibration_finding(validation: Validation) -> Finding:
             "slightly off, red: wrong.",
             lambda: figures.sizes_by_bins(shown, TOLERANCE),
         )
-    section.add_picture(
+    detail.add_picture(
         "calibration",
         "Calibration at every level",
         "Left: observed minus stated coverage of central intervals. Right: probability "
         "integral transform, flat for correct errors. Grey: 95 % of correct predictions.",
         lambda: figures.calibration_curve(names, validation.column("pit")),
     )
-    section.add_picture(
+    detail.add_picture(
         "z",
         "Residuals over errors",
         "z with the label's error included, the unit Gaussian, and the distribution stated by "
@@ -117,7 +128,7 @@ def calibration_finding(validation: Validation) -> Finding:
         "verdict": verdict.to_dict(),
     }
     text = "\n  ".join([f"error bars: {verdict.headline}", *verdict.lines])
-    return Finding(metrics, text, section)
+    return [Finding(metrics, text, section), Finding(section=detail)]
 
 
 def _add_overall(section: Section, verdict: Verdict) -> None:
@@ -199,7 +210,7 @@ def joint_finding(validation: Validation) -> Finding | None:
     word = verdict.words[TOGETHER]
     line = next(one for one in verdict.lines if one.startswith(TOGETHER))
     badge = Cell(word, COLOURS[word])
-    section = Section("joint", "All labels together", badge=badge, missed=[line])
+    section = Section("joint", "All labels together", badge=badge, missed=[line], folded=True)
     section.paragraphs.append(
         f"The ellipsoid in {len(joint.names)} dimensions "
         f"({', '.join(map(with_unit, joint.names))}) given by the stated errors and correlations "

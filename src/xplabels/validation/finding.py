@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+PER_CENT = ("coverage_68", "coverage_95")
+"""Scores that people read in per cent; in ``metrics.json`` they are fractions."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """Text that ``verdict`` colours: ``pass``, ``partly``, ``fail`` or empty."""
@@ -57,7 +61,10 @@ class Picture:
 
 @dataclass
 class Section:
-    """One section of the page; ``anchor`` is its id. ``html`` must come from a safe renderer."""
+    """One section of the page; ``anchor`` is its id. ``html`` must come from a safe renderer.
+
+    ``folded`` sections are details: they come after the others and open on a click.
+    """
 
     anchor: str
     title: str
@@ -68,6 +75,7 @@ class Section:
     badge: Cell | None = None
     missed: Sequence[str] = ()
     html: str = ""
+    folded: bool = False
 
     def add_table(
         self, caption: str, header: Sequence[str], rows: Rows, *, folded: bool = False
@@ -132,14 +140,24 @@ def as_json(value: Any) -> Any:
 
 
 def format_score(scores: Scores, key: str, sign: str = "±") -> str:
-    """``value ± error`` of a score, rounded to two digits of its error."""
-    value, error = scores.value[key], scores.error[key]
+    """``value ± error`` of a score, coverages in per cent.
+
+    Rounded to the first digit of the error, or the second if the first is 1.
+    """
+    unit = 100.0 if key in PER_CENT else 1.0
+    value, error = unit * scores.value[key], unit * scores.error[key]
     if not np.isfinite(value):
         return "-"
     if not np.isfinite(error) or error <= 0:
         return f"{value:.4g}"
-    digits = min(max(0, 1 - int(np.floor(np.log10(error)))), 6)
+    power = int(np.floor(np.log10(error)))
+    digits = min(max(0, (error < 2 * 10.0**power) - power), 6)
     return f"{value:.{digits}f} {sign} {error:.{digits}f}"
+
+
+def score_title(key: str) -> str:
+    """A score in words: ``coverage 68 [%]``."""
+    return key.replace("_", " ") + (" [%]" if key in PER_CENT else "")
 
 
 def with_unit(name: str) -> str:
@@ -178,7 +196,7 @@ def score_rows(
     columns = [
         score_row("", by_label[name], keys)[1:] if name in by_label else missing for name in names
     ]
-    titles = ["N", *(key.replace("_", " ") for key in keys)]
+    titles = ["N", *map(score_title, keys)]
     return [[title, *row] for title, *row in zip(titles, *columns, strict=True)]
 
 

@@ -23,7 +23,7 @@ from xplabels.core.scores import (
     some_scores,
 )
 from xplabels.validation import METAL_POOR, Validation, common_names
-from xplabels.validation.finding import Finding, Section, aligned, score_row, with_unit
+from xplabels.validation.finding import Finding, Section, aligned, score_row, score_title, with_unit
 from xplabels.validation.populations import add_slopes, slopes_by_snr
 
 ESTIMATE_SCORES = some_scores(
@@ -50,7 +50,9 @@ def estimates_finding(
     """
     all_strengths = dict(zip(mean.names, correction.strength.tolist(), strict=True))
     strengths = {name: all_strengths[name] for name in validation.names}
-    section = Section("estimates", "With and without shrinkage (regression to the mean)")
+    section = Section(
+        "estimates", "With and without shrinkage (regression to the mean)", folded=True
+    )
     section.paragraphs.append(
         "The mean is the best estimate for a single star, and shrinks to the training set's mean. "
         "The unshrunk estimate divides out the distribution of the training stars: it is unbiased "
@@ -89,7 +91,7 @@ def estimates_finding(
         for title in ("mean", "unshrunk")
         if group in metrics[title]
     ]
-    header = ["label, stars, estimate", "N", *(key.replace("_", " ") for key in ESTIMATE_SCORES)]
+    header = ["label, stars, estimate", "N", *map(score_title, ESTIMATE_SCORES)]
     section.add_table("Both estimates; ± is the bootstrap error", header, rows)
     return Finding({"estimates": metrics}, section=section)
 

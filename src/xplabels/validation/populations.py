@@ -114,7 +114,7 @@ def planes_finding(validation: Validation, training_labels: Labels | None) -> Fi
     if training_labels is not None and set(names) <= set(training_labels.names):
         known = training_labels.select(names).values
         columns["Training set"] = dict(zip(names, known.T, strict=True))
-    section = Section("planes", "Abundance planes")
+    section = Section("planes", "Abundance planes", folded=True)
     section.add_picture(
         "planes",
         "Abundance planes",
@@ -147,7 +147,7 @@ def nitrogen_scores(validation: Validation) -> dict[str, Scores]:
 
 def paper_finding(validation: Validation) -> Finding:
     """FS24's tables 1 and 3."""
-    section = Section("tables", "Beside the paper")
+    section = Section("tables", "Beside the paper", folded=True)
     section.paragraphs.append("The paper's numbers are for other stars, for orientation only.")
     caption = "As table 1 of Fallows & Sanders (2024); residuals are prediction minus known label"
     metrics = {
@@ -257,7 +257,7 @@ def shrinkage_finding(validation: Validation, along: str, snr: Array) -> Finding
     slopes = slopes_by_snr(validation.samples, snr, validation.resamples)
     if not slopes:
         return None
-    section = Section("trend", "Shrinkage (regression to the mean)")
+    section = Section("trend", "Shrinkage (regression to the mean)", folded=True)
     section.paragraphs.append(
         "The least-squares slope of prediction on known label is below 1 where predictions shrink "
         "to the mean. Errors of the known labels also lower it."
@@ -270,7 +270,7 @@ def shrinkage_finding(validation: Validation, along: str, snr: Array) -> Finding
 
 def flow_finding(flow: CutFlow) -> Finding:
     """The cut flow of the stars' table."""
-    metrics, section = flow.to_dict(), Section("cuts", "Cut flow of the table")
+    metrics, section = flow.to_dict(), Section("cuts", "Cut flow of the table", folded=True)
     rows = [["rows given", "", "", f"{flow.before:,}", ""]]
     for cut in metrics["cuts"]:
         numbers = [f"{cut['alone']:,}", f"{cut['removed']:,}"]

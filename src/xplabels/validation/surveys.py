@@ -126,6 +126,11 @@ def open_survey(
     InputError
         If the table cannot be read or has none of that survey's label columns, which the message
         lists; if a factor is not positive or for a label not in the table.
+
+    Examples
+    --------
+    >>> survey = open_survey("lamost.csv", "lamost-lrs")  # doctest: +SKIP
+    >>> xp.validate(model, stars, compare_survey=survey)  # doctest: +SKIP
     """
     if survey not in COMPARED:
         raise InputError(

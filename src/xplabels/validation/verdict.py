@@ -225,6 +225,33 @@ class Verdict:
         return f"{self.word} ({', '.join(concerned)})"
 
     @property
+    def sentence(self) -> str:
+        """The verdict in a sentence, with the clearest statement on each label that is off."""
+        if self.word == FEW:
+            return "There are too few stars to tell whether the error bars are right."
+        if self.word == RIGHT:
+            return (
+                "The error bars are right: for every label they are off by less than "
+                f"{100 * TOLERANCE:g} %, or by no more than chance."
+            )
+        off = [
+            f"{label} ({self._clearest(label)})"
+            for label, word in self.words.items()
+            if word == self.word
+        ]
+        others = [label for label, word in self.words.items() if word == RIGHT]
+        rest = f", and right for {', '.join(others)}" if others else ""
+        return f"The error bars are {self.word} for {', '.join(off)}{rest}."
+
+    def _clearest(self, label: str) -> str:
+        """The statement on a label that stands out most, and where it is made."""
+        found = min(
+            (one for one in (self.overall[label], *self.bins_of(label)) if one.off),
+            key=lambda one: (one.word != WRONG, -one.size.significance),
+        )
+        return str(found) + (f" at {found.place}" if found.axis else "")
+
+    @property
     def lines(self) -> list[str]:
         """A sentence for each label: both sizes, the word, and the bin that stands out most."""
         return [self._line(label) for label in self.overall]
@@ -264,6 +291,7 @@ class Verdict:
         return {
             "word": self.word,
             "headline": self.headline,
+            "sentence": self.sentence,
             "lines": self.lines,
             "tolerance": TOLERANCE,
             "false_alarm_rate": FALSE_ALARMS,

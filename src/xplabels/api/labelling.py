@@ -1,0 +1,223 @@
+"""Ids, or a circle on the sky, to labels: what is missing is fetched, then labelled."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import logging
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError, counted
+from xplabels.core.prediction import astropy_table
+from xplabels.core.stars import Stars
+from xplabels.io import read_blocks, write_star_blocks
+from xplabels.io.catalogue import check_catalogue
+from xplabels.model import DEFAULT_MODEL, Model
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from xplabels.fetch import Archive, FetchSettings, Targets
+    from xplabels.pipeline import Summary
+
+logger = logging.getLogger(__name__)
+
+Ids = NDArray[np.int64]
+
+SPECTRA = "xp.parquet"
+"""In each folder of a fetch; its other Parquet files are tables of photometry."""
+
+
+def label(
+    ids: Any,
+    model: str | Path | Model = DEFAULT_MODEL,
+    *,
+    data: str | Path | None = None,
+    archive: Archive | None = None,
+    settings: FetchSettings | None = None,
+    correlations: bool = False,
+) -> Table:
+    """Labels of stars by their Gaia source_ids: fetched from the archive and predicted.
+
+    Parameters
+    ----------
+    ids
+        Gaia DR3 source_ids [N], in any order: a list, an array, a column.
+    model
+        A model, its folder, or the name of one that ships.
+    data
+        Folder in which what was fetched is kept, so that it is not fetched again; without it,
+        nothing is kept.
+    archive, settings
+        Where from and how; ESA's archive by default.
+    correlations
+        Whether to give the correlations of each star's label errors, too.
+
+    Returns
+    -------
+    astropy.table.Table
+        One row for each star that has a spectrum, in the order of ``ids``, with the columns, units
+        and metadata of a catalogue; ``meta["WITHOUT"]`` says how many have none.
+
+    Raises InputError if no star has a spectrum, or the archive fails in every attempt.
+
+    Examples
+    --------
+    >>> label([5853498713190525696, 4345775217221821312], data="xp_data")  # doctest: +SKIP
+    """
+    import pyarrow.parquet as pq
+
+    from xplabels.fetch import Targets
+
+    wanted = np.asarray(ids, np.int64).ravel()
+    with tempfile.TemporaryDirectory(prefix="xplabels-") as folder:
+        output = Path(folder) / "labels.parquet"
+        kept = Path(folder) / "data" if data is None else Path(data)
+        made = model if isinstance(model, Model) else Model.load(model)
+        label_stars(
+            Targets.of_ids(wanted), output, made, data=kept, archive=archive, settings=settings,
+            correlations=correlations,
+        )  # fmt: skip
+        table = astropy_table(pq.ParquetFile(output).read())
+    order = {star: row for row, star in enumerate(dict.fromkeys(wanted.tolist()))}
+    table = table[np.argsort([order[star] for star in table["source_id"].tolist()])]
+    table.meta["WITHOUT"] = str(len(order) - len(table))
+    return table
+
+
+def label_stars(
+    targets: Targets,
+    output: Path,
+    model: Model,
+    *,
+    data: Path | None = None,
+    archive: Archive | None = None,
+    settings: FetchSettings | None = None,
+    correlations: bool = False,
+    workers: int = 1,
+    overwrite: bool = False,
+    command: str = "",
+) -> Summary:
+    """The catalogue ``output`` of the stars of ``targets``: fetch what is missing, and predict.
+
+    What is fetched is kept in the folder ``data``, where later calls find it; by default in
+    ``OUTPUT.data`` until the catalogue is there. A call that was interrupted goes on when it is
+    repeated.
+
+    Raises InputError if the output exists, some ids could not be fetched, or none has a spectrum.
+    """
+    from xplabels import pipeline
+
+    check_catalogue(output, overwrite)
+    folder = output.with_name(f"{output.name}.data") if data is None else data
+    ids = _fetched(targets, folder, archive, settings)
+    spectra = [path for path in sorted(folder.glob(f"*/{SPECTRA}")) if _has(path, ids)]
+    if not spectra:
+        raise InputError(
+            f"of {counted(len(ids), 'star')} none has an XP spectrum in the archive",
+            where=folder,
+            remedy="check that the ids are of this data release",
+        )
+    tables = [path for path in sorted(folder.glob("*/*.parquet")) if path.name != SPECTRA]
+    with _only(ids, spectra, folder) as inputs:
+        known = np.concatenate([_ids_of(path) for path in inputs])
+        options = pipeline.PredictOptions(
+            pipeline.AuxiliaryTables(tuple(path for path in tables if _has(path, known))),
+            correlations=correlations,
+            metadata={"COMMAND": command} if command else {},
+        )
+        summary = pipeline.predict_catalogue(
+            pipeline.find_inputs(inputs), output, model, options, workers=workers,
+            overwrite=overwrite,
+        )  # fmt: skip
+    logger.info(f"labels: {counted(summary.stars, 'star')}, {summary.good} good")
+    if data is None:
+        shutil.rmtree(folder)
+    return summary
+
+
+def _fetched(
+    targets: Targets, folder: Path, archive: Archive | None, settings: FetchSettings | None
+) -> Ids:
+    """The ids, of which all that the archive has is in ``folder`` now.
+
+    Each fetch has a folder there, named by its ids, so that one that was interrupted goes on.
+    """
+    from xplabels.fetch import Archive, FetchSettings, fetch_stars
+    from xplabels.fetch import Targets as ById
+    from xplabels.fetch.archive import digest_of
+    from xplabels.fetch.tap import Tap
+
+    archive, settings = archive or Archive(), settings or FetchSettings()
+    ids = targets.find(Tap(archive.tap, settings.retry))
+    done = _accounted(folder)
+    left = ids[~np.isin(ids, done)]
+    logger.info(f"stars: {len(ids)}, {len(ids) - len(left)} of them fetched before")
+    if len(left):
+        folder.mkdir(exist_ok=True)
+        here = folder / digest_of(left)[:16]
+        summary = fetch_stars(ById.of_ids(left), here, archive, settings=settings)
+        if not summary.complete:
+            why = "; ".join(f"{count} of {name}: {why}" for name, why, count in summary.reasons[:3])
+            raise InputError(
+                f"some ids failed ({why})",
+                where=here / "ids.csv",
+                remedy="give the same command again to ask for them",
+            )
+        counts = (f"{name} {count['received']}" for name, count in summary.counts.items())
+        logger.info(f"fetched: {', '.join(counts)}")
+    return ids
+
+
+def _accounted(folder: Path) -> Ids:
+    """The ids that earlier fetches have received, or know to be absent."""
+    done: list[int] = []
+    for path in sorted(folder.glob("*/ids.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if "failed" not in row.values():
+                    done.append(int(row["source_id"]))
+    return np.array(done, np.int64)
+
+
+@contextlib.contextmanager
+def _only(ids: Ids, spectra: Sequence[Path], folder: Path) -> Iterator[list[Path]]:
+    """Tables of the stars ``ids`` alone; copies, for the time, where others are among them."""
+    if all(np.isin(_ids_of(path), ids).all() for path in spectra):
+        yield list(spectra)
+        return
+    from xplabels.fetch.archive import digest_of
+
+    here = folder / f"{digest_of(ids)[:16]}.selected"
+    here.mkdir(exist_ok=True)
+    chosen = [here / f"{path.parent.name}.parquet" for path in spectra]
+    for path, copy in zip(spectra, chosen, strict=True):
+        if not copy.exists():
+            write_star_blocks(_blocks(path, ids), copy)
+    yield chosen
+    shutil.rmtree(here)
+
+
+def _blocks(path: Path, ids: Collection[int] | Ids) -> Iterator[Stars]:
+    for stars in read_blocks(path):
+        chosen = np.flatnonzero(np.isin(stars.source_id, np.asarray(ids)))
+        if len(chosen):
+            yield stars[chosen]
+
+
+def _ids_of(path: Path) -> Ids:
+    import pyarrow.parquet as pq
+
+    found: Ids = pq.ParquetFile(path).read(columns=["source_id"])["source_id"].to_numpy()
+    return found
+
+
+def _has(path: Path, ids: Ids) -> bool:
+    return bool(np.isin(_ids_of(path), ids).any())

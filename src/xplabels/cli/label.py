@@ -1,0 +1,80 @@
+"""Ids, or a circle on the sky, to a catalogue of labels."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from xplabels.cli import options
+from xplabels.cli.help import CATALOGUE_HELP
+from xplabels.core.errors import InputError
+
+
+def add(commands: options.Commands) -> None:
+    """Add the command ``label``."""
+    command = options.add_command(
+        commands,
+        "label",
+        "label stars by id or on the sky: fetch what is missing, and predict",
+        "What is fetched (spectra, Gaia's photometry, 2MASS and WISE) is kept in DIR, where the\n"
+        "next command finds it; by default in CATALOGUE.data until the catalogue is there. A run\n"
+        "that was interrupted goes on when the same command is given again.",
+        "It is xplabels fetch and xplabels predict in one, and needs the extra 'archive'.",
+        CATALOGUE_HELP,
+    )
+    command.add_argument(
+        "ids",
+        type=Path,
+        nargs="?",
+        metavar="IDS",
+        help="table with a column source_id, or .txt: one id per line",
+    )
+    command.add_argument("--cone", metavar="RA,DEC,RADIUS", help="all sources in a circle, in deg")
+    options.add_output(
+        command, "CATALOGUE", "catalogue to write: .parquet, .fits, .ecsv, .vot, .csv"
+    )
+    command.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder that keeps what is fetched"
+    )
+    options.add_model(command)
+    options.add_basis(command)
+    command.add_argument(
+        "--correlations",
+        action="store_true",
+        help="add a column teff_logg_corr, ... for each pair of labels: how their errors correlate",
+    )
+    options.add_unshrunk(command)
+    options.add_archive(command)
+    options.add_workers(command, "files at a time, each in a process of its own")
+    options.add_overwrite(command, "an existing catalogue")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fetch and predict."""
+    from xplabels.api.labelling import label_stars
+    from xplabels.cli.predict import summary_lines
+    from xplabels.fetch import Cone, FetchSettings, Targets
+
+    archive, retry = options.archive(args)
+    if (args.ids is None) == (args.cone is None):
+        raise InputError("no stars are named, or twice", remedy="give a table of ids, or --cone")
+    targets = (
+        Targets.of_cone(Cone.parse(args.cone), archive.release)
+        if args.ids is None
+        else Targets.of_file(args.ids)
+    )
+    summary = label_stars(
+        targets,
+        args.output,
+        options.model(args),
+        data=args.data,
+        archive=archive,
+        settings=FetchSettings(retry),
+        correlations=args.correlations,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        command=args.command,
+    )
+    print("\n".join(summary_lines(summary)[1:]))
+    print(f"Catalogue: {args.output}")

@@ -1,0 +1,277 @@
+"""Spectra in another basis than the model's, by what they are in wavelength.
+
+A basis is known by its sampling matrix: flux = D' c'. The model's own coefficients c have theirs,
+flux = D c, so those of the same flux are c = T c' in each band, and their covariance is T C' T^T.
+What the samples hardly tell of c would be noise without end: it is kept within the spread of real
+stars, T = S D^T (D S D^T + s^2)^-1 D', where s is what of D' no coefficients c give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError
+from xplabels.core.flags import Flag
+from xplabels.core.prediction import packed_correlations, unpacked
+from xplabels.core.stars import Band, CoefficientSpectra, Stars
+from xplabels.features.projection import (
+    FLUX_UNIT,
+    field_prior_arrays,
+    gaiaxpy_design,
+    need_gaiaxpy,
+    quiet,
+)
+from xplabels.instrument import MODELS, WIDTHS
+
+Array = NDArray[np.float64]
+
+NOISE = 1e-9
+"""The least s, relative to D: with it the labels of a basis that spans the same spectra are those
+of the model's own to 1e-3 of their errors."""
+SUFFIX = ".safetensors"
+THREE_WAYS = (
+    "install a GaiaXPy that knows this data release; or give its sampling matrix with --basis FILE "
+    "(written by xplabels basis); or sample the spectra (GaiaXPy's calibrate) and give its output"
+)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """A basis of spectra, known by how it is sampled.
+
+    Attributes
+    ----------
+    wavelength
+        Float64 [L], nm.
+    matrix
+        D', float64 [L, n]: flux (W m^-2 nm^-1) of unit coefficients, BP before RP.
+    widths
+        Number of BP and RP coefficients; they add up to n.
+    name, provenance
+        What it is called in catalogues, and where it is from.
+    """
+
+    wavelength: Array
+    matrix: Array
+    widths: tuple[int, int]
+    name: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.wavelength), sum(self.widths))
+        if self.matrix.shape != shape or len(self.widths) != 2 or min(self.widths) < 1:
+            raise InputError(
+                f"the sampling matrix has the shape {self.matrix.shape}, not {shape} for "
+                f"{shape[0]} wavelengths and {' + '.join(map(str, self.widths))} coefficients"
+            )
+        if not (np.isfinite(self.matrix).all() and (np.diff(self.wavelength) > 0).all()):
+            raise InputError("the sampling matrix is not finite, or its wavelengths do not ascend")
+
+    @property
+    def sha256(self) -> str:
+        """A digest of the numbers."""
+        parts = (self.wavelength, self.matrix, np.array(self.widths))
+        return hashlib.sha256(
+            b"".join(np.ascontiguousarray(p).tobytes() for p in parts)
+        ).hexdigest()
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write it as ``.safetensors``; InputError if it exists and ``overwrite`` is false."""
+        from safetensors.numpy import save_file
+
+        from xplabels.io.atomic import whole_file
+
+        about = {"widths": json.dumps(self.widths), "name": self.name}
+        about["provenance"] = json.dumps(dict(self.provenance))
+        arrays = {"wavelength": self.wavelength, "matrix": np.ascontiguousarray(self.matrix)}
+        with whole_file(Path(path), overwrite) as temporary:
+            save_file(arrays, temporary, {"format": "xplabels basis 1"} | about)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Basis:
+        """Read what :meth:`save` wrote; InputError if it is none, or damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), "numpy") as file:
+                about = file.metadata() or {}
+                wavelength, matrix = (
+                    np.asarray(file.get_tensor(name), np.float64)
+                    for name in ("wavelength", "matrix")
+                )
+            bp, rp = map(int, json.loads(about["widths"]))
+            given = dict(json.loads(about["provenance"]))
+            return cls(wavelength, matrix, (bp, rp), about["name"], given)
+        except InputError as error:
+            raise InputError(error.what, where=path, remedy="write it again") from error
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise InputError(
+                f"is no basis ({str(error)[:100]})",
+                where=path,
+                remedy="write one with xplabels basis --from-gaiaxpy --output FILE",
+            ) from error
+
+    def maps_to(self, other: Basis) -> tuple[Array, Array]:
+        """T [n, n'] of BP and of RP: coefficients of ``other`` with the same flux.
+
+        Raises InputError if the wavelengths differ.
+        """
+        same = self.wavelength.shape == other.wavelength.shape and np.allclose(
+            self.wavelength, other.wavelength, rtol=0, atol=1e-6
+        )
+        if not same:
+            raise InputError(
+                f"the basis {self.name} is sampled at other wavelengths than the model's "
+                f"{len(other.wavelength)} ({other.wavelength[0]:g}-{other.wavelength[-1]:g} nm)",
+                remedy="sample it there: GaiaXPy's default sampling",
+            )
+        maps, prior = [], _spread(other.widths)
+        for own, theirs, root in zip(
+            np.split(other.matrix, [other.widths[0]], axis=1),
+            np.split(self.matrix, [self.widths[0]], axis=1),
+            prior,
+            strict=True,
+        ):
+            u, size, v = np.linalg.svd(own / FLUX_UNIT @ root, full_matrices=False)
+            seen = u.T @ (theirs / FLUX_UNIT)
+            misfit = np.linalg.norm(theirs / FLUX_UNIT - u @ seen) / np.linalg.norm(seen)
+            gain = size / (size**2 + (max(NOISE, misfit) * size[0]) ** 2)
+            maps.append(np.asarray(root @ v.T @ (gain[:, None] * seen), np.float64))
+        bp, rp = maps
+        return bp, rp
+
+
+def _spread(widths: tuple[int, int]) -> tuple[Array, Array]:
+    """A root of the covariance of real stars' coefficients in BP and RP; of any if not known."""
+    if widths != WIDTHS:
+        return np.eye(widths[0]), np.eye(widths[1])
+    covariance = field_prior_arrays()["covariance"]
+    bp, rp = slice(0, widths[0]), slice(widths[0], None)
+    return np.linalg.cholesky(covariance[bp, bp]), np.linalg.cholesky(covariance[rp, rp])
+
+
+def converted(stars: Stars, basis: Basis, own: Basis) -> Stars:
+    """Stars whose spectra are in ``basis`` as the same flux in ``own``, errors included.
+
+    They get the flag ``OTHER_BASIS``. Unknown correlations count as zero.
+    """
+    spectra = stars.spectra
+    if not isinstance(spectra, CoefficientSpectra):
+        raise InputError("sampled flux is in no basis", where=stars.where)
+    bands = [
+        _converted(band, matrix)
+        for band, matrix in zip((spectra.bp, spectra.rp), basis.maps_to(own), strict=True)
+    ]
+    flags = stars.flags | np.uint32(Flag.OTHER_BASIS)
+    return replace(stars, spectra=CoefficientSpectra(*bands), flags=flags)
+
+
+def _converted(band: Band, matrix: Array) -> Band:
+    spread = matrix * band.errors[:, None, :]
+    if band.correlations is None:
+        covariance = spread @ spread.transpose(0, 2, 1)
+    else:
+        packed = band.correlations.astype(np.float64)
+        covariance = spread @ unpacked(packed, band.width) @ spread.transpose(0, 2, 1)
+    errors = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0))
+    correlations = packed_correlations(covariance).astype(np.float32)
+    return Band(band.coefficients @ matrix.T, errors, correlations)
+
+
+@cache
+def gaiaxpy_basis(widths: tuple[int, int] = WIDTHS, models: Sequence[str] = ()) -> Basis:
+    """The basis with so many coefficients that the installed GaiaXPy carries.
+
+    DR3's by its own default sampling. Any other from its files of bases, dispersion and response,
+    by the numbers of bases that they hold: no version, and no name of a release, is asked for.
+    ``models`` are the names of BP's and RP's, where several have these widths.
+
+    Raises InputError if GaiaXPy is not installed, or carries no such basis, or several.
+    """
+    need_gaiaxpy()
+    from importlib.metadata import version
+
+    about = {"made by": f"GaiaXPy {version('gaiaxpy')}"}
+    wavelength, design = gaiaxpy_design()
+    if widths == WIDTHS and tuple(models) in ((), tuple(MODELS.values())):
+        return Basis(wavelength, design, WIDTHS, "Gaia DR3", about | {"models": [*MODELS.values()]})
+    found = [pair for pair in _carried(widths) if not models or pair.names == tuple(models)]
+    if not found:
+        what = f" called {', '.join(models)}" if models else ""
+        raise InputError(
+            f"the installed GaiaXPy {version('gaiaxpy')} has no basis of {widths[0]} BP + "
+            f"{widths[1]} RP coefficients{what}",
+            remedy=THREE_WAYS,
+        )
+    if len(found) > 1:
+        listed = "; ".join(",".join(pair.names) for pair in found)
+        raise InputError(
+            f"the installed GaiaXPy has several bases of {widths[0]} + {widths[1]} coefficients",
+            remedy=f"name BP's and RP's with xplabels basis --models: {listed}",
+        )
+    (pair,) = found
+    matrix = np.concatenate([_sampled(b, s, wavelength) for b, s in pair.stems.items()], axis=1)
+    name = f"GaiaXPy {','.join(pair.names)}"
+    return Basis(wavelength, matrix, widths, name, about | {"models": [*pair.names]})
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Instrument models of BP and RP of one stage of the calibration; stems of their files."""
+
+    stems: Mapping[str, Path]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(stem.name.partition("_")[2] for stem in self.stems.values())
+
+
+def _carried(widths: tuple[int, int]) -> list[_Pair]:
+    """Pairs of instrument models of these widths that are not DR3's, whatever they are called."""
+    import csv
+
+    from gaiaxpy.config.paths import config_path
+
+    csv.field_size_limit(2**31 - 1)
+    stems: list[list[Path]] = [[], []]
+    for here, band, width in zip(stems, MODELS, widths, strict=True):
+        for path in sorted(Path(config_path).glob(f"{band}*_*_bases.csv")):
+            stem = path.with_name(path.name.removesuffix("_bases.csv"))
+            beside = (f"{stem}_{part}.csv" for part in ("dispersion", "response"))
+            with path.open(newline="", encoding="utf-8") as file:
+                row = next(csv.DictReader(file), {})
+            if str(row.get("nBases")) == str(width) and all(Path(p).is_file() for p in beside):
+                here.append(stem)
+    pairs = [
+        _Pair(dict(zip(MODELS, (bp, rp), strict=True)))
+        for bp in stems[0]
+        for rp in stems[1]
+        # bpC03 goes with rpC03
+        if bp.name.partition("_")[0].removeprefix("bp")
+        == rp.name.partition("_")[0].removeprefix("rp")
+    ]
+    return [pair for pair in pairs if pair.names != tuple(MODELS.values())]
+
+
+def _sampled(band: str, stem: Path, wavelength: Array) -> Array:
+    """One band's columns of the sampling matrix [L, n], as GaiaXPy weighs BP and RP."""
+    with quiet():
+        from gaiaxpy.calibrator.external_instrument_model import ExternalInstrumentModel
+        from gaiaxpy.core.satellite import BP_WL, RP_WL
+        from gaiaxpy.spectrum.sampled_basis_functions import SampledBasisFunctions
+
+        files = (f"{stem}_{part}.csv" for part in ("dispersion", "response", "bases"))
+        model = ExternalInstrumentModel.from_config_csv(*files)
+        red = np.clip((wavelength - RP_WL.low) / (BP_WL.high - RP_WL.low), 0.0, 1.0)
+        weight = red if band == "rp" else 1.0 - red
+        sampled = SampledBasisFunctions.from_external_instrument_model(wavelength, weight, model)
+    return np.asarray(sampled.get_design_matrix() * weight, np.float64).T

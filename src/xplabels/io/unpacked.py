@@ -1,0 +1,193 @@
+"""Spectra in tables that are not the archive's: a column for each coefficient, or sampled flux.
+
+Papers give coefficients as ``bp_coeff_0, bp_coeff_1, ...`` with errors ``e_bp_coeff_0, ...``;
+GaiaXPy's ``calibrate`` and the archive's XP_SAMPLED give ``flux`` and ``flux_error``. Such tables
+are small: they are read whole, by the package's reader of any table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError
+from xplabels.core.quality import QUALITY_COLUMNS, quality_flags
+from xplabels.core.stars import Stars
+from xplabels.io.arrays import EMPTY, parse_array
+from xplabels.io.columns import PHOTOMETRY_COLUMNS, photometry_of
+from xplabels.io.files import byte_lines
+from xplabels.io.plain import Columns, read_columns
+from xplabels.io.rows import BANDS, Assembler, BadRows, RawBlock
+
+PATTERNS = (
+    "{band}_coeff_{i},e_{band}_coeff_{i}",
+    "{band}_coefficients_{i},{band}_coefficient_errors_{i}",
+)
+"""Names of a coefficient and of its error that are looked for."""
+MOST = 128
+"""Coefficients of a band that are looked for."""
+FLUX = ("flux", "flux_error")
+SAMPLING = "sampling"
+DEFAULT_SAMPLING = np.linspace(336.0, 1020.0, 343)
+"""nm: of XP_SAMPLED, and GaiaXPy's default."""
+NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
+
+
+def read_unpacked(
+    path: Any, bad_rows: BadRows, block: int, pattern: str | None = None
+) -> Iterator[Stars] | None:
+    """Blocks of stars from a table of columns of coefficients, or of sampled flux.
+
+    ``pattern`` gives the names of a coefficient and of its error, between them a comma, with
+    ``{band}`` (bp, rp) and ``{i}`` (from 0, or from 1). None if the table has neither.
+
+    Raises InputError if the table cannot be read, or has not what ``pattern`` says.
+    """
+    patterns = PATTERNS if pattern is None else (pattern,)
+    names = {one: _names(one) for one in patterns}
+    every = [name for both in names.values() for bands in both for name in bands]
+    more = ("source_id", *FLUX, *PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
+    columns = read_columns(path, {*every, *more}, {"source_id": 0})
+    if "source_id" in columns:
+        for values, errors in names.values():
+            if any(name in columns for name in values):
+                return _coefficients(path, bad_rows, block, columns, values, errors)
+        if pattern is None and all(name in columns for name in FLUX):
+            return _sampled(path, bad_rows, block, columns)
+    if pattern is not None:
+        raise InputError(
+            f"has no columns {names[pattern][0][0]}, ... beside source_id",
+            where=path,
+            remedy="give the pattern of its names, e.g. --coefficients '" + PATTERNS[0] + "'",
+        )
+    return None
+
+
+def _names(pattern: str) -> tuple[list[str], list[str]]:
+    """Names of all coefficients, BP before RP, that there may be, and of their errors."""
+    value, comma, error = pattern.lower().partition(",")
+    if not comma or any("{i}" not in one or "{band}" not in one for one in (value, error)):
+        raise InputError(
+            f"{pattern!r} is no pattern of names",
+            remedy="name coefficient and error, as in '" + PATTERNS[0] + "'",
+        )
+    values, errors = (
+        [one.replace("{band}", band).replace("{i}", str(i)) for band in BANDS for i in range(MOST)]
+        for one in (value, error)
+    )
+    return values, errors
+
+
+def _coefficients(
+    path: Path, bad_rows: BadRows, block: int, columns: Columns, values: list[str],
+    errors: list[str],
+) -> Iterator[Stars]:  # fmt: skip
+    arrays: dict[str, NDArray[Any]] = {}
+    for number, band in enumerate(BANDS):
+        here = slice(number * MOST, (number + 1) * MOST)
+        for part, names in (("coefficients", values[here]), ("coefficient_errors", errors[here])):
+            found = [name for name in names if name in columns]
+            first = names.index(found[0]) if found else 0
+            if not found or first > 1 or found != names[first : first + len(found)]:
+                lacking = next(name for name in names if name not in found)
+                raise InputError(
+                    f"column {lacking!r} is absent", where=path, remedy="give all coefficients"
+                )
+            arrays[f"{band}_{part}"] = np.stack([columns[name] for name in found], axis=1)
+    assembler = Assembler(path, bad_rows)
+    for start in range(0, len(columns["source_id"]), block):
+        rows = slice(start, start + block)
+        raw = RawBlock(columns["source_id"][rows], {name: a[rows] for name, a in arrays.items()})
+        yield _with_photometry(assembler.stars(raw), columns, rows, path)
+    assembler.finish()
+
+
+def _sampled(path: Path, bad_rows: BadRows, block: int, columns: Columns) -> Iterator[Stars]:
+    cells = {name: _arrays(columns[name], name, path) for name in FLUX}
+    width = max(len(cell) for cell in cells["flux"])
+    wavelength = _sampling(path, width)
+    # without a band, GaiaXPy writes no flux, or none where that band would be
+    whole = [len(cell) == width and bool(np.isfinite(cell).all()) for cell in cells["flux"]]
+    unusable = ~np.array(whole)
+    nothing = np.full(width, np.nan)
+    for row in np.flatnonzero(unusable).tolist():
+        for name in FLUX:
+            cells[name][row] = nothing
+    assembler = Assembler(path, bad_rows)
+    for start in range(0, len(unusable), block):
+        rows = slice(start, start + block)
+        part = {name: cell[rows] for name, cell in cells.items()}
+        stars = assembler.sampled(columns["source_id"][rows], wavelength, part, unusable[rows])
+        yield _with_photometry(stars, columns, rows, path)
+    assembler.finish()
+
+
+def _arrays(column: NDArray[Any], name: str, path: Path) -> list[NDArray[np.floating]]:
+    """Arrays of numbers, or their text, a row."""
+    cells = []
+    for row, cell in enumerate(column):
+        try:
+            cells.append(
+                parse_array(cell, np.float64)
+                if isinstance(cell, str)
+                else EMPTY
+                if cell is None
+                else np.ma.filled(np.ma.asarray(cell, np.float64), np.nan).ravel()
+            )
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"cannot be read as numbers ({str(error)[:80]})",
+                where=f"{path}, row {row + 1}, column {name}",
+                remedy="write one array of numbers per row",
+            ) from error
+    return cells
+
+
+def _sampling(path: Path, width: int) -> NDArray[np.float64]:
+    """Wavelengths [L], nm, as GaiaXPy writes them beside its spectra; its default without them."""
+    path = Path(str(path))  # a table in memory has none beside it
+    beside = path.with_name(f"{path.name.removesuffix('.gz').rpartition('.')[0]}_{SAMPLING}.csv")
+    ending = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    text = ""
+    if ending == "fits":
+        from xplabels.io.fits import open_fits
+
+        with open_fits(path) as hdus:
+            text = next((str(h.header[SAMPLING]) for h in hdus if SAMPLING in h.header), "")
+    elif ending in ("xml", "vot", "votable"):
+        from xplabels.io.votable import first_votable
+
+        params = first_votable(path).params
+        text = next((" ".join(map(str, p.value)) for p in params if p.name == SAMPLING), "")
+    elif ending == "ecsv":
+        head = b"".join(line for line in byte_lines(path) if line.startswith(b"#")).decode()
+        text = head.partition(f"{SAMPLING}:")[2]
+    elif beside.is_file():
+        text = beside.read_text(encoding="utf-8")
+    found = np.array(NUMBER.findall(text), np.float64)
+    if not len(found) and width == len(DEFAULT_SAMPLING):
+        return DEFAULT_SAMPLING
+    if len(found) != width:
+        raise InputError(
+            f"has {width} samples a spectrum, and {len(found) or 'no'} wavelengths",
+            where=path,
+            remedy=f"keep {beside.name} beside it, or sample with GaiaXPy's default",
+        )
+    return found
+
+
+def _with_photometry(stars: Stars, columns: Columns, rows: slice, path: Path) -> Stars:
+    here = {
+        name: column[rows]
+        for name, column in columns.items()
+        if name in PHOTOMETRY_COLUMNS or name in QUALITY_COLUMNS
+    }
+    photometry, notes = photometry_of(here, stars.source_id, path)
+    flags = stars.flags | quality_flags(here, photometry)
+    return replace(stars, photometry=photometry, flags=flags, notes=(*stars.notes, *notes))

@@ -1,0 +1,288 @@
+"""A part of the sky out of a HATS catalogue, wherever it is: its rows as Parquet files here.
+
+Of a catalogue at an address (``https://``, ``hf://``, or any that fsspec knows) only what is needed
+travels, by range requests: the list of partitions, the footers of those that the area meets, the
+positions in them, and of the row groups with a star inside the columns that labels are made of.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError, counted
+from xplabels.fetch.http import RetryPolicy, ServiceError, in_parallel
+from xplabels.fetch.targets import Cone
+from xplabels.io.atomic import whole_file
+from xplabels.io.job import open_partial
+from xplabels.io.nested import NEEDED, is_nested
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+Catalogue = Any
+"""A hats ``HealpixDataset``."""
+
+PIXEL_ORDER = 3
+HUB = "https://huggingface.co"
+HUB_SETTING = "HF_ENDPOINT"
+"""The environment's word for another address of the hub, as its own client takes it."""
+PARALLEL = 4
+"""Partitions that are read at a time."""
+REQUEST = "area.json"
+
+
+@dataclass(frozen=True)
+class Box:
+    """Right ascensions from ``ra[0]`` to ``ra[1]``, over 0 if that is smaller, by declinations."""
+
+    ra: tuple[float, float]
+    dec: tuple[float, float]
+
+    @classmethod
+    def parse(cls, text: str) -> Box:
+        """A box as the command line writes it, ``RA1,RA2,DEC1,DEC2``; else :class:`InputError`.
+
+        Examples
+        --------
+        >>> Box.parse("350,10,-5,5")
+        Box(ra=(350.0, 10.0), dec=(-5.0, 5.0))
+        """
+        remedy = "write it as RA1,RA2,DEC1,DEC2 in degrees, e.g. 350,10,-5,5"
+        try:
+            ra1, ra2, dec1, dec2 = (float(word) for word in text.split(","))
+        except ValueError as error:
+            raise InputError(f"{text!r} is no box", remedy=remedy) from error
+        if not (0 <= ra1 <= 360 and 0 <= ra2 <= 360 and ra1 != ra2 and -90 <= dec1 < dec2 <= 90):
+            raise InputError(f"the box {text!r} is not on the sphere", remedy=remedy)
+        return cls((ra1, ra2), (dec1, dec2))
+
+
+@dataclass(frozen=True)
+class SkyPixel:
+    """A HEALPix pixel of order :data:`PIXEL_ORDER`, in the nested scheme."""
+
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> SkyPixel:
+        """A pixel as the command line writes it, its number; else :class:`InputError`."""
+        if not (text.isdecimal() and int(text) < 12 * 4**PIXEL_ORDER):
+            raise InputError(
+                f"{text!r} is no HEALPix pixel of order {PIXEL_ORDER}",
+                remedy=f"give a number from 0 to {12 * 4**PIXEL_ORDER - 1} (nested)",
+            )
+        return cls(int(text))
+
+
+Area = Cone | Box | SkyPixel
+
+
+def inside(area: Area, ra: Array, dec: Array) -> NDArray[np.bool_]:
+    """Which positions [N], in degrees, lie in the area.
+
+    Examples
+    --------
+    >>> inside(Cone(0.0, 60.0, 1.0), np.array([1.9, 359.0, 4.0]), np.array([60.0, 60.0, 60.0]))
+    array([ True,  True, False])
+    """
+    if isinstance(area, Cone):
+        lon, lat = np.deg2rad(ra - area.ra), np.deg2rad(dec)
+        lat0 = np.deg2rad(area.dec)
+        # haversines: precise also for small distances
+        half = np.sin((lat - lat0) / 2) ** 2 + np.cos(lat) * np.cos(lat0) * np.sin(lon / 2) ** 2
+        return np.asarray(half <= np.sin(np.deg2rad(area.radius) / 2) ** 2)
+    if isinstance(area, Box):
+        (ra1, ra2), (dec1, dec2) = area.ra, area.dec
+        across = (ra >= ra1) & (ra <= ra2) if ra1 < ra2 else (ra >= ra1) | (ra <= ra2)
+        return np.asarray(across & (dec >= dec1) & (dec <= dec2))
+    from hats.pixel_math import healpix_shim
+
+    pixel = healpix_shim.radec2pix(PIXEL_ORDER, ra, dec)
+    return np.asarray(pixel == area.number)
+
+
+def copy_area(
+    address: str,
+    area: Area,
+    folder: Path,
+    overwrite: bool = False,
+    retry: RetryPolicy | None = None,
+) -> list[Path]:
+    """The rows of a HATS catalogue inside ``area``, a file of each partition, in ``folder``.
+
+    What is there already of the same catalogue and area is not read again. The files are tables
+    that :func:`xplabels.read` takes.
+
+    Parameters
+    ----------
+    address
+        A folder, or an address: ``hf://datasets/OWNER/NAME[@REVISION][/FOLDER]``, ``https://...``
+        or what else fsspec opens. A collection stands for its main catalogue.
+    overwrite
+        Whether to begin anew where ``folder`` is of another catalogue or area.
+
+    Raises InputError if the extra ``lsdb`` is missing, there is no such catalogue, the service
+    fails in every attempt, or no star lies in the area.
+    """
+    retry = retry or RetryPolicy()
+    request = {"catalogue": address, "area": repr(area)}
+    with _reading(address):
+        catalogue = retry.call(lambda: _opened(address))
+    partitions = _partitions(catalogue, area)
+    open_partial(folder, REQUEST, request, (REQUEST, "*.parquet", ".*.partial.*"), overwrite)
+    info = catalogue.catalog_info
+    position = (info.ra_column, info.dec_column)
+    wanted = {folder / f"Norder={p.order}_Npix={p.pixel}.parquet": path for p, path in partitions}
+    waiting = {here: path for here, path in wanted.items() if not here.exists()}
+
+    def fetch(here: Path) -> None:
+        with whole_file(here) as temporary:
+            retry.call(lambda: _copy(waiting[here], area, position, temporary), stop)
+
+    from tqdm import tqdm
+
+    stop = threading.Event()
+    with (
+        _reading(address),
+        tqdm(desc="spectra", total=len(wanted), initial=len(wanted) - len(waiting),
+             unit=" partitions", disable=None) as bar,
+    ):  # fmt: skip
+        for _ in in_parallel(fetch, waiting, PARALLEL, stop):
+            bar.update()
+    rows = {here: _rows(here) for here in wanted}
+    total = sum(rows.values())
+    if not total:
+        raise InputError(
+            f"has no star in the {type(area).__name__.lower()} that was asked for",
+            where=address,
+            remedy="choose another part of the sky",
+        )
+    logger.info(
+        f"spectra: {counted(total, 'star')} from {counted(len(wanted), 'partition')} "
+        f"of {len(catalogue.get_healpix_pixels())}"
+    )
+    return [here for here, stars in rows.items() if stars]
+
+
+def plain_address(address: str) -> str:
+    """The same address over HTTP, for those of the Hugging Face hub: no client, no account.
+
+    Examples
+    --------
+    >>> plain_address("hf://datasets/UniverseTBD/mmu_gaia_gaia")
+    'https://huggingface.co/datasets/UniverseTBD/mmu_gaia_gaia/resolve/main'
+    """
+    prefix = next((p for p in ("hf://datasets/", f"{HUB}/datasets/") if address.startswith(p)), "")
+    owner, _, rest = address.removeprefix(prefix).strip("/").partition("/")
+    name, _, inner = rest.partition("/")
+    if not prefix or inner.startswith("resolve/"):
+        return address
+    name, _, revision = name.partition("@")
+    hub = os.environ.get(HUB_SETTING, HUB).rstrip("/")
+    parts = (hub, "datasets", owner, name, "resolve", revision or "main", inner)
+    return "/".join(part for part in parts if part)
+
+
+def _opened(address: str) -> Catalogue:
+    try:
+        import hats
+        from hats.io.file_io import get_upath
+    except ImportError:
+        raise InputError(
+            "a part of the sky needs the package hats", remedy="pip install 'xplabels[lsdb]'"
+        ) from None
+    with as_service_error(), warnings.catch_warnings(action="ignore"):
+        found = hats.read_hats(get_upath(plain_address(address)), read_moc=False)
+    return getattr(found, "main_catalog", found)
+
+
+def _partitions(catalogue: Catalogue, area: Area) -> list[tuple[Any, Any]]:
+    """The pixels that meet the area, each with the path of its file or folder."""
+    from hats.pixel_math import HealpixPixel
+
+    if isinstance(area, Cone):
+        part = catalogue.filter_by_cone(area.ra, area.dec, 3600 * area.radius)
+    elif isinstance(area, Box):
+        part = catalogue.filter_by_box(area.ra, area.dec)
+    else:
+        part = catalogue.filter_from_pixel_list([HealpixPixel(PIXEL_ORDER, area.number)])
+    return list(zip(part.get_healpix_pixels(), part.get_pixel_paths(), strict=True))
+
+
+def _copy(path: Any, area: Area, position: tuple[str, str], here: Path) -> None:
+    """The rows of one partition that lie in the area, and of these the columns needed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with as_service_error():
+        files = [path] if path.suffix == ".parquet" else sorted(path.glob("*.parquet"))
+        tables = [table for file in files for table in _row_groups(file, area, position)]
+    nothing = pa.table({"source_id": pa.array([], pa.int64())})  # says that it was looked at
+    whole = pa.concat_tables(tables) if tables else nothing
+    pq.write_table(whole, here, compression="zstd", compression_level=1)
+
+
+def _row_groups(path: Any, area: Area, position: tuple[str, str]) -> Iterator[Any]:
+    """What one file has inside the area, by row groups."""
+    import pyarrow.parquet as pq
+
+    # blocks that are read ahead would be twice what is needed
+    keys = {} if path.protocol in ("", "file", "local") else {"cache_type": "none"}
+    with path.fs.open(path.path, "rb", **keys) as raw, pq.ParquetFile(raw, pre_buffer=True) as file:
+        needed = [*position, *NEEDED] if is_nested(file.schema_arrow.names) else None
+        for group in range(file.num_row_groups):
+            places = file.read_row_group(group, columns=list(position))
+            ra, dec = (places[name].to_numpy() for name in position)
+            within = inside(area, ra, dec)
+            if within.any():
+                yield file.read_row_group(group, columns=needed).filter(within)
+
+
+def _rows(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+@contextmanager
+def as_service_error() -> Iterator[None]:
+    """What fsspec and its clients raise, as :class:`ServiceError`."""
+    import asyncio
+
+    import pyarrow as pa
+
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise ServiceError(f"is not there ({error})", transient=False) from error
+    except Exception as error:
+        network = isinstance(error, (OSError, asyncio.TimeoutError, pa.ArrowException))
+        if not network and not type(error).__module__.startswith(("aiohttp", "fsspec", "hugging")):
+            raise
+        raise ServiceError(f"{type(error).__name__}: {error}"[:230]) from error
+
+
+@contextmanager
+def _reading(address: str) -> Iterator[None]:
+    """Name the catalogue in what goes wrong."""
+    try:
+        yield
+    except ServiceError as error:
+        raise InputError(
+            f"cannot be read as a HATS catalogue ({error.what})",
+            where=address,
+            remedy="give the folder or address that holds its properties, or try again later",
+        ) from error

@@ -1,0 +1,190 @@
+"""A catalogue in the very schema of the public HATS collection of DR3's spectra, and a server of
+files that answers range requests and counts what it sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hats.pixel_math import healpix_shim
+from numpy.typing import NDArray
+
+from xplabels.core.stars import Stars
+from xplabels.io.columns import MAG_PER_RELATIVE_FLUX
+
+Array = NDArray[np.float64]
+NAME = "made_gaia"
+ZERO_POINTS = {"g": 25.69, "bp": 25.34, "rp": 24.75}
+UNUSED = {
+    "radial_velocity": ("radial_velocity", "radial_velocity_error", "rv_template_teff"),
+    "gspphot": ("ag_gspphot", "logg_gspphot", "mh_gspphot", "teff_gspphot", "distance_gspphot"),
+    "corrections": ("ecl_lat", "ecl_lon", "nu_eff_used_in_astrometry", "pseudocolour"),
+}
+"""Structs, and some of what they have, that labels do not need."""
+
+
+def _floats(values: Any) -> pa.Array:
+    return pa.array(np.asarray(values, np.float32))
+
+
+def _lists(values: NDArray[Any]) -> pa.Array:
+    flat = _floats(np.ascontiguousarray(values).reshape(-1))
+    return pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, values.shape[1]), flat)
+
+
+def public_table(stars: Stars, ra: Array, dec: Array) -> pa.Table:
+    """Rows of the collection; all but positions and integers float32, as there."""
+    bands = (stars.spectra.bp, stars.spectra.rp)
+    coeff, error = (
+        _lists(np.concatenate([getattr(band, name) for band in bands], axis=1))
+        for name in ("coefficients", "errors")
+    )
+    photometry: dict[str, pa.Array] = {}
+    for band, zero in ZERO_POINTS.items():
+        mag, sigma = stars.photometry.column(f"phot_{band}_mean_mag")
+        flux = 10 ** (0.4 * (zero - mag))
+        photometry[f"phot_{band}_mean_mag"] = _floats(mag)
+        photometry[f"phot_{band}_mean_flux"] = _floats(flux)
+        photometry[f"phot_{band}_mean_flux_error"] = _floats(flux * sigma / MAG_PER_RELATIVE_FLUX)
+    photometry["phot_bp_rp_excess_factor"] = _floats(np.full(len(stars), 1.2))
+    parallax, parallax_error = stars.photometry.column("parallax")
+    random = np.random.default_rng(5)
+    structs = {
+        "photometry": photometry,
+        "astrometry": {
+            "ra": _floats(ra), "dec": _floats(dec),
+            "parallax": _floats(parallax), "parallax_error": _floats(parallax_error),
+        },
+        "flags": {"ruwe": _floats(np.ones(len(stars)))},
+        **{
+            name: {one: _floats(random.standard_normal(len(stars))) for one in names}
+            for name, names in UNUSED.items()
+        },
+    }  # fmt: skip
+    columns = {
+        "_healpix_29": pa.array(healpix_shim.radec2pix(29, ra, dec).astype(np.int64)),
+        "spectral_coefficients": pa.StructArray.from_arrays(
+            [coeff, error], ["coeff", "coeff_error"]
+        ),
+        **{
+            name: pa.StructArray.from_arrays([*one.values()], [*one])
+            for name, one in structs.items()
+        },
+        "ra": pa.array(ra),
+        "dec": pa.array(dec),
+        "healpix": pa.array(healpix_shim.radec2pix(4, ra, dec).astype(np.int64)),
+        "object_id": pa.array(stars.source_id),
+    }
+    return pa.table(columns)
+
+
+def write_collection(folder: Path, table: pa.Table, order: int, row_group: int = 2000) -> Path:
+    """A collection whose main catalogue has partitions of one order."""
+    main = folder / NAME
+    pixel = table["_healpix_29"].to_numpy() >> 2 * (29 - order)
+    lines = ["Norder,Npix,num_rows"]
+    for number in np.unique(pixel).tolist():
+        part = table.filter(pixel == number).sort_by("_healpix_29")
+        path = main / f"dataset/Norder={order}/Dir={number // 10000 * 10000}/Npix={number}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(part, path, compression="zstd", row_group_size=row_group)
+        lines.append(f"{order},{number},{len(part)}")
+    pq.write_metadata(table.schema, main / "dataset/_common_metadata")
+    (main / "partition_info.csv").write_text("\n".join(lines) + "\n")
+    properties = {
+        "obs_collection": NAME, "dataproduct_type": "object", "hats_nrows": len(table),
+        "hats_col_ra": "ra", "hats_col_dec": "dec", "hats_max_rows": len(table),
+        "hats_order": order, "hats_builder": "made by a test", "hats_version": "v0.1",
+        "hats_col_healpix": "_healpix_29", "hats_col_healpix_order": 29,
+        "hats_npix_suffix": ".parquet",
+    }  # fmt: skip
+    (main / "hats.properties").write_text("\n".join(f"{k}={v}" for k, v in properties.items()))
+    (folder / "collection.properties").write_text(
+        f"obs_collection={NAME}\nhats_primary_table_url={NAME}\n"
+    )
+    return folder
+
+
+@dataclass
+class Served:
+    """A folder at an address: (path, bytes sent) of each answer; what begins with ``broken`` is
+    answered with 503 so many times."""
+
+    address: str = ""
+    log: list[tuple[str, int]] = field(default_factory=list)
+    broken: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sent(self) -> int:
+        return sum(size for _, size in self.log)
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    served: Served
+    prefix = ""
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        path = Path(self.translate_path(self.path.removeprefix(self.served_prefix())))
+        for name, times in self.served.broken.items():
+            if times and name in self.path:
+                self.served.broken[name] -= 1
+                return self._end(503, b"", 0)
+        if not path.is_file():
+            return self._end(404, b"", 0)
+        data = path.read_bytes()
+        whole, wanted = len(data), self.headers.get("Range", "")
+        if not wanted.startswith("bytes="):
+            return self._end(200, data if body else b"", whole)
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        start = int(first) if first else whole - int(last)
+        end = int(last) + 1 if first and last else whole
+        part = data[start:end]
+        span = f"bytes {start}-{start + len(part) - 1}/{whole}"
+        return self._end(206, part if body else b"", len(part), span)
+
+    def served_prefix(self) -> str:
+        return "/datasets/made/gaia/resolve/main"
+
+    def _end(self, status: int, data: bytes, length: int, span: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.send_header("Accept-Ranges", "bytes")
+        if span:
+            self.send_header("Content-Range", span)
+        self.end_headers()
+        self.wfile.write(data)
+        self.served.log.append((self.path, len(data)))
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Served]:
+    """Files of a folder on loopback, plainly and as a repository of the Hugging Face hub."""
+    served = Served()
+    handler = type("Handler", (_Handler,), {"served": served})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    served.address = f"http://127.0.0.1:{server.server_port}"
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield served
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,301 @@
+"""Nothing is lost: outputs that are inputs, two runs at once, signals, inputs that change."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xplabels import read, simulate_stars, write_stars
+from xplabels.api import predict_files
+from xplabels.cli import main
+from xplabels.convert import convert_files
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Stars
+from xplabels.cuts.selecting import SelectOptions, select_stars
+from xplabels.io.atomic import claimed, remove_leftovers, whole_file, whole_folder
+from xplabels.io.plain import read_table
+from xplabels.model import Model
+
+CALM = subprocess.Popen([sys.executable, "-c", ""])  # a process that has ended when it is asked for
+
+
+@pytest.fixture(scope="module")
+def stars() -> Stars:
+    return simulate_stars(60, labels=("teff",), widths=(3, 4), seed=1)[0]
+
+
+@pytest.fixture
+def folder(stars: Stars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_stars(stars, tmp_path / "xp.parquet")
+    rows = [f"{star},5000,50" for star in stars.source_id]
+    (tmp_path / "mine.csv").write_text("\n".join(["source_id,teff,teff_err", *rows]) + "\n")
+    (tmp_path / "sed.csv").write_text("wavelength,flux\n300,1e-17\n1100,1e-17\n")
+    return tmp_path
+
+
+@pytest.fixture
+def dead() -> int:
+    """The number of a process that has ended."""
+    CALM.wait()
+    return CALM.pid
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# Outputs that are inputs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: predict_files([path], path, Model.load("apogee-dr17-library"), overwrite=True),
+        lambda path: predict_files(
+            [Path("xp.parquet")], path, Model.load("apogee-dr17-library"),
+            photometry=[path], overwrite=True,
+        ),
+        lambda path: convert_files([path], path, overwrite=True),
+        lambda path: convert_files([Path("xp.parquet")], path, gaia_source=path, overwrite=True),
+        lambda path: select_stars(SelectOptions((path,)), path, overwrite=True),
+        lambda path: select_stars(
+            SelectOptions((Path("xp.parquet"),), (("own", Path("mine.csv")), ("own", path))),
+            path, overwrite=True,
+        ),
+        lambda path: select_stars(
+            SelectOptions((Path("xp.parquet"),), (("own", Path("mine.csv")),), {"own": path}),
+            path, overwrite=True,
+        ),
+    ],
+)  # fmt: skip
+def test_an_input_is_never_written_over(
+    write: Callable[[Path], object], link: Callable[[Path, Path], None] | None, folder: Path
+) -> None:
+    path = folder / "in.parquet"
+    path.write_bytes((folder / "xp.parquet").read_bytes())
+    before = {one: one.read_bytes() for one in folder.iterdir()}
+    if link is not None:
+        link(path, folder / "linked.parquet")
+        path = folder / "linked.parquet"
+    with pytest.raises(InputError, match=r"parquet: is also an input, which would be lost"):
+        write(path)
+    assert {one: one.read_bytes() for one in before} == before
+
+
+def test_a_catalogue_of_a_folder_is_never_written_over_a_file_of_it(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"xp\.parquet: is also an input"):
+        predict_files(
+            [folder / "xp.parquet"], folder, Model.load("apogee-dr17-library"), overwrite=True
+        )
+
+
+# Two runs at once --------------------------------------------------------------------------------
+
+COMMANDS = {
+    "demo --output new": "new",
+    "library --output new.parquet": "new.parquet",
+    "giants --output new.parquet": "new.parquet",
+    "match mine.csv cat --output new.parquet": "new.parquet",
+    "select xp.parquet --output new.parquet": "new.parquet",
+    "train xp.parquet --labels teff --output new": "new",
+    "convert XpContinuousMeanSpectrum_000000-000001.csv.gz --output new": "new",
+    "predict xp.parquet --output new.csv": "new.csv",
+    "predict xp.parquet --output new": "new",
+    "validate m xp.parquet --output new": "new",
+    "check-errors xp.parquet --json new.json": "new.json",
+    "audit m xp.parquet --output new.csv": "new.csv",
+    "simulate sed.csv --output new.parquet": "new.parquet",
+    "explain m xp.parquet --output new": "new",
+    "fetch --ids mine.csv --output new": "new",
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_second_run_is_refused_by_name(
+    words: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("xplabels.convert.layout_of", lambda *_: SystemExit)
+    monkeypatch.setattr("xplabels.convert.asdict", lambda *_: {})
+    (folder / "XpContinuousMeanSpectrum_000000-000001.csv.gz").touch()
+    before = names(folder)
+    with claimed(Path(COMMANDS[words])):
+        assert main(words.split()) == 2
+        assert f"{COMMANDS[words]}: another run is at work here; wait" in capsys.readouterr().err
+    assert names(folder) == before
+
+
+def test_the_lock_of_another_process_holds_until_it_dies(tmp_path: Path) -> None:
+    text = "import sys, pathlib; from xplabels.io.atomic import claimed\n"
+    text += "with claimed(pathlib.Path('out')): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", text], cwd=tmp_path, stdin=-1, stdout=-1, env=os.environ
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="another run"), claimed(tmp_path / "out"):
+            pass
+        other.kill()
+        other.wait()
+        assert names(tmp_path) == {".out.lock"}
+    with claimed(tmp_path / "out"):
+        pass
+    assert not names(tmp_path)
+
+
+# What dead processes leave -----------------------------------------------------------------------
+
+
+def test_leftovers_of_the_dead_go_and_what_they_had_moved_away_comes_back(
+    tmp_path: Path, dead: int
+) -> None:
+    for pid in (dead, os.getpid(), os.getppid()):  # a container has the same number in every run
+        (tmp_path / f".{pid}.partial.model" / "deep").mkdir(parents=True)
+    (tmp_path / f".{dead}.old.model").mkdir()
+    (tmp_path / f".{dead}.old.model" / "model.json").write_text("whole")
+    (tmp_path / ".me.partial.model").touch()
+    with claimed(tmp_path / "model"):
+        pass
+    left = {"model", f".{os.getppid()}.partial.model", ".me.partial.model"}
+    assert names(tmp_path) == left
+    assert (tmp_path / "model" / "model.json").read_text() == "whole"
+    (tmp_path / f".{dead}.old.model").mkdir()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == left
+
+
+# Ends of all kinds -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_command_in_one_line(
+    how: signal.Signals, status: int, folder: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def ended(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), how)
+
+    before, handler = names(folder), signal.getsignal(how)
+    with monkeypatch.context() as patch:
+        patch.setattr("xplabels.instrument.simulation.simulate_spectra", ended)
+        assert main(["simulate", "sed.csv", "--output", "new.parquet"]) == status
+    assert capsys.readouterr().err == "xplabels: interrupted; the same command goes on from here\n"
+    assert names(folder) == before
+    assert signal.getsignal(how) is handler
+
+
+def test_what_is_whole_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        events.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.split(".")[-1])
+        sync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        events.append(f"{target.name}!")
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    monkeypatch.setattr("os.replace", rename)
+    with whole_file(tmp_path / "one") as partial:
+        partial.write_text("whole")
+    assert events == ["one", "one!", tmp_path.name]
+    events.clear()
+    with whole_folder(tmp_path / "two") as partial:
+        (partial / "in").mkdir()
+        (partial / "in" / "file").write_text("whole")
+    assert events[-2:] == ["two!", tmp_path.name]
+    assert sorted(events[:-2]) == ["file", "in", "two"]
+
+
+def test_a_full_disk_stops_training_with_a_message(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from xplabels.training.checkpoint import Checkpoint
+
+    network = torch.nn.Linear(2, 2)
+    states = Checkpoint(folder / "model.partial", {})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"network\.safetensors: .*No space left.*; make room and"):
+        states.save("network", network, torch.optim.SGD(network.parameters(), 0.1), [])
+    assert names(folder / "model.partial") == {"manifest.json"}
+
+
+# Inputs that change ------------------------------------------------------------------------------
+
+
+class Moving:
+    """A file to which something is added as soon as its rows are looked at."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+        import importlib
+
+        module, _, name = function.rpartition(".")
+        original = getattr(importlib.import_module(module), name)
+
+        def changing(*args: Any, **keys: Any) -> Any:
+            with path.open("ab") as file:
+                file.write(b"\n")
+            return original(*args, **keys)
+
+        monkeypatch.setattr(function, changing)
+
+
+def test_an_input_that_changes_while_it_is_read_is_noticed(
+    folder: Path, stars: Stars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def growing(blocks: Iterator[Stars]) -> Iterator[Stars]:
+        for block in blocks:
+            with (folder / "xp.parquet").open("ab") as file:
+                file.write(b"more")
+            yield block
+
+    monkeypatch.setattr("xplabels.io.READERS", {".parquet": lambda *_: growing(iter([stars]))})
+    with pytest.raises(InputError, match=r"xp\.parquet: changed while it was read"):
+        read(folder / "xp.parquet")
+    assert len(read_table(folder / "mine.csv")["teff"]) == 60
+    Moving(folder / "mine.csv", monkeypatch, "xplabels.io.plain._read_csv")
+    with pytest.raises(InputError, match=r"mine\.csv: changed while it was read"):
+        read_table(folder / "mine.csv")
+
+
+def test_a_catalogue_of_several_files_is_of_the_files_as_they_are(
+    folder: Path, stars: Stars
+) -> None:
+    from stand_ins import FakeModel
+
+    other = folder / "yp.parquet"
+    write_stars(stars[:30], folder / "xp.parquet", overwrite=True)
+    write_stars(stars[30:], other)
+
+    class Late(FakeModel):
+        def predict(self, some: Stars, *args: Any, **keys: Any) -> Any:
+            if some.source_id[0] == stars.source_id[30]:  # the first file is done
+                write_stars(stars[5:25], folder / "xp.parquet", overwrite=True)
+            return super().predict(some, *args, **keys)
+
+    model: Any = Late()
+    files = [folder / "xp.parquet", other]
+    with pytest.raises(InputError, match=r"xp\.parquet: changed while other files were labelled"):
+        predict_files(files, folder / "labels.csv", model)
+    assert not (folder / "labels.csv").exists()
+    assert predict_files(files, folder / "labels.csv", FakeModel()).stars == 50
+    assert len(read_table(folder / "labels.csv")["source_id"]) == 50

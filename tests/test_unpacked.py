@@ -1,0 +1,142 @@
+"""Tables with a column for each coefficient, and spectra that GaiaXPy has sampled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+import xplabels as xp
+from conftest import field_stars
+from xplabels.cli import main
+from xplabels.core.flags import Flag
+from xplabels.core.stars import Stars
+
+N = 6
+
+
+@pytest.fixture(scope="module")
+def stars() -> Stars:
+    return xp.example_stars(N, seed=2)
+
+
+def wide(stars: Stars, value: str, error: str, first: int = 0) -> Table:
+    """A column for each coefficient and each error, and Gaia's photometry."""
+    table = Table({"source_id": stars.source_id})
+    for name, band in (("bp", stars.spectra.bp), ("rp", stars.spectra.rp)):
+        for i in range(band.width):
+            table[value.format(band=name, i=i + first)] = band.coefficients[:, i]
+            table[error.format(band=name, i=i + first)] = band.errors[:, i]
+    table["phot_g_mean_mag"], sigma = stars.photometry.column("phot_g_mean_mag")
+    table["phot_g_mean_flux_over_error"] = 1.0857362 / sigma
+    return table
+
+
+@pytest.mark.parametrize("ending", ["fits", "csv", "ecsv", "vot", "parquet"])
+def test_a_column_a_coefficient_in_any_format(ending: str, stars: Stars, tmp_path: Path) -> None:
+    path = tmp_path / f"wide.{ending}"
+    table = wide(stars, "{band}_coeff_{i}", "e_{band}_coeff_{i}")
+    if ending == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({n: np.asarray(table[n]) for n in table.colnames}), path)
+    else:
+        names = {"ecsv": "ascii.ecsv", "csv": "ascii.csv", "vot": "votable"}
+        table.write(path, format=names.get(ending))
+    read = xp.read(path)
+    np.testing.assert_array_equal(read.source_id, stars.source_id)
+    np.testing.assert_allclose(read.spectra.rp.coefficients, stars.spectra.rp.coefficients)
+    np.testing.assert_allclose(read.spectra.bp.errors, stars.spectra.bp.errors)
+    assert read.spectra.bp.correlations is None
+    assert (read.flags & Flag.NO_CORRELATIONS).all()
+    for one, other in zip(
+        read.photometry.column("phot_g_mean_mag"), stars.photometry.column("phot_g_mean_mag"),
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_other_names_by_their_pattern(
+    stars: Stars, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = tmp_path / "c.fits", tmp_path / "l.csv"
+    wide(stars, "{band}C{i}", "{band}C{i}_ERR", first=1).write(path)
+    pattern = "{band}c{i},{band}c{i}_err"
+    read = xp.read(path, coefficients=pattern)
+    np.testing.assert_allclose(read.spectra.bp.coefficients, stars.spectra.bp.coefficients)
+    words = ["predict", str(path), "--output", str(output)]
+    assert main(words) == 2
+    assert "columns bp_coefficients, " in capsys.readouterr().err
+    assert main([*words, "--coefficients", pattern]) == 0
+    for wrong, message in (
+        ("{band}_{i}", "is no pattern of names; name coefficient and error, as in"),
+        ("{band}q{i},{band}e{i}", "c.fits: has no columns bpq0, ... beside source_id"),
+    ):
+        other = [*words[:-1], str(tmp_path / "o.csv")]
+        assert main([*other, "--coefficients", wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_lost_coefficient_is_named_and_a_bad_one_found(stars: Stars, tmp_path: Path) -> None:
+    table = wide(stars, "{band}_coeff_{i}", "e_{band}_coeff_{i}")
+    lacking = table.copy()
+    lacking.remove_column("rp_coeff_7")
+    lacking.write(tmp_path / "l.fits")
+    with pytest.raises(xp.InputError, match="column 'rp_coeff_7' is absent"):
+        xp.read(tmp_path / "l.fits")
+    table["e_bp_coeff_3"][2] = -1.0
+    table.write(tmp_path / "b.fits")
+    with pytest.raises(xp.InputError, match=r"row 3, source_id .*, column bp_coefficient_errors"):
+        xp.read(tmp_path / "b.fits")
+    flagged = xp.read(tmp_path / "b.fits", bad_rows="flag").flags & Flag.BAD_ROW
+    assert np.flatnonzero(flagged).tolist() == [2]
+
+
+def test_real_field_stars_are_read_as_they_are(shared_data: Path) -> None:
+    coefficients, errors = field_stars(shared_data)
+    spectra = xp.read(shared_data / "xp_field_2000.fits").spectra
+    both = np.concatenate([spectra.bp.coefficients, spectra.rp.coefficients], axis=1)
+    np.testing.assert_array_equal(both, coefficients)
+    np.testing.assert_array_equal(np.concatenate([spectra.bp.errors, spectra.rp.errors], 1), errors)
+
+
+@pytest.mark.parametrize("ending", ["csv", "ecsv", "fits", "xml"])
+def test_what_gaiaxpys_calibrate_writes_is_read(ending: str, tmp_path: Path) -> None:
+    pytest.importorskip("gaiaxpy")
+    from gaiaxpy import calibrate
+
+    from xplabels.features.projection import gaiaxpy_design, quiet, unit_vectors
+
+    rows = unit_vectors().iloc[[0, 60, 100]]
+    with quiet():
+        flux, sampling = calibrate(
+            rows, output_path=tmp_path, output_file="s", output_format=ending
+        )
+    stars = xp.read(tmp_path / f"s.{ending}")
+    np.testing.assert_array_equal(stars.source_id, [0, 60, 100])
+    np.testing.assert_allclose(stars.spectra.wavelength, sampling)
+    expected = np.stack(list(flux.sort_values("source_id")["flux"]))
+    np.testing.assert_allclose(stars.spectra.flux, expected, rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(stars.spectra.flux, gaiaxpy_design()[1].T[[0, 60, 100]], atol=1e-22)
+    assert len(xp.load_model().predict(stars)) == 3
+
+
+def test_another_sampling_and_a_missing_band(tmp_path: Path) -> None:
+    text = 'source_id,flux,flux_error\n1,"(1e-16, 2e-16)","(1e-18, 1e-18)"\n2,,\n'
+    path = tmp_path / "s.csv"
+    path.write_text(text)
+    with pytest.raises(xp.InputError, match="has 2 samples a spectrum, and no wavelengths"):
+        xp.read(path)
+    (tmp_path / "s_sampling.csv").write_text('pos\n"(400.0, 500.0)"\n')
+    stars = xp.read(path)
+    np.testing.assert_array_equal(stars.spectra.wavelength, [400.0, 500.0])
+    np.testing.assert_array_equal(stars.spectra.flux[0], [1e-16, 2e-16])
+    assert np.isnan(stars.spectra.flux[1]).all()
+    with pytest.raises(xp.InputError, match="flux is sampled at 2 wavelengths"):
+        xp.load_model().predict(stars)
+    path.write_text(text.replace("2e-16", "x"))
+    with pytest.raises(xp.InputError, match="row 1, column flux: cannot be read as numbers"):
+        xp.read(path)
