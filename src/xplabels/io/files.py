@@ -40,6 +40,7 @@ Catalogues shrink by 2 to 20 when they are packed.
 """
 TIMES = 100
 GZIP = "gzip file"
+MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -65,7 +66,6 @@ BEGINNINGS: dict[str, tuple[bytes, ...]] = {
 }
 """Ending -> how a file of that format begins, whatever its name."""
 ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
-MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
 
 
 class Digest:

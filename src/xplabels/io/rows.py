@@ -41,8 +41,8 @@ AS_RAW = "download the XP continuous spectra with all their columns (DataLink st
 
 
 def kind_of(column: str) -> type[np.floating]:
-    """The archive's own type of a column of arrays: only coefficients are float64."""
-    return np.float64 if column.endswith("coefficients") else np.float32
+    """The archive's own type of a column of arrays: coefficients and flux are float64."""
+    return np.float64 if column.endswith(("coefficients", "flux", "flux_error")) else np.float32
 
 
 @dataclass
@@ -360,11 +360,6 @@ def column_blocks(
         yield RawBlock(source_id[rows], cells, here)
 
 
-def unreadable(why: str) -> str:
-    """What is said of an array that cannot be read."""
-    return f"cannot be read as numbers ({why})"
-
-
 def _packed(correlations: Cells, coefficients: Cells) -> Cells:
     """Correlations as the archive packs them, if they are full matrices."""
     sizes, widths = _lengths(correlations), _lengths(coefficients)
@@ -381,6 +376,11 @@ def _packed(correlations: Cells, coefficients: Cells) -> Cells:
                 cell = matrix[np.tril_indices(width, -1)]
         packed.append(cell)
     return packed
+
+
+def unreadable(why: str) -> str:
+    """What is said of an array that cannot be read."""
+    return f"cannot be read as numbers ({why})"
 
 
 def assembled(raw_blocks: Iterator[RawBlock], path: Path, bad_rows: BadRows) -> Iterator[Stars]:
