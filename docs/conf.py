@@ -68,9 +68,12 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "max_navbar_depth": 2,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the search field is in the sidebar
 }
 llms_txt_summary = "Stellar labels, with calibrated errors, from Gaia BP/RP (XP) spectra."
-llms_txt_full_build = False
+llms_txt_full_file = False
+llms_txt_uri_template = "{base_url}{docname}.html"
+html_baseurl = "https://xplabels.readthedocs.io/en/latest/"
 
 
 def setup(app: Any) -> None:

@@ -13,6 +13,9 @@ WORDS = {"teff": "$T_\\mathrm{eff}$ (K)", "logg": "$\\log g$", "fe_h": "[Fe/H]",
          "c_fe": "[C/Fe]", "n_fe": "[N/Fe]", "alpha_m": "[α/M]"}  # fmt: skip
 
 
+PM = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -27,13 +30,13 @@ def results(name: str) -> Any:
 def size(label: str, value: float) -> str:
     """A scatter with sensible digits: K to 0.1 below 100, dex to 0.001."""
     if label == "teff":
-        return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+        return f"{value:.0f}" if value >= 59.5 else f"{value:.1f}"
     return f"{value:.3f}" if value >= 0.0995 else f"{value:.4f}"
 
 
 def share(value: float | None) -> str:
     """A fraction as per cent."""
-    return "" if value is None else f"{100 * value:.1f} %"
+    return "" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def command_line() -> str:
@@ -62,8 +65,8 @@ def accuracy(case: str = "with photometry") -> str:
         [
             (
                 WORDS[name], f"{s['n']:,}",
-                f"{size(name, s['rmse'])} ± {size(name, s['error_of']['rmse'])}",
-                f"{size(name, s['robust'])} ± {size(name, s['error_of']['robust'])}",
+                f"{size(name, s['rmse'])}{PM}{size(name, s['error_of']['rmse'])}",
+                f"{size(name, s['robust'])}{PM}{size(name, s['error_of']['robust'])}",
                 f"{s['bias']:.2g}", f"{s['slope']:.3f}",
                 share(s["coverage_68"]), share(s["coverage_95"]),
                 f"{s['robust_std_z']:.2f}", f"{s['std_z']:.2f}", size(name, s["crps"]),
@@ -230,7 +233,7 @@ def labels() -> str:
                 one.unit,
                 f"`{one.ucd}`",
                 one.description,
-                f"{one.lower:g} to {one.upper:g}",
+                f"{one.lowest:g} to {one.highest:g}",
             )
             for name, one in LABELS.items()
         ],

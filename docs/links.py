@@ -28,7 +28,11 @@ class Page(HTMLParser):
 
 def dead_links(site: Path) -> list[str]:
     """``PAGE: LINK`` for each link into the site whose file or anchor does not exist."""
-    pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
+    pages = {
+        path.resolve(): Page(path)
+        for path in sorted(site.rglob("*.html"))
+        if "_static" not in path.parts
+    }
     dead = []
     for path, page in pages.items():
         for link in page.links:

@@ -83,6 +83,17 @@ def datalink_csv(stars: FakeStars, upper: bool = False) -> str:
     return _delimited(stars, "({})", ", ", "", upper)
 
 
+def unrolled_csv(stars: FakeStars) -> str:
+    """``stars`` with a row for each element of the longest array (DATAMODEL_STANDARD)."""
+    lines = [",".join(["source_id", *stars.cells])]
+    for row, star in enumerate(stars.source_id):
+        for place in range(max(len(cells[row]) for cells in stars.cells.values())):
+            cells = [column[row] for column in stars.cells.values()]
+            texts = [str(cell[place]) if place < len(cell) else "" for cell in cells]
+            lines.append(",".join([str(star), *texts]))
+    return "\n".join(lines) + "\n"
+
+
 def _delimited(stars: FakeStars, shell: str, comma: str, null: str, upper: bool) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

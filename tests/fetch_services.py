@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from services.made import MadeArchive, made_archive
 from services.tap import TapService
 from xplabels.fetch import Archive, FetchSettings, RetryPolicy, Targets, fetch_stars
 from xplabels.fetch.stars import FetchSummary
+from xplabels.releases import load_release
 
 STARS = 40
 QUICK = FetchSettings(
@@ -33,10 +34,12 @@ class Services:
     made: MadeArchive
     tap: TapService
     datalink: DataLinkService
+    release: str | Path = "dr3"
 
     @property
     def archive(self) -> Archive:
-        return Archive(tap=self.tap.address, datalink=self.datalink.address)
+        release = load_release(self.release)
+        return Archive(tap=self.tap.address, datalink=self.datalink.address, release=release)
 
     @property
     def with_spectrum(self) -> set[int]:
@@ -62,6 +65,16 @@ def serving(stars: int = STARS) -> Iterator[Services]:
     made = made_archive(stars)
     with TapService(made.tables) as tap, DataLinkService(made.spectra) as datalink:
         yield Services(made, tap, datalink)
+
+
+@contextmanager
+def serving_dr4(
+    made: MadeArchive, release: str | Path = "dr4", structures: Sequence[str] = ("DATAMODEL_GAIA",)
+) -> Iterator[Services]:
+    """Both services of a made DR4."""
+    words = ("MEAN_SPECTRUM_XP", "Gaia DR4", (*structures, "DATAMODEL_STANDARD"))
+    with TapService(made.tables) as tap, DataLinkService(made.spectra, *words) as datalink:
+        yield Services(made, tap, datalink, release)
 
 
 def account(output: Path) -> dict[int, dict[str, str]]:

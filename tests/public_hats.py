@@ -24,12 +24,20 @@ from xplabels.io.columns import MAG_PER_RELATIVE_FLUX
 Array = NDArray[np.float64]
 NAME = "made_gaia"
 ZERO_POINTS = {"g": 25.69, "bp": 25.34, "rp": 24.75}
+GSPPHOT = ("ag", "azero", "distance", "ebpminrp", "logg", "mh", "teff")
+MOTION = ("ra", "dec", "parallax", "pmra", "pmdec")
 UNUSED = {
-    "radial_velocity": ("radial_velocity", "radial_velocity_error", "rv_template_teff"),
-    "gspphot": ("ag_gspphot", "logg_gspphot", "mh_gspphot", "teff_gspphot", "distance_gspphot"),
-    "corrections": ("ecl_lat", "ecl_lon", "nu_eff_used_in_astrometry", "pseudocolour"),
-}
-"""Structs, and some of what they have, that labels do not need."""
+    "radial_velocity": (
+        "radial_velocity", "radial_velocity_error", "rv_template_fe_h", "rv_template_logg",
+        "rv_template_teff",
+    ),
+    "gspphot": tuple(f"{one}_gspphot{end}" for one in GSPPHOT for end in ("", "_lower", "_upper")),
+    "corrections": (
+        "ecl_lat", "ecl_lon", "nu_eff_used_in_astrometry", "pseudocolour",
+        "astrometric_params_solved", "rv_template_teff", "grvs_mag",
+    ),
+}  # fmt: skip
+"""Structs that labels do not need, with all their fields."""
 
 
 def _floats(values: Any) -> pa.Array:
@@ -56,28 +64,36 @@ def public_table(stars: Stars, ra: Array, dec: Array) -> pa.Table:
         photometry[f"phot_{band}_mean_flux"] = _floats(flux)
         photometry[f"phot_{band}_mean_flux_error"] = _floats(flux * sigma / MAG_PER_RELATIVE_FLUX)
     photometry["phot_bp_rp_excess_factor"] = _floats(np.full(len(stars), 1.2))
+    for colour in ("bp_rp", "bp_g", "g_rp"):
+        blue, red = (photometry[f"phot_{band}_mean_mag"].to_numpy() for band in colour.split("_"))
+        photometry[colour] = _floats(blue - red)
     parallax, parallax_error = stars.photometry.column("parallax")
     random = np.random.default_rng(5)
+
+    def noise() -> pa.Array:
+        return _floats(random.standard_normal(len(stars)))
+
+    astrometry = {name + end: noise() for name in MOTION for end in ("", "_error")}
+    astrometry |= {
+        f"{one}_{other}_corr": noise() for n, one in enumerate(MOTION) for other in MOTION[n + 1 :]
+    }
+    astrometry |= {"ra": _floats(ra), "dec": _floats(dec)}
+    astrometry |= {"parallax": _floats(parallax), "parallax_error": _floats(parallax_error)}
     structs = {
         "photometry": photometry,
-        "astrometry": {
-            "ra": _floats(ra), "dec": _floats(dec),
-            "parallax": _floats(parallax), "parallax_error": _floats(parallax_error),
-        },
+        "astrometry": astrometry,
         "flags": {"ruwe": _floats(np.ones(len(stars)))},
-        **{
-            name: {one: _floats(random.standard_normal(len(stars))) for one in names}
-            for name, names in UNUSED.items()
-        },
-    }  # fmt: skip
+        **{name: {one: noise() for one in names} for name, names in UNUSED.items()},
+    }
+    order = ("photometry", "astrometry", "radial_velocity", "gspphot", "flags", "corrections")
     columns = {
         "_healpix_29": pa.array(healpix_shim.radec2pix(29, ra, dec).astype(np.int64)),
         "spectral_coefficients": pa.StructArray.from_arrays(
             [coeff, error], ["coeff", "coeff_error"]
         ),
         **{
-            name: pa.StructArray.from_arrays([*one.values()], [*one])
-            for name, one in structs.items()
+            name: pa.StructArray.from_arrays([*structs[name].values()], [*structs[name]])
+            for name in order
         },
         "ra": pa.array(ra),
         "dec": pa.array(dec),
@@ -168,8 +184,8 @@ class _Handler(SimpleHTTPRequestHandler):
         if span:
             self.send_header("Content-Range", span)
         self.end_headers()
+        self.served.log.append((self.path, len(data)))  # first: a client may be done at once
         self.wfile.write(data)
-        self.served.log.append((self.path, len(data)))
 
     def log_message(self, *args: Any) -> None:
         pass

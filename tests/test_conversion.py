@@ -275,6 +275,23 @@ def test_files_that_are_not_what_their_names_say(folder: Path, tmp_path: Path) -
         convert_files([tmp_path], tmp_path / "xp")
 
 
+def test_files_cut_by_pixels_of_another_level(made: Path, catalogue: Path, tmp_path: Path) -> None:
+    finer = tmp_path / "finer"
+    finer.mkdir()
+    for path in bulk(made):
+        first, last = map(int, path.name.split(".")[0].split("_")[1].split("-"))
+        name = f"XpContinuousMeanSpectrum_{first << 4:08d}-{(last + 1 << 4) - 1:08d}.csv.gz"
+        (finer / name).symlink_to(path)
+    with pytest.raises(
+        InputError, match=r"give the file the name .*, or the --level of its pixels"
+    ):
+        convert_files([finer], tmp_path / "wrong", most_rows=200)
+    convert_files([finer], tmp_path / "right", most_rows=200, level=10)
+    assert contents(tmp_path / "right") == contents(catalogue)
+    with pytest.raises(InputError, match="files of level 13 are not read; give 3 to 12"):
+        convert_files([finer], tmp_path / "none", level=13)
+
+
 def test_a_gap_between_files_is_reported(made: Path, tmp_path: Path) -> None:
     first, _, last = bulk(made)
     done = convert_files([first, last], tmp_path / "xp")

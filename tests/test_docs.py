@@ -28,6 +28,7 @@ PAGES = {
     )
 }
 README = PAGES["README.md"]
+COMMAND = r"^(?:\$ )?xplabels (?=[a-z])(.+?)(?: \|\| .*)?$"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -42,7 +43,7 @@ def shown(pattern: str, pages: dict[str, str] = PAGES) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("page", "command"), shown(r"^(?:\$ |!)xplabels (.+?)(?: \|\| .*)?$"))
+@pytest.mark.parametrize(("page", "command"), shown(COMMAND))
 def test_every_command_parses(page: str, command: str) -> None:
     build_parser().parse_args(shlex.split(command))
 
@@ -110,7 +111,7 @@ def test_the_two_commands_are_on_the_first_screen() -> None:
 
 
 def test_every_command_is_shown() -> None:
-    commands = {shlex.split(command)[0] for _, command in shown(r"^(?:\$ |!)xplabels (.+)$")}
+    commands = {shlex.split(command)[0] for _, command in shown(COMMAND)}
     assert commands >= {"library", "train", "predict", "validate", "models", "select", "fetch"}
 
 

@@ -103,8 +103,8 @@ CHUNK = QUICK.tap_chunk
 @pytest.mark.parametrize(
     ("before", "faults", "failed", "reason"),
     [
-        # per product: column names of each of its tables, then three chunks; tmass comes second
-        (1 + 3 + 2, [Fault("error")] * 4, (0, CHUNK, 0, 0), "the database is out of sorts"),
+        # the names of columns, then per product three chunks; tmass comes second
+        (1 + 3, [Fault("error")] * 4, (0, CHUNK, 0, 0), "the database is out of sorts"),
         (1, [Fault("overflow")], (CHUNK, 0, 0, CHUNK), "longer than the service allows"),
         (1, [Fault("error")] * 12, (STARS, 0, 0, STARS), "the database is out of sorts"),
     ],

@@ -15,9 +15,9 @@ from astropy.table import Table
 from fetch_services import QUICK, STARS, Services, account
 from xplabels.core.errors import InputError
 from xplabels.fetch import Cone, Targets, fetch_stars
-from xplabels.fetch.archive import release_of
 from xplabels.fetch.http import RetryPolicy, ServiceError
-from xplabels.fetch.products import GAIA_SOURCE, TABLES
+from xplabels.fetch.products import Product
+from xplabels.releases import load_release
 
 
 def test_a_cone_and_a_query(services: Services, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_cone_and_a_query(services: Services, tmp_path: Path) -> None:
     cosine = np.sin(dec) * np.sin(np.pi / 6) + np.cos(dec) * np.cos(np.pi / 6) * np.cos(ra)
     query = "SELECT source_id FROM gaiadr3.gaia_source WHERE phot_g_mean_mag < 12"
     for targets, expected in (
-        (Targets.of_cone(Cone(180.0, 30.0, 60.0), release_of("dr3")), ids[cosine >= 0.5]),
+        (Targets.of_cone(Cone(180.0, 30.0, 60.0), load_release("dr3")), ids[cosine >= 0.5]),
         (Targets(query=query), ids[mag < 12]),
     ):
         output = tmp_path / str(len(expected))
@@ -85,6 +85,9 @@ def test_files_without_ids_are_refused(tmp_path: Path, name: str, text: str, mes
         Targets.of_file(path)
 
 
+GAIA_SOURCE = Product.of("gaia_source", load_release("dr3"))
+
+
 def answer(rows: int) -> dict[str, Any]:
     """What TAP gives for gaia_source."""
     zeros: dict[str, Any] = {column.name: np.ma.zeros(rows) for column in GAIA_SOURCE.columns}
@@ -92,7 +95,7 @@ def answer(rows: int) -> dict[str, Any]:
 
 
 def test_answers_keep_digits_units_and_nulls() -> None:
-    product = TABLES["tmass"]
+    product = Product.of("tmass", load_release("dr3"))
     rows = {column.name: np.ma.zeros(3) for column in product.columns}
     rows["source_id"] = np.ma.array([4345775217221821313, 2, 4345775217221821312])
     rows["j_m"] = np.ma.array([1.5, np.nan, 3.5], mask=[False, False, True])

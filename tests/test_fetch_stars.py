@@ -11,15 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from archive_files import FakeStars, fake_stars
 from archive_files import write as write_file
 from fetch_services import QUICK, STARS, Services, account, contents
-from services.http import DataLinkService
-from services.made import MadeArchive, made_archive
+from services.made import MadeArchive
 from services.tap import TapService
 from xplabels.core.errors import InputError
-from xplabels.fetch import Archive, Targets, fetch_stars
-from xplabels.fetch.archive import release_of
 from xplabels.io import read, read_stars
 from xplabels.io.atomic import claimed
 
@@ -101,25 +97,10 @@ def test_a_column_that_the_archive_lacks(services: Services, tmp_path: Path) -> 
         rows = account(tmp_path / "out")
         received = {one for one, row in rows.items() if row["xp"] == "received"}
         assert received == services.with_spectrum
-        with pytest.raises(InputError, match=r"gaiadr1\.tmass_original_valid.*no column 'h_m'"):
+        with pytest.raises(
+            InputError, match=r"lacks the column gaiadr1\.tmass_original_valid\.h_m"
+        ):
             services.fetch(tmp_path / "more", products=["tmass"])
-
-
-def test_the_fourth_release_by_its_names(tmp_path: Path) -> None:
-    """51 + 55 coefficients, schema gaiadr4, type MEAN_SPECTRUM_XP; made, since not out yet."""
-    made = made_archive(6)
-    tables = {"gaiadr4.gaia_source": made.tables["gaiadr3.gaia_source"]}
-    cells = fake_stars(len(made.spectra.source_id), (51, 55)).cells
-    spectra = FakeStars(made.spectra.source_id, cells)
-    with (
-        TapService(tables) as tap,
-        DataLinkService(spectra, "MEAN_SPECTRUM_XP", "Gaia DR4") as datalink,
-    ):
-        archive = Archive(tap.address, datalink.address, release=release_of("dr4"))
-        fetch_stars(Targets.of_ids(made.ids), tmp_path / "out", archive, ["xp"], QUICK)
-    stars = read_stars(tmp_path / "out" / "xp.parquet")
-    assert stars.spectra.widths == (51, 55)
-    assert stars.origin == "Gaia DR4 MEAN_SPECTRUM_XP"
 
 
 @pytest.mark.filterwarnings(

@@ -50,6 +50,7 @@ def test_what_is_only_a_remark() -> None:
     assert inputs <= remarks
     assert {flag for flag in remarks - inputs if not str(flag).startswith("MISSING_")} == {
         "NO_CORRELATIONS", "LABEL_UNDEFINED", "HIGH_RUWE", "BLENDED_TRANSITS", "BAD_EXCESS_FACTOR",
+        "OTHER_BASIS",
     }  # fmt: skip
     assert UNUSABLE & BAD == UNUSABLE
 
@@ -72,7 +73,7 @@ def test_the_type_of_the_column_does_not_matter(kind: type[np.integer]) -> None:
 
 # Each flag fired by the first star, and not by the others ---------------------------------------
 
-ELSEWHERE = {Flag.LABEL_UNDEFINED, Flag.POOR_FIT}
+ELSEWHERE = {Flag.LABEL_UNDEFINED, Flag.POOR_FIT, Flag.OTHER_BASIS}
 COLOURS = {missing_input(name): name for name in AUXILIARY}
 
 

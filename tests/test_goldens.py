@@ -19,7 +19,8 @@ GOLDENS = Path(__file__).parent / "goldens"
 MODEL = "apogee-dr17-library"
 VERBS = (
     "demo", "library", "fetch", "giants", "match", "select", "train", "convert", "predict",
-    "validate", "models", "simulate", "explain", "audit", "check-errors", "label", "basis",
+    "validate", "models", "releases", "simulate", "explain", "audit", "check-errors", "label",
+    "basis",
 )  # fmt: skip
 TOLERANCE = 1e-5
 """Relative, of every number but those of a training, whose sums depend on the processor."""

@@ -151,6 +151,8 @@ CASES: dict[str, dict[str, Any]] = {
     "projection": {"projection": a_projection()},
     "log flux": {"samples": 7},
     "noise": {"noise": True},
+    "skip": {"skip": True, "samples": 7},
+    "skip, distilled": {"skip": True, "scatter": "distilled"},
     "all": {"samples": 7, "noise": True, "projection": a_projection(), "members": 2, "labels": 9},
     **{name: {"activation": name} for name in ACTIVATIONS},
 }

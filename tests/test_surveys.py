@@ -114,6 +114,28 @@ def test_nulls_of_masks_and_ids_in_every_format(ending: str, tmp_path: Path) -> 
     assert known(table) == {"teff": "1101"}
 
 
+@pytest.mark.parametrize("names", ["catwise", "vizier", "static"])
+def test_catwise_by_its_own_names_and_by_vizier(tmp_path: Path, names: str) -> None:
+    """Vega magnitudes as they are; what has an artefact or no error is missing."""
+    values = {"w1mpro_pm": [12.0, 12.5, 13.0], "w2mpro_pm": [11.9, 12.4, 12.9]}
+    errors = {"w1sigmpro_pm": [0.02, 0.03, 0.04], "w2sigmpro_pm": [0.03, np.nan, 0.05]}
+    flags = {"ab_flags": ["00", "00", "D0"]}
+    if names == "vizier":
+        errors = {f"e_{k[:2]}mpro_pm": v for k, v in errors.items()}
+        flags = {"abf": flags["ab_flags"]}
+    if names == "static":
+        values, errors = ({k[:-3]: v for k, v in one.items()} for one in (values, errors))
+    ids = {"source_id": [11, 12, 13]}
+    table = read_survey("catwise2020", write(ids | values | errors | flags, tmp_path / "cw.csv"))
+    light = table.photometry
+    for band, known, sigma in (
+        ("w1mpro", [12.0, 12.5, np.nan], [0.02, 0.03, np.nan]),
+        ("w2mpro", [11.9, np.nan, 12.9], [0.03, np.nan, 0.05]),
+    ):
+        np.testing.assert_array_equal(light.column(band), (known, sigma))
+    assert len(table.notes) == 2
+
+
 @pytest.mark.parametrize("ending", [".fits", ".parquet"])
 def test_unwise_fluxes_become_vega_magnitudes_on_the_scale_of_allwise(
     ending: str, tmp_path: Path

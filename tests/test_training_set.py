@@ -18,10 +18,10 @@ from services.tap import TapService
 from sky import as_rows
 from xplabels.cli import main
 from xplabels.cuts.rules import load_rules, parse_rule
-from xplabels.fetch.archive import RELEASES
-from xplabels.fetch.products import TABLES
 from xplabels.io import read_stars
+from xplabels.io.parquet import write_stars
 from xplabels.model import Model
+from xplabels.releases import load_release
 from xplabels.surveys import SURVEYS
 from xplabels.synthetic import simulate_stars
 
@@ -34,10 +34,10 @@ STARS = 1000
 
 
 def test_the_tables_are_those_that_are_asked_for() -> None:
-    release = RELEASES["dr3"]
-    for product in TABLES.values():
-        for alias in product.tables:
-            assert f"`{product.table(alias, release)}`" in TEXT
+    release = load_release("dr3")
+    for product in release.products:
+        for table in release.tables_of(product):
+            assert f"`{table.name}`" in TEXT
 
 
 def test_the_default_rules_are_listed() -> None:
@@ -119,3 +119,49 @@ def test_fetch_select_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert 0 < np.isfinite(stars.photometry.column("h_m")[0]).sum() < len(stars)
     assert 0 < np.isfinite(stars.photometry.column("w2mpro")[0]).sum() < len(stars)
     assert Model.load("MODEL").names == ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
+
+
+def test_one_command_trains_with_c_and_n_where_all_star_has_them(tmp_path, monkeypatch) -> None:
+    """A table of spectra and allStar as published: the command of docs/carbon-nitrogen.md."""
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "carbon-nitrogen.md").read_text()
+    command = re.search(r"^\$ (xplabels train .+)$", page, re.MULTILINE)[1]
+    stars = simulate_stars(
+        1500, labels=[name.lower() for name in NORMAL], widths=(6, 5), noise=5.0, seed=3
+    )[0]
+    write_stars(stars.with_labels(None), Path("library.parquet"))
+    columns = {"GAIAEDR3_SOURCE_ID": np.concatenate([stars.source_id, stars.source_id[:5], [-1]])}
+    rows = np.append(np.arange(len(stars)), [0, 1, 2, 3, 4, 0])
+    columns["SNR"] = np.append(np.full(len(stars), 100.0), [50.0] * 6)
+    without = np.random.default_rng(2).random(len(rows)) > 0.35
+    for k, name in enumerate(stars.labels.names):
+        values, errors = stars.labels.values[rows, k], stars.labels.errors[rows, k]
+        values[len(stars) :] += 0.5  # rows of lower S/N do not count
+        if name in ("c_fe", "n_fe"):
+            values[without] = -9999.99
+        columns |= {name.upper(): values, f"{name.upper()}_ERR": errors}
+    Table(columns).write(ALL_STAR)
+    Path("quick.toml").write_text(
+        "hidden = [8]\nepochs = 3\nbatch_size = 64\nflux_samples = 0\nreddening = 0.0\n"
+        "calibration_folds = 0\nforward = false\nsparse_share = 0.5\nsparse_epochs = 5\n"
+    )
+    assert main(shlex.split(f"{command} --recipe quick.toml")[1:]) == 0
+    model = Model.load("MODEL")
+    assert model.names == ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
+    assert model.common_names == ("teff", "logg", "fe_h", "alpha_m")
+    counts = dict(zip(model.names, model.metadata["training"]["n_per_label"], strict=True))
+    assert counts["teff"] > 1100
+    assert 0.25 < counts["c_fe"] / counts["teff"] < 0.45
+    assert counts["c_fe"] == counts["n_fe"]
+
+
+def test_a_survey_without_these_stars_is_refused(tmp_path, capsys) -> None:
+    stars = simulate_stars(40, widths=(6, 5), seed=3)[0]
+    write_stars(stars, tmp_path / "stars.parquet")
+    one = {name: [value] for name, value in NORMAL.items()}
+    errors = {f"{name}_ERR": [0.05] for name in NORMAL}
+    Table({"GAIAEDR3_SOURCE_ID": [7], **one, **errors}).write(tmp_path / "allStar.fits")
+    table = f"apogee={tmp_path / 'allStar.fits'}"
+    words = ["train", str(tmp_path / "stars.parquet"), "--label-table", table]
+    assert main([*words, "--output", str(tmp_path / "MODEL")]) != 0
+    assert "shares no source_id with the stars" in capsys.readouterr().err

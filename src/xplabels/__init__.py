@@ -7,7 +7,7 @@ first used, so that ``import xplabels`` costs nothing:
 >>> stars = xp.example_stars(3)         # or xp.read("XP_CONTINUOUS_RAW.csv")
 >>> labels = xp.load_model().predict(stars, covariance=True)
 >>> labels
-Prediction(N = 3: teff, logg, fe_h, alpha_m by apogee-dr17-library; 0 good)
+Prediction(N = 3: teff, logg, fe_h, c_fe, n_fe, alpha_m by apogee-dr17-library; 0 good)
 >>> labels["teff"].value.shape, labels.covariance(["teff", "logg"]).shape
 ((3,), (3, 2, 2))
 >>> len(labels[labels["teff"].value > 0])

@@ -21,6 +21,7 @@ from .io import read as read
 from .io import read_blocks as read_blocks
 from .io import write_stars as write_stars
 from .io.catalogue import write_catalogue as write_catalogue
+from .io.partners import partners as partners
 from .io.tables import join_labels as join_labels
 from .io.tables import join_photometry as join_photometry
 from .model import Model as Model

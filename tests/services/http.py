@@ -14,10 +14,12 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from archive_files import FakeStars, datalink_csv
+from archive_files import FakeStars, datalink_csv, unrolled_csv, write
 
 SLOW = 3.0
 """Seconds by which a slow answer comes late; a client under test waits less."""
@@ -149,15 +151,26 @@ class _Handler(BaseHTTPRequestHandler):
 class DataLinkService(Service):
     """Hands out ``stars``, at ``/data-server/data`` as the archive does.
 
-    Every answer leaves out the ids ``withheld``; any request with one of ``poison`` fails with HTTP
-    500; ``asked`` has the ids of each request.
+    ``words`` are the retrieval type and release that it knows, and ``structures`` the words for
+    one row a star; any other is answered by HTTP 500, as the archive does. ``DATAMODEL_STANDARD``,
+    if it is among them, unrolls arrays: a row an element. ``answers`` is how it writes, whatever
+    it was asked for (default: as asked), ``zipped`` whether in a ZIP, ``renamed`` how it calls
+    columns. Every answer leaves out the ids ``withheld``; any request with one of ``poison`` fails
+    with HTTP 500; ``asked`` has the ids of each request.
     """
 
     def __init__(
-        self, stars: FakeStars, retrieval_type: str = "XP_CONTINUOUS", release: str = "Gaia DR3"
+        self,
+        stars: FakeStars,
+        retrieval_type: str = "XP_CONTINUOUS",
+        release: str = "Gaia DR3",
+        structures: Collection[str] = ("RAW",),
     ) -> None:
         super().__init__()
-        self.stars, self.retrieval_type, self.release = stars, retrieval_type, release
+        self.stars, self.words = stars, [retrieval_type, release]
+        self.structures = structures
+        self.answers, self.zipped = "", True
+        self.renamed: dict[str, str] = {}
         self.rows = {one: row for row, one in enumerate(stars.source_id)}
         self.withheld: Collection[int] = ()
         self.poison: Collection[int] = ()
@@ -174,8 +187,10 @@ class DataLinkService(Service):
         if (method, urlsplit(path).path) != ("POST", "/data-server/data"):
             return Reply(b"no such service", "text/plain", 404)
         form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
-        wanted = [form.get(k) for k in ("RETRIEVAL_TYPE", "RELEASE", "DATA_STRUCTURE", "FORMAT")]
-        if wanted != [self.retrieval_type, self.release, "RAW", "csv"]:
+        wanted = [form.get(name, "") for name in ("RETRIEVAL_TYPE", "RELEASE")]
+        if form.get("DATA_STRUCTURE") not in self.structures or form.get("FORMAT") not in KINDS:
+            return Reply(f"cannot serve {form.get('DATA_STRUCTURE')}".encode(), "text/plain", 500)
+        if wanted != self.words:
             return Reply(f"cannot serve {wanted}".encode(), "text/plain", 400)
         ids = [int(word) for word in form["ID"].split(",")]
         with self.lock:
@@ -187,17 +202,35 @@ class DataLinkService(Service):
         found = [one for one in ids if one in self.rows and one not in self.withheld]
         if fault is not None and fault.kind == "fewer":
             found = [one for place, one in enumerate(found) if place % 3]
-        return Reply(self._packed(found), "application/zip")
+        kind = KINDS[self.answers or form["FORMAT"]]
+        return self._reply(found, kind, form["DATA_STRUCTURE"])
 
-    def _packed(self, ids: list[int]) -> bytes:
+    def _reply(self, ids: list[int], kind: str, structure: str) -> Reply:
         rows = [self.rows[one] for one in ids]
         chosen = FakeStars(
-            ids, {name: [cells[row] for row in rows] for name, cells in self.stars.cells.items()}
+            ids,
+            {
+                self.renamed.get(name, name): [cells[row] for row in rows]
+                for name, cells in self.stars.cells.items()
+            },
         )
+        if structure == "DATAMODEL_STANDARD":
+            kind, body = "csv", unrolled_csv(chosen).encode()
+        elif kind == "csv":
+            body = datalink_csv(chosen).encode()
+        else:
+            with TemporaryDirectory() as folder:
+                body = write(chosen, Path(folder) / f"answer.{kind}").read_bytes()
+        if not self.zipped:
+            return Reply(body, "application/octet-stream")
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            archive.writestr(f"{self.retrieval_type}_RAW.csv", datalink_csv(chosen))
-        return out.getvalue()
+            archive.writestr(f"{self.words[0]}_{structure}.{kind}", body)
+        return Reply(out.getvalue(), "application/zip")
+
+
+KINDS = {"csv": "csv", "ecsv": "ecsv", "votable": "vot", "votable_plain": "xml", "fits": "fits"}
+"""DataLink's word for a format -> ending of its files."""
 
 
 class FileService(Service):

@@ -38,8 +38,10 @@ class MadeArchive:
 
     @property
     def ids(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Every star of gaia_source, sorted."""
-        return np.sort(np.array(self.tables["gaiadr3.gaia_source"]["source_id"], np.int64))
+        """Every star, sorted."""
+        full = ("gaiadr4.all_source_flags", "gaiadr3.gaia_source")
+        name = next(name for name in full if name in self.tables)
+        return np.sort(np.array(self.tables[name]["source_id"], np.int64))
 
 
 def made_archive(stars: int) -> MadeArchive:
@@ -55,8 +57,8 @@ def made_archive(stars: int) -> MadeArchive:
     spectra.source_id = ids[has].tolist()
     source: Table = {"source_id": ids.tolist(), "random_index": list(range(stars))}
     source |= {name: rng.uniform(*ends, stars).tolist() for name, ends in DOUBLES.items()}
-    source |= {name: _single(rng, *ends, stars) for name, ends in SINGLES.items()}
-    source["parallax"] = _with_nulls(source["parallax"], rng)
+    source |= {name: single(rng, *ends, stars) for name, ends in SINGLES.items()}
+    source["parallax"] = with_nulls(source["parallax"], rng)
     source["has_xp_continuous"] = has.tolist()
     tables = {"gaiadr3.gaia_source": source}
     for name, (matched, magnitudes, errors) in SURVEYS.items():
@@ -65,7 +67,7 @@ def made_archive(stars: int) -> MadeArchive:
         tables[f"gaiadr3.{matched}_best_neighbour"] = {
             "source_id": near.tolist(),
             "original_ext_source_id": designations,
-            "angular_distance": _single(rng, 0, 1, len(near)),
+            "angular_distance": single(rng, 0, 1, len(near)),
             "number_of_mates": rng.integers(0, 2, len(near)).tolist(),
             "xm_flag": [8] * len(near),
         }
@@ -73,18 +75,18 @@ def made_archive(stars: int) -> MadeArchive:
         table: Table = {"designation": [*designations, "ELSEWHERE"], "ext_flag": [0] * rows}
         for columns, ends in ((magnitudes, (5, 15)), (errors, (0.01, 0.3))):
             for column in columns.split():
-                table[column] = _with_nulls(_single(rng, *ends, rows), rng)
+                table[column] = with_nulls(single(rng, *ends, rows), rng)
         texts = {"cc_flags": "0000", "var_flag": "1100", "ph_qual": "AABU"}
         table |= {column: [text] * rows for column, text in texts.items()}
         tables[f"gaiadr1.{name}_original_valid"] = table
     return MadeArchive(spectra, tables)
 
 
-def _single(rng: np.random.Generator, low: float, high: float, rows: int) -> list[float]:
+def single(rng: np.random.Generator, low: float, high: float, rows: int) -> list[float]:
     """As an archive's column of single precision has them."""
     return [float(value) for value in rng.uniform(low, high, rows).astype(np.float32)]
 
 
-def _with_nulls(values: list[Any], rng: np.random.Generator) -> list[Any]:
+def with_nulls(values: list[Any], rng: np.random.Generator) -> list[Any]:
     hidden = rng.random(len(values)) < 0.1
     return [None if hide else value for value, hide in zip(values, hidden, strict=True)]

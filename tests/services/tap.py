@@ -52,9 +52,17 @@ class TapService(Service):
         self.jobs: dict[str, Job] = {}
         self._numbers = itertools.count(1)
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
-        for schema in {"tap_upload", *(name.split(".")[0] for name in tables)}:
-            self._database.execute(f"ATTACH ':memory:' AS {schema}")
-        for name, table in tables.items():
+        pairs = [(name, column) for name, table in tables.items() for column in table]
+        schema = {
+            "TAP_SCHEMA.tables": {"table_name": [*tables]},
+            "TAP_SCHEMA.columns": {
+                "table_name": [name for name, _ in pairs],
+                "column_name": [column for _, column in pairs],
+            },
+        }
+        for one in {"tap_upload", "TAP_SCHEMA", *(name.split(".")[0] for name in tables)}:
+            self._database.execute(f"ATTACH ':memory:' AS {one}")
+        for name, table in (tables | schema).items():
             self._create(name, table)
         self._database.create_function("POINT", 3, lambda _, *place: json.dumps(place))
         self._database.create_function("CIRCLE", 4, lambda _, *cone: json.dumps(cone))
@@ -67,6 +75,10 @@ class TapService(Service):
     @property
     def address(self) -> str:
         return f"{self.url}/tap"
+
+    def execute(self, sql: str) -> None:
+        """Change what is published."""
+        self._database.execute(sql)
 
     def faulty(self, path: str) -> bool:
         return self.step in path
@@ -168,8 +180,11 @@ def _votable(names: list[str], rows: list[tuple[Any, ...]], status: str) -> byte
         values = [row[place] for row in rows]
         kinds = {type(value) for value in values if value is not None}
         kind: Any = np.float64 if float in kinds else np.int64
-        if name == "has_xp_continuous" or str in kinds:
-            kind = bool if name == "has_xp_continuous" else str
+        truth = name.startswith("has_xp") or name == "probable_match"
+        if str in kinds:
+            kind = str
+        elif truth and {*values} <= {0, 1, None}:
+            kind = bool
         filled = np.array([kind() if value is None else value for value in values], kind)
         columns.append(MaskedColumn(filled, name=name, mask=[value is None for value in values]))
     document = votable.from_table(AstropyTable(columns))

@@ -18,7 +18,9 @@ from xplabels.core.errors import InputError, counted
 from xplabels.core.prediction import astropy_table
 from xplabels.core.stars import Stars
 from xplabels.io import read_blocks, write_star_blocks
+from xplabels.io.atomic import discard
 from xplabels.io.catalogue import check_catalogue
+from xplabels.io.job import read_json
 from xplabels.model import DEFAULT_MODEL, Model
 
 if TYPE_CHECKING:
@@ -114,18 +116,22 @@ def label_stars(
     Raises InputError if the output exists, some ids could not be fetched, or none has a spectrum.
     """
     from xplabels import pipeline
+    from xplabels.fetch import Archive
 
     check_catalogue(output, overwrite)
+    archive = archive or Archive()
     folder = output.with_name(f"{output.name}.data") if data is None else data
     ids = _fetched(targets, folder, archive, settings)
-    spectra = [path for path in sorted(folder.glob(f"*/{SPECTRA}")) if _has(path, ids)]
+    fetches = _fetches(folder, archive)
+    spectra = [path for one in fetches if (path := one / SPECTRA).is_file() and _has(path, ids)]
     if not spectra:
         raise InputError(
             f"of {counted(len(ids), 'star')} none has an XP spectrum in the archive",
             where=folder,
             remedy="check that the ids are of this data release",
         )
-    tables = [path for path in sorted(folder.glob("*/*.parquet")) if path.name != SPECTRA]
+    tables = [path for one in fetches for path in sorted(one.glob("*.parquet"))]
+    tables = [path for path in tables if path.name != SPECTRA]
     with _only(ids, spectra, folder) as inputs:
         known = np.concatenate([_ids_of(path) for path in inputs])
         options = pipeline.PredictOptions(
@@ -139,25 +145,25 @@ def label_stars(
         )  # fmt: skip
     logger.info(f"labels: {counted(summary.stars, 'star')}, {summary.good} good")
     if data is None:
-        shutil.rmtree(folder)
+        discard(folder, output)
     return summary
 
 
 def _fetched(
-    targets: Targets, folder: Path, archive: Archive | None, settings: FetchSettings | None
+    targets: Targets, folder: Path, archive: Archive, settings: FetchSettings | None
 ) -> Ids:
     """The ids, of which all that the archive has is in ``folder`` now.
 
     Each fetch has a folder there, named by its ids, so that one that was interrupted goes on.
     """
-    from xplabels.fetch import Archive, FetchSettings, fetch_stars
+    from xplabels.fetch import FetchSettings, fetch_stars
     from xplabels.fetch import Targets as ById
     from xplabels.fetch.archive import digest_of
     from xplabels.fetch.tap import Tap
 
-    archive, settings = archive or Archive(), settings or FetchSettings()
+    settings = settings or FetchSettings()
     ids = targets.find(Tap(archive.tap, settings.retry))
-    done = _accounted(folder)
+    done = _accounted(_fetches(folder, archive))
     left = ids[~np.isin(ids, done)]
     logger.info(f"stars: {len(ids)}, {len(ids) - len(left)} of them fetched before")
     if len(left):
@@ -176,14 +182,23 @@ def _fetched(
     return ids
 
 
-def _accounted(folder: Path) -> Ids:
+def _fetches(folder: Path, archive: Archive) -> list[Path]:
+    """The folders of earlier fetches from the same data release; one with failures goes on."""
+    found = ((path.parent, read_json(path) or {}) for path in sorted(folder.glob("*/fetch.json")))
+    release = archive.release.title
+    return [
+        one
+        for one, record in found
+        if record.get("complete") and record.get("request", {}).get("release") == release
+    ]
+
+
+def _accounted(fetches: Sequence[Path]) -> Ids:
     """The ids that earlier fetches have received, or know to be absent."""
     done: list[int] = []
-    for path in sorted(folder.glob("*/ids.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if "failed" not in row.values():
-                    done.append(int(row["source_id"]))
+    for one in fetches:
+        with (one / "ids.csv").open(newline="", encoding="utf-8") as file:
+            done.extend(int(row["source_id"]) for row in csv.DictReader(file))
     return np.array(done, np.int64)
 
 

@@ -43,9 +43,9 @@ class ErrorShape:
         return cls(np.empty((labels, 0)))
 
     def squares(self, labels: Array, noise: Array) -> Array:
-        """What multiplies the variances [N, K], by scaled labels [N, K] and noise levels."""
+        """What multiplies the variances [N, K], by scaled labels [N, C] and noise levels."""
         if not self.weights.shape[1]:
-            return np.ones_like(labels)
+            return np.ones((len(labels), len(self.weights) or 1))
         logarithm = terms(labels, noise) @ self.weights.T
         return np.exp(2 * np.clip(logarithm, -np.log(LARGEST), np.log(LARGEST)))
 
@@ -56,17 +56,21 @@ class ErrorShape:
         """The shape with which the errors of unseen stars are most likely.
 
         ``labels`` and ``noise`` as in :meth:`squares`; the others [N, K] in the same units, NaN
-        where a label is unknown. The variance is that of the prediction alone.
+        where a label is unknown. The variance is that of the prediction alone. The error of a label
+        that too few stars have keeps its shape.
         """
         columns = terms(labels, noise)
         known = np.isfinite(residuals) & np.isfinite(label_errors)
-        if known.sum(axis=0).min() < STARS_A_TERM * columns.shape[1]:
-            return cls.flat(labels.shape[1])
-        fitted = [
-            _fit_one(columns[rows], residuals[rows, k], variance[rows, k], label_errors[rows, k])
-            for k, rows in enumerate(known.T)
-        ]
-        return cls(np.stack(fitted))
+        enough = known.sum(axis=0) >= STARS_A_TERM * columns.shape[1]
+        if not enough.any():
+            return cls.flat(known.shape[1])
+        weights = np.zeros((known.shape[1], columns.shape[1]))
+        for k in np.flatnonzero(enough):
+            rows = known[:, k]
+            weights[k] = _fit_one(
+                columns[rows], residuals[rows, k], variance[rows, k], label_errors[rows, k]
+            )
+        return cls(weights)
 
 
 def terms(labels: Array, noise: Array) -> Array:

@@ -31,6 +31,9 @@ SMALLEST_FACTOR = 0.1
 and the intervals cover more than they say."""
 STARS_AT_THE_END = 100
 """That lie beyond the outermost knots. With fewer than four times as many, factors are constant."""
+RARE = 0.3
+"""Labels of which fewer stars are known, relative to the commonest, have no say in where knots lie;
+the penalty keeps their factors smooth."""
 KNOTS_PER_FOLD = 2.0
 """Knots for each factor of e in the number of stars, either way from the median."""
 STIFFNESS = 60.0
@@ -46,7 +49,7 @@ class LocalFactors:
     Attributes
     ----------
     knots
-        Float64 [C, J]: of the C coordinates (K labels, then the noise levels, all scaled), J knots
+        Float64 [C, J]: of the C coordinates (labels, then the noise levels, all scaled), J knots
         each, ascending; J = 0 where no half-width changes.
     inner, outer
         Float64 [K, C, J]: ln(factor) of the 68.3 and the 95.4 % half-width at the knots, to be
@@ -69,13 +72,14 @@ class LocalFactors:
     def factors(
         self, labels: Array, noise: Array, missing: Array | float = 0.0
     ) -> tuple[Array, Array]:
-        """Factors [N, K] of both half-widths, by scaled labels [N, K] and noise levels.
+        """Factors [N, K] of both half-widths, by scaled labels [N, C - 2] and noise levels.
 
         ``missing`` [N] is the share of its auxiliary inputs that each star lacks.
         """
         inner, outer = self.bare[:, None] ** np.broadcast_to(missing, len(labels))[:, None]
         if not self.knots.size:
-            return np.ones_like(labels) * inner, np.ones_like(labels) * outer
+            ones = np.ones((len(labels), len(self.inner) or 1))
+            return ones * inner, ones * outer
         coordinates = np.concatenate([labels, noise], axis=1).T
         bound = np.log(LARGEST)
 
@@ -106,9 +110,10 @@ class LocalFactors:
         is left to the calibration.
         """
         known = np.isfinite(residuals) & np.isfinite(label_errors)
-        least = int(known.sum(axis=0).min())
+        count = known.sum(axis=0)
+        least = int(count[count >= RARE * count.max()].min())
         if least < 4 * STARS_AT_THE_END:
-            return cls.flat(labels.shape[1])
+            return cls.flat(known.shape[1])
         coordinates = np.concatenate([labels, noise], axis=1)
         knots = _knots(coordinates, least)
         design = np.concatenate([hats(x, at) for x, at in zip(coordinates.T, knots, strict=True)],
@@ -123,7 +128,7 @@ class LocalFactors:
             inner.append(heights)
             score = outer_score(*some, np.exp(level + columns @ heights))
             outer.append(quantile_regression(columns, np.log(score), LEVEL_95, penalty)[0])
-        shape = (labels.shape[1], *knots.shape)
+        shape = (known.shape[1], *knots.shape)
         return cls(knots, np.reshape(inner, shape), np.reshape(outer, shape))
 
 

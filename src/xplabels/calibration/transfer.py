@@ -75,8 +75,16 @@ class CalibrationStars:
     coordinates: NDArray[np.float32]
     ratios: NDArray[np.float32]
 
-    def compare(self, stars: Array, labels: Sequence[str], colours: Sequence[str]) -> Transfer:
+    def compare(
+        self,
+        stars: Array,
+        labels: Sequence[str],
+        colours: Sequence[str],
+        by: Sequence[str] | None = None,
+    ) -> Transfer:
         """Whether the errors hold for ``stars`` [N, C], NaN where there is no prediction.
+
+        ``by`` are the labels by which stars are compared; None: all.
 
         Raises
         ------
@@ -86,7 +94,7 @@ class CalibrationStars:
         usable = np.isfinite(stars).all(axis=1)
         if not usable.any():
             raise InputError("no star has a prediction", remedy="see the flags of xplabels predict")
-        names = coordinate_names(labels, colours)
+        names = coordinate_names(by or labels, colours)
         spectral = len(names) - len(colours)
         # stars that all have photometry, or all have none, are compared with such stars alone
         bare, of_stars = (

@@ -28,6 +28,7 @@ from xplabels.cli import (
     match,
     models,
     predict,
+    releases,
     select,
     simulate,
     train,
@@ -40,6 +41,7 @@ COMMANDS = (
     models,
     label,
     fetch,
+    releases,
     predict,
     check_errors,
     convert,
@@ -66,6 +68,8 @@ WRITTEN = ("output", "json")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 for input or output that cannot be used, 130 on Ctrl-C,
     143 on SIGTERM."""
+    from xplabels.releases import using
+
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     if not words:
@@ -77,11 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _ended_by_sigterm():
             _check_distinct(vars(args))
-            args.run(args)
+            with using(getattr(args, "release", None)):
+                args.run(args)
     except InputError as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(_describe(error))
+    except MemoryError as error:
+        return _fail(f"there is not memory enough ({error}); ask for less at a time")
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         if package not in EXTRA_OF:

@@ -10,7 +10,7 @@ from xplabels.cli import options
 CONVERT_HELP = """\
 The archive's bulk files become a HATS catalogue: Parquet, one file per HEALPix partition, read by
 LSDB, polars, DuckDB and xplabels predict. Coefficients and their errors are float32, correlations
-float16, which moves a label's error by less than 1e-3 of itself (docs/hats.md).
+float16, which moves a label's error by less than 1e-3 of itself.
 
 With --gaia-source, ra, dec and, where they are there, pmra, pmdec, ref_epoch, photometry and the
 parallax are taken over from the files GaiaSource_A-B.csv.gz of the same pixels. Without it the
@@ -35,9 +35,13 @@ def add(commands: options.Commands) -> None:
     )
     options.add_workers(command, "processes")
     command.add_argument(
-        "--most-rows", type=int, metavar="N", help="of a partition (default 50000)"
+        "--most-rows", type=options.whole, metavar="N", help="of a partition (default 50000)"
+    )
+    command.add_argument(
+        "--level", type=int, metavar="N", help="of the HEALPix pixels in the names (default 8)"
     )
     options.add_bad_rows(command)
+    options.add_release(command)
     options.add_overwrite(command)
     command.set_defaults(run=run)
 
@@ -45,6 +49,7 @@ def add(commands: options.Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from xplabels.convert import MOST_ROWS, convert_files
+    from xplabels.convert.region import FILE_LEVEL
 
     folders = [path if path.is_dir() else path.parent for path in args.inputs]
     beside = next((folder for folder in folders if any(folder.glob("GaiaSource_*"))), None)
@@ -61,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
         workers=args.workers,
         most_rows=MOST_ROWS if args.most_rows is None else args.most_rows,
         bad_rows=args.bad_rows,
+        level=FILE_LEVEL if args.level is None else args.level,
         overwrite=args.overwrite,
     )
     print(made.to_text())

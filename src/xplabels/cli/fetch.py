@@ -22,6 +22,9 @@ stars: --ids, --cone or --query says which. DIR gets, one row per star, sorted b
                        numbers of transits, blended and contaminated ones
   tmass.parquet        2MASS, by Gaia's best neighbour: J, H, Ks (mag, Vega), ph_qual
   allwise.parquet      AllWISE, by Gaia's best neighbour: W1, W2 (mag, Vega), cc_flags, ph_qual
+                       (DR4 has catwise2020.parquet in its place)
+  dr3_neighbourhood.parquet   with --ids-release dr3: the ids of both releases, and what became of
+                       each (a table for select --neighbours)
   ids.csv              each id asked for: received, absent or failed, for each table, and why
   fetch.json           what was asked of whom
 The exit status is 0 only if no id failed. Meanwhile DIR.partial holds what has come: the same
@@ -41,10 +44,10 @@ ADDRESSES = (
     ("bulk-url", "the bulk files of all releases"),
 )
 NUMBERS = (
-    ("chunk", int, 5000, "N", "ids per request for spectra, at most 5000"),
-    ("tap-chunk", int, 50_000, "N", "ids uploaded with one query"),
-    ("parallel", int, 2, "N", "requests for spectra, or bulk files, at a time"),
-    ("attempts", int, 5, "N", "times that a request is made before it counts as failed"),
+    ("chunk", options.whole, 5000, "N", "ids per request for spectra, at most 5000"),
+    ("tap-chunk", options.whole, 50_000, "N", "ids uploaded with one query"),
+    ("parallel", options.whole, 2, "N", "requests for spectra, or bulk files, at a time"),
+    ("attempts", options.whole, 5, "N", "times that a request is made before it counts as failed"),
     ("wait", float, 2.0, "S", "seconds before the second attempt, doubled each time"),
     ("timeout", float, 300.0, "S", "seconds to wait for the next byte of an answer"),
 )
@@ -69,6 +72,12 @@ def add(commands: options.Commands) -> None:
         help="table with a column source_id, gaiaedr3_source_id (as APOGEE's allStar) or "
         "gaiadr3_source_id, or .txt: one id per line",
     )
+    add_option(
+        "--ids-release",
+        metavar="NAME",
+        help="release that the ids are of, if it is another one: dr3 for --release dr4 (ids with "
+        "several partners, or none, are reported and not fetched)",
+    )
     which.add_argument("--cone", metavar="RA,DEC,RADIUS", help="all sources in a circle, in deg")
     which.add_argument(
         "--query", metavar="ADQL", help="all sources that a query returns in a column source_id"
@@ -76,16 +85,21 @@ def add(commands: options.Commands) -> None:
     add_option(
         "--products",
         type=options.names,
-        default=["tmass", "allwise", "xp"],
         metavar="NAMES",
-        help="of tmass, allwise, xp, with commas (default all); gaia_source always comes",
+        help="of tmass, allwise (dr4: catwise2020), xp, with commas (default all); gaia_source "
+        "always comes",
     )
     add_option("--output", type=Path, metavar="DIR", help="folder to fill")
     add_option("--bulk", metavar="TABLE", help="bulk files in place of single stars")
     add_option("--files", metavar="PATTERN", help="only bulk files of such names (* and ?)")
     add_option("--list", action="store_true", help="print the bulk files, fetch none")
     add_option("--verify", action="store_true", help="check the MD5 sums of bulk files in DIR too")
-    add_option("--release", default="dr3", metavar="dr3|dr4", help="data release (default dr3)")
+    add_option(
+        "--release",
+        default="dr3",
+        metavar="NAME|FILE.toml",
+        help="data release: dr3 (default), dr4 or a declaration (see xplabels releases)",
+    )
     for name, what in ADDRESSES:
         text = f"address of {what} (default: ESA's Gaia archive)"
         add_option(f"--{name}", metavar="URL", help=text)
@@ -98,11 +112,12 @@ def add(commands: options.Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fetch stars or bulk files."""
-    from xplabels.fetch import Archive, RetryPolicy, release_of
+    from xplabels.fetch import Archive, RetryPolicy
+    from xplabels.releases import load_release
 
     given = {"tap": args.tap, "datalink": args.datalink, "bulk": args.bulk_url}
     archive = Archive(
-        **{name: url for name, url in given.items() if url}, release=release_of(args.release)
+        **{name: url for name, url in given.items() if url}, release=load_release(args.release)
     )
     retry = RetryPolicy(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
     if args.output is None and not args.list:
@@ -119,7 +134,10 @@ def _targets(args: argparse.Namespace, archive: Archive) -> Targets:
     from xplabels.fetch import Cone, Targets
 
     if args.ids is not None:
-        return Targets.of_file(args.ids)
+        other = args.ids_release if args.ids_release != args.release else None
+        return Targets.of_file(args.ids, other or "")
+    if args.ids_release is not None:
+        raise InputError("--ids-release is of ids", remedy="give --ids TABLE")
     if args.cone is not None:
         return Targets.of_cone(Cone.parse(args.cone), archive.release)
     if args.query:

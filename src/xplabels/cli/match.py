@@ -29,7 +29,7 @@ def add(commands: options.Commands) -> None:
     command.add_argument("stars", metavar="STARS", help="HATS catalogue or table of Gaia sources")
     command.add_argument("catalogue", metavar="CATALOGUE", help="HATS catalogue of the survey")
     command.add_argument(
-        "--survey", choices=["unwise", "allwise", "twomass"], default="unwise",
+        "--survey", choices=["unwise", "catwise2020", "allwise", "twomass"], default="unwise",
         help="what CATALOGUE is (default unwise)",
     )  # fmt: skip
     command.add_argument(
@@ -37,7 +37,8 @@ def add(commands: options.Commands) -> None:
     )
     command.add_argument(
         "--epoch", type=float, metavar="YEAR",
-        help="of the catalogue's positions (default unwise 2014.9, allwise 2010.5589, twomass "
+        help="of the catalogue's positions (default unwise 2014.9, catwise2020 2015.405, "
+        "allwise 2010.5589, twomass "
         "1999.1: means of surveys that took years)",
     )  # fmt: skip
     command.add_argument("--margin", metavar="MARGIN", help="the catalogue's margin")

@@ -20,12 +20,16 @@ else:
 
 Run = Callable[[argparse.Namespace], None]
 """What does a command's work."""
+MOST = 10**9
+"""Of copies, draws, rows and the like."""
+MOST_PROCESSES = 1024
 
 
 EXAMPLES = {
     "demo": "xplabels demo --output demo",
     "models": "xplabels models apogee-dr17-library",
     "label": "xplabels label ids.txt --output labels.fits",
+    "releases": "xplabels releases --check",
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
@@ -76,6 +80,16 @@ def add_recipe(command: argparse.ArgumentParser, default: str = "default") -> No
     add_seed(command)
 
 
+def add_release(command: argparse.ArgumentParser) -> None:
+    """``--release``."""
+    command.add_argument(
+        "--release",
+        metavar="NAME|FILE.toml",
+        help="read tables by the names of a release's declaration, too (see xplabels releases); "
+        "those of dr3 and dr4 are known",
+    )
+
+
 def add_seed(command: argparse.ArgumentParser, text: str = "random seed") -> None:
     """``--seed``."""
     command.add_argument("--seed", type=seed, default=0, metavar="N", help=f"{text} (default 0)")
@@ -114,7 +128,12 @@ def model(args: argparse.Namespace) -> Model:
 
 def add_archive(command: argparse.ArgumentParser) -> None:
     """Addresses of an archive, its data release, and how patient to be."""
-    command.add_argument("--release", default="dr3", metavar="dr3|dr4", help="default dr3")
+    command.add_argument(
+        "--release",
+        default="dr3",
+        metavar="NAME|FILE.toml",
+        help="data release: dr3 (default), dr4 or a declaration (see xplabels releases)",
+    )
     for name, what in (
         ("tap", "Table Access Protocol service"),
         ("datalink", "service of spectra"),
@@ -125,10 +144,11 @@ def add_archive(command: argparse.ArgumentParser) -> None:
 
 def archive(args: argparse.Namespace) -> tuple[Archive, RetryPolicy]:
     """The archive of :func:`add_archive`."""
-    from xplabels.fetch import Archive, RetryPolicy, release_of
+    from xplabels.fetch import Archive, RetryPolicy
+    from xplabels.releases import load_release
 
     given = {name: url for name in ("tap", "datalink") if (url := getattr(args, name))}
-    return Archive(**given, release=release_of(args.release)), RetryPolicy()
+    return Archive(**given, release=load_release(args.release)), RetryPolicy()
 
 
 def add_output(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
@@ -152,7 +172,13 @@ def alone(run: Run) -> Run:
 
 def add_workers(command: argparse.ArgumentParser, text: str) -> None:
     """``--workers``."""
-    command.add_argument("--workers", type=int, default=1, metavar="N", help=f"{text} (default 1)")
+    command.add_argument(
+        "--workers",
+        type=functools.partial(whole, most=MOST_PROCESSES),
+        default=1,
+        metavar="N",
+        help=f"{text} (default 1)",
+    )
 
 
 def add_area(command: argparse.ArgumentParser) -> None:
@@ -198,8 +224,9 @@ def add_tables(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--label-table",
         type=Path,
-        metavar="TABLE",
-        help="table of labels keyed by source_id, in place of those in STARS",
+        metavar="[SURVEY=]TABLE",
+        help="table of labels keyed by source_id, in place of those in STARS; with the name of a "
+        "survey that select knows its published table, e.g. apogee=allStar.fits",
     )
     add_bad_rows(command)
 
@@ -232,7 +259,7 @@ def add_unshrunk(command: argparse.ArgumentParser) -> None:
         "--unshrunk",
         action="store_true",
         help="labels without shrinkage (regression to the mean): right on average at each true "
-        "label, with larger errors; for relations over many stars (docs/errors.md)",
+        "label, with larger errors; for relations over many stars (documentation: Shrinkage)",
     )
 
 
@@ -249,9 +276,20 @@ def seed(text: str) -> int:
     return number
 
 
+def whole(text: str, most: int = MOST) -> int:
+    """A whole number; nobody can mean more than ``most``."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{text} is too large: give at most {most:,}")
+    return number
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on."""
-    number = int(text)
+    number = whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is too few: give 1 or more")
     return number

@@ -12,7 +12,8 @@ NAME of a table:
   gaia        gaia_source: G, BP, RP, parallax, and what rules ask for (ruwe, ...)
   twomass     2MASS: J, H, Ks                         (or keyed by designation, --neighbours)
   unwise      unWISE: fluxes to W1, W2 (Vega mag, on AllWISE's scale)
-  allwise     AllWISE: W1, W2 where unWISE has none   (or keyed by designation, --neighbours)
+  catwise2020 CatWISE2020: W1, W2 where unWISE has none   (or keyed by designation, --neighbours)
+  allwise     AllWISE: W1, W2 where neither has one       (or keyed by designation, --neighbours)
   apogee      APOGEE DR17 allStar: six labels, flags
   lamost-lrs  LAMOST DR7 low resolution: teff, logg, fe_h    (DR2 ids: --neighbours)
   lamost-mrs  LAMOST DR7 medium resolution: six labels       (DR2 ids: --neighbours)
@@ -81,6 +82,7 @@ def add(commands: options.Commands) -> None:
         help="put several surveys on the first one's scale by their common stars (default fit)",
     )  # fmt: skip
     options.add_bad_rows(command)
+    options.add_release(command)
     options.add_overwrite(command)
     command.set_defaults(run=run)
 

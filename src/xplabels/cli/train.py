@@ -39,6 +39,7 @@ def add(commands: options.Commands) -> None:
         command, "leave stars outside a range of a known label out, e.g. teff=3200:7000"
     )
     options.add_tables(command)
+    options.add_release(command)
     options.add_overwrite(command)
     command.set_defaults(run=run)
 

@@ -12,7 +12,6 @@ star), does not notice that an input changed, and sorts partitions by position, 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -27,6 +26,7 @@ from xplabels.convert.region import (
     INDEX,
     INDEX_LEVEL,
     PRECISION,
+    REGION_ORDER,
     SOURCES,
     Layout,
     Region,
@@ -40,13 +40,16 @@ from xplabels.convert.region import (
 from xplabels.core.errors import InputError, counted
 from xplabels.io import BadRows
 from xplabels.io.atomic import (
+    alone,
     check_distinct,
     check_new_folder,
-    claimed,
+    discard,
     remove_leftovers,
     replace_folder,
 )
+from xplabels.io.hats import is_catalogue
 from xplabels.io.job import Job, open_partial
+from xplabels.io.partitioning import LEVEL
 from xplabels.pipeline.workers import Outcome, run_jobs
 
 __all__ = ["MOST_ROWS", "Conversion", "convert_files"]
@@ -69,7 +72,7 @@ class Conversion:
 
     ``damaged`` rows have no usable spectrum (BAD_ROW); ``outside``: stars outside the partition
     that their source_id names; ``resumed`` pieces of sky of an earlier run; ``gaps``: ranges of
-    level-8 pixels, between the first and the last, that no file holds.
+    the files' pixels, of ``level``, between the first and the last, that no file holds.
     """
 
     rows: int
@@ -78,6 +81,7 @@ class Conversion:
     outside: int
     resumed: int
     gaps: tuple[tuple[int, int], ...]
+    level: int = FILE_LEVEL
 
     def to_text(self) -> str:
         """Counts, for the terminal."""
@@ -92,12 +96,13 @@ class Conversion:
         if self.gaps:
             first, last = self.gaps[0]
             lines.append(
-                f"No file holds the level-8 pixels {first:06d} to {last:06d}"
+                f"No file holds the level-{self.level} pixels {first:06d} to {last:06d}"
                 + (f" and {counted(len(self.gaps) - 1, 'more range')}" if self.gaps[1:] else "")
             )
         return "\n".join(lines)
 
 
+@alone
 def convert_files(
     inputs: Sequence[Path],
     output: Path,
@@ -106,6 +111,7 @@ def convert_files(
     workers: int = 1,
     most_rows: int = MOST_ROWS,
     bad_rows: BadRows = "error",
+    level: int = FILE_LEVEL,
     overwrite: bool = False,
 ) -> Conversion:
     """The stars of bulk files, or folders of them, as a HATS catalogue, the folder ``output``.
@@ -113,7 +119,8 @@ def convert_files(
     From ``gaia_source``, a folder of the same-named files, positions, motions and photometry are
     taken over; without it a position is the centre of a pixel, in columns that say so. ``workers``
     processes hold a partition each (at most ``most_rows``) and some thousand rows. ``bad_rows``:
-    see :func:`xplabels.io.read_blocks`. ``overwrite`` replaces an existing catalogue, or what an
+    see :func:`xplabels.io.read_blocks`. ``level``: of the pixels in the files' names, 3 to 12.
+    ``overwrite`` replaces an existing catalogue, or what an
     interrupted run with other options left.
 
     Raises InputError if an input cannot be read or is not sorted, the output is in the way, or the
@@ -130,8 +137,14 @@ def convert_files(
             f"{workers} workers, {most_rows} rows per partition", remedy="give 1 or more"
         )
     check_distinct([output], [*inputs, *([] if gaia_source is None else [gaia_source])])
+    if is_catalogue(output):  # finished, but killed at the very end
+        discard(output / REGIONS, output)
     check_new_folder(output, OUR_FILES, overwrite)
-    files = find_files(inputs, gaia_source)
+    if not REGION_ORDER <= level <= LEVEL:
+        raise InputError(
+            f"files of level {level} are not read", remedy=f"give {REGION_ORDER} to {LEVEL}"
+        )
+    files = find_files(inputs, gaia_source, level)
     layout = layout_of(files, bad_rows)
     settings: dict[str, Any] = {
         "most_rows": most_rows,
@@ -140,16 +153,15 @@ def convert_files(
     }
     settings |= {key: list(value) for key, value in asdict(layout).items()}
     partial = output.with_name(output.name + ".partial")
-    with claimed(output):
-        open_partial(partial, MANIFEST, settings, OUR_FILES, overwrite)
-        folder = partial / REGIONS
-        folder.mkdir(exist_ok=True)
-        remove_leftovers(folder, every=True)
-        regions = regions_of(files, folder, settings, layout)
-        records, resumed = _make(regions, workers)
-        rows = _finish(partial, output.name, regions, records, layout)
-        replace_folder(partial, output)
-        shutil.rmtree(output / REGIONS, ignore_errors=True)
+    open_partial(partial, MANIFEST, settings, OUR_FILES, overwrite)
+    folder = partial / REGIONS
+    folder.mkdir(exist_ok=True)
+    remove_leftovers(folder, every=True)
+    regions = regions_of(files, folder, settings, layout)
+    records, resumed = _make(regions, workers)
+    rows = _finish(partial, output.name, regions, records, layout)
+    replace_folder(partial, output)
+    discard(output / REGIONS, output)
     gaps = tuple((a.last + 1, b.first - 1) for a, b in pairwise(files) if b.first > a.last + 1)
     return Conversion(
         rows,
@@ -158,6 +170,7 @@ def convert_files(
         sum(record.outside for record in records),
         resumed,
         gaps,
+        level,
     )
 
 

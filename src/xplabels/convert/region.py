@@ -29,7 +29,7 @@ from xplabels.pipeline import AuxiliaryTables, find_inputs
 from xplabels.pipeline.inputs import no_spectra
 
 FILE_LEVEL = LEVEL - (PIXEL_SHIFT - LEVEL_SHIFT) // 2
-"""HEALPix level of the pixels in the files' names: 8."""
+"""HEALPix level of the pixels in DR3's names of files, and of the catalogue's sky map: 8."""
 REGION_ORDER = 3
 """HEALPix order of the pieces of sky that are converted one by one: 768 of them, 285,000 DR3 stars
 in one on average."""
@@ -57,21 +57,26 @@ ArrowTable = Any
 
 @dataclass(frozen=True)
 class PixelFile:
-    """A bulk file of spectra: its level-8 pixels, and its GaiaSource file if that is joined."""
+    """A bulk file of spectra: its pixels, and its GaiaSource file if that is joined."""
 
     path: Path
     first: int
     last: int
     gaia_source: Path | None = None
+    level: int = FILE_LEVEL
 
 
-def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[PixelFile]:
+def find_files(
+    inputs: Sequence[Path], gaia_source: Path | None = None, level: int = FILE_LEVEL
+) -> list[PixelFile]:
     """The bulk files among ``inputs``, in the order of the sky; those of a folder by their names.
+
+    ``level`` is that of the pixels in the names.
 
     Raises InputError if there is none, a name does not tell its pixels, two files hold the same
     pixel, or the folder ``gaia_source`` lacks a ``GaiaSource_A-B.csv.gz``.
     """
-    found = [_named(path, gaia_source) for path in find_inputs(inputs).files]
+    found = [_named(path, gaia_source, level) for path in find_inputs(inputs).files]
     if not found:
         raise no_spectra(inputs[0])
     found.sort(key=lambda file: (file.first, file.last))
@@ -85,7 +90,7 @@ def find_files(inputs: Sequence[Path], gaia_source: Path | None = None) -> list[
     return found
 
 
-def _named(path: Path, gaia_source: Path | None) -> PixelFile:
+def _named(path: Path, gaia_source: Path | None, level: int) -> PixelFile:
     FileFingerprint.of(path)
     named = PIXELS.search(path.name)
     if named is None:
@@ -93,14 +98,14 @@ def _named(path: Path, gaia_source: Path | None) -> PixelFile:
             "its name does not say which pixels it holds", where=path, remedy=AS_IN_ARCHIVE
         )
     first, last = int(named[1]), int(named[2])
-    if not 0 <= first <= last < 12 * 4**FILE_LEVEL:
+    if not 0 <= first <= last < 12 * 4**level:
         raise InputError(
-            f"{first} to {last} are no HEALPix pixels of level {FILE_LEVEL}",
+            f"{first} to {last} are no HEALPix pixels of level {level}",
             where=path,
-            remedy=AS_IN_ARCHIVE,
+            remedy=f"{AS_IN_ARCHIVE}, and --level if theirs is another one",
         )
     if gaia_source is None:
-        return PixelFile(path, first, last)
+        return PixelFile(path, first, last, level=level)
     source = AuxiliaryTables(gaia_source=gaia_source).source_of(path)
     if source is None or not source.is_file():
         raise InputError(
@@ -108,7 +113,7 @@ def _named(path: Path, gaia_source: Path | None) -> PixelFile:
             where=gaia_source,
             remedy="download it (xplabels fetch), or convert without --gaia-source",
         )
-    return PixelFile(path, first, last, source)
+    return PixelFile(path, first, last, source, level)
 
 
 # The columns -------------------------------------------------------------------------------------
@@ -262,8 +267,8 @@ def regions_of(
 ) -> list[Region]:
     """Each piece of sky that the files touch, in order, to be made in ``folder``."""
     touched: dict[int, list[PixelFile]] = {}
-    bits = 2 * (FILE_LEVEL - REGION_ORDER)
     for file in files:
+        bits = 2 * (file.level - REGION_ORDER)
         for number in range(file.first >> bits, (file.last >> bits) + 1):
             touched.setdefault(number, []).append(file)
     regions = []
@@ -384,10 +389,11 @@ def _check_order(stars: Stars, last: np.int64, file: PixelFile) -> None:
             remedy="sort its rows by source_id",
         )
     for star in stars.source_id[[0, -1]].tolist():
-        if not file.first <= star >> PIXEL_SHIFT <= file.last:
+        pixel = star >> LEVEL_SHIFT + 2 * (LEVEL - file.level)
+        if not file.first <= pixel <= file.last:
             raise InputError(
-                f"source_id {star} is of pixel {star >> PIXEL_SHIFT:06d} (level {FILE_LEVEL}), "
+                f"source_id {star} is of pixel {pixel:06d} (level {file.level}), "
                 f"not of {file.first:06d} to {file.last:06d}",
                 where=file.path,
-                remedy="give the file the name it has in the archive",
+                remedy="give the file the name it has in the archive, or the --level of its pixels",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST = 350
+LONGEST = 300
 """Letters of what is wrong."""
 
 

@@ -98,7 +98,7 @@ class Prediction:
     >>> import xplabels as xp
     >>> labels = xp.load_model().predict(xp.example_stars(3))
     >>> labels.names, labels["teff"].value.shape, labels["teff"].parts["input"].shape
-    (('teff', 'logg', 'fe_h', 'alpha_m'), (3,), (3,))
+    (('teff', 'logg', 'fe_h', 'c_fe', 'n_fe', 'alpha_m'), (3,), (3,))
     >>> len(labels[labels["teff"].error < 1e5])
     3
     """

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import operator
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError, located
 from xplabels.core.labels import Labels, check_names
 from xplabels.core.stars import MEASUREMENTS, Photometry
-from xplabels.io.files import whole
+from xplabels.io.files import read_toml
 from xplabels.surveys import survey_of
 
 LACKS = "lacks"
@@ -169,6 +168,7 @@ def load_rules(
     """
     source = DEFAULT_RULES if path is None else Path(path)
     texts = dict(_read_toml(source))
+    here = set(texts)
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals or not _NAME.fullmatch(name.strip()):
@@ -177,6 +177,7 @@ def load_rules(
                 "'ruwe=gaia.ruwe <= 1.2'"
             )  # fmt: skip
         texts[name.strip()] = text.strip()
+        here.discard(name.strip())
     for name in without:
         if name not in texts:
             raise InputError(
@@ -184,13 +185,15 @@ def load_rules(
                 remedy=f"choose among {', '.join(texts)}",
             )
         del texts[name]
-    with located(path):
-        return tuple(parse_rule(name, text) for name, text in texts.items())
+    rules = []
+    for name, text in texts.items():
+        with located(source if name in here and path is not None else None):
+            rules.append(parse_rule(name, text))
+    return tuple(rules)
 
 
 def _read_toml(path: Path) -> Mapping[str, str]:
-    with whole(path, "TOML file", "mend it"):
-        contents = tomllib.loads(path.read_text(encoding="utf-8"))
+    contents = read_toml(path)
     strange = sorted(set(contents) - {"rules"})
     rules = contents.get("rules")
     if strange or not isinstance(rules, dict):

@@ -33,7 +33,7 @@ from xplabels.core.stars import (
 )
 from xplabels.cuts.flow import Cut, CutFlow, Result, count
 from xplabels.cuts.rules import LACKS, HasValues, Rule, load_rules
-from xplabels.io.atomic import check_distinct, check_output, check_parquet, claimed, whole_file
+from xplabels.io.atomic import alone, check_distinct, check_output, check_parquet, whole_file
 from xplabels.surveys import PHOTOMETRIC, SURVEYS, read_survey
 from xplabels.surveys.merging import in_common_units, merged_labels, merged_photometry, stack
 from xplabels.surveys.offsets import Offset, fit_offsets, subtract
@@ -73,6 +73,7 @@ class SelectOptions:
     bad_rows: BadRows = "error"
 
 
+@alone
 def select_stars(
     options: SelectOptions, output: Path, *, overwrite: bool = False, command: str = ""
 ) -> dict[str, Any]:
@@ -92,8 +93,8 @@ def select_stars(
         check_output(path, overwrite)
     from xplabels.io import write_star_blocks
 
-    with claimed(output), whole_file(output, overwrite) as table_file:
-        selection = _Selection(options)
+    selection = _Selection(options)
+    with whole_file(output, overwrite) as table_file:
         # the first block may lack what later ones have: nine columns of nulls cost nothing
         write_star_blocks(_gathered(selection.blocks()), table_file, measurements=MEASUREMENTS)
         report = selection.report(command)

@@ -160,7 +160,7 @@ def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) 
     --------
     >>> from xplabels.synthetic import example_stars
     >>> model = Model.load("apogee-dr17-library")
-    >>> attention(model, example_stars(30)).deviation.shape == (4, len(model.feature_set.names))
+    >>> attention(model, example_stars(30)).deviation.shape == (6, len(model.feature_set.names))
     True
     """
     sums = Moments()
@@ -237,8 +237,9 @@ def inverse_jacobian(jacobian: Array, weights: Array) -> Array:
 def forward_derivatives(model: Model, stars: Stars | Iterable[Stars]) -> Array | None:
     """Mean derivative spectra dx/dy [K, n] of the forward model at the stars' predicted labels.
 
-    Per unit of the label, the other labels held; no inverse of a Jacobian is taken. None for a
-    model without a forward model. Raises :class:`InputError` if no star has a prediction.
+    By the K labels that most training stars have (:attr:`Model.common_names`), per unit of the
+    label, the other labels held; no inverse of a Jacobian is taken. None for a model without a
+    forward model. Raises :class:`InputError` if no star has a prediction.
     """
     if model.forward is None:
         return None
@@ -247,6 +248,7 @@ def forward_derivatives(model: Model, stars: Stars | Iterable[Stars]) -> Array |
         features = model.feature_set.compute(part)
         labels = model.inference.run(features[model.usable(features)]).labels.mean
         unit = model.scaling.y_unit(model.scaling.unscale_y(labels))
+        labels, unit = model.of_common(labels), model.of_common(unit)
         mean.add(model.forward.derivatives(labels) / unit[:, :, None])
     if not np.any(mean.count):
         raise _too_few()

@@ -174,7 +174,7 @@ def explain(
             curves[name].append(Curve(title, spectrum))
     by_forward = forward_derivatives(model, chosen)
     if by_forward is not None:
-        for name, spectrum in zip(model.names, sampled_flux(by_forward)[1], strict=True):
+        for name, spectrum in zip(model.common_names, sampled_flux(by_forward)[1], strict=True):
             curves[name].append(Curve(FORWARD, spectrum))
     names = [name for name in model.names if chosen.labels and name in chosen.labels.names]
     known = chosen.labels.select(names).values if chosen.labels and names else np.empty((0, 0))

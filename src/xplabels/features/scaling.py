@@ -7,7 +7,7 @@ scatter about that mean, both from the training set's covariance: x_m = mu_m + B
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,13 @@ class Scaling:
             np.maximum(noise_scale, SMALLEST_NOISE_SCALE),
             logarithms,
         )
+
+    def select(self, labels: NDArray[np.bool_]) -> Scaling:
+        """The same for some of the labels, bool [K]."""
+        return replace(
+            self, y_mean=self.y_mean[labels], y_scale=self.y_scale[labels],
+            logarithmic=self.logarithmic[labels],
+        )  # fmt: skip
 
     def scale_x(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Inputs [N, F] in units of the training scatter."""

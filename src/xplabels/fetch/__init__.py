@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from xplabels.fetch.archive import Archive, release_of
+from xplabels.fetch.archive import Archive
 from xplabels.fetch.bulk import covering, fetch_bulk, list_bulk
+from xplabels.fetch.checking import compare
 from xplabels.fetch.http import RetryPolicy
 from xplabels.fetch.stars import FetchSettings, fetch_stars
 from xplabels.fetch.targets import Cone, Targets
@@ -14,9 +15,9 @@ __all__ = [
     "FetchSettings",
     "RetryPolicy",
     "Targets",
+    "compare",
     "covering",
     "fetch_bulk",
     "fetch_stars",
     "list_bulk",
-    "release_of",
 ]

@@ -7,24 +7,26 @@ ids left out, and unpacks into the current folder.
 
 from __future__ import annotations
 
-import shutil
+import logging
 import threading
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from xplabels.core.errors import InputError
-from xplabels.core.stars import Stars
+from xplabels.core.stars import CoefficientSpectra, Stars
+from xplabels.fetch.answers import columns_of, give_our_names, unpacked
 from xplabels.fetch.archive import Archive, Ids
 from xplabels.fetch.http import RetryPolicy, ServiceError, response_to, write_body
 from xplabels.fetch.state import GIVEN_UP, Response
 from xplabels.io import read, write_stars
-from xplabels.io.files import byte_lines, check_size, whole
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 3
 """How often ids that answers leave out are asked for."""
@@ -43,6 +45,40 @@ class DataLink:
     ) -> None:
         self.archive, self.retry, self.scratch, self.stop = archive, retry, scratch, stop
         self._failures = 0  # in a row, in all threads
+        words = archive.release.datalink
+        self._ways = [(what, how) for what in words.products for how in words.structures]
+        self._warned = False
+
+    def choose_words(self, ids: Ids) -> None:
+        """Find, by single stars of ``ids``, the product and structure that the service knows.
+
+        Raises :class:`InputError` if it answers none of those declared. With one of each, nothing
+        is asked.
+        """
+        if len(self._ways) == 1:
+            return
+        errors: dict[str, str] = {}
+        empty = []
+        for one in np.unique(ids[[0, len(ids) // 2, -1]]):
+            for way in self._ways:
+                try:
+                    stars = self.retry.call(partial(self._request, one[None], way), self.stop, 2)
+                except ServiceError as error:
+                    errors[" ".join(way)] = error.what
+                    continue
+                if stars is not None:
+                    self._ways = [way]
+                    return
+                empty.append(way)
+        if not empty:
+            raise InputError(
+                "DataLink answers to none of the words declared: "
+                + "; ".join(f"{way}: {what}" for way, what in errors.items()),
+                where=self.archive.datalink,
+                remedy="try again later; if the service has other words, write them under "
+                f"[datalink] in (a copy of) {self.archive.release.file}",
+            )
+        self._ways = empty[:1]
 
     def spectra(self, ids: Ids) -> tuple[Response, list[int]]:
         """Spectra of ``ids`` [N], and the ids that whole answers leave out.
@@ -78,14 +114,16 @@ class DataLink:
         response.parts.append((stars.source_id, partial(write_stars, stars)))
         return list(ids[~np.isin(ids, stars.source_id)].tolist())
 
-    def _request(self, ids: Ids) -> Stars | None:
+    def _request(self, ids: Ids, way: tuple[str, str] | None = None) -> Stars | None:
         """One request: the stars among ``ids`` that its answer holds, if any."""
+        release = self.archive.release
+        product, structure = way or self._ways[0]
         form = {
-            "RETRIEVAL_TYPE": self.archive.release.spectra,
+            "RETRIEVAL_TYPE": product,
             "ID": ",".join(str(one) for one in ids.tolist()),
-            "RELEASE": self.archive.release.name,
-            "DATA_STRUCTURE": "RAW",
-            "FORMAT": "csv",
+            "RELEASE": release.title,
+            "DATA_STRUCTURE": structure,
+            "FORMAT": release.datalink.format,
             "VALID_DATA": "false",
             "USE_ZIP_ALWAYS": "true",
         }
@@ -96,33 +134,50 @@ class DataLink:
                 path.open("wb") as file,
             ):
                 write_body(response, file, self.stop)
-            try:
+            with _answer():
                 files = unpacked(path)
-                if not files:
-                    return None
-                stars = read(files)
-            except InputError as error:
-                raise ServiceError(f"the answer is damaged ({error.what})") from error
+                columns = [columns_of(table) for table in files]
+            if not files:
+                return None
+            for table, names in zip(files, columns, strict=True):
+                give_our_names(table, names, release)
+            with _answer():
+                try:
+                    stars = read(files)
+                except InputError as error:
+                    if not error.what.endswith("occurs twice"):
+                        raise
+                    # the same words will do the same again
+                    what = f"the answer has several rows of one star: {structure} unrolls arrays; "
+                    what += f"name another word under [datalink] structures in {release.file}"
+                    raise ServiceError(what, transient=False) from error
         stars = stars[np.flatnonzero(np.isin(stars.source_id, ids))]
         # the temporary files are no provenance
-        origin = f"{self.archive.release.name} {self.archive.release.spectra}"
+        origin = f"{release.title} {product}"
+        self._compare_widths(stars)
         return replace(stars, origin=origin, notes=(), file="") if len(stars) else None
 
+    def _compare_widths(self, stars: Stars) -> None:
+        """Say once if spectra have other numbers of coefficients than declared."""
+        release, spectra = self.archive.release, stars.spectra
+        if self._warned or release.widths is None or not isinstance(spectra, CoefficientSpectra):
+            return
+        differ = [w not in (0, d) for w, d in zip(spectra.widths, release.widths, strict=True)]
+        if any(differ):
+            self._warned = True
+            logger.warning(
+                "the archive's spectra have %d + %d coefficients, where %s says %d + %d: they are "
+                "taken as they are; correct `widths` there",
+                *spectra.widths, release.file.name, *release.widths,
+            )  # fmt: skip
 
-def unpacked(path: Path) -> list[Path]:
-    """The CSV files with rows of an answer, their checksums verified."""
-    with whole(path, "ZIP file"), zipfile.ZipFile(path) as archive:
-        files = []
-        # no member gives more bytes than it says
-        check_size(path, sum(member.file_size for member in archive.infolist()))
-        for number, member in enumerate(archive.infolist()):
-            if not member.filename.lower().endswith(".csv"):
-                continue
-            # the names inside are the service's: none of them becomes a path here
-            target = path.with_name(f"{number}.csv")
-            with archive.open(member) as packed, target.open("wb") as file:
-                shutil.copyfileobj(packed, file)
-            lines = (line for line in byte_lines(target) if not line.startswith(b"#"))
-            if len(list(islice((line for line in lines if line.strip()), 2))) == 2:
-                files.append(target)  # the columns' names, and a row
-        return files
+
+@contextmanager
+def _answer() -> Iterator[None]:
+    """Damage to an answer may be gone from the next one."""
+    try:
+        yield
+    except ServiceError:
+        raise
+    except InputError as error:
+        raise ServiceError(f"the answer is damaged ({error.what})") from error

@@ -10,70 +10,88 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.fetch.archive import Release
 from xplabels.fetch.tap import UPLOAD
+from xplabels.releases import Column, Part, Release, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 @dataclass(frozen=True)
-class ProductColumn:
-    """A column of a product."""
+class Query:
+    """One query of a product: tables joined to the uploaded ids, and columns of them."""
 
-    name: str  # in the file written
-    kind: str  # its Arrow type there
-    unit: str = ""  # for the file's metadata
-    source: str = ""  # alias.column in the archive; else name in the product's last table
-    needed: bool = True  # whether an archive without it is of no use
+    tables: tuple[Table, ...]
+    joins: tuple[str, ...]
+    columns: Mapping[Column, int]  # column -> place of its table
+
+    @classmethod
+    def of(cls, part: Part, tables: Mapping[str, Table]) -> Query:
+        """The query of one part of a product."""
+        used = [tables[label] for label in part.tables]
+        joins: list[str] = []
+        columns: dict[Column, int] = {}
+        for place, table in enumerate(used):
+            matched = part.matched and place == 1
+            link = f"t0.{used[0].match}" if matched else f"{UPLOAD}.source_id"
+            outer = "LEFT OUTER " if place > bool(part.matched) else ""
+            joins.append(f"{outer}JOIN {table.name} AS t{place} ON t{place}.{table.key} = {link}")
+            taken = {column.name for column in columns}
+            columns |= {one: place for one in table.columns if one.name not in taken}
+        return cls(tuple(used), tuple(joins), columns)
+
+    def available(self, present: Mapping[str, Collection[str]]) -> Query:
+        """This query without optional columns, and tables of them, that the archive lacks.
+
+        ``present`` gives the lower-case names of the columns of each table.
+        """
+        kept = {
+            column: place
+            for column, place in self.columns.items()
+            if {name.lower() for name in column.needs} <= {*present[self.tables[place].name]}
+        }
+        joins = tuple(
+            join for table, join in zip(self.tables, self.joins, strict=True) if present[table.name]
+        )
+        return replace(self, columns=kept, joins=joins)
+
+    def adql(self) -> str:
+        """ADQL for the stars of the uploaded table ``tap_upload.wanted``."""
+        chosen = [f"{UPLOAD}.source_id"]
+        chosen += [f"{one.adql(f't{place}')} AS {one.name}" for one, place in self.columns.items()]
+        joins = " ".join(self.joins)
+        return f"SELECT {', '.join(chosen)} FROM tap_upload.{UPLOAD} AS {UPLOAD} {joins}"
 
 
 @dataclass(frozen=True)
 class Product:
-    """A table made of one or two of the archive's, at most one row per star."""
+    """A table made of the archive's, at most one row per star."""
 
     name: str  # of the product and its file
-    tables: Mapping[str, str]  # alias -> table; {schema} stands for the release's
-    joins: Mapping[str, str]  # alias -> condition that joins it to those before, or to the upload
-    columns: tuple[ProductColumn, ...]  # besides source_id
+    queries: tuple[Query, ...]  # a star's row is of the first that has it
 
-    def table(self, alias: str, release: Release) -> str:
-        """Full name of one of the tables."""
-        return self.tables[alias].format(schema=release.schema)
+    @classmethod
+    def of(cls, name: str, release: Release) -> Product:
+        """The product ``name`` of a release."""
+        return cls(name, tuple(Query.of(part, release.tables) for part in release.products[name]))
 
-    def _source(self, column: ProductColumn) -> tuple[str, str]:
-        """(alias, name in the archive) of a column."""
-        alias, _, name = (column.source or f"{list(self.tables)[-1]}.{column.name}").partition(".")
-        return alias, name
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Those of its file, besides source_id."""
+        columns: dict[str, Column] = {}
+        for query in self.queries:
+            for column in query.columns:
+                columns.setdefault(column.name, column)
+        return tuple(columns.values())
 
-    def available(self, present: Mapping[str, Collection[str]], release: Release) -> Product:
-        """This product without the optional columns that the archive lacks.
+    @property
+    def absence(self) -> str:
+        """Why a star has no row."""
+        return f"no row in {' or '.join(query.tables[0].name for query in self.queries)}"
 
-        ``present`` gives, by alias, the lower-case names of the columns of the archive's table.
-        Raises InputError if a column that is needed is not among them.
-        """
-        kept = []
-        for column in self.columns:
-            alias, name = self._source(column)
-            if name in present[alias]:
-                kept.append(column)
-            elif column.needed:
-                raise InputError(
-                    f"the archive's table has no column {name!r}",
-                    where=self.table(alias, release),
-                    remedy=f"leave out the product {self.name}, or choose another release",
-                )
-        return replace(self, columns=tuple(kept))
-
-    def query(self, release: Release) -> str:
-        """ADQL for the stars of the uploaded table ``tap_upload.wanted``."""
-        chosen = [f"{UPLOAD}.source_id"]
-        chosen += [f"{'.'.join(self._source(column))} AS {column.name}" for column in self.columns]
-        joins = [
-            f"JOIN {self.table(alias, release)} AS {alias} ON {condition}"
-            for alias, condition in self.joins.items()
-        ]
-        return f"SELECT {', '.join(chosen)} FROM tap_upload.{UPLOAD} AS {UPLOAD} {' '.join(joins)}"
+    def available(self, present: Mapping[str, Collection[str]]) -> Product:
+        """This product as far as the archive has it: see :meth:`Query.available`."""
+        return replace(self, queries=tuple(query.available(present) for query in self.queries))
 
     def schema(self) -> pa.Schema:
         """Of the Parquet file; units in the fields' metadata."""
@@ -82,19 +100,24 @@ class Product:
         fields = [pa.field("source_id", pa.int64(), nullable=False)]
         for column in self.columns:
             unit = {"unit": column.unit} if column.unit else None
-            fields.append(pa.field(column.name, pa.type_for_alias(column.kind), metadata=unit))
+            fields.append(pa.field(column.name, pa.type_for_alias(column.type), metadata=unit))
         return pa.schema(fields)
 
-    def to_arrow(self, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
-        """Rows as TAP gave them -> this product's table, sorted by source_id.
+    def to_arrow(self, columns: Mapping[str, NDArray[Any]], query: Query | None = None) -> pa.Table:
+        """Rows as one query gave them -> this product's table, sorted by source_id.
 
-        Raises InputError if a column is absent or not of its type, or a source_id comes twice.
+        Columns that no row of the query can have are null. Raises InputError if one of the query's
+        is absent or not of its type, or a source_id comes twice.
         """
         import pyarrow as pa
 
         arrays = []
         schema = self.schema()
+        asked = {"source_id", *(column.name for column in (query or self.queries[0]).columns)}
         for field in schema:
+            if field.name not in asked:
+                arrays.append(pa.nulls(len(columns["source_id"]), field.type))
+                continue
             if field.name not in columns:
                 raise InputError(f"the answer has no column {field.name!r}", where=self.name)
             try:
@@ -129,83 +152,10 @@ def _to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(plain, mask=mask).cast(kind)
 
 
-def _columns(kind: str, unit: str, *names: str) -> tuple[ProductColumn, ...]:
-    """Columns of one kind and unit; "?" after the name of one that an archive may lack."""
-    return tuple(ProductColumn(n.rstrip("?"), kind, unit, needed=n[-1] != "?") for n in names)
-
-
-GAIA_SOURCE = Product(
-    "gaia_source",
-    {"gaia": "{schema}.gaia_source"},
-    {"gaia": f"gaia.source_id = {UPLOAD}.source_id"},
-    (
-        *_columns("float64", "deg", "ra", "dec", "l?", "b?"),
-        *_columns("float64", "yr", "ref_epoch?"),
-        *_columns("float64", "mas/yr", "pmra?"),
-        *_columns("float32", "mas/yr", "pmra_error?"),
-        *_columns("float64", "mas/yr", "pmdec?"),
-        *_columns("float32", "mas/yr", "pmdec_error?"),
-        *_columns("float64", "mas", "parallax"),
-        *_columns("float32", "mas", "parallax_error"),
-        *(
-            ProductColumn(f"phot_{band}_mean_{quantity}", "float32", unit)
-            for band in ("g", "bp", "rp")
-            for quantity, unit in (("mag", "mag"), ("flux_over_error", ""))
-        ),
-        *_columns("float32", "mag", "bp_rp"),
-        *_columns("float32", "", "phot_bp_rp_excess_factor", "ruwe"),
-        *(
-            column
-            for end in ("n_obs?", "n_blended_transits?", "n_contaminated_transits?")
-            for column in _columns("int32", "", f"phot_bp_{end}", f"phot_rp_{end}")
-        ),
-        *_columns("bool", "", "has_xp_continuous?"),
-    ),
-)
-
-
-def _matched(name: str, neighbours: str, *columns: ProductColumn) -> Product:
-    """Columns of an external catalogue, by Gaia's best neighbour in it.
-
-    The neighbour's own designation, not the join table by oid: that one gives every suspected
-    duplicate in the external catalogue, this one the duplicate with the best astrometry.
-    """
-    return Product(
-        name,
-        {"near": "{schema}." + neighbours, name: f"gaiadr1.{name}_original_valid"},
-        {
-            "near": f"near.source_id = {UPLOAD}.source_id",
-            name: f"{name}.designation = near.original_ext_source_id",
-        },
-        (
-            ProductColumn("designation", "string"),
-            ProductColumn("angular_distance", "float32", "arcsec", "near.angular_distance"),
-            ProductColumn("number_of_mates", "int32", "", "near.number_of_mates", needed=False),
-            *columns,
-        ),
-    )
-
-
-TMASS = _matched(
-    "tmass",
-    "tmass_psc_xsc_best_neighbour",
-    *_columns("float32", "mag", "j_m", "j_msigcom", "h_m", "h_msigcom", "ks_m", "ks_msigcom"),
-    *_columns("string", "", "ph_qual?"),
-)
-ALLWISE = _matched(
-    "allwise",
-    "allwise_best_neighbour",
-    # Gaia's copy says w1mpro_error for what AllWISE calls w1sigmpro
-    ProductColumn("w1mpro", "float32", "mag"),
-    ProductColumn("w1sigmpro", "float32", "mag", "allwise.w1mpro_error"),
-    ProductColumn("w2mpro", "float32", "mag"),
-    ProductColumn("w2sigmpro", "float32", "mag", "allwise.w2mpro_error"),
-    *_columns("string", "", "cc_flags?"),
-    *_columns("int32", "", "ext_flag?"),
-    *_columns("string", "", "var_flag?", "ph_qual?"),
-)
-
-TABLES: dict[str, Product] = {product.name: product for product in (GAIA_SOURCE, TMASS, ALLWISE)}
 SPECTRA = "xp"
-PRODUCTS = (*TABLES, SPECTRA)
-"""What can be fetched, in this order."""
+"""The product of spectra."""
+
+
+def products_of(release: Release) -> tuple[str, ...]:
+    """What can be fetched, in this order."""
+    return (*release.products, SPECTRA)

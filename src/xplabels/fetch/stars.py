@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,14 @@ import numpy as np
 from tqdm import tqdm
 
 from xplabels import __version__
-from xplabels.core.errors import InputError, counted, located
+from xplabels.core.errors import InputError, counted
 from xplabels.core.stars import Stars, concatenate, with_widths
 from xplabels.fetch.archive import MOST_IDS, Archive, Ids
+from xplabels.fetch.checking import Comparison, compare
 from xplabels.fetch.datalink import DataLink
 from xplabels.fetch.http import RetryPolicy, ServiceError, check_installed, in_parallel
-from xplabels.fetch.products import GAIA_SOURCE, PRODUCTS, SPECTRA, TABLES, Product
+from xplabels.fetch.partners import FoundPartners, find_partners
+from xplabels.fetch.products import SPECTRA, Product, products_of
 from xplabels.fetch.state import (
     ABSENT,
     ACCOUNT,
@@ -35,9 +38,12 @@ from xplabels.fetch.state import (
 from xplabels.fetch.tap import Tap
 from xplabels.fetch.targets import Targets
 from xplabels.io import read_stars, write_star_blocks
-from xplabels.io.atomic import claimed
+from xplabels.io.atomic import alone
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
+from xplabels.releases import NAMES, SOURCES, Release
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MOST_TAP_FAILURES = 3
@@ -68,12 +74,19 @@ class FetchRun:
     """One fetch, inside the opened ``state``."""
 
     def __init__(
-        self, targets: Targets, state: FetchState, archive: Archive, settings: FetchSettings
+        self,
+        targets: Targets,
+        state: FetchState,
+        archive: Archive,
+        settings: FetchSettings,
+        service: Comparison,
+        found: FoundPartners | None = None,
     ) -> None:
         self.state, self.archive, self.settings = state, archive, settings
+        self.service = service
         self.tap = Tap(archive.tap, settings.retry)
         if not state.ids:
-            state.set_ids(targets.find(self.tap))
+            state.set_ids(targets.find(self.tap) if found is None else found.ids)
         self.ids = state.ids
 
     def fetch(self, name: str) -> None:
@@ -84,7 +97,7 @@ class FetchRun:
         left = np.array([one for one in unknown if not spectra or one in published], np.int64)
         if not len(left):
             return
-        answers = self._spectra(left, published) if spectra else self._rows(TABLES[name], left)
+        answers = self._spectra(left, published) if spectra else self._rows(name, left)
         count, silent = len(self.ids), not self.settings.progress
         with tqdm(
             total=count, initial=count - len(left), desc=name, unit=" stars", disable=silent
@@ -93,14 +106,8 @@ class FetchRun:
                 self.state.record(name, response)
                 bar.update(len(ids) - len(response.failed))
 
-    def _rows(self, product: Product, left: Ids) -> Iterator[tuple[Ids, Response]]:
-        release = self.archive.release
-        present = {}
-        for alias in product.tables:
-            table = product.table(alias, release)
-            with located(f"{self.tap.url}, table {table}"):
-                present[alias] = self.tap.column_names(table)
-        product = product.available(present, release)
+    def _rows(self, name: str, left: Ids) -> Iterator[tuple[Ids, Response]]:
+        product = Product.of(name, self.archive.release).available(self.service.present)
         failures = 0
         for ids in _chunks(left, self.settings.tap_chunk):
             try:
@@ -118,15 +125,18 @@ class FetchRun:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        release = self.archive.release
-        table = product.to_arrow(self.tap.query(product.query(release), ids, most=len(ids) + 1))
-        table = table.filter(pc.is_in(table.column("source_id"), pa.array(ids)))
-        received: Ids = table.column("source_id").to_numpy()
-        reason = f"no row in {product.table(next(iter(product.tables)), release)}"
-        absent = dict.fromkeys(ids[~np.isin(ids, received)].tolist(), reason)
-        response = Response(absent=absent)
-        if len(received):
-            response.parts.append((received, partial(pq.write_table, table)))
+        response = Response()
+        for query in product.queries:
+            answer = self.tap.query(query.adql(), ids, most=len(ids) + 1)
+            table = product.to_arrow(answer, query)
+            table = table.filter(pc.is_in(table.column("source_id"), pa.array(ids)))
+            received: Ids = table.column("source_id").to_numpy()
+            if len(received):
+                response.parts.append((received, partial(pq.write_table, table)))
+            ids = ids[~np.isin(ids, received)]
+            if not len(ids):
+                break
+        response.absent = dict.fromkeys(ids.tolist(), product.absence)
         return response
 
     def _spectra(
@@ -134,6 +144,7 @@ class FetchRun:
     ) -> Iterator[tuple[Ids, Response]]:
         stop = threading.Event()
         datalink = DataLink(self.archive, self.settings.retry, self.state.folder, stop)
+        datalink.choose_words(left)
 
         def request(ids: Ids) -> Response:
             response, left_out = datalink.spectra(ids)
@@ -154,20 +165,20 @@ class FetchRun:
         """
         import pyarrow.parquet as pq
 
-        gaia, status = GAIA_SOURCE.name, self.state.products[SPECTRA]
+        status, release = self.state.products[SPECTRA], self.archive.release
         has: dict[int, bool | None] = {}
-        for path in self.state.files[gaia]:
+        for path in self.state.files[SOURCES]:
             rows = pq.read_table(path)
             ids = rows["source_id"].to_pylist()
-            column = "has_xp_continuous"
+            column = release.has_spectrum
             said = rows[column].to_pylist() if column in rows.column_names else [None] * len(ids)
             has |= dict(zip(ids, said, strict=True))
-        table = GAIA_SOURCE.table("gaia", self.archive.release)
+        table = release.tables_of(SOURCES)[0].name
         for one in self.ids:
             if has.get(one) is False:
                 status[one] = IdStatus(ABSENT, "the archive has no XP spectrum of it")
-            elif self.state.status(gaia, one).status == ABSENT:
-                status[one] = self.state.status(gaia, one)
+            elif self.state.status(SOURCES, one).status == ABSENT:
+                status[one] = self.state.status(SOURCES, one)
             elif one not in has:
                 status[one] = IdStatus(FAILED, f"{table} could not be asked")
         return {one: said for one, said in has.items() if said is not False}
@@ -201,11 +212,12 @@ class FetchSummary:
         return "\n".join([f"{counted(self.ids, 'star')} asked for", head, *rows])
 
 
+@alone
 def fetch_stars(
     targets: Targets,
     output: str | Path,
     archive: Archive | None = None,
-    products: Sequence[str] = PRODUCTS,
+    products: Sequence[str] | None = None,
     settings: FetchSettings | None = None,
     overwrite: bool = False,
 ) -> FetchSummary:
@@ -217,48 +229,75 @@ def fetch_stars(
         Folder to make: ``xp.parquet`` (a star table of this package), ``gaia_source.parquet``,
         ``tmass.parquet``, ``allwise.parquet`` (the archive's column names, one row per star,
         keyed by ``source_id``), ``ids.csv`` (what became of each id) and ``fetch.json`` (what was
-        asked of whom). While the fetch lasts, ``OUTPUT.partial`` holds what has come; the same
+        asked of whom); where the ids are of another release, ``OTHER_neighbourhood.parquet``, too
+        (see :func:`~xplabels.fetch.partners.find_partners`).
+        While the fetch lasts, ``OUTPUT.partial`` holds what has come; the same
         call goes on from there, also with ids that failed in spite of all attempts.
     archive
         ESA's with DR3 by default.
     products
-        Of :data:`~xplabels.fetch.products.PRODUCTS`; ``gaia_source`` is always among them, since
-        it says which stars exist and which have spectra.
+        Of those that the release declares, and ``xp`` (default: all); ``gaia_source`` is always
+        among them, since it says which stars exist and which have spectra.
     overwrite
         Replace an output of another request, or ask anew for one that is complete.
 
     Raises :class:`InputError` if the output is of another request, or another run is making it; if
-    the service refuses the request,
-    a table of the archive lacks a column that is needed, or the extra ``archive`` is missing.
+    the service refuses the request, or lacks a table or column that is declared and needed (told
+    before anything is downloaded); or if the extra ``archive`` is missing.
     """
     check_installed()
     archive, settings = archive or Archive(), settings or FetchSettings()
+    known = products_of(archive.release)
+    products = known if products is None else products
     for name in products:
-        if name not in PRODUCTS:
-            raise InputError(f"no product {name!r}", remedy=f"choose of {', '.join(PRODUCTS)}")
-    chosen = [name for name in PRODUCTS if name in products or name == GAIA_SOURCE.name]
+        if name not in known:
+            raise InputError(f"no product {name!r}", remedy=f"choose of {', '.join(known)}")
+    chosen = [name for name in known if name in products or name == SOURCES]
     request = {
         "format": FORMAT,
         "stars": targets.to_dict(),
         "products": chosen,
-        "release": archive.release.name,
+        "release": archive.release.title,
         "tap": archive.tap,
         "datalink": archive.datalink,
     }
+    if archive.release.file.stem not in NAMES:
+        request["declaration"] = archive.release.digest
     state = FetchState(Path(output), request)
-    with claimed(state.output):
-        record = None if overwrite else state.finished()
-        if record is not None:
-            state.discard()
-            return FetchSummary(Path(output), record["ids"], record["counts"])
-        with state.opened(overwrite):
-            run = FetchRun(targets, state, archive, settings)
-            for name in chosen:
-                run.fetch(name)
-            return _publish(state, chosen)
+    record = None if overwrite else state.finished()
+    if record is not None:
+        state.discard()
+        return FetchSummary(Path(output), record["ids"], record["counts"])
+    release, tap, found = archive.release, Tap(archive.tap, settings.retry), None
+    labels = {table.label for name in chosen for table in release.tables_of(name)}
+    if targets.release:
+        labels.add(_ids_table(targets.release, release))
+    service = compare(release, tap, labels)
+    service.check()
+    if targets.release and targets.ids is not None:
+        found = find_partners(
+            targets.ids, targets.release, release, tap, service.present, settings.tap_chunk
+        )
+        logger.info("%s", found.text)
+    with state.opened(overwrite):
+        run = FetchRun(targets, state, archive, settings, service, found)
+        for name in chosen:
+            run.fetch(name)
+        pairs = {} if found is None else {f"{targets.release}_neighbourhood": found.table}
+        return _publish(state, chosen, pairs)
 
 
-def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:
+def _ids_table(other: str, release: Release) -> str:
+    if other not in release.ids:
+        raise InputError(
+            f"{release.title} has no table of ids of {other!r}",
+            where=release.file,
+            remedy=f"choose of {', '.join(release.ids) or 'none'}, or add it under [ids]",
+        )
+    return release.ids[other].label
+
+
+def _publish(state: FetchState, products: Sequence[str], more: Mapping[str, Any]) -> FetchSummary:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -272,6 +311,8 @@ def _publish(state: FetchState, products: Sequence[str]) -> FetchSummary:
             table = pa.concat_tables(pq.read_table(file) for file in files)
             table = table.sort_by("source_id").combine_chunks()
             pq.write_table(table, path, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    for name, table in more.items():
+        pq.write_table(table, whole / f"{name}.parquet")
     counts = {name: {RECEIVED: 0, ABSENT: 0, FAILED: 0} for name in products}
     failures: Counter[tuple[str, str]] = Counter()
     with (whole / ACCOUNT).open("w", newline="", encoding="utf-8") as file:

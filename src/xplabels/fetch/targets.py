@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from xplabels.core.errors import InputError, located
-from xplabels.fetch.archive import Ids, Release, digest_of
+from xplabels.fetch.archive import Ids, digest_of
 from xplabels.fetch.tap import Tap
 from xplabels.io import forms
 from xplabels.io.files import byte_lines
 from xplabels.io.plain import read_table
+from xplabels.releases import Release
 
 MOST_ROWS = 3_000_000
 """Rows that an asynchronous query of an anonymous user may return at ESA's archive."""
@@ -52,14 +53,15 @@ class Targets:
 
     ids: Ids | None = None
     query: str = ""
+    release: str = ""  # that the ids are of, where it is another one (dr3)
 
     @classmethod
-    def of_ids(cls, ids: Ids) -> Targets:
+    def of_ids(cls, ids: Ids, release: str = "") -> Targets:
         """These ids, in any order, each once or more."""
-        return cls(np.unique(np.asarray(ids, np.int64)))
+        return cls(np.unique(np.asarray(ids, np.int64)), release=release)
 
     @classmethod
-    def of_file(cls, path: Path) -> Targets:
+    def of_file(cls, path: Path, release: str = "") -> Targets:
         """The ids in a table (see :func:`~xplabels.io.forms.names_of`), or, ``.txt``, one per line.
 
         Ids that are zero or negative, by which surveys say that a star has none, are left out.
@@ -69,22 +71,23 @@ class Targets:
         ids = ids[ids > 0]
         if not len(ids):
             raise InputError("holds no source_id", where=path, remedy="give at least one")
-        return cls.of_ids(ids)
+        return cls.of_ids(ids, release)
 
     @classmethod
     def of_cone(cls, cone: Cone, release: Release) -> Targets:
         """All sources inside a cone."""
         circle = f"CIRCLE('ICRS', {cone.ra!r}, {cone.dec!r}, {cone.radius!r})"
         return cls(
-            query=f"SELECT source_id FROM {release.schema}.gaia_source "
-            f"WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), {circle})"
+            query=f"SELECT stars.{release.cone.key} AS source_id FROM {release.cone.name} AS stars "
+            f"WHERE 1 = CONTAINS(POINT('ICRS', {release.position('stars')}), {circle})"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """What identifies the request."""
         if self.ids is None:
             return {"query": self.query}
-        return {"ids": len(self.ids), "ids_sha256": digest_of(self.ids)}
+        of = {"ids_release": self.release} if self.release else {}
+        return {"ids": len(self.ids), "ids_sha256": digest_of(self.ids), **of}
 
     def find(self, tap: Tap) -> Ids:
         """The ids [N], sorted, each once.

@@ -22,7 +22,7 @@ class LabelDistribution(NamedTuple, Generic[A]):
     model, input
         [N, K] variances, or [N, K, K] covariances where those were asked for.
     clamped
-        Bool [N]: a variance reached its upper bound.
+        Bool [N, K]: a variance reached its upper bound.
     jacobian
         [N, K, I] of the mean by the network's inputs, or None where it was not asked for.
     """

@@ -90,6 +90,8 @@ class Architecture:
         (:class:`xplabels.network.LogFlux`), or 0.
     noise
         Number of noise levels among the inputs, after the masks: 2 or 0.
+    skip
+        Whether the last layer reads all hidden layers, not the last of them alone.
     """
 
     inputs: int
@@ -102,6 +104,7 @@ class Architecture:
     samples: int = 0
     spectral: int = 0
     noise: int = 0
+    skip: bool = False
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -130,7 +133,8 @@ class Architecture:
     def flop_with_jacobian(self) -> int:
         """Floating-point operations per star: forward pass and Jacobian chain."""
         body = sum(a * b for a, b in pairwise(self.sizes)) + self.samples * self.spectral
-        return 2 * (body * (1 + self.labels) + self.hidden[-1] * self.outputs)
+        read = sum(self.hidden) if self.skip else self.hidden[-1]
+        return 2 * (body * (1 + self.labels) + read * self.outputs)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of each array of a network, by the name under which it is saved."""
@@ -142,6 +146,8 @@ class Architecture:
         for layer, (a, b) in enumerate(pairwise(self.sizes)):
             shapes |= {f"hidden.{layer}.weight": (b, a), f"hidden.{layer}.bias": (b,)}
         out = {"out.weight": (self.outputs, self.hidden[-1]), "out.bias": (self.outputs,)}
+        if self.skip:
+            out["skip.weight"] = (self.outputs, sum(self.hidden[:-1]))
         return shapes | out
 
 
@@ -197,7 +203,7 @@ class Perceptron:
         low, high = LOG_VARIANCE_RANGE
         h, slope = self._with_log_flux(x.astype(self.dtype))
         layers = list(self._hidden(h))
-        raw = self._labels(layers[-1][0]).astype(np.float64)
+        raw = self._outputs([h for h, _ in layers]).astype(np.float64)
         variances = np.exp(np.clip(raw[:, k:], low, high))
         jacobian, model = self._chain(layers, full)
         if slope is not None:
@@ -211,7 +217,7 @@ class Perceptron:
             model,
             np.zeros_like(model),
             # a variance at its floor is no cause for alarm: the upper bound is
-            np.any(raw[:, k:] > high, axis=1),
+            np.asarray((raw[:, k:] > high).reshape(len(raw), raw.shape[1] // k - 1, k).any(axis=1)),
             jacobian,
         )
 
@@ -226,8 +232,8 @@ class Perceptron:
         drawn = np.empty((passes, len(x), self.architecture.labels))
         for one in drawn:
             keep = [(random.random(n) >= p) / (1 - p) for n in self.architecture.hidden]
-            *_, (last, _) = self._hidden(h, keep)
-            one[:] = self._labels(last)[:, : one.shape[1]]
+            units = [unit for unit, _ in self._hidden(h, keep)]
+            one[:] = self._outputs(units)[:, : one.shape[1]]
         return np.median(drawn, axis=0), sample_covariance(drawn)
 
     def _hidden(
@@ -243,9 +249,11 @@ class Perceptron:
                 h *= keep[layer].astype(self.dtype)
             yield h, d
 
-    def _labels(self, h: Floats) -> Floats:
-        """The last layer's outputs."""
-        raw: Floats = h @ self.arrays["out.weight"].T + self.arrays["out.bias"]
+    def _outputs(self, units: Sequence[Floats]) -> Floats:
+        """The last layer's outputs from all hidden layers' units."""
+        raw: Floats = units[-1] @ self.arrays["out.weight"].T + self.arrays["out.bias"]
+        if self.architecture.skip:
+            raw += np.concatenate(units[:-1], axis=1) @ self.arrays["skip.weight"].T
         return raw
 
     def _chain(self, layers: list[tuple[Floats, Floats]], full: bool) -> tuple[Floats, Array]:
@@ -261,8 +269,13 @@ class Perceptron:
         pairs = out[:, None] * out if full else out**2
         scatter = np.tensordot(last**2, pairs, (1, -1)).astype(np.float64)
         by_unit: Floats = np.broadcast_to(out, (stars, *out.shape))
+        end = sum(self.architecture.hidden[:-1])
         for layer in reversed(range(len(layers))):
             h, d = layers[layer]
+            if self.architecture.skip and h is not last:
+                start, end = end - h.shape[1], end
+                by_unit = by_unit + self.arrays["skip.weight"][:k, start:end]
+                end = start
             if dropped and h is not last:
                 moved = by_unit * h[:, None, :]
                 scatter += products(moved, moved, full)

@@ -36,6 +36,8 @@ UNIT_NAMES = {
 }
 """Spellings of CALSPEC and synphot that astropy does not know."""
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
+LONGEST_LINE = 10_000
+"""Bytes: astropy tries one format after the other, some in time that is quadratic in this."""
 AIR_FROM = 200.0
 """nm: below, the conversion from air is not defined."""
 
@@ -273,7 +275,7 @@ def _read_table(path: Path) -> Any:
         if head.startswith(b"<") or ending in (".vot", ".votable", ".xml"):
             with open_checked(path) as file:
                 return Table.read(file, format="votable")
-        return Table.read(text_lines(path), format=FORMATS.get(ending, "ascii"))
+        return Table.read(text_lines(path, LONGEST_LINE), format=FORMATS.get(ending, "ascii"))
 
 
 def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> Any:
@@ -291,7 +293,9 @@ def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> An
         )
     column = table[found[0]]
     values = np.ma.asarray(column)
-    if values.dtype.kind not in "iuf":
-        raise InputError("holds no numbers", where=f"{path}, column {found[0]}", remedy=UNITS)
+    if values.dtype.kind not in "iuf" or values.ndim != 1:
+        raise InputError(
+            "holds no numbers, one in each row", where=f"{path}, column {found[0]}", remedy=UNITS
+        )
     plain = np.asarray(np.ma.filled(values.astype(np.float64), np.nan))
     return plain if column.unit is None else plain * _unit(str(column.unit), path)

@@ -53,7 +53,7 @@ def cells_of(column: Column, kind: type[np.floating] = np.float64) -> tuple[Cell
 def _lists(column: Any) -> Any:
     """A pyarrow column as a rectangle, or a sequence of cells."""
     import pyarrow as pa
-    from pyarrow import compute, types
+    from pyarrow import types
 
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -64,8 +64,11 @@ def _lists(column: Any) -> Any:
         column = column.combine_chunks()
     if len(column) and not column.null_count:
         # most blocks have lists of one length, whether or not the type says so
-        lengths = compute.unique(compute.list_value_length(column)).to_pylist()
-        if len(lengths) == 1:
+        if types.is_fixed_size_list(kind):
+            lengths = np.array([kind.list_size])
+        else:
+            lengths = np.diff(column.offsets.to_numpy())
+        if (lengths == lengths[0]).all():
             return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), lengths[0])
     return [
         cell.values.to_numpy(zero_copy_only=False) if cell.is_valid else None for cell in column

@@ -62,8 +62,8 @@ MEASURED: dict[str, MeasurementColumns] = {
         MeasurementColumns("h_m", ("h_m",), ("h_msigcom",)),
         # 2MASS's own tables call the band k, Gaia's copy of them ks
         MeasurementColumns("ks_m", ("ks_m", "k_m"), ("ks_msigcom", "k_msigcom")),
-        MeasurementColumns("w1mpro", ("w1mpro",), ("w1sigmpro",)),
-        MeasurementColumns("w2mpro", ("w2mpro",), ("w2sigmpro",)),
+        MeasurementColumns("w1mpro", ("w1mpro", "w1mpro_pm"), ("w1sigmpro", "w1sigmpro_pm")),
+        MeasurementColumns("w2mpro", ("w2mpro", "w2mpro_pm"), ("w2sigmpro", "w2sigmpro_pm")),
         MeasurementColumns("parallax", ("parallax",), ("parallax_error",)),
     )
 }

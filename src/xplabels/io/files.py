@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import io
 import re
+import tomllib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from errno import ENOSPC
@@ -39,6 +40,7 @@ Catalogues shrink by 2 to 20 when they are packed.
 """
 TIMES = 100
 GZIP = "gzip file"
+MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -214,18 +216,28 @@ def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
             rest = b"" if part.endswith(b"\n") else lines.pop()
             yield from lines
             if len(rest) >= LONGEST_LINE:
-                raise InputError(
-                    f"has a line of more than {LONGEST_LINE >> 20} MB",
-                    where=path,
-                    remedy="write one line per star",
-                )
+                raise _too_long(path, LONGEST_LINE)
         if rest:
             yield rest
 
 
-def text_lines(path: Path) -> list[str]:
-    """The lines of a text for astropy, which opens a text of one line as a file or an address."""
-    return [line.decode("utf-8", "replace").rstrip("\r\n") for line in byte_lines(path)]
+def text_lines(path: Path, longest: int = LONGEST_LINE) -> list[str]:
+    """The lines of a text for astropy, which opens a text of one line as a file or an address.
+
+    Raises InputError as :func:`byte_lines`, and for a line of more than ``longest`` bytes.
+    """
+    lines = []
+    for line in byte_lines(path):
+        if len(line) > longest:
+            raise _too_long(path, longest)
+        lines.append(line.decode("utf-8", "replace").rstrip("\r\n"))
+    return lines
+
+
+def _too_long(path: Path, longest: int) -> InputError:
+    return InputError(
+        f"has a line of more than {longest:,} bytes", where=path, remedy="write one line per row"
+    )
 
 
 @contextmanager
@@ -297,6 +309,19 @@ int() with base 10: 'one'); copy or write the file again
         if isinstance(error, EOFError) and what == GZIP:
             said = "is truncated: the gzip stream ends early"
         raise InputError(said, where=path, remedy=remedy or again(path)) from error
+
+
+def read_toml(path: Path | str, data: bytes | None = None) -> dict[str, Any]:
+    """The keys of a TOML file, or of ``data`` that ``path`` names.
+
+    Raises InputError if it cannot be read, is no TOML, or longer, as a whole or in a line, than a
+    text that someone wrote: a key of n parts takes time and memory as n squared.
+    """
+    with whole(path, "TOML file", "mend it"):
+        data = Path(path).read_bytes() if data is None else data
+        if len(data) > MOST_TOML or max(map(len, data.splitlines()), default=0) > LONGEST_TOML_LINE:
+            raise ValueError(f"more than {MOST_TOML:,} bytes, or {LONGEST_TOML_LINE:,} in a line")
+        return tomllib.loads(data.decode("utf-8"))
 
 
 Reader = Callable[Concatenate[Path, P], Iterator[T]]

@@ -15,7 +15,7 @@ import numpy as np
 
 from xplabels.core.stars import Stars
 from xplabels.io.files import check_size, open_seekable, reads, whole
-from xplabels.io.forms import SOURCE_ID, Column, FileTable, alike, no_ids
+from xplabels.io.forms import SOURCE_ID, Column, FileTable, alike, names_of, no_ids
 from xplabels.io.rows import ARRAYS, BLOCK_ROWS, BadRows, RawBlock, assembled, column_blocks
 
 MOST = 999
@@ -105,6 +105,15 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
                 yield from column_blocks(columns, path, block, readable_fits)
         if not any(parts):
             raise no_ids([name for table in tables for name in table.names], path)
+
+
+def first_table(hdus: FitsTable, path: Path) -> FitsTable:
+    """The first binary table of an open file that has source_ids; InputError if there is none."""
+    tables = [hdu for hdu in hdus if hasattr(hdu, "columns")]
+    for hdu in tables:
+        if SOURCE_ID in names_of(hdu.columns.names, path, (SOURCE_ID,)):
+            return hdu
+    raise no_ids([name for hdu in tables for name in hdu.columns.names], path)
 
 
 def fits_tables(hdus: FitsTable) -> list[FileTable]:

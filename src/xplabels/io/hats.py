@@ -23,6 +23,7 @@ from xplabels.io.parquet import open_parquet, read_parquet
 from xplabels.io.partitioning import Pixel
 from xplabels.io.plain import Columns
 from xplabels.io.rows import BLOCK_ROWS, BadRows
+from xplabels.releases import computed, with_inputs
 
 PROPERTIES = ("hats.properties", "properties")
 COLLECTION = "collection.properties"
@@ -136,9 +137,11 @@ class PartitionedTable:
                 )
         self._dataset = dataset.dataset([str(path) for path in files])
         self._key = dataset.field(names["source_id"])
-        self.columns = tuple(name for name in wanted if name in names)
+        self._wanted = wanted
+        here = tuple(name for name in with_inputs(wanted) if name in names)
+        self.columns = tuple(computed({name: np.empty(0) for name in here}, wanted))
         self._fields = {"source_id": self._key} | {
-            name: dataset.field(names[name]).cast(pa.float64(), safe=False) for name in self.columns
+            name: dataset.field(names[name]).cast(pa.float64(), safe=False) for name in here
         }
         self._range = (1, 0)
         self._read(np.empty(0, np.int64), *self._range)
@@ -170,7 +173,8 @@ class PartitionedTable:
             table = self._dataset.to_table(self._fields, filter=near, use_threads=False)
         self._range = (first, ahead)
         self._lookup = Lookup(table["source_id"].to_numpy(), self.path)
-        self._values: Columns = {name: table[name].to_numpy() for name in self.columns}
+        values = {name: table[name].to_numpy() for name in table.column_names}
+        self._values: Columns = computed(values, self._wanted)
 
 
 def main_catalogue(folder: Path) -> Path:

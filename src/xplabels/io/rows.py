@@ -254,6 +254,8 @@ class Assembler:
         """One band, NaN where it is missing or damaged; adds to ``faults``."""
         names = [f"{band}_{part}" for part in PARTS]
         cells = {name: cells[name] for name in names if name in cells}
+        if names[2] in cells:
+            cells[names[2]] = _packed(cells[names[2]], cells[names[0]])
         lengths = {name: _lengths(column) for name, column in cells.items()}
         width = self._width(band, lengths, names)
         expected = dict(zip(names, (width, width, width * (width - 1) // 2), strict=True))
@@ -355,6 +357,24 @@ def column_blocks(
                 cells[name], wrong = cells_of(flat[column][rows], kind_of(name))
                 here |= {n: (name, unreadable(what)) for n, what in wrong.items() if n not in here}
         yield RawBlock(source_id[rows], cells, here)
+
+
+def _packed(correlations: Cells, coefficients: Cells) -> Cells:
+    """Correlations as the archive packs them, if they are full matrices."""
+    sizes, widths = _lengths(correlations), _lengths(coefficients)
+    if not ((sizes == widths**2) & (widths > 1)).any():
+        return correlations
+    packed = []
+    for row, width in enumerate(widths.tolist()):
+        cell = np.asarray(correlations[row])
+        if width > 1 and len(cell) == width**2:
+            matrix = cell.reshape(width, width)
+            # without ones in the diagonal it is a matrix of something else: its length is wrong
+            if np.allclose(np.diag(matrix), 1, atol=CORRELATION_ROUNDING):
+                # rows of the lower triangle are columns of the upper one
+                cell = matrix[np.tril_indices(width, -1)]
+        packed.append(cell)
+    return packed
 
 
 def unreadable(why: str) -> str:

@@ -37,6 +37,7 @@ from xplabels.io.memory import (
     words_of,
 )
 from xplabels.io.plain import Columns, read_table
+from xplabels.releases import computed, with_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,8 @@ class KeyedTable:
         ``digest`` counts all bytes of the file. Raises InputError if it cannot be read, has a
         source_id twice, or a column does not hold numbers.
         """
-        table, where = read_table(source, columns, digest), name_of(source)
+        table, where = read_table(source, with_inputs(columns), digest), name_of(source)
+        table = computed(table, {"source_id", *columns})
         if digest is not None:
             digest.take_rest(Path(source))
         lookup = Lookup(table.pop("source_id"), where)

@@ -7,13 +7,12 @@ label, with any of ``unit``, ``ucd``, ``description``, ``symbol``, ``range = [lo
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from xplabels.core.errors import InputError
-from xplabels.io.files import byte_lines, whole
+from xplabels.io.files import byte_lines, read_toml, whole
 from xplabels.io.fits import open_fits, readable_fits
 from xplabels.io.votable import votables
 
@@ -113,13 +112,7 @@ def _of_yaml(lines: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _of_toml(path: Path) -> Words:
-    try:
-        contents = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"is not TOML ({error})", where=path) from error
-    labels = contents.get("labels", {})
+    labels = read_toml(path).get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(one, dict) for one in labels.values()):
         raise InputError("labels is no table", where=path, remedy="write [labels.NAME] for each")
     return {name.lower(): _checked(about, f"{path}, [labels.{name}]")

@@ -26,7 +26,7 @@ from xplabels.features.scaling import Scaling
 from xplabels.forward import ForwardModel
 from xplabels.inference import Inference
 from xplabels.inference.network import Perceptron
-from xplabels.instrument.basis import Basis, converted, gaiaxpy_basis
+from xplabels.instrument.basis import THREE_WAYS, Basis, converted, gaiaxpy_basis
 from xplabels.instrument.noise import with_correlations
 from xplabels.model.storage import find_model, read_model, shipped, write_model
 from xplabels.recipes import Recipe
@@ -80,6 +80,9 @@ class Model:
     forward
         What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
         whether a star is unlike the training set, and noise looks strange.
+    common
+        Columns of the labels that most training stars have, by which errors are calibrated, fits
+        judged and stars compared; empty: all.
     basis
         Of spectra that are not in the model's own (:meth:`with_basis`); not saved.
 
@@ -88,9 +91,9 @@ class Model:
     >>> import xplabels as xp
     >>> model = xp.load_model()
     >>> model.names
-    ('teff', 'logg', 'fe_h', 'alpha_m')
+    ('teff', 'logg', 'fe_h', 'c_fe', 'n_fe', 'alpha_m')
     >>> model.predict(xp.example_stars(3)).values.shape
-    (3, 4)
+    (3, 6)
     """
 
     names: tuple[str, ...]
@@ -109,6 +112,7 @@ class Model:
     support: LabelSupport | None = None
     calibration_stars: CalibrationStars | None = None
     forward: ForwardModel | None = None
+    common: tuple[int, ...] = ()
     basis: Basis | None = None
 
     @classmethod
@@ -123,8 +127,8 @@ class Model:
         Examples
         --------
         >>> Model.load("apogee-dr17-library")
-        Model('apogee-dr17-library': teff, logg, fe_h, alpha_m from 55 BP + 55 RP coefficients,
-        bp_rp, j_h, g_rp, g_j, rp_j, rp_ks, h_ks)
+        Model('apogee-dr17-library': teff, logg, fe_h, c_fe, n_fe, alpha_m from 55 BP + 55 RP
+        coefficients, bp_rp, j_h, g_rp, g_j, rp_j, rp_ks, h_ks)
         """
         return cls(**read_model(name_or_path))
 
@@ -213,6 +217,15 @@ class Model:
             return prediction
         return self.unshrinking.apply(prediction, self.label_range)
 
+    def of_common(self, labels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of K labels [N, K] those that most training stars have."""
+        return labels[:, self.common] if self.common else labels
+
+    @property
+    def common_names(self) -> tuple[str, ...]:
+        """Of the labels that most training stars have."""
+        return tuple(self.names[k] for k in self.common) or self.names
+
     def with_basis(self, basis: Basis) -> Model:
         """The same model for spectra in ``basis``, if they are as wide as it."""
         return replace(self, basis=basis)
@@ -238,7 +251,7 @@ class Model:
                 f"the model {own[0]} + {own[1]}, and no sampling matrix of theirs is at hand "
                 f"({error.what})",
                 where=stars.where,
-                remedy=error.remedy,
+                remedy=THREE_WAYS,
             ) from error
 
     def _in_own_basis(self, stars: Stars) -> Stars:
@@ -270,8 +283,9 @@ class Model:
         values = self.scaling.unscale_y(labels.mean)
         noise = self.scaling.scale_noise(self.feature_set.noise_levels(chosen))
         missing = self.feature_set.missing(chosen)
-        calibration = self.calibration.for_stars(labels.mean, noise, missing)
-        squares = calibration.shape.squares(labels.mean, noise)
+        common = self.of_common(labels.mean)
+        calibration = self.calibration.for_stars(common, noise, missing)
+        squares = calibration.shape.squares(common, noise)
         # rounding must not turn a tiny variance into a negative one
         negative = np.any(labels.input < 0, axis=1)
         variances = {
@@ -283,9 +297,12 @@ class Model:
             variances["model"] + variances["excess"], variances["input"]
         )
         found = np.isfinite(values).all(axis=1) & np.isfinite(inner).all(axis=1)
-        undefined = np.zeros(values.shape, bool)
+        undefined, (low, high) = np.zeros(values.shape, bool), self.label_range.T
         if self.support is not None:
             undefined[found] = ~self.support.defined(labels.mean[found], inner[found])
+            # a rare label is not extrapolated; a flag would spoil the others
+            rare = np.isin(self.names, self.common_names, invert=True)
+            undefined |= rare & ((values < low) | (values > high))
             values[undefined] = np.nan
         # of a logarithmic label it depends on the value; the NaN of any label becomes its errors'
         scale = self.scaling.y_unit(values) + np.where(undefined, np.nan, 0.0)
@@ -295,21 +312,21 @@ class Model:
             chisq = p_value = np.full(len(distance), np.nan)
             poor = np.zeros(len(distance), bool)
         else:
-            chisq, p_value, distance, share = self.forward.score(chosen, labels.mean)
+            chisq, p_value, distance, share = self.forward.score(chosen, common)
             far = share < self.forward.distance_threshold
             poor = p_value < self.forward.threshold
         with np.errstate(invalid="ignore"):
-            low, high = self.label_range.T
             # stars hotter than any trained on are predicted just inside the range
             reach = np.where(np.array(self.names) == "teff", scale * inner, 0.0)
             outside = np.any((values - reach < low) | (values + reach > high), axis=1)
+        clamped = (labels.clamped & ~undefined).any(axis=1)
         noticed = (
             np.where(found & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
             | np.where(far, Flag.OUT_OF_DOMAIN, 0)
             | np.where(poor, Flag.POOR_FIT, 0)
             | np.where(outside, Flag.LABEL_OUT_OF_RANGE, 0)
             | np.where(undefined.any(axis=1), Flag.LABEL_UNDEFINED, 0)
-            | np.where(labels.clamped | negative, Flag.VARIANCE_CLAMPED, 0)
+            | np.where(clamped | negative, Flag.VARIANCE_CLAMPED, 0)
         )
         rows = np.flatnonzero(usable)
         flags = features.flags | np.where(usable, 0, Flag.NO_PREDICTION).astype(np.uint32)

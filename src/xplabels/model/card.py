@@ -107,6 +107,13 @@ def _further(model: Model) -> list[str]:
     lines = []
     if logarithmic := list(compress(model.names, model.scaling.logarithmic)):
         lines.append(f"- Learned as a logarithm: {', '.join(logarithmic)}.")
+    counts = model.metadata["training"].get("n_per_label", ())
+    lines += [
+        f"- {name}: learned from the {count:,} training stars that have it, by a last layer of its "
+        "own on all hidden layers of the network, which learned the other labels."
+        for name, count in zip(model.names, counts, strict=False)
+        if name not in model.common_names
+    ]
     if model.support is not None:
         shares = zip(model.names, model.support.share, strict=True)
         rare = [name for name, share in shares if (share < model.support.least).any()]

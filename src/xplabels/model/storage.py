@@ -19,7 +19,7 @@ from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
 from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import NEAREST, CalibrationStars, coordinate_names
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, located
 from xplabels.core.labels import LABELS, Label, check_names, label_of
 from xplabels.features import FeatureSet
 from xplabels.features.projection import Projection
@@ -52,6 +52,7 @@ _FORMAT_1: dict[str, Any] = {
     "balance": 0.0,
     "defined_share": 0.0,
     "forward": False,
+    "sparse_share": 0.0,
 }
 """Recipe keys that were not there from the beginning, as models without them were trained."""
 
@@ -84,7 +85,7 @@ def read_model(name_or_path: str | Path) -> dict[str, Any]:
     description = _read_description(folder)
     further = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
     contents = {name: _read_checked(folder, name, description) for name in (*FILES, *further)}
-    with whole(folder, "model: its parts do not fit together", AGAIN):
+    with whole(folder, "model: its parts do not fit together", AGAIN), located(folder):
         arrays = load(contents["weights.safetensors"])
         model = _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
         return model | {"label_audit": contents.get(LABEL_AUDIT, b"").decode("utf-8")}
@@ -231,6 +232,7 @@ def _description(model: Model) -> dict[str, Any]:
         if model.support is None
         else {"columns": list(model.support.columns), "least": model.support.least},
         "forward": None if model.forward is None else forward_storage.thresholds(model.forward),
+        "common": list(model.common),
         "recipe": model.recipe.to_dict(),
     }
 
@@ -254,8 +256,9 @@ def _rebuild(
         features["noise"],
     )
     names = check_names([_label(label) for label in description["labels"]])
-    shape = {name: network[name] for name in _SHAPE} | {"hidden": tuple(network["hidden"])}
-    architecture = Architecture(labels=len(names), **shape)
+    shape = {name: network[name] for name in _SHAPE if name in network}
+    architecture = Architecture(labels=len(names), **shape | {"hidden": tuple(network["hidden"])})
+    common = tuple(map(int, description.get("common", ())))
     if description["format"] == 1:
         arrays["scaling.logarithmic"] = np.zeros(len(names), bool)
     scaling = Scaling(**{name: arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__})
@@ -288,8 +291,9 @@ def _rebuild(
         "forward": None  # a model from before there were such ones
         if description.get("forward") is None
         else forward_storage.from_arrays(
-            arrays, description["forward"], feature_set.n_spectral, len(names)
+            arrays, description["forward"], feature_set.n_spectral, len(common or names)
         ),
+        "common": common,
     }
 
 
@@ -371,7 +375,10 @@ def _check(
     ):
         if takes not in there:
             raise ValueError(f"the network takes {takes} {what}, there are {there[-1]}")
-    coefficients = terms(np.zeros((1, labels)), np.zeros((1, noise))).shape[1]
+    common = description.get("common") or range(labels)
+    if not set(common) <= {*range(labels)}:
+        raise ValueError(f"the common labels {common} are not all labels")
+    coefficients = terms(np.zeros((1, len(common))), np.zeros((1, noise))).shape[1]
     if arrays["calibration.shape"].shape not in ((labels, 0), (labels, coefficients)):
         raise ValueError(f"the errors' shape needs {coefficients} coefficients a label, or none")
     if arrays["scaling.logarithmic"].dtype != bool:
@@ -403,14 +410,14 @@ def _check(
     if "calibration.bare" in arrays:
         shapes["calibration.bare"] = (2, labels)
     if "local.knots" in arrays:
-        knots = labels + noise, arrays["local.knots"].shape[-1]
+        knots = len(common) + noise, arrays["local.knots"].shape[-1]
         shapes |= {"local.knots": knots, "local.inner": (labels, *knots)}
         shapes["local.outer"] = shapes["local.inner"]
     if "stars.coordinates" in arrays:
         stars = len(arrays["stars.coordinates"])
         if stars < NEAREST:
             raise ValueError(f"{stars} calibration stars are fewer than {NEAREST}")
-        compared = len(coordinate_names([""] * labels, features.auxiliary))
+        compared = len(coordinate_names([""] * len(common), features.auxiliary))
         shapes |= {"stars.coordinates": (stars, compared), "stars.ratios": (2, stars, labels)}
     if "unshrinking.strength" in arrays:
         shapes |= {f"unshrinking.{name}": (labels,) for name in _UNSHRINKING}

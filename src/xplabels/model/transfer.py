@@ -48,7 +48,7 @@ def check_errors(model: Model, stars: Stars) -> Transfer:
             "xplabels.with_calibration_stars(model, the stars it was trained with).save(FOLDER)",
         )
     return model.calibration_stars.compare(
-        coordinates(model, stars), model.names, model.feature_set.auxiliary
+        coordinates(model, stars), model.names, model.feature_set.auxiliary, model.common_names
     )
 
 
@@ -123,9 +123,11 @@ def coordinates(model: Model, stars: Stars) -> Array:
         with np.errstate(divide="ignore"):
             distance = np.log(model.domain.distance(inferred.x))[:, None]
         missing = np.isnan(chosen.x[:, features.n_spectral :])
-        block = np.full((len(inputs), len(model.names) + 3 + missing.shape[1]), np.nan)
         if not noise.shape[1]:
             noise = np.zeros((len(chosen), 2))
-        block[usable] = np.concatenate([inferred.labels.mean, noise, distance, missing], axis=1)
+        labels = model.of_common(inferred.labels.mean)
+        found = np.concatenate([labels, noise, distance, missing], axis=1)
+        block = np.full((len(inputs), found.shape[1]), np.nan)
+        block[usable] = found
         blocks.append(block)
     return np.concatenate(blocks)

@@ -165,6 +165,9 @@ class UncertainNetwork(nn.Module):
         self.register_buffer("input_scale", input_scale, persistent=False)
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(architecture.sizes))
         self.out = nn.Linear(architecture.hidden[-1], architecture.outputs)
+        self.skip: nn.Linear | None = None
+        if architecture.skip:
+            self.skip = nn.Linear(sum(architecture.hidden[:-1]), architecture.outputs, bias=False)
 
     def forward(
         self, x: Tensor, *, jacobian: bool = False, drop: bool = False, full: bool = False
@@ -202,11 +205,13 @@ class UncertainNetwork(nn.Module):
             units.append(h)
             derivatives.append(d)
         raw = self.out(h)
+        if self.skip is not None:
+            raw = raw + self.skip(torch.cat(units[:-1], dim=1))
         k = self.architecture.labels
         low, high = LOG_VARIANCE_RANGE
         bounded = raw[:, k:].clamp(low, high)
         # a variance at its floor is no cause for alarm: the upper bound is
-        clamped = (raw[:, k:].detach() > high).any(dim=1)
+        clamped = (raw[:, k:].detach() > high).unflatten(1, (-1, k)).any(dim=1)
         excess = bounded[:, :k].exp()
         model = bounded[:, k:].exp() if bounded.shape[1] > k else torch.zeros_like(excess)
         chain = None
@@ -234,9 +239,13 @@ class UncertainNetwork(nn.Module):
         by_unit = self.out.weight[:k].expand(stars, -1, -1)
         shape = (stars, k, k) if full else (stars, k)
         scatter = units[0].new_zeros(shape)
-        for layer, h, d in zip(
-            reversed(self.hidden), reversed(units), reversed(derivatives), strict=True
-        ):
+        read = []
+        if self.skip is not None:
+            read = list(self.skip.weight[:k].split(self.architecture.hidden[:-1], dim=1))
+        for number in reversed(range(len(units))):
+            layer, h, d = self.hidden[number], units[number], derivatives[number]
+            if number < len(read):
+                by_unit = by_unit + read[number]
             if p > 0:
                 moved = by_unit * h[:, None, :]
                 scatter = scatter + p / (1 - p) * products(moved, moved, full)

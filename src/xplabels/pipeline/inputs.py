@@ -11,10 +11,17 @@ from xplabels.core.errors import InputError
 from xplabels.fetch.bulk import PIXELS, SUMS, parse_sums
 from xplabels.io import READERS
 from xplabels.io.hats import is_catalogue, partition_files, pixel_of
+from xplabels.releases import in_use
 
-SPECTRA = "XpContinuousMeanSpectrum"
-GAIA_SOURCE = "GaiaSource"
-"""Files that lie beside the spectra, and are none."""
+
+def spectra_names() -> tuple[str, ...]:
+    """How names of bulk files of spectra begin."""
+    return tuple(dict.fromkeys(release.bulk.spectra for release in in_use()))
+
+
+def source_names() -> tuple[str, ...]:
+    """How names of the files beside the spectra begin, which are none."""
+    return tuple(dict.fromkeys(release.bulk.sources for release in in_use()))
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
         sums = published_sums(folder)
         published |= {path: sums[path.name] for path in here if path.name in sums}
         if folder in paths:
-            listed = [name for name in sums if name.startswith(SPECTRA)]
+            listed = [name for name in sums if name.startswith(spectra_names())]
             present = {stem(path) for path in here}  # X.csv is as good as the X.csv.gz listed
             lacking = [name for name in listed if stem(Path(name)) not in present]
             absent.extend(folder / name for name in lacking)
@@ -98,7 +105,9 @@ def stem(path: Path) -> str:
 def no_spectra(folder: Path) -> InputError:
     """The error of a folder without files to label."""
     return InputError(
-        "holds no file of spectra", where=folder, remedy=f"give the folder of {SPECTRA}_*"
+        "holds no file of spectra",
+        where=folder,
+        remedy=f"give the folder of {spectra_names()[0]}_*",
     )
 
 
@@ -131,11 +140,11 @@ def _files_of(folder: Path) -> list[Path]:
         path
         for path in folder.iterdir()
         if path.is_file()
-        and not path.name.startswith((".", "_", f"{GAIA_SOURCE}_"))
+        and not path.name.startswith((".", "_", *(f"{name}_" for name in source_names())))
         and _readable(path)
     )
-    spectra = [path for path in files if path.name.startswith(SPECTRA)]
-    if not files and not any(name.startswith(SPECTRA) for name in published_sums(folder)):
+    spectra = [path for path in files if path.name.startswith(spectra_names())]
+    if not files and not any(name.startswith(spectra_names()) for name in published_sums(folder)):
         raise no_spectra(folder)
     return spectra or files
 
@@ -149,7 +158,7 @@ def _gaps(folder: Path, files: Sequence[Path]) -> list[str]:
     spans = sorted(
         (int(found[1]), int(found[2]), path.name)
         for path in files
-        if path.name.startswith(SPECTRA) and (found := PIXELS.search(path.name))
+        if path.name.startswith(spectra_names()) and (found := PIXELS.search(path.name))
     )
     return [
         f"{folder}: pixels {last + 1:06d}-{first - 1:06d}, between {before} and {after}"

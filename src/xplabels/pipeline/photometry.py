@@ -25,7 +25,7 @@ from xplabels.io.tables import (
     check_photometry,
     has_photometry,
 )
-from xplabels.pipeline.inputs import GAIA_SOURCE, check_sum, published_sums
+from xplabels.pipeline.inputs import check_sum, published_sums, source_names
 from xplabels.pipeline.manifest import Joined, ManifestEntry
 
 ENDINGS = (".csv.gz", ".csv", ".parquet")
@@ -77,10 +77,12 @@ class AuxiliaryTables:
         """
         span = PIXELS.search(path.name)
         folder = self.gaia_source or path.parent
-        name = f"{GAIA_SOURCE} file" if span is None else f"{GAIA_SOURCE}_{span[1]}-{span[2]}"
-        for ending in ENDINGS:
-            if span is not None and (folder / f"{name}{ending}").is_file():
-                return folder / f"{name}{ending}"
+        names = [f"{name}_{span[1]}-{span[2]}" for name in source_names() if span is not None]
+        for name in names:
+            for ending in ENDINGS:
+                if (folder / f"{name}{ending}").is_file():
+                    return folder / f"{name}{ending}"
+        name = names[0] if names else f"{source_names()[0]} file"
         return None if self.gaia_source is None else folder / name
 
     def open(self) -> list[Table]:

@@ -31,12 +31,16 @@ logger = logging.getLogger(__name__)
 EPOCHS = {
     # AllWISE's motion fits refer to MJD 55400 (Explanatory Supplement, II.1.a)
     "allwise": 2010.5589,
+    # positions of the fit with motion refer to MJD 57170 (Marocco et al. 2021)
+    "catwise2020": 2015.405,
     # an estimate: two visits of 2010 and eight of 2014-2017 in equal parts (five years of WISE)
     "unwise": 2014.9,
     # an estimate: the middle of the observations, June 1997 to February 2001
     "twomass": 1999.1,
 }
 """Mean epoch of a catalogue's positions, Julian year."""
+EARLIEST, LATEST = 1880.0, 2100.0
+"""Of positions, Julian year: from the first photographic plates on."""
 PLACE = ("source_id", "ra", "dec")
 MOTION = ("pmra", "pmdec", "ref_epoch")
 
@@ -102,6 +106,8 @@ def match_on_sky(
         if survey not in EPOCHS:
             raise InputError(f"no epoch is known of {survey!r}", remedy="give --epoch YEAR")
         epoch = EPOCHS[survey]
+    if not EARLIEST <= epoch <= LATEST:
+        raise InputError(f"the epoch {epoch:g} is no year of a survey", remedy="give one as 2010.5")
     # LSDB warns its own users of slow performance and of stars without margins
     with warnings.catch_warnings(action="ignore"), _workers(workers):
         left, count = _stars(stars)

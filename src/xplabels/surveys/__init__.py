@@ -8,17 +8,22 @@ downstream depends on them.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
-from xplabels.core.stars import Photometry
+from xplabels.core.stars import Photometry, Stars
 from xplabels.io.columns import first_present
 from xplabels.io.memory import name_of, words_of
+from xplabels.io.partners import Pairs, partners
 from xplabels.io.plain import read_columns
+from xplabels.releases import computed, with_inputs
 from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
     MATCH_FLAGS,
@@ -27,10 +32,10 @@ from xplabels.surveys.matching import (
     read_neighbours,
     translate,
 )
-from xplabels.surveys.photometry import ALLWISE, GAIA, TWOMASS, UNWISE
+from xplabels.surveys.photometry import ALLWISE, CATWISE, GAIA, TWOMASS, UNWISE
 from xplabels.surveys.table import NO_SOURCE, UNKNOWN_BITS, Survey, SurveyTable, number
 
-PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, ALLWISE)}
+PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, CATWISE, ALLWISE)}
 """Surveys that measure magnitudes: a later one fills only what earlier ones lack."""
 SPECTROSCOPIC: dict[str, Survey] = {
     s.name: s for s in (APOGEE, LAMOST_LRS, LAMOST_MRS, GSPPHOT, FS24)
@@ -44,6 +49,7 @@ __all__ = [
     "SURVEYS",
     "Survey",
     "SurveyTable",
+    "join_survey",
     "read_survey",
     "survey_of",
 ]
@@ -75,7 +81,9 @@ def read_survey(
         Lower-case names of columns that rules ask for.
     neighbours
         A table that relates the survey's identifiers to Gaia DR3's (see
-        :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``.
+        :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``; or
+        the ids of two Gaia releases (see :func:`~xplabels.io.partners.partners`), for a table
+        with those of the earlier one.
     bit_masks
         Those of ``extra`` that hold bit masks, besides the survey's own.
     labels
@@ -94,7 +102,10 @@ def read_survey(
     if survey.key is not None:
         wanted.add(survey.key)
         integers |= {survey.key: NO_SOURCE} if survey.key_is_gaia else {}
-    columns = read_columns(path, {*wanted, "source_id"}, integers, {*survey.source_id, "source_id"})
+    wanted.add("source_id")
+    columns = computed(
+        read_columns(path, with_inputs(wanted), integers, {*survey.source_id, "source_id"}), wanted
+    )
     notes: tuple[str, ...] = ()
     if neighbours is None:
         source_id = _source_ids(survey, columns, where)
@@ -123,6 +134,32 @@ def read_survey(
     )
 
 
+def join_survey(
+    stars: Stars, name: str, path: str | Path, names: Sequence[str] | None = None
+) -> Stars:
+    """``stars`` with labels from a survey's table as published, in place of any they had.
+
+    Of a star with several rows the best counts; no rule but the survey's own nulls is applied.
+    ``names`` are the labels wanted, by default all that the table has; NaN where a star has none.
+
+    Raises :class:`InputError` as :func:`read_survey`; if a label is absent, or no star is shared.
+    """
+    table = read_survey(name, path)
+    quality = np.zeros(len(table)) if table.quality is None else table.quality
+    table = table.take(best_rows(table.source_id, quality, table.source_id != NO_SOURCE))
+    if table.labels is None:
+        raise InputError(f"survey {name!r} has no labels", where=path)
+    labels = table.labels if names is None else table.labels.select(names)
+    here, rows = table.lookup.find(stars.source_id)
+    if not len(here):
+        raise InputError("shares no source_id with the stars", where=path)
+    values = np.full((len(stars), len(labels.names)), np.nan)
+    errors = values.copy()
+    values[here], errors[here] = labels.values[rows], labels.errors[rows]
+    joined = Labels(labels.names, values, errors)
+    return replace(stars, labels=joined, notes=(*stars.notes, *table.notes))
+
+
 def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) -> NDArray[np.int64]:
     """Gaia source_ids [N] as the table has them."""
     column = first_present((*survey.source_id, "source_id"), columns)
@@ -144,6 +181,9 @@ def _by_neighbours(
 
     Rows that no Gaia source claims stay, so that they are accounted for.
     """
+    if not survey.key_is_gaia and (both := Pairs.read(neighbours)) is not None:
+        theirs = partners(_source_ids(survey, columns, where), both)
+        return theirs.partner, columns, f"{where}: ids of another release: {theirs.to_text()}"
     if survey.key is None or survey.key not in columns:
         raise InputError(
             f"has no column {survey.key or 'of its own identifiers'} to look up in "

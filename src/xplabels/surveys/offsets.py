@@ -1,5 +1,8 @@
 """Several surveys on one scale: an offset per survey and label, fitted on their common stars.
 
+Predictions of a network for stars that it had not seen may be one of the surveys: they tie surveys
+that have no star in common.
+
 Each label has its own reference, the first survey that has it. For every pair of surveys the
 median difference over common stars is one measurement of the difference of two offsets; the
 offsets are the weighted least-squares solution of all pairs, so that a survey without stars in
@@ -21,6 +24,8 @@ from xplabels.surveys.table import SurveyTable
 
 MIN_COMMON = 20
 """Fewer stars in common do not tie a pair of surveys."""
+PIVOT = 4600.0
+"""K: where an offset with a trend is its value."""
 MEDIAN_ERROR = np.sqrt(np.pi / 2)
 """Standard error of a median over that of a mean, for Gaussian scatter."""
 
@@ -37,47 +42,69 @@ class Offset:
     common: int  # stars in common with the reference; 0 where the tie goes through other surveys
     scatter: float  # robust standard deviation of their differences; NaN without common stars
     pull: float  # the same in units of the two stated errors: 1 where these are right
+    slope: float = 0.0  # further offset of a star 1000 K hotter than PIVOT
+    slope_error: float = 0.0
 
     def to_text(self) -> str:
         """In a sentence, for the terminal and a model's provenance."""
+        slope = f", {round(self.slope, 9):+.2g} +- {self.slope_error:.1g} per 1000 K"
+        trend = slope if self.slope_error else ""
         return (
             f"{self.survey} minus {self.reference}, {self.label}: {self.value:.4g} +- "
-            f"{self.error:.2g} ({self.common} common stars), subtracted"
+            f"{self.error:.2g}{trend} ({self.common} common stars), subtracted"
         )
 
 
-def fit_offsets(tables: Sequence[SurveyTable]) -> list[Offset]:
+def fit_offsets(
+    tables: Sequence[SurveyTable], measured: Sequence[Offset] = (), trends: bool = False
+) -> list[Offset]:
     """The offset of every survey and label that is not its label's reference.
 
-    ``tables`` hold each star once. Raises :class:`InputError` if a survey has fewer than
-    :data:`MIN_COMMON` stars in common with those that tie it to the reference.
+    ``tables`` hold each star once. ``measured`` are offsets of pairs of them known from other
+    stars. ``trends``: a slope with Teff, too, of pairs of which one has that label or column.
+    Raises :class:`InputError` if a survey has fewer than :data:`MIN_COMMON` stars in common with
+    those that tie it to the reference.
     """
     offsets: list[Offset] = []
     for label in dict.fromkeys(n for t in tables if t.labels is not None for n in t.labels.names):
         have = [t for t in tables if t.labels is not None and label in t.labels.names]
         if len(have) > 1:
-            offsets.extend(_fit(label, have))
+            known = [offset for offset in measured if offset.label == label]
+            offsets.extend(_fit(label, have, known, trends and label != "teff"))
     return offsets
 
 
 def subtract(table: SurveyTable, offsets: Sequence[Offset]) -> SurveyTable:
     """A survey's labels on the reference's scale; the errors stay as they are."""
-    mine = {offset.label: offset.value for offset in offsets if offset.survey == table.survey}
-    if table.labels is None or not mine:
+    labels = table.labels
+    if labels is None:
         return table
-    shift = np.array([mine.get(name, 0.0) for name in table.labels.names])
-    return replace(table, labels=replace(table.labels, values=table.labels.values - shift))
+    values = labels.values.copy()
+    for offset in offsets:
+        if offset.survey == table.survey and offset.label in labels.names:
+            values[:, labels.names.index(offset.label)] -= offset.value
+            if offset.slope:
+                values[:, labels.names.index(offset.label)] -= offset.slope * _warmth(table)
+    return replace(table, labels=replace(labels, values=values))
 
 
-def _fit(label: str, have: Sequence[SurveyTable]) -> list[Offset]:
-    pairs = {
-        (i, j): pair
+def _fit(
+    label: str, have: Sequence[SurveyTable], measured: Sequence[Offset], trends: bool
+) -> list[Offset]:
+    number = {table.survey: k for k, table in enumerate(have)}
+    # a pair may be measured here and elsewhere
+    pairs = [
+        (i, j, pair)
         for i, j in combinations(range(len(have)), 2)
-        if (pair := _pair(label, have[i], have[j])) is not None
-    }
+        if (pair := _pair(label, have[i], have[j], trends)) is not None
+    ] + [
+        (number[one.reference], number[one.survey], one)
+        for one in measured
+        if {one.reference, one.survey} <= number.keys()
+    ]
     tied = {0}
     for _ in have:
-        tied |= {k for pair in pairs if tied & {*pair} for k in pair}
+        tied |= {k for i, j, _ in pairs if tied & {i, j} for k in (i, j)}
     for k, table in enumerate(have):
         if k not in tied:
             raise InputError(
@@ -85,23 +112,43 @@ def _fit(label: str, have: Sequence[SurveyTable]) -> list[Offset]:
                 f"with {have[0].survey!r} or any survey tied to it, so its offset cannot be fitted",
                 remedy="leave the survey out, or give --offsets none to take its scale as it is",
             )
-    design = np.zeros((len(pairs), len(have)))
-    for row, ((i, j), pair) in enumerate(pairs.items()):
-        design[row, [i, j]] = -1 / pair.error, 1 / pair.error
-    measured = np.array([pair.value / pair.error for pair in pairs.values()])
-    # the reference's own offset, the first column, is 0
-    normal = design[:, 1:].T @ design[:, 1:]
-    solution = np.linalg.solve(normal, design[:, 1:].T @ measured)
-    errors = np.sqrt(np.diag(np.linalg.inv(normal)))
+    values, errors = _solved([(i, j, pair.value, pair.error) for i, j, pair in pairs], len(have))
+    slopes, slope_errors = _solved(
+        [(i, j, pair.slope, pair.slope_error) for i, j, pair in pairs if pair.slope_error],
+        len(have),
+    )
+    direct = {j: pair for i, j, pair in reversed(pairs) if i == 0}
     offsets = []
     for k, table in enumerate(have[1:], start=1):
         tied_by_others = Offset(table.survey, label, have[0].survey, 0.0, 0.0, 0, np.nan, np.nan)
-        value, error = float(solution[k - 1]), float(errors[k - 1])
-        offsets.append(replace(pairs.get((0, k), tied_by_others), value=value, error=error))
+        offsets.append(
+            replace(
+                direct.get(k, tied_by_others), value=values[k], error=errors[k],
+                slope=slopes[k], slope_error=slope_errors[k],
+            )
+        )  # fmt: skip
     return offsets
 
 
-def _pair(label: str, one: SurveyTable, other: SurveyTable) -> Offset | None:
+def _solved(
+    pairs: Sequence[tuple[int, int, float, float]], surveys: int
+) -> tuple[list[float], ...]:
+    """Number and error of each survey from the differences of pairs, of least size.
+
+    That of the first is 0, where a pair ties it to others; else their mean is.
+    """
+    design, measured = np.zeros((len(pairs), surveys)), np.zeros(len(pairs))
+    for row, (i, j, value, error) in enumerate(pairs):
+        design[row, [i, j]], measured[row] = [-1 / error, 1 / error], value / error
+    fixed = int(any(0 in pair[:2] for pair in pairs))
+    inverse = np.linalg.pinv(design[:, fixed:].T @ design[:, fixed:])
+    solution = inverse @ design[:, fixed:].T @ measured
+    tied = design[:, fixed:].any(axis=0)  # what no pair says anything of stays 0
+    found = np.where(tied, [solution, np.sqrt(np.diag(inverse))], 0.0)
+    return tuple([0.0] * fixed + one.tolist() for one in found)
+
+
+def _pair(label: str, one: SurveyTable, other: SurveyTable, trends: bool) -> Offset | None:
     """The offset of two surveys from their common stars alone; None where these are too few."""
     (ids_1, values_1, errors_1), (ids_2, values_2, errors_2) = (
         _column(table, label) for table in (one, other)
@@ -111,12 +158,50 @@ def _pair(label: str, one: SurveyTable, other: SurveyTable) -> Offset | None:
         return None
     difference = values_2[b] - values_1[a]
     expected = np.hypot(errors_1[a], errors_2[b])
+    slope = slope_error = 0.0
+    if trends:
+        first, second = (_warmth(table, ids_1[a]) for table in (one, other))
+        warmth = np.where(np.isnan(first), second, first)
+        slope, slope_error = _slope(warmth, difference)
+        difference = difference - slope * np.nan_to_num(warmth)
     center, scatter = float(np.median(difference)), float(robust_scatter(difference))
     # the stated errors keep a handful of accidentally equal differences from ruling
     least = float(np.median(expected)) * 0.1
     error = float(MEDIAN_ERROR * max(scatter, least) / np.sqrt(len(a)))
     pull = float(robust_scatter((difference - center) / expected))
-    return Offset(other.survey, label, one.survey, center, error, len(a), scatter, pull)
+    return Offset(
+        other.survey, label, one.survey, center, error, len(a), scatter, pull, slope, slope_error
+    )
+
+
+def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope of y on x, and its error, by Huber's M-estimate; zeros where too few x are known."""
+    from scipy.optimize import least_squares
+
+    known = np.isfinite(x)
+    x, y = x[known], y[known]
+    if len(x) < MIN_COMMON or not np.ptp(x):
+        return 0.0, 0.0
+    unit = max(float(robust_scatter(y)), 1e-12)
+    design = np.stack([np.ones(len(x)), x], axis=1)
+    found = least_squares(
+        lambda c: (design @ c - y) / unit, [np.median(y), 0.0], loss="huber", f_scale=1.345
+    )
+    error = unit * np.sqrt(np.linalg.inv(design.T @ design)[1, 1])
+    return float(found.x[1]), float(error)
+
+
+def _warmth(table: SurveyTable, source_id: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """(Teff - PIVOT) / 1000 K of the table's stars, or of these; NaN where it is unknown."""
+    ids = table.source_id if source_id is None else source_id
+    warmth = np.full(len(ids), np.nan)
+    teff = table.columns.get("teff")
+    if table.labels is not None and "teff" in table.labels.names:
+        teff = table.labels.select(["teff"]).values[:, 0]
+    if teff is not None:
+        stars, rows = table.lookup.find(ids)
+        warmth[stars] = (teff[rows] - PIVOT) / 1000
+    return warmth
 
 
 def _column(

@@ -1,4 +1,4 @@
-"""Surveys of magnitudes: gaia_source, 2MASS, AllWISE and unWISE.
+"""Surveys of magnitudes: gaia_source, 2MASS, unWISE, CatWISE2020 and AllWISE.
 
 ``ph_qual`` has one letter per band. In 2MASS, F (no reliable error), U (upper limit) and X (no
 valid brightness) are no measurements (2MASS Explanatory Supplement, section 2.2a). In AllWISE, U, X
@@ -9,6 +9,12 @@ in W1 and 0.032 mag in W2, are what its makers advise to subtract for agreement 
 scale is used here. unWISE's absolute calibration descends from AllWISE by way of a PSF
 normalisation that is uncertain at large radii (unWISE catalogue documentation,
 catalog.unwise.me/catalogs.html; Schlafly, Meisner & Green 2019, ApJS 240, 30).
+
+CatWISE2020 gives Vega magnitudes, measured by AllWISE's software on unWISE's coadds of 2010 to 2018
+(Marocco et al. 2021, ApJS 253, 8). They are taken as they are, on AllWISE's scale: no published
+offset is applied. Those of the fit with motion (``w1mpro_pm``) come before those without. In
+``ab_flags`` there is one letter per band, "0" where no artefact was found; in ``w1sigmpro`` null
+means an upper limit, as in AllWISE (catalogue definitions at irsa.ipac.caltech.edu).
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry
-from xplabels.io.columns import MAG_PER_RELATIVE_FLUX, meant
+from xplabels.io.columns import MAG_PER_RELATIVE_FLUX, first_present, meant
 from xplabels.surveys.table import Array, Columns, Read, Survey, number
 
 Bands = Mapping[str, tuple[tuple[str, ...], ...]]
@@ -38,6 +44,15 @@ ALLWISE_BANDS: Bands = {
     "w1mpro": (("w1mpro",), ("w1sigmpro", "w1mpro_error")),  # the second in Gaia's copy
     "w2mpro": (("w2mpro",), ("w2sigmpro", "w2mpro_error")),
 }
+CATWISE_BANDS: Bands = {
+    band: (
+        (f"{band}_pm", band),
+        # as CatWISE calls them, and VizieR, whose names Gaia's copy has
+        (f"{band.replace('mpro', 'sigmpro')}_pm", f"e_{band}_pm", band.replace("mpro", "sigmpro")),
+    )
+    for band in ("w1mpro", "w2mpro")
+}
+CATWISE_ARTEFACTS = ("ab_flags", "abf")
 UNWISE_COLUMNS: Bands = {
     "w1mpro": (("flux_w1", "dflux_w1"), ("fw1", "e_fw1"), ("w1_flux", "w1_dflux")),
     "w2mpro": (("flux_w2", "dflux_w2"), ("fw2", "e_fw2"), ("w2_flux", "w2_dflux")),
@@ -151,6 +166,28 @@ def read_unwise(columns: Columns, source_id: NDArray[np.int64], where: object) -
     return Photometry.of(len(source_id), measured), tuple(notes)
 
 
+def read_catwise(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
+    """W1 and W2 [mag, Vega] [N]; those with a flag of an artefact, or no error, are missing."""
+    rows = len(source_id)
+    name = first_present(CATWISE_ARTEFACTS, columns)
+    flags = [""] * rows if name is None else columns[name].astype(str)
+    measured, notes = {}, []
+    for band, (band_name, (values, errors)) in enumerate(CATWISE_BANDS.items()):
+        magnitude, sigma = np.full(rows, np.nan), np.full(rows, np.nan)
+        for value, names in ((values[0], errors[:2]), (values[1], errors[2:])):
+            here = number(columns, value, rows)
+            gap = np.isfinite(here) & ~(sigma > 0)  # a magnitude and its error go together
+            magnitude = np.where(gap, here, magnitude)
+            sigma = np.where(gap, _first_number(columns, names, rows), sigma)
+        marked = np.array([flag[band : band + 1] not in ("", "0") for flag in flags])
+        limit = np.isfinite(magnitude) & ~(sigma > 0)
+        for bad, why in ((marked, "have a flag of an artefact"), (limit, "are limits")):
+            if (lost := int((bad & np.isfinite(magnitude)).sum())) > 0:
+                notes.append(f"{where}: {lost} values of {band_name} {why}: missing")
+        measured[band_name] = (magnitude, np.where(marked | limit, np.nan, sigma))
+    return Photometry.of(rows, measured), tuple(notes)
+
+
 def _names(bands: Bands) -> tuple[str, ...]:
     return tuple(name for pair in bands.values() for names in pair for name in names)
 
@@ -173,6 +210,13 @@ ALLWISE = Survey(
     "AllWISE source catalogue",
     (*_names(ALLWISE_BANDS), "ph_qual"),
     partial(read_graded, ALLWISE_BANDS, "UXZ", "limits", True),
+    key="designation",
+)
+CATWISE = Survey(
+    "catwise2020",
+    "CatWISE2020 catalogue",
+    (*_names(CATWISE_BANDS), *CATWISE_ARTEFACTS),
+    read_catwise,
     key="designation",
 )
 UNWISE = Survey(

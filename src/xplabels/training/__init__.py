@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from xplabels.calibration.domain import Domain
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.support import LabelSupport
 from xplabels.core.labels import check_names
+from xplabels.core.prediction import Prediction
 from xplabels.core.split import VALIDATION_FRACTION
 from xplabels.core.stars import Stars
 from xplabels.inference import Inference
@@ -30,7 +31,12 @@ from xplabels.model.refitting import with_unshrinking
 from xplabels.network import check_device
 from xplabels.recipes import Recipe, load_recipe
 from xplabels.training.checkpoint import Checkpoint
-from xplabels.training.cross_fitting import audit_of_folds, calibrated, wrong_by_folds
+from xplabels.training.cross_fitting import (
+    audit_of_folds,
+    calibrated,
+    unseen_prediction,
+    wrong_by_folds,
+)
 from xplabels.training.forward import fit_forward
 from xplabels.training.run import Fold, Run
 from xplabels.training.table import TrainingTable, training_table
@@ -107,11 +113,7 @@ def train(
     names = check_names(labels)
     table = training_table(stars, names, recipe, test_fraction)
     provenance = table.provenance()
-    manifest = {
-        "recipe": recipe.to_dict(), "seed": seed, "labels": list(names),
-        "training": provenance, "data": table.digest(), "version": __version__,
-    }  # fmt: skip
-    states = Checkpoint(checkpoint, manifest, overwrite_checkpoint)
+    states = _states(table, recipe, seed, checkpoint, overwrite_checkpoint)
     run = Run(table, recipe, seed, states, progress, device)
     for reason in run.left_out:
         logger.warning("left out: %s", reason)
@@ -178,6 +180,52 @@ def train(
     return replace(model, card=write_card(model))
 
 
+def cross_fitted(
+    stars: Stars,
+    labels: Sequence[str],
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    test_fraction: float = 0.1,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+    device: str = "cpu",
+) -> Prediction:
+    """Predictions of training and validation stars, each by networks that had not seen it.
+
+    Of the networks that :func:`train` trains with the same arguments, which shares the checkpoint;
+    errors are not calibrated. For what is to be learned of the labels before they are taken, such
+    as offsets between surveys without common stars.
+
+    Examples
+    --------
+    >>> from xplabels.recipes import Recipe
+    >>> from xplabels.synthetic import example_stars
+    >>> quick = Recipe(hidden=(16,), epochs=2, calibration_folds=2)
+    >>> prediction = cross_fitted(example_stars(600), ["teff", "logg"], quick, progress=False)
+    >>> prediction.names
+    ('teff', 'logg')
+    """
+    table = training_table(stars, check_names(labels), recipe, test_fraction)
+    states = _states(table, recipe, seed, checkpoint)
+    run = Run(table, recipe, seed, states, progress, check_device(device))
+    model = _uncalibrated(table, recipe, run.networks()[0])
+    return unseen_prediction(model, table, list(run.calibration_folds()))[0]
+
+
+def _states(
+    table: TrainingTable, recipe: Recipe, seed: int, folder: Path | None, overwrite: bool = False
+) -> Checkpoint:
+    """Those of the networks for common labels; heads for sparse ones are trained anew."""
+    common = table.select(~table.sparse)
+    origin = {key: value for key, value in common.provenance().items() if key != "notes"}
+    manifest = {
+        "recipe": recipe.to_dict(), "seed": seed, "labels": list(common.names),
+        "training": origin, "data": common.digest(), "version": __version__,
+    }  # fmt: skip
+    return Checkpoint(folder, manifest, overwrite)
+
+
 def _uncalibrated(table: TrainingTable, recipe: Recipe, networks: tuple[Perceptron, ...]) -> Model:
     """A model of these networks, its errors not calibrated, with the statistics of its stars."""
     inference = Inference(table.feature_set, table.scaling, networks)
@@ -192,6 +240,7 @@ def _uncalibrated(table: TrainingTable, recipe: Recipe, networks: tuple[Perceptr
         Calibration.nominal(len(table.names), recipe.likelihood, recipe.dof),
         Domain.fit(inputs),
         np.stack([np.nanmin(known, axis=0), np.nanmax(known, axis=0)], axis=1),
+        common=tuple(np.flatnonzero(~table.sparse).tolist()) if table.sparse.any() else (),
     )
 
 

@@ -10,7 +10,7 @@ These networks saw fewer stars, so their errors are a little larger. Only how er
 :class:`~xplabels.calibration.local.LocalFactors`) is taken from them as it is. A level is that of
 the model on the validation part, times that of the further networks on the stars left out, over
 theirs on the validation part: chance in the choice of validation stars cancels, and so does what
-the networks differ by.
+the networks differ by. Of a label that few stars have, it is that of all of them together.
 
 All of these stars are predicted once more with their auxiliary inputs hidden. The level of these
 predictions over that of the others is the factor of stars without any.
@@ -30,7 +30,7 @@ from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factors
 from xplabels.calibration.local import LARGEST, LocalFactors
 from xplabels.calibration.transfer import SMALLEST_SAMPLE
-from xplabels.core.prediction import stack
+from xplabels.core.prediction import Prediction, stack
 from xplabels.core.stars import Photometry
 from xplabels.model import Model
 from xplabels.model.transfer import sample
@@ -49,7 +49,7 @@ ROUNDS = 5
 class HoldoutPrediction(NamedTuple):
     """Predictions for N stars that a network did not train on, and the truth, in scaled units."""
 
-    labels: Array  # predicted [N, K]
+    labels: Array  # predicted [N, C]: those that most stars have
     noise: Array  # noise levels [N, 2], or [N, 0]
     residuals: Array  # known minus predicted [N, K], NaN where unknown
     label_errors: Array  # of the known labels [N, K]
@@ -79,7 +79,7 @@ class HoldoutPrediction(NamedTuple):
         )
         noise = features.noise_levels(table.features)[rows]
         return cls(
-            labels,
+            model.of_common(labels),
             np.nan_to_num(scaling.scale_noise(noise)),
             y - labels,
             np.nan_to_num(y_error),
@@ -139,7 +139,8 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
 
     own, holdouts = unseen(bare=False)
     bare = unseen(bare=True) if model.feature_set.auxiliary else None
-    single = fit_calibration(own, holdouts, bare)
+    rare = np.isin(model.names, model.common_names, invert=True)
+    single = fit_calibration(own, holdouts, bare, rare)
     parts = [(replace(model, calibration=single), validation)]
     for (other, left_out), (holdout, _) in zip(others, holdouts, strict=True):
         # each at the level of its own stars: what counts is how coverage goes with the star
@@ -164,13 +165,21 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     return replace(model, calibration=replace(single, joint=(float(inner), float(outer))))
 
 
+def unseen_prediction(
+    model: Model, table: TrainingTable, folds: Sequence[Fold]
+) -> tuple[Prediction, NDArray[np.intp]]:
+    """The validation stars by the model, each fold's by its networks; and their rows."""
+    return _predicted([(model, table.validation), *_others(model, folds)], table)
+
+
 def audit_of_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> LabelAudit:
     """Which labels of stars that a network did not see are probably wrong.
 
     Each training star by the network that left it out, each validation star by the model. The
     networks saw the wrong labels of other stars.
     """
-    return _audit([(model, table.validation), *_others(model, folds)], table)[0]
+    prediction, rows = unseen_prediction(model, table, folds)
+    return audit_labels(prediction, table.labels(rows))
 
 
 def wrong_by_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> NDArray[np.bool_]:
@@ -180,7 +189,8 @@ def wrong_by_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) ->
     """
     held = [HoldoutPrediction.of(other, table, rows) for other, rows in _others(model, folds)]
     model = replace(model, calibration=fit_calibration(HoldoutPrediction.together(held)))
-    found, rows = _audit(_others(model, folds), table)
+    prediction, rows = _predicted(_others(model, folds), table)
+    found = audit_labels(prediction, table.labels(rows))
     wrong = np.zeros(len(table.train), bool)
     wrong[rows] = found.wrong
     return wrong
@@ -191,25 +201,27 @@ def _others(model: Model, folds: Sequence[Fold]) -> list[tuple[Model, NDArray[np
     return [(replace(model, networks=fold.networks), fold.left_out) for fold in folds]
 
 
-def _audit(
+def _predicted(
     unseen: Sequence[tuple[Model, NDArray[np.bool_]]], table: TrainingTable
-) -> tuple[LabelAudit, NDArray[np.intp]]:
-    """The audit of stars by models that had not seen them, and their rows in the table."""
+) -> tuple[Prediction, NDArray[np.intp]]:
+    """Predictions of stars by models that had not seen them, and their rows in the table."""
     rows = np.concatenate([np.flatnonzero(some) for _, some in unseen])
     predictions = [model.predict(table.stars[some], correlations=True) for model, some in unseen]
-    return audit_labels(stack(predictions), table.labels(rows)), rows
+    return stack(predictions), rows
 
 
 def fit_calibration(
     validation: HoldoutPrediction,
     folds: Sequence[tuple[HoldoutPrediction, HoldoutPrediction]] = (),
     bare: Unseen | None = None,
+    rare: NDArray[np.bool_] | bool = False,
 ) -> Calibration:
     """The calibration of single labels.
 
     ``validation`` holds the model's predictions for the validation part; ``folds`` those of each
     fold's networks for the stars left out, and for the validation part; ``bare`` both of the same
-    stars without auxiliary inputs (None: these need no factor).
+    stars without auxiliary inputs (None: these need no factor); ``rare`` [K] says of which labels
+    the level is that of all these stars.
 
     How errors go with the star is fitted to the stars left out alone, where there are folds, so
     that the level's guarantee holds for the validation part
@@ -218,12 +230,12 @@ def fit_calibration(
     unseen = HoldoutPrediction.together([left_out for left_out, _ in folds] or [validation])
     shape = unseen.shape()
     local = unseen.local(shape)
-    level = _level(validation, folds, shape, local)
+    level = _level(validation, folds, shape, local, rare)
     if bare is not None:
-        without = _level(*bare, shape, local)
+        without = _level(*bare, shape, local, rare)
         for _ in range(ROUNDS):
             local = replace(local, bare=np.clip(without / level, 1 / LARGEST, LARGEST))
-            level = _level(validation, folds, shape, local)
+            level = _level(validation, folds, shape, local, rare)
     inner, outer = level
     return Calibration(inner, outer, shape=shape, local=local)
 
@@ -233,6 +245,7 @@ def _level(
     folds: Sequence[tuple[HoldoutPrediction, HoldoutPrediction]],
     shape: ErrorShape,
     local: LocalFactors,
+    rare: NDArray[np.bool_] | bool,
 ) -> Array:
     """The factors of both intervals [2, K], of the validation part and corrected by the folds."""
     own = validation.level(shape, local)
@@ -241,6 +254,10 @@ def _level(
     ]
     inner = own.factor * _correction([(out.factor, val.factor) for out, val in levels])
     outer = own.factor_95 * _correction([(out.factor_95, val.factor_95) for out, val in levels])
+    if np.any(rare):
+        together = HoldoutPrediction.together([validation, *(out for out, _ in folds)])
+        level = together.level(shape, local)
+        inner, outer = np.where(rare, [level.factor, level.factor_95], [inner, outer])
     return np.stack([inner, outer])
 
 

@@ -151,6 +151,7 @@ class _Predict:
         def of(networks: Any) -> Inference:
             return Inference(model.feature_set, model.scaling, networks)
 
+        self.of_common = model.of_common
         number: NDArray[np.int64] = np.zeros(len(table.train), np.int64)
         for f, one in enumerate(folds):
             number[one.left_out] = f
@@ -163,7 +164,7 @@ class _Predict:
         labels: Array | None = None
         for f, inference in enumerate(self.inferences):
             mine = fold == f
-            found = inference.run(features[mine]).labels.mean
+            found = self.of_common(inference.run(features[mine]).labels.mean)
             labels = np.empty((len(rows), found.shape[1])) if labels is None else labels
             labels[mine] = found
         assert labels is not None

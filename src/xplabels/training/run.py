@@ -18,6 +18,7 @@ from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
 from xplabels.training.augmentation import Dust, NoiseAugmentation
 from xplabels.training.checkpoint import Checkpoint, History
+from xplabels.training.heads import heads_on, joined
 from xplabels.training.objective import LabelledStars, Objective, Teachers
 from xplabels.training.optimisation import fit
 from xplabels.training.table import TrainingTable
@@ -34,7 +35,7 @@ class Fold(NamedTuple):
 
 
 class Run:
-    """Trains what a recipe asks for, on the training part of a table.
+    """Trains what a recipe asks for, on the training part of a table; sparse labels come last.
 
     ``prefix`` comes before the name of each stage, whose states ``checkpoint`` keeps and whose
     progress is shown as a bar.
@@ -50,7 +51,9 @@ class Run:
         device: str = "cpu",
         prefix: str = "",
     ) -> None:
-        self.table, self.recipe, self.seed = table, recipe, seed
+        self.whole, self.table = table, table.select(~table.sparse)
+        table = self.table
+        self.recipe, self.seed = recipe, seed
         self.checkpoint, self.progress = checkpoint, progress
         self.device, self.prefix = device, prefix
         features, scaling = table.feature_set, table.scaling
@@ -100,13 +103,39 @@ class Run:
             trained = [self._distilled(history)]
         else:
             trained = self._alike(history)
-        return tuple(network.to_perceptron() for network in trained), history
+        if not self.whole.sparse.any():
+            return tuple(network.to_perceptron() for network in trained), history
+        return tuple(
+            joined(network, self._heads(network, number, history), self.whole.sparse)
+            for number, network in enumerate(trained)
+        ), history
+
+    def _heads(
+        self, network: UncertainNetwork, member: int, history: dict[str, History]
+    ) -> UncertainNetwork:
+        """The sparse labels of a trained network, from its hidden layers as they are."""
+        table, recipe = self.whole.select(self.whole.sparse), self.recipe
+        weights = [recipe.label_weights.get(name, 1.0) for name in table.names]
+        recipe = replace(recipe, epochs=recipe.sparse_epochs)
+        known = np.isfinite(table.y).any(axis=1)
+        heads, seed = heads_on(network, len(table.names)), 1000 * self.seed + member
+        objective = replace(
+            self.objective, recipe=recipe, weights=torch.tensor(weights, device=self.device)
+        )
+        stage = f"heads-{member + 1}"
+        history[stage] = fit(
+            heads, objective, table.sample(table.train & known, self.device),
+            table.sample(table.validation & known, self.device), stage=self.prefix + stage,
+            seed=seed, epochs=max(1, round(recipe.epochs * recipe.scale)),
+            checkpoint=Checkpoint(None, {}), progress=self.progress,
+        )  # fmt: skip
+        return heads
 
     def calibration_folds(self) -> Iterator[Fold]:
         """For each fold of the training stars, networks like the run's that never saw it."""
         folds = self.table.folds(self.recipe.calibration_folds)
         for number, left_out in enumerate(folds, start=1):
-            kept = replace(self.table, train=self.table.train & ~left_out)
+            kept = replace(self.whole, train=self.whole.train & ~left_out)
             run = Run(kept, self.recipe, self.seed, self.checkpoint, self.progress, self.device,
                       f"fold-{number}-")  # fmt: skip
             yield Fold(left_out, run.networks()[0])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ LARGEST_WEIGHT = 3.0
 class TrainingTable:
     """Usable stars with features, labels (``names``), the split and training statistics.
 
-    ``weight`` [N] is how much each star counts.
+    ``weight`` [N] is how much each star counts; ``sparse`` [K] says which labels few stars have.
     """
 
     stars: Stars
@@ -48,6 +49,15 @@ class TrainingTable:
     validation: NDArray[np.bool_]
     scaling: Scaling
     weight: NDArray[np.float64]
+    sparse: NDArray[np.bool_]
+
+    def select(self, which: NDArray[np.bool_]) -> TrainingTable:
+        """The same stars with some of the labels, bool [K]."""
+        return replace(
+            self, names=tuple(compress(self.names, which)), y=self.y[:, which],
+            y_error=self.y_error[:, which], scaling=self.scaling.select(which),
+            sparse=self.sparse[which],
+        )  # fmt: skip
 
     def labels(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Labels:
         """Known labels of some stars."""
@@ -165,9 +175,11 @@ def training_table(
     if recipe.balance and "teff" in names:
         teff = scaling.scale_y(y, y_error)[0][:, names.index("teff")]
         weight = rarity(teff, teff[train], recipe.balance)
+    share = np.isfinite(y[train]).mean(axis=0)
     table = TrainingTable(
-        stars, names, feature_set, features, y, y_error, train, validation, scaling, weight
-    )
+        stars, names, feature_set, features, y, y_error, train, validation, scaling, weight,
+        share < recipe.sparse_share * share.max(),
+    )  # fmt: skip
     if recipe.recalibrate:
         _check_folds(table, recipe.calibration_folds)
     return table
