@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from xplabels.core.bounds import read_toml, whole
 from xplabels.core.errors import InputError
-from xplabels.io.files import read_toml, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
