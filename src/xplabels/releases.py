@@ -171,6 +171,7 @@ def load_release(name: str | Path) -> Release:
         raise InputError(
             f"no data release {str(name)!r}", remedy=f"choose {' or '.join(NAMES)}, or a .toml file"
         )
+
     with whole(path):
         content = path.read_bytes()
     raw = read_toml(path, content)

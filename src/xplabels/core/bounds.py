@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +12,28 @@ from typing import Any
 
 from xplabels.core.errors import InputError, XplabelsError
 
-DOWNLOAD_AGAIN = "download the file again"
 GZIP = "gzip file"
 MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
 """Bytes."""
+_ARCHIVES = re.compile(
+    r"XpContinuous|GaiaSource|XP_(CONTINUOUS|SAMPLED)|MEAN_SPECTRUM_XP|dl_products|datalink", re.I
+)
+
+
+def again(path: object) -> str:
+    """How to get a whole file in place of a damaged one: an archive's is downloaded again.
+
+    Examples
+    --------
+    >>> again("GaiaSource_000000-003111.csv.gz"), again("mine.csv")
+    ('download the file again', 'copy or write the file again')
+    """
+    archived = _ARCHIVES.search(Path(str(path)).name)
+    return "download the file again" if archived else "copy or write the file again"
 
 
 @contextmanager
-def whole(path: Path | str, what: str = "file", remedy: str = DOWNLOAD_AGAIN) -> Iterator[None]:
+def whole(path: Path | str, what: str = "file", remedy: str | None = None) -> Iterator[None]:
     """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it.
 
     The one boundary between a reader and the libraries that parse what a file holds. ``what`` is
@@ -31,7 +46,7 @@ def whole(path: Path | str, what: str = "file", remedy: str = DOWNLOAD_AGAIN) ->
     ...     int("one")
     Traceback (most recent call last):
     xplabels.core.errors.InputError: model.json: is not a whole JSON file (invalid literal for \
-int() with base 10: 'one'); download the file again
+int() with base 10: 'one'); copy or write the file again
     """
     try:
         yield
@@ -52,7 +67,7 @@ int() with base 10: 'one'); download the file again
         said = f"is not a whole {what} ({reason})"
         if isinstance(error, EOFError) and what == GZIP:
             said = "is truncated: the gzip stream ends early"
-        raise InputError(said, where=path, remedy=remedy) from error
+        raise InputError(said, where=path, remedy=remedy or again(path)) from error
 
 
 def read_toml(path: Path | str, data: bytes | None = None) -> dict[str, Any]:

@@ -7,18 +7,19 @@ and what a file says of its own size passes :func:`check_size` before memory is 
 
 from __future__ import annotations
 
+import codecs
 import functools
 import gzip
 import hashlib
 import importlib
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar, cast
 
-from xplabels.core.bounds import DOWNLOAD_AGAIN as DOWNLOAD_AGAIN
 from xplabels.core.bounds import GZIP
+from xplabels.core.bounds import again as again
 from xplabels.core.bounds import whole as whole
 from xplabels.core.errors import InputError
 
@@ -35,6 +36,19 @@ SMALL = 1 << 27
 Catalogues shrink by 2 to 20 when they are packed.
 """
 TIMES = 100
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+BEGIN = 1000
+"""Bytes of a file by which its format is known."""
+BEGINNINGS: dict[str, tuple[bytes, ...]] = {
+    ".parquet": (b"PAR1",),
+    ".fits": (b"SIMPLE  =",),
+    ".zip": (b"PK\x03\x04",),
+    ".vot": (b"<VOTABLE",),
+}
+"""Ending -> how a file of that format begins, whatever its name."""
+ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
 
 
 class Digest:
@@ -92,32 +106,80 @@ def _isal(module: str) -> Any:
 
 
 def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
-    """The bytes of a file, unpacked if its name ends in ``.gz``.
+    """The bytes of a file, unpacked if it begins as gzip does, UTF-16 text as UTF-8.
 
     ``digest`` counts them as they stand on the disk.
     """
-    file: Any = path
-    if digest is not None:
-        file = io.BufferedReader(_Digested(path, digest), 1 << 17)
-    if not path.name.lower().endswith(".gz"):
-        return path.open("rb", BUFFER) if digest is None else file
-    return _unpacked(path, file)
+    start = _gzip_start(path)
+    file: Any = path.open("rb", BUFFER)
+    with ExitStack() as stack:
+        stack.enter_context(file)
+        if digest is not None:
+            file.close()
+            file = stack.enter_context(io.BufferedReader(_Digested(path, digest), 1 << 17))
+        if start is not None:
+            file.read(start)
+            file = stack.enter_context(_unpacked(path, file))
+        mark = file.peek(3)[:3]
+        if mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return io.BytesIO(file.read().decode("utf-16", "replace").encode())
+        if mark == codecs.BOM_UTF8:
+            file.read(3)
+        stack.pop_all()
+    return cast(IO[bytes], file)
 
 
 def _unpacked(path: Path, file: Any) -> IO[bytes]:
-    unpacked = _Bounded((_isal("igzip") or gzip).open(file, "rb"), path)
+    unpacked = _Bounded((_isal("igzip") or gzip).open(file, "rb"), file, path)
     return io.BufferedReader(unpacked, BUFFER)  # lines from its own small buffer cost a third more
+
+
+def _gzip_start(path: Path) -> int | None:
+    """Where a gzip stream begins in a file, maybe after blanks; None: it is no gzip file."""
+    with path.open("rb", 0) as raw:
+        first = raw.read(64)
+    blank = len(first) - len(first.lstrip())
+    return blank if first[blank:].startswith(GZIP_MAGIC) else None
 
 
 def open_seekable(path: Path) -> IO[bytes]:
     """The bytes of a file, to be read in any order; unpacked in memory if they are gzip's."""
-    file = path.open("rb")
-    if file.read(2) != b"\x1f\x8b":
-        file.seek(0)
+    start, file = _gzip_start(path), path.open("rb")
+    if start is None:
         return file
-    file.seek(0)
+    file.seek(start)
     with file, _unpacked(path, file) as unpacked:
         return io.BytesIO(unpacked.read())
+
+
+def format_of(path: Path, endings: Collection[str]) -> str:
+    """The ending, of ``endings``, whose format a file has: by its first bytes, else by its name.
+
+    Raises InputError if there is no file, it is empty, or its ending is none of them.
+    """
+    name = path.name.lower()
+    ending = Path(name.removesuffix(".gz")).suffix
+    ending = ALIASES.get(ending, ending)
+    if ending not in endings or (ending in (".parquet", ".zip") and name.endswith(".gz")):
+        raise InputError(
+            "has an unknown ending",
+            where=path,
+            remedy=f"give one of {', '.join(endings)} (all but .parquet and .zip also with .gz)",
+        )
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise InputError(what, where=path, remedy="check the path")
+    with whole(path), open_bytes(path) as file:
+        first = file.peek(BEGIN)[:BEGIN] if hasattr(file, "peek") else file.read(BEGIN)
+    if not first:
+        raise InputError("is empty", where=path, remedy=again(path))
+    first = first.lstrip()
+    for ending_of, begins in BEGINNINGS.items():
+        if ending_of in endings and first.startswith(begins):
+            return ending_of
+    if first.startswith(b"<?xml") and b"<VOTABLE" in first and ".vot" in endings:
+        return ".vot"
+    return ending
 
 
 def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
@@ -228,8 +290,9 @@ def check_size(path: Path | str, size: int, held: int | None = None) -> None:
 class _Bounded(io.RawIOBase):
     """What is unpacked from ``file``, as long as its size is in proportion to that of ``path``."""
 
-    def __init__(self, file: IO[bytes], path: Path) -> None:
+    def __init__(self, file: IO[bytes], packed: IO[bytes], path: Path) -> None:
         self._file: Any = file
+        self._packed = packed
         self._path, self._got, self._held = path, 0, path.stat().st_size
 
     def readable(self) -> bool:
@@ -244,4 +307,5 @@ class _Bounded(io.RawIOBase):
 
     def close(self) -> None:
         self._file.close()
+        self._packed.close()
         super().close()
