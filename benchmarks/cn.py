@@ -43,6 +43,7 @@ from xplabels.explain.differences import (
 )
 from xplabels.explain.explanation import MAX_EXTINCTION
 from xplabels.explain.information import FREE, POPULATION, information_content
+from xplabels.figures import styled
 from xplabels.giants.emulator import load_emulator
 from xplabels.instrument import sampled_flux
 from xplabels.model import Model
@@ -62,7 +63,9 @@ from cn_labels import NAMES, ORDER, on_one_scale  # noqa: E402
 KNOWN = ("teff", "logg", "fe_h", "alpha_m")
 RESAMPLES = 500
 DOF = 4.0
-FEWEST = 5
+FEWEST = 10
+EDGES = (0.8, 1.3, 1.8, 2.2, 2.5, 2.8, 3.1, 3.4, 3.6, 3.9)
+METAL_RICH = -0.5
 BANDWIDTHS = (0.15, 0.2, 0.3, 0.4, 0.6)
 BANDS = {
     "CN 388 nm": (384, 389), "CH 430 nm": (426, 434), "CN 421 nm": (414, 422),
@@ -338,42 +341,52 @@ def field_stars(path: Path) -> Stars:
     return Stars.of(ids, CoefficientSpectra(band("bp"), band("rp")), Photometry.missing(len(ids)))
 
 
-def dredge_up(model: Model, stars: Stars, folds: Folds, path: Path) -> dict[str, Any]:
-    """[C/N] against log g of field giants, and of the labelled stars as APOGEE has them."""
+@styled
+def dredge_up(model: Model, field: Stars, library: Stars, path: Path) -> dict[str, Any]:
+    """[C/N] against log g: field giants, library giants without labels, APOGEE's labels."""
     import matplotlib.pyplot as plt
 
-    found = model.predict(stars)
-    c_n = found["c_fe"].value - found["n_fe"].value
-    logg, fe_h = found["logg"].value, found["fe_h"].value
-    shown = np.isfinite(c_n) & found.good
-    assert folds.stars.labels is not None
-    labels = folds.stars.labels
-    values = dict(zip(labels.names, labels.values.T, strict=True))
-    known = values["c_fe"] - values["n_fe"]
-    edges = np.array([0.8, 1.3, 1.8, 2.2, 2.6, 2.9, 3.2, 3.5, 3.9])
-    random, bins = np.random.default_rng(0), []
+    assert library.labels is not None
+    known = dict(zip(library.labels.names, library.labels.values.T, strict=True))
+    labelled = np.isfinite(known["c_fe"])
+    samples = {
+        "APOGEE, labelled stars": tuple(known[n][labelled] for n in ("logg", "fe_h", *NAMES)),
+    }  # fmt: skip
+    for name, stars in (("predicted, library", library[~labelled]), ("predicted, field", field)):
+        found = model.predict(stars)
+        good = found[found.good]
+        samples[name] = tuple(good[n].value for n in ("logg", "fe_h", *NAMES))
     figure, axes = plt.subplots(figsize=(7, 4.6), layout="constrained")
-    axes.plot(values["logg"], known, ".", color="0.8", ms=3, label="APOGEE: labelled stars")
-    mapped = axes.scatter(logg[shown], c_n[shown], c=fe_h[shown], s=9, vmin=-1, vmax=0.4)
-    for low, high in pairwise(edges):
-        rows = np.flatnonzero(shown & (logg >= low) & (logg < high))
-        theirs = known[(values["logg"] >= low) & (values["logg"] < high)]
-        if len(rows) < FEWEST:
-            continue
-        middle = [np.median(c_n[random.choice(rows, len(rows))]) for _ in range(RESAMPLES)]
-        bins.append({
-            "log g": [float(low), float(high)], "n": len(rows),
-            "[C/N]": float(np.median(c_n[rows])), "error": float(np.std(middle)),
-            "n APOGEE": len(theirs), "APOGEE": float(np.median(theirs)),
-        })  # fmt: skip
-    x, y, error = zip(*((np.mean(b["log g"]), b["[C/N]"], b["error"]) for b in bins), strict=True)
-    axes.errorbar(x, y, error, fmt="o-", color="C3", label="median of the field giants")
-    axes.invert_xaxis()
-    axes.set(xlabel=f"{LABELS['logg'].symbol} (predicted)", ylabel="[C/N]", ylim=(-1.3, 0.6))
-    axes.legend(loc="lower left", fontsize=8)
-    figure.colorbar(mapped, label="[Fe/H] (predicted)")
+    result: dict[str, Any] = {}
+    for (name, (logg, fe_h, c_fe, n_fe)), colour, size in zip(
+        samples.items(), ("0.55", "#0072B2", "#D55E00"), (2.0, 0.6, 4.0), strict=True
+    ):
+        rows = np.flatnonzero(np.isfinite(c_fe + n_fe) & (fe_h > METAL_RICH))
+        logg, c_n = logg[rows], (c_fe - n_fe)[rows]
+        axes.plot(logg, c_n, ".", color=colour, ms=size, alpha=0.5)
+        bins = medians(logg, c_n)
+        x, y, error = (np.array([one[key] for one in bins]) for key in ("log g", "[C/N]", "error"))
+        axes.errorbar(x, y, error, fmt="o-", color=colour, label=f"{name}: N = {len(rows):,}",
+                      mec="black", mew=0.6, zorder=3)  # fmt: skip
+        result[name] = {"n": len(rows), "bins": bins}
+    axes.set(xlim=(4.2, 0.8), ylim=(-0.9, 0.5), ylabel="[C/N]", xlabel=LABELS["logg"].symbol)
+    axes.legend(loc="lower left", title=f"[Fe/H] > {METAL_RICH:g}, medians")
     path.write_bytes(png(figure))
-    return {"stars": len(stars), "with C and N": int(shown.sum()), "bins": bins}
+    return result
+
+
+def medians(logg: Array, values: Array) -> list[dict[str, float]]:
+    """In bins of log g, with bootstrap errors."""
+    random, found = np.random.default_rng(0), []
+    for low, high in pairwise(EDGES):
+        inside = values[(logg >= low) & (logg < high)]
+        if len(inside) >= FEWEST:
+            drawn = [np.median(random.choice(inside, len(inside))) for _ in range(RESAMPLES)]
+            found.append({
+                "log g": float((low + high) / 2), "n": len(inside),
+                "[C/N]": float(np.median(inside)), "error": float(np.std(drawn)),
+            })  # fmt: skip
+    return found
 
 
 def derivatives(model: Model, stars: Stars, folder: Path) -> dict[str, Any]:
@@ -518,7 +531,7 @@ def main() -> None:
     }  # fmt: skip
     if args.field is not None:
         found["dredge-up"] = dredge_up(
-            model, field_stars(args.field), folds, figures_at / "cn_dredge_up.png"
+            model, field_stars(args.field), stars, figures_at / "cn_dredge_up.png"
         )
     results = ROOT / "benchmarks" / "results"
     (results / "cn.json").write_text(json.dumps(as_json(found), indent=1) + "\n", encoding="utf-8")

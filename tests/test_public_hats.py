@@ -119,13 +119,16 @@ def test_a_cone_is_the_same_from_everywhere(
     where = {"": str(folder), "http": served.address}.get(address, address)
     cone = f"{CENTRE[0]},{CENTRE[1]},1"
     output = tmp_path / "labels.parquet"
-    assert main(["predict", where, "--cone", cone, "--output", str(output)]) == 0
+    words = ["--cone", cone, "--carry", "ra,dec", "--output", str(output)]
+    assert main(["predict", where, *words]) == 0
     wanted = inside(Cone.parse(cone), ra, dec)
     expected = xp.load_model().predict(as_there(stars[wanted])).to_arrow().sort_by("source_id")
     found = table(output)
     np.testing.assert_array_equal(found["source_id"], expected["source_id"])
     for name in ("teff", "logg", "teff_error", "fe_h_error_input"):
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-5)
+    there = dict(zip(stars.source_id.tolist(), ra, strict=True))
+    assert found["ra"].to_pylist() == [there[one] for one in found["source_id"].to_pylist()]
     assert not list(tmp_path.glob("*.spectra"))
     assert where in found.schema.metadata[b"SPECTRA"].decode()
 
@@ -141,8 +144,8 @@ def test_only_what_is_needed_travels(sky, served: Served, tmp_path: Path) -> Non
     assert 0 < len(asked) < len(partitions) / 2
     # partitions have footers larger than themselves here: columns are what can be told
     kept = pq.read_schema(files[0]).names
-    assert "gspphot" not in kept
-    assert "corrections" not in kept
+    assert "parallax" in kept
+    assert not {"gspphot", "corrections", "teff_gspphot", "pmra"} & {*kept}
 
 
 def test_what_is_there_is_not_read_again_and_breaks_are_mended(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from xplabels import io as archive
 from xplabels.api.demo import TEST_FRACTION
 from xplabels.core.flags import Flag
+from xplabels.core.lookup import Lookup
 from xplabels.core.prediction import Prediction
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Photometry, Stars
@@ -51,13 +52,16 @@ def share(z: NDArray[np.float64]) -> NDArray[np.float64]:
 def covered(prediction: Prediction, stars: Stars) -> tuple[NDArray[np.float64], ...]:
     """Coverages of both intervals and robust scatter of z, label errors included."""
     assert stars.labels is not None
-    known = stars.labels.select(prediction.names)
-    residual = known.values - prediction.values
-    inner = np.hypot(prediction.errors, known.errors)
+    known = stars.labels
+    columns = [prediction.names.index(name) for name in known.names]
+    values, errors, errors_95 = (
+        array[:, columns] for array in (prediction.values, prediction.errors, prediction.errors_95)
+    )
+    residual, inner = known.values - values, np.hypot(errors, known.errors)
     z = residual / inner
     return (
         share(np.abs(residual) / inner),
-        share(np.abs(residual) / np.hypot(prediction.errors_95, 2 * known.errors)),
+        share(np.abs(residual) / np.hypot(errors_95, 2 * known.errors)),
         1.4826 * np.nanmedian(np.abs(z - np.nanmedian(z, axis=0)), axis=0),
     )
 
@@ -87,7 +91,29 @@ def test_hot_stars_are_hot_and_have_no_abundances(model: Model, library: Stars) 
     abundances = prediction.values[:, 2:]
     assert np.isfinite(abundances[teff > 7500]).mean() < 0.01
     cool = model.predict(test[known.values[:, 0] < 6500.0])
-    assert np.isfinite(cool.values).all(axis=1).mean() > 0.98
+    four = [model.names.index(name) for name in model.common_names]
+    assert np.isfinite(cool.values[:, four]).all(axis=1).mean() > 0.98
+
+
+def test_carbon_and_nitrogen_are_those_of_unseen_giants(
+    model: Model, library: Stars, shared_data: Path
+) -> None:
+    """Of the labelled stars of the test part; releases as they are, some 0.1 dex apart."""
+    table = np.genfromtxt(
+        shared_data / "cn_labels.csv", delimiter=",", names=True, dtype=None, encoding="utf-8",
+        usecols=("source_id", "c_fe", "n_fe"),
+    )  # fmt: skip
+    stars, rows = Lookup(table["source_id"]).find(library.source_id)
+    test = part_mask(library.source_id[stars], "test", TEST_FRACTION)
+    found = model.predict(library[stars[test]])
+    for name, scatter in (("c_fe", 0.075), ("n_fe", 0.12)):
+        known, one = table[name][rows[test]], found[name]
+        residual = (one.value - known)[np.isfinite(one.value)]
+        assert len(residual) > 60
+        assert 1.4826 * np.median(np.abs(residual - np.median(residual))) < scatter
+        assert np.std(known) > 1.2 * np.std(residual)
+    dwarfs = library.labels.select(["logg"]).values[:, 0] > 4.3
+    assert np.isfinite(model.predict(library[dwarfs][:500])["c_fe"].value).mean() < 0.05
 
 
 def test_false_alarms_are_one_in_a_hundred(model: Model, test_part: Stars) -> None:
@@ -98,7 +124,7 @@ def test_false_alarms_are_one_in_a_hundred(model: Model, test_part: Stars) -> No
 
 def test_the_whole_sky_can_pass_through_it(model: Model) -> None:
     assert len(model.networks) == 1
-    assert model.networks[0].architecture.flop_with_jacobian < 6.2e6
+    assert model.networks[0].architecture.flop_with_jacobian < 8.2e6
     folder = Path(archive.__file__).parents[1] / "models" / NAME
     assert sum(path.stat().st_size for path in folder.iterdir()) < 20e6
 

@@ -139,8 +139,8 @@ def on_one_scale(
     )
     counts = ", ".join(f"{survey} {count}" for survey, count in found.items())
     notes = [
-        f"[C/Fe] and [N/Fe] are not DR17's: they are those of {sum(found.values()):,} stars, nearly "
-        f"all giants, in other releases of APOGEE ({counts}), put on DR17's scale",
+        f"[C/Fe] and [N/Fe] are not DR17's: they are those of {sum(found.values()):,} stars, "
+        f"nearly all giants, in other releases of APOGEE ({counts}), put on DR17's scale",
         *(offset.to_text() for offset in offsets if offset.survey != NETWORK),
     ]
     notes += [

@@ -6,7 +6,6 @@ The command line parses words and calls these; the demo chains them.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.io.atomic import MODEL_FILES, check_distinct, check_new_folder, check_parquet
+from xplabels.io.atomic import (
+    MODEL_FILES,
+    check_distinct,
+    check_new_folder,
+    check_parquet,
+    discard,
+)
 from xplabels.io.catalogue import FORMATS, check_catalogue
 from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
@@ -123,7 +128,7 @@ def train_model(
     model = replace(model, metadata=model.metadata | made)
     model = replace(model, card=write_card(model))
     model.save(output, overwrite=overwrite)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    discard(checkpoint, output)
     return model
 
 
@@ -172,7 +177,6 @@ def predict_files(
         raise InputError(f"{number} workers are none", remedy="choose 1 or more")
     source = () if gaia_source is None else (gaia_source,)
     check_distinct([output], (*paths, *photometry, *source))
-    tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
     # the catalogues of a folder should not differ by the words that asked for them
     single = output.suffix.lower() in FORMATS or (output.suffix != "" and not output.is_dir())
     metadata = {"COMMAND": command} if single else {}
@@ -182,12 +186,15 @@ def predict_files(
             metadata["SPECTRA"] = f"{paths[0]}, {area}"
         spectra = output.with_name(f"{output.name}.spectra")
         paths = _area_of(paths, area, spectra, overwrite)
+        if carried:  # as ra,dec, which the rows have
+            photometry = (*map(Path, paths), *photometry)
     elif remote := [str(path) for path in paths if "://" in str(path)]:
         raise InputError(
             "is an address: only a part of the sky is read from there",
             where=remote[0],
             remedy="add --cone RA,DEC,RADIUS, --box or --pixel, or copy the catalogue",
         )
+    tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
     inputs = pipeline.find_inputs([Path(path) for path in paths])
     keys: dict[str, Any] = {
         "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,
@@ -196,7 +203,7 @@ def predict_files(
     if single:
         summary = pipeline.predict_catalogue(inputs, output, model, options, **keys)
         if area is not None:
-            shutil.rmtree(spectra)
+            discard(spectra, output)
         return summary
     return pipeline.predict_folder(inputs, output, model, options, command=command, **keys)
 

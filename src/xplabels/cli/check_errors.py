@@ -22,7 +22,8 @@ def add(commands: options.Commands) -> None:
         "predicted labels, noise, distance from the training set and missing colours.\n"
         "The answer says how many of yours have calibration stars like them, what share of true\n"
         "labels the intervals of these should hold, and how the others differ. It cannot see\n"
-        "stars that look like others but have other labels. See docs/errors.md.",
+        "stars that look like others but have other labels. In the documentation:\n"
+        "Which stars can I keep?",
     )
     command.add_argument("stars", type=Path, metavar="STARS", help="spectra: a star table or file")
     options.add_model(command)

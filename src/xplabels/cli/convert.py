@@ -10,7 +10,7 @@ from xplabels.cli import options
 CONVERT_HELP = """\
 The archive's bulk files become a HATS catalogue: Parquet, one file per HEALPix partition, read by
 LSDB, polars, DuckDB and xplabels predict. Coefficients and their errors are float32, correlations
-float16, which moves a label's error by less than 1e-3 of itself (docs/hats.md).
+float16, which moves a label's error by less than 1e-3 of itself.
 
 With --gaia-source, ra, dec and, where they are there, pmra, pmdec, ref_epoch, photometry and the
 parallax are taken over from the files GaiaSource_A-B.csv.gz of the same pixels. Without it the
@@ -35,7 +35,7 @@ def add(commands: options.Commands) -> None:
     )
     options.add_workers(command, "processes")
     command.add_argument(
-        "--most-rows", type=int, metavar="N", help="of a partition (default 50000)"
+        "--most-rows", type=options.whole, metavar="N", help="of a partition (default 50000)"
     )
     command.add_argument(
         "--level", type=int, metavar="N", help="of the HEALPix pixels in the names (default 8)"

@@ -20,14 +20,17 @@ else:
 
 Run = Callable[[argparse.Namespace], None]
 """What does a command's work."""
+MOST = 10**9
+"""Of copies, draws, rows and the like."""
+MOST_PROCESSES = 1024
 
 
 EXAMPLES = {
     "demo": "xplabels demo --output demo",
     "models": "xplabels models apogee-dr17-library",
     "label": "xplabels label ids.txt --output labels.fits",
+    "releases": "xplabels releases --check",
     "fetch": "xplabels fetch --ids stars.csv --output spectra",
-    "releases": "xplabels releases dr4 --check",
     "predict": "xplabels predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
     "check-errors": "xplabels check-errors spectra.csv",
     "convert": "xplabels convert XpContinuousMeanSpectrum/ --output xp_hats",
@@ -169,7 +172,13 @@ def alone(run: Run) -> Run:
 
 def add_workers(command: argparse.ArgumentParser, text: str) -> None:
     """``--workers``."""
-    command.add_argument("--workers", type=int, default=1, metavar="N", help=f"{text} (default 1)")
+    command.add_argument(
+        "--workers",
+        type=functools.partial(whole, most=MOST_PROCESSES),
+        default=1,
+        metavar="N",
+        help=f"{text} (default 1)",
+    )
 
 
 def add_area(command: argparse.ArgumentParser) -> None:
@@ -250,7 +259,7 @@ def add_unshrunk(command: argparse.ArgumentParser) -> None:
         "--unshrunk",
         action="store_true",
         help="labels without shrinkage (regression to the mean): right on average at each true "
-        "label, with larger errors; for relations over many stars (docs/errors.md)",
+        "label, with larger errors; for relations over many stars (documentation: Shrinkage)",
     )
 
 
@@ -267,9 +276,20 @@ def seed(text: str) -> int:
     return number
 
 
+def whole(text: str, most: int = MOST) -> int:
+    """A whole number; nobody can mean more than ``most``."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{text} is too large: give at most {most:,}")
+    return number
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on."""
-    number = int(text)
+    number = whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is too few: give 1 or more")
     return number

@@ -29,20 +29,19 @@ def add(commands: options.Commands) -> None:
         "that GaiaXPy's calibrate has sampled (flux, flux_error) are read, too.",
         "With --cone, --box or --pixel FILE is a HATS catalogue of spectra, such as the public\n"
         "one of DR3 (hf://datasets/UniverseTBD/mmu_gaia_gaia): only what that part of the sky\n"
-        "needs is read, and kept in CATALOGUE.spectra until the catalogue is there. See\n"
-        "docs/hats.md.",
+        "needs is read, and kept in CATALOGUE.spectra until the catalogue is complete.",
         PHOTOMETRY_HELP,
         CATALOGUE_HELP,
         "The format follows the ending of CATALOGUE: .parquet, .fits, .ecsv, .vot or .csv. While\n"
-        "a run lasts, finished files are kept in CATALOGUE.partial; a run that was interrupted\n"
-        "goes on when the same command is given again.",
-        "Without such an ending the output is a folder: one Parquet file for each input, and in\n"
-        "its _manifest/ what became of it. A file that is broken is named, the others are done.\n"
+        "a run lasts, finished files are kept in CATALOGUE.partial; an interrupted run resumes\n"
+        "when the same command is given again.",
+        "Without such an ending the output is a folder: one Parquet file per input, with an\n"
+        "account of each in its _manifest/. A broken file is named and the others are completed.\n"
         "The same command again makes what is missing, truncated or altered, or was made with\n"
-        "another model, version, photometry or option, and says which; what is there stays until\n"
-        "its replacement is whole. If its input cannot be labelled, it stays as it was, unless it\n"
-        "is broken itself, or is of these settings and its input (or GaiaSource file) was looked\n"
-        "at and is another one now: then it goes. See docs/whole_sky.md.",
+        "another model, version, photometry or option, and says which. An old output stays until\n"
+        "its replacement is complete. If its input cannot be labelled, it is removed only if it\n"
+        "is itself broken, or if these settings made it from an input (or GaiaSource file) that\n"
+        "has changed. In the documentation: How do I label the whole sky?",
         "The exit status is 0 only if every file has its labels: not if one is broken, nor if a\n"
         "file is missing that the _MD5SUM.txt in a folder given as FILE lists (--allow-missing);\n"
         "one that was labelled before it was removed is not missing.",
@@ -150,6 +149,9 @@ def summary_lines(summary: Summary) -> list[str]:
         lines[0] += f" ({files} finished by an earlier run)"
     if summary.remade:
         lines.append(again(summary.remade))
+    lines += summary.joined
+    noted = [note for note in summary.notes if "BAD_ROW" not in note]  # these are listed below
+    lines += [f"note: {note}" for note in noted[:SHOWN]]
     colours = summary.flags.get("MISSING_PHOTOMETRY", 0)
     for title, bad in (("flags that make a star not good:", True), ("remarks:", False)):
         fired = [

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import operator
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError, located
 from xplabels.core.labels import Labels, check_names
 from xplabels.core.stars import MEASUREMENTS, Photometry
-from xplabels.io.files import whole
+from xplabels.io.files import read_toml
 from xplabels.surveys import survey_of
 
 LACKS = "lacks"
@@ -194,8 +193,7 @@ def load_rules(
 
 
 def _read_toml(path: Path) -> Mapping[str, str]:
-    with whole(path, "TOML file", "mend it"):
-        contents = tomllib.loads(path.read_text(encoding="utf-8"))
+    contents = read_toml(path)
     strange = sorted(set(contents) - {"rules"})
     rules = contents.get("rules")
     if strange or not isinstance(rules, dict):

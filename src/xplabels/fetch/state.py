@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xplabels.fetch.archive import Ids, digest_of
-from xplabels.io.atomic import check_new_folder, replace_folder, unwritable, whole_file
+from xplabels.io.atomic import check_new_folder, discard, replace_folder, unwritable, whole_file
+from xplabels.io.files import whole
 from xplabels.io.job import open_partial, read_json
 
 RECEIVED, ABSENT, FAILED = "received", "absent", "failed"
@@ -89,13 +90,15 @@ class FetchState:
 
     def _restore(self) -> None:
         """Read the state, and remove what a kill left half-written."""
-        whole, end, _ = (self.folder / STATE).read_bytes().rpartition(b"\n")
-        os.truncate(self.folder / STATE, len(whole + end))
-        for line in map(json.loads, whole.splitlines()):
-            if "ids" in line:
-                self.ids = line["ids"]
-            else:
-                self._take(line)
+        path = self.folder / STATE
+        lines, end, _ = path.read_bytes().rpartition(b"\n")
+        os.truncate(path, len(lines + end))
+        with whole(path, "record of a fetch", "start anew with --overwrite"):
+            for line in map(json.loads, lines.splitlines()):
+                if "ids" in line:
+                    self.ids = line["ids"]
+                else:
+                    self._take(line)
         known = {path.name for files in self.files.values() for path in files}
         for path in self.folder.iterdir():
             if path.name not in (REQUEST, STATE, *known):
@@ -150,12 +153,6 @@ class FetchState:
             self.discard()
 
     def discard(self) -> None:
-        """Remove the folder, if it is of this request, which goes last: the rest is known by it."""
-        request = self.folder / REQUEST
-        left = sorted(self.folder.glob("*"), key=lambda path: path == request)
-        if left and read_json(request) != self.request:
-            return
-        for path in left:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if self.folder.exists():
-            self.folder.rmdir()
+        """Remove the folder, if it is of this request."""
+        if read_json(self.folder / REQUEST) == self.request:
+            discard(self.folder, self.output)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, located
 from xplabels.core.flags import Flag
 from xplabels.core.prediction import packed_correlations, unpacked
 from xplabels.core.stars import Band, CoefficientSpectra, Stars
@@ -31,6 +31,7 @@ from xplabels.features.projection import (
     quiet,
 )
 from xplabels.instrument import MODELS, WIDTHS
+from xplabels.io.files import whole
 
 Array = NDArray[np.float64]
 
@@ -58,6 +59,12 @@ class Basis:
         Number of BP and RP coefficients; they add up to n.
     name, provenance
         What it is called in catalogues, and where it is from.
+
+    Examples
+    --------
+    >>> flat = np.full((343, 106), 1e-18)
+    >>> Basis(np.linspace(336.0, 1020.0, 343), flat, (51, 55), "invented").widths
+    (51, 55)
     """
 
     wavelength: Array
@@ -99,9 +106,10 @@ class Basis:
     @classmethod
     def load(cls, path: str | Path) -> Basis:
         """Read what :meth:`save` wrote; InputError if it is none, or damaged."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
-        try:
+        remedy = "write one with xplabels basis --from-gaiaxpy --output FILE"
+        with whole(path, "basis", remedy), located(path):
             with safe_open(str(path), "numpy") as file:
                 about = file.metadata() or {}
                 wavelength, matrix = (
@@ -111,14 +119,6 @@ class Basis:
             bp, rp = map(int, json.loads(about["widths"]))
             given = dict(json.loads(about["provenance"]))
             return cls(wavelength, matrix, (bp, rp), about["name"], given)
-        except InputError as error:
-            raise InputError(error.what, where=path, remedy="write it again") from error
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise InputError(
-                f"is no basis ({str(error)[:100]})",
-                where=path,
-                remedy="write one with xplabels basis --from-gaiaxpy --output FILE",
-            ) from error
 
     def maps_to(self, other: Basis) -> list[Array]:
         """T [n, n'] of BP and of RP: coefficients of ``other`` with the same flux.

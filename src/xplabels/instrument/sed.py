@@ -293,7 +293,9 @@ def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> An
         )
     column = table[found[0]]
     values = np.ma.asarray(column)
-    if values.dtype.kind not in "iuf":
-        raise InputError("holds no numbers", where=f"{path}, column {found[0]}", remedy=UNITS)
+    if values.dtype.kind not in "iuf" or values.ndim != 1:
+        raise InputError(
+            "holds no numbers, one in each row", where=f"{path}, column {found[0]}", remedy=UNITS
+        )
     plain = np.asarray(np.ma.filled(values.astype(np.float64), np.nan))
     return plain if column.unit is None else plain * _unit(str(column.unit), path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.features import AUXILIARY, CovarianceRule
-from xplabels.io.files import whole
+from xplabels.io.files import read_toml
 
 Scatter = Literal["none", "dropout", "sampling", "ensemble", "distilled"]
 
@@ -30,7 +29,7 @@ def _within(low: float, high: float, default: float) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: every field is a key of the TOML file, explained in ``docs/recipes.md``.
+    """How to train: every field is a key of the TOML file (documentation: Recipes).
 
     Examples
     --------
@@ -170,8 +169,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             f"no recipe {str(name_or_path)!r}",
             remedy=f"name a TOML file or one of {', '.join(shipped_recipes())}",
         )
-    with whole(where, "TOML file", "mend it"):
-        return parse_recipe(tomllib.loads(data.decode("utf-8")), where)
+    return parse_recipe(read_toml(where, data), where)
 
 
 def check_learnt(recipe: Recipe, labels: Sequence[str], where: object) -> None:

@@ -25,7 +25,7 @@ from xplabels.fetch.http import RetryPolicy, ServiceError, in_parallel
 from xplabels.fetch.targets import Cone
 from xplabels.io.atomic import whole_file
 from xplabels.io.job import open_partial
-from xplabels.io.nested import NEEDED, is_nested
+from xplabels.io.nested import NEEDED, archive_columns, is_nested
 
 logger = logging.getLogger(__name__)
 
@@ -228,8 +228,12 @@ def _copy(path: Any, area: Area, position: tuple[str, str], here: Path) -> None:
     with as_service_error():
         files = [path] if path.suffix == ".parquet" else sorted(path.glob("*.parquet"))
         tables = [table for file in files for table in _row_groups(file, area, position)]
-    nothing = pa.table({"source_id": pa.array([], pa.int64())})  # says that it was looked at
-    whole = pa.concat_tables(tables) if tables else nothing
+    whole = pa.table({"source_id": pa.array([], pa.int64())})  # says that it was looked at
+    if tables:
+        whole = pa.concat_tables(tables).combine_chunks()
+        columns = {name: whole[name] for name in whole.column_names}
+        known = archive_columns(columns, Path(path.path))
+        whole = pa.table(known | {name: columns[name] for name in position})
     pq.write_table(whole, here, compression="zstd", compression_level=1)
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from xplabels.core.errors import InputError
-from xplabels.io.atomic import whole_file
+from xplabels.io.atomic import LAST_WORD, whole_file
+from xplabels.io.files import whole
 from xplabels.io.job import open_partial
 
-CHECKPOINT_FILES = ("manifest.json", "*.safetensors", ".*.partial.*")
+CHECKPOINT_FILES = ("manifest.json", LAST_WORD, "*.safetensors", ".*.partial.*")
 """All that the folder of an unfinished training may hold."""
 
 History = list[dict[str, float]]
@@ -53,9 +53,9 @@ class Checkpoint:
         tensors["random"] = torch.get_rng_state()
         if torch.cuda.is_initialized():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         # not by safetensors itself, which would raise an error of its own on a full disk
-        content = save(whole, metadata={"history": json.dumps(history)})
+        content = save(kept, metadata={"history": json.dumps(history)})
         with whole_file(self.folder / f"{stage}.safetensors", overwrite=True) as partial:
             partial.write_bytes(content)
 
@@ -64,15 +64,12 @@ class Checkpoint:
         path = Path() if self.folder is None else self.folder / f"{stage}.safetensors"
         if not path.is_file():
             return []
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                history: History = json.loads(file.metadata()["history"])
-        except SafetensorError as error:
-            raise InputError(
-                f"is a damaged checkpoint ({error})", where=path,
-                remedy="remove it: its stage is done anew",
-            ) from None  # fmt: skip
+        with (
+            whole(path, "checkpoint", "remove it: its stage is done anew"),
+            safe_open(str(path), framework="pt") as file,
+        ):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            history: History = json.loads(file.metadata()["history"])
         weights: dict[str, Tensor] = {}
         moments = defaultdict[int, dict[str, Tensor]](dict)
         for name, tensor in tensors.items():

@@ -30,7 +30,7 @@ from xplabels.validation.verdict import MAGNITUDES
 
 GOOD_STARS = (
     f"Good stars are those for which the catalogue's column 'good' is true: each {GOOD} "
-    "(docs/flags.md). Stars without a prediction are in none of the tables."
+    "(documentation: Flags). Stars without a prediction are in none of the tables."
 )
 """What a report says of them."""
 SCATTER = {"robust": "robust", "RMSE": "rmse"}
