@@ -4,10 +4,10 @@
 
 Each input is a valid file, of made stars, with one to four mutations. A reader must give a result
 or an error of the package that names the file, within 10 s of processor time and 1 GB; two ways to
-read the same bytes must agree. Four counts are printed, and each input that fails is kept in a folder of its own
-under --output, with what happened. Everything is read in this process, with a limit of time and
-memory per input; an input that nothing can interrupt ends the process after two minutes, and lies
-in the folder that the last lines name. The same seed gives the same inputs.
+read the same bytes must agree. Four counts are printed, and each input that fails is kept in a
+folder of its own under --output, with what happened. Everything is read in this process, with a
+limit of time and memory per input; an input that nothing can interrupt ends the process after two
+minutes, and lies in the folder that the last lines name. The same seed gives the same inputs.
 """
 
 from __future__ import annotations

@@ -184,8 +184,8 @@ class _Handler(SimpleHTTPRequestHandler):
         if span:
             self.send_header("Content-Range", span)
         self.end_headers()
+        self.served.log.append((self.path, len(data)))  # first: a client may be done at once
         self.wfile.write(data)
-        self.served.log.append((self.path, len(data)))
 
     def log_message(self, *args: Any) -> None:
         pass

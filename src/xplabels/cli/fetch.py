@@ -44,10 +44,10 @@ ADDRESSES = (
     ("bulk-url", "the bulk files of all releases"),
 )
 NUMBERS = (
-    ("chunk", int, 5000, "N", "ids per request for spectra, at most 5000"),
-    ("tap-chunk", int, 50_000, "N", "ids uploaded with one query"),
-    ("parallel", int, 2, "N", "requests for spectra, or bulk files, at a time"),
-    ("attempts", int, 5, "N", "times that a request is made before it counts as failed"),
+    ("chunk", options.whole, 5000, "N", "ids per request for spectra, at most 5000"),
+    ("tap-chunk", options.whole, 50_000, "N", "ids uploaded with one query"),
+    ("parallel", options.whole, 2, "N", "requests for spectra, or bulk files, at a time"),
+    ("attempts", options.whole, 5, "N", "times that a request is made before it counts as failed"),
     ("wait", float, 2.0, "S", "seconds before the second attempt, doubled each time"),
     ("timeout", float, 300.0, "S", "seconds to wait for the next byte of an answer"),
 )
@@ -158,6 +158,12 @@ def _stars(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> No
             f"some ids failed ({why})",
             where=args.output / "ids.csv",
             remedy="give the same command again to ask for them",
+        )
+    if not any(counts["received"] for counts in summary.counts.values()):
+        raise InputError(
+            f"none of the {counted(summary.ids, 'id')} is known to the archive",
+            where=args.ids,
+            remedy="check of which release of Gaia they are, and that their last digits are right",
         )
     print(f"Stars: {args.output}")
 

@@ -149,6 +149,9 @@ def summary_lines(summary: Summary) -> list[str]:
         lines[0] += f" ({files} finished by an earlier run)"
     if summary.remade:
         lines.append(again(summary.remade))
+    lines += summary.joined
+    noted = [note for note in summary.notes if "BAD_ROW" not in note]  # these are listed below
+    lines += [f"note: {note}" for note in noted[:SHOWN]]
     colours = summary.flags.get("MISSING_PHOTOMETRY", 0)
     for title, bad in (("flags that make a star not good:", True), ("remarks:", False)):
         fired = [

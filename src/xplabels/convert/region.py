@@ -330,7 +330,10 @@ def write_partition(table: ArrowTable, path: Path) -> None:
     keys = get_parquet_write_table_kwargs(table.schema, write_table_kwargs=keys)
     numbers = [field.name for field in table.schema if field.type.num_fields == 0]
     pq.write_table(
-        table, path, **(keys | {"row_group_size": ROW_GROUP, "write_statistics": numbers})
+        table,
+        path,
+        **(keys | {"row_group_size": ROW_GROUP, "write_statistics": numbers}),
+        write_page_checksum=True,
     )
 
 

@@ -46,7 +46,18 @@ class InputError(XplabelsError, ValueError):
             what = f"{what[: LONGEST - 40]} ... {what[-35:]}"
         self.what, self.where, self.remedy = what, where, remedy
         text = what if where is None else f"{where}: {what}"
-        super().__init__(text if remedy is None else f"{text}; {remedy}")
+        lines = (text if remedy is None else f"{text}; {remedy}").split("\n")
+        super().__init__("\n".join(map(_shortened, lines)))
+
+
+LONGEST = 500
+"""Characters of a line of a message: what a file holds may be of any length."""
+
+
+def _shortened(line: str) -> str:
+    """A line without its middle, if it is too long: file and remedy stand at its ends."""
+    half = LONGEST // 2 - 3
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 EXTRA_OF = {

@@ -122,6 +122,12 @@ def quality_flags(columns: Columns, photometry: Photometry) -> NDArray[np.uint32
     array([False,  True])
     """
     flags = np.zeros(len(photometry), np.uint32)
+    # -9999, 1e20 and the like say that there is no value
+    columns = {
+        name: np.where((columns[name] > -999) & (columns[name] < 1e9), columns[name], np.nan)
+        for name in QUALITY_COLUMNS
+        if name in columns
+    }
     for rule in RULES:
         if all(name in columns for name in rule.needed):
             with np.errstate(invalid="ignore"):

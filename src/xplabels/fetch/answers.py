@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from xplabels.core.errors import InputError
-from xplabels.io.delimited import column_names, take_header
+from xplabels.io.delimited import Header
 from xplabels.io.files import byte_lines, check_size, open_bytes, whole
 from xplabels.io.fits import first_table, open_fits
 from xplabels.releases import SPECTRA_COLUMNS, Release, nearest
@@ -73,8 +73,7 @@ def columns_of(path: Path) -> list[str]:
             return [name.lower() for name in first_table(hdus, path).columns.names]
     if path.suffix == ".vot":
         return [_name(match) for match in _FIELD.finditer(path.read_bytes())]
-    _, header = take_header(byte_lines(path))
-    return column_names(header, "," if "," in header else " ")
+    return [name.lower() for name in Header.of(byte_lines(path), path).names]
 
 
 def give_our_names(path: Path, columns: Sequence[str], release: Release) -> None:
@@ -120,7 +119,8 @@ def _rename(path: Path, names: Mapping[str, str]) -> None:
         path.write_bytes(_FIELD.sub(own, content))
         return
     lines = content.splitlines(keepends=True)
-    number, header = take_header(iter(lines))
+    number = Header.of(iter(lines), path).lines
+    header = lines[number - 1].decode("utf-8", "replace").strip()
     for name, ours in names.items():
         header = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", ours, header, flags=re.IGNORECASE)
     lines[number - 1] = header.encode() + b"\n"

@@ -11,12 +11,11 @@ import numpy as np
 from xplabels.core.errors import InputError, located
 from xplabels.fetch.archive import Ids, digest_of
 from xplabels.fetch.tap import Tap
-from xplabels.io.plain import read_columns
+from xplabels.io import forms
+from xplabels.io.files import byte_lines
+from xplabels.io.plain import read_table
 from xplabels.releases import Release
 
-ID_COLUMNS = ("source_id", "gaiaedr3_source_id", "gaiadr3_source_id")
-"""Where a table may have Gaia DR3 identifiers, in any case; APOGEE's allStar has the second. (A
-plain ``gaia_source_id``, as LAMOST's, may be of another release.)"""
 MOST_ROWS = 3_000_000
 """Rows that an asynchronous query of an anonymous user may return at ESA's archive."""
 
@@ -63,12 +62,12 @@ class Targets:
 
     @classmethod
     def of_file(cls, path: Path, release: str = "") -> Targets:
-        """The ids in a table's column (see :data:`ID_COLUMNS`), or, ``.txt``, one per line.
+        """The ids in a table (see :func:`~xplabels.io.forms.names_of`), or, ``.txt``, one per line.
 
         Ids that are zero or negative, by which surveys say that a star has none, are left out.
         Raises InputError if the file cannot be read or holds no id.
         """
-        ids = _ids_of_text(path) if path.suffix == ".txt" else _ids_of_table(path)
+        ids = _ids_of_text(path) if path.suffix == ".txt" else read_table(path, ())["source_id"]
         ids = ids[ids > 0]
         if not len(ids):
             raise InputError("holds no source_id", where=path, remedy="give at least one")
@@ -112,18 +111,15 @@ class Targets:
         return np.unique(np.ma.getdata(found).astype(np.int64))
 
 
-def _ids_of_table(path: Path) -> Ids:
-    columns = read_columns(path, ID_COLUMNS, dict.fromkeys(ID_COLUMNS, 0))
-    return next(columns[name] for name in ID_COLUMNS if name in columns)
-
-
 def _ids_of_text(path: Path) -> Ids:
-    try:
-        # int, not float: that would lose the last digits of an id
-        return np.array([int(word) for word in path.read_text("utf-8").split()], np.int64)
-    except OSError as error:
-        what = f"cannot be read ({error.strerror})"
-        raise InputError(what, where=path, remedy="check the path") from error
-    except (ValueError, OverflowError) as error:
-        what = f"holds something that is no id ({error})"
-        raise InputError(what, where=path, remedy="write one id per line") from error
+    """The ids of a file without columns; a heading, blank lines and comments are passed by."""
+    ids: list[int] = []
+    for row, line in enumerate(byte_lines(path)):
+        text = line.decode("utf-8", "replace").strip()
+        if text.startswith("#") or (not ids and forms.names_of([text], path, ("source_id",))):
+            continue
+        words = [text] if "gaia" in text.lower() else text.replace(",", " ").split()
+        ids += [forms.id_of_text(word, row, path) for word in words]
+    found = np.array(ids, np.int64)
+    forms.check_rounding(found, path)
+    return found

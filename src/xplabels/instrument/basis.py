@@ -59,6 +59,12 @@ class Basis:
         Number of BP and RP coefficients; they add up to n.
     name, provenance
         What it is called in catalogues, and where it is from.
+
+    Examples
+    --------
+    >>> flat = np.full((343, 106), 1e-18)
+    >>> Basis(np.linspace(336.0, 1020.0, 343), flat, (51, 55), "invented").widths
+    (51, 55)
     """
 
     wavelength: Array

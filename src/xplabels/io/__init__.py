@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.io.delimited import read_csv, read_ecsv
-from xplabels.io.files import Digest, unchanged
+from xplabels.io.files import Digest, format_of, unchanged
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
+from xplabels.io.memory import is_path, is_table, listed, read_memory, table_of
 from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
 from xplabels.io.rows import BLOCK_ROWS, AbsentColumns, BadRows
 from xplabels.io.unpacked import read_unpacked
 from xplabels.io.votable import read_votable
+from xplabels.io.zipped import read_zip
 
 __all__ = [
     "BLOCK_ROWS",
@@ -34,12 +37,16 @@ Reader = Callable[[Path, BadRows, int], Iterator[Stars]]
 
 READERS: dict[str, Reader] = {
     ".csv": read_csv,
+    ".tsv": read_csv,
     ".ecsv": read_ecsv,
     ".fits": read_fits,
     ".xml": read_votable,
     ".vot": read_votable,
     ".votable": read_votable,
     ".parquet": read_parquet,
+    ".zip": lambda path, bad_rows, block: read_zip(
+        path, bad_rows, block, read_blocks=lambda *one: read_blocks(*one)
+    ),
 }
 """Ending -> reader; every text or FITS ending may be followed by ``.gz``."""
 
@@ -103,7 +110,7 @@ def _unchanged(path: Path, blocks: Iterator[Stars]) -> Iterator[Stars]:
 
 
 def _or_unpacked(
-    blocks: Iterator[Stars], path: Path, bad_rows: BadRows, block: int
+    blocks: Iterator[Stars], path: Any, bad_rows: BadRows, block: int
 ) -> Iterator[Stars]:
     """The blocks, or those of a table that has spectra, but not in the archive's columns."""
     try:
@@ -116,18 +123,23 @@ def _or_unpacked(
 
 
 def read(
-    paths: str | Path | Sequence[str | Path],
+    paths: Any,
     bad_rows: BadRows = "error",
     coefficients: str | None = None,
+    wavelength: NDArray[np.float64] | None = None,
 ) -> Stars:
-    """All stars of one or several files, stacked in order.
+    """All stars of one or several files or tables in memory, stacked in order.
 
     Parameters
     ----------
     paths
-        Files as for :func:`read_blocks`; their formats may differ.
+        Files as for :func:`read_blocks`; their formats may differ. Or tables in memory
+        (:mod:`xplabels.io.memory`): an astropy Table, a pandas or polars DataFrame, a pyarrow
+        Table, arrays by name, astroquery's DataLink answer, what GaiaXPy's ``calibrate`` returns.
     bad_rows, coefficients
         See :func:`read_blocks`.
+    wavelength
+        [L], nm, of columns ``flux`` and ``flux_error`` of a table in memory.
 
     Raises InputError as :func:`read_blocks`; if a source_id stands in two files; if the files
     differ in their numbers of coefficients.
@@ -139,29 +151,36 @@ def read(
     >>> len(xp.read("stars.parquet"))
     3
     """
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    if isinstance(paths, tuple) and len(paths) == 2 and isinstance(paths[1], np.ndarray):
+        paths, wavelength = paths  # of GaiaXPy's calibrate
     # every file is looked at before the first is read: a misspelt name should not cost an hour
-    opened = [read_blocks(path, bad_rows, coefficients=coefficients) for path in listed]
+    opened = [
+        read_blocks(one, bad_rows, coefficients=coefficients)
+        if is_path(one)
+        else _of_memory(one, bad_rows, coefficients, wavelength)
+        for one in listed(paths)
+    ]
     blocks = [block for blocks in opened for block in blocks]
     _check_across_files(blocks)
     return concatenate(_same_widths(blocks))
 
 
+def _of_memory(
+    source: Any, bad_rows: BadRows, coefficients: str | None, wavelength: Any
+) -> Iterator[Stars]:
+    """The stars of a table in memory, or of several, as :func:`read_blocks` has those of a file."""
+    if not is_table(source):
+        return read_memory(source, bad_rows, wavelength)
+    table = table_of(source)
+    if coefficients is not None:
+        return read_unpacked(table, bad_rows, BLOCK_ROWS, coefficients) or iter(())
+    return _or_unpacked(read_memory(table, bad_rows, wavelength), table, bad_rows, BLOCK_ROWS)
+
+
 def _reader(path: Path) -> Reader:
     if path.is_dir() and is_catalogue(path):
         return read_hats
-    name = path.name.lower()
-    ending = Path(name.removesuffix(".gz")).suffix
-    if ending not in READERS or (ending == ".parquet" and name.endswith(".gz")):
-        raise InputError(
-            "has an unknown ending",
-            where=path,
-            remedy=f"give one of {', '.join(READERS)} (all but .parquet also with .gz)",
-        )
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise InputError(what, where=path, remedy="check the path")
-    return READERS[ending]
+    return READERS[format_of(path, READERS)]
 
 
 def _check_across_files(blocks: Sequence[Stars]) -> None:

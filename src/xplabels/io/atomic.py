@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
+import inspect
+import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from xplabels.core.errors import InputError
 
 MODEL_FILES = ("model.json", "weights.safetensors", "card.md", "label_audit.csv")
 REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
 """All that a model's and a report's folder may hold; anything else is the user's."""
+LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(.*)")
+LAST_WORD = "finished.json"
+"""In the folder of an unfinished run: which file or folder its output becomes."""
 REMEDIES = {
     errno.ENOSPC: "make room and give the same command again",
     errno.EDQUOT: "make room and give the same command again",
@@ -122,7 +130,8 @@ def claimed(output: Path) -> Iterator[None]:
     folder = path.parent if os.access(path.parent, os.W_OK) else path
     lock = FileLock(folder / f".{path.name}.lock", timeout=0)
     try:
-        lock.acquire()
+        if folder.is_dir():  # else it would be made
+            lock.acquire()
     except Timeout:
         if os.path.exists(lock.lock_file):
             raise InputError(
@@ -135,6 +144,9 @@ def claimed(output: Path) -> Iterator[None]:
     try:
         if lock.is_locked:
             remove_leftovers(output.parent, glob.escape(output.name))
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads(_last_word(output).read_text()) == _identity(output):
+                    discard(_last_word(output).parent, output)
         yield
     finally:
         if lock.is_locked:
@@ -142,15 +154,53 @@ def claimed(output: Path) -> Iterator[None]:
             lock.release()
 
 
+def _last_word(output: Path) -> Path:
+    """Where the folder of an unfinished run says which file or folder its output becomes.
+
+    So that after a kill between that and the folder's removal the next run knows: it is finished.
+    """
+    return output.with_name(f"{output.name}.partial") / LAST_WORD
+
+
+def _announce(partial: Path, output: Path) -> None:
+    if _last_word(output).parent.is_dir():
+        _last_word(output).write_text(json.dumps(_identity(partial)))
+
+
+def _identity(path: Path) -> list[int]:
+    """What a file or folder keeps when it is renamed, and shares with no other."""
+    state = path.stat()
+    return [state.st_ino, state.st_mtime_ns]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def alone(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose parameter ``output`` is :func:`claimed` while it runs."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def locked(*args: P.args, **keys: P.kwargs) -> R:
+        with claimed(Path(signature.bind(*args, **keys).arguments["output"])):
+            return function(*args, **keys)
+
+    return locked
+
+
 def remove_leftovers(folder: Path, name: str = "*", every: bool = False) -> None:
     """Remove temporary files of ``name`` (a pattern) in ``folder`` whose processes died.
 
     ``every``: whoever wrote them. What a dead process had moved away to replace it comes back.
     """
-    for left in [*folder.glob(f".*.partial.{name}"), *folder.glob(f".*.old.{name}")]:
-        pid, kind, whole = left.name[1:].split(".", 2)
-        if not pid.isdigit() or (not every and int(pid) != os.getpid() and _alive(int(pid))):
+    # by plain strings: a folder may hold thousands of files, and each is written by way of here
+    hidden = [other for other in os.listdir(folder) if other[0] == "."] if folder.is_dir() else []
+    for found in filter(None, map(LEFTOVER.fullmatch, hidden)):
+        pid, kind, whole = found.groups()
+        if not fnmatch(whole, name) or (not every and int(pid) != os.getpid() and _alive(int(pid))):
             continue
+        left = folder / found[0]
         with contextlib.suppress(PermissionError):  # another user's, in a folder of all
             if kind == "old" and not (folder / whole).exists():
                 os.replace(left, folder / whole)
@@ -186,6 +236,7 @@ def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     partial = _new_partial(path)
     try:
         yield partial
+        _announce(partial, path)
         rename(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -204,6 +255,7 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         partial.mkdir()
         yield partial
+        _announce(partial, path)
         replace_folder(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -245,6 +297,17 @@ def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.unlink(missing_ok=True)
+
+
+def discard(folder: Path, output: Path) -> None:
+    """Remove the folder of a run whose ``output`` is whole now.
+
+    It loses its name first: what a kill leaves of it is a leftover of ``output``.
+    """
+    if folder.exists():
+        gone = _new_partial(output)
+        os.replace(folder, gone)
+        shutil.rmtree(gone)
 
 
 def _sync(path: Path) -> None:

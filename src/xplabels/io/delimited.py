@@ -14,8 +14,10 @@ from __future__ import annotations
 import csv
 import importlib
 import re
-from collections.abc import Iterator, Sequence
-from itertools import islice, takewhile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +26,25 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
-from xplabels.io.files import DOWNLOAD_AGAIN, LONGEST_LINE, Digest, byte_lines, reads
+from xplabels.io.arrays import EMPTY, Cells, parse_array
+from xplabels.io.files import LONGEST_LINE, Digest, again, byte_lines, open_bytes, reads
+from xplabels.io.forms import SOURCE_ID, FileTable, id_of_text, names_of
 from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,
-    EMPTY,
     BadRows,
-    Cells,
     RawBlock,
     assembled,
-    check_columns,
     kind_of,
+    spectra_columns,
+    unreadable,
 )
 
+DELIMITERS = (",", "\t", ";", "|")
+_ERROR = re.compile(r"(error|warning|exception|traceback|http/|http status|job error)\b[^,;\t|]*$")
 USUAL_ORDER = sorted(ARRAYS, key=lambda name: name.endswith("correlations"))
 WIDE = 4
 """In this order the arrays of a row are read, so that the first four are kept as float64."""
-NULLS = frozenset(("", "null", "nan", "[]", "()"))
 SHELLS = (tuple(b"[]"), tuple(b"()"))
 csv.field_size_limit(LONGEST_LINE)  # 131,072 by default: the correlations of 150 coefficients
 _DELIMITER = re.compile(rb"""^#\s*delimiter:\s*(["'])(.)\1\s*$""")
@@ -50,12 +54,12 @@ _DELIMITER = re.compile(rb"""^#\s*delimiter:\s*(["'])(.)\1\s*$""")
 def read_csv(
     path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS, digest: Digest | None = None
 ) -> Iterator[Stars]:
-    """Blocks of at most ``block`` stars from comma-separated text, gzipped or not.
+    """Blocks of at most ``block`` stars from delimited text (see :func:`Header.of`), or ECSV.
 
     ``digest`` counts the file's bytes as they are read. Raises InputError for a file that is
     unreadable, truncated, lacks columns or rows, or (``bad_rows="error"``) holds a damaged row.
     """
-    return assembled(_raw_blocks(path, block, ",", digest), path, bad_rows)
+    return assembled(_raw_blocks(path, block, digest), path, bad_rows)
 
 
 @reads("ECSV file")
@@ -64,67 +68,159 @@ def read_ecsv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterato
 
     Raises InputError as :func:`read_csv`, and if the file is not ECSV.
     """
-    header = list(takewhile(lambda line: line.startswith(b"#"), byte_lines(path)))
-    if not header or b"%ECSV" not in header[0]:
+    if not next(byte_lines(path), b"").startswith(b"# %ECSV"):
         raise InputError(
             "does not begin with '# %ECSV'", where=path, remedy="give it the ending .csv"
         )
-    found = [match[2].decode() for line in header if (match := _DELIMITER.match(line))]
-    return assembled(_raw_blocks(path, block, found[0] if found else " ", None), path, bad_rows)
+    yield from read_csv(path, bad_rows, block)
 
 
-def take_header(lines: Iterator[bytes]) -> tuple[int, str]:
-    """The number of lines up to and with that of column names, and that line ("" if none)."""
-    for number, line in enumerate(lines, start=1):
-        if not line.startswith(b"#") and not line.isspace():
-            return number, line.decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n")
-    return 0, ""
+@dataclass(frozen=True)
+class Header:
+    """How a delimited file begins: ``lines`` up to and with that of the column ``names``."""
+
+    lines: int
+    names: list[str]
+    delimiter: str
+
+    @classmethod
+    def of(cls, lines: Iterator[bytes], path: Path) -> Header:
+        """Read from the first lines of a file.
+
+        The delimiter is the one that an ECSV header names, else that of comma, semicolon, tab and
+        bar which divides the line of names into most. Raises InputError if there is no such line,
+        or it is none of a table.
+        """
+        declared = None
+        for number, line in enumerate(lines, start=1):
+            if line.startswith(b"#"):
+                if b"%ECSV" in line[:9]:
+                    declared = " "
+                if match := _DELIMITER.match(line):
+                    declared = match[2].decode("ascii", "replace")
+            elif not line.isspace():
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                _check_text(text, lines, path)
+                delimiter = declared or max(DELIMITERS, key=text.count)
+                names = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
+                return cls(number, [name.strip() for name in names], delimiter)
+        raise InputError("is empty", where=path, remedy=again(path))
 
 
-def column_names(header: str, delimiter: str = ",") -> list[str]:
-    """Column names, in lower case: releases differ in case."""
-    names = next(csv.reader([header], delimiter=delimiter), [])
-    return [name.strip().lower() for name in names]
+def _check_text(first: str, rest: Iterator[bytes], path: Path) -> None:
+    """Raise InputError with its words if a file is no table but a page with an error on it."""
+    begin = first.lstrip()[:200].lower()
+    if begin.startswith(("<", "{")) or _ERROR.match(begin):
+        page = first + b"".join(islice(rest, 50)).decode("utf-8", "replace")
+        page = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", page)
+        raise InputError(
+            f"is no table but a page of text: {' '.join(page.split())[:200]}",
+            where=path,
+            remedy="ask the archive again",
+        )
+    if "\0" in first or first.count("\ufffd") > len(first) // 10:
+        raise InputError(
+            "is no text: its first line holds bytes that are no characters",
+            where=path,
+            remedy="give it the ending of its format, or write it as UTF-8 text",
+        )
 
 
-def _raw_blocks(
-    path: Path, block: int, delimiter: str, digest: Digest | None
-) -> Iterator[RawBlock]:
+def csv_table(path: Path, wanted: Collection[str] | None, digest: Digest | None) -> FileTable:
+    """A delimited file, those of its columns that are ``wanted`` (None: all) as text.
+
+    Guessing types from the first rows fails on what follows.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    header = Header.of(byte_lines(path), path)
+    chosen = list(dict.fromkeys(names_of(header.names, path, wanted).values()))
+    if not chosen:
+        return FileTable("it", header.names, dict[str, Any]().__getitem__)
+    try:
+        with open_bytes(path, digest) as file:
+            table = arrow_csv.read_csv(
+                file,
+                read_options=arrow_csv.ReadOptions(
+                    skip_rows=header.lines, column_names=header.names, use_threads=False
+                ),
+                parse_options=arrow_csv.ParseOptions(delimiter=header.delimiter),
+                convert_options=arrow_csv.ConvertOptions(
+                    include_columns=chosen,
+                    column_types=dict.fromkeys(header.names, pa.string()),
+                ),
+            )
+    except pa.ArrowException as error:
+        if "Empty CSV" in str(error):
+            raise InputError("has no rows", where=path, remedy="give a table with stars") from error
+        raise
+    return FileTable("it", header.names, table.column)
+
+
+def _raw_blocks(path: Path, block: int, digest: Digest | None) -> Iterator[RawBlock]:
     lines = byte_lines(path, digest)
-    _, header = take_header(lines)
-    if not header:
-        raise InputError("is empty", where=path, remedy=DOWNLOAD_AGAIN)
-    names = column_names(header, delimiter)
-    check_columns(names, path)
-    rows = _Rows(path, names, delimiter, block)
-    filled = (line for line in lines if not line.isspace())
+    header = Header.of(lines, path)
+    chosen = spectra_columns(header.names, path)
+    places = {name: header.names.index(column) for name, column in chosen.items()}
+    rows = _Rows(path, places, len(header.names), header.delimiter, block)
+    filled = Pushback(line for line in lines if not line.isspace())
     while True:
         # beyond float32: infinite, which the row checks refuse
         with np.errstate(over="ignore"):
             for line in islice(filled, block):
-                rows.add(line)
+                rows.add(line, filled)
         if not rows.source_id:
             return
         yield rows.take()
 
 
+class Pushback:
+    """An iterator of lines that takes one back."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines, self.waiting = lines, b""
+
+    def __iter__(self) -> Pushback:
+        return self
+
+    def __next__(self) -> bytes:
+        line, self.waiting = self.waiting or next(self._lines), b""
+        return line
+
+    def continued(self, line: bytes) -> bytes:
+        """A line with those after it that begin with a blank, while a quote is open.
+
+        So numpy prints an array of many numbers. An unclosed quote must not swallow other lines.
+        """
+        while line.count(b'"') % 2:
+            following = next(self, b"")
+            if not following.startswith((b" ", b"\t")):
+                self.waiting = following
+                return line
+            line = line.rstrip(b"\r\n") + following
+        return line
+
+
 class _Rows:
     """Lines -> raw blocks; text becomes numbers at once, so a block holds no text."""
 
-    def __init__(self, path: Path, names: Sequence[str], delimiter: str, block: int) -> None:
-        self._path, self._delimiter, self._columns = path, delimiter.encode(), len(names)
-        self._star = names.index("source_id")
-        self._column = {name: names.index(name) for name in ARRAYS}
-        places = sorted(self._column.values())
+    def __init__(
+        self, path: Path, places: Mapping[str, int], columns: int, delimiter: str, block: int
+    ) -> None:
+        self._path, self._delimiter, self._columns = path, delimiter.encode(), columns
+        self._star = places[SOURCE_ID]
+        self._column = {name: places[name] for name in ARRAYS if name in places}
+        ordered = sorted(self._column.values())
         # pieces of text, some empty, before the first array, between one and the next, and after
-        self._apart = (np.diff([0, *places, len(names) - 1]) + 1).tolist()
-        self._in_order = [places.index(self._column[name]) for name in USUAL_ORDER]
-        try:
-            self._parser: Any = importlib.import_module("simdjson").Parser()
-        except ImportError:
-            self._parser = None
+        self._apart = (np.diff([0, *ordered, columns - 1]) + 1).tolist()
+        self._order = [name for name in USUAL_ORDER if name in places]
+        self._in_order = [ordered.index(self._column[name]) for name in self._order]
+        self._parser: Any = None
+        with suppress(ImportError):
+            self._parser = importlib.import_module("simdjson").Parser()
         self._taken, self._block = 0, block
-        self._clear([0] * len(ARRAYS))
+        self._clear([0] * len(self._order))
 
     def _clear(self, lengths: list[int]) -> None:
         """Begin a block whose usual rows have arrays of these lengths."""
@@ -137,10 +233,13 @@ class _Rows:
         self._other: dict[int, dict[str, NDArray[np.floating]]] = {}
         self._faults: dict[int, tuple[str, str]] = {}
 
-    def add(self, line: bytes) -> None:
-        """One data line. Raises InputError if it is cut off or its source_id is unreadable."""
+    def add(self, line: bytes, rest: Pushback) -> None:
+        """One data line; the ``rest`` of a broken one may follow.
+
+        Raises InputError if it is cut off or its source_id is unreadable.
+        """
         star = None if self._parser is None else self._add_usual(line)
-        self.source_id.append(self._add_other(line) if star is None else star)
+        self.source_id.append(self._add_other(rest.continued(line)) if star is None else star)
 
     def take(self) -> RawBlock:
         """The rows since the last call."""
@@ -148,7 +247,7 @@ class _Rows:
         wide = np.split(self._wide[:rows], np.cumsum(self._lengths[: WIDE - 1]), axis=1)
         arrays = (*wide, *(packed[:rows] for packed in self._narrow))
         cells: dict[str, Cells] = {}
-        for name, values in zip(USUAL_ORDER, arrays, strict=True):
+        for name, values in zip(self._order, arrays, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):  # other rows hold anything
                 usual = values.astype(kind_of(name), copy=False)
             cells[name] = (
@@ -165,7 +264,7 @@ class _Rows:
         """Read six arrays as one JSON document; the source_id, None if the row is not usual."""
         view, at = memoryview(line), 0
         between, arrays = [], []
-        for _ in ARRAYS:
+        for _ in self._order:
             start = line.find(b'"', at) + 1
             end = line.find(b'"', start)
             if not 0 < start < end or (line[start], line[end - 1]) not in SHELLS:
@@ -199,9 +298,9 @@ class _Rows:
             source_id, other, faults = self.source_id, self._other, self._faults
             self._clear(lengths)
             self.source_id, self._other, self._faults = source_id, other, faults
-        wide, bp, rp = self._ends
-        self._wide[row] = numbers[:wide]
-        self._narrow[0][row], self._narrow[1][row] = numbers[wide:bp], numbers[bp:rp]
+        self._wide[row] = numbers[: self._ends[0]]
+        for narrow, (start, end) in zip(self._narrow, pairwise(self._ends), strict=True):
+            narrow[row] = numbers[start:end]
         return int(star)
 
     def _add_other(self, line: bytes) -> int:
@@ -219,53 +318,24 @@ class _Rows:
             fault = f"has {len(texts)} of {self._columns} columns"
         if fault and not line.endswith((b"\n", b"\r")):
             raise InputError(
-                f"is truncated: the last line {fault}", where=where, remedy=DOWNLOAD_AGAIN
+                f"is truncated: the last line {fault}", where=where, remedy=again(self._path)
             )
-        star = texts[self._star].strip() if self._star < len(texts) else ""
-        # a plain int() would take "1_0", and a float cannot hold 19 digits
-        if len(star) > 20 or not star.removeprefix("-").isdecimal() or abs(int(star)) >= 2**63:
-            raise InputError(
-                f"{star!r} is not a 64-bit integer",
-                where=f"{where}, column source_id",
-                remedy=DOWNLOAD_AGAIN,
-            )
-        self._other[row] = dict.fromkeys(ARRAYS, EMPTY)
+        text = texts[self._star] if self._star < len(texts) else ""
+        star = id_of_text(text, self._taken + row, self._path)
+        self._other[row] = dict.fromkeys(self._column, EMPTY)
         if fault:
             self._faults[row] = ("", fault)
-            return int(star)
+            return star
         for name, column in self._column.items():
             try:
                 self._other[row][name] = parse_array(texts[column], kind_of(name))
             except ValueError as error:
-                self._faults.setdefault(row, (name, f"cannot be read as numbers ({error})"))
-        return int(star)
+                self._faults.setdefault(row, (name, unreadable(str(error)[:100])))
+        return star
 
 
 def _consistent(lengths: Sequence[int]) -> bool:
     """Whether both bands are there, with as many errors and correlations as they must have."""
     bp, bp_errors, rp, rp_errors, *packed = lengths
-    return (
-        bp * rp > 0
-        and (bp_errors, rp_errors) == (bp, rp)
-        and packed == [bp * (bp - 1) // 2, rp * (rp - 1) // 2]
-    )
-
-
-def parse_array(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
-    """Numbers from ``"[a,b]"`` or ``"(a, b)"``; empty for a null. Raises ValueError for the rest.
-
-    Examples
-    --------
-    >>> parse_array("(1.5, -2.5E-1)", np.float64)
-    array([ 1.5 , -0.25])
-    """
-    text = text.strip()
-    if text.lower() in NULLS:
-        return EMPTY
-    if text[0] + text[-1] not in ("[]", "()"):
-        raise ValueError("brackets are missing")
-    values = text[1:-1].split(",")
-    if values[-1].strip() == "":  # "(a,)"
-        values.pop()
-    with np.errstate(over="ignore"):  # beyond float32: infinite, which the row checks refuse
-        return np.array(values, kind)
+    triangles = [bp * (bp - 1) // 2, rp * (rp - 1) // 2]
+    return bp * rp > 0 and (bp_errors, rp_errors) == (bp, rp) and packed in ([], triangles)

@@ -7,14 +7,16 @@ of its own size passes :func:`check_size` before memory is taken for it.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import gzip
 import hashlib
 import importlib
 import io
+import re
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from errno import ENOSPC
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar, cast
@@ -24,7 +26,9 @@ from xplabels.core.errors import InputError, XplabelsError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DOWNLOAD_AGAIN = "download the file again"
+_ARCHIVES = re.compile(
+    r"XpContinuous|GaiaSource|XP_(CONTINUOUS|SAMPLED)|MEAN_SPECTRUM_XP|dl_products|datalink", re.I
+)
 BUFFER = 1 << 20
 """Bytes unpacked at a time."""
 LONGEST_LINE = 1 << 26
@@ -37,6 +41,31 @@ Catalogues shrink by 2 to 20 when they are packed.
 TIMES = 100
 GZIP = "gzip file"
 MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def again(path: object) -> str:
+    """How to get a whole file in place of a damaged one: an archive's is downloaded again.
+
+    Examples
+    --------
+    >>> again("GaiaSource_000000-003111.csv.gz"), again("mine.csv")
+    ('download the file again', 'copy or write the file again')
+    """
+    archived = _ARCHIVES.search(Path(str(path)).name)
+    return "download the file again" if archived else "copy or write the file again"
+
+
+BEGIN = 1000
+"""Bytes of a file by which its format is known."""
+BEGINNINGS: dict[str, tuple[bytes, ...]] = {
+    ".parquet": (b"PAR1",),
+    ".fits": (b"SIMPLE  =",),
+    ".zip": (b"PK\x03\x04",),
+    ".vot": (b"<VOTABLE",),
+}
+"""Ending -> how a file of that format begins, whatever its name."""
+ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
 
 
 class Digest:
@@ -94,32 +123,80 @@ def _isal(module: str) -> Any:
 
 
 def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
-    """The bytes of a file, unpacked if its name ends in ``.gz``.
+    """The bytes of a file, unpacked if it begins as gzip does, UTF-16 text as UTF-8.
 
     ``digest`` counts them as they stand on the disk.
     """
-    file: Any = path
-    if digest is not None:
-        file = io.BufferedReader(_Digested(path, digest), 1 << 17)
-    if not path.name.lower().endswith(".gz"):
-        return path.open("rb", BUFFER) if digest is None else file
-    return _unpacked(path, file)
+    start = _gzip_start(path)
+    file: Any = path.open("rb", BUFFER)
+    with ExitStack() as stack:
+        stack.enter_context(file)
+        if digest is not None:
+            file.close()
+            file = stack.enter_context(io.BufferedReader(_Digested(path, digest), 1 << 17))
+        if start is not None:
+            file.read(start)
+            file = stack.enter_context(_unpacked(path, file))
+        mark = file.peek(3)[:3]
+        if mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return io.BytesIO(file.read().decode("utf-16", "replace").encode())
+        if mark == codecs.BOM_UTF8:
+            file.read(3)
+        stack.pop_all()
+    return cast(IO[bytes], file)
 
 
 def _unpacked(path: Path, file: Any) -> IO[bytes]:
-    unpacked = _Bounded((_isal("igzip") or gzip).open(file, "rb"), path)
+    unpacked = _Bounded((_isal("igzip") or gzip).open(file, "rb"), file, path)
     return io.BufferedReader(unpacked, BUFFER)  # lines from its own small buffer cost a third more
+
+
+def _gzip_start(path: Path) -> int | None:
+    """Where a gzip stream begins in a file, maybe after blanks; None: it is no gzip file."""
+    with path.open("rb", 0) as raw:
+        first = raw.read(64)
+    blank = len(first) - len(first.lstrip())
+    return blank if first[blank:].startswith(GZIP_MAGIC) else None
 
 
 def open_seekable(path: Path) -> IO[bytes]:
     """The bytes of a file, to be read in any order; unpacked in memory if they are gzip's."""
-    file = path.open("rb")
-    if file.read(2) != b"\x1f\x8b":
-        file.seek(0)
+    start, file = _gzip_start(path), path.open("rb")
+    if start is None:
         return file
-    file.seek(0)
+    file.seek(start)
     with file, _unpacked(path, file) as unpacked:
         return io.BytesIO(unpacked.read())
+
+
+def format_of(path: Path, endings: Collection[str]) -> str:
+    """The ending, of ``endings``, whose format a file has: by its first bytes, else by its name.
+
+    Raises InputError if there is no file, it is empty, or its ending is none of them.
+    """
+    name = path.name.lower()
+    ending = Path(name.removesuffix(".gz")).suffix
+    ending = ALIASES.get(ending, ending)
+    if ending not in endings or (ending in (".parquet", ".zip") and name.endswith(".gz")):
+        raise InputError(
+            "has an unknown ending",
+            where=path,
+            remedy=f"give one of {', '.join(endings)} (all but .parquet and .zip also with .gz)",
+        )
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise InputError(what, where=path, remedy="check the path")
+    with whole(path), open_bytes(path) as file:
+        first = file.peek(BEGIN)[:BEGIN] if hasattr(file, "peek") else file.read(BEGIN)
+    if not first:
+        raise InputError("is empty", where=path, remedy=again(path))
+    first = first.lstrip()
+    for ending_of, begins in BEGINNINGS.items():
+        if ending_of in endings and first.startswith(begins):
+            return ending_of
+    if first.startswith(b"<?xml") and b"<VOTABLE" in first and ".vot" in endings:
+        return ".vot"
+    return ending
 
 
 def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
@@ -197,7 +274,7 @@ def _changed(path: Path) -> InputError:
 
 
 @contextmanager
-def whole(path: Path | str, what: str = "file", remedy: str = DOWNLOAD_AGAIN) -> Iterator[None]:
+def whole(path: Path | str, what: str = "file", remedy: str | None = None) -> Iterator[None]:
     """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it.
 
     The one boundary between a reader and the libraries that parse what a file holds. ``what`` is
@@ -210,7 +287,7 @@ def whole(path: Path | str, what: str = "file", remedy: str = DOWNLOAD_AGAIN) ->
     ...     int("one")
     Traceback (most recent call last):
     xplabels.core.errors.InputError: model.json: is not a whole JSON file (invalid literal for \
-int() with base 10: 'one'); download the file again
+int() with base 10: 'one'); copy or write the file again
     """
     try:
         yield
@@ -231,7 +308,7 @@ int() with base 10: 'one'); download the file again
         said = f"is not a whole {what} ({reason})"
         if isinstance(error, EOFError) and what == GZIP:
             said = "is truncated: the gzip stream ends early"
-        raise InputError(said, where=path, remedy=remedy) from error
+        raise InputError(said, where=path, remedy=remedy or again(path)) from error
 
 
 def read_toml(path: Path | str, data: bytes | None = None) -> dict[str, Any]:
@@ -281,8 +358,9 @@ def check_size(path: Path | str, size: int, held: int | None = None) -> None:
 class _Bounded(io.RawIOBase):
     """What is unpacked from ``file``, as long as its size is in proportion to that of ``path``."""
 
-    def __init__(self, file: IO[bytes], path: Path) -> None:
+    def __init__(self, file: IO[bytes], packed: IO[bytes], path: Path) -> None:
         self._file: Any = file
+        self._packed = packed
         self._path, self._got, self._held = path, 0, path.stat().st_size
 
     def readable(self) -> bool:
@@ -297,4 +375,5 @@ class _Bounded(io.RawIOBase):
 
     def close(self) -> None:
         self._file.close()
+        self._packed.close()
         super().close()

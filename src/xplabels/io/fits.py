@@ -1,4 +1,4 @@
-"""DataLink FITS: one binary table, arrays of variable or fixed length."""
+"""DataLink FITS: binary tables, arrays of variable or fixed length."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from xplabels.core.stars import Stars
 from xplabels.io.files import check_size, open_seekable, reads, whole
-from xplabels.io.rows import (
-    BLOCK_ROWS,
-    REQUIRED,
-    BadRows,
-    RawBlock,
-    assembled,
-    column_blocks,
-    no_sources,
-)
+from xplabels.io.forms import SOURCE_ID, Column, FileTable, alike, names_of, no_ids
+from xplabels.io.rows import ARRAYS, BLOCK_ROWS, BadRows, RawBlock, assembled, column_blocks
 
 MOST = 999
 """Axes of an array, and columns of a table, by the FITS standard (4.0: 4.4.1 and 7.3.1)."""
@@ -32,7 +28,7 @@ FitsTable = Any
 
 @reads("FITS file")
 def read_fits(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
-    """Blocks of stars from the first binary table that has a column ``source_id``.
+    """Blocks of stars from all tables that have source_ids; they must have the same columns.
 
     Raises InputError for a file that is unreadable, truncated, lacks columns or rows, or
     (``bad_rows="error"``) holds a damaged row.
@@ -100,19 +96,44 @@ def _check_headers(file: IO[bytes], path: Path) -> None:
 def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
     with open_fits(path) as hdus:
         with readable_fits(path):
-            table = first_table(hdus, path)
-            names = {name.lower(): name for name in table.columns.names}
-            columns = {name: table.data[names[name]] for name in REQUIRED if name in names}
-        yield from column_blocks(columns, path, block, readable_fits)
+            tables = fits_tables(hdus)
+            parts = alike(tables, (SOURCE_ID, *ARRAYS), path)
+        for table, chosen in zip(tables, parts, strict=True):
+            if chosen:
+                with readable_fits(path):
+                    columns = {name: table.column(chosen[name]) for name in chosen}
+                yield from column_blocks(columns, path, block, readable_fits)
+        if not any(parts):
+            raise no_ids([name for table in tables for name in table.names], path)
 
 
 def first_table(hdus: FitsTable, path: Path) -> FitsTable:
-    """The first binary table of an open file that has a column ``source_id``, in any case.
-
-    Raises InputError if there is none.
-    """
-    for hdu in hdus:
-        names = hdu.columns.names if hasattr(hdu, "columns") else []
-        if any(name.lower() == "source_id" for name in names):
+    """The first binary table of an open file that has source_ids; InputError if there is none."""
+    tables = [hdu for hdu in hdus if hasattr(hdu, "columns")]
+    for hdu in tables:
+        if SOURCE_ID in names_of(hdu.columns.names, path, (SOURCE_ID,)):
             return hdu
-    raise no_sources(path)
+    raise no_ids([name for hdu in tables for name in hdu.columns.names], path)
+
+
+def fits_tables(hdus: FitsTable) -> list[FileTable]:
+    """The tables of an open file, TOPCAT's colfits (one row, columns in its cells) unrolled."""
+    tables = []
+    for number, hdu in enumerate(hdus):
+        if not hasattr(hdu, "columns"):
+            continue
+        title = f"HDU {number} ({hdu.name})" if hdu.name else f"HDU {number}"
+        units = {column.name: column.unit for column in hdu.columns if column.unit}
+        tables.append(FileTable(title, hdu.columns.names, partial(_column, hdu), units))
+    return tables
+
+
+def _column(hdu: FitsTable, name: str) -> Column:
+    values, null = hdu.data[name], hdu.columns[name].null
+    if null is not None and values.dtype.kind in "iu":
+        values = np.ma.masked_equal(values, null)
+    shapes = {hdu.data.dtype[n].shape[:1] for n in range(len(hdu.data.dtype))}
+    if len(hdu.data) != 1 or len(shapes) != 1 or shapes <= {(), (1,)}:
+        return values
+    values = values[0]
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values

@@ -26,6 +26,8 @@ from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.labels import LABELS, label_of
 from xplabels.core.quality import quality_flags
 from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Stars, concatenate
+from xplabels.io import forms
+from xplabels.io.arrays import Cells, cells_of
 from xplabels.io.atomic import whole_file
 from xplabels.io.columns import (
     MAG_PER_RELATIVE_FLUX,
@@ -41,15 +43,14 @@ from xplabels.io.rows import (
     ARRAYS,
     BANDS,
     BLOCK_ROWS,
-    EMPTY,
     PARTS,
     AbsentColumns,
     Assembler,
     BadRows,
-    Cells,
     RawBlock,
-    as_source_id,
     check_columns,
+    kind_of,
+    unreadable,
 )
 from xplabels.io.words import Words, schema_words
 
@@ -117,6 +118,7 @@ def write_star_blocks(
                         temporary,
                         schema,
                         compression="zstd",
+                        write_page_checksum=True,
                         compression_level=COMPRESSION_LEVEL,
                     )
                 )
@@ -165,6 +167,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
 
     Raises InputError if it says to hold more than it can.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -173,7 +176,17 @@ def open_parquet(path: Path) -> Iterator[Any]:
         groups = map(meta.row_group, range(meta.num_row_groups))
         size = sum(group.total_byte_size for group in groups)
         check_size(path, max(size, 8 * meta.num_rows * meta.num_columns))
-        yield file
+        try:
+            yield file
+        except pa.ArrowInvalid as error:
+            if "list offsets" not in str(error):
+                raise
+            raise InputError(
+                "its lists are longer than what is in them, as where DuckDB writes a null in a "
+                "column of type ARRAY",
+                where=path,
+                remedy="write lists, as in CAST(bp_coefficients AS DOUBLE[])",
+            ) from error
 
 
 @reads("Parquet file")
@@ -187,15 +200,16 @@ def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iter
         raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
     with open_parquet(path) as file:
-        meta = _metadata(file.schema_arrow.metadata or {}, path)
+        meta = metadata_of(file.schema_arrow, path)
         for batch in file.iter_batches(batch_size=block):
-            if len(batch):
-                yield stars_of(batch, meta, assembler)
+            if len(batch) and len(stars := stars_of(batch, meta, assembler)):
+                yield stars
     assembler.finish()
 
 
-def _metadata(raw: dict[bytes, bytes], path: Path) -> dict[str, Any]:
-    """The entry ``xplabels`` of the schema's metadata; an empty dict where it is absent."""
+def metadata_of(schema: Any, path: object) -> dict[str, Any]:
+    """The entry ``xplabels`` of a schema's metadata; an empty dict where it is absent."""
+    raw = schema.metadata or {}
     if META_KEY not in raw:
         return {}
     try:
@@ -291,16 +305,35 @@ def _fixed_lists(values: NDArray[np.floating]) -> ArrowTable:
 
 def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -> Stars:
     """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
-    columns = {name.lower(): batch.column(i) for i, name in enumerate(batch.schema.names)}
+    schema = batch.schema
+    columns = dict(zip(schema.names, batch.columns, strict=True))
+    return stars_of_columns(columns, meta, assembler, schema_words(schema))
+
+
+def stars_of_columns(
+    columns: Mapping[str, forms.Column],
+    meta: Mapping[str, Any],
+    assembler: Assembler,
+    words: Words,
+) -> Stars:
+    """The stars of columns of a star table, in any of the forms of :mod:`xplabels.io.forms`.
+
+    ``words`` are what is said of the columns, units among it.
+    """
     path = assembler.path
-    columns = archive_columns(columns, path)
-    check_columns(columns, path, ["source_id"])
-    source_id = _source_id(columns["source_id"], path)
+    flat = forms.flattened(archive_columns(columns, path))
+    names = forms.names_of(flat, path)
+    if forms.SOURCE_ID not in names:
+        raise forms.no_ids(flat, path)
+    columns = {lower: flat[name] for lower, name in names.items()}
+    source_id = forms.source_ids(columns[forms.SOURCE_ID], path)
     if meta.get("space") == "sampled":
         check_columns(columns, path, ["source_id", "flux", "flux_error"])
-        cells = {name: _cells(columns[name], name, path) for name in ("flux", "flux_error")}
+        cells, _ = _cells(columns, ("flux", "flux_error"), path)
         # an earlier reader has flagged some rows as having no usable spectrum
-        flags = _plain(columns["flags"]) if "flags" in columns else np.zeros(len(source_id))
+        flags = (
+            forms.plain_column(columns["flags"]) if "flags" in columns else np.zeros(len(source_id))
+        )
         unusable = (flags.astype(np.uint32) & np.uint32(UNUSABLE)) > 0
         stars = assembler.sampled(source_id, np.array(meta["wavelength"]), cells, unusable)
     else:
@@ -308,25 +341,41 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
             raise AbsentColumns(
                 "holds sampled flux without the metadata that give its wavelengths",
                 where=path,
-                remedy="write the table with xplabels.io.write_stars",
+                remedy="write the table with xplabels.write_stars, or xplabels.read(table, "
+                "wavelength=...)",
             )
-        needed = [name for name in ARRAYS if not name.endswith("correlations")]
-        check_columns(columns, path, ["source_id", *needed])
-        cells = {name: _cells(columns[name], name, path) for name in ARRAYS if name in columns}
-        stars = assembler.stars(RawBlock(source_id, cells))
-    return _with_the_rest(stars, columns, meta, path, schema_words(batch.schema))
+        check_columns(columns, path)
+        cells, faults = _cells(columns, [name for name in ARRAYS if name in columns], path)
+        stars = assembler.stars(RawBlock(source_id, cells, faults))
+    plain = {
+        lower: forms.converted(
+            forms.plain_column(column), lower, words.get(lower, {}).get("unit"), path
+        )
+        for lower, column in columns.items()
+        if lower != forms.SOURCE_ID and _is_flat(column)
+    }
+    kept = source_id != forms.NOBODY
+    plain = {name: one[kept] for name, one in plain.items() if one.dtype.kind in "iufb"}
+    return _with_the_rest(stars, plain, meta, path, words)
+
+
+def _is_flat(column: forms.Column) -> bool:
+    """Whether a column holds one value a row."""
+    from pyarrow import types
+
+    if hasattr(column, "type"):
+        return not types.is_nested(column.type)
+    first = column[0] if len(column) else 0.0
+    return getattr(column, "ndim", 1) == 1 and not isinstance(first, np.ndarray | list | tuple)
 
 
 def _with_the_rest(
-    stars: Stars, columns: dict[str, ArrowTable], meta: Mapping[str, Any], path: Path, words: Words
+    stars: Stars,
+    plain: Mapping[str, NDArray[Any]],
+    meta: Mapping[str, Any],
+    path: Path,
+    words: Words,
 ) -> Stars:
-    from pyarrow import types
-
-    plain = {
-        name: _plain(column)
-        for name, column in columns.items()
-        if types.is_floating(column.type) or types.is_integer(column.type)
-    }
     photometry, notes = photometry_of(plain, stars.source_id, path)
     stars = replace(
         stars,
@@ -348,7 +397,7 @@ def _with_the_rest(
     return replace(stars, flags=_flags(noticed, plain) if meta else noticed)
 
 
-def _flags(noticed: NDArray[np.uint32], plain: dict[str, NDArray[Any]]) -> NDArray[np.uint32]:
+def _flags(noticed: NDArray[np.uint32], plain: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
     """The table's flags with what was noticed while reading it.
 
     A row that was damaged when the table was made is NaN now; that does not mean that the archive
@@ -360,51 +409,24 @@ def _flags(noticed: NDArray[np.uint32], plain: dict[str, NDArray[Any]]) -> NDArr
     return np.where(kept & np.uint32(Flag.BAD_ROW), kept, kept | noticed).astype(np.uint32)
 
 
-def _source_id(column: ArrowTable, path: Path) -> NDArray[np.int64]:
-    values = column.to_numpy(zero_copy_only=False)
-    if column.null_count:
-        values = np.ma.array(values, mask=column.is_null().to_numpy(zero_copy_only=False))
-    return as_source_id(values, path)
-
-
-def _plain(column: ArrowTable) -> NDArray[Any]:
-    """A column of numbers; nulls become NaN."""
-    from pyarrow import float64
-
-    if column.null_count:
-        column = column.cast(float64(), safe=False)
-    return np.asarray(column.to_numpy(zero_copy_only=False))
-
-
-def _cells(column: ArrowTable, name: str, path: Path) -> Cells:
-    """A column of lists, of fixed or variable size; null: empty."""
+def _cells(
+    columns: Mapping[str, ArrowTable], names: Iterable[str], path: Path
+) -> tuple[dict[str, Cells], dict[int, tuple[str, str]]]:
+    """Columns of arrays, and row -> (column, what is wrong) of those that cannot be read."""
     from pyarrow import types
 
-    kind = column.type
-    fixed = types.is_fixed_size_list(kind)
-    if not (fixed or types.is_list(kind) or types.is_large_list(kind)) or not types.is_floating(
-        kind.value_type
-    ):
-        raise InputError(
-            f"holds {kind}, not lists of numbers",
-            where=f"{path}, column {name}",
-            remedy="write one list of floating-point numbers a row",
-        )
-    if not column.null_count:
-        length = kind.list_size if fixed else _common_length(column)
-        if length is not None:
-            flat: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
-            return flat.reshape(len(column), length)
-    return [
-        EMPTY if not cell.is_valid else cell.values.to_numpy(zero_copy_only=False)
-        for cell in column
-    ]
-
-
-def _common_length(column: ArrowTable) -> int | None:
-    """The length that all lists have, as those of most blocks do; None if they differ."""
-    if not len(column):
-        return None
-    ends = column.offsets.to_numpy()
-    lengths = np.diff(ends)
-    return int(lengths[0]) if (lengths == lengths[0]).all() else None
+    cells: dict[str, Cells] = {}
+    faults: dict[int, tuple[str, str]] = {}
+    for name in names:
+        column = columns[name]
+        arrow = hasattr(column, "type")
+        kind = column.type if arrow else getattr(column, "dtype", np.dtype(object))
+        if types.is_primitive(kind) if arrow else kind.kind in "iufb" and np.ndim(column) == 1:
+            raise InputError(
+                f"holds {kind}, not lists of numbers",
+                where=f"{path}, column {name}",
+                remedy="write one list of floating-point numbers a row",
+            )
+        cells[name], wrong = cells_of(column, kind_of(name))
+        faults |= {n: (name, unreadable(what)) for n, what in wrong.items() if n not in faults}
+    return cells, faults

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, counted
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Band, CoefficientSpectra, SampledSpectra, Spectra, Stars
-from xplabels.io.files import DOWNLOAD_AGAIN
+from xplabels.io import forms
+from xplabels.io.arrays import Cells, cells_of
+from xplabels.io.files import again
+from xplabels.io.forms import NOBODY
 
 BadRows = Literal["error", "flag"]
 
 BANDS = ("bp", "rp")
 PARTS = ("coefficients", "coefficient_errors", "coefficient_correlations")
 ARRAYS = tuple(f"{band}_{part}" for band in BANDS for part in PARTS)
-REQUIRED = ("source_id", *ARRAYS)
+NEEDED = tuple(name for name in ARRAYS if not name.endswith("correlations"))
+"""The correlations may be absent: the stars are flagged NO_CORRELATIONS then."""
 
 BLOCK_ROWS = 2000
 """Rows a block: about 30 MB of numbers, whatever the length of the file."""
@@ -37,13 +41,8 @@ AS_RAW = "download the XP continuous spectra with all their columns (DataLink st
 
 
 def kind_of(column: str) -> type[np.floating]:
-    """The archive's own type of a column of arrays: only coefficients are float64."""
-    return np.float64 if column.endswith("coefficients") else np.float32
-
-
-Cells = NDArray[np.floating] | Sequence[NDArray[np.floating]]
-"""One array a row: a rectangle [N, n], or N arrays of any length (0: null)."""
-EMPTY: NDArray[np.float64] = np.empty(0)
+    """The archive's own type of a column of arrays: coefficients and flux are float64."""
+    return np.float64 if column.endswith(("coefficients", "flux", "flux_error")) else np.float32
 
 
 @dataclass
@@ -53,10 +52,9 @@ class RawBlock:
     Attributes
     ----------
     source_id
-        Int64 [N].
+        Int64 [N]; :data:`~xplabels.io.forms.NOBODY` in a row that is left out.
     cells
-        Column of :data:`ARRAYS` -> its arrays. Both columns of correlations may be left out by a
-        format that allows it.
+        Column of :data:`ARRAYS` -> its arrays. Columns of correlations may be left out.
     faults
         Row in the block -> (column, what is wrong), for what the format itself noticed.
     """
@@ -81,13 +79,18 @@ class Faults:
         self.rows |= rows
 
     def check_lengths(
-        self, rows: NDArray[np.bool_], column: str, lengths: NDArray[np.intp], expected: int
+        self,
+        rows: NDArray[np.bool_],
+        column: str,
+        lengths: NDArray[np.intp],
+        expected: int,
+        cut: str = "",
     ) -> None:
-        """Mark those of ``rows`` whose array is not as long as expected."""
+        """Mark those of ``rows`` whose array is not as long as expected; ``cut`` may say why."""
         self.add(
             rows & (lengths != expected),
             column,
-            lambda row: f"has {lengths[row]} values, not {expected}",
+            lambda row: f"has {lengths[row]} values, not {expected}{cut}",
         )
 
     def check_values(
@@ -111,27 +114,34 @@ class Assembler:
     """Turns the raw blocks of one file, in order, into stars.
 
     It remembers what the blocks of one file share: the numbers of coefficients, the source_ids
-    seen and the row reached.
+    seen, the rows read, the numbers in the file of those of this block, how many could be read, and
+    what was wrong with the first of the others.
     """
 
     path: Path
     bad_rows: BadRows
-    rows: int = 0
+    read: int = 0
+    readable: int = 0
+    first: str = ""
+    numbers: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
     widths: dict[str, int] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
 
     def stars(self, raw: RawBlock) -> Stars:
         """The block's stars; damaged rows are NaN with :attr:`Flag.BAD_ROW`, or an error.
 
+        Rows without a source_id are left out, and ``notes`` says how many.
+
         Raises InputError for a source_id that came before, and, with ``bad_rows="error"``, for the
         first damaged row.
         """
-        self._check_ids(raw.source_id)
-        faults = Faults(len(raw.source_id), raw.faults)
-        bp, rp = (self._band(raw, band, faults) for band in BANDS)
+        kept, cells, nobody = self._take(raw.source_id, raw.cells)
+        known = {int(np.searchsorted(kept, n)): f for n, f in raw.faults.items() if n in kept}
+        faults = Faults(len(kept), known)
+        bp, rp = (self._band(cells, band, faults) for band in BANDS)
         for band in (bp, rp):
             _blank(band, faults.rows)
-        return self._block(raw.source_id, CoefficientSpectra(bp, rp), faults)
+        return self._block(raw.source_id[kept], CoefficientSpectra(bp, rp), faults, nobody)
 
     def sampled(
         self,
@@ -144,25 +154,52 @@ class Assembler:
 
         Rows known to be ``unusable`` [N] may be NaN.
         """
-        self._check_ids(source_id)
-        faults = Faults(len(source_id), {})
+        kept, cells, nobody = self._take(source_id, cells)
+        faults = Faults(len(kept), {})
         arrays = []
         for name in ("flux", "flux_error"):
             lengths, width = _lengths(cells[name]), len(wavelength)
-            faults.check_lengths(np.ones(len(source_id), bool), name, lengths, width)
+            faults.check_lengths(np.ones(len(kept), bool), name, lengths, width)
             values = _rectangle(cells[name], lengths == width, width, np.float64)
-            faults.check_values(~unusable, name, values)
+            faults.check_values(~unusable[kept], name, values)
             arrays.append(np.asarray(values, np.float64))
         for array in arrays:
             array[faults.rows] = np.nan
-        return self._block(source_id, SampledSpectra(wavelength, *arrays), faults)
+        return self._block(source_id[kept], SampledSpectra(wavelength, *arrays), faults, nobody)
 
-    def _block(self, source_id: NDArray[np.int64], spectra: Spectra, faults: Faults) -> Stars:
+    def _take(
+        self, source_id: NDArray[np.int64], cells: Mapping[str, Cells]
+    ) -> tuple[NDArray[np.intp], dict[str, Cells], tuple[str, ...]]:
+        """The rows of this block that are of a star, their cells, and a note on the others.
+
+        Raises InputError if a source_id came before, or they look rounded.
+        """
+        kept = np.flatnonzero(source_id != NOBODY)
+        self.numbers = self.read + 1 + kept
+        self.read += len(source_id)
+        forms.check_rounding(source_id[kept], self.path)
+        self._check_ids(source_id[kept])
+        if len(kept) == len(source_id):
+            return kept, dict(cells), ()
+        chosen = {
+            name: column[kept] if isinstance(column, np.ndarray) else [column[n] for n in kept]
+            for name, column in cells.items()
+        }
+        rows = counted(len(source_id) - len(kept), "row")
+        return kept, chosen, (f"{self.path}: {rows} without a source_id left out",)
+
+    def _block(
+        self,
+        source_id: NDArray[np.int64],
+        spectra: Spectra,
+        faults: Faults,
+        notes: tuple[str, ...],
+    ) -> Stars:
         """Stars of one block, their damaged rows reported and flagged."""
-        notes = self._report(source_id, faults.first)
+        notes += self._report(source_id, faults.first)
         name = str(self.path)
         stars = Stars.of(source_id, spectra, origin=name, notes=notes, file=name)
-        self.rows += len(stars)
+        self.readable += int((~faults.rows).sum())
         # nothing is known of a damaged row, not even that the archive lacks a spectrum
         lacking = np.uint32(Flag.MISSING_BP | Flag.MISSING_RP)
         damaged = (stars.flags & ~lacking) | np.uint32(Flag.BAD_ROW)
@@ -170,13 +207,19 @@ class Assembler:
         return replace(stars, flags=flags)
 
     def finish(self) -> None:
-        """Raise :class:`InputError` if the file had no rows."""
-        if self.rows == 0:
+        """Raise :class:`InputError` if the file had no rows, or none that could be read."""
+        if self.read == 0:
             raise InputError("has no rows", where=self.path, remedy="give a file with stars")
+        if not self.seen:
+            raise InputError("no row has a source_id", where=self.path, remedy=forms.WRITE_IDS)
+        if not self.readable and self.first:
+            rows = counted(len(self.seen), "row")
+            what = f"none of its {rows} can be read; the first: {self.first}"
+            raise InputError(what, where=self.path, remedy=again(self.path))
 
     def _where(self, row: int, source_id: int, column: str = "") -> str:
-        """File, row (1-based; in the block the first ``row`` is 0), source_id, column."""
-        text = f"{self.path}, row {self.rows + row + 1}, source_id {source_id}"
+        """File, row of the file (1-based; in the block the first is 0), source_id, column."""
+        text = f"{self.path}, row {self.numbers[row]}, source_id {source_id}"
         return f"{text}, column {column}" if column else text
 
     def _check_ids(self, source_id: NDArray[np.int64]) -> None:
@@ -201,30 +244,39 @@ class Assembler:
             raise InputError(
                 what,
                 where=where,
-                remedy=f"{DOWNLOAD_AGAIN}, leave the row out, or read with --bad-rows flag",
+                remedy=f"{again(self.path)}, leave the row out, or read with --bad-rows flag",
             )
+        self.first = self.first or f"{where}: {what}"
         count = "1 damaged row is" if len(faults) == 1 else f"{len(faults)} damaged rows are"
         return (f"{count} flagged BAD_ROW; the first: {where}: {what}",)
 
-    def _band(self, raw: RawBlock, band: str, faults: Faults) -> Band:
+    def _band(self, cells: Mapping[str, Cells], band: str, faults: Faults) -> Band:
         """One band, NaN where it is missing or damaged; adds to ``faults``."""
         names = [f"{band}_{part}" for part in PARTS]
-        cells = {name: raw.cells[name] for name in names if name in raw.cells}
+        cells = {name: cells[name] for name in names if name in cells}
         if names[2] in cells:
             cells[names[2]] = _packed(cells[names[2]], cells[names[0]])
         lengths = {name: _lengths(column) for name, column in cells.items()}
         width = self._width(band, lengths, names)
         expected = dict(zip(names, (width, width, width * (width - 1) // 2), strict=True))
         filled = lengths[names[0]] > 0
+        # a column of correlations in which nothing stands is none
+        if width > 1 and names[2] in cells and not lengths[names[2]].any():
+            del cells[names[2]]
+        cut = _cut(lengths, names, width)
         arrays: dict[str, NDArray[np.floating]] = {}
         for name, column in cells.items():
             found, length = lengths[name], expected[name]
-            faults.check_lengths(filled | (found > 0), name, found, length)
+            faults.check_lengths(filled | (found > 0), name, found, length, cut)
             kind = np.float32 if name == names[2] else np.float64
             arrays[name] = _rectangle(column, found == length, length, kind)
         present = ~np.isnan(arrays[names[0]]).all(axis=1)
+        # tools that know no null in a column of arrays (TOPCAT's colfits) fill it with zeros
+        zero = present & ~(arrays[names[1]][:, :1] != 0).any(axis=1)
+        if zero.any():
+            present &= arrays[names[0]].any(axis=1) | arrays[names[1]].any(axis=1)
         faults.add(
-            ~present & np.isfinite(arrays[names[1]]).any(axis=1),
+            ~present & ~zero & np.isfinite(arrays[names[1]]).any(axis=1),
             names[0],
             lambda row: f"is empty, though {names[1]} is not",
         )
@@ -260,7 +312,7 @@ class AbsentColumns(InputError):
     """A table lacks columns of the archive's, so that it may be one of another kind."""
 
 
-def check_columns(names: Collection[str], path: Path, required: Sequence[str] = REQUIRED) -> None:
+def check_columns(names: Collection[str], path: object, required: Sequence[str] = NEEDED) -> None:
     """Raise :class:`AbsentColumns` listing the ``required`` columns that are absent."""
     absent = [name for name in required if name not in names]
     if absent:
@@ -268,66 +320,43 @@ def check_columns(names: Collection[str], path: Path, required: Sequence[str] = 
         raise AbsentColumns(what.format(", ".join(absent)), where=path, remedy=AS_RAW)
 
 
-def as_source_id(values: NDArray[np.generic], path: Path) -> NDArray[np.int64]:
-    """A column of integers as source_ids; floating-point numbers cannot hold them.
+def spectra_columns(names: Collection[str], where: object) -> dict[str, str]:
+    """``source_id`` and those of :data:`ARRAYS` that are there -> their names among ``names``.
 
-    Raises InputError if the column does not hold integers, or a row is masked.
+    Raises InputError if one that is needed is absent.
     """
-    if values.dtype.kind not in "iu":
-        raise InputError(
-            f"holds {values.dtype.name} values or nulls, not 64-bit integers",
-            where=f"{path}, column source_id",
-            remedy="write source_id as int64: it has up to 19 digits",
-        )
-    null = np.flatnonzero(np.ma.getmaskarray(np.ma.asarray(values)))
-    if len(null):
-        raise InputError(
-            "is null or no 64-bit integer",
-            where=f"{path}, row {null[0] + 1}, column source_id",
-            remedy=DOWNLOAD_AGAIN,
-        )
-    return np.asarray(values, np.int64)
-
-
-def no_sources(path: Path) -> InputError:
-    """The error of a file none of whose tables has a column ``source_id``."""
-    return InputError(
-        "no table in it has a column source_id", where=path, remedy="give a table of Gaia sources"
-    )
+    chosen = forms.names_of(names, where, (forms.SOURCE_ID, *ARRAYS))
+    if forms.SOURCE_ID not in chosen:
+        raise forms.no_ids(names, where)
+    check_columns(chosen, where)
+    return chosen
 
 
 def column_blocks(
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, forms.Column],
     path: Path,
-    block: int,
-    readable: Callable[[Path], AbstractContextManager[None]],
+    block: int = BLOCK_ROWS,
+    readable: Callable[[Path], AbstractContextManager[None]] = lambda path: nullcontext(),
     faults: Mapping[int, tuple[str, str]] | None = None,
 ) -> Iterator[RawBlock]:
-    """Blocks of rows from whole columns, by lower-case name.
+    """Blocks of rows from whole columns, in any of the forms of :mod:`xplabels.io.forms`.
 
     ``readable`` names the damage that shows when cells are looked at; ``faults`` as of
     :class:`RawBlock`, by row of the file. Raises InputError if a column is absent, or source_ids
-    are no integers.
+    are no identifiers.
     """
-    check_columns(columns, path)
-    source_id = as_source_id(np.ma.asarray(columns["source_id"]), path)
+    flat = forms.flattened(columns)
+    chosen = spectra_columns(flat, path)
+    source_id = forms.source_ids(flat[chosen.pop(forms.SOURCE_ID)], path)
     for start in range(0, len(source_id), block):
         rows = slice(start, start + block)
-        # beyond float32: infinite, which the row checks refuse
-        with readable(path), np.errstate(over="ignore"):
-            cells = {
-                name: [_plain(cell, kind_of(name)) for cell in columns[name][rows]]
-                for name in ARRAYS
-            }
         here = {n - start: f for n, f in (faults or {}).items() if start <= n < start + block}
+        cells: dict[str, Cells] = {}
+        with readable(path), np.errstate(over="ignore"):
+            for name, column in chosen.items():
+                cells[name], wrong = cells_of(flat[column][rows], kind_of(name))
+                here |= {n: (name, unreadable(what)) for n, what in wrong.items() if n not in here}
         yield RawBlock(source_id[rows], cells, here)
-
-
-def _plain(cell: Any, kind: type[np.floating]) -> NDArray[np.floating]:
-    """One cell without its mask (of a VOTable, which widens float32)."""
-    if isinstance(cell, np.ma.MaskedArray):
-        cell = np.ma.filled(cell.astype(np.float64), np.nan)
-    return np.asarray(cell).astype(kind).ravel()
 
 
 def _packed(correlations: Cells, coefficients: Cells) -> Cells:
@@ -348,6 +377,11 @@ def _packed(correlations: Cells, coefficients: Cells) -> Cells:
     return packed
 
 
+def unreadable(why: str) -> str:
+    """What is said of an array that cannot be read."""
+    return f"cannot be read as numbers ({why})"
+
+
 def assembled(raw_blocks: Iterator[RawBlock], path: Path, bad_rows: BadRows) -> Iterator[Stars]:
     """The stars of one file, block by block.
 
@@ -355,9 +389,17 @@ def assembled(raw_blocks: Iterator[RawBlock], path: Path, bad_rows: BadRows) -> 
     """
     assembler = Assembler(path, bad_rows)
     for raw in raw_blocks:
-        if len(raw.source_id):
-            yield assembler.stars(raw)
+        if len(raw.source_id) and len(stars := assembler.stars(raw)):
+            yield stars
     assembler.finish()
+
+
+def _cut(lengths: Mapping[str, NDArray[np.intp]], names: Sequence[str], width: int) -> str:
+    """What is said of arrays that are shorter, or longer, than those of most rows."""
+    coefficients = lengths[names[0]]
+    other = (coefficients > 0) & (coefficients != width) & (lengths[names[1]] == coefficients)
+    band = names[0][:2]
+    return f": are they cut to {band}_n_relevant_bases?" if other.any() else ""
 
 
 def _lengths(column: Cells) -> NDArray[np.intp]:

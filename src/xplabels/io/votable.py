@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import binascii
 import io
+import logging
 import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree
@@ -25,19 +27,22 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
+from xplabels.io.arrays import EMPTY
 from xplabels.io.files import check_size, open_seekable, reads, whole
+from xplabels.io.forms import SOURCE_ID, FileTable, alike, names_of, no_ids
 from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,
-    EMPTY,
+    NEEDED,
     BadRows,
     RawBlock,
     assembled,
-    check_columns,
     column_blocks,
     kind_of,
-    no_sources,
+    unreadable,
 )
+
+logger = logging.getLogger(__name__)
 
 VOTable = Any
 """An astropy ``TableElement``."""
@@ -52,13 +57,13 @@ KINDS = {
 
 Columns = dict[str, tuple[str, int | None]]
 """Lower-case name -> type of an element, elements a cell (None: varies)."""
-Row = tuple[int | None, dict[str, NDArray[Any]], tuple[str, str] | None]
-"""A source_id (None: unreadable), the arrays, and what else is wrong."""
+Row = tuple[int | str | None, dict[str, NDArray[Any]], tuple[str, str] | None]
+"""A source_id (None: null), the arrays, and what else is wrong."""
 
 
 @reads("VOTable")
 def read_votable(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
-    """Blocks of stars from the first table that has a column ``source_id``.
+    """Blocks of stars from all tables that have source_ids; they must have the same columns.
 
     The whole file is in memory while it is read. Raises InputError for a file that is unreadable,
     truncated, lacks columns or rows, or (``bad_rows="error"``) holds a damaged row.
@@ -74,17 +79,43 @@ def readable_votable(path: Path) -> Iterator[None]:
         yield
 
 
-def first_votable(path: Path) -> VOTable:
-    """The first table that has a column ``source_id``; InputError if none, or the file is bad."""
+def _parsed(path: Path) -> list[VOTable]:
+    """All tables of a file, as astropy reads them; InputError if the file is bad."""
     from astropy.io.votable import parse
 
     with readable_votable(path), open_checked(path) as file:
         # "mask" makes an unreadable number a masked one: damage to a row, not to the file
-        tables = list(parse(file, verify="ignore", invalid="mask").iter_tables())
-    for table in tables:
-        if any(field.name.lower() == "source_id" for field in table.fields):
+        tree = parse(file, verify="ignore", invalid="mask")
+        found = list(tree.iter_tables())
+    infos = [info for part in (tree, *tree.resources) for info in part.infos]
+    check_answer(((i.value, i.content) for i in infos if i.name == "QUERY_STATUS"), path)
+    return found
+
+
+def first_votable(path: Path) -> VOTable:
+    """The first table that has source_ids; InputError if none, or the file is bad."""
+    names: list[str] = []
+    for table in _parsed(path):
+        names += [field.name for field in table.fields]
+        if SOURCE_ID in names_of(names, path, (SOURCE_ID,)):
             return table
-    raise no_sources(path)
+    raise no_ids(names, path)
+
+
+def votables(path: Path) -> list[FileTable]:
+    """All tables of a file, as astropy reads them; InputError if the file is bad."""
+    found = _parsed(path)
+    tables = []
+    for number, table in enumerate(found, start=1):
+        # the array's columns go by ID, which need not be the name
+        ids = {field.name: field.ID for field in table.fields}
+        units = {field.name: str(field.unit) for field in table.fields if field.unit}
+        title = f"table {number} ({table.name})" if table.name else f"table {number}"
+        names = [field.name for field in table.fields]
+        column = partial(lambda array, ids, name: array[ids[name]], table.array, ids)
+        words = {f.name: {"description": f.description, "ucd": f.ucd} for f in table.fields}
+        tables.append(FileTable(title, names, column, units, words))
+    return tables
 
 
 @contextmanager
@@ -143,55 +174,95 @@ def check_votable(file: IO[bytes], path: Path | str) -> None:
 
 
 def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
-    columns: dict[str, Any]
-    faults: dict[int, tuple[str, str]] = {}
     with readable_votable(path):
-        rows = _usual_rows(path)
-        if rows is None:
-            table = first_votable(path)
-            # the array's columns go by ID, which need not be the name
-            columns = {field.name.lower(): table.array[field.ID] for field in table.fields}
-        else:
-            read = list(rows)
-            columns = {name: [cells[name] for _, cells, _ in read] for name in ARRAYS}
-            stars = [star for star, *_ in read]
-            null = [star is None for star in stars]
-            columns["source_id"] = np.ma.array([star or 0 for star in stars], np.int64, mask=null)
-            faults = {number: fault for number, (*_, fault) in enumerate(read) if fault}
-    yield from column_blocks(columns, path, block, readable_votable, faults)
+        usual = _usual_tables(path)
+    if usual is not None:
+        for columns, faults in usual:
+            yield from column_blocks(columns, path, block, readable_votable, faults)
+        return
+    tables = votables(path)
+    parts = alike(tables, (SOURCE_ID, *ARRAYS), path)
+    if not any(parts):
+        raise no_ids([name for table in tables for name in table.names], path)
+    for table, chosen in zip(tables, parts, strict=True):
+        if chosen:
+            columns = {name: table.column(chosen[name]) for name in chosen}
+            yield from column_blocks(columns, path, block, readable_votable)
 
 
-def _usual_rows(path: Path) -> Iterator[Row] | None:
-    """The rows of a BINARY2 or TABLEDATA table of stars; None where the file is one for astropy."""
+def _usual_tables(path: Path) -> list[tuple[dict[str, Any], dict[int, tuple[str, str]]]] | None:
+    """Columns and faults of BINARY2 and TABLEDATA tables; None where the file is for astropy."""
     with open_checked(path) as file:
         root = ElementTree.parse(file).getroot()
-    for table in root.findall(".//{*}TABLE"):
-        columns: Columns = {}
-        for field in table.findall("{*}FIELD"):
-            size = field.get("arraysize", "1")
-            count = None if size.endswith("*") else math.prod(int(n) for n in size.split("x"))
-            kind = KINDS.get(field.get("datatype", ""), "")
-            columns[field.attrib["name"].strip().lower()] = (kind, count)
-        if "source_id" not in columns:
+    statuses = root.iterfind(".//{*}INFO[@name='QUERY_STATUS']")
+    check_answer(((info.get("value"), info.text) for info in statuses), path)
+    tables: list[FileTable] = []
+    read: list[Iterator[Row] | None] = []
+    for number, table in enumerate(root.iterfind(".//{*}TABLE"), start=1):
+        names = [field.get("name", "") for field in table.findall("{*}FIELD")]
+        title = f"table {number} ({table.get('name', 'without a name')})"
+        tables.append(FileTable(title, names, names.index))
+        read.append(_usual_rows(table, names_of(names, path, (SOURCE_ID, *ARRAYS))))
+    parts = alike(tables, (SOURCE_ID, *ARRAYS), path)
+    found = []
+    for chosen, rows in zip(parts, read, strict=True):
+        if not chosen:
             continue
-        check_columns(columns, path)
-        usual = (
-            all(kind for kind, _ in columns.values())
-            and columns["source_id"] == (">i8", 1)
-            and all(columns[name][0] in (">f4", ">f8") for name in ARRAYS)
-            and table.find("{*}FIELD/{*}VALUES[@null]") is None  # a number stands for a null
-        )
-        text = table.find("{*}DATA/{*}TABLEDATA")
-        stream = table.find("{*}DATA/{*}BINARY2/{*}STREAM")
-        if usual and text is not None:
-            return _text_rows(columns, text)
-        if usual and stream is not None and stream.get("encoding") == "base64":
-            return _binary_rows(columns, binascii.a2b_base64(stream.text or ""))
+        if rows is None:
+            return None
+        listed = list(rows)
+        names = [name for name in ARRAYS if name in chosen]
+        columns: dict[str, Any] = {name: [cells[name] for _, cells, _ in listed] for name in names}
+        columns[SOURCE_ID] = np.array([star for star, *_ in listed], object)
+        found.append((columns, {n: fault for n, (*_, fault) in enumerate(listed) if fault}))
+    return found or None
+
+
+def check_answer(statuses: Iterable[tuple[str | None, str | None]], path: Path) -> None:
+    """Look at the (value, text) of a file's INFOs QUERY_STATUS.
+
+    Raises InputError with the words of a service that answered with an error, not a table; logs a
+    warning where it says that rows are missing.
+    """
+    for value, text in statuses:
+        if value == "ERROR":
+            raise InputError(
+                f"is an error of the archive, not a table: {' '.join((text or '').split())[:200]}",
+                where=path,
+                remedy="ask the archive again",
+            )
+        if value == "OVERFLOW":
+            logger.warning("%s: the archive says that it cut the table off at its limit", path)
+
+
+def _usual_rows(table: ElementTree.Element, chosen: Mapping[str, str]) -> Iterator[Row] | None:
+    """The rows of a table of stars; None where it is one for astropy."""
+    if not {SOURCE_ID, *NEEDED} <= chosen.keys():
         return None
-    raise no_sources(path)
+    columns: Columns = {}
+    lower = {name: key for key, name in chosen.items()}
+    for field in table.findall("{*}FIELD"):
+        size = field.get("arraysize", "1")
+        count = None if size.endswith("*") else math.prod(int(n) for n in size.split("x"))
+        name = field.attrib["name"]
+        columns[lower.get(name, name)] = (KINDS.get(field.get("datatype", ""), ""), count)
+    arrays = [name for name in ARRAYS if name in chosen]
+    usual = (
+        all(kind for kind, _ in columns.values())
+        and columns[SOURCE_ID] == (">i8", 1)
+        and all(columns[name][0] in (">f4", ">f8") for name in arrays)
+        and table.find("{*}FIELD/{*}VALUES[@null]") is None  # a number stands for a null
+    )
+    text = table.find("{*}DATA/{*}TABLEDATA")
+    stream = table.find("{*}DATA/{*}BINARY2/{*}STREAM")
+    if usual and text is not None:
+        return _text_rows(columns, text, arrays)
+    if usual and stream is not None and stream.get("encoding") == "base64":
+        return _binary_rows(columns, binascii.a2b_base64(stream.text or ""), arrays)
+    return None
 
 
-def _binary_rows(columns: Columns, data: bytes) -> Iterator[Row]:
+def _binary_rows(columns: Columns, data: bytes, arrays: Sequence[str]) -> Iterator[Row]:
     """Rows of BINARY2: a bit a column for nulls, then the cells, arrays after their length."""
     at, flags = 0, (len(columns) + 7) // 8
     while at < len(data):
@@ -209,10 +280,10 @@ def _binary_rows(columns: Columns, data: bytes) -> Iterator[Row]:
                 row[name] = np.frombuffer(data, kind, count, at)
             at = end
         star = int(row["source_id"][0]) if "source_id" in row else None
-        yield star, {name: row.get(name, EMPTY) for name in ARRAYS}, None
+        yield star, {name: row.get(name, EMPTY) for name in arrays}, None
 
 
-def _text_rows(columns: Columns, data: ElementTree.Element) -> Iterator[Row]:
+def _text_rows(columns: Columns, data: ElementTree.Element, arrays: Sequence[str]) -> Iterator[Row]:
     """Rows of TABLEDATA: one element a cell, the numbers of an array apart by blanks."""
     for element in data.findall("{*}TR"):
         texts = [cell.text or "" for cell in element]
@@ -222,12 +293,10 @@ def _text_rows(columns: Columns, data: ElementTree.Element) -> Iterator[Row]:
             texts += [""] * (len(columns) - len(texts))
         row = dict(zip(columns, texts, strict=False))
         cells: dict[str, NDArray[Any]] = {}
-        for name in ARRAYS:
+        for name in arrays:
             try:
                 cells[name] = np.array(row[name].split(), kind_of(name))
             except ValueError as error:
                 cells[name] = EMPTY
-                fault = fault or (name, f"cannot be read as numbers ({error})")
-        star = row["source_id"].strip()
-        whole = star.removeprefix("-").isdecimal() and abs(int(star)) < 2**63
-        yield int(star) if whole else None, cells, fault
+                fault = fault or (name, unreadable(str(error)))
+        yield row["source_id"], cells, fault

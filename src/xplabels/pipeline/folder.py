@@ -25,14 +25,17 @@ import numpy as np
 
 from xplabels.core.errors import InputError, counted
 from xplabels.io.atomic import (
+    LAST_WORD,
+    alone,
     check_distinct,
     check_output,
-    claimed,
+    discard,
     remove_leftovers,
     whole_file,
 )
 from xplabels.io.catalogue import check_catalogue, write_table
 from xplabels.io.job import FOREIGN, FileFingerprint, Job, Settings, StaleReason, open_partial
+from xplabels.io.tables import matched
 from xplabels.pipeline.file import PredictOptions, predict_file
 from xplabels.pipeline.inputs import Inputs, no_spectra, output_names, stem
 from xplabels.pipeline.manifest import MANIFEST, ManifestEntry, entry_path
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PARTIAL_FILES = ("manifest.json", "*.parquet", ".*.partial.*", f"{MANIFEST}/*")
+PARTIAL_FILES = ("manifest.json", LAST_WORD, "*.parquet", ".*.partial.*", f"{MANIFEST}/*")
 """All that the folder of an unfinished catalogue may hold; anything else is the user's."""
 
 
@@ -56,7 +59,8 @@ class Summary:
     ``damaged`` rows are (file, row, source_id), as far as the files' entries list them; ``failed``
     says why an input has no output. The folders of input lack ``missing``, in words; ``absent`` are
     the files among them that the folder's own list names, and that have no output of an earlier run
-    either. ``account`` is the file of all this, if there is one.
+    either. ``joined`` says how many stars each table has, ``notes`` what was noticed in it, and in
+    the files. ``account`` is the file of all this, if there is one.
     """
 
     stars: int = 0
@@ -69,9 +73,12 @@ class Summary:
     missing: tuple[str, ...] = ()
     absent: tuple[Path, ...] = ()
     remade: dict[str, int] = field(default_factory=dict)
+    joined: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     account: Path | None = None
 
 
+@alone
 def predict_folder(
     inputs: Inputs,
     output: Path,
@@ -102,7 +109,7 @@ def predict_folder(
         raise InputError("is a file, not a folder", where=output, remedy="name a folder")
     if not output.exists():
         check_output(output)
-    with claimed(output), _cleared(output):
+    with _cleared(output):
         run = _Run(inputs, outputs, output, settings, options, command)
         run.check_existing(overwrite)
         run.check_absent()
@@ -115,6 +122,7 @@ def predict_folder(
     return run.summary
 
 
+@alone
 def predict_catalogue(
     inputs: Inputs,
     output: Path,
@@ -147,10 +155,8 @@ def predict_catalogue(
     folder = output.with_name(output.name + ".partial")
     digests = {p: hashlib.sha256(str(p.resolve()).encode()).hexdigest()[:16] for p in inputs.files}
     outputs = {path: folder / f"{digest}.parquet" for path, digest in digests.items()}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(claimed(output))
-        open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
-        stack.enter_context(_cleared(folder))
+    open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
+    with _cleared(folder):
         run = _Run(inputs, outputs, folder, settings, options)
         try:
             run.check_existing(overwrite=True)
@@ -170,12 +176,12 @@ def predict_catalogue(
                         where=path,
                         remedy="give the same command again: the others are done",
                     )
-            _assemble(list(outputs.values()), output, overwrite)
+            _assemble(list(outputs.values()), output, overwrite, run.summary.joined)
         except BaseException:
             if not any(folder.glob("[!.]*.parquet")):  # no trace of a run that finished no file
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        shutil.rmtree(folder)
+    discard(folder, output)
     return replace(run.summary, account=None)
 
 
@@ -350,6 +356,13 @@ class _Run:
         summary.good = sum(entry.good for entry in entries)
         summary.flags, summary.remade = dict(flags), self._reasons(done=True)
         summary.damaged = [(e.input.name, row, star) for e in entries for row, star in e.damaged]
+        joined, asked = Counter[str](), Counter[str]()
+        for entry in entries:
+            for one in entry.joined:
+                joined[one.table] += one.stars
+                asked[one.table] += entry.rows_out
+        summary.joined = tuple(matched(name, joined[name], asked[name]) for name in asked)
+        summary.notes = tuple(dict.fromkeys(note for entry in entries for note in entry.notes))
         account = {
             "command": self.command,
             "complete": complete,
@@ -358,6 +371,7 @@ class _Run:
             "stars": summary.stars,
             "good": summary.good,
             "flags": summary.flags,
+            "joined": list(summary.joined),
             "failed": {str(path): why for path, why in summary.failed.items()},
             "missing": list(summary.missing),
             "absent": [str(path) for path in summary.absent],
@@ -398,7 +412,7 @@ def find_duplicates(files: Sequence[tuple[Job, ManifestEntry]]) -> Iterator[tupl
                 seen = np.concatenate([seen, ids])
 
 
-def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
+def _assemble(parts: Sequence[Path], output: Path, overwrite: bool, joined: Sequence[str]) -> None:
     """The catalogue from its parts; Parquet without holding it in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -408,6 +422,8 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool) -> None:
     notes = dict.fromkeys((schema.metadata or {}).get(b"NOTES") for schema in schemas)
     if kept := [note for note in notes if note]:
         metadata[b"NOTES"] = b"; ".join(kept)
+    if joined:
+        metadata[b"JOINED"] = "; ".join(joined).encode()
     schema = schemas[0].with_metadata(metadata)  # the first part's, with the notes of all
     if output.suffix.lower() != ".parquet":
         # pq.read_table would import pyarrow.dataset, and that pandas

@@ -18,12 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, counted
 from xplabels.io.atomic import whole_file
+from xplabels.io.columns import numbers
 from xplabels.io.plain import read_columns
 from xplabels.sky.crossmatch import ADDED, crossmatch
 from xplabels.surveys import SURVEYS
 from xplabels.surveys.matching import MatchFlag, describe_matches, shared
+
+logger = logging.getLogger(__name__)
 
 EPOCHS = {
     # AllWISE's motion fits refer to MJD 55400 (Explanatory Supplement, II.1.a)
@@ -36,6 +39,8 @@ EPOCHS = {
     "twomass": 1999.1,
 }
 """Mean epoch of a catalogue's positions, Julian year."""
+EARLIEST, LATEST = 1880.0, 2100.0
+"""Of positions, Julian year: from the first photographic plates on."""
 PLACE = ("source_id", "ra", "dec")
 MOTION = ("pmra", "pmdec", "ref_epoch")
 
@@ -101,6 +106,8 @@ def match_on_sky(
         if survey not in EPOCHS:
             raise InputError(f"no epoch is known of {survey!r}", remedy="give --epoch YEAR")
         epoch = EPOCHS[survey]
+    if not EARLIEST <= epoch <= LATEST:
+        raise InputError(f"the epoch {epoch:g} is no year of a survey", remedy="give one as 2010.5")
     # LSDB warns its own users of slow performance and of stars without margins
     with warnings.catch_warnings(action="ignore"), _workers(workers):
         left, count = _stars(stars)
@@ -112,12 +119,19 @@ def match_on_sky(
                 where=catalogue,
                 remedy="give a smaller radius, or a wider margin with --margin",
             )
-        joined = left.crossmatch(
-            right,
-            algorithm=crossmatch(radius, epoch),
-            suffixes=("_star", ""),
-            suffix_method="all_columns",
-        )
+        try:
+            joined = left.crossmatch(
+                right,
+                algorithm=crossmatch(radius, epoch),
+                suffixes=("_star", ""),
+                suffix_method="all_columns",
+            )
+        except RuntimeError as error:
+            if "overlap" not in str(error):
+                raise
+            logger.warning("%s and %s have no part of the sky in common", stars, catalogue)
+            nothing = {name.lower(): np.empty(0, kind) for name, kind in _kinds(right).items()}
+            return SkyMatches({"source_id": np.empty(0, np.int64), **nothing}, count)
         frame = joined.compute(progress_bar=False).sort_values("source_id_star", kind="stable")
     if frame["source_id_star"].duplicated().any():
         raise InputError(
@@ -133,6 +147,13 @@ def match_on_sky(
     same = shared(np.ascontiguousarray(place).view(np.complex128)[:, 0])
     flags = columns["match_flags"] | np.where(same, MatchFlag.SHARED, 0)
     return SkyMatches(columns | {"match_flags": flags.astype(np.uint8)}, count)
+
+
+def _kinds(right: Any) -> dict[str, Any]:
+    """The columns of matches with a catalogue, but for source_id, and their numpy types."""
+    known = {n: np.dtype(object) if k.kind == "O" else np.dtype(getattr(k, "numpy_dtype", k))
+             for n, k in right.dtypes.items()}  # fmt: skip
+    return known | ADDED | {"match_flags": np.uint8}
 
 
 def write_matches(matches: SkyMatches, path: Path, overwrite: bool = False) -> None:
@@ -180,7 +201,7 @@ def _stars(path: str | Path) -> tuple[Any, int]:
         left = _open(path)
         _check_columns(left, PLACE, path)
         return left[[name for name in (*PLACE, *MOTION) if name in left.columns]], len(left)
-    columns = read_columns(path, (*PLACE, *MOTION), {"source_id": 0})
+    columns = read_columns(path, (*PLACE, *MOTION))
     for name in PLACE:
         if name not in columns:
             raise InputError(
@@ -188,8 +209,22 @@ def _stars(path: str | Path) -> tuple[Any, int]:
                 where=path,
                 remedy="give a table with source_id, ra and dec (deg), such as gaia_source",
             )
-    frame = pd.DataFrame(columns)
+    frame = pd.DataFrame(
+        {
+            n: values if n == "source_id" else numbers(columns, n, path)
+            for n, values in columns.items()
+        }
+    )
     frame = frame[frame.source_id > 0]
+    on_sky = frame.ra.between(0, 360) & frame.dec.between(-90, 90)
+    if not on_sky.all():
+        left_out = counted(int((~on_sky).sum()), "row")
+        logger.warning("%s: %s without a position on the sky (ra, dec) left out", path, left_out)
+    frame = frame[on_sky]
+    if frame.empty:
+        raise InputError(
+            "no row has a source_id and a position on the sky", where=path, remedy="mend ra and dec"
+        )
     # stars need no margin: the survey's rows come to them
     left = lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec", margin_threshold=None)
     return left, len(frame)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.lookup import Lookup
+from xplabels.io.memory import name_of
 from xplabels.io.plain import read_columns
 
 MATCH_FLAGS = "match_flags"
@@ -50,7 +50,7 @@ class Neighbours:
     """How many other Gaia sources the archive matched to the same key; -1: unknown."""
 
 
-def read_neighbours(path: str | Path, key_is_gaia: bool) -> Neighbours:
+def read_neighbours(path: Any, key_is_gaia: bool) -> Neighbours:
     """A table of neighbours from the Gaia archive, or one with columns ``key`` and ``source_id``.
 
     ``tmass_psc_xsc_best_neighbour`` and ``allwise_best_neighbour`` (``source_id,
@@ -58,11 +58,11 @@ def read_neighbours(path: str | Path, key_is_gaia: bool) -> Neighbours:
     (``dr2_source_id, dr3_source_id, angular_distance``) are read as they are. Raises
     :class:`InputError` if it cannot be read or lacks one of the identifiers.
     """
-    integers = dict.fromkeys(SOURCE_COLUMNS, 0) | {"number_of_mates": -1}
+    integers = {"number_of_mates": -1}
     if key_is_gaia:
         integers |= dict.fromkeys(KEY_COLUMNS, 0)
     wanted = (*SOURCE_COLUMNS, *KEY_COLUMNS, *DISTANCE_COLUMNS, "number_of_mates")
-    columns = read_columns(path, wanted, integers)
+    columns = read_columns(path, wanted, integers, SOURCE_COLUMNS)
     source, key, distance = (
         next((columns[name] for name in names if name in columns), None)
         for names in (SOURCE_COLUMNS, KEY_COLUMNS, DISTANCE_COLUMNS)
@@ -70,7 +70,7 @@ def read_neighbours(path: str | Path, key_is_gaia: bool) -> Neighbours:
     if source is None or key is None:
         raise InputError(
             "is no table of neighbours",
-            where=path,
+            where=name_of(path),
             remedy=f"give one of {', '.join(KEY_COLUMNS)} and one of {', '.join(SOURCE_COLUMNS)}",
         )
     return Neighbours(

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry
-from xplabels.io.columns import MAG_PER_RELATIVE_FLUX, first_present
+from xplabels.io.columns import MAG_PER_RELATIVE_FLUX, first_present, meant
 from xplabels.surveys.table import Array, Columns, Read, Survey, number
 
 Bands = Mapping[str, tuple[tuple[str, ...], ...]]
@@ -69,16 +69,28 @@ LOWEST_SNR = 3.0
 def read_gaia(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
     """G, BP and RP [mag] with errors from the flux over its error, and parallaxes [mas]."""
     rows = len(source_id)
-    measured = {}
+    measured: dict[str, tuple[Array, Array]] = {}
+    notes: tuple[str, ...] = ()
     for band in GAIA_BANDS:
         value, error, ratio = (number(columns, f"{band}_{end}", rows) for end in GAIA_ENDS)
+        value, notes = _meant(value, f"{band}_mag", where, notes)
         from_ratio = MAG_PER_RELATIVE_FLUX / np.where(ratio > 0, ratio, np.nan)
         measured[f"{band}_mag"] = (value, np.where(error > 0, error, from_ratio))
     error = number(columns, "parallax_error", rows)
     # a parallax may lie below any sentinel, so only its error says whether there is one
     value = np.asarray(columns.get("parallax", np.full(rows, np.nan)), np.float64)
+    value, notes = _meant(value, "parallax", where, notes)
     measured["parallax"] = (value, np.where(error > 0, error, np.nan))
-    return Photometry.of(rows, measured), ()
+    return Photometry.of(rows, measured), notes
+
+
+def _meant(
+    values: Array, name: str, where: object, notes: tuple[str, ...]
+) -> tuple[Array, tuple[str, ...]]:
+    """Values [N] without those that no star can have, and ``notes`` with one on these."""
+    values, strange = meant(values, name)
+    said = f"{where}: {strange} values of {name} that no star can have: missing"
+    return values, (*notes, said) if strange else notes
 
 
 def read_graded(
@@ -93,15 +105,17 @@ def read_graded(
     """Magnitudes [mag, Vega] [N]; those with a letter of ``bad`` in ``ph_qual`` are missing."""
     rows = len(source_id)
     grades = columns["ph_qual"].astype(str) if "ph_qual" in columns else [""] * rows
-    measured, notes = {}, []
+    measured: dict[str, tuple[Array, Array]] = {}
+    notes: tuple[str, ...] = ()
     for band, (name, names) in enumerate(bands.items()):
         magnitude, sigma = (_first_number(columns, some, rows) for some in names)
+        magnitude, notes = _meant(magnitude, name, where, notes)
         graded = np.array([grade[band : band + 1] in [*bad] for grade in grades])
         graded |= null_is_bad & ~(sigma > 0)
         if (dropped := int((graded & np.isfinite(magnitude)).sum())) > 0:
-            notes.append(f"{where}: {dropped} values of {name} are {why}: missing")
+            notes += (f"{where}: {dropped} values of {name} are {why}: missing",)
         measured[name] = (magnitude, np.where(graded | ~(sigma > 0), np.nan, sigma))
-    return Photometry.of(rows, measured), tuple(notes)
+    return Photometry.of(rows, measured), notes
 
 
 def _first_number(columns: Columns, names: Sequence[str], rows: int) -> Array:

@@ -1,6 +1,7 @@
-"""Write the made archive for DaCHS: a resource descriptor a schema, and its tables as CSV.
+"""Write the made archives for DaCHS: a resource descriptor a schema, and its tables as CSV.
 
-``python publish.py INPUTS`` fills ``INPUTS/gaiadr3`` and ``INPUTS/gaiadr1``.
+``python publish.py INPUTS`` fills ``INPUTS/gaiadr1``, ``gaiadr3``, ``gaiadr4`` and ``catwise``. The
+last stands for ESA's ``external``, a reserved word of ADQL, which DaCHS refuses.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from services.made import DOUBLES, Table, made_archive
+from services.made4 import made_dr4
 
 STARS = 500
 """Of the made archive that DaCHS publishes; the test makes the same one."""
 
-KEYS = frozenset(("source_id", "designation", "original_ext_source_id"))
+KEYS = frozenset(("source_id", "dr3_source_id", "designation", "original_ext_source_id", "name"))
 
 
 def kind(name: str, values: list[Any]) -> str:
@@ -26,9 +28,9 @@ def kind(name: str, values: list[Any]) -> str:
     if isinstance(known, bool):
         return "boolean"
     if isinstance(known, int):
-        return "bigint" if name == "source_id" else "integer"
+        return "bigint" if name.endswith("source_id") else "integer"
     if isinstance(known, float):
-        return "double precision" if name in DOUBLES else "real"
+        return "double precision" if name in DOUBLES or name.endswith("_flux") else "real"
     return "text"
 
 
@@ -64,8 +66,8 @@ def descriptor(schema: str, tables: dict[str, Table]) -> str:
 def write(inputs: Path) -> None:
     """Write every schema's folder."""
     schemas: dict[str, dict[str, Table]] = {}
-    for full, table in made_archive(STARS).tables.items():
-        schema, name = full.split(".")
+    for full, table in (made_archive(STARS).tables | made_dr4(STARS).tables).items():
+        schema, name = full.replace("external.", "catwise.").split(".")
         schemas.setdefault(schema, {})[name] = table
     for schema, tables in schemas.items():
         folder = inputs / schema

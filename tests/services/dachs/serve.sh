@@ -65,12 +65,13 @@ start_database() {
 }
 
 publish() {
-    local inputs
+    local inputs schema
     inputs=$(as_gavo dachs config inputsDir)
     "$1" "$here/publish.py" "$inputs"
-    chown -R gavo "$inputs/gaiadr3" "$inputs/gaiadr1"
-    as_gavo dachs --ui stingy import gaiadr3/q
-    as_gavo dachs --ui stingy import gaiadr1/q
+    for schema in gaiadr1 gaiadr3 gaiadr4 catwise; do
+        chown -R gavo "$inputs/$schema"
+        as_gavo dachs --ui stingy import "$schema/q"
+    done
 }
 
 stop() { as_gavo dachs serve stop >/dev/null 2>&1 || true; }

@@ -1,0 +1,456 @@
+"""One policy for each form that a user's column comes in, whatever file or table holds it.
+
+A column is a pyarrow array or a numpy one (masked or not), of numbers, of text, or of one array a
+row. Readers of files and of tables in memory hand their columns over as they are; what names an
+identifier, what is null, and how text is read stands here alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError, counted
+
+logger = logging.getLogger(__name__)
+
+Column = Any
+"""A pyarrow ``Array`` or ``ChunkedArray``, a numpy array, or a sequence of one array a row."""
+
+SOURCE_ID = "source_id"
+NOBODY = 0
+"""The source_id of a row that belongs to no star: null, or a survey's where there is none."""
+NULL_WORDS = frozenset(
+    ("", "null", "nan", "na", "n/a", "#n/a", "none", "<na>", "nat", "nil", "\\n", "-", "--", "---",
+     "masked")
+)  # fmt: skip
+"""Text, in lower case, that says that there is no value."""
+NULL_TEXTS = sorted({form(w) for w in NULL_WORDS for form in (str, str.upper, str.title)} | {"NaN"})
+
+_ID_NAME = re.compile(r"sourceid|(gaia)?(source)?(id|name)?(gaia)?e?dr3(source)?(id|name)?|source")
+_NOT_AN_ID = frozenset(("dr3", "edr3"))
+_OTHER_RELEASE = re.compile(r"(gaia|source|id|name)*dr[12](gaia|source|id|name)*")
+_UNSAID_RELEASE = frozenset(("gaiasourceid", "gaiaid", "gaia"))
+_ID_TEXT = re.compile(r"""b?["']?\s*(?:gaia[\s_]*(e?dr\d+|fpr)[\s_]+)?(-?\d+)\s*["']?""", re.I)
+_RELEASES = ("DR3", "EDR3", "DR4")
+"""Releases whose designations are taken: EDR3's identifiers are DR3's."""
+WRITE_IDS = "write source_id in full, as in 5853498713190525696, as 64-bit integers or as text"
+
+GRAIN = 128
+"""Gaia's source_ids are multiples of it, but for parts of double stars."""
+DOUBTFUL, IMPOSSIBLE = 1 / 500, 1e-9
+"""Chances that true source_ids look rounded, below which that is said, and they are refused."""
+
+
+# --- names ----------------------------------------------------------------------------------
+
+
+def names_of(
+    names: Iterable[str], where: object, wanted: Collection[str] | None = None
+) -> dict[str, str]:
+    """Lower-case name -> name, of the columns ``wanted`` (None: all), that of the ids among them.
+
+    The column of identifiers comes as ``source_id``, whatever a user calls it
+    (``GAIAEDR3_SOURCE_ID``, ``dr3_source_id``, ``Gaia DR3``, ...).
+
+    Raises InputError where two names differ in case alone.
+
+    Examples
+    --------
+    >>> names_of(["GaiaDR3_Source_ID", "Teff", "x"], "t.csv", ("source_id", "teff"))
+    {'teff': 'Teff', 'source_id': 'GaiaDR3_Source_ID'}
+    """
+    found: dict[str, str] = {}
+    listed = list(names)
+    for name in listed:
+        lower = name.strip().lower()
+        if wanted is not None and lower not in wanted:
+            continue
+        if lower in found:
+            raise InputError(
+                f"columns {found[lower]!r} and {name!r} have the same name but for case",
+                where=where,
+                remedy="leave one out",
+            )
+        found[lower] = name
+    if SOURCE_ID not in found and (wanted is None or SOURCE_ID in wanted):
+        # what is wanted as a designation is another catalogue's
+        another = "designation" if wanted is not None and "designation" in wanted else ""
+        ids = _id_name([name for name in listed if name.strip().lower() != another])
+        if ids is not None:
+            found[SOURCE_ID] = ids
+    return found
+
+
+def _id_name(names: Collection[str]) -> str | None:
+    """The column of Gaia DR3's identifiers by another name than ``source_id``; None: there is none.
+
+    A designation is taken last: other catalogues have theirs.
+    """
+    squashed = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in names}
+    matching = [s for s in squashed if _ID_NAME.fullmatch(s) and s not in _NOT_AN_ID]
+    best = sorted(matching, key=lambda s: (s != "sourceid", s == "source", "name" in s))
+    if not best and "designation" in squashed:
+        best = ["designation"]
+    return squashed[best[0]] if best else None
+
+
+def no_ids(names: Collection[str], where: object) -> InputError:
+    """What to raise of a table none of whose columns holds Gaia DR3's identifiers."""
+    remedy = "name the column of Gaia source identifiers source_id"
+    for name in names:
+        squashed = re.sub(r"[^a-z0-9]", "", name.lower())
+        if _OTHER_RELEASE.fullmatch(squashed):
+            what = f"column {name!r} holds identifiers of an earlier release of Gaia, not of DR3"
+            remedy = "add a column source_id, by the archive's table dr2_neighbourhood"
+            return InputError(what, where=where, remedy=remedy)
+        if squashed in _UNSAID_RELEASE:
+            what = f"column {name!r} does not say of which release of Gaia its identifiers are"
+            remedy = "name it source_id if they are of DR3"
+            return InputError(what, where=where, remedy=remedy)
+    return InputError("column 'source_id' is absent", where=where, remedy=remedy)
+
+
+@dataclass(frozen=True)
+class FileTable:
+    """One of the tables of a file."""
+
+    label: str  # how messages call it
+    names: Sequence[str]
+    column: Callable[[str], Column]
+    units: Mapping[str, str] = field(default_factory=dict)  # by name, where one is declared
+    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # descriptions and UCDs
+
+
+def alike(
+    tables: Sequence[FileTable], wanted: Collection[str] | None, where: object
+) -> list[dict[str, str]]:
+    """The columns ``wanted`` of a file's tables, which are read as one: lower-case name -> name.
+
+    Empty for those of ``tables`` that have no source_ids, or, if none has, fewer of the columns.
+    Raises InputError that names the tables where those that count differ in their columns.
+    """
+    chosen = [names_of(table.names, where, wanted) for table in tables]
+    keyed = [SOURCE_ID in names for names in chosen]
+    if not any(keyed):
+        most = max(map(len, chosen), default=0)
+        keyed = [len(names) == most > 0 for names in chosen]
+    first = keyed.index(True) if any(keyed) else 0
+    for n, table in enumerate(tables):
+        if keyed[n] and chosen[n].keys() != chosen[first].keys():
+            raise InputError(
+                f"{tables[first].label} and {table.label} both have source_ids, but not the same "
+                f"columns ({', '.join(sorted(chosen[n].keys() ^ chosen[first].keys()))[:150]})",
+                where=where,
+                remedy="write the table you mean to a file of its own",
+            )
+    return [names if use else {} for names, use in zip(chosen, keyed, strict=True)]
+
+
+def flattened(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """Columns with the fields of nested ones (structs, lists of structs) beside them, by name."""
+    flat: dict[str, Column] = {}
+    for name, column in columns.items():
+        flat |= _fields(column) or {name: column}
+    # a.b, as tools flatten a struct, is b, where there is no other b
+    last = [name.rpartition(".")[2] for name in flat]
+    return {
+        short if last.count(short) == 1 else name: column
+        for short, (name, column) in zip(last, flat.items(), strict=True)
+    }
+
+
+def _fields(column: Column) -> dict[str, Column]:
+    """The fields of a nested pyarrow column, by name; empty for any other column."""
+    if isinstance(column, np.ndarray) or not hasattr(column, "type"):
+        return {}
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = column.type
+    nested = types.is_struct(kind)
+    lists = types.is_list(kind) or types.is_large_list(kind)
+    if not nested and not (lists and types.is_struct(kind.value_type)):
+        return {}
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if nested:
+        # flatten(), unlike field(), takes over the nulls of the struct
+        names = [kind.field(i).name for i in range(kind.num_fields)]
+        return flattened(dict(zip(names, whole.flatten(), strict=True)))
+    inner, of = whole.values, type(whole)
+    mask = whole.is_null() if whole.null_count else None
+    return {
+        kind.value_type.field(i).name: of.from_arrays(whole.offsets, inner.field(i), mask=mask)
+        for i in range(kind.value_type.num_fields)
+    }
+
+
+# --- columns --------------------------------------------------------------------------------
+
+
+def as_numpy(column: Column) -> NDArray[Any]:
+    """A column as numpy: masked where integers are null; text as str objects, None where null."""
+    if isinstance(column, np.ndarray):
+        return column
+    if not hasattr(column, "to_numpy") or not hasattr(column, "null_count"):
+        return np.asarray(column)
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if types.is_decimal(column.type):
+        column = column.cast(pa.int64() if column.type.scale == 0 else pa.float64())
+    if not column.null_count or not types.is_integer(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    null = column.is_null().to_numpy(zero_copy_only=False)
+    return np.ma.array(column.fill_null(0).to_numpy(zero_copy_only=False), mask=null)
+
+
+def source_ids(column: Column, where: object, name: str = SOURCE_ID) -> NDArray[np.int64]:
+    """Gaia source_ids [N]; :data:`NOBODY` where null.
+
+    Integers, floats that lost nothing, or text: ``N``, ``Gaia DR3 N`` or ``Gaia EDR3 N``.
+
+    Raises InputError that names row and value where one is none of these; where they are of another
+    release; or where all look as if they had gone through floating-point numbers.
+
+    Examples
+    --------
+    >>> source_ids(np.array(["Gaia DR3 5853498713190525696", ""], object), "t.csv").tolist()
+    [5853498713190525696, 0]
+    """
+    ids = _ids(column, where, name)
+    check_rounding(ids, where, name)
+    return ids
+
+
+def _ids(column: Column, where: object, name: str) -> NDArray[np.int64]:
+    texts = _arrow_text(column)
+    if texts is not None and not texts.null_count:
+        import pyarrow as pa
+
+        with contextlib.suppress(pa.ArrowInvalid):  # nearly all are plain integers
+            return np.array(texts.cast(pa.int64()).to_numpy(zero_copy_only=False))
+    values = as_numpy(column if texts is None else texts)
+    null, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
+    if plain.ndim != 1:
+        raise InputError(
+            "does not hold one identifier a row", where=f"{where}, column {name}", remedy=WRITE_IDS
+        )
+    if plain.dtype.kind in "OSU":
+        return _ids_of_text(plain, null, where, name)
+    if plain.dtype.kind == "f":
+        null = null | ~np.isfinite(plain)
+        wrong = ~null & ((np.abs(plain) >= 2**53) | (plain % 1 != 0))
+    elif plain.dtype.kind == "u":
+        wrong = ~null & (plain >= 2**63)
+    elif plain.dtype.kind == "i":
+        wrong = np.zeros(len(plain), bool)
+    else:
+        wrong = ~null
+    if wrong.any():
+        _no_id(plain[int(wrong.argmax())].item(), int(wrong.argmax()), where, name)
+    return np.where(null, np.int64(NOBODY), np.where(null, 0, plain).astype(np.int64))
+
+
+def _ids_of_text(
+    texts: NDArray[Any], null: NDArray[np.bool_], where: object, name: str
+) -> NDArray[np.int64]:
+    ids = np.full(len(texts), NOBODY, np.int64)
+    for row in np.flatnonzero(~null).tolist():
+        text = texts[row]
+        if isinstance(text, np.generic):
+            text = text.item()
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        if text is None or text is np.ma.masked or text != text:  # NaN
+            continue
+        if not isinstance(text, str):
+            text = repr(text)
+        ids[row] = id_of_text(text, row, where, name)
+    return ids
+
+
+def id_of_text(text: str, row: int, where: object, name: str = SOURCE_ID) -> int:
+    """One identifier; :data:`NOBODY` for a null word. ``row`` counts from 0. Raises InputError."""
+    text = text.strip()
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    if text.lower() in NULL_WORDS:
+        return NOBODY
+    match = _ID_TEXT.fullmatch(text) if len(text) < 100 else None
+    if match is None or abs(int(match[2])) >= 2**63:
+        _no_id(text, row, where, name)
+    release = (match[1] or "DR3").upper()
+    if release not in _RELEASES:
+        raise InputError(
+            f"{text!r} is an identifier of Gaia {release}, not of DR3",
+            where=f"{where}, row {row + 1}, column {name}",
+            remedy="translate them by the archive's table dr2_neighbourhood",
+        )
+    return int(match[2])
+
+
+def _no_id(value: object, row: int, where: object, name: str) -> NoReturn:
+    """Raise the InputError of a value that is no identifier."""
+    what = f"{str(value)[:60]!r} is not a 64-bit integer"
+    if isinstance(value, float) or re.fullmatch(
+        r"-?\d+(\.\d*|e\+?\d+|\.\d*e\+?\d+)", f"{value}".lower()
+    ):
+        what = (
+            f"{value!s:.60} went through a floating-point number, which cannot hold its 19 digits"
+        )
+    raise InputError(what, where=f"{where}, row {row + 1}, column {name}", remedy=WRITE_IDS)
+
+
+def check_rounding(ids: NDArray[np.int64], where: object, name: str = SOURCE_ID) -> None:
+    """Notice source_ids [N] that went through float64, where they lost their last digits.
+
+    Logs a warning where that is likely; raises InputError where it is certain.
+    """
+    if len(ids) < 2 or not (large := ids[ids > 2**60]).size:
+        return  # float64 holds smaller ones
+    spacing = np.int64(1) << (np.frexp(large.astype(np.float64))[1].astype(np.int64) - 53)
+    spacing = np.maximum(spacing, GRAIN)
+    # ids that were made as multiples of more than that are not rounded ones
+    if (large % spacing).any() or not (large // spacing % 2).any():
+        return
+    chance = float(np.exp2(-np.log2(spacing / GRAIN).sum()))
+    what = (
+        f"all {counted(len(ids), 'source_id')} end as after rounding to floating-point numbers: "
+        "their last digits are lost"
+    )
+    if chance < IMPOSSIBLE:
+        raise InputError(what, where=f"{where}, column {name}", remedy=WRITE_IDS)
+    if chance < DOUBTFUL:
+        logger.warning("%s, column %s: it seems that %s", where, name, what)
+
+
+def plain_column(column: Column) -> NDArray[Any]:
+    """Numbers or text [N]: integers and truth as they are, float64 with NaN where some are null.
+
+    Text that is numbers throughout (but for null words) becomes numbers; other text stays, as str
+    objects, ``""`` where null. Arrays, one a row, come as they are.
+    """
+    if (texts := _arrow_text(column)) is not None:
+        return numbers_or_text(texts)
+    values = as_numpy(column)
+    null, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
+    kind = plain.dtype.kind
+    if kind in "SU" or (kind == "O" and all(_is_text(v) for v in plain.tolist())):
+        import pyarrow as pa
+
+        texts = [
+            v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in plain.tolist()
+        ]
+        return numbers_or_text(pa.array(texts, pa.string(), mask=null, from_pandas=True))
+    if kind == "O":
+        return plain if plain.ndim > 1 else _of_objects(plain, null)
+    if null.any():
+        return np.asarray(np.ma.filled(values.astype(np.float64), np.nan))
+    return np.asarray(plain.astype(plain.dtype.newbyteorder("="), copy=False))
+
+
+def _is_text(value: object) -> bool:
+    nan = isinstance(value, float) and value != value
+    return isinstance(value, str | bytes) or value is None or nan
+
+
+def _arrow_text(column: Column) -> Any:
+    """A pyarrow column of text (or bytes, or categories of it) as strings; None: it is none."""
+    if isinstance(column, np.ndarray) or not hasattr(column, "type"):
+        return None
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary,
+             types.is_large_binary)  # fmt: skip
+    return column.cast(pa.string()) if any(one(kind) for one in texts) else None
+
+
+def _of_objects(values: NDArray[Any], null: NDArray[np.bool_]) -> NDArray[Any]:
+    """Python numbers, some of them None, as float64; anything else unchanged."""
+    try:
+        return np.array(
+            [np.nan if n or v is None else v for v, n in zip(values, null, strict=True)], np.float64
+        )
+    except (TypeError, ValueError):
+        return values
+
+
+def numbers_or_text(column: Any) -> NDArray[Any]:
+    """A pyarrow column of text as int64 if it can be, else float64, bool or text."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    trimmed = compute.utf8_trim_whitespace(column)
+    null = compute.is_in(trimmed, value_set=pa.array(NULL_TEXTS))
+    trimmed = compute.if_else(null, pa.scalar(None, pa.string()), trimmed)
+    for kind in (pa.int64(), pa.float64(), pa.bool_()):
+        try:
+            cast = trimmed.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        if cast.null_count and kind != pa.float64():
+            cast = cast.cast(pa.int8() if kind == pa.bool_() else kind)
+            cast = cast.cast(pa.float64(), safe=False)
+        return np.asarray(cast.to_numpy(zero_copy_only=False))
+    return np.asarray(trimmed.fill_null("").to_numpy(zero_copy_only=False), object)
+
+
+UNITS: dict[str, str] = {
+    "parallax": "mas", "parallax_error": "mas", "ra": "deg", "dec": "deg", "pmra": "mas / yr",
+    "pmdec": "mas / yr",
+}  # fmt: skip
+"""The unit in which a column is used; columns of magnitudes (:func:`unit_of`) are in mag."""
+_MAGNITUDE = re.compile(
+    r"phot_.*_mean_mag(_error)?|(j|h|k|ks)_(m|msigcom|cmsig)|w[12](m|sigm)pro.*"
+)
+_VEGA = re.compile(r"\W*(vega)?\W*(mags?|magnitudes?)\W*(vega)?\W*", re.I)
+
+
+def unit_of(name: str) -> str | None:
+    """The unit in which a column is used; None where any is as good."""
+    return "mag" if _MAGNITUDE.fullmatch(name) else UNITS.get(name)
+
+
+def converted(values: NDArray[Any], name: str, unit: str | None, where: object) -> NDArray[Any]:
+    """``values`` [N] of the column ``name`` in the unit in which it is used.
+
+    ``unit`` is the declared one; without it (or with ``-``) the values are taken as they are.
+    Raises InputError where one cannot be converted to the other.
+
+    Examples
+    --------
+    >>> converted(np.array([0.001]), "parallax", "arcsec", "t.fits")
+    array([1.])
+    """
+    wanted, declared = unit_of(name), (unit or "").strip()
+    if (
+        wanted is None
+        or declared in ("", "-", "--", "---", wanted)
+        or values.dtype.kind not in "iuf"
+    ):
+        return values
+    if wanted == "mag" and _VEGA.fullmatch(declared):
+        return values
+    from astropy import units
+
+    try:
+        factor = units.Unit(declared).to(units.Unit(wanted))
+    except (ValueError, TypeError) as error:  # not a unit, or of another kind
+        raise InputError(
+            f"its unit is {declared[:40]!r}, not {wanted}",
+            where=f"{where}, column {name}",
+            remedy=f"convert it to {wanted}, or declare no unit if it is in {wanted}",
+        ) from error
+    return np.asarray(values * factor)
