@@ -6,13 +6,14 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-archive fuzz docs dist lint format clean
+.PHONY: help demo test test-archive fuzz soak docs dist lint format clean
 
 help:
 	@echo "make demo    train on real APOGEE stars, predict unseen ones, write demo/report/report.html"
 	@echo "make test    run every test and every documented example"
 	@echo "make test-archive  fetch from a real TAP server, installed with apt-get (needs root)"
 	@echo "make fuzz    read damaged files of every kind for three minutes (INPUTS=N SECONDS=S SEED=S)"
+	@echo "make soak    kill every command that writes, 60 times, and compare (KILLS=N SEED=S)"
 	@echo "make docs    build the site into docs/_build/html, running every notebook on it"
 	@echo "make dist    build the source distribution and the wheel into dist/"
 	@echo "make lint    style (ruff), types (mypy), spelling (codespell)"
@@ -37,6 +38,9 @@ SEED ?= 0
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --seed $(SEED) \
 		$(if $(INPUTS),--inputs $(INPUTS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+soak: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kills.py --kills $(or $(KILLS),60) --seed $(SEED)
 
 # Warnings are errors, and so is a link that leads nowhere. Without the notebooks, to look at a page:
 # make docs SPHINX="-D nb_execution_mode=off"

@@ -114,7 +114,7 @@ def test_spectra_alone_are_enough(tmp_path: Path) -> None:
     ("count", "labels", "recipe", "where", "message"),
     [
         (5, "teff", "", "stars.parquet: ", "only 5 usable stars in the training part"),
-        (700, "teff,c_fe", "", "stars.parquet: ", "label 'c_fe' is absent"),
+        (700, "teff,c_fe", "", "stars.parquet: ", "column 'c_fe' is absent"),
         (700, "teff", 'auxiliary = ["j_h"]', "stars.parquet: ",
          "j_h is missing for every training star"),
         (700, "teff,logg", "", "stars.parquet: ", "only 50 stars of the training part have logg"),

@@ -51,6 +51,13 @@ MORE = [
         )
     ),
     ("simulate head.csv --output s.parquet", "head.csv: holds no row; give a table"),
+    ("giants --copies -1 --output s.parquet", "-1 copies of each star; give 0 or more"),
+    ("giants --copies 1000000000000000000 --output s.parquet", "--copies: 10* is too large"),
+    (f"simulate short.csv --draws {10**30} --output s.parquet", "is too large: give at most 1,000"),
+    ("match some.csv cat --workers 1000000 --output m.parquet", "too large: give at most 1,024"),
+    ("fetch --ids some.csv --timeout 1e18 --output f", "a wait or timeout is longer than a day"),
+    ("convert none --most-rows x --output c", "--most-rows: 'x' is no whole number"),
+    ("match some.csv cat --epoch nan --output m.parquet", "the epoch nan is no year of a survey"),
     ("simulate short.csv --seed -1 --output s.parquet", "--seed: -1 is no seed"),
     ("giants --seed -1 --output s.parquet", "--seed: -1 is no seed"),
     ("train some.csv --seed -1 --output m", "--seed: -1 is no seed"),

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +40,16 @@ def stars() -> Stars:
 @pytest.fixture
 def folder(stars: Stars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_stars(stars, tmp_path / "xp.parquet")
-    rows = [f"{star},5000,50" for star in stars.source_id]
-    (tmp_path / "mine.csv").write_text("\n".join(["source_id,teff,teff_err", *rows]) + "\n")
+    labelled(stars, tmp_path)
     (tmp_path / "sed.csv").write_text("wavelength,flux\n300,1e-17\n1100,1e-17\n")
     return tmp_path
+
+
+def labelled(stars: Stars, folder: Path) -> None:
+    """Stars, and a table of labels."""
+    write_stars(stars, folder / "xp.parquet", overwrite=True)
+    rows = [f"{star},5000,50" for star in stars.source_id]
+    (folder / "mine.csv").write_text("\n".join(["source_id,teff,teff_err", *rows]) + "\n")
 
 
 @pytest.fixture
@@ -237,6 +247,91 @@ def test_a_full_disk_stops_training_with_a_message(
     with pytest.raises(InputError, match=r"network\.safetensors: .*No space left.*; make room and"):
         states.save("network", network, torch.optim.SGD(network.parameters(), 0.1), [])
     assert names(folder / "model.partial") == {"manifest.json"}
+
+
+CALLS = "replace", "fsync", "unlink", "rmdir", "mkdir"
+"""Of the module os: what lies between two of them is what a kill may leave."""
+
+
+def counted_calls(patch: pytest.MonkeyPatch, at: Callable[[int], object]) -> None:
+    """Call ``at`` with 1, 2, ... before each of :data:`CALLS`."""
+    number = count(1)
+
+    def counting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **keys: Any) -> Any:
+            at(next(number))
+            return original(*args, **keys)
+
+        return wrapped
+
+    for name in CALLS:
+        patch.setattr(os, name, counting(getattr(os, name)))
+
+
+def killed_at(last: int, words: list[str], folder: Path) -> None:
+    """What a process does that is killed before one of its calls."""
+    os.chdir(folder)
+    patch = pytest.MonkeyPatch()
+    counted_calls(patch, lambda number: number == last and os.kill(os.getpid(), signal.SIGKILL))
+    main(words)
+
+
+KILLS_EACH = 4
+PRELOADED = [
+    "xplabels.pipeline",
+    "xplabels.cuts.selecting",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "pyarrow.parquet",
+    "tqdm",
+    "filelock",
+    "pytest",
+]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "select xp.parquet --table own=mine.csv --output new.parquet",
+        "predict xp.parquet yp.parquet --output new.csv",
+        "predict xp.parquet yp.parquet --output new",
+    ],
+)
+def test_a_kill_at_any_call_is_made_good_by_the_same_command(words: str, folder: Path) -> None:
+    """A slice of ``make soak``: kills at calls that make, rename and remove files."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    stars = simulate_stars(30, labels=("teff",), seed=1)[0]
+    labelled(stars, folder)
+    write_stars(replace(stars, source_id=stars.source_id + 1000), folder / "yp.parquet")
+    before = names(folder)
+    calls: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        counted_calls(patch, calls.append)
+        assert main(words.split()) == 0
+    expected = contents(folder, before)
+    chosen = random.Random(words).sample(range(1, calls[-1] + 1), KILLS_EACH)
+    for number in [*chosen, calls[-1]]:
+        for name in names(folder) - before:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        process = context.Process(target=killed_at, args=(number, words.split(), folder))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        existed = all((folder / name).exists() for name in expected)  # all but clearing up was done
+        status = main(words.split())
+        assert status == 0 or existed, f"killed at call {number} of {calls[-1]}"
+        assert contents(folder, before) == expected, f"killed at call {number} of {calls[-1]}"
+
+
+def contents(folder: Path, before: set[str]) -> dict[str, bytes]:
+    """Every new file; what JSON says of times does not count."""
+    return {
+        str(path.relative_to(folder)): b"" if path.suffix == ".json" else path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in before
+    }
 
 
 # Inputs that change ------------------------------------------------------------------------------

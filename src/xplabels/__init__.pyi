@@ -6,6 +6,7 @@ from .core.errors import InputError as InputError
 from .core.errors import XplabelsError as XplabelsError
 from .core.flags import Flag as Flag
 from .core.labels import LABELS as LABELS
+from .core.labels import Label as Label
 from .core.labels import Labels as Labels
 from .core.prediction import Prediction as Prediction
 from .core.split import split as split

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xplabels.core.errors import InputError
-from xplabels.io.files import read_toml, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,6 +170,8 @@ def load_release(name: str | Path) -> Release:
         raise InputError(
             f"no data release {str(name)!r}", remedy=f"choose {' or '.join(NAMES)}, or a .toml file"
         )
+    from xplabels.io.files import read_toml, whole  # io imports this module
+
     with whole(path):
         content = path.read_bytes()
     raw = read_toml(path, content)

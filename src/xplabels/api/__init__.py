@@ -6,7 +6,6 @@ The command line parses words and calls these; the demo chains them.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.io.atomic import MODEL_FILES, check_distinct, check_new_folder, check_parquet
+from xplabels.io.atomic import (
+    MODEL_FILES,
+    check_distinct,
+    check_new_folder,
+    check_parquet,
+    discard,
+)
 from xplabels.io.catalogue import FORMATS, check_catalogue
 from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
@@ -123,7 +128,7 @@ def train_model(
     model = replace(model, metadata=model.metadata | made)
     model = replace(model, card=write_card(model))
     model.save(output, overwrite=overwrite)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    discard(checkpoint, output)
     return model
 
 
@@ -198,7 +203,7 @@ def predict_files(
     if single:
         summary = pipeline.predict_catalogue(inputs, output, model, options, **keys)
         if area is not None:
-            shutil.rmtree(spectra)
+            discard(spectra, output)
         return summary
     return pipeline.predict_folder(inputs, output, model, options, command=command, **keys)
 

@@ -18,6 +18,7 @@ from xplabels.core.errors import InputError, counted
 from xplabels.core.prediction import astropy_table
 from xplabels.core.stars import Stars
 from xplabels.io import read_blocks, write_star_blocks
+from xplabels.io.atomic import discard
 from xplabels.io.catalogue import check_catalogue
 from xplabels.io.job import read_json
 from xplabels.model import DEFAULT_MODEL, Model
@@ -144,7 +145,7 @@ def label_stars(
         )  # fmt: skip
     logger.info(f"labels: {counted(summary.stars, 'star')}, {summary.good} good")
     if data is None:
-        shutil.rmtree(folder)
+        discard(folder, output)
     return summary
 
 

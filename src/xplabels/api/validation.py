@@ -118,6 +118,7 @@ def validate(
     model: Model,
     stars: Stars,
     *,
+    labels: Any = None,
     selection: Selection | None = None,
     all_stars: bool = False,
     withhold_photometry: bool = False,
@@ -132,7 +133,9 @@ def validate(
     Parameters
     ----------
     model, stars
-        The stars need known labels, unless a survey is given.
+        The stars need known labels, unless a table of them or a survey is given.
+    labels
+        A table of known labels, a file or in memory, in place of those of the stars.
     selection
         Cuts on the known labels; default: those the model was trained with.
     all_stars
@@ -173,6 +176,10 @@ def validate(
     from xplabels.validation.populations import flow_finding, shrinkage_finding, signal_to_noise
     from xplabels.validation.surveys import survey_finding
 
+    if labels is not None:
+        from xplabels.io.tables import join_labels
+
+        stars = join_labels(stars, labels, model.names, needed=False)
     given, labelled_by = stars, None
     if compare_survey is not None:
         with located(compare_survey.where):

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.labels import LABELS
+
 Array = NDArray[np.float64]
 
 KIND = ("teff", "logg")
-"""Labels that say of what kind a star is."""
+"""Labels that say of what kind a star is; without them the first two that are none of the six."""
 STEP = 0.05
 """Of the map, in standard deviations of the training labels."""
 LABELLED = 25
@@ -61,6 +63,7 @@ class LabelSupport:
         from scipy.spatial import cKDTree
 
         columns = tuple(k for k, name in enumerate(names) if name in KIND)
+        columns = columns or tuple(k for k, name in enumerate(names) if name not in LABELS)[:2]
         if not columns or known.all() or not least:
             return None
         kind = labels[:, columns]

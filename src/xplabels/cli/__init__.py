@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(_describe(error))
+    except MemoryError as error:
+        return _fail(f"there is not memory enough ({error}); ask for less at a time")
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         if package not in EXTRA_OF:

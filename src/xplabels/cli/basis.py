@@ -42,6 +42,7 @@ def add(commands: options.Commands) -> None:
     command.set_defaults(run=run)
 
 
+@options.alone
 def run(args: argparse.Namespace) -> None:
     """Write a basis, or describe one."""
     from xplabels.instrument.basis import SUFFIX, Basis, gaiaxpy_basis

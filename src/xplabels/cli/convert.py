@@ -35,7 +35,7 @@ def add(commands: options.Commands) -> None:
     )
     options.add_workers(command, "processes")
     command.add_argument(
-        "--most-rows", type=int, metavar="N", help="of a partition (default 50000)"
+        "--most-rows", type=options.whole, metavar="N", help="of a partition (default 50000)"
     )
     command.add_argument(
         "--level", type=int, metavar="N", help="of the HEALPix pixels in the names (default 8)"

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
     pairs = read_pairs(args.pair, model.names)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
-    names = (*model.names, *(selection.ranges if selection else ()))
+    names = tuple(dict.fromkeys((*model.names, *(selection.ranges if selection else ()))))
     stars = read_stars(
         args.stars, args.photometry, args.label_table, names, args.bad_rows, needed=False
     )

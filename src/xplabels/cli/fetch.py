@@ -44,10 +44,10 @@ ADDRESSES = (
     ("bulk-url", "the bulk files of all releases"),
 )
 NUMBERS = (
-    ("chunk", int, 5000, "N", "ids per request for spectra, at most 5000"),
-    ("tap-chunk", int, 50_000, "N", "ids uploaded with one query"),
-    ("parallel", int, 2, "N", "requests for spectra, or bulk files, at a time"),
-    ("attempts", int, 5, "N", "times that a request is made before it counts as failed"),
+    ("chunk", options.whole, 5000, "N", "ids per request for spectra, at most 5000"),
+    ("tap-chunk", options.whole, 50_000, "N", "ids uploaded with one query"),
+    ("parallel", options.whole, 2, "N", "requests for spectra, or bulk files, at a time"),
+    ("attempts", options.whole, 5, "N", "times that a request is made before it counts as failed"),
     ("wait", float, 2.0, "S", "seconds before the second attempt, doubled each time"),
     ("timeout", float, 300.0, "S", "seconds to wait for the next byte of an answer"),
 )

@@ -23,7 +23,11 @@ def add(commands: options.Commands) -> None:
     )
     options.add_output(command, "STARS.parquet", "table to write")
     command.add_argument(
-        "--copies", type=int, default=1, metavar="N", help="fainter copies of each (default 1)"
+        "--copies",
+        type=options.whole,
+        default=1,
+        metavar="N",
+        help="fainter copies of each (default 1)",
     )
     options.add_seed(command)
     options.add_overwrite(command)

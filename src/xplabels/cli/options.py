@@ -20,6 +20,9 @@ else:
 
 Run = Callable[[argparse.Namespace], None]
 """What does a command's work."""
+MOST = 10**9
+"""Of copies, draws, rows and the like."""
+MOST_PROCESSES = 1024
 
 
 EXAMPLES = {
@@ -169,7 +172,13 @@ def alone(run: Run) -> Run:
 
 def add_workers(command: argparse.ArgumentParser, text: str) -> None:
     """``--workers``."""
-    command.add_argument("--workers", type=int, default=1, metavar="N", help=f"{text} (default 1)")
+    command.add_argument(
+        "--workers",
+        type=functools.partial(whole, most=MOST_PROCESSES),
+        default=1,
+        metavar="N",
+        help=f"{text} (default 1)",
+    )
 
 
 def add_area(command: argparse.ArgumentParser) -> None:
@@ -267,9 +276,20 @@ def seed(text: str) -> int:
     return number
 
 
+def whole(text: str, most: int = MOST) -> int:
+    """A whole number; nobody can mean more than ``most``."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{text} is too large: give at most {most:,}")
+    return number
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on."""
-    number = int(text)
+    number = whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is too few: give 1 or more")
     return number

@@ -35,7 +35,11 @@ def add(commands: options.Commands) -> None:
         help="scale each SED to this G (Vega, mag), or to several with commas (default: as given)",
     )
     command.add_argument(
-        "--draws", type=int, default=1, metavar="N", help="stars of each SED and G (default 1)"
+        "--draws",
+        type=options.whole,
+        default=1,
+        metavar="N",
+        help="stars of each SED and G (default 1)",
     )
     options.add_seed(command, "random seed of the noise")
     command.add_argument(

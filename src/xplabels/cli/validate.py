@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
     other = None if args.beside is None else Model.load(args.beside)
     given = bool(args.ranges or args.complete)
     selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
-    names = (*model.names, *(selection.ranges if selection else ()))
+    names = tuple(dict.fromkeys((*model.names, *(selection.ranges if selection else ()))))
     result = validate(
         model,
         read_stars(

@@ -12,7 +12,6 @@ star), does not notice that an input changed, and sorts partitions by position, 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -41,12 +40,14 @@ from xplabels.convert.region import (
 from xplabels.core.errors import InputError, counted
 from xplabels.io import BadRows
 from xplabels.io.atomic import (
+    alone,
     check_distinct,
     check_new_folder,
-    claimed,
+    discard,
     remove_leftovers,
     replace_folder,
 )
+from xplabels.io.hats import is_catalogue
 from xplabels.io.job import Job, open_partial
 from xplabels.io.partitioning import LEVEL
 from xplabels.pipeline.workers import Outcome, run_jobs
@@ -101,6 +102,7 @@ class Conversion:
         return "\n".join(lines)
 
 
+@alone
 def convert_files(
     inputs: Sequence[Path],
     output: Path,
@@ -135,6 +137,8 @@ def convert_files(
             f"{workers} workers, {most_rows} rows per partition", remedy="give 1 or more"
         )
     check_distinct([output], [*inputs, *([] if gaia_source is None else [gaia_source])])
+    if is_catalogue(output):  # finished, but killed at the very end
+        discard(output / REGIONS, output)
     check_new_folder(output, OUR_FILES, overwrite)
     if not REGION_ORDER <= level <= LEVEL:
         raise InputError(
@@ -149,16 +153,15 @@ def convert_files(
     }
     settings |= {key: list(value) for key, value in asdict(layout).items()}
     partial = output.with_name(output.name + ".partial")
-    with claimed(output):
-        open_partial(partial, MANIFEST, settings, OUR_FILES, overwrite)
-        folder = partial / REGIONS
-        folder.mkdir(exist_ok=True)
-        remove_leftovers(folder, every=True)
-        regions = regions_of(files, folder, settings, layout)
-        records, resumed = _make(regions, workers)
-        rows = _finish(partial, output.name, regions, records, layout)
-        replace_folder(partial, output)
-        shutil.rmtree(output / REGIONS, ignore_errors=True)
+    open_partial(partial, MANIFEST, settings, OUR_FILES, overwrite)
+    folder = partial / REGIONS
+    folder.mkdir(exist_ok=True)
+    remove_leftovers(folder, every=True)
+    regions = regions_of(files, folder, settings, layout)
+    records, resumed = _make(regions, workers)
+    rows = _finish(partial, output.name, regions, records, layout)
+    replace_folder(partial, output)
+    discard(output / REGIONS, output)
     gaps = tuple((a.last + 1, b.first - 1) for a, b in pairwise(files) if b.first > a.last + 1)
     return Conversion(
         rows,

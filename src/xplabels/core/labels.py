@@ -178,7 +178,7 @@ def check_shapes(shape: tuple[int, ...], arrays: Mapping[str, NDArray[np.float64
         raise InputError(f"{found} should both have the shape {shape}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Labels:
     """Known labels of N stars: NaN where unknown.
 
@@ -208,6 +208,11 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        known = np.isfinite(self.values).sum(axis=0)
+        each = (f"{label_of(n).with_unit} of {k:,}" for n, k in zip(self.names, known, strict=True))
+        return f"Labels(N = {len(self)}: {', '.join(each)})"
 
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Labels:
         return Labels(self.names, self.values[rows], self.errors[rows])

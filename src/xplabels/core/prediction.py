@@ -17,6 +17,7 @@ from xplabels.core.labels import label_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
     from astropy.table import Table
 
@@ -25,7 +26,7 @@ SHOWN = 5
 """Stars in the HTML of a prediction."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelEstimate:
     """One label of N stars: ``labels["teff"]``.
 
@@ -45,6 +46,14 @@ class LabelEstimate:
     error: NDArray[np.float64]
     error_95: NDArray[np.float64]
     parts: dict[str, NDArray[np.float64]]
+
+    def __repr__(self) -> str:
+        first = [
+            f"{v:.4g} +- {e:.2g}" for v, e in zip(self.value[:SHOWN], self.error, strict=False)
+        ]
+        more = ", ..." if len(self.value) > SHOWN else ""
+        title = f"{self.name} [{self.unit}]" if self.unit else self.name
+        return f"LabelEstimate({title}, N = {len(self.value)}: {', '.join(first)}{more})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,6 +151,9 @@ class Prediction:
         rows: dict[str, Any] = {name: one if one is None else one[key] for name, one in known}
         return replace(self, **rows)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.names)
+
     def __repr__(self) -> str:
         good = int(self.good.sum())
         model = f" by {self.meta['MODEL']}" if self.meta.get("MODEL") else ""
@@ -234,6 +246,12 @@ class Prediction:
     def to_pandas(self) -> pd.DataFrame:
         """The catalogue (:meth:`to_arrow`) as a data frame."""
         return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> pl.DataFrame:
+        """The catalogue (:meth:`to_arrow`) as a data frame of polars."""
+        import polars
+
+        return polars.DataFrame(self.to_arrow())
 
     def write(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the catalogue in the format of the ending; see :func:`xplabels.write_catalogue`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ MADE = ("simulated", "semi-synthetic")
 """Words of notes on stars that are not real ones (:attr:`Stars.made`)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Band:
     """One band (BP or RP) of N stars as archive coefficients.
 
@@ -68,6 +67,10 @@ class Band:
                 f"{width} coefficients need {packed} packed correlations per star",
                 where=f"correlations of shape {self.correlations.shape}",
             )
+
+    def __repr__(self) -> str:
+        more = "" if self.correlations is None else " with correlations"
+        return f"Band(N = {len(self.coefficients)}: {self.width} coefficients{more})"
 
     @property
     def width(self) -> int:
@@ -106,7 +109,7 @@ class CoefficientSpectra:
         return self.bp.width, self.rp.width
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SampledSpectra:
     """XP spectra sampled in wavelength, as GaiaXPy's ``calibrate(truncation=False)`` gives them.
 
@@ -131,6 +134,9 @@ class SampledSpectra:
     def __len__(self) -> int:
         return len(self.flux)
 
+    def __repr__(self) -> str:
+        return f"SampledSpectra(N = {len(self)}: {_spectra_kind(self)})"
+
     def __getitem__(self, rows: Rows) -> SampledSpectra:
         return SampledSpectra(self.wavelength, self.flux[rows], self.flux_error[rows])
 
@@ -138,7 +144,7 @@ class SampledSpectra:
 Spectra = CoefficientSpectra | SampledSpectra
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Photometry:
     """Magnitudes and parallax of N stars with errors, in the order of :data:`MEASUREMENTS`.
 
@@ -183,6 +189,11 @@ class Photometry:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        known = np.isfinite(self.values).sum(axis=0)
+        each = [f"{name} of {k:,}" for name, k in zip(MEASUREMENTS, known, strict=True) if k]
+        return f"Photometry(N = {len(self)}: {', '.join(each) or 'nothing'})"
 
     def __getitem__(self, rows: Rows) -> Photometry:
         return Photometry(self.values[rows], self.errors[rows])
@@ -330,20 +341,76 @@ class Stars:
         """With other labels."""
         return replace(self, labels=labels)
 
+    @classmethod
+    def from_arrays(
+        cls,
+        source_id: Any,
+        bp: Any,
+        bp_error: Any,
+        rp: Any,
+        rp_error: Any,
+        bp_correlations: Any = None,
+        rp_correlations: Any = None,
+    ) -> Stars:
+        """Stars from arrays of archive coefficients, checked as a file's are.
+
+        Parameters
+        ----------
+        source_id
+            [N], integers.
+        bp, bp_error, rp, rp_error
+            [N, n]: coefficients and their errors.
+        bp_correlations, rp_correlations
+            Packed [N, n (n - 1) / 2] as in the archive, or matrices [N, n, n]; both or none.
+
+        Raises
+        ------
+        InputError
+            That names source_id and column where an array has another length, an error is not
+            positive or a number is not finite, and if the identifiers are no integers or occur
+            twice.
+
+        Examples
+        --------
+        >>> Stars.from_arrays([7, 8], np.ones((2, 55)), np.ones((2, 55)), np.ones((2, 55)),
+        ...                   np.ones((2, 55)))
+        Stars(N = 2: 55+55 coefficients, from the arrays)
+        """
+        from xplabels.io.tables import stars_from_arrays
+
+        return stars_from_arrays(
+            source_id=source_id,
+            bp_coefficients=bp, bp_coefficient_errors=bp_error,
+            bp_coefficient_correlations=bp_correlations,
+            rp_coefficients=rp, rp_coefficient_errors=rp_error,
+            rp_coefficient_correlations=rp_correlations,
+        )  # fmt: skip
+
     def join(
         self,
-        photometry: str | Path | Sequence[str | Path] = (),
-        labels: str | Path | None = None,
+        photometry: Any = (),
+        labels: Any = None,
         names: Sequence[str] | None = None,
     ) -> Stars:
         """The same stars with photometry and labels from tables, by ``source_id``.
 
-        See :func:`xplabels.join_photometry` and :func:`xplabels.join_labels`; ``names`` are the
-        labels to take, by default all.
+        Each table is a file or one in memory (:mod:`xplabels.io.memory`); of photometry there may
+        be a list. See :func:`xplabels.join_photometry` and :func:`xplabels.join_labels`; ``names``
+        are the labels to take, by default all.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> import xplabels as xp
+        >>> stars = xp.example_stars(2)
+        >>> ages = {"source_id": stars.source_id, "age": [3.0, None], "age_err": [0.5, 0.5]}
+        >>> stars.join(labels=pd.DataFrame(ages)).labels
+        Labels(N = 2: age of 1)
         """
         from xplabels.io.tables import join_labels, join_photometry
 
-        stars = join_photometry(self, photometry) if photometry else self
+        listed = isinstance(photometry, list | tuple)
+        stars = self if listed and not photometry else join_photometry(self, photometry)
         return stars if labels is None else join_labels(stars, labels, names)
 
 

@@ -33,9 +33,9 @@ from xplabels.core.stars import (
 )
 from xplabels.cuts.flow import Cut, CutFlow, Result, count
 from xplabels.cuts.rules import LACKS, HasValues, Rule, load_rules
-from xplabels.io.atomic import check_distinct, check_output, check_parquet, claimed, whole_file
+from xplabels.io.atomic import alone, check_distinct, check_output, check_parquet, whole_file
 from xplabels.surveys import PHOTOMETRIC, SURVEYS, read_survey
-from xplabels.surveys.merging import merged_labels, merged_photometry, stack
+from xplabels.surveys.merging import in_common_units, merged_labels, merged_photometry, stack
 from xplabels.surveys.offsets import Offset, fit_offsets, subtract
 from xplabels.surveys.table import SurveyTable
 
@@ -73,6 +73,7 @@ class SelectOptions:
     bad_rows: BadRows = "error"
 
 
+@alone
 def select_stars(
     options: SelectOptions, output: Path, *, overwrite: bool = False, command: str = ""
 ) -> dict[str, Any]:
@@ -92,8 +93,8 @@ def select_stars(
         check_output(path, overwrite)
     from xplabels.io import write_star_blocks
 
-    with claimed(output), whole_file(output, overwrite) as table_file:
-        selection = _Selection(options)
+    selection = _Selection(options)
+    with whole_file(output, overwrite) as table_file:
         # the first block may lack what later ones have: nine columns of nulls cost nothing
         write_star_blocks(_gathered(selection.blocks()), table_file, measurements=MEASUREMENTS)
         report = selection.report(command)
@@ -143,7 +144,7 @@ def read_tables(options: SelectOptions) -> tuple[list[SurveyTable], dict[str, Su
             real &= np.isin(table.source_id, np.concatenate(wanted))
         light.setdefault(table.survey, []).append(table.take(np.flatnonzero(real)))
     return (
-        [stack(tables) for tables in labelled.values()],
+        [stack(in_common_units(tables)) for tables in labelled.values()],
         {name: stack(tables) for name, tables in light.items()},
     )
 
@@ -263,6 +264,7 @@ class _Selection:
             repeats += int(mine.sum()) - len(kept[-1])
         text = "one row per star and survey: that of highest S/N (the first of equals)"
         flow = flow.followed_by(Cut("repeats", text, applies, alone, repeats))
+        kept = in_common_units(kept)
         self.offsets = fit_offsets(kept) if self.options.offsets else []
         self._notes += tuple(offset.to_text() for offset in self.offsets)
         self._source_id, self._labels, self.labels_from = merged_labels(

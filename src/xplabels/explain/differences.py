@@ -107,7 +107,7 @@ def read_pairs(pairs: Iterable[Sequence[str]], labels: Sequence[str]) -> list[tu
                 size = float(step)
             except ValueError:
                 size = np.nan
-            if not size > 0:
+            if not 0 < size < np.inf:
                 raise InputError(
                     f"the step {step!r} is no positive number",
                     remedy=f"give a label, the table of less {name}, that of more, and by how much",

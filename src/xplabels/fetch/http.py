@@ -38,6 +38,10 @@ class ServiceError(InputError):
         self.transient, self.retry_after = transient, retry_after
 
 
+LONGEST = 86_400.0
+"""Seconds that a wait or timeout may be."""
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """How often one request is made before it counts as failed; waits in seconds.
@@ -62,6 +66,8 @@ class RetryPolicy:
                 raise InputError(f"{name} is not positive", remedy="give seconds")
         if self.first_wait < 0:
             raise InputError("the first wait is negative", remedy="give seconds")
+        if not max(self.first_wait, self.timeout) <= LONGEST:  # nor nan
+            raise InputError("a wait or timeout is longer than a day", remedy="give seconds")
 
     def call(
         self,

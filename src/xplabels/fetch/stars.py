@@ -38,7 +38,7 @@ from xplabels.fetch.state import (
 from xplabels.fetch.tap import Tap
 from xplabels.fetch.targets import Targets
 from xplabels.io import read_stars, write_star_blocks
-from xplabels.io.atomic import claimed
+from xplabels.io.atomic import alone
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
 from xplabels.releases import NAMES, SOURCES, Release
@@ -212,6 +212,7 @@ class FetchSummary:
         return "\n".join([f"{counted(self.ids, 'star')} asked for", head, *rows])
 
 
+@alone
 def fetch_stars(
     targets: Targets,
     output: str | Path,
@@ -263,28 +264,27 @@ def fetch_stars(
     if archive.release.file.stem not in NAMES:
         request["declaration"] = archive.release.digest
     state = FetchState(Path(output), request)
-    with claimed(state.output):
-        record = None if overwrite else state.finished()
-        if record is not None:
-            state.discard()
-            return FetchSummary(Path(output), record["ids"], record["counts"])
-        release, tap, found = archive.release, Tap(archive.tap, settings.retry), None
-        labels = {table.label for name in chosen for table in release.tables_of(name)}
-        if targets.release:
-            labels.add(_ids_table(targets.release, release))
-        service = compare(release, tap, labels)
-        service.check()
-        if targets.release and targets.ids is not None:
-            found = find_partners(
-                targets.ids, targets.release, release, tap, service.present, settings.tap_chunk
-            )
-            logger.info("%s", found.text)
-        with state.opened(overwrite):
-            run = FetchRun(targets, state, archive, settings, service, found)
-            for name in chosen:
-                run.fetch(name)
-            pairs = {} if found is None else {f"{targets.release}_neighbourhood": found.table}
-            return _publish(state, chosen, pairs)
+    record = None if overwrite else state.finished()
+    if record is not None:
+        state.discard()
+        return FetchSummary(Path(output), record["ids"], record["counts"])
+    release, tap, found = archive.release, Tap(archive.tap, settings.retry), None
+    labels = {table.label for name in chosen for table in release.tables_of(name)}
+    if targets.release:
+        labels.add(_ids_table(targets.release, release))
+    service = compare(release, tap, labels)
+    service.check()
+    if targets.release and targets.ids is not None:
+        found = find_partners(
+            targets.ids, targets.release, release, tap, service.present, settings.tap_chunk
+        )
+        logger.info("%s", found.text)
+    with state.opened(overwrite):
+        run = FetchRun(targets, state, archive, settings, service, found)
+        for name in chosen:
+            run.fetch(name)
+        pairs = {} if found is None else {f"{targets.release}_neighbourhood": found.table}
+        return _publish(state, chosen, pairs)
 
 
 def _ids_table(other: str, release: Release) -> str:

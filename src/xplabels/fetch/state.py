@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xplabels.fetch.archive import Ids, digest_of
-from xplabels.io.atomic import check_new_folder, replace_folder, unwritable, whole_file
+from xplabels.io.atomic import check_new_folder, discard, replace_folder, unwritable, whole_file
 from xplabels.io.files import whole
 from xplabels.io.job import open_partial, read_json
 
@@ -153,12 +153,6 @@ class FetchState:
             self.discard()
 
     def discard(self) -> None:
-        """Remove the folder, if it is of this request, which goes last: the rest is known by it."""
-        request = self.folder / REQUEST
-        left = sorted(self.folder.glob("*"), key=lambda path: path == request)
-        if left and read_json(request) != self.request:
-            return
-        for path in left:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if self.folder.exists():
-            self.folder.rmdir()
+        """Remove the folder, if it is of this request."""
+        if read_json(self.folder / REQUEST) == self.request:
+            discard(self.folder, self.output)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
@@ -14,6 +15,7 @@ from xplabels.io.delimited import read_csv, read_ecsv
 from xplabels.io.files import Digest, format_of, unchanged
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
+from xplabels.io.memory import is_path, is_table, listed, read_memory, table_of
 from xplabels.io.parquet import read_parquet, read_stars, write_star_blocks, write_stars
 from xplabels.io.rows import BLOCK_ROWS, AbsentColumns, BadRows
 from xplabels.io.unpacked import read_unpacked
@@ -108,7 +110,7 @@ def _unchanged(path: Path, blocks: Iterator[Stars]) -> Iterator[Stars]:
 
 
 def _or_unpacked(
-    blocks: Iterator[Stars], path: Path, bad_rows: BadRows, block: int
+    blocks: Iterator[Stars], path: Any, bad_rows: BadRows, block: int
 ) -> Iterator[Stars]:
     """The blocks, or those of a table that has spectra, but not in the archive's columns."""
     try:
@@ -121,18 +123,23 @@ def _or_unpacked(
 
 
 def read(
-    paths: str | Path | Sequence[str | Path],
+    paths: Any,
     bad_rows: BadRows = "error",
     coefficients: str | None = None,
+    wavelength: NDArray[np.float64] | None = None,
 ) -> Stars:
-    """All stars of one or several files, stacked in order.
+    """All stars of one or several files or tables in memory, stacked in order.
 
     Parameters
     ----------
     paths
-        Files as for :func:`read_blocks`; their formats may differ.
+        Files as for :func:`read_blocks`; their formats may differ. Or tables in memory
+        (:mod:`xplabels.io.memory`): an astropy Table, a pandas or polars DataFrame, a pyarrow
+        Table, arrays by name, astroquery's DataLink answer, what GaiaXPy's ``calibrate`` returns.
     bad_rows, coefficients
         See :func:`read_blocks`.
+    wavelength
+        [L], nm, of columns ``flux`` and ``flux_error`` of a table in memory.
 
     Raises InputError as :func:`read_blocks`; if a source_id stands in two files; if the files
     differ in their numbers of coefficients.
@@ -144,12 +151,30 @@ def read(
     >>> len(xp.read("stars.parquet"))
     3
     """
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    if isinstance(paths, tuple) and len(paths) == 2 and isinstance(paths[1], np.ndarray):
+        paths, wavelength = paths  # of GaiaXPy's calibrate
     # every file is looked at before the first is read: a misspelt name should not cost an hour
-    opened = [read_blocks(path, bad_rows, coefficients=coefficients) for path in listed]
+    opened = [
+        read_blocks(one, bad_rows, coefficients=coefficients)
+        if is_path(one)
+        else _of_memory(one, bad_rows, coefficients, wavelength)
+        for one in listed(paths)
+    ]
     blocks = [block for blocks in opened for block in blocks]
     _check_across_files(blocks)
     return concatenate(_same_widths(blocks))
+
+
+def _of_memory(
+    source: Any, bad_rows: BadRows, coefficients: str | None, wavelength: Any
+) -> Iterator[Stars]:
+    """The stars of a table in memory, or of several, as :func:`read_blocks` has those of a file."""
+    if not is_table(source):
+        return read_memory(source, bad_rows, wavelength)
+    table = table_of(source)
+    if coefficients is not None:
+        return read_unpacked(table, bad_rows, BLOCK_ROWS, coefficients) or iter(())
+    return _or_unpacked(read_memory(table, bad_rows, wavelength), table, bad_rows, BLOCK_ROWS)
 
 
 def _reader(path: Path) -> Reader:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
+import inspect
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from xplabels.core.errors import InputError
 
@@ -23,6 +27,8 @@ MODEL_FILES = ("model.json", "weights.safetensors", "card.md", "label_audit.csv"
 REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
 """All that a model's and a report's folder may hold; anything else is the user's."""
 LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(.*)")
+LAST_WORD = "finished.json"
+"""In the folder of an unfinished run: which file or folder its output becomes."""
 REMEDIES = {
     errno.ENOSPC: "make room and give the same command again",
     errno.EDQUOT: "make room and give the same command again",
@@ -124,7 +130,8 @@ def claimed(output: Path) -> Iterator[None]:
     folder = path.parent if os.access(path.parent, os.W_OK) else path
     lock = FileLock(folder / f".{path.name}.lock", timeout=0)
     try:
-        lock.acquire()
+        if folder.is_dir():  # else it would be made
+            lock.acquire()
     except Timeout:
         if os.path.exists(lock.lock_file):
             raise InputError(
@@ -137,11 +144,49 @@ def claimed(output: Path) -> Iterator[None]:
     try:
         if lock.is_locked:
             remove_leftovers(output.parent, glob.escape(output.name))
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads(_last_word(output).read_text()) == _identity(output):
+                    discard(_last_word(output).parent, output)
         yield
     finally:
         if lock.is_locked:
             os.unlink(lock.lock_file)  # while it is held: no other run can hold this file
             lock.release()
+
+
+def _last_word(output: Path) -> Path:
+    """Where the folder of an unfinished run says which file or folder its output becomes.
+
+    So that after a kill between that and the folder's removal the next run knows: it is finished.
+    """
+    return output.with_name(f"{output.name}.partial") / LAST_WORD
+
+
+def _announce(partial: Path, output: Path) -> None:
+    if _last_word(output).parent.is_dir():
+        _last_word(output).write_text(json.dumps(_identity(partial)))
+
+
+def _identity(path: Path) -> list[int]:
+    """What a file or folder keeps when it is renamed, and shares with no other."""
+    state = path.stat()
+    return [state.st_ino, state.st_mtime_ns]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def alone(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose parameter ``output`` is :func:`claimed` while it runs."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def locked(*args: P.args, **keys: P.kwargs) -> R:
+        with claimed(Path(signature.bind(*args, **keys).arguments["output"])):
+            return function(*args, **keys)
+
+    return locked
 
 
 def remove_leftovers(folder: Path, name: str = "*", every: bool = False) -> None:
@@ -191,6 +236,7 @@ def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
     partial = _new_partial(path)
     try:
         yield partial
+        _announce(partial, path)
         rename(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -209,6 +255,7 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         partial.mkdir()
         yield partial
+        _announce(partial, path)
         replace_folder(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -250,6 +297,17 @@ def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.unlink(missing_ok=True)
+
+
+def discard(folder: Path, output: Path) -> None:
+    """Remove the folder of a run whose ``output`` is whole now.
+
+    It loses its name first: what a kill leaves of it is a leftover of ``output``.
+    """
+    if folder.exists():
+        gone = _new_partial(output)
+        os.replace(folder, gone)
+        shutil.rmtree(gone)
 
 
 def _sync(path: Path) -> None:

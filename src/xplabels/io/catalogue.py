@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -66,7 +67,9 @@ def write_catalogue(prediction: Prediction, path: str | Path, overwrite: bool = 
 
 def write_table(table: pa.Table, path: Path, overwrite: bool = False) -> None:
     """Write a catalogue's table (as :meth:`Prediction.to_arrow` makes it) to ``path``."""
-    with whole_file(path, overwrite) as temporary:
+    with warnings.catch_warnings(), whole_file(path, overwrite) as temporary:
+        # a unit that a user's label came with is written as it stands
+        warnings.filterwarnings("ignore", message=".*(not parse as fits unit|W50).*")
         _WRITERS[path.suffix.lower()](table, temporary)
 
 

@@ -166,9 +166,9 @@ def labels_of(
     notes: list[str] = []
     labels = []
     for k, name in enumerate(names):
-        label, factor = described(name, (words or {}).get(name, {}), where)
+        label = described(name, (words or {}).get(name, {}))
         labels.append(label)
-        one, sigma = _label(columns, label, factor, source_id, where)
+        one, sigma = _label(columns, label, words or {}, source_id, where)
         known = np.isfinite(one) & np.isfinite(sigma)
         values[known, k], errors[known, k] = one[known], sigma[known]
         alone = int((np.isfinite(one) & ~known).sum())
@@ -178,23 +178,25 @@ def labels_of(
     return Labels(tuple(labels), values, errors), tuple(notes)
 
 
-def described(name: str, words: Mapping[str, Any], where: object) -> tuple[Label, float]:
-    """A label with what a table says of it, and what multiplies its values there.
-
-    Of :data:`~xplabels.core.labels.LABELS` the unit is fixed, and a table's ranges count.
-    Raises InputError if the table's unit cannot be converted.
-    """
+def described(name: str, words: Mapping[str, Any]) -> Label:
+    """A label with what a table says of it; of :data:`~xplabels.core.labels.LABELS`, ranges."""
     own = label_of(name)
-    unit = str(words.get("unit", ""))
     if name in LABELS:
-        ranges = {key: words[key] for key in ("lowest", "highest") if key in words}
-        label = Label(name, **{**own.about(), **ranges})
-        if own.unit == "dex" or not is_unit(unit):  # [cm/s2], log(cm.s**-2): dex by many names
-            unit = ""
-    else:
-        label = Label(name, **{**words, **own.about()})
+        words = {key: words[key] for key in ("lowest", "highest") if key in words}
+        return Label(name, **{**own.about(), **words})
+    return Label(name, **{**words, **own.about()})
+
+
+def _in_unit(
+    columns: Columns, column: str, label: Label, unit: str, where: object
+) -> NDArray[np.float64]:
+    """A column of values or errors [N] in its label's unit, from the ``unit`` declared."""
+    values = numbers(columns, column, where)
+    # [cm/s2], log(cm.s**-2): dex by many names
+    if not unit or (label in LABELS and (label.unit == "dex" or not is_unit(unit))):
+        return values
     with located(where):
-        return label, unit_factor(unit, label.unit, name)
+        return values * unit_factor(unit, label.unit, label)
 
 
 def meant(values: NDArray[np.float64], name: str) -> tuple[NDArray[np.float64], int]:
@@ -282,7 +284,7 @@ def _errors_of(
 
 
 def _label(
-    columns: Columns, label: Label, factor: float, source_id: NDArray[np.int64], where: object
+    columns: Columns, label: Label, words: Words, source_id: NDArray[np.int64], where: object
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """One label's values and errors [N] in its unit, checked."""
     name = str(label)
@@ -297,7 +299,10 @@ def _label(
             where=where,
             remedy=f"add {name}_err",
         )
-    values, errors = (factor * numbers(columns, one, where) for one in (name, error_name))
+    unit = str(words.get(name, {}).get("unit", ""))
+    of_error = str(words.get(error_name, {}).get("unit", unit))
+    values = _in_unit(columns, name, label, unit, where)
+    errors = _in_unit(columns, error_name, label, of_error, where)
     check_positive(errors, source_id, where, error_name)
     outside = np.isfinite(values) & ((values < label.lowest) | (values > label.highest))
     if outside.any():

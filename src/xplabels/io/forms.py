@@ -126,6 +126,7 @@ class FileTable:
     names: Sequence[str]
     column: Callable[[str], Column]
     units: Mapping[str, str] = field(default_factory=dict)  # by name, where one is declared
+    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # descriptions and UCDs
 
 
 def alike(

@@ -8,9 +8,9 @@ only if it is known not to be the wanted one: if an input or the record cannot b
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
-import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from xplabels.core.errors import InputError
-from xplabels.io.atomic import check_ours, remove_leftovers, whole_file
+from xplabels.io.atomic import check_ours, discard, remove_leftovers, whole_file
 from xplabels.io.files import whole
 
 Settings = Mapping[str, Any]
@@ -265,6 +265,7 @@ def open_partial(
     Raises InputError if a run with other settings left it and ``overwrite`` is false, or if
     anything in it is not of our making: a user's folder is never removed.
     """
+    remove_leftovers(folder.parent, glob.escape(folder.name))
     path, text = folder / manifest, json.dumps(settings, indent=1, sort_keys=True)
     if folder.exists():
         check_ours(folder, ours)
@@ -285,7 +286,7 @@ def open_partial(
                     where=folder,
                     remedy="repeat that run's command, or start anew with --overwrite",
                 )
-        shutil.rmtree(folder)
+        discard(folder, folder)
     folder.mkdir(parents=True)
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -200,15 +200,16 @@ def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iter
         raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
     with open_parquet(path) as file:
-        meta = _metadata(file.schema_arrow.metadata or {}, path)
+        meta = metadata_of(file.schema_arrow, path)
         for batch in file.iter_batches(batch_size=block):
             if len(batch) and len(stars := stars_of(batch, meta, assembler)):
                 yield stars
     assembler.finish()
 
 
-def _metadata(raw: dict[bytes, bytes], path: Path) -> dict[str, Any]:
-    """The entry ``xplabels`` of the schema's metadata; an empty dict where it is absent."""
+def metadata_of(schema: Any, path: object) -> dict[str, Any]:
+    """The entry ``xplabels`` of a schema's metadata; an empty dict where it is absent."""
+    raw = schema.metadata or {}
     if META_KEY not in raw:
         return {}
     try:
@@ -304,9 +305,23 @@ def _fixed_lists(values: NDArray[np.floating]) -> ArrowTable:
 
 def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -> Stars:
     """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
+    schema = batch.schema
+    columns = dict(zip(schema.names, batch.columns, strict=True))
+    return stars_of_columns(columns, meta, assembler, schema_words(schema))
+
+
+def stars_of_columns(
+    columns: Mapping[str, forms.Column],
+    meta: Mapping[str, Any],
+    assembler: Assembler,
+    words: Words,
+) -> Stars:
+    """The stars of columns of a star table, in any of the forms of :mod:`xplabels.io.forms`.
+
+    ``words`` are what is said of the columns, units among it.
+    """
     path = assembler.path
-    given = dict(zip(batch.schema.names, batch.columns, strict=True))
-    flat = forms.flattened(archive_columns(given, path))
+    flat = forms.flattened(archive_columns(columns, path))
     names = forms.names_of(flat, path)
     if forms.SOURCE_ID not in names:
         raise forms.no_ids(flat, path)
@@ -326,30 +341,41 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
             raise AbsentColumns(
                 "holds sampled flux without the metadata that give its wavelengths",
                 where=path,
-                remedy="write the table with xplabels.io.write_stars",
+                remedy="write the table with xplabels.write_stars, or xplabels.read(table, "
+                "wavelength=...)",
             )
         check_columns(columns, path)
         cells, faults = _cells(columns, [name for name in ARRAYS if name in columns], path)
         stars = assembler.stars(RawBlock(source_id, cells, faults))
+    plain = {
+        lower: forms.converted(
+            forms.plain_column(column), lower, words.get(lower, {}).get("unit"), path
+        )
+        for lower, column in columns.items()
+        if lower != forms.SOURCE_ID and _is_flat(column)
+    }
     kept = source_id != forms.NOBODY
-    if not kept.all():
-        columns = {name: column.filter(kept) for name, column in columns.items()}
-    return _with_the_rest(stars, columns, meta, path, schema_words(batch.schema))
+    plain = {name: one[kept] for name, one in plain.items() if one.dtype.kind in "iufb"}
+    return _with_the_rest(stars, plain, meta, path, words)
+
+
+def _is_flat(column: forms.Column) -> bool:
+    """Whether a column holds one value a row."""
+    from pyarrow import types
+
+    if hasattr(column, "type"):
+        return not types.is_nested(column.type)
+    first = column[0] if len(column) else 0.0
+    return getattr(column, "ndim", 1) == 1 and not isinstance(first, np.ndarray | list | tuple)
 
 
 def _with_the_rest(
-    stars: Stars, columns: dict[str, ArrowTable], meta: Mapping[str, Any], path: Path, words: Words
+    stars: Stars,
+    plain: Mapping[str, NDArray[Any]],
+    meta: Mapping[str, Any],
+    path: Path,
+    words: Words,
 ) -> Stars:
-    from pyarrow import types
-
-    plain = {
-        name: forms.converted(
-            forms.plain_column(column), name, words.get(name, {}).get("unit"), path
-        )
-        for name, column in columns.items()
-        if name not in ARRAYS and not types.is_nested(column.type)
-    }
-    plain = {name: values for name, values in plain.items() if values.dtype.kind in "iufb"}
     photometry, notes = photometry_of(plain, stars.source_id, path)
     stars = replace(
         stars,
@@ -371,7 +397,7 @@ def _with_the_rest(
     return replace(stars, flags=_flags(noticed, plain) if meta else noticed)
 
 
-def _flags(noticed: NDArray[np.uint32], plain: dict[str, NDArray[Any]]) -> NDArray[np.uint32]:
+def _flags(noticed: NDArray[np.uint32], plain: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
     """The table's flags with what was noticed while reading it.
 
     A row that was damaged when the table was made is NaN now; that does not mean that the archive
@@ -392,12 +418,15 @@ def _cells(
     cells: dict[str, Cells] = {}
     faults: dict[int, tuple[str, str]] = {}
     for name in names:
-        if types.is_primitive(columns[name].type):
+        column = columns[name]
+        arrow = hasattr(column, "type")
+        kind = column.type if arrow else getattr(column, "dtype", np.dtype(object))
+        if types.is_primitive(kind) if arrow else kind.kind in "iufb" and np.ndim(column) == 1:
             raise InputError(
-                f"holds {columns[name].type}, not lists of numbers",
+                f"holds {kind}, not lists of numbers",
                 where=f"{path}, column {name}",
                 remedy="write one list of floating-point numbers a row",
             )
-        cells[name], wrong = cells_of(columns[name], kind_of(name))
+        cells[name], wrong = cells_of(column, kind_of(name))
         faults |= {n: (name, unreadable(what)) for n, what in wrong.items() if n not in faults}
     return cells, faults

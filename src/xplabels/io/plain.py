@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.io import forms
+from xplabels.io import forms, memory
 from xplabels.io.arrays import cells_of
 from xplabels.io.delimited import csv_table
 from xplabels.io.files import Digest, format_of, text_lines, unchanged, whole
@@ -35,7 +35,7 @@ LONGEST_HEADER = 400_000
 
 
 def read_table(
-    path: str | Path, columns: Collection[str] | None = None, digest: Digest | None = None
+    path: Any, columns: Collection[str] | None = None, digest: Digest | None = None
 ) -> Columns:
     """The columns of a table, by lower-case name.
 
@@ -43,8 +43,9 @@ def read_table(
     ----------
     path
         ``.csv``, ``.tsv``, ``.ecsv``, ``.fits``, ``.vot``, ``.votable``, ``.xml`` (each also with
-        ``.gz``) or ``.parquet``. CSV may be delimited by a comma, semicolon, tab or bar. Several
-        tables in one file are read as one, if they have the same columns.
+        ``.gz``) or ``.parquet``, or a table in memory (:mod:`xplabels.io.memory`). CSV may be
+        delimited by a comma, semicolon, tab or bar. Several tables in one file are read as one, if
+        they have the same columns.
     columns
         The names wanted beside ``source_id``, as far as they are there; all without it.
     digest
@@ -62,7 +63,7 @@ def read_table(
     does not hold identifiers; if a unit is not one of the column's kind.
     """
     chosen = None if columns is None else {SOURCE_ID, *columns}
-    return _read(Path(path), _Wanted(chosen, digest=digest))
+    return _read(path, _Wanted(chosen, digest=digest))
 
 
 def is_table(path: Path) -> bool:
@@ -71,7 +72,7 @@ def is_table(path: Path) -> bool:
 
 
 def read_columns(
-    path: str | Path,
+    path: Any,
     columns: Collection[str],
     integers: Mapping[str, int] | None = None,
     ids: Collection[str] = (SOURCE_ID,),
@@ -94,23 +95,7 @@ def read_columns(
 
     Raises InputError as :func:`read_table`, but for ``source_id``; if none of ``columns`` is there.
     """
-    return _read(Path(path), _Wanted(set(columns), False, dict(integers or {}), frozenset(ids)))
-
-
-def table_of(
-    columns: Mapping[str, forms.Column],
-    wanted: Collection[str] | None,
-    where: object,
-    units: Mapping[str, str] | None = None,
-) -> Columns:
-    """Columns in memory, in any of the forms of :mod:`xplabels.io.forms`, as :func:`read_table`.
-
-    ``units`` are those declared, by name as in ``columns``.
-    """
-    chosen = None if wanted is None else {SOURCE_ID, *wanted}
-    flat = forms.flattened(columns)
-    table = FileTable("the table", list(flat), flat.__getitem__, units or {})
-    return _together([table], _Wanted(chosen), where)
+    return _read(path, _Wanted(set(columns), False, dict(integers or {}), frozenset(ids)))
 
 
 @dataclass(frozen=True)
@@ -135,7 +120,14 @@ class _Wanted:
         return values
 
 
-def _read(path: Path, wanted: _Wanted) -> Columns:
+def _read(source: Any, wanted: _Wanted) -> Columns:
+    if not memory.is_path(source):
+        table = memory.table_of(source)
+        flat = forms.flattened(table.columns)
+        units = {name: table.words.get(name.strip().lower(), {}).get("unit", "") for name in flat}
+        one = FileTable("it", list(flat), flat.__getitem__, units)
+        return _together([one], wanted, table.where)
+    path = Path(source)
     ending = format_of(path, ENDINGS)
     with unchanged(path), whole(path, KINDS.get(ending, "VOTable")):
         if ending in (".csv", ".tsv"):

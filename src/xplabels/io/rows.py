@@ -41,8 +41,8 @@ AS_RAW = "download the XP continuous spectra with all their columns (DataLink st
 
 
 def kind_of(column: str) -> type[np.floating]:
-    """The archive's own type of a column of arrays: only coefficients are float64."""
-    return np.float64 if column.endswith("coefficients") else np.float32
+    """The archive's own type of a column of arrays: coefficients and flux are float64."""
+    return np.float64 if column.endswith(("coefficients", "flux", "flux_error")) else np.float32
 
 
 @dataclass

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,16 @@ from xplabels.io.columns import (
 )
 from xplabels.io.files import Digest
 from xplabels.io.hats import PartitionedTable
+from xplabels.io.memory import (
+    MemoryTable,
+    is_path,
+    listed,
+    name_of,
+    read_memory,
+    table_of,
+    words_of,
+)
 from xplabels.io.plain import Columns, read_table
-from xplabels.io.words import label_words
 from xplabels.releases import computed, with_inputs
 
 logger = logging.getLogger(__name__)
@@ -38,7 +47,18 @@ TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 __all__ = ["join_labels", "join_photometry", "read_table"]
 
 
-def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> Stars:
+def stars_from_arrays(**columns: Any) -> Stars:
+    """Stars from arrays by the archive's names; see :meth:`~xplabels.core.stars.Stars.from_arrays`.
+
+    None stands for what is not known; a source_id that is one number, for one star.
+    """
+    one = np.ndim(columns["source_id"]) == 0
+    given = {name: np.ma.asarray(values) for name, values in columns.items() if values is not None}
+    rows = {name: values[None] if one else values for name, values in given.items()}
+    return next(read_memory(MemoryTable("the arrays", rows)))
+
+
+def join_photometry(stars: Stars, paths: Any) -> Stars:
     """``stars`` with photometry, parallaxes and flags of quality from tables by ``source_id``.
 
     Parameters
@@ -46,7 +66,8 @@ def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> S
     stars
         What they have of a measurement that no table has stays as it was.
     paths
-        Tables with the archives' column names (see :data:`~xplabels.io.columns.MEASURED` and
+        A table or several, files or in memory (:mod:`xplabels.io.memory`), with the archives'
+        column names (see :data:`~xplabels.io.columns.MEASURED` and
         :data:`~xplabels.core.quality.RULES`). A later one overrides an earlier one where it has
         values; flags add up. A value without an error is missing; ``notes`` says how many.
 
@@ -64,8 +85,7 @@ def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> S
     >>> join_photometry(stars, ["tmass.csv"]).photometry.column("j_m")[0]
     array([12.5, 12.5])
     """
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
-    tables = [KeyedTable.read(path, TAKEN_COLUMNS) for path in listed]
+    tables = [KeyedTable.read(path, TAKEN_COLUMNS) for path in listed(paths)]
     filled, notes = Filled.of(stars), [*stars.notes]
     for table in tables:
         check_photometry(table)
@@ -79,7 +99,7 @@ def join_photometry(stars: Stars, paths: str | Path | Sequence[str | Path]) -> S
 
 
 def join_labels(
-    stars: Stars, path: str | Path, names: Sequence[str] | None = None, needed: bool = True
+    stars: Stars, path: Any, names: Sequence[str] | None = None, needed: bool = True
 ) -> Stars:
     """``stars`` with labels from a table keyed by ``source_id``, in place of any they had.
 
@@ -88,10 +108,11 @@ def join_labels(
     stars
         Stars without a row in the table get NaN.
     path
-        A table with a column of numbers and one of errors for each label: ``teff, teff_err`` (or
-        ``teff_error``, ``e_teff``, ...; see :data:`~xplabels.io.columns.LABEL_ERRORS`). A value
-        without an error is unknown, and ``notes`` says how many are. Units and descriptions come
-        with it (:mod:`xplabels.io.words`).
+        A table, a file or in memory, with a column of numbers and one of errors for each label:
+        ``teff, teff_err`` (or ``teff_error``, ``e_teff``, ...; see
+        :data:`~xplabels.io.columns.LABEL_ERRORS`). A value without an error is unknown, and
+        ``notes`` says how many are. Units and descriptions come with it
+        (:mod:`xplabels.io.words`).
     names
         The labels wanted, by the names of their columns in lower case, or as
         :class:`~xplabels.core.labels.Label` with units and words of your own. Without it, all of
@@ -115,11 +136,12 @@ def join_labels(
     array([[4800.],
            [4800.]])
     """
+    source = path if is_path(path) else table_of(path)
     wanted: tuple[str, ...] = () if names is None else check_names(names)
-    table = KeyedTable.read(path, label_columns((*wanted, *LABELS)))
+    table = KeyedTable.read(source, label_columns((*wanted, *LABELS)))
     if not wanted and not (wanted := labels_among(table.columns)):
-        table = KeyedTable.of(read_table(path), path)
-        wanted = check_labels(table.columns, path)
+        table = KeyedTable.of(read_table(source), name_of(source))
+        wanted = check_labels(table.columns, table.path)
     if not needed:
         either = dict.fromkeys((*wanted, *LABELS))
         wanted = tuple(name for name in either if name in table.columns)
@@ -128,8 +150,8 @@ def join_labels(
     rows, found = table.find(stars.source_id)
     if len(rows) == 0:
         raise _nothing_shared(table.path)
+    words = words_of(source)
     logger.info("%s", counts := matched(table.path, len(rows), len(stars)))
-    words = label_words(path)
     here, notes = labels_of(found, wanted, stars.source_id[rows], table.path, words)
     values = np.full((len(stars), len(wanted)), np.nan)
     errors = values.copy()
@@ -174,27 +196,27 @@ class KeyedTable:
 
     @classmethod
     def read(
-        cls, path: str | Path, columns: Collection[str], digest: Digest | None = None
+        cls, source: Any, columns: Collection[str], digest: Digest | None = None
     ) -> KeyedTable:
-        """The wanted columns of a file, as far as they are there.
+        """The wanted columns of a file or of a table in memory, as far as they are there.
 
         ``digest`` counts all bytes of the file. Raises InputError if it cannot be read, has a
         source_id twice, or a column does not hold numbers.
         """
-        table = read_table(path, with_inputs(columns), digest)
+        table, where = read_table(source, with_inputs(columns), digest), name_of(source)
         table = computed(table, {"source_id", *columns})
         if digest is not None:
-            digest.take_rest(Path(path))
-        lookup = Lookup(table.pop("source_id"), path)
-        return cls(Path(path), {name: numbers(table, name, path) for name in table}, lookup)
+            digest.take_rest(Path(source))
+        lookup = Lookup(table.pop("source_id"), where)
+        return cls(Path(where), {name: numbers(table, name, where) for name in table}, lookup)
 
     @classmethod
-    def of(cls, table: Columns, path: str | Path) -> KeyedTable:
+    def of(cls, table: Columns, where: str | Path) -> KeyedTable:
         """The columns of numbers among those of a table."""
         plain = {name: column for name, column in table.items()
                  if column.dtype.kind in "iuf" and column.ndim == 1}  # fmt: skip
-        lookup = Lookup(plain.pop("source_id"), path)
-        return cls(Path(path), {name: numbers(plain, name, path) for name in plain}, lookup)
+        lookup = Lookup(plain.pop("source_id"), where)
+        return cls(Path(where), {name: numbers(plain, name, where) for name in plain}, lookup)
 
     def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
         """Which of ``source_id`` [N] are here, and their columns."""
@@ -259,7 +281,7 @@ class Filled:
         return replace(self.before, photometry=self.photometry, flags=self.flags)
 
 
-def _nothing_shared(path: Path) -> InputError:
+def _nothing_shared(path: object) -> InputError:
     return InputError(
         "shares no source_id with the stars",
         where=path,

@@ -40,7 +40,7 @@ NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
 
 
 def read_unpacked(
-    path: Path, bad_rows: BadRows, block: int, pattern: str | None = None
+    path: Any, bad_rows: BadRows, block: int, pattern: str | None = None
 ) -> Iterator[Stars] | None:
     """Blocks of stars from a table of columns of coefficients, or of sampled flux.
 
@@ -151,6 +151,7 @@ def _arrays(column: NDArray[Any], name: str, path: Path) -> list[NDArray[np.floa
 
 def _sampling(path: Path, width: int) -> NDArray[np.float64]:
     """Wavelengths [L], nm, as GaiaXPy writes them beside its spectra; its default without them."""
+    path = Path(str(path))  # a table in memory has none beside it
     beside = path.with_name(f"{path.name.removesuffix('.gz').rpartition('.')[0]}_{SAMPLING}.csv")
     ending = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     text = ""

@@ -113,7 +113,8 @@ def votables(path: Path) -> list[FileTable]:
         title = f"table {number} ({table.name})" if table.name else f"table {number}"
         names = [field.name for field in table.fields]
         column = partial(lambda array, ids, name: array[ids[name]], table.array, ids)
-        tables.append(FileTable(title, names, column, units))
+        words = {f.name: {"description": f.description, "ucd": f.ucd} for f in table.fields}
+        tables.append(FileTable(title, names, column, units, words))
     return tables
 
 

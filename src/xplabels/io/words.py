@@ -14,11 +14,12 @@ from typing import Any
 from xplabels.core.errors import InputError
 from xplabels.io.files import byte_lines, read_toml, whole
 from xplabels.io.fits import open_fits, readable_fits
-from xplabels.io.votable import first_votable
+from xplabels.io.votable import votables
 
 Words = Mapping[str, Mapping[str, Any]]
 """Lower-case column -> some of the arguments of :class:`~xplabels.core.labels.Label`."""
 
+TEXTS = ("unit", "description", "ucd", "symbol")
 NO_UNIT = frozenset(("", "-", "--", "none", "null", "1", "dimensionless", "unitless"))
 KEYS = {
     "unit": str, "ucd": str, "description": str, "symbol": str, "range": list, "logarithmic": bool,
@@ -43,7 +44,7 @@ def column_words(columns: Mapping[str, Mapping[str, Any]]) -> Words:
     """Units, descriptions and UCDs of columns by lower-case name, without empty ones."""
     found: dict[str, dict[str, Any]] = {}
     for name, about in columns.items():
-        texts = {k: str(about[k]).strip() for k in ("unit", "ucd", "description") if about.get(k)}
+        texts = {k: str(about[k]).strip() for k in TEXTS if about.get(k)}
         if texts.get("unit", "").lower() in NO_UNIT:
             texts.pop("unit", None)
         found[name.strip().lower()] = {key: text for key, text in texts.items() if text}
@@ -93,10 +94,9 @@ def _of_header(path: Path, ending: str) -> Words:
         return column_words(_of_yaml(header))
     if ending in (".vot", ".votable", ".xml"):
         return column_words({
-            field.name or field.ID: {
-                "unit": field.unit, "description": field.description, "ucd": field.ucd,
-            }
-            for field in first_votable(path).fields
+            name: {"unit": table.units.get(name), **table.words.get(name, {})}
+            for table in votables(path)
+            for name in table.names
         })  # fmt: skip
     return {}
 

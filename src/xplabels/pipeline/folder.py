@@ -25,9 +25,11 @@ import numpy as np
 
 from xplabels.core.errors import InputError, counted
 from xplabels.io.atomic import (
+    LAST_WORD,
+    alone,
     check_distinct,
     check_output,
-    claimed,
+    discard,
     remove_leftovers,
     whole_file,
 )
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PARTIAL_FILES = ("manifest.json", "*.parquet", ".*.partial.*", f"{MANIFEST}/*")
+PARTIAL_FILES = ("manifest.json", LAST_WORD, "*.parquet", ".*.partial.*", f"{MANIFEST}/*")
 """All that the folder of an unfinished catalogue may hold; anything else is the user's."""
 
 
@@ -76,6 +78,7 @@ class Summary:
     account: Path | None = None
 
 
+@alone
 def predict_folder(
     inputs: Inputs,
     output: Path,
@@ -106,7 +109,7 @@ def predict_folder(
         raise InputError("is a file, not a folder", where=output, remedy="name a folder")
     if not output.exists():
         check_output(output)
-    with claimed(output), _cleared(output):
+    with _cleared(output):
         run = _Run(inputs, outputs, output, settings, options, command)
         run.check_existing(overwrite)
         run.check_absent()
@@ -119,6 +122,7 @@ def predict_folder(
     return run.summary
 
 
+@alone
 def predict_catalogue(
     inputs: Inputs,
     output: Path,
@@ -151,10 +155,8 @@ def predict_catalogue(
     folder = output.with_name(output.name + ".partial")
     digests = {p: hashlib.sha256(str(p.resolve()).encode()).hexdigest()[:16] for p in inputs.files}
     outputs = {path: folder / f"{digest}.parquet" for path, digest in digests.items()}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(claimed(output))
-        open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
-        stack.enter_context(_cleared(folder))
+    open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
+    with _cleared(folder):
         run = _Run(inputs, outputs, folder, settings, options)
         try:
             run.check_existing(overwrite=True)
@@ -179,7 +181,7 @@ def predict_catalogue(
             if not any(folder.glob("[!.]*.parquet")):  # no trace of a run that finished no file
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        shutil.rmtree(folder)
+    discard(folder, output)
     return replace(run.summary, account=None)
 
 

@@ -39,6 +39,8 @@ EPOCHS = {
     "twomass": 1999.1,
 }
 """Mean epoch of a catalogue's positions, Julian year."""
+EARLIEST, LATEST = 1880.0, 2100.0
+"""Of positions, Julian year: from the first photographic plates on."""
 PLACE = ("source_id", "ra", "dec")
 MOTION = ("pmra", "pmdec", "ref_epoch")
 
@@ -104,6 +106,8 @@ def match_on_sky(
         if survey not in EPOCHS:
             raise InputError(f"no epoch is known of {survey!r}", remedy="give --epoch YEAR")
         epoch = EPOCHS[survey]
+    if not EARLIEST <= epoch <= LATEST:
+        raise InputError(f"the epoch {epoch:g} is no year of a survey", remedy="give one as 2010.5")
     # LSDB warns its own users of slow performance and of stars without margins
     with warnings.catch_warnings(action="ignore"), _workers(workers):
         left, count = _stars(stars)

@@ -20,6 +20,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry, Stars
 from xplabels.io.columns import first_present
+from xplabels.io.memory import name_of, words_of
 from xplabels.io.partners import Pairs, partners
 from xplabels.io.plain import read_columns
 from xplabels.releases import computed, with_inputs
@@ -54,16 +55,16 @@ __all__ = [
 ]
 
 
-def survey_of(name: str, labels: Sequence[str] = ()) -> Survey:
+def survey_of(name: str) -> Survey:
     """The survey of that name; any other name is a table of labels of the user's own."""
-    return SURVEYS[name] if name in SURVEYS else own_survey(name, labels)
+    return SURVEYS[name] if name in SURVEYS else own_survey(name)
 
 
 def read_survey(
     name: str,
-    path: str | Path,
+    path: Any,
     extra: Collection[str] = (),
-    neighbours: str | Path | None = None,
+    neighbours: Any = None,
     bit_masks: Collection[str] = (),
     labels: Sequence[str] = (),
 ) -> SurveyTable:
@@ -74,7 +75,8 @@ def read_survey(
     name
         One of :data:`SURVEYS`, or any other name for a table of labels of the user's own.
     path
-        CSV (also delimited by ``|``), ECSV, FITS or VOTable (each also with ``.gz``), or Parquet.
+        CSV (also delimited by ``|``), ECSV, FITS or VOTable (each also with ``.gz``), Parquet, or a
+        table in memory (:mod:`xplabels.io.memory`).
     extra
         Lower-case names of columns that rules ask for.
     neighbours
@@ -91,7 +93,9 @@ def read_survey(
     Raises :class:`InputError` if the table cannot be read, lacks a column of ``extra``, or has no
     source_ids and no neighbours were given.
     """
-    survey, where = survey_of(name, labels), str(path)
+    survey, where = survey_of(name), name_of(path)
+    if name not in SURVEYS:
+        survey = own_survey(name, labels, words_of(path))
     masks = {*survey.masks, *bit_masks} & {*extra}
     integers = dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
@@ -171,7 +175,7 @@ def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) ->
 
 
 def _by_neighbours(
-    survey: Survey, columns: dict[str, NDArray[Any]], neighbours: str | Path, where: str
+    survey: Survey, columns: dict[str, NDArray[Any]], neighbours: Any, where: str
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], str]:
     """Gaia source_ids by the survey's own, the rows they belong to with match flags, and a note.
 
@@ -182,7 +186,8 @@ def _by_neighbours(
         return theirs.partner, columns, f"{where}: ids of another release: {theirs.to_text()}"
     if survey.key is None or survey.key not in columns:
         raise InputError(
-            f"has no column {survey.key or 'of its own identifiers'} to look up in {neighbours}",
+            f"has no column {survey.key or 'of its own identifiers'} to look up in "
+            f"{name_of(neighbours)}",
             where=where,
             remedy="leave --neighbours out, or give the table with its identifiers",
         )

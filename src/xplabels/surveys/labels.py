@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, Labels, check_names, label_of
 from xplabels.io.columns import first_present, label_columns, labels_of
-from xplabels.io.words import label_words
+from xplabels.io.words import Words
 from xplabels.surveys.table import Columns, Read, Survey, number
 
 Wanted = Mapping[str, tuple[str, ...]]
@@ -236,12 +236,10 @@ FS24 = label_survey(
 
 
 def read_own(
-    names: Sequence[str], columns: Columns, source_id: NDArray[np.int64], where: object
-) -> Read:
-    """Those of the labels ``names`` that the table has; see :func:`~xplabels.io.columns.labels_of`.
-
-    Their units are in the table's header, or a TOML file beside it.
-    """
+    names: Sequence[str], words: Words, columns: Columns, source_id: NDArray[np.int64],
+    where: object,
+) -> Read:  # fmt: skip
+    """Those of ``names`` that the table has; see :func:`~xplabels.io.columns.labels_of`."""
     here = [name for name in names if name in columns]
     if not here:
         raise InputError(
@@ -249,14 +247,15 @@ def read_own(
             where=where,
             remedy="name its labels by --labels as in teff,mass, and errors as in mass_err",
         )
-    return labels_of(columns, here, source_id, where, label_words(str(where)))
+    return labels_of(columns, here, source_id, where, words)
 
 
-def own_survey(name: str, labels: Sequence[str] = ()) -> Survey:
+def own_survey(name: str, labels: Sequence[str] = (), words: Words | None = None) -> Survey:
     """A user's own table (GALAH, an observing run, ...) under any name: ``teff, teff_err``, ...
 
-    ``labels`` are those to read, if there are others than :data:`~xplabels.core.labels.LABELS`.
+    ``labels`` are those to read, if there are others than :data:`~xplabels.core.labels.LABELS`,
+    ``words`` what the table says of them.
     """
     names = tuple(labels) or tuple(LABELS)
-    columns, read = tuple(label_columns(names)), partial(read_own, names)
+    columns, read = tuple(label_columns(names)), partial(read_own, names, words or {})
     return Survey(name, "a table of the user's own", columns, read, quality=("snr",))

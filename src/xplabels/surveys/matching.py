@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.lookup import Lookup
+from xplabels.io.memory import name_of
 from xplabels.io.plain import read_columns
 
 MATCH_FLAGS = "match_flags"
@@ -50,7 +50,7 @@ class Neighbours:
     """How many other Gaia sources the archive matched to the same key; -1: unknown."""
 
 
-def read_neighbours(path: str | Path, key_is_gaia: bool) -> Neighbours:
+def read_neighbours(path: Any, key_is_gaia: bool) -> Neighbours:
     """A table of neighbours from the Gaia archive, or one with columns ``key`` and ``source_id``.
 
     ``tmass_psc_xsc_best_neighbour`` and ``allwise_best_neighbour`` (``source_id,
@@ -70,7 +70,7 @@ def read_neighbours(path: str | Path, key_is_gaia: bool) -> Neighbours:
     if source is None or key is None:
         raise InputError(
             "is no table of neighbours",
-            where=path,
+            where=name_of(path),
             remedy=f"give one of {', '.join(KEY_COLUMNS)} and one of {', '.join(SOURCE_COLUMNS)}",
         )
     return Neighbours(

@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
-from xplabels.core.labels import LABELS, Labels
+from xplabels.core.errors import InputError, located
+from xplabels.core.labels import LABELS, Label, Labels, label_of
 from xplabels.core.stars import Photometry
 from xplabels.surveys import PHOTOMETRIC
 from xplabels.surveys.table import SurveyTable
@@ -85,6 +85,23 @@ def merged_photometry(
     return merged
 
 
+def in_common_units(tables: Sequence[SurveyTable]) -> list[SurveyTable]:
+    """The tables with each label in the unit of the first that declares one.
+
+    Raises InputError if one cannot be converted.
+    """
+    units: dict[str, Label] = {}
+    for label in (label_of(n) for t in tables if t.labels is not None for n in t.labels.names):
+        if not units.get(label, Label(label)).unit:
+            units[label] = label
+    common = []
+    for table in tables:
+        with located(table.where):
+            labels = None if table.labels is None else table.labels.in_units_of([*units.values()])
+        common.append(replace(table, labels=labels))
+    return common
+
+
 def merged_labels(
     tables: Sequence[SurveyTable],
 ) -> tuple[NDArray[np.int64], Labels, dict[str, dict[str, int]]]:
@@ -97,7 +114,6 @@ def merged_labels(
     source_id = np.unique(np.concatenate([table.source_id for table, _ in known]))
     here = {name: name for _, labels in known for name in labels.names}
     names = tuple(here.pop(name) for name in LABELS if name in here) + tuple(here)
-    known = [(table, labels.in_units_of(names)) for table, labels in known]
     values = np.full((len(source_id), len(names)), np.nan)
     errors = values.copy()
     counts: dict[str, dict[str, int]] = {name: {} for name in names}

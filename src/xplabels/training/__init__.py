@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from xplabels.core.stars import Stars
 from xplabels.inference import Inference
 from xplabels.inference.network import Perceptron
 from xplabels.io.catalogue import csv_text
+from xplabels.io.memory import is_path, is_table
 from xplabels.model import Model
 from xplabels.model.card import write_card
 from xplabels.model.refitting import with_unshrinking
@@ -46,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 def train(
     stars: Stars,
-    labels: Sequence[str],
+    labels: Any = None,
     recipe: Recipe | str = "default",
     *,
     seed: int = 0,
@@ -64,7 +66,9 @@ def train(
     stars
         With known labels; a star counts for each label that it has.
     labels
-        Names of the labels to learn.
+        Names of the labels to learn (or :class:`~xplabels.core.labels.Label`, with units and
+        words of your own), by default all that the stars have; or a table of known labels, a file
+        or in memory, of which all are learned.
     recipe
         A recipe, or the name or path of one.
     seed
@@ -100,6 +104,10 @@ def train(
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     check_device(device)
+    if labels is not None and (is_path(labels) or isinstance(labels, Mapping) or is_table(labels)):
+        stars, labels = stars.join(labels=labels), None
+    if labels is None:
+        labels = () if stars.labels is None else stars.labels.names
     names = check_names(labels)
     table = training_table(stars, names, recipe, test_fraction)
     provenance = table.provenance()

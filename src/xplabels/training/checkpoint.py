@@ -15,11 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from xplabels.io.atomic import whole_file
+from xplabels.io.atomic import LAST_WORD, whole_file
 from xplabels.io.files import whole
 from xplabels.io.job import open_partial
 
-CHECKPOINT_FILES = ("manifest.json", "*.safetensors", ".*.partial.*")
+CHECKPOINT_FILES = ("manifest.json", LAST_WORD, "*.safetensors", ".*.partial.*")
 """All that the folder of an unfinished training may hold."""
 
 History = list[dict[str, float]]

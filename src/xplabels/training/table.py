@@ -123,7 +123,7 @@ def training_table(
     if stars.labels is None:
         raise InputError(
             "the stars have no labels to learn", where=stars.where,
-            remedy=f"add columns such as {names[0]} and {names[0]}_err",
+            remedy=f"add columns {names[0]} and {names[0]}_err, or stars.join(labels=TABLE)",
         )  # fmt: skip
     check_learnt(recipe, names, f"recipe {recipe.name}")
     with located(stars.where):

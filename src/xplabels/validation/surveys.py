@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from xplabels.core.lookup import Lookup
 from xplabels.core.prediction import Prediction
 from xplabels.core.scores import Array, Bin, LabelSample, binned, scores_by_label
 from xplabels.core.stars import Photometry
+from xplabels.io.memory import name_of
 from xplabels.surveys import SPECTROSCOPIC, read_survey
 from xplabels.validation import score_prediction
 from xplabels.validation.accuracy import scores_text
@@ -105,9 +105,9 @@ class ReferenceSurvey:
 
 
 def open_survey(
-    path: Path | str,
+    path: Any,
     survey: str,
-    neighbours: Path | None = None,
+    neighbours: Any = None,
     inflation: Mapping[str, float] | None = None,
 ) -> ReferenceSurvey:
     """Read a survey's table; of several rows for a star, the one of highest S/N is taken.
@@ -115,7 +115,7 @@ def open_survey(
     Parameters
     ----------
     path, survey
-        The table, and one of :data:`COMPARED`.
+        The table, a file or in memory, and one of :data:`COMPARED`.
     neighbours
         A table that relates its identifiers to Gaia DR3's, or None.
     inflation
@@ -135,20 +135,20 @@ def open_survey(
     if survey not in COMPARED:
         raise InputError(
             f"{survey!r} is no survey to compare with",
-            where=path,
+            where=name_of(path),
             remedy=f"name one of {', '.join(COMPARED)}",
         )
-    table = read_survey(survey, Path(path), neighbours=neighbours)
+    table = read_survey(survey, path, neighbours=neighbours)
     quality = np.full(len(table), np.nan) if table.quality is None else table.quality
     best = table.take(best_rows(table.source_id, quality, table.source_id > 0))
     labels, factors = best.labels, dict(inflation or {})
     if labels is None:
-        raise InputError(f"survey {survey!r} has no labels", where=path)
+        raise InputError(f"survey {survey!r} has no labels", where=name_of(path))
     for name, factor in factors.items():
         if name not in labels.names or not (np.isfinite(factor) and factor > 0):
             raise InputError(
                 f"errors of {name!r} cannot be multiplied by {factor:g}",
-                where=path,
+                where=name_of(path),
                 remedy=f"give a positive factor for one of {', '.join(labels.names)}",
             )
     multiplied = labels.errors * [factors.get(name, 1.0) for name in labels.names]

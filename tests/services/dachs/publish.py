@@ -1,7 +1,7 @@
 """Write the made archives for DaCHS: a resource descriptor a schema, and its tables as CSV.
 
-``python publish.py INPUTS`` fills ``INPUTS/gaiadr1``, ``gaiadr3``, ``gaiadr4`` and ``catwise``. The last
-stands for ESA's ``external``, a reserved word of ADQL, which DaCHS refuses.
+``python publish.py INPUTS`` fills ``INPUTS/gaiadr1``, ``gaiadr3``, ``gaiadr4`` and ``catwise``. The
+last stands for ESA's ``external``, a reserved word of ADQL, which DaCHS refuses.
 """
 
 from __future__ import annotations

@@ -1,0 +1,263 @@
+"""Tables in memory -> the columns that files have, by the same rules (:mod:`xplabels.io.forms`).
+
+A table is any of: astropy's ``Table`` and ``QTable``, pandas' and polars' ``DataFrame`` (GaiaXPy's
+among them), pyarrow's ``Table`` and ``RecordBatch``, a numpy array with named fields, a mapping of
+names to arrays, or anything with ``to_arrow()``, such as a prediction. Where several are taken, so
+is a list of them, or a mapping of names to tables or lists of tables: astroquery's DataLink answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xplabels.core.errors import InputError
+from xplabels.core.stars import Stars
+from xplabels.io import forms
+from xplabels.io.parquet import metadata_of, stars_of_columns
+from xplabels.io.rows import ARRAYS, Assembler, BadRows
+from xplabels.io.words import Words, column_words, label_words, schema_words
+
+logger = logging.getLogger(__name__)
+
+KINDS = (
+    "an astropy Table, a pandas or polars DataFrame, a pyarrow Table, a dict of arrays, or the "
+    "path of a file"
+)
+
+
+@dataclass(frozen=True)
+class MemoryTable:
+    """One table in memory.
+
+    Attributes
+    ----------
+    where
+        What messages call it: ``the DataFrame``.
+    columns
+        Its columns by name, in any form of :mod:`xplabels.io.forms`.
+    words
+        Lower-case name -> unit, description and UCD, as far as they are declared.
+    meta
+        The entry of a star table of this package, where it is one.
+    """
+
+    where: str
+    columns: Mapping[str, forms.Column]
+    words: Words = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.where
+
+    def __post_init__(self) -> None:
+        rows = {name: len(column) for name, column in self.columns.items()}
+        first = next(iter(rows), "")
+        for name, count in rows.items():
+            if count != rows[first]:
+                raise InputError(
+                    f"column {name!r} has {count} rows, column {first!r} {rows[first]}",
+                    where=self.where, remedy="give one value, or array, for each star",
+                )  # fmt: skip
+
+
+def is_path(source: object) -> bool:
+    """Whether it names a file."""
+    return isinstance(source, str | Path)
+
+
+def name_of(source: Any) -> str:
+    """What messages call a table: its path, or ``the DataFrame``."""
+    if isinstance(source, MemoryTable):
+        return source.where
+    return str(source) if is_path(source) else f"the {type(source).__name__}"
+
+
+def listed(sources: Any) -> list[Any]:
+    """One or several tables, files or in memory, as a list."""
+    several = isinstance(sources, list | tuple) or (
+        not isinstance(sources, Mapping)
+        and (isinstance(sources, Iterable) and not is_path(sources) and not is_table(sources))
+    )
+    return list(sources) if several else [sources]
+
+
+def is_table(source: Any) -> bool:
+    """Whether it is one table in memory, not several."""
+    if isinstance(source, Mapping):
+        return not any(is_table(one) or (isinstance(one, list) and one and is_table(one[0]))
+                       for one in source.values())  # fmt: skip
+    if isinstance(source, np.ndarray):
+        return source.dtype.names is not None
+    # a LazyFrame warns when it is asked for its columns
+    return any(hasattr(source, one) for one in (
+        "colnames", "to_arrow", "collect", "column_names", "to_table", "read_all", "columns",
+    ))  # fmt: skip
+
+
+def table_of(source: Any, where: str = "") -> MemoryTable:
+    """One table's columns and words.
+
+    Raises InputError if it is no table, or two columns have one name.
+    """
+    where = where or name_of(source)
+    library = type(source).__module__.partition(".")[0]
+    if isinstance(source, MemoryTable):
+        return source
+    if hasattr(source, "colnames"):
+        return _astropy(source, where)
+    if hasattr(source, "compute") and hasattr(source, "columns"):  # Dask, LSDB
+        return table_of(source.compute(), where)
+    if library == "polars":
+        return _polars(source, where)
+    if hasattr(source, "iloc") and hasattr(source, "columns"):
+        return _pandas(source, where)
+    if library == "pyarrow" or hasattr(source, "to_arrow"):
+        for make in ("to_arrow", "to_table", "read_all"):
+            source = getattr(source, make)() if hasattr(source, make) else source
+        return _arrow(source, where)
+    if isinstance(source, np.ndarray) and source.dtype.names is not None:
+        return MemoryTable(where, {name: source[name] for name in source.dtype.names})
+    if isinstance(source, Mapping):
+        return MemoryTable(where, {str(name): _column(one) for name, one in source.items()})
+    if hasattr(source, "to_table"):  # a TABLE of a VOTable
+        return _astropy(source.to_table(use_names_over_ids=True), where)
+    raise InputError("is no table", where=where, remedy=f"give {KINDS}")
+
+
+def words_of(source: Any) -> Words:
+    """What a table, a file or in memory, says of its columns."""
+    return label_words(source) if is_path(source) else table_of(source).words
+
+
+def tables_of(source: Any) -> Iterator[MemoryTable]:
+    """The tables of spectra in one or several tables in memory.
+
+    Of a mapping of tables (a DataLink answer) those without columns of coefficients are passed by,
+    and named. Raises InputError if none has any.
+    """
+    if is_table(source) or isinstance(source, MemoryTable):
+        yield table_of(source)
+        return
+    if not isinstance(source, Mapping):
+        raise InputError(f"{name_of(source)} is no table", remedy=f"give {KINDS}")
+    passed = []
+    for name, one in source.items():
+        several = one if isinstance(one, list) else [one]
+        for number, each in enumerate(several, start=1):
+            where = f"{name}, table {number}" if len(several) > 1 else str(name)
+            table = table_of(each, where)
+            if any(column.lower() in ARRAYS for column in forms.flattened(table.columns)):
+                yield table
+            else:
+                passed.append(where)
+    if passed and len(passed) == sum(len(v) if isinstance(v, list) else 1 for v in source.values()):
+        raise InputError(
+            f"none of its tables has coefficients of XP spectra ({', '.join(passed)[:200]})",
+            where=name_of(source),
+            remedy="ask for retrieval_type='XP_CONTINUOUS'",
+        )
+    if passed:
+        logger.info("passed by, no XP_CONTINUOUS: %s", ", ".join(passed)[:300])
+
+
+def read_memory(
+    source: Any, bad_rows: BadRows = "error", wavelength: NDArray[np.float64] | None = None
+) -> Iterator[Stars]:
+    """The stars of each table in memory, with the photometry and labels among its columns.
+
+    ``wavelength`` [L], nm, is that of columns ``flux`` and ``flux_error``. Raises InputError as
+    :func:`xplabels.read`.
+    """
+    for table in tables_of(source):
+        meta = dict(table.meta)
+        if wavelength is not None:
+            meta |= {"space": "sampled", "wavelength": np.asarray(wavelength, np.float64)}
+        assembler = Assembler(Path(table.where), bad_rows)
+        stars = stars_of_columns(table.columns, meta, assembler, table.words)
+        assembler.finish()
+        yield stars
+
+
+def _column(values: Any) -> forms.Column:
+    """One value of a mapping as a column; a Quantity comes without its unit."""
+    if hasattr(values, "null_count") or isinstance(values, np.ndarray) or hasattr(values, "type"):
+        return values
+    return values if isinstance(values, list) and _ragged(values) else np.asarray(values)
+
+
+def _ragged(values: list[Any]) -> bool:
+    return any(isinstance(one, np.ndarray | list | tuple) or one is None for one in values)
+
+
+def _named(pairs: Iterable[tuple[Any, Any]], where: str) -> dict[str, Any]:
+    """Columns by name; InputError if one comes twice."""
+    columns: dict[str, Any] = {}
+    for name, column in pairs:
+        if str(name) in columns:
+            raise InputError(f"has two columns {str(name)!r}", where=where, remedy="rename one")
+        columns[str(name)] = column
+    return columns
+
+
+def _pandas(frame: Any, where: str) -> MemoryTable:
+    levels = [one for one in frame.index.names if one is not None and one not in frame.columns]
+    if levels:  # source_id as the index
+        frame = frame.reset_index(level=levels)
+    columns = _named(
+        ((name, _of_series(frame.iloc[:, k])) for k, name in enumerate(frame.columns)), where
+    )
+    return MemoryTable(where, columns)
+
+
+def _of_series(series: Any) -> forms.Column:
+    if isinstance(series.dtype, np.dtype):
+        return series.to_numpy()
+    import pyarrow as pa
+
+    return pa.array(series, from_pandas=True)  # nullable, text, Arrow's and nested types
+
+
+def _polars(frame: Any, where: str) -> MemoryTable:
+    import polars
+
+    if hasattr(frame, "collect"):
+        frame = frame.collect()
+    oldest = polars.CompatLevel.oldest()
+    return MemoryTable(where, {
+        column.name: column.to_numpy() if column.dtype == polars.Object
+        else column.to_arrow(compat_level=oldest)
+        for column in frame.iter_columns()
+    })  # fmt: skip
+
+
+def _arrow(table: Any, where: str) -> MemoryTable:
+    schema = table.schema
+    columns = _named(zip(schema.names, table.columns, strict=True), where)
+    meta = metadata_of(schema, where)
+    return MemoryTable(where, columns, schema_words(schema), meta)
+
+
+def _astropy(table: Any, where: str) -> MemoryTable:
+    columns: dict[str, Any] = {}
+    words: dict[str, dict[str, Any]] = {}
+    for name in table.colnames:
+        column = table[name]
+        if hasattr(column, "unmasked"):  # a masked Quantity
+            columns[name] = np.ma.array(column.unmasked.value, mask=column.mask)
+        elif hasattr(column, "value"):
+            columns[name] = column.value
+        else:  # coordinates, times
+            continue
+        unit, info = getattr(column, "unit", None), column.info
+        words[name] = {
+            "unit": None if unit is None else str(unit),
+            "description": info.description, "ucd": (info.meta or {}).get("ucd"),
+        }  # fmt: skip
+    return MemoryTable(where, columns, column_words(words))
