@@ -1,4 +1,4 @@
-"""Everything that docs/explain.md shows of models, in one run: its figures and its tables.
+"""What docs/benchmarks/explain.md shows of models, in one run: its figures and its tables.
 
     python benchmarks/explain.py [--model NAME|MODEL] [--giants giants.parquet --six SIX_LABELS]
 
@@ -6,7 +6,7 @@ Of the model on the real library: attention, curves of the red clump and their c
 the spectra hold beside what the model reaches. With --giants and --six, a table of semi-synthetic
 giants and a model of six labels trained on its training part: the same of carbon and nitrogen. It
 needs the extras library and synthetic, writes docs/figures/explain_*.png, puts the tables between
-the marks in docs/explain.md, and prints them.
+the marks there, and prints them.
 """
 
 from __future__ import annotations
@@ -222,7 +222,9 @@ def main() -> None:
     parser.add_argument("--giants", type=Path)
     parser.add_argument("--six", type=Path)
     parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures")
-    parser.add_argument("--document", type=Path, default=ROOT / "docs" / "explain.md")
+    parser.add_argument(
+        "--document", type=Path, default=ROOT / "docs" / "benchmarks" / "explain.md"
+    )
     args = parser.parse_args()
     if (args.giants is None) != (args.six is None):
         parser.error("--giants and --six go together")

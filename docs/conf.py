@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-os.environ |= {"COLUMNS": "96", "NO_COLOR": "1", "TQDM_DISABLE": "1"}
+os.environ |= {"COLUMNS": "80", "NO_COLOR": "1", "TQDM_DISABLE": "1"}
 
 sys.path.insert(0, str(HERE))
 import generated  # noqa: E402

@@ -181,7 +181,7 @@ def templates(judged: Judged) -> np.ndarray:
 def test_planted_templates_come_back_and_the_covariance_beats_equation_14(
     straight: Judged, noise: float
 ) -> None:
-    """docs/explain.md has the errors measured; the bounds leave room for another training."""
+    """docs/benchmarks/explain.md has the errors; the bounds leave room for another training."""
     truth = templates(straight)
     mean, spread = mean_jacobian(straight.model, straight.stars[straight.levels == noise])
     covariance, fs24 = (

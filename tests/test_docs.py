@@ -71,7 +71,7 @@ def test_links_of_the_readme_are_absolute_and_lead_to_files() -> None:
 
 
 def test_every_page_is_on_the_contents_page() -> None:
-    listed = re.findall(r"^([\w/]+)$", PAGES["docs/index.md"], re.MULTILINE)
+    listed = re.findall(r"^([\w/-]+)$", PAGES["docs/index.md"], re.MULTILINE)
     pages = {page.removeprefix("docs/").removesuffix(".md") for page in PAGES if "docs/" in page}
     assert sorted(listed) == sorted(pages - {"index"} | {"api"})
 

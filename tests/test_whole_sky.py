@@ -524,7 +524,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "whole_sky.md").read_text()
 
 
 def test_the_entries_on_the_page_are_the_real_ones() -> None:
-    section = PAGE.split("## What became of each file")[1].split("## ")[0]
+    section = PAGE.split("## The manifest")[1].split("## ")[0]
     cells = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
     listed = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
     fields = {one.name for one in dataclasses.fields(ManifestEntry)}

@@ -39,9 +39,10 @@ def fit_unshrinking(model: Model, stars: Stars) -> Model:
 
     Examples
     --------
-    >>> from xplabels.synthetic import example_stars
-    >>> model = fit_unshrinking(Model.load("apogee-dr17-library"), example_stars(2000))
-    >>> model.unshrunk().predict(example_stars(3)).meta["ESTIMATE"]
+    >>> from xplabels.synthetic import simulate_stars
+    >>> model = Model.load("apogee-dr17-library")
+    >>> stars, _ = simulate_stars(2000, labels=model.names)
+    >>> fit_unshrinking(model, stars).unshrunk().predict(stars[:3]).meta["ESTIMATE"]
     'unshrunk: training prior divided out'
     """
     return with_unshrinking(model, *validation_part(model, stars, FEWEST_STARS))

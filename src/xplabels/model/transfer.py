@@ -35,10 +35,10 @@ def check_errors(model: Model, stars: Stars) -> Transfer:
 
     Examples
     --------
-    >>> from xplabels.synthetic import example_stars
-    >>> stars = example_stars(3000)
-    >>> model = with_calibration_stars(Model.load("apogee-dr17-library"), stars)
-    >>> check_errors(model, example_stars(100)).n
+    >>> from xplabels.synthetic import example_stars, simulate_stars
+    >>> model = Model.load("apogee-dr17-library")
+    >>> stars, _ = simulate_stars(3000, labels=model.names)
+    >>> check_errors(with_calibration_stars(model, stars), example_stars(100)).n
     100
     """
     if model.calibration_stars is None:
@@ -72,9 +72,10 @@ def with_calibration_stars(model: Model, stars: Stars) -> Model:
 
     Examples
     --------
-    >>> from xplabels.synthetic import example_stars
-    >>> model = with_calibration_stars(Model.load("apogee-dr17-library"), example_stars(3000))
-    >>> model.calibration_stars is not None
+    >>> from xplabels.synthetic import simulate_stars
+    >>> model = Model.load("apogee-dr17-library")
+    >>> stars, _ = simulate_stars(3000, labels=model.names)
+    >>> with_calibration_stars(model, stars).calibration_stars is not None
     True
     """
     part, labels = validation_part(model, stars, SMALLEST_SAMPLE)
