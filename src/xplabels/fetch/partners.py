@@ -88,9 +88,7 @@ def _rows(
                 )
                 for start in range(0, len(ids), chunk)
             ]
-            rows: Columns = {
-                name: np.ma.hstack([some[name] for some in found]) for name in found[0]
-            }
+            rows = {name: np.ma.hstack([some[name] for some in found]) for name in found[0]}
             ids = np.unique(np.ma.getdata(rows[table.key]).astype(np.int64))
             if not len(ids):
                 break
