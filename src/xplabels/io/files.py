@@ -14,7 +14,7 @@ import hashlib
 import importlib
 import io
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -169,10 +169,9 @@ def format_of(path: Path, endings: Collection[str]) -> str:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(what, where=path, remedy="check the path")
-    with whole(path), open_bytes(path) as file:
+    first = b""
+    with suppress(XplabelsError), whole(path), open_bytes(path) as file:  # its reader says it
         first = file.peek(BEGIN)[:BEGIN] if hasattr(file, "peek") else file.read(BEGIN)
-    if not first:
-        raise InputError("is empty", where=path, remedy=again(path))
     first = first.lstrip()
     for ending_of, begins in BEGINNINGS.items():
         if ending_of in endings and first.startswith(begins):

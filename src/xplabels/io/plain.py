@@ -130,6 +130,8 @@ def _read(source: Any, wanted: _Wanted) -> Columns:
         return _together([one], wanted, table.where)
     path = Path(source)
     ending = format_of(path, ENDINGS)
+    if path.stat().st_size == 0:
+        raise InputError("is empty", where=path, remedy="give a table with a header and rows")
     with unchanged(path), whole(path, KINDS.get(ending, "VOTable")):
         if ending in (".csv", ".tsv"):
             return _together([csv_table(path, wanted.columns, wanted.digest)], wanted, path)
