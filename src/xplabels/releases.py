@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import os
 import re
+import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
@@ -170,11 +171,14 @@ def load_release(name: str | Path) -> Release:
         raise InputError(
             f"no data release {str(name)!r}", remedy=f"choose {' or '.join(NAMES)}, or a .toml file"
         )
-    from xplabels.io.files import read_toml, whole  # io imports this module
-
-    with whole(path):
+    try:
         content = path.read_bytes()
-    raw = read_toml(path, content)
+        raw = tomllib.loads(content.decode("utf-8"))
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+        raise InputError(what, where=path, remedy="check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not TOML ({error})", where=path, remedy="correct it") from error
     try:
         return _release(raw, path, hashlib.sha256(content).hexdigest())
     except InputError as error:
