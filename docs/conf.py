@@ -13,6 +13,7 @@ os.environ |= {"COLUMNS": "80", "NO_COLOR": "1", "TQDM_DISABLE": "1"}
 
 sys.path.insert(0, str(HERE))
 import generated  # noqa: E402
+from nbclient import NotebookClient  # noqa: E402
 
 import xplabels  # noqa: E402
 
@@ -39,6 +40,8 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+# a command's output comes in pieces that end anywhere: they are one text
+NotebookClient.coalesce_streams.default_value = True
 nb_execution_in_temp = True
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 3
