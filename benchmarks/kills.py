@@ -194,7 +194,8 @@ def end(words: str, folder: Path, after: float, any_process: bool) -> tuple[bool
             os.kill(chosen, how)
         status = process.wait()
         text = (folder / "stderr.txt").read_text()
-        lines = [line for line in text.replace("\r", "\n").splitlines() if "|" not in line]
+        # but for bars of progress
+        lines = [ln for ln in text.replace("\r", "\n").splitlines() if ln.strip() and "|" not in ln]
         # before the command line is read Python ends by itself; after the work it is too late
         if how in ENDS and status not in (-how, 0) and (status != ENDS[how] or len(lines) != 1):
             wrong = f"{how.name}, status {status}: {text[-600:]}"

@@ -35,7 +35,9 @@ def outcome(blocks: Iterator[Stars]) -> list[Any]:
             arrays = [stars.source_id, stars.flags]
             for band in (spectra.bp, spectra.rp):
                 arrays += [band.coefficients, band.errors, band.correlations]
-            result.append([(a.dtype.str, a.shape, str((a + 0).tolist())) for a in arrays])
+            result.append(
+                [(a.dtype.str, a.shape, str((a + 0).tolist())) for a in arrays if a is not None]
+            )
             result.append((stars.notes, stars.origin))
     except InputError as error:
         result.append(str(error))

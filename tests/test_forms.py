@@ -27,7 +27,7 @@ from xplabels.fetch.targets import Targets
 from xplabels.io import read, write_stars
 from xplabels.io.arrays import cells_of, parse_array
 from xplabels.io.forms import check_rounding, converted, names_of, source_ids
-from xplabels.io.plain import read_table, table_of
+from xplabels.io.plain import read_table
 from xplabels.io.rows import assembled, column_blocks
 from xplabels.io.tables import join_labels, join_photometry
 
@@ -389,12 +389,9 @@ def test_columns_in_memory_follow_the_same_policy(whole: Stars) -> None:
     same(stars, whole)
     square = np.array([[[1, 0.5], [0.5, 1.0]]])
     assert cells_of(square)[0].tolist() == [[0.5]]
-    table = table_of(
-        {"Source": ids, "Parallax": np.array([1e-3] * 3)},
-        ["parallax"],
-        "memory",
-        {"Parallax": "arcsec"},
-    )
+    unit = pa.field("Parallax", pa.float64(), metadata={"unit": "arcsec"})
+    schema = pa.schema([pa.field("Source", pa.string()), unit])
+    table = read_table(pa.table([pa.array(ids), pa.array([1e-3] * 3)], schema=schema), ["parallax"])
     assert np.allclose(table["parallax"], 1)
     assert table["source_id"].tolist() == IDS
 

@@ -167,6 +167,11 @@ def test_units_are_converted_and_masked_values_are_missing() -> None:
     light = bare.join(plain).photometry.column("j_m")[0]
     assert np.isnan(light[0])
     assert (light[1:] == 12).all()
+    mapping = {name: table[name] for name in table.colnames}
+    assert bare.join(labels=mapping, names=["age"]).labels.names[0].unit == "Gyr"
+    series = {"source_id": pd.Series(stars.source_id), "j_m": pl.Series([12.0] * N)}
+    one = bare.join(series | {"j_msigcom": pd.array([0.02] * N, "Float64")}).photometry
+    assert (one.column("j_m")[1] == 0.02).all()
     months = bare.join(labels=table, names=[xp.Label("age", "yr")]).labels
     assert months.values[0, 0] == pytest.approx(3e9)
     plain["parallax"].unit = "mag"
@@ -268,6 +273,7 @@ def test_training_and_validation_take_tables() -> None:
         bare.join(labels=prediction, names=["mass"]).labels.values, prediction.values
     )
     assert xp.train(stars, recipe=quick(), progress=False).names == ("teff", "logg")
+    assert xp.train(stars, "logg", quick(), progress=False).names == ("logg",)
 
 
 def test_surveys_and_neighbours_are_taken_from_memory() -> None:

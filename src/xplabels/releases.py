@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from xplabels.core.bounds import read_toml, whole
 from xplabels.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -170,7 +171,6 @@ def load_release(name: str | Path) -> Release:
         raise InputError(
             f"no data release {str(name)!r}", remedy=f"choose {' or '.join(NAMES)}, or a .toml file"
         )
-    from xplabels.io.files import read_toml, whole  # io imports this module
 
     with whole(path):
         content = path.read_bytes()

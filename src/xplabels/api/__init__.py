@@ -67,6 +67,9 @@ def read_stars(
             stars = join_survey(stars, survey, table, names)
         else:
             stars = join_labels(stars, label_table, names, needed)
+    for note in stars.notes:
+        if note.endswith("not in this table"):
+            logger.info(note)
     return stars
 
 

@@ -217,6 +217,13 @@ class Labels:
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Labels:
         return Labels(self.names, self.values[rows], self.errors[rows])
 
+    def extended(self, names: Sequence[str]) -> Labels:
+        """With the labels ``names``, too, unknown for every star where they are absent."""
+        absent = [name for name in names if name not in self.names]
+        unknown = np.full((len(self), len(absent)), np.nan)
+        both = (np.hstack([array, unknown]) for array in (self.values, self.errors))
+        return Labels((*self.names, *absent), *both)
+
     def in_units_of(self, others: Sequence[str]) -> Labels:
         """The same labels, in the units and with the words of ``others``, as far as they have any.
 

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.bounds import read_toml
 from xplabels.core.errors import InputError, located
 from xplabels.core.labels import Labels, check_names
 from xplabels.core.stars import MEASUREMENTS, Photometry
-from xplabels.io.files import read_toml
 from xplabels.surveys import survey_of
 
 LACKS = "lacks"

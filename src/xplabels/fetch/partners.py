@@ -10,6 +10,7 @@ import numpy as np
 
 from xplabels.core.errors import InputError, counted, located
 from xplabels.fetch.archive import Ids
+from xplabels.fetch.products import as_column
 from xplabels.fetch.tap import UPLOAD, Columns, Tap
 from xplabels.io.partners import Pairs, partners
 from xplabels.releases import Release, Table
@@ -59,11 +60,13 @@ def find_partners(
     lost = np.arange(len(every)) >= len(old)
     fields = {theirs: pa.array(every)}
     fields["source_id"] = pa.array(np.append(new, alone), mask=lost)
-    for name, values in columns.items():
-        some = pa.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values))
-        fields[name] = pa.concat_arrays([some, pa.nulls(len(alone), some.type)])
+    for one in where.columns:
+        if one.name in columns:
+            some = as_column(columns[one.name], pa.type_for_alias(one.type))
+            fields[one.name] = pa.concat_arrays([some, pa.nulls(len(alone), some.type)])
     fields["status"] = pa.array(partners(every, pairs or {}).status.tolist())
-    return FoundPartners(chosen, pa.table(fields).sort_by(theirs), text)
+    table = pa.table(fields).sort_by([(theirs, "ascending"), ("source_id", "ascending")])
+    return FoundPartners(chosen, table, text)
 
 
 def _rows(
@@ -73,6 +76,7 @@ def _rows(
     columns = [one for one in table.columns if {*one.needs} <= {*present[table.name]}]
     chosen = [f"t.{name}" for name in (table.key, table.match)]
     chosen += [f"{one.adql('t')} AS {one.name}" for one in columns]
+    rows: Columns = {}
     with located(f"{tap.url}, {table.name}"):
         for by in (table.match, table.key):
             found = [
@@ -84,9 +88,7 @@ def _rows(
                 )
                 for start in range(0, len(ids), chunk)
             ]
-            rows: Columns = {
-                name: np.ma.hstack([some[name] for some in found]) for name in found[0]
-            }
+            rows = {name: np.ma.hstack([some[name] for some in found]) for name in found[0]}
             ids = np.unique(np.ma.getdata(rows[table.key]).astype(np.int64))
             if not len(ids):
                 break

@@ -121,7 +121,7 @@ class Product:
             if field.name not in columns:
                 raise InputError(f"the answer has no column {field.name!r}", where=self.name)
             try:
-                arrays.append(_to_arrow(columns[field.name], field.type))
+                arrays.append(as_column(columns[field.name], field.type))
             except (pa.ArrowException, ValueError, TypeError) as error:
                 raise InputError(
                     f"the answer's column {field.name!r} is not {field.type} ({error})",
@@ -135,7 +135,7 @@ class Product:
         return table
 
 
-def _to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+def as_column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     """One column; what is masked, NaN or an empty text is null."""
     import pyarrow as pa
 

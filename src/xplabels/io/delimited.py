@@ -154,6 +154,10 @@ def csv_table(path: Path, wanted: Collection[str] | None, digest: Digest | None)
     except pa.ArrowException as error:
         if "Empty CSV" in str(error):
             raise InputError("has no rows", where=path, remedy="give a table with stars") from error
+        if "straddling" in str(error):  # two of the blocks of 1 MB in which it is read
+            raise InputError(
+                "has a line of more than 1 MB", where=path, remedy="write one line per row"
+            ) from error
         raise
     return FileTable("it", header.names, table.column)
 

@@ -1,8 +1,8 @@
 """Opening files that may be gzipped, within bounds, and naming the file that is damaged.
 
 A file may hold anything, and so may make the libraries that parse it raise anything, or take any
-amount of memory. Every reader of files therefore works inside :func:`whole`, and what a file says
-of its own size passes :func:`check_size` before memory is taken for it.
+amount of memory. Every reader of files therefore works inside :func:`~xplabels.core.bounds.whole`,
+and what a file says of its own size passes :func:`check_size` before memory is taken for it.
 """
 
 from __future__ import annotations
@@ -13,22 +13,19 @@ import gzip
 import hashlib
 import importlib
 import io
-import re
-import tomllib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
-from errno import ENOSPC
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar, cast
 
-from xplabels.core.errors import InputError, XplabelsError
+from xplabels.core.bounds import GZIP
+from xplabels.core.bounds import again as again
+from xplabels.core.bounds import whole as whole
+from xplabels.core.errors import InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ARCHIVES = re.compile(
-    r"XpContinuous|GaiaSource|XP_(CONTINUOUS|SAMPLED)|MEAN_SPECTRUM_XP|dl_products|datalink", re.I
-)
 BUFFER = 1 << 20
 """Bytes unpacked at a time."""
 LONGEST_LINE = 1 << 26
@@ -39,21 +36,7 @@ SMALL = 1 << 27
 Catalogues shrink by 2 to 20 when they are packed.
 """
 TIMES = 100
-GZIP = "gzip file"
-MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
 GZIP_MAGIC = b"\x1f\x8b"
-
-
-def again(path: object) -> str:
-    """How to get a whole file in place of a damaged one: an archive's is downloaded again.
-
-    Examples
-    --------
-    >>> again("GaiaSource_000000-003111.csv.gz"), again("mine.csv")
-    ('download the file again', 'copy or write the file again')
-    """
-    archived = _ARCHIVES.search(Path(str(path)).name)
-    return "download the file again" if archived else "copy or write the file again"
 
 
 BEGIN = 1000
@@ -186,10 +169,9 @@ def format_of(path: Path, endings: Collection[str]) -> str:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(what, where=path, remedy="check the path")
-    with whole(path), open_bytes(path) as file:
+    first = b""
+    with suppress(XplabelsError), whole(path), open_bytes(path) as file:  # its reader says it
         first = file.peek(BEGIN)[:BEGIN] if hasattr(file, "peek") else file.read(BEGIN)
-    if not first:
-        raise InputError("is empty", where=path, remedy=again(path))
     first = first.lstrip()
     for ending_of, begins in BEGINNINGS.items():
         if ending_of in endings and first.startswith(begins):
@@ -271,57 +253,6 @@ def _changed(path: Path) -> InputError:
         where=path,
         remedy="give the same command again once nothing writes to it",
     )
-
-
-@contextmanager
-def whole(path: Path | str, what: str = "file", remedy: str | None = None) -> Iterator[None]:
-    """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it.
-
-    The one boundary between a reader and the libraries that parse what a file holds. ``what`` is
-    the kind of file it should be; a library's message says why it is none. Errors that the package
-    raises on purpose pass unchanged.
-
-    Examples
-    --------
-    >>> with whole(Path("model.json"), "JSON file"):
-    ...     int("one")
-    Traceback (most recent call last):
-    xplabels.core.errors.InputError: model.json: is not a whole JSON file (invalid literal for \
-int() with base 10: 'one'); copy or write the file again
-    """
-    try:
-        yield
-    except XplabelsError:
-        raise
-    except MemoryError as error:
-        raise InputError(
-            "takes more memory than there is", where=path, remedy="use a smaller part of it"
-        ) from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno == ENOSPC:
-            raise  # nothing that was read: what is unpacked is being written
-        if isinstance(error, OSError) and error.strerror:
-            raise InputError(
-                f"cannot be read ({error.strerror})", where=path, remedy="check the file"
-            ) from error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        said = f"is not a whole {what} ({reason})"
-        if isinstance(error, EOFError) and what == GZIP:
-            said = "is truncated: the gzip stream ends early"
-        raise InputError(said, where=path, remedy=remedy or again(path)) from error
-
-
-def read_toml(path: Path | str, data: bytes | None = None) -> dict[str, Any]:
-    """The keys of a TOML file, or of ``data`` that ``path`` names.
-
-    Raises InputError if it cannot be read, is no TOML, or longer, as a whole or in a line, than a
-    text that someone wrote: a key of n parts takes time and memory as n squared.
-    """
-    with whole(path, "TOML file", "mend it"):
-        data = Path(path).read_bytes() if data is None else data
-        if len(data) > MOST_TOML or max(map(len, data.splitlines()), default=0) > LONGEST_TOML_LINE:
-            raise ValueError(f"more than {MOST_TOML:,} bytes, or {LONGEST_TOML_LINE:,} in a line")
-        return tomllib.loads(data.decode("utf-8"))
 
 
 Reader = Callable[Concatenate[Path, P], Iterator[T]]

@@ -25,8 +25,8 @@ Column = Any
 """A pyarrow ``Array`` or ``ChunkedArray``, a numpy array, or a sequence of one array a row."""
 
 SOURCE_ID = "source_id"
-NOBODY = 0
-"""The source_id of a row that belongs to no star: null, or a survey's where there is none."""
+NOBODY = -(2**63)
+"""The source_id of a row that belongs to no star, where it is null. (Surveys write 0, or -9999.)"""
 NULL_WORDS = frozenset(
     ("", "null", "nan", "na", "n/a", "#n/a", "none", "<na>", "nat", "nil", "\\n", "-", "--", "---",
      "masked")
@@ -81,9 +81,8 @@ def names_of(
             )
         found[lower] = name
     if SOURCE_ID not in found and (wanted is None or SOURCE_ID in wanted):
-        # what is wanted as a designation is another catalogue's
-        another = "designation" if wanted is not None and "designation" in wanted else ""
-        ids = _id_name([name for name in listed if name.strip().lower() != another])
+        # what is wanted by its own name, as a designation is, is something else
+        ids = _id_name([name for name in listed if name.strip().lower() not in (wanted or ())])
         if ids is not None:
             found[SOURCE_ID] = ids
     return found
@@ -225,7 +224,7 @@ def source_ids(column: Column, where: object, name: str = SOURCE_ID) -> NDArray[
     Examples
     --------
     >>> source_ids(np.array(["Gaia DR3 5853498713190525696", ""], object), "t.csv").tolist()
-    [5853498713190525696, 0]
+    [5853498713190525696, -9223372036854775808]
     """
     ids = _ids(column, where, name)
     check_rounding(ids, where, name)

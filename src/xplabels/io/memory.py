@@ -125,7 +125,11 @@ def table_of(source: Any, where: str = "") -> MemoryTable:
     if isinstance(source, np.ndarray) and source.dtype.names is not None:
         return MemoryTable(where, {name: source[name] for name in source.dtype.names})
     if isinstance(source, Mapping):
-        return MemoryTable(where, {str(name): _column(one) for name, one in source.items()})
+        units = {
+            str(name): {"unit": str(getattr(one, "unit", "") or "")} for name, one in source.items()
+        }
+        columns = {str(name): _column(one) for name, one in source.items()}
+        return MemoryTable(where, columns, column_words(units))
     if hasattr(source, "to_table"):  # a TABLE of a VOTable
         return _astropy(source.to_table(use_names_over_ids=True), where)
     raise InputError("is no table", where=where, remedy=f"give {KINDS}")
@@ -186,10 +190,19 @@ def read_memory(
 
 
 def _column(values: Any) -> forms.Column:
-    """One value of a mapping as a column; a Quantity comes without its unit."""
-    if hasattr(values, "null_count") or isinstance(values, np.ndarray) or hasattr(values, "type"):
+    """One value of a mapping, or a column of astropy's, without its unit."""
+    library = type(values).__module__.partition(".")[0]
+    if library == "pyarrow":
         return values
-    return values if isinstance(values, list) and _ragged(values) else np.asarray(values)
+    if library == "pandas":
+        return _of_series(values)
+    if hasattr(values, "unmasked"):  # a masked Quantity
+        return np.ma.array(values.unmasked.value, mask=values.mask)
+    if hasattr(values, "unit"):
+        return values.value
+    if isinstance(values, np.ndarray) or (isinstance(values, list) and _ragged(values)):
+        return values
+    return np.asarray(values)
 
 
 def _ragged(values: list[Any]) -> bool:
@@ -249,12 +262,9 @@ def _astropy(table: Any, where: str) -> MemoryTable:
     words: dict[str, dict[str, Any]] = {}
     for name in table.colnames:
         column = table[name]
-        if hasattr(column, "unmasked"):  # a masked Quantity
-            columns[name] = np.ma.array(column.unmasked.value, mask=column.mask)
-        elif hasattr(column, "value"):
-            columns[name] = column.value
-        else:  # coordinates, times
-            continue
+        if not hasattr(column, "unmasked") and not hasattr(column, "value"):
+            continue  # coordinates, times
+        columns[name] = _column(column)
         unit, info = getattr(column, "unit", None), column.info
         words[name] = {
             "unit": None if unit is None else str(unit),

@@ -54,9 +54,10 @@ def read_table(
     Returns
     -------
     dict
-        Name -> array [N]: ``source_id`` int64, never by way of a floating-point number, 0 where
-        null; other integers and true or false as they are, or float64 where some are null; NaN for
-        a missing number; text as str objects. In the units of :data:`~xplabels.io.forms.UNITS`.
+        Name -> array [N]: ``source_id`` int64, never by way of a floating-point number, negative
+        where null; other integers and true or false as they are, or float64 where some are null;
+        NaN for a missing number; text as str objects. Units are those of
+        :data:`~xplabels.io.forms.UNITS`.
 
     Raises InputError if the file is missing, unreadable, truncated or has no rows; if two columns
     differ in case only; if ``source_id`` (see :func:`~xplabels.io.forms.names_of`) is absent or
@@ -91,7 +92,7 @@ def read_columns(
         each: they come as int64, never by way of a floating-point number, whether the file holds
         them as integers or as text.
     ids
-        Those of ``columns`` that hold Gaia's source_ids: int64, 0 where null.
+        Those of ``columns`` that hold Gaia's source_ids: int64, negative where null.
 
     Raises InputError as :func:`read_table`, but for ``source_id``; if none of ``columns`` is there.
     """
@@ -129,6 +130,8 @@ def _read(source: Any, wanted: _Wanted) -> Columns:
         return _together([one], wanted, table.where)
     path = Path(source)
     ending = format_of(path, ENDINGS)
+    if path.stat().st_size == 0:
+        raise InputError("is empty", where=path, remedy="give a table with a header and rows")
     with unchanged(path), whole(path, KINDS.get(ending, "VOTable")):
         if ending in (".csv", ".tsv"):
             return _together([csv_table(path, wanted.columns, wanted.digest)], wanted, path)

@@ -261,7 +261,8 @@ class Assembler:
         expected = dict(zip(names, (width, width, width * (width - 1) // 2), strict=True))
         filled = lengths[names[0]] > 0
         # a column of correlations in which nothing stands is none
-        if width > 1 and names[2] in cells and not lengths[names[2]].any():
+        undamaged = filled & ~faults.rows
+        if width > 1 and names[2] in cells and undamaged.any() and not lengths[names[2]].any():
             del cells[names[2]]
         cut = _cut(lengths, names, width)
         arrays: dict[str, NDArray[np.floating]] = {}

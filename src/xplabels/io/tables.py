@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,8 +37,6 @@ from xplabels.io.memory import (
 )
 from xplabels.io.plain import Columns, read_table
 from xplabels.releases import computed, with_inputs
-
-logger = logging.getLogger(__name__)
 
 TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 """What is taken from tables of photometry."""
@@ -94,7 +91,6 @@ def join_photometry(stars: Stars, paths: Any) -> Stars:
             raise _nothing_shared(table.path)
         notes += filled.take(rows, found, table.path)
         notes.append(matched(table.path, len(rows), len(stars)))
-        logger.info("%s", notes[-1])
     return replace(filled.stars(), notes=tuple(notes))
 
 
@@ -151,7 +147,7 @@ def join_labels(
     if len(rows) == 0:
         raise _nothing_shared(table.path)
     words = words_of(source)
-    logger.info("%s", counts := matched(table.path, len(rows), len(stars)))
+    counts = matched(table.path, len(rows), len(stars))
     here, notes = labels_of(found, wanted, stars.source_id[rows], table.path, words)
     values = np.full((len(stars), len(wanted)), np.nan)
     errors = values.copy()

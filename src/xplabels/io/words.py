@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xplabels.core.bounds import read_toml
 from xplabels.core.errors import InputError
-from xplabels.io.files import byte_lines, read_toml, whole
+from xplabels.io.files import byte_lines, whole
 from xplabels.io.fits import open_fits, readable_fits
 from xplabels.io.votable import votables
 

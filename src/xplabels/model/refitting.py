@@ -51,6 +51,8 @@ def fit_unshrinking(model: Model, stars: Stars) -> Model:
 def validation_part(model: Model, stars: Stars, least: int) -> tuple[Stars, Labels]:
     """The ``stars`` of the model's validation part and selection, and their known labels.
 
+    A label that few of the training stars had may be absent: it is unknown then.
+
     :class:`InputError` if the stars have no labels, or fewer than ``least`` of them are of it.
     """
     if stars.labels is None:
@@ -68,7 +70,8 @@ def validation_part(model: Model, stars: Stars, least: int) -> tuple[Stars, Labe
             where=stars.where,
             remedy="give the stars the model was trained with",
         )
-    return part, part.labels or labels
+    rare = [name for name in model.names if name not in model.common_names]
+    return part, (part.labels or labels).extended(rare)
 
 
 def with_unshrinking(model: Model, validation: Stars, known: Labels) -> Model:

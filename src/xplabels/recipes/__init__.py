@@ -11,10 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from xplabels.core.bounds import read_toml
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS
 from xplabels.features import AUXILIARY, CovarianceRule
-from xplabels.io.files import read_toml
 
 Scatter = Literal["none", "dropout", "sampling", "ensemble", "distilled"]
 

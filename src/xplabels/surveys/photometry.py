@@ -171,7 +171,8 @@ def read_catwise(columns: Columns, source_id: NDArray[np.int64], where: object) 
     rows = len(source_id)
     name = first_present(CATWISE_ARTEFACTS, columns)
     flags = [""] * rows if name is None else columns[name].astype(str)
-    measured, notes = {}, []
+    measured: dict[str, tuple[Array, Array]] = {}
+    notes: tuple[str, ...] = ()
     for band, (band_name, (values, errors)) in enumerate(CATWISE_BANDS.items()):
         magnitude, sigma = np.full(rows, np.nan), np.full(rows, np.nan)
         for value, names in ((values[0], errors[:2]), (values[1], errors[2:])):
@@ -179,13 +180,14 @@ def read_catwise(columns: Columns, source_id: NDArray[np.int64], where: object) 
             gap = np.isfinite(here) & ~(sigma > 0)  # a magnitude and its error go together
             magnitude = np.where(gap, here, magnitude)
             sigma = np.where(gap, _first_number(columns, names, rows), sigma)
+        magnitude, notes = _meant(magnitude, band_name, where, notes)
         marked = np.array([flag[band : band + 1] not in ("", "0") for flag in flags])
         limit = np.isfinite(magnitude) & ~(sigma > 0)
         for bad, why in ((marked, "have a flag of an artefact"), (limit, "are limits")):
             if (lost := int((bad & np.isfinite(magnitude)).sum())) > 0:
-                notes.append(f"{where}: {lost} values of {band_name} {why}: missing")
+                notes += (f"{where}: {lost} values of {band_name} {why}: missing",)
         measured[band_name] = (magnitude, np.where(marked | limit, np.nan, sigma))
-    return Photometry.of(rows, measured), tuple(notes)
+    return Photometry.of(rows, measured), notes
 
 
 def _names(bands: Bands) -> tuple[str, ...]:

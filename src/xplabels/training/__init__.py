@@ -104,6 +104,8 @@ def train(
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     check_device(device)
+    if isinstance(labels, str) and not Path(labels).suffix:
+        labels = labels.split(",")
     if labels is not None and (is_path(labels) or isinstance(labels, Mapping) or is_table(labels)):
         stars, labels = stars.join(labels=labels), None
     if labels is None:
