@@ -21,7 +21,7 @@ from typing import IO, Any, Concatenate, ParamSpec, TypeVar, cast
 from xplabels.core.bounds import GZIP
 from xplabels.core.bounds import again as again
 from xplabels.core.bounds import whole as whole
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, XplabelsError
 
 P = ParamSpec("P")
 T = TypeVar("T")

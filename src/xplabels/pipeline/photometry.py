@@ -138,7 +138,7 @@ class Join:
             if not any(name in table.columns for table in self._tables):
                 raise InputError(
                     f"no table has a column {name!r} to carry into the catalogue",
-                    remedy="give the GaiaSource files, or a table that has it",
+                    remedy=f"give the {source_names()[0]} files, or a table that has it",
                 )
 
     def join(self, stars: Stars) -> tuple[Stars, dict[str, NDArray[np.float64]]]:
