@@ -23,16 +23,16 @@ WRONG = {
     "match": ("match empty.csv hats --output m.parquet", "empty.csv: is empty; give a table"),
     "select": (
         "select some.csv --table apogee=none.fits --output s.parquet",
-        "none.fits: does not exist or is no file; check the path",
+        "none.fits: does not exist; check the path",
     ),
-    "train": ("train empty.csv --output m", "empty.csv: is empty; download"),
+    "train": ("train empty.csv --output m", "empty.csv: is empty; copy"),
     "convert": (
         "convert none --output c",
         "none: cannot be read .No such file or directory.; check the path",
     ),
-    "predict": ("predict empty.csv --output o.csv", "empty.csv: is empty; download"),
+    "predict": ("predict empty.csv --output o.csv", "empty.csv: is empty; copy"),
     "validate": ("validate none some.csv --output v", "no model 'none'; give a model folder"),
-    "check-errors": ("check-errors empty.csv --json f.json", "empty.csv: is empty; download"),
+    "check-errors": ("check-errors empty.csv --json f.json", "empty.csv: is empty; copy"),
     "audit": ("audit none some.csv --output a.csv", "no model 'none'; give a model folder"),
     "models": ("models none", "no model 'none'; give a model folder"),
     "releases": ("releases dr5", "no data release 'dr5'; choose dr3 or dr4, or a .toml file"),
@@ -70,8 +70,8 @@ MORE = [
         "--pair teff short.csv short.csv x: the step 'x' is no positive number; give a label",
     ),
     (
-        "explain apogee-dr17-library some.csv --pair c_fe short.csv short.csv 1 --output e",
-        "--pair c_fe .*: the model has no label c_fe; give pairs of teff",
+        "explain apogee-dr17-library some.csv --pair mg_fe short.csv short.csv 1 --output e",
+        "--pair mg_fe .*: the model has no label mg_fe; give pairs of teff",
     ),
     (
         "explain apogee-dr17-library some.csv --pair teff none.csv short.csv 1 --output e",
