@@ -108,7 +108,7 @@ def _rows(*rows: int) -> FakeStars:
 
 
 @pytest.mark.parametrize(
-    "form", ["{}", " {} ", "Gaia DR3 {}", "Gaia EDR3 {}", "gaia dr3 {}", "'{}'"]
+    "form", ["{}", " {} ", "Gaia DR3 {}", "Gaia EDR3 {}", "gaia dr3 {}", "'{}'", '="{}"']
 )
 @pytest.mark.parametrize("ending", TABLES)
 def test_exact_text_is_an_identifier(ending: str, form: str, tmp_path: Path) -> None:
@@ -131,6 +131,12 @@ def test_other_text_is_named(ending: str, text: str, message: str, tmp_path: Pat
     )
     with pytest.raises(InputError, match=message):
         read_table(path)
+
+
+def test_digits_of_other_scripts_are_no_identifier(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("source_id,j_m\n\u0665\u0668,9\n")
+    with pytest.raises(InputError, match="row 1, .*is not a 64-bit integer"):
+        read_table(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("ending", TABLES)
@@ -321,6 +327,20 @@ def test_null_words(word: str, tmp_path: Path) -> None:
     assert np.array_equal(found, [np.nan, np.nan, 9], equal_nan=True)
 
 
+def test_tables_have_cells_of_several_lines(tmp_path: Path) -> None:
+    lines = "".join(f'{star * 128},9,0.1,"two\n{"x" * 50}"\n' for star in range(1, 20_000))
+    text = f"source_id,j_m,j_msigcom,note\n{lines}{IDS[0]},8,0.1,\n"
+    (tmp_path / "t.csv").write_text(text)
+    assert join_photometry(bare(), tmp_path / "t.csv").photometry.column("j_m")[0][0] == 8
+
+
+@pytest.mark.parametrize("word", ["1_000", "\u0661\u0662", "1d5", "12:30"])
+def test_only_plain_numbers_are_numbers(word: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"source_id,j_m,j_msigcom\n{IDS[0]},{word},0.1\n")
+    with pytest.raises(InputError, match=f"row 1, column j_m: '{word}' is no number"):
+        join_photometry(bare(), tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize("ending", TABLES)
 def test_a_word_that_is_no_number_is_named(ending: str, tmp_path: Path) -> None:
     path = write_table(photometry(j_m=["9.0", "faint", "NA"]), tmp_path / f"t.{ending}")
@@ -420,6 +440,10 @@ def test_quoted_cells_of_several_lines(end: str, whole: Stars, tmp_path: Path) -
     for bad_rows in ("error", "flag"):
         same(read(path, bad_rows), whole)
     # a row without one of its quotes leaves the others as they are
+    path.write_text(text.replace(')"', ")", 1), newline="")
+    for bad_rows in ("error", "flag"):
+        with pytest.raises(InputError, match=r"row 1: .*, and the next line is no row"):
+            read(path, bad_rows)
     path.write_text(datalink_csv(MADE).replace(')"', ")", 1), newline="")
     stars = read(path, "flag")
     assert stars.source_id.tolist() == IDS

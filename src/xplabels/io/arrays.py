@@ -171,7 +171,7 @@ def _parse_printed(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
                for row in rows]  # fmt: skip
     with np.errstate(over="ignore"):
         values = np.array(numbers, kind)
-    return values[0] if len(values) == 1 else _packed(values[None])[0]
+    return np.asarray(values[0] if len(values) == 1 else _packed(values[None])[0])
 
 
 def _words(text: str) -> list[str]:

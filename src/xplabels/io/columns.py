@@ -250,6 +250,8 @@ def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
 def _is_number(text: object) -> bool:
     if text == "":
         return True  # null
+    if isinstance(text, str) and ("_" in text or not text.isascii()):
+        return False  # Python alone takes 1_000
     try:
         float(text)  # type: ignore[arg-type]  # what is no number raises
     except (ValueError, TypeError):

@@ -145,7 +145,9 @@ def csv_table(path: Path, wanted: Collection[str] | None, digest: Digest | None)
                 read_options=arrow_csv.ReadOptions(
                     skip_rows=header.lines, column_names=header.names, use_threads=False
                 ),
-                parse_options=arrow_csv.ParseOptions(delimiter=header.delimiter),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=header.delimiter, newlines_in_values=True
+                ),
                 convert_options=arrow_csv.ConvertOptions(
                     include_columns=chosen,
                     column_types=dict.fromkeys(header.names, pa.string()),
@@ -339,7 +341,17 @@ class _Rows:
                 f"is truncated: the last line {fault}", where=where, remedy=again(self._path)
             )
         text = texts[self._star] if self._star < len(texts) else ""
-        star = id_of_text(text, self._taken + row, self._path)
+        try:
+            star = id_of_text(text, self._taken + row, self._path)
+        except InputError as error:
+            if self._faults.get(row - 1, ("whole",))[0]:
+                raise
+            # the rest of a row that is broken, rather than one of its own
+            raise InputError(
+                f"{self._faults[row - 1][1]}, and the next line is no row",
+                where=f"{self._path}, row {self._taken + row}",
+                remedy=again(self._path),
+            ) from error
         self._other[row] = dict.fromkeys(self._column, EMPTY)
         if fault:
             self._faults[row] = ("", fault)

@@ -39,7 +39,9 @@ _ID_NAME = re.compile(r"sourceid|(gaia)?(source)?(id|name)?(gaia)?e?dr3(source)?
 _NOT_AN_ID = frozenset(("dr3", "edr3"))
 _OTHER_RELEASE = re.compile(r"(gaia|source|id|name)*dr[12](gaia|source|id|name)*")
 _UNSAID_RELEASE = frozenset(("gaiasourceid", "gaiaid", "gaia"))
-_ID_TEXT = re.compile(r"""b?["']?\s*(?:gaia[\s_]*(e?dr\d+|fpr)[\s_]+)?(-?\d+)\s*["']?""", re.I)
+_ID_TEXT = re.compile(
+    r"""[b=]?["']?\s*(?:gaia[\s_]*(e?dr\d+|fpr)[\s_]+)?(-?\d+)\s*["']?""", re.I | re.A
+)
 _RELEASES = ("DR3", "EDR3", "DR4")
 """Releases whose designations are taken: EDR3's identifiers are DR3's."""
 WRITE_IDS = "write source_id in full, as in 5853498713190525696, as 64-bit integers or as text"
