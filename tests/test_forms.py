@@ -135,7 +135,7 @@ def test_other_text_is_named(ending: str, text: str, message: str, tmp_path: Pat
 
 def test_digits_of_other_scripts_are_no_identifier(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("source_id,j_m\n\u0665\u0668,9\n")
-    with pytest.raises(InputError, match="row 1, .*is not a 64-bit integer"):
+    with pytest.raises(InputError, match=r"row 1, .*is not a 64-bit integer"):
         read_table(tmp_path / "t.csv")
 
 
