@@ -30,8 +30,8 @@ LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(.*)")
 LAST_WORD = "finished.json"
 """In the folder of an unfinished run: which file or folder its output becomes."""
 REMEDIES = {
-    errno.ENOSPC: "make room and give the same command again",
-    errno.EDQUOT: "make room and give the same command again",
+    errno.ENOSPC: "make room and repeat the command",
+    errno.EDQUOT: "make room and repeat the command",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
     errno.EACCES: "choose another folder or change its permissions",
     errno.EROFS: "choose another folder",

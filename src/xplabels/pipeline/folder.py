@@ -174,7 +174,7 @@ def predict_catalogue(
                     raise InputError(
                         "changed while other files were labelled",
                         where=path,
-                        remedy="give the same command again: the others are done",
+                        remedy="repeat the command: the others are done",
                     )
             _assemble(list(outputs.values()), output, overwrite, run.summary.joined)
         except BaseException:
@@ -193,7 +193,7 @@ def check_absent(absent: Sequence[Path], consequence: str) -> None:
             f"{'is' if len(absent) == 1 else 'are'} not there, the first {absent[0].name}; "
             + consequence,
             where=absent[0].parent,
-            remedy="download what is missing and give the same command again, or add "
+            remedy="download what is missing and repeat the command, or add "
             "--allow-missing if only a part is wanted",
         )
 

@@ -39,7 +39,7 @@ DASK_RETRIES = 2
 """How often Dask tries a job again that failed for a reason that is none of its file's."""
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors that every other file would meet."""
-GO_ON = "the same command goes on from here"
+GO_ON = "repeat the command to resume"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -113,7 +113,7 @@ def _attempt(work: Work, job: Job, count_stars: CountStars = lambda stars: None)
 
 
 def _killed(job: Job, what: str) -> Failure:
-    remedy = f"is there memory enough for every worker? {GO_ON}"
+    remedy = f"is there enough memory for every worker? {GO_ON}"
     return Failure(str(InputError(what, where=job.inputs[0], remedy=remedy)))
 
 
@@ -155,7 +155,7 @@ class _Deaths:
             raise InputError(
                 f"{self.in_succession} workers died one after the other, the last at this file",
                 where=job.inputs[0],
-                remedy=f"look for what kills them (memory?), or take fewer; {GO_ON}",
+                remedy=f"find out what kills them (memory?), or use fewer; {GO_ON}",
             )
 
 
