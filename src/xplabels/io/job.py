@@ -13,7 +13,7 @@ import hashlib
 import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -105,7 +105,7 @@ class Record:
         """Write the record, whole or not at all."""
         path.parent.mkdir(exist_ok=True)
         with whole_file(path, overwrite=True) as temporary:
-            text = json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+            text = json.dumps(vars(self), default=vars, indent=1, sort_keys=True) + "\n"
             temporary.write_text(text, encoding="utf-8")
 
     @classmethod
