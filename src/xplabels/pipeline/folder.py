@@ -39,12 +39,15 @@ from xplabels.io.tables import matched
 from xplabels.pipeline.file import (
     FEW,
     FILES,
+    PART,
     Labels,
     PredictOptions,
     Steps,
     file_steps,
     finished,
     labels_of_files,
+    open_part,
+    part_groups,
     regrouped,
 )
 from xplabels.pipeline.inputs import Inputs, no_spectra, output_names, stem
@@ -52,14 +55,19 @@ from xplabels.pipeline.manifest import MANIFEST, ManifestEntry, entry_path
 from xplabels.pipeline.workers import CountStars, Failure, OnDask, Outcome, attempt, run_jobs
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from xplabels.core.stars import Stars
     from xplabels.model import Model
 
 logger = logging.getLogger(__name__)
 
-PARTIAL_FILES = ("manifest.json", LAST_WORD, "*.parquet", ".*.partial.*", f"{MANIFEST}/*")
+PARTIAL_FILES = (
+    "manifest.json",
+    LAST_WORD,
+    f"*{PART}",
+    "*.parquet",
+    ".*.partial.*",
+    f"{MANIFEST}/*",
+)
 """All that the folder of an unfinished catalogue may hold; anything else is the user's."""
 
 
@@ -167,7 +175,7 @@ def predict_catalogue(
     options.tables.open()
     folder = output.with_name(output.name + ".partial")
     digests = {p: hashlib.sha256(str(p.resolve()).encode()).hexdigest()[:16] for p in inputs.files}
-    outputs = {path: folder / f"{digest}.parquet" for path, digest in digests.items()}
+    outputs = {path: folder / f"{digest}{PART}" for path, digest in digests.items()}
     open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
     with _cleared(folder):
         run = _Run(inputs, outputs, folder, settings, options)
@@ -191,7 +199,7 @@ def predict_catalogue(
                     )
             _assemble(list(outputs.values()), output, overwrite, run.summary.joined)
         except BaseException:
-            if not any(folder.glob("[!.]*.parquet")):  # no trace of a run that finished no file
+            if not any(folder.glob(f"[!.]*{PART}")):  # no trace of a run that finished no file
                 shutil.rmtree(folder, ignore_errors=True)
             raise
     discard(folder, output)
@@ -452,7 +460,10 @@ def find_duplicates(files: Sequence[tuple[Job, ManifestEntry]]) -> Iterator[tupl
         seen = np.empty(0, np.int64)
         for number in np.sort(group) if len(group) > 1 else ():
             job = files[number][0]
-            ids = pq.read_table(job.output, columns=["source_id"])["source_id"].to_numpy()
+            if job.output.suffix == PART:
+                ids = np.concatenate([g["source_id"].to_numpy() for g in part_groups(job.output)])
+            else:
+                ids = pq.read_table(job.output, columns=["source_id"])["source_id"].to_numpy()
             both = np.intersect1d(seen, ids)
             if len(both):
                 what = f"source_id {both[0]} occurs in an earlier input file too "
@@ -467,7 +478,10 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool, joined: Sequ
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schemas = [pq.read_schema(part) for part in parts]
+    schemas = []
+    for part in parts:
+        with open_part(part) as file:
+            schemas.append(file.schema)
     metadata = dict(schemas[0].metadata or {})
     notes = dict.fromkeys((schema.metadata or {}).get(b"NOTES") for schema in schemas)
     if kept := [note for note in notes if note]:
@@ -476,22 +490,17 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool, joined: Sequ
         metadata[b"JOINED"] = "; ".join(joined).encode()
     schema = schemas[0].with_metadata(metadata)  # the first part's, with the notes of all
 
-    def groups() -> Iterator[pa.Table]:
-        for part in parts:
-            # pq.read_table would import pyarrow.dataset, and that pandas
-            with pq.ParquetFile(part) as file:
-                for index in range(file.num_row_groups):
-                    group = file.read_row_group(index)
-                    yield group.replace_schema_metadata(schema.metadata)
-
+    groups = (
+        group.replace_schema_metadata(metadata) for part in parts for group in part_groups(part)
+    )
     if output.suffix.lower() != ".parquet":
-        write_table(pa.concat_tables(groups()).cast(schema), output, overwrite)
+        write_table(pa.concat_tables(groups).cast(schema), output, overwrite)
         return
     with (
         whole_file(output, overwrite) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for group in regrouped(groups()):
+        for group in regrouped(groups):
             writer.write_table(group)
 
 
