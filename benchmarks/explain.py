@@ -151,7 +151,7 @@ def draw(found: Explanation, labels: Sequence[str], prefix: str, folder: Path) -
         "information": figures.information(content_of(found)),
     }
     for label in labels:
-        pictures[label] = figures.curves(label, found.wavelength, found.curves[label])
+        pictures[label] = figures.curves(label, found.wavelength, found.curves[label], found.flux)
     if found.branch is not None and prefix == "explain":  # of no model: the same for all
         pictures["fading"] = figures.fading(found.branch)
     for name, figure in pictures.items():

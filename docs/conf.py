@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partialmethod
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ os.environ |= {"COLUMNS": "80", "NO_COLOR": "1", "TQDM_DISABLE": "1"}
 
 sys.path.insert(0, str(HERE))
 import generated  # noqa: E402
+from nbclient import NotebookClient  # noqa: E402
 
 import xplabels  # noqa: E402
 
@@ -39,6 +41,8 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+# a command's output comes in pieces that end anywhere: they are one text
+NotebookClient.__init__ = partialmethod(NotebookClient.__init__, coalesce_streams=True)
 nb_execution_in_temp = True
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 3

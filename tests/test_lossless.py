@@ -198,7 +198,7 @@ def test_signals_end_a_command_in_one_line(
     with monkeypatch.context() as patch:
         patch.setattr("xplabels.instrument.simulation.simulate_spectra", ended)
         assert main(["simulate", "sed.csv", "--output", "new.parquet"]) == status
-    assert capsys.readouterr().err == "xplabels: interrupted; the same command goes on from here\n"
+    assert capsys.readouterr().err == "xplabels: interrupted; repeat the command to resume\n"
     assert names(folder) == before
     assert signal.getsignal(how) is handler
 

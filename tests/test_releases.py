@@ -82,7 +82,7 @@ def test_the_declarations() -> None:
         (") / phot_g_mean_flux", ") / 'x'", r"excess_factor: the expression .* cannot be used"),
         (") / phot_g_mean_flux", ") /", r"excess_factor: the expression .* cannot be"),
         ("[products.gaia_source]", "[products.sources]", r"\[products\]: has no product"),
-        ("[ids]", "[ids", r"mine\.toml: is not TOML"),
+        ("[ids]", "[ids", r"mine\.toml: is not a whole TOML file"),
     ],
 )  # fmt: skip
 def test_a_wrong_declaration(tmp_path: Path, old: str, new: str, message: str) -> None:

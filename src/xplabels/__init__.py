@@ -1,4 +1,4 @@
-"""Stellar labels, with honest errors, from Gaia BP/RP spectra.
+"""Stellar labels, with calibrated errors, from Gaia XP spectra.
 
 Everything a script needs is here, stated once in ``__init__.pyi``; each name is loaded when it is
 first used, so that ``import xplabels`` costs nothing:

@@ -88,14 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(_describe(error))
     except MemoryError as error:
-        return _fail(f"there is not memory enough ({error}); ask for less at a time")
+        return _fail(f"there is not enough memory ({error}); request less at a time")
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         if package not in EXTRA_OF:
             raise
         return _fail(str(not_installed(package)))
     except KeyboardInterrupt as error:
-        print("xplabels: interrupted; the same command goes on from here", file=sys.stderr)
+        print("xplabels: interrupted; repeat the command to resume", file=sys.stderr)
         return 143 if isinstance(error, _Terminated) else 130
     return 0
 
@@ -169,8 +169,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     parser = argparse.ArgumentParser(
         prog="xplabels",
-        description="Stellar labels, with honest errors, from Gaia BP/RP spectra.",
-        epilog="xplabels COMMAND --help explains units and columns.",
+        description="Stellar labels, with calibrated errors, from Gaia XP spectra.",
+        epilog="See xplabels COMMAND --help for units and columns.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"xplabels {__version__}")

@@ -14,22 +14,27 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "audit",
-        "list stars whose known label is probably wrong",
+        "list stars whose known labels are probably wrong",
         STARS_HELP,
         LABELS_HELP,
         PHOTOMETRY_HELP,
-        "TABLE (its ending names the format) gets one row per star whose label is wrong with a\n"
-        "probability of at least 0.1, the most probable first, then the stars that were not\n"
-        "judged: source_id, probability, reason, and per label the known value, the predicted\n"
-        "one, both errors, their disagreement in sigma and its own probability. Stars that\n"
-        "trained the model are left out, unless --all is given; label_audit.csv in the model's\n"
-        "folder is such a table of them, made by networks that had not seen them.",
+        "TABLE (its file extension sets the format) gets one row per star whose label is wrong\n"
+        "with a probability of at least 0.1, in order of decreasing probability, followed by the\n"
+        "stars that were not judged. Columns: source_id, probability, reason, and for each label\n"
+        "the known and the predicted value, both errors, their disagreement in sigma and the\n"
+        "probability that this label is wrong. Stars that the model was trained on are left out\n"
+        "unless --all is given; label_audit.csv in the model's folder lists them, judged by\n"
+        "networks that were not trained on them.",
     )
-    command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    command.add_argument(
+        "model", metavar="MODEL", help="folder of a model, or the name of a shipped one"
+    )
     command.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
     options.add_output(command, "TABLE", "file to write")
     command.add_argument(
-        "--all", action="store_true", help="all stars: the model has seen none of them"
+        "--all",
+        action="store_true",
+        help="all stars; use it if the model was trained on none of them",
     )
     options.add_tables(command)
     options.add_overwrite(command)

@@ -14,13 +14,13 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "basis",
-        "write the sampling matrix of a basis of spectra, or say what a file has",
-        "A model reads spectra of a basis that it was not made with (another data release's) by\n"
-        "that basis's sampling matrix: xplabels predict takes it from the installed GaiaXPy if it\n"
-        "carries it, or from a file (--basis). This command writes the file where there is a\n"
-        "GaiaXPy that does; without --from-gaiaxpy it says what a file holds.",
+        "write the sampling matrix of a basis of spectra, or describe such a file",
+        "A model reads spectra in a basis other than its own (that of another data release) with\n"
+        "the sampling matrix of that basis. xplabels predict takes the matrix from the installed\n"
+        "GaiaXPy, if it has this basis, or from a file (--basis). With --from-gaiaxpy this\n"
+        "command writes such a file; otherwise it describes FILE.",
     )
-    command.add_argument("file", type=Path, nargs="?", metavar="FILE", help="file to look at")
+    command.add_argument("file", type=Path, nargs="?", metavar="FILE", help="file to describe")
     command.add_argument(
         "--from-gaiaxpy", action="store_true", help="take the basis of the installed GaiaXPy"
     )
@@ -28,14 +28,14 @@ def add(commands: options.Commands) -> None:
         "--widths",
         default="55,55",
         metavar="BP,RP",
-        help="numbers of coefficients of the basis wanted (default 55,55, DR3's)",
+        help="numbers of coefficients in the basis (default 55,55 as in DR3)",
     )
     command.add_argument(
         "--models",
         type=options.names,
         default=[],
         metavar="BP,RP",
-        help="names of GaiaXPy's instrument models, where several have these widths",
+        help="names of GaiaXPy's instrument models, if several have these numbers of coefficients",
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="file to write (.safetensors)")
     options.add_overwrite(command)

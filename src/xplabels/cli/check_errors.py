@@ -15,15 +15,14 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "check-errors",
-        "say whether a model's error bars hold for your stars; they need no known labels",
+        "test whether a model's error bars hold for your stars; needs no known labels",
         STARS_HELP,
         PHOTOMETRY_HELP,
-        "Your stars are compared with those on which the model's errors were calibrated, by\n"
-        "predicted labels, noise, distance from the training set and missing colours.\n"
-        "The answer says how many of yours have calibration stars like them, what share of true\n"
-        "labels the intervals of these should hold, and how the others differ. It cannot see\n"
-        "stars that look like others but have other labels. In the documentation:\n"
-        "Which stars can I keep?",
+        "Your stars are compared with those on which the model's errors were calibrated, in\n"
+        "predicted labels, noise, distance from the training set and missing colours. The result\n"
+        "states how many of your stars have similar calibration stars, what coverage to expect,\n"
+        "and how the other stars differ. Stars that resemble others in all of this but have\n"
+        "different labels cannot be detected. Documentation: Which stars can I keep?",
     )
     command.add_argument("stars", type=Path, metavar="STARS", help="spectra: a star table or file")
     options.add_model(command)
@@ -31,7 +30,7 @@ def add(commands: options.Commands) -> None:
         "--json",
         type=Path,
         metavar="FILE",
-        help="also write the numbers there, with a p-value per star",
+        help="also write the results to this file, with a p-value for each star",
     )
     options.add_photometry(command)
     options.add_bad_rows(command)

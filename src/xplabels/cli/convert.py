@@ -10,14 +10,14 @@ from xplabels.cli import options
 CONVERT_HELP = """\
 The archive's bulk files become a HATS catalogue: Parquet, one file per HEALPix partition, read by
 LSDB, polars, DuckDB and xplabels predict. Coefficients and their errors are float32, correlations
-float16, which moves a label's error by less than 1e-3 of itself.
+float16, which changes the errors of labels by a fraction of less than 1e-3.
 
-With --gaia-source, ra, dec and, where they are there, pmra, pmdec, ref_epoch, photometry and the
-parallax are taken over from the files GaiaSource_A-B.csv.gz of the same pixels. Without it the
-columns pixel_ra, pixel_dec are the centre of the pixel (52 arcsec wide) that source_id names.
+With --gaia-source, ra, dec and, where available, pmra, pmdec, ref_epoch, photometry and parallax
+are copied from the files GaiaSource_A-B.csv.gz of the same pixels. Without it, the columns
+pixel_ra, pixel_dec give the centre of the pixel (52 arcsec wide) that source_id encodes.
 
-While a run lasts there is CATALOGUE.partial; a run that was interrupted goes on when the same
-command is given again. It needs the extra 'lsdb'."""
+During a run, finished parts are kept in CATALOGUE.partial; to resume an interrupted run, repeat
+the command. It needs the extra 'lsdb'."""
 
 
 def add(commands: options.Commands) -> None:
@@ -31,14 +31,20 @@ def add(commands: options.Commands) -> None:
     )  # fmt: skip
     options.add_output(command, "CATALOGUE", "folder to write")
     command.add_argument(
-        "--gaia-source", type=Path, metavar="FOLDER", help="where the files of GaiaSource are"
+        "--gaia-source", type=Path, metavar="FOLDER", help="folder of the GaiaSource files"
     )
-    options.add_workers(command, "processes")
+    options.add_workers(command, "number of processes")
     command.add_argument(
-        "--most-rows", type=options.whole, metavar="N", help="of a partition (default 50000)"
+        "--most-rows",
+        type=options.whole,
+        metavar="N",
+        help="largest number of rows in a partition (default 50000)",
     )
     command.add_argument(
-        "--level", type=int, metavar="N", help="of the HEALPix pixels in the names (default 8)"
+        "--level",
+        type=int,
+        metavar="N",
+        help="level of the HEALPix pixels in the file names (default 8)",
     )
     options.add_bad_rows(command)
     options.add_release(command)

@@ -13,10 +13,10 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "demo",
-        "train on real APOGEE stars, predict stars never seen, validate, report",
-        "The stars have 3200 < teff < 7000 K and all of teff, logg, fe_h, alpha_m known; a tenth\n"
-        "is kept for the test. DIR gets library.parquet, model/, catalogue.fits and report/.\n"
-        "A demo that was interrupted goes on when the same command is given again.",
+        "train on real APOGEE stars, label stars not trained on, validate, write a report",
+        "The stars have 3200 < teff < 7000 K and known teff, logg, fe_h and alpha_m; a tenth of\n"
+        "them is set aside for testing. DIR gets library.parquet, model/, catalogue.fits and\n"
+        "report/. To resume an interrupted demo, repeat the command.",
         METRICS_HELP,
     )
     options.add_output(command, "DIR", "folder to fill")

@@ -19,18 +19,20 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "explain",
-        "show where in the spectrum a model finds each label",
+        "show which parts of the spectrum a model derives each label from",
         STARS_HELP,
         LABELS_HELP,
         PHOTOMETRY_HELP,
-        "DIR gets one self-contained index.html, explain.json and figures: the attention to each\n"
-        "input over all STARS (FS24, eq. 13); and of the red clump (FS24, table 5) or of another\n"
+        "DIR gets a self-contained index.html, explain.json and figures: the attention to each\n"
+        "input over all STARS (FS24, eq. 13); and, for the red clump (FS24, table 5) or another\n"
         "selection, derivative spectra with the full covariance of the inputs and with the\n"
-        "paper's weights (eq. 14), how real spectra differ with each known label, and how\n"
-        "simulated ones do, with the correlation of each pair of curves. It needs the extra\n"
-        "'library' (GaiaXPy).",
+        "paper's weights (eq. 14), the dependence of real and of simulated spectra on each known\n"
+        "label, and the correlation of each pair of curves. It needs the extra 'library'\n"
+        "(GaiaXPy).",
     )
-    command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    command.add_argument(
+        "model", metavar="MODEL", help="folder of a model, or the name of a shipped one"
+    )
     command.add_argument("stars", type=Path, metavar="STARS", help="star table")
     options.add_output(command, "DIR", "folder to write")
     command.add_argument(
@@ -38,14 +40,15 @@ def add(commands: options.Commands) -> None:
         type=options.positive,
         default=5,
         metavar="N",
-        help="coefficients of each band in the figure of the attention (default 5)",
+        help="coefficients of each band in the attention figure (default 5)",
     )
     command.add_argument(
         "--extinction",
         default="none",
         metavar="TABLE|library|rjce|none",
-        help="A_G, to leave dusty stars out of the curves: a table with source_id and a_g (mag), "
-        "the library's, that of H - W2, or no cut (default)",
+        help="A_G, used to leave reddened stars out of the curves: a table with source_id and "
+        "a_g (mag), the library's values, an estimate from H - W2 (rjce), or no cut "
+        "(default)",
     )
     command.add_argument(
         "--max-extinction",
@@ -65,7 +68,7 @@ def add(commands: options.Commands) -> None:
     command.add_argument(
         "--emulated",
         action="store_true",
-        help="simulated differences of emulated giants (extra 'synthetic')",
+        help="add simulated differences, from emulated giants (extra 'synthetic')",
     )
     command.add_argument(
         "--star",
@@ -73,17 +76,19 @@ def add(commands: options.Commands) -> None:
         action="append",
         default=[],
         metavar="SOURCE_ID",
-        help="an interactive page of this star (stars/SOURCE_ID.html): its spectrum, its labels, "
-        "and where they come from; may be repeated",
+        help="also write an interactive page for this star (stars/SOURCE_ID.html): its "
+        "spectrum, its labels and the parts of the spectrum that they depend on; may be "
+        "repeated",
     )
     command.add_argument(
         "--information",
         action="store_true",
-        help="--emulated, and errors that XP spectra allow (Cramer-Rao, of emulated giants) "
-        "beside those reached on known giants of the model's test part (all, where there is none)",
+        help="--emulated, and the smallest errors that XP spectra allow (Cramer-Rao bound, for "
+        "emulated giants), compared with those reached for known giants of the model's "
+        "test part (or for all, if there is no test part)",
     )
     options.add_selection(
-        command, "stars of the curves, in place of the red clump, e.g. teff=4700:4800"
+        command, "stars for the curves, instead of the red clump, e.g. teff=4700:4800"
     )
     options.add_tables(command)
     options.add_overwrite(command)

@@ -15,39 +15,39 @@ if TYPE_CHECKING:
     from xplabels.fetch.bulk import RemoteFile
 
 STARS_TEXT = """\
-stars: --ids, --cone or --query says which. DIR gets, one row per star, sorted by source_id:
-  xp.parquet           XP spectra (coefficients, errors, correlations), a table for train, predict
+stars: --ids, --cone or --query selects them. DIR gets, with one row per star, by source_id:
+  xp.parquet           XP spectra (coefficients, errors, correlations): a table for train, predict
   gaia_source.parquet  positions and proper motions (deg, mas/yr), parallax (mas), G, BP, RP (mag),
-                       flux over error, and what tells quality: ruwe, phot_bp_rp_excess_factor,
-                       numbers of transits, blended and contaminated ones
+                       flux over error, and quality columns: ruwe, phot_bp_rp_excess_factor,
+                       numbers of transits, and of blended and contaminated ones
   tmass.parquet        2MASS, by Gaia's best neighbour: J, H, Ks (mag, Vega), ph_qual
   allwise.parquet      AllWISE, by Gaia's best neighbour: W1, W2 (mag, Vega), cc_flags, ph_qual
-                       (DR4 has catwise2020.parquet in its place)
-  dr3_neighbourhood.parquet   with --ids-release dr3: the ids of both releases, and what became of
-                       each (a table for select --neighbours)
-  ids.csv              each id asked for: received, absent or failed, for each table, and why
-  fetch.json           what was asked of whom
-The exit status is 0 only if no id failed. Meanwhile DIR.partial holds what has come: the same
-command goes on from there, also after a kill, and asks again for ids that failed. An id is absent
-if the archive says that it has nothing of it, failed if no whole answer came."""
+                       (for DR4: catwise2020.parquet)
+  dr3_neighbourhood.parquet   with --ids-release dr3: the ids of both releases and the result of
+                       the match for each (a table for select --neighbours)
+  ids.csv              for each id and table: received, absent or failed, and why
+  fetch.json           what was requested from which service
+The exit status is 0 only if no id failed. Until all is complete, the data are in DIR.partial. To
+resume, repeat the command: it also requests the failed ids again. An id is absent if the archive
+reports that it has no data for it, and failed if no complete answer was received."""
 
 BULK_TEXT = """\
 bulk files: --bulk names a table of them (xp, gaia_source, astrophysical_parameters, or a folder
 below the release's). Files are downloaded into DIR, verified against the published MD5 sums, and
-resumed where a download broke off (NAME.partial). --ids keeps the files that hold those stars,
+interrupted downloads are resumed (NAME.partial). --ids selects the files that contain these stars,
 --files those whose names match; --list prints name, MD5 sum and first and last HEALPix level-8
 pixel (source_id >> 43), and downloads nothing."""
 
 ADDRESSES = (
     ("tap", "the Table Access Protocol service"),
-    ("datalink", "the service of spectra"),
+    ("datalink", "the DataLink service, which provides spectra"),
     ("bulk-url", "the bulk files of all releases"),
 )
 NUMBERS = (
     ("chunk", options.whole, 5000, "N", "ids per request for spectra, at most 5000"),
     ("tap-chunk", options.whole, 50_000, "N", "ids uploaded with one query"),
     ("parallel", options.whole, 2, "N", "requests for spectra, or bulk files, at a time"),
-    ("attempts", options.whole, 5, "N", "times that a request is made before it counts as failed"),
+    ("attempts", options.whole, 5, "N", "attempts before a request counts as failed"),
     ("wait", float, 2.0, "S", "seconds before the second attempt, doubled each time"),
     ("timeout", float, 300.0, "S", "seconds to wait for the next byte of an answer"),
 )
@@ -75,25 +75,29 @@ def add(commands: options.Commands) -> None:
     add_option(
         "--ids-release",
         metavar="NAME",
-        help="release that the ids are of, if it is another one: dr3 for --release dr4 (ids with "
-        "several partners, or none, are reported and not fetched)",
+        help="release that the ids belong to, if it is a different one: dr3 for --release dr4 "
+        "(ids with several partners, or none, are reported and not fetched)",
     )
     which.add_argument("--cone", metavar="RA,DEC,RADIUS", help="all sources in a circle, in deg")
     which.add_argument(
-        "--query", metavar="ADQL", help="all sources that a query returns in a column source_id"
+        "--query", metavar="ADQL", help="all sources that a query returns, by its column source_id"
     )
     add_option(
         "--products",
         type=options.names,
         metavar="NAMES",
-        help="of tmass, allwise (dr4: catwise2020), xp, with commas (default all); gaia_source "
-        "always comes",
+        help="comma-separated list of tmass, allwise (dr4: catwise2020), xp (default all); "
+        "gaia_source is always fetched",
     )
     add_option("--output", type=Path, metavar="DIR", help="folder to fill")
-    add_option("--bulk", metavar="TABLE", help="bulk files in place of single stars")
-    add_option("--files", metavar="PATTERN", help="only bulk files of such names (* and ?)")
-    add_option("--list", action="store_true", help="print the bulk files, fetch none")
-    add_option("--verify", action="store_true", help="check the MD5 sums of bulk files in DIR too")
+    add_option(
+        "--bulk", metavar="TABLE", help="download bulk files of this table instead of single stars"
+    )
+    add_option("--files", metavar="PATTERN", help="only bulk files whose names match (* and ?)")
+    add_option("--list", action="store_true", help="list the bulk files without downloading any")
+    add_option(
+        "--verify", action="store_true", help="also check the MD5 sums of bulk files already in DIR"
+    )
     add_option(
         "--release",
         default="dr3",

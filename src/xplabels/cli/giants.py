@@ -14,11 +14,12 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "giants",
-        "write semi-synthetic giants, with carbon and nitrogen of known amount, as a star table",
-        "Real giants of the library whose spectra got [C/Fe] and [N/Fe] imprinted, with parallax\n"
-        "(mas), W1 and W2 (mag) made from their labels; each may have copies that are fainter.\n"
-        "A star's own carbon and nitrogen stay underneath. A copy's source_id is no real star's,\n"
-        "on its star's side of the split. It needs the extra 'synthetic'.",
+        "write semi-synthetic giants with known carbon and nitrogen abundances as a star table",
+        "Real giants of the library with [C/Fe] and [N/Fe] imprinted on their spectra, and with\n"
+        "parallax (mas), W1 and W2 (mag) computed from their labels; --copies adds fainter\n"
+        "copies. The features of the star's own carbon and nitrogen remain in the spectrum. A\n"
+        "copy has a source_id that no real star has, in the same part of the split as its star.\n"
+        "It needs the extra 'synthetic'.",
         LABELS_HELP,
     )
     options.add_output(command, "STARS.parquet", "table to write")
@@ -27,7 +28,7 @@ def add(commands: options.Commands) -> None:
         type=options.whole,
         default=1,
         metavar="N",
-        help="fainter copies of each (default 1)",
+        help="fainter copies of each giant (default 1)",
     )
     options.add_seed(command)
     options.add_overwrite(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xplabels.core.flags import GOOD, describe
 
 STARS_HELP = """\
-STARS is a table of stars: the package's own Parquet (xplabels library writes one), or a Gaia XP
+STARS is a star table of this package (.parquet, as written by xplabels library) or a Gaia XP
 continuous file (DataLink CSV, ECSV, FITS, VOTable; bulk .csv, .csv.gz)."""
 
 PHOTOMETRY_HELP = """\
@@ -17,7 +17,7 @@ null = missing):
   w1mpro, w1sigmpro, w2mpro, w2sigmpro                   mag (Vega), WISE
   parallax, parallax_error                               mas
   ruwe, phot_bp_rp_excess_factor, bp_rp, phot_bp_n_obs, phot_bp_n_blended_transits,
-  phot_bp_n_contaminated_transits (and phot_rp_...)      Gaia's quality: only sets flags"""
+  phot_bp_n_contaminated_transits (and phot_rp_...)      Gaia's quality: sets flags only"""
 
 LABELS_HELP = """\
 label columns: each with its error as NAME_err; empty or NaN = unknown:
@@ -27,13 +27,13 @@ label columns: each with its error as NAME_err; empty or NaN = unknown:
   c_fe      dex   [C/Fe]
   n_fe      dex   [N/Fe]
   alpha_m   dex   [alpha/M]
-or any other number, by its column's name. Its unit and description are the column's, or stand in
-a file beside the table, of the same name with the ending .toml:
+Any other numerical column with an error can be a label, too. Its unit and description are read
+from the column, or from a TOML file of the table's name (labels.toml for labels.csv):
   [labels.mass]
   unit = "Msun"
   description = "Stellar mass"
-  range = [0.01, 200.0]   # values outside are errors; may be left out
-  logarithmic = true      # positive: its logarithm is learned; may be left out"""
+  range = [0.01, 200.0]   # optional; values outside are errors
+  logarithmic = true      # optional; the logarithm is learned (positive labels only)"""
 
 CATALOGUE_HELP = f"""\
 columns of CATALOGUE, one row per star:
@@ -41,14 +41,14 @@ columns of CATALOGUE, one row per star:
   then for each label of the model (teff in K, the others in dex), here teff:
   teff                the label; NaN where there is no prediction
   teff_error          half-width of the central 68.3 % interval
-  teff_error_model    its part from the network's own uncertainty
-  teff_error_input    its part from the noise of spectrum and photometry
-  teff_error_excess   its part that neither explains (the parts add in quadrature)
+  teff_error_model    model part: the network's own uncertainty
+  teff_error_input    input part: noise of spectrum, photometry and parallax
+  teff_error_excess   intrinsic scatter, which neither explains (parts add in quadrature)
   teff_error_95       half-width of the central 95.4 % interval
   then:
   domain_distance     how unlike the training set the inputs are
-  fit_chisq           chi-squared of the spectrum about the one that the labels predict
-  fit_p_value         share of ordinary single stars with as much noise that fit at least as badly
+  fit_chisq           chi-squared of the spectrum against the one that the labels predict
+  fit_p_value         share of ordinary single stars of similar noise with at least as poor a fit
   good                whether the star {GOOD}
   flags               bit mask, the sum of:
 {describe()}"""

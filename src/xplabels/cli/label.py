@@ -15,11 +15,11 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "label",
-        "label stars by id or on the sky: fetch what is missing, and predict",
-        "What is fetched (spectra, Gaia's photometry, 2MASS and WISE) is kept in DIR, where the\n"
-        "next command finds it; by default in CATALOGUE.data until the catalogue is there. A run\n"
-        "that was interrupted goes on when the same command is given again.",
-        "It is xplabels fetch and xplabels predict in one, and needs the extra 'archive'.",
+        "label stars by id or in a circle on the sky: fetch their data and predict",
+        "Fetched data (spectra, Gaia's photometry, 2MASS and WISE) are kept in DIR, where later\n"
+        "commands find them; without --data, in CATALOGUE.data until the catalogue is complete.\n"
+        "To resume an interrupted run, repeat the command.",
+        "It combines xplabels fetch and xplabels predict, and needs the extra 'archive'.",
         CATALOGUE_HELP,
     )
     command.add_argument(
@@ -34,18 +34,19 @@ def add(commands: options.Commands) -> None:
         command, "CATALOGUE", "catalogue to write: .parquet, .fits, .ecsv, .vot, .csv"
     )
     command.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder that keeps what is fetched"
+        "--data", type=Path, metavar="DIR", help="folder in which fetched data are kept"
     )
     options.add_model(command)
     options.add_basis(command)
     command.add_argument(
         "--correlations",
         action="store_true",
-        help="add a column teff_logg_corr, ... for each pair of labels: how their errors correlate",
+        help="add a column for each pair of labels (teff_logg_corr, ...): the correlation of "
+        "their errors",
     )
     options.add_unshrunk(command)
     options.add_archive(command)
-    options.add_workers(command, "files at a time, each in a process of its own")
+    options.add_workers(command, "number of files labelled in parallel, each in its own process")
     options.add_overwrite(command, "an existing catalogue")
     command.set_defaults(run=run)
 

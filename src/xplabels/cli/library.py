@@ -14,9 +14,10 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "library",
-        "write the real library of APOGEE stars as a star table",
-        "STARS.parquet: one row per star: source_id, XP spectra as sampled flux (W m-2 nm-1, at\n"
-        "336-1020 nm), photometry (mag, Vega), labels with errors. It needs the extra 'library'.",
+        "write the library of real APOGEE stars as a star table",
+        "STARS.parquet has one row per star: source_id, XP spectra as sampled flux (W m-2 nm-1,\n"
+        "at 336-1020 nm), photometry (mag, Vega) and labels with errors. It needs the extra\n"
+        "'library'.",
         LABELS_HELP,
     )
     options.add_output(command, "STARS.parquet", "table to write")

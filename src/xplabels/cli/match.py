@@ -7,9 +7,9 @@ import argparse
 from xplabels.cli import options
 
 MATCH_HELP = """\
-STARS has source_id, ra, dec (degrees) and, to be moved to the catalogue's epoch, pmra, pmdec
-(mas/yr) and maybe ref_epoch (Julian year, 2016.0 without it); CATALOGUE is a HATS collection, or a
-HATS catalogue with --margin. Both may be folders or addresses.
+STARS has source_id, ra, dec (deg) and, for propagation to the catalogue's epoch, pmra, pmdec
+(mas/yr) and optionally ref_epoch (Julian year, default 2016.0); CATALOGUE is a HATS collection, or
+a HATS catalogue with --margin. Both may be local folders or web addresses.
 
 MATCHES.parquet is read by xplabels select --table SURVEY=MATCHES.parquet; it has the catalogue's
 columns, and
@@ -17,7 +17,7 @@ columns, and
   match_separation  arcsec, at the catalogue's epoch
   match_count       candidates within the radius
   match_flags       sum of: 1 SEVERAL candidates, the nearest was taken; 2 SHARED with another star;
-                    4 FAST: moves farther than the margin, so candidates may be unseen
+                    4 FAST: moves farther than the margin, so candidates may be missed
 It needs the extra 'lsdb'. The matches are held in memory."""
 
 
@@ -30,20 +30,23 @@ def add(commands: options.Commands) -> None:
     command.add_argument("catalogue", metavar="CATALOGUE", help="HATS catalogue of the survey")
     command.add_argument(
         "--survey", choices=["unwise", "catwise2020", "allwise", "twomass"], default="unwise",
-        help="what CATALOGUE is (default unwise)",
+        help="survey of CATALOGUE (default unwise)",
     )  # fmt: skip
     command.add_argument(
-        "--radius", type=float, default=1.0, metavar="ARCSEC", help="of the match (default 1)"
+        "--radius", type=float, default=1.0, metavar="ARCSEC", help="search radius (default 1)"
     )
     command.add_argument(
         "--epoch", type=float, metavar="YEAR",
-        help="of the catalogue's positions (default unwise 2014.9, catwise2020 2015.405, "
-        "allwise 2010.5589, twomass "
-        "1999.1: means of surveys that took years)",
+        help="epoch of the catalogue's positions (default: the survey's mean epoch: unwise "
+             "2014.9, catwise2020 2015.405, allwise 2010.5589, twomass 1999.1)",
     )  # fmt: skip
-    command.add_argument("--margin", metavar="MARGIN", help="the catalogue's margin")
+    command.add_argument("--margin", metavar="MARGIN", help="HATS margin catalogue of CATALOGUE")
     command.add_argument(
-        "--columns", type=options.names, default=[], metavar="NAMES", help="more columns to keep"
+        "--columns",
+        type=options.names,
+        default=[],
+        metavar="NAMES",
+        help="additional columns to keep",
     )
     options.add_workers(command, "processes of a Dask cluster on this machine (1: this process)")
     options.add_output(command, "MATCHES.parquet", "table to write")

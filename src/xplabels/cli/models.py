@@ -12,7 +12,7 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "models",
-        "list the models that ship; with a name, print its card",
+        "list the shipped models; with a name, print that model's card",
         "teff is in K, the other labels in dex; the card states inputs, training set and metrics.",
     )
     command.add_argument("name", nargs="?", metavar="NAME|MODEL", help="print this model's card")

@@ -47,7 +47,7 @@ EXAMPLES = {
     "basis": "xplabels basis --from-gaiaxpy --output dr3.safetensors",
 }
 """One line to begin with, for the help of each command."""
-PAPER = "FS24: Fallows & Sanders (2024), whose method this is."
+PAPER = "FS24: Fallows & Sanders (2024), on whose method xplabels is based."
 
 
 def add_command(
@@ -75,7 +75,7 @@ def add_recipe(command: argparse.ArgumentParser, default: str = "default") -> No
         metavar="default|quick|paper|distilled|FILE.toml",
         help="network and training: default; quick: the same network in a quarter of the time, its "
         "error bars calibrated on the validation part alone; paper: Fallows & Sanders 2024; "
-        f"distilled: one network taught by four (default: {default})",
+        f"distilled: one network trained on the predictions of four (default: {default})",
     )
     add_seed(command)
 
@@ -85,8 +85,8 @@ def add_release(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--release",
         metavar="NAME|FILE.toml",
-        help="read tables by the names of a release's declaration, too (see xplabels releases); "
-        "those of dr3 and dr4 are known",
+        help="also read tables with the column names of this data release (see xplabels "
+        "releases); those of dr3 and dr4 are built in",
     )
 
 
@@ -100,7 +100,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
         metavar="NAME|MODEL",
-        help="folder of a model, or the name of one that ships (default: see xplabels models)",
+        help="folder of a model, or the name of a shipped one (default: see xplabels models)",
     )
 
 
@@ -110,7 +110,7 @@ def add_basis(command: argparse.ArgumentParser) -> None:
         "--basis",
         type=Path,
         metavar="FILE",
-        help="basis that the spectra are in, if it is not the model's (written by xplabels basis)",
+        help="basis of the spectra, if it is not the model's (a file written by xplabels basis)",
     )
 
 
@@ -136,7 +136,7 @@ def add_archive(command: argparse.ArgumentParser) -> None:
     )
     for name, what in (
         ("tap", "Table Access Protocol service"),
-        ("datalink", "service of spectra"),
+        ("datalink", "DataLink service, which provides spectra"),
     ):
         text = f"address of the {what} (default: ESA's Gaia archive)"
         command.add_argument(f"--{name}", metavar="URL", help=text)
@@ -188,7 +188,7 @@ def add_area(command: argparse.ArgumentParser) -> None:
         "--cone", metavar="RA,DEC,RADIUS", help="only stars in a circle on the sky, in deg"
     )
     which.add_argument(
-        "--box", metavar="RA1,RA2,DEC1,DEC2", help="only stars between these, in deg"
+        "--box", metavar="RA1,RA2,DEC1,DEC2", help="only stars within these limits, in deg"
     )
     which.add_argument(
         "--pixel", metavar="N", help="only stars of HEALPix pixel N (order 3, nested)"
@@ -213,9 +213,7 @@ def add_selection(command: argparse.ArgumentParser, text: str) -> None:
     command.add_argument(
         "--range", action="append", default=[], metavar="LABEL=LOW:HIGH", dest="ranges", help=text
     )
-    command.add_argument(
-        "--complete", action="store_true", help="only stars of which every label is known"
-    )
+    command.add_argument("--complete", action="store_true", help="only stars with all labels known")
 
 
 def add_tables(command: argparse.ArgumentParser) -> None:
@@ -225,8 +223,9 @@ def add_tables(command: argparse.ArgumentParser) -> None:
         "--label-table",
         type=Path,
         metavar="[SURVEY=]TABLE",
-        help="table of labels keyed by source_id, in place of those in STARS; with the name of a "
-        "survey that select knows its published table, e.g. apogee=allStar.fits",
+        help="table of labels keyed by source_id, to use instead of those in STARS; with the "
+        "name of a survey that xplabels select reads, its table as published, e.g. "
+        "apogee=allStar.fits",
     )
     add_bad_rows(command)
 
@@ -258,8 +257,9 @@ def add_unshrunk(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--unshrunk",
         action="store_true",
-        help="labels without shrinkage (regression to the mean): right on average at each true "
-        "label, with larger errors; for relations over many stars (documentation: Shrinkage)",
+        help="labels without shrinkage (regression to the mean): unbiased on average at each "
+        "true label, with larger errors; for relations over many stars (documentation: "
+        "Shrinkage)",
     )
 
 
@@ -272,7 +272,7 @@ def seed(text: str) -> int:
     """A random seed."""
     number = int(text)
     if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{number} is no seed: give 0 or more, below 2^63")
+        raise argparse.ArgumentTypeError(f"{number} is not a seed: give 0 or more, below 2^63")
     return number
 
 
@@ -281,7 +281,7 @@ def whole(text: str, most: int = MOST) -> int:
     try:
         number = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if number > most:
         raise argparse.ArgumentTypeError(f"{text} is too large: give at most {most:,}")
     return number

@@ -22,29 +22,32 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "predict",
-        "label the stars of archive files",
+        "label the stars in files from the Gaia archive",
         "FILE is a Gaia XP continuous file (DataLink CSV, ECSV, FITS, VOTable; bulk .csv,\n"
         ".csv.gz) or a star table of this package (.parquet), or a folder of them.",
-        "Tables with a column for each coefficient (bp_coeff_0, e_bp_coeff_0, ...) and spectra\n"
-        "that GaiaXPy's calibrate has sampled (flux, flux_error) are read, too.",
-        "With --cone, --box or --pixel FILE is a HATS catalogue of spectra, such as the public\n"
-        "one of DR3 (hf://datasets/UniverseTBD/mmu_gaia_gaia): only what that part of the sky\n"
-        "needs is read, and kept in CATALOGUE.spectra until the catalogue is complete.",
+        "Tables with one column per coefficient (bp_coeff_0, e_bp_coeff_0, ...) and spectra\n"
+        "sampled by GaiaXPy's calibrate (flux, flux_error) are also read.",
+        "With --cone, --box or --pixel, FILE is a HATS catalogue of spectra, such as the public\n"
+        "one of DR3 (hf://datasets/UniverseTBD/mmu_gaia_gaia). Only the data for that part of\n"
+        "the sky are read, and they are kept in CATALOGUE.spectra until the catalogue is\n"
+        "complete.",
         PHOTOMETRY_HELP,
         CATALOGUE_HELP,
-        "The format follows the ending of CATALOGUE: .parquet, .fits, .ecsv, .vot or .csv. While\n"
-        "a run lasts, finished files are kept in CATALOGUE.partial; an interrupted run resumes\n"
-        "when the same command is given again.",
-        "Without such an ending the output is a folder: one Parquet file per input, with an\n"
-        "account of each in its _manifest/. A broken file is named and the others are completed.\n"
-        "The same command again makes what is missing, truncated or altered, or was made with\n"
-        "another model, version, photometry or option, and says which. An old output stays until\n"
-        "its replacement is complete. If its input cannot be labelled, it is removed only if it\n"
-        "is itself broken, or if these settings made it from an input (or GaiaSource file) that\n"
-        "has changed. In the documentation: How do I label the whole sky?",
-        "The exit status is 0 only if every file has its labels: not if one is broken, nor if a\n"
-        "file is missing that the _MD5SUM.txt in a folder given as FILE lists (--allow-missing);\n"
-        "one that was labelled before it was removed is not missing.",
+        "The file extension of CATALOGUE sets the format: .parquet, .fits, .ecsv, .vot or .csv.\n"
+        "During a run, finished files are kept in CATALOGUE.partial; to resume an interrupted\n"
+        "run, repeat the command.",
+        "Without such an extension the output is a folder, with one Parquet file per input and\n"
+        "an entry for each in its _manifest/. A broken input is named, and the others are\n"
+        "completed. A repeated command makes the outputs that are missing, truncated or altered,\n"
+        "or that were made with another model, version, photometry or option, and says which. An\n"
+        "old output stays until its replacement is complete. If its input cannot be labelled, it\n"
+        "is removed only if it is itself broken, or if it was made with the same settings from\n"
+        "an input (or GaiaSource file) that has since changed. Documentation: How do I label the\n"
+        "whole sky?",
+        "The exit status is 0 only if every file has been labelled: it is 2 if a file is broken,\n"
+        "or if one is missing that the _MD5SUM.txt in a folder given as FILE lists (unless\n"
+        "--allow-missing is given). A file that was removed after it was labelled does not count\n"
+        "as missing.",
     )
     command.add_argument(
         "files",
@@ -52,32 +55,36 @@ def add(commands: options.Commands) -> None:
         nargs="+",
         metavar="FILE",
         help="archive file, or folder of them; with --cone, --box or --pixel a HATS catalogue, "
-        "here or at hf://, https://, ...",
+        "local or at hf://, https://, ...",
     )
     options.add_area(command)
-    options.add_output(command, "CATALOGUE|FOLDER", "catalogue to write, or folder of one per file")
+    options.add_output(
+        command, "CATALOGUE|FOLDER", "catalogue to write, or folder for one per input"
+    )
     options.add_model(command)
     options.add_basis(command)
     command.add_argument(
         "--correlations",
         action="store_true",
-        help="add a column teff_logg_corr, ... for each pair of labels: how their errors correlate",
+        help="add a column for each pair of labels (teff_logg_corr, ...): the correlation of "
+        "their errors",
     )
     options.add_unshrunk(command)
-    options.add_workers(command, "files at a time, each in a process of its own")
+    options.add_workers(command, "number of files labelled in parallel, each in its own process")
     command.add_argument(
         "--dask",
         metavar="ADDRESS|local",
-        help="label on the Dask cluster with this scheduler, one task per file (all its machines "
-        "have to see input and output); local: on one of --workers processes here",
+        help="use the Dask cluster with this scheduler, one task per file (all its machines "
+        "need access to input and output); local: a cluster of --workers processes on "
+        "this machine",
     )
     options.add_photometry(command)
     command.add_argument(
         "--gaia-source",
         type=Path,
         metavar="FOLDER",
-        help="folder of the bulk files GaiaSource_*, joined to the spectra of the same name; "
-        "those beside the spectra are joined without it",
+        help="folder of the bulk files GaiaSource_*, joined to the spectra of the same pixels; "
+        "files next to the spectra are joined without this option",
     )
     command.add_argument(
         "--carry",
@@ -85,23 +92,23 @@ def add(commands: options.Commands) -> None:
         type=options.names,
         default=[],
         metavar="COLUMNS",
-        help="columns of numbers to take over from the photometry, as ra,dec",
+        help="numerical columns to copy from the photometry, with commas, e.g. ra,dec",
     )
     command.add_argument(
         "--coefficients",
         metavar="PATTERN",
-        help="names of the columns in a table with one for each coefficient, and of their errors "
-        "(default {band}_coeff_{i},e_{band}_coeff_{i})",
+        help="names of the columns of single coefficients and of their errors (default "
+        "{band}_coeff_{i},e_{band}_coeff_{i})",
     )
     options.add_bad_rows(command)
     command.add_argument(
         "--allow-missing",
         action="store_true",
-        help="files that the _MD5SUM.txt of a folder lists may be missing from it: only a part of "
-        "the table was downloaded",
+        help="files listed in the _MD5SUM.txt of a folder may be missing: only part of the "
+        "table was downloaded",
     )
     options.add_overwrite(
-        command, "an existing catalogue, or files in FOLDER that were not made here"
+        command, "an existing catalogue, or files in FOLDER that xplabels did not make"
     )
     options.add_release(command)
     command.set_defaults(run=run)

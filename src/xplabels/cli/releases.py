@@ -8,25 +8,25 @@ from collections.abc import Sequence
 from xplabels.cli import options
 
 TEXT = """\
-A declaration is a TOML file that says what a data release calls its tables, columns and products.
-Those of the package are listed; with a NAME (dr3, dr4, or a FILE.toml), that one is printed:
+A declaration is a TOML file with the names of a data release's tables, columns and products.
+Without NAME, the declarations of the package are listed; with one, it is printed:
   xplabels releases dr4 > my_dr4.toml    a copy to correct, for --release my_dr4.toml
-  xplabels releases dr4 --check          what the archive has of it, what not, and the nearest names
-The exit status of --check is 0 if the service has all that is needed, else 2."""
+  xplabels releases dr4 --check          what the archive has, what it lacks, and the closest names
+The exit status of --check is 0 if the service has everything that is needed, and 2 otherwise."""
 
 KEYS = """\
-title            what DataLink calls the release
-schema           of tables in TAP whose `name` has no dot
+title            DataLink's name of the release
+schema           schema of TAP tables whose `name` has no dot
 widths           numbers of BP and RP coefficients, where known
 cone             the table in which --cone looks for stars
-has_spectrum     the column of gaia_source.parquet that says which stars have a spectrum
-[datalink]       products and structures to ask for, the first that is known; format
+has_spectrum     the column of gaia_source.parquet that marks stars with a spectrum
+[datalink]       products and structures to request (the first that exists is used); format
 [spectra]        our column of spectra = "the archive's", where they differ
-[bulk]           folder of bulk files, how their names begin; [bulk.tables] folders by short name
+[bulk]           folder of bulk files, beginning of their names; [bulk.tables] folders by short name
 [tables.NAME]    name, key (column that identifies a row), match (that of a row elsewhere)
 [tables.NAME.columns]  OURS = { type, unit, column = "THEIRS" or expression = "A / B", optional }
-[ids]            another release = the table of both ids
-[products.NAME]  parts: from, matched, beside (a star's row is of the first part that has it)"""
+[ids]            another release = the table that relates the ids of both
+[products.NAME]  parts: from, matched, beside (a star's row is from the first part that has it)"""
 
 
 def add(commands: options.Commands) -> None:
@@ -34,7 +34,7 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "releases",
-        "list what Gaia's data releases call their tables, and compare it with the archive",
+        "list the tables and columns of Gaia's data releases, or compare them with the archive",
         TEXT,
         KEYS,
     )

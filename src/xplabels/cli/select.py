@@ -9,7 +9,7 @@ from xplabels.cli import options
 
 SURVEYS_HELP = """\
 NAME of a table:
-  gaia        gaia_source: G, BP, RP, parallax, and what rules ask for (ruwe, ...)
+  gaia        gaia_source: G, BP, RP, parallax, and columns for rules (ruwe, ...)
   twomass     2MASS: J, H, Ks                         (or keyed by designation, --neighbours)
   unwise      unWISE: fluxes to W1, W2 (Vega mag, on AllWISE's scale)
   catwise2020 CatWISE2020: W1, W2 where unWISE has none   (or keyed by designation, --neighbours)
@@ -20,23 +20,24 @@ NAME of a table:
   gspphot     Gaia's astrophysical_parameters: teff, logg, [M/H] as fe_h
   fs24        the catalogue of Fallows & Sanders (2024): six labels
   any other   a table of your own: source_id, labels as teff, teff_err, ...; --labels names others
-Tables of labels say which rows there are, the first taking precedence; without one, the spectra
-do (a prediction table, or a star table that has labels)."""
+The rows are those of the tables of labels, the first taking precedence; without such a table they
+are those of the spectra (for a prediction table, or a star table that has labels)."""
 
 RULES_HELP = """\
-a rule keeps a row where its expression holds; what is missing fails, unless 'or missing' ends it:
+a rule keeps rows for which it is true; a missing value fails, unless it ends in 'or missing':
   SURVEY.COLUMN < NUMBER        also <=, >, >=, ==, !=
   SURVEY.COLUMN lacks BIT, BIT  none of these bits, by name (apogee) or number
-  labels has all                every label its survey has is known; also any, or names
+  labels has all                all labels of the row's survey are known; also: any, or names
   photometry has j_m, w1mpro    these magnitudes or parallaxes are known
 the default rules are the cuts of Fallows & Sanders (2024): colour_excess, ruwe (gaia), aspcap,
-star, extratarg (apogee), labels. A rule on a table that is not given is not applied, which the
-flow says."""
+star, extratarg (apogee), labels. A rule on a table that is not given is not applied,
+and the cut flow says so."""
 
 OUTPUT_HELP = """\
-TABLE.cuts.json and TABLE.cuts.png, next to TABLE.parquet, hold the rows before, removed by each
-rule alone and in sequence, and after; repeats of a star, offsets between surveys (K, dex), and
-what became of every spectrum. Labels: teff in K, the others in dex; magnitudes in mag (Vega)."""
+TABLE.cuts.json and TABLE.cuts.png, next to TABLE.parquet, count the rows before and after the
+cuts and those removed by each rule, alone and in sequence; they list repeated stars, offsets
+between surveys (K, dex) and the fate of every spectrum. Labels: teff in K, the others in dex;
+magnitudes in mag (Vega)."""
 
 
 def add(commands: options.Commands) -> None:
@@ -44,7 +45,7 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "select",
-        "cut and join tables of surveys and spectra into a training table",
+        "join spectra with survey tables, apply cuts, and write a training table",
         SURVEYS_HELP,
         RULES_HELP,
         OUTPUT_HELP,
@@ -55,7 +56,7 @@ def add(commands: options.Commands) -> None:
     options.add_output(command, "TABLE.parquet", "star table to write")
     command.add_argument(
         "--table", type=named, nargs="+", action="extend", default=[], metavar="NAME=FILE",
-        dest="tables", help="tables of surveys, any format astropy or pyarrow reads",
+        dest="tables", help="tables of surveys, in any format that astropy or pyarrow reads",
     )  # fmt: skip
     command.add_argument(
         "--neighbours", type=named, nargs="+", action="extend", default=[], metavar="NAME=FILE",
@@ -68,7 +69,7 @@ def add(commands: options.Commands) -> None:
         help="labels to keep, with commas (default all)",
     )
     command.add_argument(
-        "--rules", type=Path, metavar="FILE.toml", help="rules in place of the default ones"
+        "--rules", type=Path, metavar="FILE.toml", help="rules that replace the default ones"
     )
     command.add_argument(
         "--rule", action="append", default=[], metavar="NAME=EXPRESSION", dest="changes",
@@ -79,7 +80,8 @@ def add(commands: options.Commands) -> None:
     )
     command.add_argument(
         "--offsets", choices=["fit", "none"], default="fit",
-        help="put several surveys on the first one's scale by their common stars (default fit)",
+        help="put several surveys on the scale of the first by means of common stars (default "
+             "fit)",
     )  # fmt: skip
     options.add_bad_rows(command)
     options.add_release(command)

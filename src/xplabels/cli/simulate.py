@@ -14,42 +14,43 @@ def add(commands: options.Commands) -> None:
     command = options.add_command(
         commands,
         "simulate",
-        "simulate the XP spectra of spectral energy distributions",
-        "SED is a table of wavelength and flux, one source per file (.ecsv, .fits, .vot, .csv, or\n"
-        "text), covering 330-1050 nm. Units are those of its columns; columns without one are in\n"
-        "nm and W m-2 nm-1, or as --wavelength-unit and --flux-unit say. Columns are found by\n"
-        "name (wavelength, flux); where there are just two, they may have any.",
-        "STARS.parquet holds one simulated star per row: source_id 1, 2, ... in the order of\n"
+        "simulate XP spectra from spectral energy distributions",
+        "SED is a table of wavelength and flux, one source per file (.ecsv, .fits, .vot, .csv,\n"
+        "or text), covering 330-1050 nm. Units are read from the columns; columns without a unit\n"
+        "are in nm and W m-2 nm-1, unless --wavelength-unit and --flux-unit are given. Columns\n"
+        "are found by name (wavelength, flux); if there are only two, they may have any names.",
+        "STARS.parquet has one row per simulated star: source_id 1, 2, ... in the order of\n"
         "files, then of G, then of draws; 55 BP + 55 RP coefficients with errors typical of\n"
-        "their G and colour, illustrative correlations, G, BP and RP. That it is simulated stands\n"
-        "in its metadata. It needs the extra 'library' (GaiaXPy's instrument files).",
+        "their G and colour, illustrative correlations, G, BP and RP. Its metadata state that it\n"
+        "is simulated. It needs the extra 'library' (GaiaXPy's instrument files).",
     )
     command.add_argument(
-        "seds", type=Path, nargs="+", metavar="SED", help="table of wavelength, flux"
+        "seds", type=Path, nargs="+", metavar="SED", help="table of wavelength and flux"
     )
     options.add_output(command, "STARS.parquet", "table to write")
     command.add_argument(
         "--g-mag",
         type=_magnitudes,
         metavar="MAG",
-        help="scale each SED to this G (Vega, mag), or to several with commas (default: as given)",
+        help="scale each SED to this G (Vega, mag), or to several with commas (default: no "
+        "scaling)",
     )
     command.add_argument(
         "--draws",
         type=options.whole,
         default=1,
         metavar="N",
-        help="stars of each SED and G (default 1)",
+        help="number of stars per SED and G, with different noise (default 1)",
     )
     options.add_seed(command, "random seed of the noise")
     command.add_argument(
-        "--noiseless", action="store_true", help="add no noise; errors are given all the same"
+        "--noiseless", action="store_true", help="add no noise; errors are written nevertheless"
     )
     command.add_argument(
         "--wavelengths",
         choices=["vacuum", "air"],
         default="vacuum",
-        help="what the wavelengths are measured in (default vacuum)",
+        help="medium of the wavelengths (default vacuum)",
     )
     for what, several, example in (
         ("wavelength", "wavelengths", "Angstrom"),
@@ -59,12 +60,12 @@ def add(commands: options.Commands) -> None:
             f"--{what}-unit",
             default="",
             metavar="UNIT",
-            help=f"unit of {several} that state none, such as {example}",
+            help=f"unit of {several} without a declared one, such as {example}",
         )
     command.add_argument(
         "--extrapolate",
         action="store_true",
-        help="hold the flux of a SED that does not cover 330-1050 nm constant at its ends",
+        help="if an SED does not cover 330-1050 nm, hold its flux constant beyond its ends",
     )
     options.add_overwrite(command)
     command.set_defaults(run=run)

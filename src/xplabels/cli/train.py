@@ -18,9 +18,10 @@ def add(commands: options.Commands) -> None:
         STARS_HELP,
         LABELS_HELP,
         PHOTOMETRY_HELP,
-        "MODEL is a folder: model.json, weights.safetensors, card.md. The split follows from a\n"
-        "hash of source_id: u < test fraction is the test part, the next 0.1 validation, the rest\n"
-        "trains. Training that was interrupted goes on when the same command is given again.",
+        "MODEL is a folder: model.json, weights.safetensors, card.md. The split is set by a hash\n"
+        "u of source_id, from 0 to 1: stars with u below the test fraction are the test part,\n"
+        "the next 0.1 the validation part, the rest the training part. To resume an interrupted\n"
+        "training, repeat the command.",
     )
     add = command.add_argument
     add("stars", type=Path, metavar="STARS", help="star table with known labels")
@@ -30,13 +31,13 @@ def add(commands: options.Commands) -> None:
         help="labels to learn, with commas (default teff,logg,fe_h,alpha_m)")  # fmt: skip
     options.add_recipe(command)
     add("--test-fraction", type=float, default=0.1, metavar="F",
-        help="share of stars kept for the test, 0-0.8 (default 0.1; 0 where you keep your "
-        "own)")  # fmt: skip
+        help="share of stars set aside for testing, 0-0.8 (default 0.1; use 0 if you keep test "
+             "stars of your own)")  # fmt: skip
     add("--device", default="cpu", metavar="cpu|cuda",
-        help="where to train (default cpu); the numbers depend on it in their last "
+        help="device to train on (default cpu); results depend on it in their last "
         "digits")  # fmt: skip
     options.add_selection(
-        command, "leave stars outside a range of a known label out, e.g. teff=3200:7000"
+        command, "leave out stars outside a range of a known label, e.g. teff=3200:7000"
     )
     options.add_tables(command)
     options.add_release(command)

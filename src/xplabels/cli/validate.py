@@ -28,16 +28,18 @@ def add(commands: options.Commands) -> None:
         LABELS_HELP,
         PHOTOMETRY_HELP,
         METRICS_HELP,
-        "DIR gets metrics.json and one self-contained report.html. Without --all, the stars are\n"
-        "the test part of the model's split; without --range and --complete, those inside the\n"
-        "ranges the model was trained with; with them, these replace the model's (the\n"
-        "report says so). With --compare-survey, labels of another survey are also compared;\n"
-        "STARS need not have labels then.",
+        "DIR gets metrics.json and a self-contained report.html. Without --all, the stars are\n"
+        "the test part of the model's split. Without --range and --complete, they are limited to\n"
+        "the ranges that the model was trained with; with them, these limits replace the model's\n"
+        "(the report says so). With --compare-survey, labels of another survey are also\n"
+        "compared; STARS need not have labels then.",
     )
-    command.add_argument("model", metavar="MODEL", help="folder of a model, or a shipped name")
+    command.add_argument(
+        "model", metavar="MODEL", help="folder of a model, or the name of a shipped one"
+    )
     command.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
     options.add_output(command, "DIR", "folder to write")
-    command.add_argument("--all", action="store_true", help="every star, not the test part only")
+    command.add_argument("--all", action="store_true", help="all stars, not only the test part")
     command.add_argument(
         "--compare-survey",
         "--against",
@@ -47,7 +49,7 @@ def add(commands: options.Commands) -> None:
         help="also compare with another survey's table",
     )
     command.add_argument(
-        "--survey", choices=SURVEYS, help="survey of that table, with the columns as published"
+        "--survey", choices=SURVEYS, help="survey of that table, with its columns as published"
     )
     command.add_argument(
         "--neighbours",
@@ -61,12 +63,12 @@ def add(commands: options.Commands) -> None:
         action="append",
         default=[],
         metavar="LABEL=FACTOR",
-        help="multiply the survey's errors, where its authors ask for it",
+        help="multiply the survey's errors by FACTOR, if its authors recommend it",
     )
     command.add_argument(
         "--withhold-photometry",
         action="store_true",
-        help="predict from the spectra alone, and allow the larger errors twice the margins",
+        help="predict from the spectra alone; the verdict then allows twice the margins",
     )
     options.add_unshrunk(command)
     command.add_argument(

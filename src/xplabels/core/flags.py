@@ -101,16 +101,18 @@ ABOUT: dict[Flag, About] = {
         True,
     ),
     Flag.MISSING_PHOTOMETRY: About(
-        "a colour the model takes is missing: inferred from the other inputs", _PHOTOMETRY, False
+        "a colour that the model uses is missing: inferred from the other inputs",
+        _PHOTOMETRY,
+        False,
     ),
     Flag.MISSING_PARALLAX: About(
-        "the parallax the model takes is missing: inferred from other inputs",
+        "the parallax that the model uses is missing: inferred from the other inputs",
         "nothing, the errors allow for it; or give the parallaxes with --photometry",
         False,
     ),
     Flag.OUT_OF_DOMAIN: About(
         "the inputs are unlike the training set (see domain_distance)",
-        "do not use the labels: no training star says what such a spectrum means",
+        "do not use the labels: no training star resembles this one",
         True,
     ),
     Flag.LABEL_OUT_OF_RANGE: About(
@@ -122,48 +124,51 @@ ABOUT: dict[Flag, About] = {
         "a variance reached its bound and was clamped", "do not use the errors", True
     ),
     Flag.NO_CORRELATIONS: About(
-        "coefficient correlations are absent: typical ones, or a template, stand in",
+        "coefficient correlations are absent: typical ones, or a template, are used instead",
         "nothing; or give the archive's own files, which have them",
         False,
     ),
     Flag.LABEL_UNDEFINED: About(
-        "a label has no meaning for such a star: it is null, the other labels stand",
+        "hardly any training star of this kind has the label: "
+        "it is null, the other labels are valid",
         "nothing: use the labels that are not null",
         False,
     ),
     Flag.POOR_FIT: About(
         "the spectrum is not what these labels predict (see fit_chisq, fit_p_value)",
-        "do not use the labels: the source is no ordinary single star, or its spectrum is spoilt",
+        "do not use the labels: the source is not an ordinary single star, "
+        "or its spectrum is contaminated",
         True,
     ),
     Flag.HIGH_RUWE: About(
         "RUWE above 1.4: the astrometry is not that of a single star (Lindegren 2018)",
-        "use the labels; do not trust the parallax, and think of an unresolved companion",
+        "use the labels; do not trust the parallax, and consider an unresolved companion",
         False,
     ),
     Flag.BLENDED_TRANSITS: About(
-        "most BP and RP transits hold another source as well, perhaps a faint one",
-        "look at the neighbours: one nearly as bright spoils the labels",
+        "most BP and RP transits contain another source as well, possibly a faint one",
+        "check the neighbours: one of nearly the same brightness makes the labels wrong",
         False,
     ),
     Flag.BAD_EXCESS_FACTOR: About(
         "BP + RP and G disagree: C* is off by more than 5 sigma (Riello et al. 2021)",
-        "look at the star: BP or RP may hold light that is not its own",
+        "check the star: BP or RP may contain light from other sources",
         False,
     ),
     Flag.MISSING_BP_RP: _colour("the colour BP - RP"),
     Flag.MISSING_J_H: _colour("the colour J - H"),
     Flag.MISSING_W1_W2: _colour("the colour W1 - W2"),
     Flag.MISSING_H_W2: _colour("the colour H - W2"),
-    Flag.MISSING_M_PSEUDO: _colour("the pseudo-luminosity"),
+    Flag.MISSING_M_PSEUDO: _colour("the pseudo-absolute magnitude"),
     Flag.MISSING_G_RP: _colour("the colour G - RP"),
     Flag.MISSING_G_J: _colour("the colour G - J"),
     Flag.MISSING_RP_J: _colour("the colour RP - J"),
     Flag.MISSING_RP_KS: _colour("the colour RP - Ks"),
     Flag.MISSING_H_KS: _colour("the colour H - Ks"),
     Flag.OTHER_BASIS: About(
-        "the spectrum is in another basis, or data release, than the model was made with",
-        "compare stars that are in both before small differences are trusted",
+        "the spectrum is in another basis, "
+        "or from another data release, than the model's training spectra",
+        "compare stars that are in both before you trust small differences",
         False,
     ),
 }  # fmt: skip

@@ -271,7 +271,10 @@ def as_service_error() -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise ServiceError(f"is not there ({error})", transient=False) from error
+        # fsspec says the same of a server that is busy
+        status = getattr(error.__cause__, "status", 404)
+        said = "is not there" if status == 404 else f"was refused with status {status}"
+        raise ServiceError(f"{said} ({error})", transient=status >= 429) from error
     except Exception as error:
         network = isinstance(error, (OSError, asyncio.TimeoutError, pa.ArrowException))
         if not network and not type(error).__module__.startswith(("aiohttp", "fsspec", "hugging")):
