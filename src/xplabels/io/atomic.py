@@ -227,12 +227,14 @@ def _alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, overwrite: bool = False, at_once: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
-    Raises InputError as :func:`check_output`, or if the system refuses to write.
+    Raises InputError as :func:`check_output`, or if the system refuses to write; what is written
+    ``at_once`` and replaces what is there needs no trial before.
     """
-    check_output(path, overwrite)
+    if not at_once:
+        check_output(path, overwrite)
     partial = _new_partial(path)
     try:
         yield partial
