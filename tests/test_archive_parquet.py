@@ -68,8 +68,8 @@ def star_tables(draw: st.DrawFn) -> Stars:
     ids = draw(st.lists(st.integers(1, 2**63 - 1), min_size=1, max_size=5, unique=True))
     n = len(ids)
     known = draw(hnp.arrays(bool, (n, len(MEASUREMENTS))))
-    values = draw(hnp.arrays(np.float64, known.shape, elements=st.floats(-5, 25)))
-    errors = draw(hnp.arrays(np.float64, known.shape, elements=st.floats(1e-6, 10)))
+    values = draw(hnp.arrays(np.float64, known.shape, elements=st.floats(-5, 25).filter(bool)))
+    errors = draw(hnp.arrays(np.float64, known.shape, elements=st.floats(1e-6, 8)))
     photometry = Photometry(np.where(known, values, np.nan), np.where(known, errors, np.nan))
     names = tuple(draw(st.lists(st.sampled_from(list(LABELS)), unique=True, max_size=3)))
     labels = None

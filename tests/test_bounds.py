@@ -215,7 +215,7 @@ SEVERAL = "<FIELD name='x' datatype='double' arraysize='{}'/>"
         (votable(SEVERAL.format("9999999999"), ROWS), "of memory"),
         (votable(SEVERAL.format("99999x99999x*"), ROWS, " nrows='a'"), "invalid literal"),
         (votable("<FIELD name='source_id' datatype='long'/>" * 500,
-                 ROWS.replace("<TD>1</TD>", "<TD>1</TD>" * 501)), "same name"),
+                 ROWS.replace("<TD>1</TD>", "<TD>1</TD>" * 501)), "two columns have the name"),
         ("<RESOURCE>" * 3000 + votable("", ROWS) + "</RESOURCE>" * 3000, "VOTable"),
         ("<!DOCTYPE a [<!ENTITY b 'c'>]>" + votable("", ROWS), "an XML entity"),
         (votable("", "<BINARY><STREAM encoding='base64'>AAAA</STREAM></BINARY>").replace(

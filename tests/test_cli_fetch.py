@@ -34,6 +34,13 @@ def test_stars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"Stars: {output}" in out
         assert main([*words[:7], "--products", "tmass"]) == 2
         assert "exists already" in capsys.readouterr().err
+        for form in ("csv", "txt"):  # nobody's ids: the wrong release, or their last digits lost
+            strangers = tmp_path / f"strangers.{form}"
+            strangers.write_text("source_id\n4295806720\n4295806848\n")
+            words[2], words[4] = str(strangers), str(tmp_path / form)
+            assert main(words) == 2
+            err = capsys.readouterr().err
+            assert f"{strangers}: none of the 2 ids is known to the archive" in err
 
 
 def test_bulk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import json
+import lzma
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +108,7 @@ def _rows(*rows: int) -> FakeStars:
 
 
 @pytest.mark.parametrize(
-    "form", ["{}", " {} ", "Gaia DR3 {}", "Gaia EDR3 {}", "gaia dr3 {}", "'{}'"]
+    "form", ["{}", " {} ", "Gaia DR3 {}", "Gaia EDR3 {}", "gaia dr3 {}", "'{}'", '="{}"']
 )
 @pytest.mark.parametrize("ending", TABLES)
 def test_exact_text_is_an_identifier(ending: str, form: str, tmp_path: Path) -> None:
@@ -128,6 +131,12 @@ def test_other_text_is_named(ending: str, text: str, message: str, tmp_path: Pat
     )
     with pytest.raises(InputError, match=message):
         read_table(path)
+
+
+def test_digits_of_other_scripts_are_no_identifier(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("source_id,j_m\n\u0665\u0668,9\n")
+    with pytest.raises(InputError, match=r"row 1, .*is not a 64-bit integer"):
+        read_table(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("ending", TABLES)
@@ -210,7 +219,11 @@ def test_rounded_ids_are_noticed_and_true_ones_are_not(rows: int, start: int) ->
     if rows >= 20:
         with pytest.raises(InputError, match="after rounding to floating-point"):
             check_rounding(rounded, "t")
+        for digits in (15, 16, 17):  # as spreadsheets keep
+            with pytest.raises(InputError, match=f"numbers of {digits} digits, filled up"):
+                check_rounding(true // 10 ** (19 - digits) * 10 ** (19 - digits), "t")
     check_rounding(np.arange(1, rows) << 44, "t")  # made ones are no rounded ones
+    check_rounding(np.arange(1, rows) * 10**16 + 2 * 10**18, "t")
 
 
 def test_a_few_rounded_ids_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -263,6 +276,23 @@ def test_gzip_is_known_by_its_first_bytes(
     same(read(path), whole)
 
 
+@pytest.mark.parametrize(
+    ("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (gzip.compress, "gzip")]
+)
+def test_what_packed_a_file_is_named(
+    pack: Callable[[bytes], bytes], name: str, tmp_path: Path
+) -> None:
+    packed = pack(gzip.compress(write(MADE, tmp_path / "s.csv").read_bytes()))
+    (tmp_path / "t.csv").write_bytes(packed)
+    (tmp_path / "t.parquet").write_bytes(
+        gzip.compress(write(MADE, tmp_path / "s.parquet").read_bytes())
+    )
+    with pytest.raises(InputError, match=f"is packed by {name}; unpack it"):
+        read(tmp_path / "t.csv")
+    with pytest.raises(InputError, match=r"parquet: is packed by gzip; unpack it"):
+        read_table(tmp_path / "t.parquet")
+
+
 @pytest.mark.parametrize("ending", ["fits", "vot", "parquet"])
 def test_the_first_bytes_count_more_than_the_name(
     ending: str, whole: Stars, tmp_path: Path
@@ -271,13 +301,44 @@ def test_the_first_bytes_count_more_than_the_name(
 
 
 @pytest.mark.parametrize(
-    "word", ["NA", "None", "<NA>", r"\N", "--", "masked", "null", "NaN", "n/a", ""]
+    "word",
+    [
+        "NA",
+        "None",
+        "<NA>",
+        r"\N",
+        "--",
+        "masked",
+        "null",
+        "NaN",
+        "n/a",
+        "",
+        "NaT",
+        "#NA",
+        "1.#QNAN",
+        "(null)",
+        "missing",
+    ],
 )
 def test_null_words(word: str, tmp_path: Path) -> None:
     lines = "".join(f"{star},{word},{word}\n" for star in IDS[:2]) + f"{IDS[2]},9,0.1\n"
     (tmp_path / "t.csv").write_text("source_id,j_m,j_msigcom\n" + lines)
     found = join_photometry(bare(), tmp_path / "t.csv").photometry.column("j_m")[0]
     assert np.array_equal(found, [np.nan, np.nan, 9], equal_nan=True)
+
+
+def test_tables_have_cells_of_several_lines(tmp_path: Path) -> None:
+    lines = "".join(f'{star * 128},9,0.1,"two\n{"x" * 50}"\n' for star in range(1, 20_000))
+    text = f"source_id,j_m,j_msigcom,note\n{lines}{IDS[0]},8,0.1,\n"
+    (tmp_path / "t.csv").write_text(text)
+    assert join_photometry(bare(), tmp_path / "t.csv").photometry.column("j_m")[0][0] == 8
+
+
+@pytest.mark.parametrize("word", ["1_000", "\u0661\u0662", "1d5", "12:30"])
+def test_only_plain_numbers_are_numbers(word: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"source_id,j_m,j_msigcom\n{IDS[0]},{word},0.1\n")
+    with pytest.raises(InputError, match=f"row 1, column j_m: '{word}' is no number"):
+        join_photometry(bare(), tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("ending", TABLES)
@@ -298,6 +359,11 @@ def test_a_word_that_is_no_number_is_named(ending: str, tmp_path: Path) -> None:
     ],
 )
 def test_the_words_of_a_page_with_an_error_are_shown(text: str, said: str, tmp_path: Path) -> None:
+    for ending in ("fits", "parquet", "vot", "zip"):
+        (tmp_path / f"t.{ending}").write_text(text)
+        for reader in (read, read_table):
+            with pytest.raises(InputError, match=f"but text: .*{said}"):
+                reader(tmp_path / f"t.{ending}")
     (tmp_path / "t.csv").write_text(text)
     for reader in (read, read_table):
         with pytest.raises(InputError, match=f"no table but a page .*{said}"):
@@ -326,6 +392,11 @@ TEXTS: dict[str, Callable[[np.ndarray], str]] = {
     "array(...)": lambda values: f"array({printed(values)}, dtype=float32)",
     "np.float64": lambda values: str([f"np.float64({v!s})" for v in values]).replace("'", ""),
     "braces": lambda values: "{" + ",".join(map(str, values)) + "}",
+    "tensor(...)": lambda values: f"tensor({values.tolist()}, dtype=torch.float64)",
+    "texts": lambda values: str([str(v) for v in values]),
+    "lines": lambda values: "[" + ",\n".join(map(str, values)) + "\n]",
+    "quoted": lambda values: f"'{values.tolist()}'",
+    "bytes": lambda values: f"b'{values.tolist()}'",
     "rows of one": lambda values: "[" + str([float(v) for v in values]) + "]",
 }
 
@@ -352,6 +423,33 @@ def test_what_numpy_prints_comes_back(values: np.ndarray) -> None:
         assert np.array_equal(parse_array(write_text(values), np.float64), values)
 
 
+def test_matrices_as_text() -> None:
+    square = np.array([[1, 2.5, 3], [2.5, 1, 4], [3, 4, 1]])
+    for text in (str(square), str(square.tolist()), repr(square), json.dumps(square.tolist())):
+        assert parse_array(text, np.float64).tolist() == [2.5, 3, 4]
+    for text in ("[[1, 2, 3], [4]]", "[[1, 2], [3, 4], [5, 6]]"):
+        with pytest.raises(ValueError, match=r"one length|neither a list nor a square"):
+            parse_array(text, np.float64)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_quoted_cells_of_several_lines(end: str, whole: Stars, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    text = datalink_csv(MADE).replace(", ", f",{end}")
+    path.write_text(text, newline="")
+    for bad_rows in ("error", "flag"):
+        same(read(path, bad_rows), whole)
+    # a row without one of its quotes leaves the others as they are
+    path.write_text(text.replace(')"', ")", 1), newline="")
+    for bad_rows in ("error", "flag"):
+        with pytest.raises(InputError, match=r"row 1: .*, and the next line is no row"):
+            read(path, bad_rows)
+    path.write_text(datalink_csv(MADE).replace(')"', ")", 1), newline="")
+    stars = read(path, "flag")
+    assert stars.source_id.tolist() == IDS
+    assert stars.flags[0] == Flag.BAD_ROW
+
+
 def test_shortened_text_and_an_unclosed_quote_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     text = datalink_csv(MADE)
@@ -372,8 +470,16 @@ def test_nested_and_struct_columns(whole: Stars, tmp_path: Path) -> None:
     struct = pa.StructArray.from_arrays(
         [table[name].combine_chunks() for name in MADE.cells], list(MADE.cells)
     )
+    halves = {
+        band: pa.StructArray.from_arrays(
+            [table[name].combine_chunks() for name in MADE.cells if name.startswith(band)],
+            [name[3:] for name in MADE.cells if name.startswith(band)],
+        )
+        for band in ("bp", "rp")
+    }
+    other = pa.StructArray.from_arrays([pa.array([1, 2, 3])], ["source_id"])  # of a neighbour
     dotted = {f"xp.{name}": table[name] for name in MADE.cells}
-    for columns in ({"xp": struct}, dotted):
+    for columns in ({"xp": struct}, dotted, halves, {"xp": struct, "neighbour": other}):
         pq.write_table(pa.table({"source_id": IDS, **columns}), tmp_path / "t.parquet")
         same(read(tmp_path / "t.parquet"), whole)
 
@@ -397,6 +503,37 @@ def test_columns_in_memory_follow_the_same_policy(whole: Stars) -> None:
 
 
 # --- correlations, units, sentinels ---
+
+
+def test_correlations_that_are_all_nan_are_none(whole: Stars, tmp_path: Path) -> None:
+    table = pq.read_table(write(MADE, tmp_path / "s.parquet"))
+    for n, name in enumerate(table.column_names):
+        if name.endswith("correlations"):
+            nothing = [[float("nan")] * len(cell) for cell in table[name].to_pylist() if cell]
+            table = table.set_column(n, name, pa.array((nothing * 3)[:3]))
+    pq.write_table(table, tmp_path / "t.parquet")
+    stars = read(tmp_path / "t.parquet")
+    assert (stars.flags & Flag.NO_CORRELATIONS).astype(bool).all()
+    assert np.array_equal(stars.spectra.rp.errors, whole.spectra.rp.errors)
+
+
+def test_errors_without_a_unit_are_in_that_of_their_values(tmp_path: Path) -> None:
+    table = Table({"source_id": IDS, "parallax": [1e-3] * 3, "parallax_error": [1e-5] * 3})
+    table["parallax"].unit = "arcsec"
+    table.write(tmp_path / "t.fits")
+    values, errors = join_photometry(bare(), tmp_path / "t.fits").photometry.column("parallax")
+    assert np.allclose(values, 1)
+    assert np.allclose(errors, 0.01)
+
+
+@pytest.mark.parametrize(("value", "error"), [(0.0, 0.0), (0.0, 0.02), (9.999, 9.999)])
+def test_fillers_of_magnitudes_and_their_errors(value: float, error: float, tmp_path: Path) -> None:
+    path = write_table(
+        photometry(j_m=[9, value, 11.0], j_msigcom=[0.02, error, 0.02]), tmp_path / "t.csv"
+    )
+    stars = join_photometry(bare(), path)
+    assert np.isnan(stars.photometry.column("j_m")[0]).tolist() == [False, True, False]
+    assert any("1 value of j_m" in note for note in stars.notes)
 
 
 @pytest.mark.parametrize("ending", FORMATS)

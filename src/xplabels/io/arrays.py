@@ -15,7 +15,12 @@ Cells = NDArray[np.floating] | list[NDArray[np.floating]]
 EMPTY: NDArray[np.float64] = np.empty(0)
 
 _WRAPPED = re.compile(r"(?:\w+\.)*[A-Za-z]\w*\(\s*'?([^()',]*)'?\s*\)")
-_PRINTED = re.compile(r"(?:\w+\.)?\w*array\(\s*(?:data\s*=\s*)?([\[(].*?[\])]).*\)", re.DOTALL)
+_PRINTED = re.compile(
+    r"(?:\w+\.)?(?:\w*array|tensor)\(\s*(?:data\s*=\s*)?(\[\[.*?\]\s*\]|[\[(].*?[\])]).*\)",
+    re.DOTALL,
+)
+_QUOTED = re.compile(r"""b?(["'])(.*)\1""", re.DOTALL)
+_BETWEEN = re.compile(r"[\])]\s*,?\s*[\[(]")
 _SHELLS = ("[]", "()", "{}")
 
 
@@ -148,16 +153,27 @@ def _parse_printed(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
         raise ValueError(
             "it was shortened to '...' when it was printed, as numpy does: its numbers are lost"
         )
+    if quoted := _QUOTED.fullmatch(text):
+        text = quoted[2].strip()
     text = _WRAPPED.sub(r"\1", text)
     if printed := _PRINTED.fullmatch(text):
         text = printed[1]
-    if text[0] + text[-1] not in _SHELLS:
+    if text[:1] + text[-1:] not in _SHELLS:
         raise ValueError("brackets are missing")
     while text[:1] + text[-1:] in _SHELLS:
         text = text[1:-1].strip()
-    words = [word.strip() for word in text.split(",")] if "," in text else text.split()
-    if words and all(word.lower() in NULL_WORDS for word in words):
+    rows = [_words(line) for line in _BETWEEN.split(text)]  # several, of a matrix
+    if all(word.lower() in NULL_WORDS for row in rows for word in row):
         return EMPTY
-    numbers = ["nan" if word and word.lower() in NULL_WORDS else word for word in words]
+    if len({*map(len, rows)}) > 1:
+        raise ValueError("its rows are not of one length")
+    numbers = [["nan" if word and word.lower() in NULL_WORDS else word for word in row]
+               for row in rows]  # fmt: skip
     with np.errstate(over="ignore"):
-        return np.array(numbers, kind)
+        values = np.array(numbers, kind)
+    return np.asarray(values[0] if len(values) == 1 else _packed(values[None])[0])
+
+
+def _words(text: str) -> list[str]:
+    words = text.split(",") if "," in text else text.split()
+    return [word.strip().strip("\"'") for word in words]

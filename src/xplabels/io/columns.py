@@ -72,7 +72,8 @@ POSSIBLE: dict[str, tuple[float, float]] = dict.fromkeys(MEASURED, (-8.0, 35.0))
 }
 """Between these a measurement may lie, mag and mas. No star is brighter than -5 mag in any of the
 bands, nor have Gaia's spurious parallaxes passed -190 mas in DR3; the nearest star's is 768 mas."""
-POSSIBLE_ERROR = dict.fromkeys(MEASURED, 50.0) | {"parallax": 999.0}
+POSSIBLE_ERROR = dict.fromkeys(MEASURED, 9.0) | {"parallax": 999.0}
+"""Errors from there on say that there is none, as 9.99 mag does."""
 LARGEST_RATIO = 1e9
 SENTINEL_ERROR = -9.0
 """Errors at or below it say that there is none; those between it and zero are wrong."""
@@ -202,7 +203,7 @@ def _in_unit(
 def meant(values: NDArray[np.float64], name: str) -> tuple[NDArray[np.float64], int]:
     """Values [N] of a measurement, NaN where it is none that a star can have; how many these are.
 
-    Tables say 99, -9999, 1e20 or 9.9e37 where they have none, declared or not.
+    Tables say 99, -9999, 1e20, 9.9e37, or 0 mag, where they have none, declared or not.
 
     Examples
     --------
@@ -211,6 +212,8 @@ def meant(values: NDArray[np.float64], name: str) -> tuple[NDArray[np.float64], 
     """
     lowest, highest = POSSIBLE[name]
     strange = ~np.isnan(values) & ~((values > lowest) & (values < highest))
+    if name != "parallax":
+        strange |= values == 0  # what tools write that know no null
     return np.where(strange, np.nan, values), int(strange.sum())
 
 
@@ -247,6 +250,8 @@ def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
 def _is_number(text: object) -> bool:
     if text == "":
         return True  # null
+    if isinstance(text, str) and ("_" in text or not text.isascii()):
+        return False  # Python alone takes 1_000
     try:
         float(text)  # type: ignore[arg-type]  # what is no number raises
     except (ValueError, TypeError):
@@ -273,8 +278,8 @@ def _errors_of(
     if measured.over_error in columns and measured.over_error is not None:
         ratio = _stated(numbers(columns, measured.over_error, where), values, LARGEST_RATIO)
         check_positive(ratio, source_id, where, measured.over_error)
-        ratio = np.where(np.isfinite(ratio), ratio, np.nan)
-        return np.asarray(MAG_PER_RELATIVE_FLUX / ratio, np.float64)
+        errors = np.asarray(MAG_PER_RELATIVE_FLUX / ratio, np.float64)
+        return _stated(errors, values, POSSIBLE_ERROR[measured.name])
     wanted = measured.over_error or order[0]
     raise InputError(
         f"column {column!r} has no errors: column {wanted!r} is absent",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import importlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -145,7 +145,9 @@ def csv_table(path: Path, wanted: Collection[str] | None, digest: Digest | None)
                 read_options=arrow_csv.ReadOptions(
                     skip_rows=header.lines, column_names=header.names, use_threads=False
                 ),
-                parse_options=arrow_csv.ParseOptions(delimiter=header.delimiter),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=header.delimiter, newlines_in_values=True
+                ),
                 convert_options=arrow_csv.ConvertOptions(
                     include_columns=chosen,
                     column_types=dict.fromkeys(header.names, pa.string()),
@@ -180,29 +182,33 @@ def _raw_blocks(path: Path, block: int, digest: Digest | None) -> Iterator[RawBl
 
 
 class Pushback:
-    """An iterator of lines that takes one back."""
+    """An iterator of lines that takes some back."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
-        self._lines, self.waiting = lines, b""
+        self._lines, self._waiting = lines, list[bytes]()
 
     def __iter__(self) -> Pushback:
         return self
 
     def __next__(self) -> bytes:
-        line, self.waiting = self.waiting or next(self._lines), b""
-        return line
+        return self._waiting.pop() if self._waiting else next(self._lines)
 
-    def continued(self, line: bytes) -> bytes:
-        """A line with those after it that begin with a blank, while a quote is open.
+    def continued(self, line: bytes, is_row: Callable[[bytes], bool]) -> bytes:
+        """A line with those after it until its quotes are closed, if they are one row together.
 
-        So numpy prints an array of many numbers. An unclosed quote must not swallow other lines.
+        So tools write an array of many numbers. An unclosed quote must not swallow other rows.
         """
-        while line.count(b'"') % 2:
-            following = next(self, b"")
-            if not following.startswith((b" ", b"\t")):
-                self.waiting = following
-                return line
-            line = line.rstrip(b"\r\n") + following
+        if line.count(b'"') % 2 == 0:
+            return line
+        size, taken = len(line), [line]
+        while size < LONGEST_LINE and (following := next(self, b"")):
+            taken.append(following)
+            size += len(following)
+            if following.count(b'"') % 2:
+                if is_row(joined := b"".join(taken)):
+                    return joined
+                break
+        self._waiting += taken[:0:-1]
         return line
 
 
@@ -243,7 +249,9 @@ class _Rows:
         Raises InputError if it is cut off or its source_id is unreadable.
         """
         star = None if self._parser is None else self._add_usual(line)
-        self.source_id.append(self._add_other(rest.continued(line)) if star is None else star)
+        if star is None:
+            star = self._add_other(rest.continued(line, self._is_row))
+        self.source_id.append(star)
 
     def take(self) -> RawBlock:
         """The rows since the last call."""
@@ -307,6 +315,14 @@ class _Rows:
             narrow[row] = numbers[start:end]
         return int(star)
 
+    def _is_row(self, line: bytes) -> bool:
+        """Whether a line has as many cells as there are columns."""
+        text = line.decode("utf-8", "replace")
+        with suppress(csv.Error):
+            rows = [*csv.reader([text], delimiter=self._delimiter.decode(), strict=True)]
+            return [*map(len, rows)] == [self._columns]
+        return False
+
     def _add_other(self, line: bytes) -> int:
         """Read a line of any kind; its source_id."""
         row = len(self.source_id)
@@ -325,7 +341,17 @@ class _Rows:
                 f"is truncated: the last line {fault}", where=where, remedy=again(self._path)
             )
         text = texts[self._star] if self._star < len(texts) else ""
-        star = id_of_text(text, self._taken + row, self._path)
+        try:
+            star = id_of_text(text, self._taken + row, self._path)
+        except InputError as error:
+            if self._faults.get(row - 1, ("whole",))[0]:
+                raise
+            # the rest of a row that is broken, rather than one of its own
+            raise InputError(
+                f"{self._faults[row - 1][1]}, and the next line is no row",
+                where=f"{self._path}, row {self._taken + row}",
+                remedy=again(self._path),
+            ) from error
         self._other[row] = dict.fromkeys(self._column, EMPTY)
         if fault:
             self._faults[row] = ("", fault)

@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import importlib
 import io
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -48,6 +49,15 @@ BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     ".vot": (b"<VOTABLE",),
 }
 """Ending -> how a file of that format begins, whatever its name."""
+PACKED = {
+    GZIP_MAGIC: "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "Zstandard",
+    b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR",
+}  # fmt: skip
+"""How a packed file begins (gzip, if it is still one when unpacked), and what packs so."""
+NOT_TEXT = {
+    ".fits": "FITS file", ".parquet": "Parquet file", ".zip": "ZIP file", ".vot": "VOTable",
+    ".votable": "VOTable", ".xml": "VOTable",
+}  # fmt: skip
 ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
 
 
@@ -173,12 +183,33 @@ def format_of(path: Path, endings: Collection[str]) -> str:
     with suppress(XplabelsError), whole(path), open_bytes(path) as file:  # its reader says it
         first = file.peek(BEGIN)[:BEGIN] if hasattr(file, "peek") else file.read(BEGIN)
     first = first.lstrip()
-    for ending_of, begins in BEGINNINGS.items():
-        if ending_of in endings and first.startswith(begins):
-            return ending_of
+    found = next((e for e, b in BEGINNINGS.items() if e in endings and first.startswith(b)), ending)
     if first.startswith(b"<?xml") and b"<VOTABLE" in first and ".vot" in endings:
         return ".vot"
-    return ending
+    packer = next((name for begin, name in PACKED.items() if first.startswith(begin)), None)
+    if found in (".parquet", ".zip") and _gzip_start(path) is not None:
+        packer = "gzip"
+    if packer is not None:
+        raise InputError(f"is packed by {packer}", where=path, remedy="unpack it")
+    if found == ending and ending in NOT_TEXT:
+        _check_no_text(first, ending, path)
+    return found
+
+
+def _check_no_text(first: bytes, ending: str, path: Path) -> None:
+    """Raise InputError with its words if a file that should be of another format begins as text."""
+    page = re.match(rb"<!doctype html|<html|(<\?xml[^>]*>\s*)?<(\w+:)?(job|error)", first, re.I)
+    xml = first.startswith(b"<") and NOT_TEXT[ending] == "VOTable" and not page
+    if not first or xml or re.search(rb"[^\t\r\n\x20-\x7e]", first) or first[:6] == b"SIMPLE":
+        return
+    words = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", first.decode())
+    raise InputError(
+        f"is not a whole {NOT_TEXT[ending]} but text: {' '.join(words.split())[:150]}",
+        where=path,
+        remedy="ask the archive again"
+        if page or first.startswith(b"{")
+        else f"{again(path)}, or give it the ending of its format",
+    )
 
 
 def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -28,17 +29,19 @@ SOURCE_ID = "source_id"
 NOBODY = -(2**63)
 """The source_id of a row that belongs to no star, where it is null. (Surveys write 0, or -9999.)"""
 NULL_WORDS = frozenset(
-    ("", "null", "nan", "na", "n/a", "#n/a", "none", "<na>", "nat", "nil", "\\n", "-", "--", "---",
-     "masked")
+    ("", "null", "(null)", "nan", "-nan", "na", "n/a", "n.a.", "#n/a", "#na", "none", "<na>", "nat",
+     "nil", "\\n", "-", "--", "---", "masked", "missing", "1.#ind", "-1.#ind", "1.#qnan",
+     "-1.#qnan")
 )  # fmt: skip
-"""Text, in lower case, that says that there is no value."""
-NULL_TEXTS = sorted({form(w) for w in NULL_WORDS for form in (str, str.upper, str.title)} | {"NaN"})
+"""Text, in lower case, that says that there is no value: pandas's words, and databases'."""
 
 _ID_NAME = re.compile(r"sourceid|(gaia)?(source)?(id|name)?(gaia)?e?dr3(source)?(id|name)?|source")
 _NOT_AN_ID = frozenset(("dr3", "edr3"))
 _OTHER_RELEASE = re.compile(r"(gaia|source|id|name)*dr[12](gaia|source|id|name)*")
 _UNSAID_RELEASE = frozenset(("gaiasourceid", "gaiaid", "gaia"))
-_ID_TEXT = re.compile(r"""b?["']?\s*(?:gaia[\s_]*(e?dr\d+|fpr)[\s_]+)?(-?\d+)\s*["']?""", re.I)
+_ID_TEXT = re.compile(
+    r"""[b=]?["']?\s*(?:gaia[\s_]*(e?dr\d+|fpr)[\s_]+)?(-?\d+)\s*["']?""", re.I | re.A
+)
 _RELEASES = ("DR3", "EDR3", "DR4")
 """Releases whose designations are taken: EDR3's identifiers are DR3's."""
 WRITE_IDS = "write source_id in full, as in 5853498713190525696, as 64-bit integers or as text"
@@ -75,7 +78,9 @@ def names_of(
             continue
         if lower in found:
             raise InputError(
-                f"columns {found[lower]!r} and {name!r} have the same name but for case",
+                f"columns {found[lower]!r} and {name!r} have the same name but for case"
+                if found[lower] != name
+                else f"two columns have the name {name!r}",
                 where=where,
                 remedy="leave one out",
             )
@@ -114,7 +119,10 @@ def no_ids(names: Collection[str], where: object) -> InputError:
             what = f"column {name!r} does not say of which release of Gaia its identifiers are"
             remedy = "name it source_id if they are of DR3"
             return InputError(what, where=where, remedy=remedy)
-    return InputError("column 'source_id' is absent", where=where, remedy=remedy)
+    what = "column 'source_id' is absent"
+    if names:
+        what += f" (columns: {', '.join(map(str, names))[:150]})"
+    return InputError(what, where=where, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -155,9 +163,14 @@ def alike(
 
 def flattened(columns: Mapping[str, Column]) -> dict[str, Column]:
     """Columns with the fields of nested ones (structs, lists of structs) beside them, by name."""
+    found = [(name, _fields(column), column) for name, column in columns.items()]
+    short = Counter(field for name, fields, _ in found for field in fields or (name,))
     flat: dict[str, Column] = {}
-    for name, column in columns.items():
-        flat |= _fields(column) or {name: column}
+    for name, fields, column in found:
+        # those of two structs, as bp and rp, or of a struct and the table, go by both names
+        flat |= {
+            field if short[field] == 1 else f"{name}_{field}": one for field, one in fields.items()
+        } or {name: column}
     # a.b, as tools flatten a struct, is b, where there is no other b
     last = [name.rpartition(".")[2] for name in flat]
     return {
@@ -311,7 +324,7 @@ def _no_id(value: object, row: int, where: object, name: str) -> NoReturn:
 
 
 def check_rounding(ids: NDArray[np.int64], where: object, name: str = SOURCE_ID) -> None:
-    """Notice source_ids [N] that went through float64, where they lost their last digits.
+    """Notice source_ids [N] that lost their last digits: in float64, or a spreadsheet's 15 digits.
 
     Logs a warning where that is likely; raises InputError where it is certain.
     """
@@ -319,14 +332,17 @@ def check_rounding(ids: NDArray[np.int64], where: object, name: str = SOURCE_ID)
         return  # float64 holds smaller ones
     spacing = np.int64(1) << (np.frexp(large.astype(np.float64))[1].astype(np.int64) - 53)
     spacing = np.maximum(spacing, GRAIN)
+    zeros = next((n for n in (4, 3, 2) if not (large % 10**n).any()), 0)
     # ids that were made as multiples of more than that are not rounded ones
-    if (large % spacing).any() or not (large // spacing % 2).any():
+    if not (large % spacing).any() and (large // spacing % 2).any():
+        chance = float(np.exp2(-np.log2(spacing / GRAIN).sum()))
+        end = "after rounding to floating-point numbers"
+    elif zeros and (large // 10**zeros % 10).any():
+        chance = 5.0 ** (-zeros * len(large))
+        end = f"numbers of {19 - zeros} digits, filled up with zeros"
+    else:
         return
-    chance = float(np.exp2(-np.log2(spacing / GRAIN).sum()))
-    what = (
-        f"all {counted(len(ids), 'source_id')} end as after rounding to floating-point numbers: "
-        "their last digits are lost"
-    )
+    what = f"all {counted(len(ids), 'source_id')} end as {end}: their last digits are lost"
     if chance < IMPOSSIBLE:
         raise InputError(what, where=f"{where}, column {name}", remedy=WRITE_IDS)
     if chance < DOUBTFUL:
@@ -392,7 +408,7 @@ def numbers_or_text(column: Any) -> NDArray[Any]:
     from pyarrow import compute
 
     trimmed = compute.utf8_trim_whitespace(column)
-    null = compute.is_in(trimmed, value_set=pa.array(NULL_TEXTS))
+    null = compute.is_in(compute.ascii_lower(trimmed), value_set=pa.array(sorted(NULL_WORDS)))
     trimmed = compute.if_else(null, pa.scalar(None, pa.string()), trimmed)
     for kind in (pa.int64(), pa.float64(), pa.bool_()):
         try:

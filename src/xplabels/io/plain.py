@@ -190,15 +190,13 @@ def _together(tables: list[FileTable], wanted: _Wanted, where: object) -> Column
         )
     columns: Columns = {}
     for key in used[0][1]:
-        pieces = [
-            forms.converted(
-                wanted.plain(table.column(name := chosen[key]), key, where),
-                key,
-                table.units.get(name),
-                where,
-            )
-            for table, chosen in used
-        ]
+        pieces = []
+        for table, chosen in used:
+            column = wanted.plain(table.column(chosen[key]), key, where)
+            # errors without a unit are in that of their values
+            beside = chosen.get(key.removesuffix("_error"), "")
+            unit = table.units.get(chosen[key]) or table.units.get(beside)
+            pieces.append(forms.converted(column, key, unit, where))
         columns[key] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     if len(next(iter(columns.values()))) == 0:
         raise InputError("has no rows", where=where, remedy="give a table with stars")

@@ -261,9 +261,10 @@ class Assembler:
         expected = dict(zip(names, (width, width, width * (width - 1) // 2), strict=True))
         filled = lengths[names[0]] > 0
         # a column of correlations in which nothing stands is none
-        undamaged = filled & ~faults.rows
-        if width > 1 and names[2] in cells and undamaged.any() and not lengths[names[2]].any():
-            del cells[names[2]]
+        if width > 1 and names[2] in cells and _nothing(cells[names[2]]):
+            undamaged = np.flatnonzero(filled & ~faults.rows).tolist()
+            if any(np.isfinite(cells[names[0]][row]).any() for row in undamaged):
+                del cells[names[2]]
         cut = _cut(lengths, names, width)
         arrays: dict[str, NDArray[np.floating]] = {}
         for name, column in cells.items():
@@ -407,6 +408,11 @@ def _lengths(column: Cells) -> NDArray[np.intp]:
     if isinstance(column, np.ndarray):
         return np.full(len(column), column.shape[1], np.intp)
     return np.array([len(cell) for cell in column], np.intp)
+
+
+def _nothing(column: Cells) -> bool:
+    """Whether the cells hold no number: the first that does ends the search."""
+    return all(np.isnan(cell).all() for cell in column)
 
 
 def _rectangle(

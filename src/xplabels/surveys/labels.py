@@ -18,7 +18,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, Labels, check_names, label_of
 from xplabels.io.columns import first_present, label_columns, labels_of
 from xplabels.io.words import Words
-from xplabels.surveys.table import Columns, Read, Survey, number
+from xplabels.surveys.table import NO_SOURCE, Columns, Read, Survey, number
 
 Wanted = Mapping[str, tuple[str, ...]]
 """Label -> column of its values, and columns that may hold its errors; the first there counts."""
@@ -247,7 +247,10 @@ def read_own(
             where=where,
             remedy="name its labels by --labels as in teff,mass, and errors as in mass_err",
         )
-    return labels_of(columns, here, source_id, where, words)
+    # a row without an id is nobody's, whatever stands in it
+    mine = {name: np.where(source_id != NO_SOURCE, column, np.nan)
+            for name, column in columns.items() if column.dtype.kind in "iuf"}  # fmt: skip
+    return labels_of({**columns, **mine}, here, source_id, where, words)
 
 
 def own_survey(name: str, labels: Sequence[str] = (), words: Words | None = None) -> Survey:
