@@ -14,7 +14,7 @@ Cells = NDArray[np.floating] | list[NDArray[np.floating]]
 """One array a row: a rectangle [N, n], or N arrays of any length (0: null)."""
 EMPTY: NDArray[np.float64] = np.empty(0)
 
-_WRAPPED = re.compile(r"(?:\w+\.)*[A-Za-z]\w*\(\s*'?([^()',]*)'?\s*\)")
+_WRAPPED = re.compile(r"(?<![\w.])(?:\w+\.)*[A-Za-z]\w*\(\s*'?([^()',]*)'?\s*\)")
 _PRINTED = re.compile(
     r"(?:\w+\.)?(?:\w*array|tensor)\(\s*(?:data\s*=\s*)?(\[\[.*?\]\s*\]|[\[(].*?[\])]).*\)",
     re.DOTALL,
