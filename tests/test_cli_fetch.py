@@ -26,7 +26,7 @@ def test_stars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(words) == 2
         err = capsys.readouterr().err
         assert "2 of xp: the archive has its spectrum but leaves it out" in err
-        assert "give the same command again" in err
+        assert "repeat the command" in err
         services.calm()
         assert main(words) == 0
         out = capsys.readouterr().out

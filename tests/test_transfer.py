@@ -161,7 +161,7 @@ def test_a_model_keeps_stars_it_did_not_see_and_says_so_of_others(
     small_model: Model, small_stars: Stars, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = replace(small_model, calibration_stars=None)
-    with pytest.raises(InputError, match="train it again"):
+    with pytest.raises(InputError, match="at least 200 are needed"):
         check_errors(plain, small_stars)
     with pytest.raises(InputError, match="200 are needed"):
         with_calibration_stars(plain, small_stars[:300])

@@ -130,6 +130,35 @@ def test_labels_do_not_depend_on_block_or_format(
         np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=2e-6)
 
 
+def test_stars_of_many_small_files_are_labelled_together_and_each_as_by_itself(
+    labelled: Folders, small_model: Model, tmp_path: Path
+) -> None:
+    """One call of the model; a damaged file among them is left out, and it alone."""
+    stars, seen = archive.read(labelled[0] / spectra_name(0)), list[int]()
+    spectra, files = tmp_path / "spectra", list[Path]()
+    spectra.mkdir()
+    for number in range(12):
+        files.append(spectra / f"{number:02d}.parquet")
+        write_stars(stars[number : number + 1], files[-1])
+    files[5].write_bytes(files[5].read_bytes()[:500])
+    model = Wrapped(small_model, lambda block: seen.append(len(block)))
+    summary = run(spectra, tmp_path / "labels", model)
+    assert (seen, list(summary.failed), summary.stars) == ([11], [files[5]], 11)
+    for file in (files[0], files[11]):
+        alone = predict_file(small_model, file, tmp_path / file.name)
+        output = tmp_path / "labels" / file.name
+        one, other = pq.read_table(tmp_path / file.name), pq.read_table(output)
+        assert one.schema.equals(other.schema, check_metadata=True)
+        for name in other.column_names:
+            np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=1e-5)
+        entry = read_entry(output)
+        assert entry is not None
+        assert (entry.flags, entry.good, entry.first_id) == (
+            alone.flags, alone.good, alone.first_id,
+        )  # fmt: skip
+    assert run(spectra, tmp_path / "labels", model).resumed == 11
+
+
 def test_row_groups_do_not_depend_on_the_blocks() -> None:
     table = pa.table({"x": np.random.default_rng(0).normal(size=173)})
     for block in (1, 7, 50, 173):

@@ -175,7 +175,7 @@ def _fetched(
             raise InputError(
                 f"some ids failed ({why})",
                 where=here / "ids.csv",
-                remedy="give the same command again to ask for them",
+                remedy="repeat the command to request them",
             )
         counts = (f"{name} {count['received']}" for name, count in summary.counts.items())
         logger.info(f"fetched: {', '.join(counts)}")

@@ -221,7 +221,7 @@ class Transfer:
             times = ", ".join(f"{self.names[i]} by {self.factor[0, i]:.2f}" for i in k)
             return f"Not as they are{whole} {of}: multiply the errors of {times}{rest}."
         if not (self.effective >= LEAST_EFFECTIVE).any():
-            return f"Perhaps{whole} {of}: too few calibration stars are like them{rest}."
+            return f"Perhaps{whole} {of}: it rests on too few calibration stars to tell{rest}."
         return f"Yes{whole} {of}{rest}."
 
     def to_text(self) -> str:

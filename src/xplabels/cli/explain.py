@@ -63,7 +63,7 @@ def add(commands: options.Commands) -> None:
         default=[],
         nargs=4,
         metavar=("LABEL", "LOW", "HIGH", "STEP"),
-        help="two SEDs (see xplabels simulate) of a star that differ in LABEL by STEP",
+        help="SEDs LOW and HIGH (see xplabels simulate) of a star that differ in LABEL by STEP",
     )
     command.add_argument(
         "--emulated",

@@ -161,7 +161,7 @@ def _stars(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> No
         raise InputError(
             f"some ids failed ({why})",
             where=args.output / "ids.csv",
-            remedy="give the same command again to ask for them",
+            remedy="repeat the command to request them",
         )
     if not any(counts["received"] for counts in summary.counts.values()):
         raise InputError(
@@ -187,7 +187,7 @@ def _bulk(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> Non
         raise InputError(
             f"{counted(len(summary.failed), 'file')} failed",
             where=args.output,
-            remedy="give the same command again to go on with them",
+            remedy="repeat the command to resume them",
         )
     print(f"Bulk files: {args.output}")
 

@@ -94,7 +94,8 @@ def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
         rotation=90 if crowded else 60, fontsize=6.5 if crowded else None,
     )  # fmt: skip
     rows[-1].set_xlim(-0.7, len(shown) - 0.3)
-    figure.supylabel("standard deviation of the attention $J_{ij}x_i$")
+    words = ["standard deviation", "of the attention $J_{ij}x_i$"]
+    figure.supylabel(("\n" if len(found.names) < 3 else " ").join(words))
     return figure
 
 

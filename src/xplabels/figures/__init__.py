@@ -82,6 +82,8 @@ def axis_title(name: str, prefix: str = "") -> str:
 @styled
 def comparison(names: Sequence[str], truth: Array, predicted: Array) -> Figure:
     """Prediction against truth, with residuals below, for each label (FS24, fig. 1)."""
+    from matplotlib.ticker import LogFormatter
+
     rows, columns = _grid(len(names))
     figure = new_figure(3.9 * columns, 4.3 * rows)
     cells = figure.subfigures(rows, columns, squeeze=False).ravel()
@@ -98,9 +100,10 @@ def comparison(names: Sequence[str], truth: Array, predicted: Array) -> Figure:
             upper.plot([low, high], [low, high], color=LINE, linewidth=1.0)
             _residuals(lower, x, y - x, (low, high), 24, 99.5, (70, 22))
             upper.set(xlim=(low, high), ylim=(low, high))
-            cell.colorbar(
+            bar = cell.colorbar(
                 upper.collections[0], ax=upper, label="stars per cell", pad=0.02, aspect=30
             )
+            bar.formatter = bar.minorformatter = LogFormatter()  # 4, not 4 x 10^0
     return figure
 
 
@@ -189,6 +192,8 @@ def errors_along(
             _, (middle,) = running(at, parts[part][known, k], 22, (50,))
             ax.plot(centres, middle, color=colour, linewidth=1.6, linestyle=dashes, label=part)
         top = np.nanmax(p84) if np.isfinite(p84).any() else np.max(errors)
+        if not np.isfinite(p50).any():  # too few stars for a line: the stars themselves
+            ax.plot(at, errors, ".", color=TOTAL, markersize=4)
         ax.set(ylim=(0, 1.15 * float(top)), xlim=limits_of(at))
         median = p50[np.isfinite(p50) & (p50 > 0)]
         if len(median) and median.max() > WIDE * median.min():
@@ -317,7 +322,8 @@ def sizes(titles: Sequence[str], numbers: Array, stars: int, tolerance: float) -
         value, error, low, high = _within(numbers[:, k])
         y = at + 0.14 - 0.28 * k
         ax.hlines(y, low, high, color=CYCLE[k], linewidth=0.9)
-        ax.hlines(y, value - error, value + error, color=CYCLE[k], linewidth=3)
+        thick = np.clip([value - error, value + error], low, high)
+        ax.hlines(y, *thick, color=CYCLE[k], linewidth=3)
         ax.plot(value, y, marker, color=CYCLE[k], markersize=5, label=f"{level} intervals")
     ax.set_yticks(at, [label_of(one).symbol for one in titles])
     ax.set(xlabel="stated errors are too small ($-$) or too large ($+$) by [%]")
@@ -560,5 +566,6 @@ def _legend_below(
     if background:
         handles.append(Patch(color=BACKGROUND))
         titles.append(background)
-    columns = max(min(len(handles), columns), 1)
+    fitting = int(figure.get_figwidth() // 1.3)  # of a narrow figure, in rows
+    columns = max(min(len(handles), columns, fitting), 1)
     figure.legend(handles, titles, loc="outside lower center", ncols=columns)

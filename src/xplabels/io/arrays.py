@@ -14,13 +14,13 @@ Cells = NDArray[np.floating] | list[NDArray[np.floating]]
 """One array a row: a rectangle [N, n], or N arrays of any length (0: null)."""
 EMPTY: NDArray[np.float64] = np.empty(0)
 
-_WRAPPED = re.compile(r"(?<![\w.])(?:\w+\.)*[A-Za-z]\w*\(\s*'?([^()',]*)'?\s*\)")
-_PRINTED = re.compile(
-    r"(?:\w+\.)?(?:\w*array|tensor)\(\s*(?:data\s*=\s*)?(\[\[.*?\]\s*\]|[\[(].*?[\])]).*\)",
-    re.DOTALL,
-)
+LONGEST = 60_000
+"""Letters of an array that a program printed; the longest, of 1,485 correlations, takes 40,000."""
+# bounded repeats: what does not match is given up at once, not tried in every way
+_WRAPPED = re.compile(r"(?:\w{1,20}\.){0,3}[A-Za-z]\w{0,20}\(\s{0,4}'?([^()',\s]{0,60})'?\s{0,4}\)")
+_PRINTED = re.compile(r"(?:\w{1,20}\.)?(?:\w{0,20}array|tensor)\(\s*(?:data\s*=\s*)?(?=[\[(])")
 _QUOTED = re.compile(r"""b?(["'])(.*)\1""", re.DOTALL)
-_BETWEEN = re.compile(r"[\])]\s*,?\s*[\[(]")
+_BETWEEN = re.compile(r"[\])][\s,]*[\[(]")
 _SHELLS = ("[]", "()", "{}")
 
 
@@ -147,6 +147,16 @@ def parse_array(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
     return _parse_printed(text, kind)
 
 
+def _bracketed(text: str) -> str:
+    """The part of ``text`` from its first letter, a bracket, to the one that closes it."""
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter in "[(") - (letter in "])")
+        if not depth:
+            return text[: place + 1]
+    return text
+
+
 def _parse_printed(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
     """As :func:`parse_array`, for text that a program printed for people."""
     if "..." in text or "\u2026" in text:
@@ -155,9 +165,11 @@ def _parse_printed(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
         )
     if quoted := _QUOTED.fullmatch(text):
         text = quoted[2].strip()
+    if len(text) > LONGEST:
+        raise ValueError(f"more than {LONGEST:,} letters")
     text = _WRAPPED.sub(r"\1", text)
-    if printed := _PRINTED.fullmatch(text):
-        text = printed[1]
+    if (printed := _PRINTED.match(text)) and text.endswith(")"):
+        text = _bracketed(text[printed.end() :])
     if text[:1] + text[-1:] not in _SHELLS:
         raise ValueError("brackets are missing")
     while text[:1] + text[-1:] in _SHELLS:

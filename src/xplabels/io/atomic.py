@@ -30,8 +30,8 @@ LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(.*)")
 LAST_WORD = "finished.json"
 """In the folder of an unfinished run: which file or folder its output becomes."""
 REMEDIES = {
-    errno.ENOSPC: "make room and give the same command again",
-    errno.EDQUOT: "make room and give the same command again",
+    errno.ENOSPC: "make room and repeat the command",
+    errno.EDQUOT: "make room and repeat the command",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
     errno.EACCES: "choose another folder or change its permissions",
     errno.EROFS: "choose another folder",
@@ -227,12 +227,14 @@ def _alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, overwrite: bool = False, at_once: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
-    Raises InputError as :func:`check_output`, or if the system refuses to write.
+    Raises InputError as :func:`check_output`, or if the system refuses to write; what is written
+    ``at_once`` and replaces what is there needs no trial before.
     """
-    check_output(path, overwrite)
+    if not at_once:
+        check_output(path, overwrite)
     partial = _new_partial(path)
     try:
         yield partial

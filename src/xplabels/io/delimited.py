@@ -45,6 +45,8 @@ _ERROR = re.compile(r"(error|warning|exception|traceback|http/|http status|job e
 USUAL_ORDER = sorted(ARRAYS, key=lambda name: name.endswith("correlations"))
 WIDE = 4
 """In this order the arrays of a row are read, so that the first four are kept as float64."""
+FEW = 8
+"""Rows for which there is room at first."""
 SHELLS = (tuple(b"[]"), tuple(b"()"))
 csv.field_size_limit(LONGEST_LINE)  # 131,072 by default: the correlations of 150 coefficients
 _DELIMITER = re.compile(rb"""^#\s*delimiter:\s*(["'])(.)\1\s*$""")
@@ -236,12 +238,23 @@ class _Rows:
         """Begin a block whose usual rows have arrays of these lengths."""
         self._lengths = lengths
         self._ends = np.cumsum(lengths)[WIDE - 1 :].tolist()
-        self._wide = np.empty((self._block, self._ends[0]))
+        self._wide = np.empty((0, self._ends[0]))
         # float32 from the start: half the memory to pass through, a tenth of the time
-        self._narrow = [np.empty((self._block, packed), np.float32) for packed in lengths[WIDE:]]
+        self._narrow = [np.empty((0, packed), np.float32) for packed in lengths[WIDE:]]
         self.source_id: list[int] = []
         self._other: dict[int, dict[str, NDArray[np.floating]]] = {}
         self._faults: dict[int, tuple[str, str]] = {}
+
+    def _make_room(self, rows: int) -> None:
+        """For so many rows, or a block: a file of one star shall not take a block's memory."""
+        rows = min(FEW, self._block) if rows <= FEW and not self._taken else self._block
+        filled = len(self._wide)
+        arrays = []
+        for before in (self._wide, *self._narrow):
+            after = np.empty((rows, before.shape[1]), before.dtype)
+            after[:filled] = before
+            arrays.append(after)
+        self._wide, *self._narrow = arrays
 
     def add(self, line: bytes, rest: Pushback) -> None:
         """One data line; the ``rest`` of a broken one may follow.
@@ -256,6 +269,8 @@ class _Rows:
     def take(self) -> RawBlock:
         """The rows since the last call."""
         rows, other = len(self.source_id), self._other
+        if rows > len(self._wide):
+            self._make_room(rows)
         wide = np.split(self._wide[:rows], np.cumsum(self._lengths[: WIDE - 1]), axis=1)
         arrays = (*wide, *(packed[:rows] for packed in self._narrow))
         cells: dict[str, Cells] = {}
@@ -310,6 +325,8 @@ class _Rows:
             source_id, other, faults = self.source_id, self._other, self._faults
             self._clear(lengths)
             self.source_id, self._other, self._faults = source_id, other, faults
+        if row >= len(self._wide):
+            self._make_room(row + 1)
         self._wide[row] = numbers[: self._ends[0]]
         for narrow, (start, end) in zip(self._narrow, pairwise(self._ends), strict=True):
             narrow[row] = numbers[start:end]

@@ -282,7 +282,7 @@ def _changed(path: Path) -> InputError:
     return InputError(
         "changed while it was read",
         where=path,
-        remedy="give the same command again once nothing writes to it",
+        remedy="repeat the command once nothing writes to it",
     )
 
 

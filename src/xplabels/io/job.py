@@ -13,7 +13,7 @@ import hashlib
 import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -104,8 +104,8 @@ class Record:
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
         path.parent.mkdir(exist_ok=True)
-        with whole_file(path, overwrite=True) as temporary:
-            text = json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        with whole_file(path, at_once=True) as temporary:
+            text = json.dumps(vars(self), default=vars, indent=1, sort_keys=True) + "\n"
             temporary.write_text(text, encoding="utf-8")
 
     @classmethod

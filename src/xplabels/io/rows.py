@@ -109,6 +109,10 @@ class Faults:
         self.add(rows & wrong.any(axis=1), column, first)
 
 
+EMPTY_BAND = Band(np.empty((0, 0)), np.empty((0, 0)))
+"""Of a block in which every row is nobody's: nothing says how many coefficients there are."""
+
+
 @dataclass
 class Assembler:
     """Turns the raw blocks of one file, in order, into stars.
@@ -138,7 +142,7 @@ class Assembler:
         kept, cells, nobody = self._take(raw.source_id, raw.cells)
         known = {int(np.searchsorted(kept, n)): f for n, f in raw.faults.items() if n in kept}
         faults = Faults(len(kept), known)
-        bp, rp = (self._band(cells, band, faults) for band in BANDS)
+        bp, rp = (self._band(cells, band, faults) if len(kept) else EMPTY_BAND for band in BANDS)
         for band in (bp, rp):
             _blank(band, faults.rows)
         return self._block(raw.source_id[kept], CoefficientSpectra(bp, rp), faults, nobody)

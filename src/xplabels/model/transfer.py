@@ -44,7 +44,8 @@ def check_errors(model: Model, stars: Stars) -> Transfer:
     if model.calibration_stars is None:
         raise InputError(
             "the model does not have the stars its errors were calibrated on, to compare with",
-            remedy="train it again, or "
+            remedy=f"at least {SMALLEST_SAMPLE} are needed: train with more stars, or with "
+            "calibration_folds; if an old version trained it, "
             "xplabels.with_calibration_stars(model, the stars it was trained with).save(FOLDER)",
         )
     return model.calibration_stars.compare(

@@ -36,17 +36,38 @@ from xplabels.io.atomic import (
 from xplabels.io.catalogue import check_catalogue, write_table
 from xplabels.io.job import FOREIGN, FileFingerprint, Job, Settings, StaleReason, open_partial
 from xplabels.io.tables import matched
-from xplabels.pipeline.file import PredictOptions, predict_file
+from xplabels.pipeline.file import (
+    FEW,
+    FILES,
+    PART,
+    Labels,
+    PredictOptions,
+    Steps,
+    file_steps,
+    finished,
+    labels_of_files,
+    open_part,
+    part_groups,
+    regrouped,
+)
 from xplabels.pipeline.inputs import Inputs, no_spectra, output_names, stem
 from xplabels.pipeline.manifest import MANIFEST, ManifestEntry, entry_path
-from xplabels.pipeline.workers import CountStars, Failure, OnDask, Outcome, run_jobs
+from xplabels.pipeline.workers import CountStars, Failure, OnDask, Outcome, attempt, run_jobs
 
 if TYPE_CHECKING:
+    from xplabels.core.stars import Stars
     from xplabels.model import Model
 
 logger = logging.getLogger(__name__)
 
-PARTIAL_FILES = ("manifest.json", LAST_WORD, "*.parquet", ".*.partial.*", f"{MANIFEST}/*")
+PARTIAL_FILES = (
+    "manifest.json",
+    LAST_WORD,
+    f"*{PART}",
+    "*.parquet",
+    ".*.partial.*",
+    f"{MANIFEST}/*",
+)
 """All that the folder of an unfinished catalogue may hold; anything else is the user's."""
 
 
@@ -154,7 +175,7 @@ def predict_catalogue(
     options.tables.open()
     folder = output.with_name(output.name + ".partial")
     digests = {p: hashlib.sha256(str(p.resolve()).encode()).hexdigest()[:16] for p in inputs.files}
-    outputs = {path: folder / f"{digest}.parquet" for path, digest in digests.items()}
+    outputs = {path: folder / f"{digest}{PART}" for path, digest in digests.items()}
     open_partial(folder, "manifest.json", settings, PARTIAL_FILES, overwrite)
     with _cleared(folder):
         run = _Run(inputs, outputs, folder, settings, options)
@@ -174,11 +195,11 @@ def predict_catalogue(
                     raise InputError(
                         "changed while other files were labelled",
                         where=path,
-                        remedy="give the same command again: the others are done",
+                        remedy="repeat the command: the others are done",
                     )
             _assemble(list(outputs.values()), output, overwrite, run.summary.joined)
         except BaseException:
-            if not any(folder.glob("[!.]*.parquet")):  # no trace of a run that finished no file
+            if not any(folder.glob(f"[!.]*{PART}")):  # no trace of a run that finished no file
                 shutil.rmtree(folder, ignore_errors=True)
             raise
     discard(folder, output)
@@ -193,7 +214,7 @@ def check_absent(absent: Sequence[Path], consequence: str) -> None:
             f"{'is' if len(absent) == 1 else 'are'} not there, the first {absent[0].name}; "
             + consequence,
             where=absent[0].parent,
-            remedy="download what is missing and give the same command again, or add "
+            remedy="download what is missing and repeat the command, or add "
             "--allow-missing if only a part is wanted",
         )
 
@@ -208,10 +229,46 @@ def predict_job(
     model: Model, options: PredictOptions, job: Job, count_stars: CountStars
 ) -> ManifestEntry:
     """Label one file."""
-    return predict_file(
+    steps = _begin(model, options, job, count_stars)
+    next(steps)
+    return finished(steps)
+
+
+def _begin(model: Model, options: PredictOptions, job: Job, count_stars: CountStars) -> Steps:
+    return file_steps(
         model, job.inputs[0], job.output, options, published=job.published,
         settings=job.settings, overwrite=True, done=count_stars,
     )  # fmt: skip
+
+
+def _read(steps: Steps, job: Job, count_stars: CountStars) -> Stars:
+    return next(steps)
+
+
+def _finish(steps: Steps, labels: Labels, job: Job, count_stars: CountStars) -> ManifestEntry:
+    return finished(steps, labels)
+
+
+def predict_together(
+    model: Model, options: PredictOptions, jobs: Sequence[Job], count_stars: CountStars
+) -> Iterator[tuple[Job, Outcome]]:
+    """Label files in order, the stars of those with few of them together."""
+    waiting: list[tuple[Job, Steps, Stars | Failure]] = []
+    for number, job in enumerate(jobs, start=1):
+        steps = _begin(model, options, job, count_stars)
+        first = attempt(partial(_read, steps), job)
+        waiting.append((job, steps, first))
+        many = not isinstance(first, Failure) and len(first) > FEW
+        if not many and len(waiting) < FILES and number < len(jobs):
+            continue
+        read = [stars for _, _, stars in waiting if not isinstance(stars, Failure)]
+        labels = labels_of_files(model, read, options)
+        for job, steps, stars in waiting:
+            if isinstance(stars, Failure):
+                yield job, stars
+            else:
+                yield job, attempt(partial(_finish, steps, next(labels)), job)
+        waiting.clear()
 
 
 @dataclass
@@ -307,7 +364,8 @@ class _Run:
                     count(outcome.rows_out)
                 bar.update(sizes.get(job.inputs[0], 0))
 
-            run_jobs(work, self.waiting, workers, report, count)
+            together = partial(predict_together, model, options)
+            run_jobs(work, self.waiting, workers, report, count, together)
         for job, why in list(find_duplicates(self._done())):
             del self.entries[job.inputs[0]]
             _remove(job)
@@ -402,7 +460,10 @@ def find_duplicates(files: Sequence[tuple[Job, ManifestEntry]]) -> Iterator[tupl
         seen = np.empty(0, np.int64)
         for number in np.sort(group) if len(group) > 1 else ():
             job = files[number][0]
-            ids = pq.read_table(job.output, columns=["source_id"])["source_id"].to_numpy()
+            if job.output.suffix == PART:
+                ids = np.concatenate([g["source_id"].to_numpy() for g in part_groups(job.output)])
+            else:
+                ids = pq.read_table(job.output, columns=["source_id"])["source_id"].to_numpy()
             both = np.intersect1d(seen, ids)
             if len(both):
                 what = f"source_id {both[0]} occurs in an earlier input file too "
@@ -417,7 +478,10 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool, joined: Sequ
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schemas = [pq.read_schema(part) for part in parts]
+    schemas = []
+    for part in parts:
+        with open_part(part) as file:
+            schemas.append(file.schema)
     metadata = dict(schemas[0].metadata or {})
     notes = dict.fromkeys((schema.metadata or {}).get(b"NOTES") for schema in schemas)
     if kept := [note for note in notes if note]:
@@ -425,20 +489,19 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool, joined: Sequ
     if joined:
         metadata[b"JOINED"] = "; ".join(joined).encode()
     schema = schemas[0].with_metadata(metadata)  # the first part's, with the notes of all
+
+    groups = (
+        group.replace_schema_metadata(metadata) for part in parts for group in part_groups(part)
+    )
     if output.suffix.lower() != ".parquet":
-        # pq.read_table would import pyarrow.dataset, and that pandas
-        whole = pa.concat_tables([pq.ParquetFile(part).read() for part in parts])
-        write_table(whole.cast(schema), output, overwrite)
+        write_table(pa.concat_tables(groups).cast(schema), output, overwrite)
         return
     with (
         whole_file(output, overwrite) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for part in parts:
-            with pq.ParquetFile(part) as file:
-                for index in range(file.num_row_groups):
-                    group = file.read_row_group(index)
-                    writer.write_table(group.replace_schema_metadata(schema.metadata))
+        for group in regrouped(groups):
+            writer.write_table(group)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xplabels.core.errors import InputError
 from xplabels.io.atomic import remove_leftovers
@@ -39,7 +39,7 @@ DASK_RETRIES = 2
 """How often Dask tries a job again that failed for a reason that is none of its file's."""
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors that every other file would meet."""
-GO_ON = "the same command goes on from here"
+GO_ON = "repeat the command to resume"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -62,10 +62,13 @@ class Failure:
     ends_run: bool = False
 
 
+T = TypeVar("T")
 Outcome = Record | Failure
 CountStars = Callable[[int], None]
 Work = Callable[[Job, CountStars], Record]
 """Does a job and calls back with the stars of each block; it travels to other processes."""
+Together = Callable[[Sequence[Job], CountStars], Iterator[tuple[Job, Outcome]]]
+"""Does jobs in order, but what is alike in several of them at once."""
 Report = Callable[[Job, Outcome], None]
 
 
@@ -75,12 +78,13 @@ def run_jobs(
     workers: int | OnDask,
     report: Report,
     count_stars: CountStars = lambda stars: None,
+    together: Together | None = None,
 ) -> None:
     """Do every job, replacing its output; one that fails does not keep the others from being done.
 
     ``workers`` are processes (1: this process), or a Dask cluster. ``report`` is called with each
     job and its outcome; what it raises ends the run. ``count_stars`` is called with numbers of
-    stars as they are done, where this process does them.
+    stars as they are done, where this process does them; it does jobs ``together``, if given.
 
     Raises InputError if nothing can be written any more, or if worker after worker dies.
     """
@@ -94,13 +98,17 @@ def run_jobs(
         with connected(workers) as client:
             _run_on_dask(work, jobs, client, ended)
     elif workers == 1:
-        for job in jobs:
-            ended(job, _attempt(work, job, count_stars))
+        one_by_one = ((job, attempt(work, job, count_stars)) for job in jobs)
+        for job, outcome in together(jobs, count_stars) if together else one_by_one:
+            ended(job, outcome)
     elif jobs:
         _run_in_processes(work, jobs, min(workers, len(jobs)), ended)
 
 
-def _attempt(work: Work, job: Job, count_stars: CountStars = lambda stars: None) -> Outcome:
+def attempt(
+    work: Callable[[Job, CountStars], T], job: Job, count_stars: CountStars = lambda stars: None
+) -> T | Failure:
+    """What ``work`` returns, or why it failed."""
     try:
         return work(job, count_stars)
     except InputError as error:
@@ -113,7 +121,7 @@ def _attempt(work: Work, job: Job, count_stars: CountStars = lambda stars: None)
 
 
 def _killed(job: Job, what: str) -> Failure:
-    remedy = f"is there memory enough for every worker? {GO_ON}"
+    remedy = f"is there enough memory for every worker? {GO_ON}"
     return Failure(str(InputError(what, where=job.inputs[0], remedy=remedy)))
 
 
@@ -121,7 +129,7 @@ def _do_anew(work: Work, job: Job) -> Outcome:
     """Do a job of which a dead worker may have left half-written files."""
     for path in (job.output, job.record):
         remove_leftovers(path.parent, glob.escape(path.name), every=True)
-    return _attempt(work, job)
+    return attempt(work, job)
 
 
 # Processes of this machine ---------------------------------------------------------------------
@@ -155,7 +163,7 @@ class _Deaths:
             raise InputError(
                 f"{self.in_succession} workers died one after the other, the last at this file",
                 where=job.inputs[0],
-                remedy=f"look for what kills them (memory?), or take fewer; {GO_ON}",
+                remedy=f"find out what kills them (memory?), or use fewer; {GO_ON}",
             )
 
 

@@ -117,7 +117,7 @@ def range_finding(validation: Validation) -> Finding:
         [
             flag.name or "",
             f"{validation.flags[flag.name or '']:,}",
-            f"{100 * validation.flags[flag.name or ''] / n:.2g}",
+            f"{100 * validation.flags[flag.name or ''] / n:.3g}",
             about.meaning + (" [not good]" if about.bad else ""),
         ]
         for flag, about in ABOUT.items()
