@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -430,6 +431,14 @@ def test_matrices_as_text() -> None:
     for text in ("[[1, 2, 3], [4]]", "[[1, 2], [3, 4], [5, 6]]"):
         with pytest.raises(ValueError, match=r"one length|neither a list nor a square"):
             parse_array(text, np.float64)
+
+
+@pytest.mark.parametrize("word", ["x" * 100_000, "a." * 50_000, "[" * 100_000])
+def test_what_is_no_array_is_refused_at_once(word: str) -> None:
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"could not convert|brackets"):
+        parse_array(f"[1,{word}]", np.float64)
+    assert time.process_time() - start < 1  # minutes, where a pattern tries each letter
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
