@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -85,6 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args.run(args)
     except InputError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         return _fail(_describe(error))
     except MemoryError as error:

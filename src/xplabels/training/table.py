@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -22,6 +23,8 @@ from xplabels.features.scaling import Scaling
 from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe, check_learnt
 from xplabels.training.objective import LabelledStars
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
 """Fewest stars that can train a network, and test whether its errors are right."""
@@ -256,4 +259,7 @@ def _available(stars: Stars) -> tuple[str, ...]:
         present = [np.isfinite(stars.photometry.column(part)[0]) for part in AUXILIARY[name]]
         return float(np.mean(np.all(present, axis=0)))
 
-    return tuple(name for name in AUXILIARY if share(name) >= 0.5)
+    found = tuple(name for name in AUXILIARY if share(name) >= 0.5)
+    if not found:
+        logger.info("no colours: fewer than half of the stars have photometry for any of them")
+    return found
