@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.core.flags import MEANING
+from xplabels.core.flags import ABOUT, COLOURS
 from xplabels.core.labels import label_of
 from xplabels.core.prediction import PARTS, Prediction
 from xplabels.core.split import Part, part_mask
@@ -198,10 +198,20 @@ def rises(wavelength: tuple[float, ...]) -> Array:
 
 def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
     """The self-contained page of one star; ``notes`` of the provenance at its top."""
-    flags = [text for flag, text in MEANING.items() if int(view.prediction.flags[0]) & flag]
+    # which colours are missing is said by one flag for all of them
+    raised = [
+        flag for flag in ABOUT if int(view.prediction.flags[0]) & flag and flag not in COLOURS
+    ]
     return template("star.html.j2").render(
         data=view.to_data(),
         provenance={"notes": "", **provenance},
-        flags=flags,
+        good=bool(view.prediction.good[0]),
+        against=[ABOUT[flag].meaning for flag in raised if ABOUT[flag].bad],
+        remarks=[ABOUT[flag].meaning for flag in raised if not ABOUT[flag].bad],
+        undefined=[
+            label_of(name).description
+            for name, value in zip(view.prediction.names, view.prediction.values[0], strict=True)
+            if np.isnan(value)
+        ],
         seen=SEEN[view.part] if np.isfinite(view.known).any() else "",
     )
