@@ -433,10 +433,10 @@ def test_matrices_as_text() -> None:
             parse_array(text, np.float64)
 
 
-@pytest.mark.parametrize("word", ["x" * 100_000, "a." * 50_000, "[" * 100_000])
+@pytest.mark.parametrize("word", ["x" * 100_000, "a." * 50_000, "[" * 100_000, "x," * 150_000])
 def test_what_is_no_array_is_refused_at_once(word: str) -> None:
     start = time.process_time()
-    with pytest.raises(ValueError, match=r"could not convert|brackets"):
+    with pytest.raises(ValueError, match=r"could not convert|brackets|more than"):
         parse_array(f"[1,{word}]", np.float64)
     assert time.process_time() - start < 1  # minutes, where a pattern tries each letter
 

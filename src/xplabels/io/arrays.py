@@ -14,8 +14,8 @@ Cells = NDArray[np.floating] | list[NDArray[np.floating]]
 """One array a row: a rectangle [N, n], or N arrays of any length (0: null)."""
 EMPTY: NDArray[np.float64] = np.empty(0)
 
-LONGEST = 60_000
-"""Letters of an array that a program printed; the longest, of 1,485 correlations, takes 40,000."""
+LONGEST = 200_000
+"""Letters of an array that a program printed; the longest, a matrix of 55 x 55, takes 70,000."""
 # bounded repeats: what does not match is given up at once, not tried in every way
 _WRAPPED = re.compile(r"(?:\w{1,20}\.){0,3}[A-Za-z]\w{0,20}\(\s{0,4}'?([^()',\s]{0,60})'?\s{0,4}\)")
 _PRINTED = re.compile(r"(?:\w{1,20}\.)?(?:\w{0,20}array|tensor)\(\s*(?:data\s*=\s*)?(?=[\[(])")
