@@ -44,7 +44,7 @@ def field(stars: int) -> tuple[Stars, np.ndarray, np.ndarray, float]:
     distinct, rows = xp.example_stars(DISTINCT, seed=1), np.arange(number) % DISTINCT
     spectra, photometry = distinct.spectra[rows], distinct.photometry[rows]
     random = np.random.default_rng(2)
-    for band in (spectra.bp, spectra.rp):  # no two alike, which would take less room
+    for band in (spectra.bp, spectra.rp):  # all different: equal values would compress
         for values in (band.coefficients, band.errors):
             values *= 1 + 1e-4 * random.standard_normal(values.shape)
     for column in (MEASUREMENTS.index(name) for name in MEASUREMENTS if name not in GAIA):

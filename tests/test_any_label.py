@@ -185,7 +185,7 @@ def test_units_of_known_labels_are_converted_or_refused(ending: str, tmp_path: P
         ("[labels.age]\nrange = [5, 1]", "range"),
         ("[labels.age]\nrange = ['a', 1]", "range"),
         ("[labels.age]\nlogarithmic = 1", "logarithmic = 1 is not of the type bool"),
-        ("labels = 3", "labels is no table"),
+        ("labels = 3", "labels is not a table"),
         ("[labels", "TOML"),
     ],
 )
@@ -203,7 +203,11 @@ def test_a_wrong_toml_is_named(text: str, said: str, tmp_path: Path) -> None:
     ("change", "names", "said"),
     [
         (lambda t: t.remove_column("MASS_err"), ["mass"], "column 'mass' has no errors"),
-        (lambda t: t.replace_column("A_V", ["x"] * 900), ["a_v"], "column a_v: 'x' is no number"),
+        (
+            lambda t: t.replace_column("A_V", ["x"] * 900),
+            ["a_v"],
+            "column a_v: 'x' is not a number",
+        ),
         (lambda t: None, ["age"], "column 'age' is absent"),
         (
             lambda t: t["MASS"].fill(500),

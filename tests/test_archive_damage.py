@@ -145,7 +145,7 @@ def _complete(text: bytes) -> bool:
 @pytest.mark.parametrize("ending", ["csv.gz", "ecsv.gz", "fits.gz"])
 def test_what_is_not_gzip_is_named(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"fake.{ending}"
-    path.write_bytes(b"this is no gzip file at all" * 10)
+    path.write_bytes(b"this is not a gzip file at all" * 10)
     with pytest.raises(InputError, match=rf"fake\.{ending}"):
         read(path)
     damaged = bytearray(gzip.compress(b"source_id," + bytes(range(256)) * 100))

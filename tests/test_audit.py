@@ -202,7 +202,7 @@ def test_a_strange_spectrum_says_nothing_about_a_label(spoilt: Simulated) -> Non
 
 @pytest.mark.parametrize("n", [1, 2, 500])
 def test_one_label_for_all_stars_of_a_cluster_is_not_wrong(n: int) -> None:
-    """The known [Fe/H] of all is the same: a spike that is no evidence against it."""
+    """The known [Fe/H] of all is the same: a spike is no evidence against it."""
     simulated = simulate(2000, seed=4)
     same = simulated.labels.values.copy()
     k = NAMES.index("fe_h")

@@ -20,7 +20,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str, str]] = {
         "x.csv.gz", gzip.compress(GOOD)[:-20],
         "x.csv.gz: is truncated", "copy or write",
     ),
-    "no text": ("x.csv.gz", b"\xff\xd8" * 99, "x.csv.gz: is no text", "ending of its format"),
+    "no text": ("x.csv.gz", b"\xff\xd8" * 99, "x.csv.gz: is not text", "ending of its format"),
     "truncated text": ("x.csv", GOOD[: len(GOOD) // 2], "x.csv, row 2: is truncated", "copy or"),
     "absent column": (
         "x.csv", GOOD.replace(b"rp_coefficients", b"other", 1),

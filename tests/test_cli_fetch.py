@@ -65,7 +65,7 @@ def test_bulk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "no output is named"),
         (["--output", "x"], "no stars are named"),
-        *((["--output", "x", "--cone", cone], "is no cone") for cone in ("1,2", "a,b,c")),
+        *((["--output", "x", "--cone", cone], "is not a cone") for cone in ("1,2", "a,b,c")),
         *(
             (["--output", "x", "--cone", cone], "is not on the sphere")
             for cone in ("400,0,1", "0,91,1", "0,0,0", "nan,0,1")

@@ -14,7 +14,7 @@ WRONG = {
     "demo": ("demo --output empty.csv", "empty.csv: is a file, not a folder; name a folder"),
     "library": ("library --output s.csv", "s.csv: a star table is Parquet; end its name in"),
     "fetch": ("fetch --output d", "no stars are named; give --ids"),
-    "label": ("label --output l.csv", "no stars are named, or twice; give a table of ids, or"),
+    "label": ("label --output l.csv", "give either a table of ids or --cone"),
     "basis": (
         "basis empty.csv",
         "empty.csv: is not a whole basis .*; write one with xplabels basis",
@@ -28,7 +28,7 @@ WRONG = {
     "train": ("train empty.csv --output m", "empty.csv: is empty; copy"),
     "convert": (
         "convert none --output c",
-        "none: cannot be read .No such file or directory.; check the path",
+        "none: (does not exist|cannot be read .No such file or directory.); check the path",
     ),
     "predict": ("predict empty.csv --output o.csv", "empty.csv: is empty; copy"),
     "validate": ("validate none some.csv --output v", "no model 'none'; give a model folder"),
@@ -57,7 +57,10 @@ MORE = [
     ("match some.csv cat --workers 1000000 --output m.parquet", "too large: give at most 1,024"),
     ("fetch --ids some.csv --timeout 1e18 --output f", "a wait or timeout is longer than a day"),
     ("convert none --most-rows x --output c", "--most-rows: 'x' is not a whole number"),
-    ("match some.csv cat --epoch nan --output m.parquet", "the epoch nan is no year of a survey"),
+    (
+        "match some.csv cat --epoch nan --output m.parquet",
+        "the epoch nan is not a year of a survey",
+    ),
     ("simulate short.csv --seed -1 --output s.parquet", "--seed: -1 is not a seed"),
     ("giants --seed -1 --output s.parquet", "--seed: -1 is not a seed"),
     ("train some.csv --seed -1 --output m", "--seed: -1 is not a seed"),
@@ -67,7 +70,7 @@ MORE = [
     ("explain none some.csv --max-extinction nan --output e", "nan is not above 0"),
     (
         "explain apogee-dr17-library some.csv --pair teff short.csv short.csv x --output e",
-        "--pair teff short.csv short.csv x: the step 'x' is no positive number; give a label",
+        "--pair teff short.csv short.csv x: the step 'x' is not a positive number; give a label",
     ),
     (
         "explain apogee-dr17-library some.csv --pair mg_fe short.csv short.csv 1 --output e",

@@ -83,7 +83,7 @@ def test_every_survey_says_what_it_looked_for(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="has no labels") as caught:
             open_survey(path, survey)
         assert all(name in str(caught.value) for name in names)
-    with pytest.raises(InputError, match=r"'lamost' is no survey .* name one of lamost-lrs"):
+    with pytest.raises(InputError, match=r"'lamost' is not a survey .* name one of lamost-lrs"):
         open_survey(path, "lamost")
 
 

@@ -18,8 +18,8 @@ from xplabels.cuts.rules import load_rules, parse_rule
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("gaia.ruwe", "is no rule"),
-        ("gaia.ruwe <= many", "'many' is no number"),
+        ("gaia.ruwe", "is not a rule"),
+        ("gaia.ruwe <= many", "'many' is not a number"),
         ("gaia.ruwe <= nan", "is not finite"),
         ("apogee.starflag lacks LOW_SNRR", "has no bit 'LOW_SNRR'"),
         ("gaia.flag lacks LOW", "has no bit 'LOW'"),
@@ -97,7 +97,7 @@ def test_rules_are_changed_added_and_left_out() -> None:
     assert changed[1].text == "gaia.ruwe <= 1.2"
     with pytest.raises(InputError, match="no rule 'sttar' to leave out"):
         load_rules(None, (), ["sttar"])
-    with pytest.raises(InputError, match="is no rule"):
+    with pytest.raises(InputError, match="is not a rule"):
         load_rules(None, ["gaia.ruwe <= 1.2"])
 
 

@@ -177,7 +177,7 @@ def test_auxiliary_errors_are_finite_differences_times_errors(name) -> None:
 
 
 def test_errors_shared_between_colours_cancel_or_add() -> None:
-    """H stands in J - H and in H - W2: of their sum, J - W2, it is no part."""
+    """H stands in J - H and in H - W2: of their sum, J - W2, it is not a part."""
     stars = random_stars(1, (2, 2), seed=13)
     features = FeatureSet((2, 2), ("j_h", "h_w2"))
     errors = dict(zip(MEASUREMENTS, stars.photometry.errors[0], strict=True))

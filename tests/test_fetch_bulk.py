@@ -139,7 +139,7 @@ def test_sums_of_any_writing() -> None:
     ("text", "message"),
     [
         ("", "names no file"),
-        ("<html>not found</html>", "line 1: is no MD5 sum"),
+        ("<html>not found</html>", "line 1: is not an MD5 sum"),
         (f"{'0' * 32}  a\n{'0' * 31}  b", "line 2"),
         (f"{'0' * 32}  a\n{'1' * 32}  a", "names a twice"),
         (f"{'0' * 32}  ..", "line 1"),

@@ -338,14 +338,14 @@ def test_tables_have_cells_of_several_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["1_000", "\u0661\u0662", "1d5", "12:30"])
 def test_only_plain_numbers_are_numbers(word: str, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"source_id,j_m,j_msigcom\n{IDS[0]},{word},0.1\n")
-    with pytest.raises(InputError, match=f"row 1, column j_m: '{word}' is no number"):
+    with pytest.raises(InputError, match=f"row 1, column j_m: '{word}' is not a number"):
         join_photometry(bare(), tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("ending", TABLES)
 def test_a_word_that_is_no_number_is_named(ending: str, tmp_path: Path) -> None:
     path = write_table(photometry(j_m=["9.0", "faint", "NA"]), tmp_path / f"t.{ending}")
-    with pytest.raises(InputError, match="row 2, column j_m: 'faint' is no number"):
+    with pytest.raises(InputError, match="row 2, column j_m: 'faint' is not a number"):
         join_photometry(bare(), path)
     path = write_table(photometry(j_m=["9.0", "NA", " 11 "]), tmp_path / f"t.{ending}")
     assert join_photometry(bare(), path).photometry.column("j_m")[0][2] == 11
@@ -367,7 +367,7 @@ def test_the_words_of_a_page_with_an_error_are_shown(text: str, said: str, tmp_p
                 reader(tmp_path / f"t.{ending}")
     (tmp_path / "t.csv").write_text(text)
     for reader in (read, read_table):
-        with pytest.raises(InputError, match=f"no table but a page .*{said}"):
+        with pytest.raises(InputError, match=f"not a table but a page .*{said}"):
             reader(tmp_path / "t.csv")
     (tmp_path / "t.xml").write_text(
         '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE>'
@@ -451,7 +451,7 @@ def test_quoted_cells_of_several_lines(end: str, whole: Stars, tmp_path: Path) -
     # a row without one of its quotes leaves the others as they are
     path.write_text(text.replace(')"', ")", 1), newline="")
     for bad_rows in ("error", "flag"):
-        with pytest.raises(InputError, match=r"row 1: .*, and the next line is no row"):
+        with pytest.raises(InputError, match=r"row 1: .*, and the next line is not a row"):
             read(path, bad_rows)
     path.write_text(datalink_csv(MADE).replace(')"', ")", 1), newline="")
     stars = read(path, "flag")

@@ -93,7 +93,7 @@ def test_a_file_is_summed_as_it_is_read(ending: str, tmp_path: Path) -> None:
 
 def test_what_cannot_be_looked_up_is_named(tmp_path: Path) -> None:
     path = write_table({1: 0.5, 2: 0.5}, tmp_path / "t.csv")
-    with pytest.raises(InputError, match="column name: 'a b' is no number"):
+    with pytest.raises(InputError, match="column name: 'a b' is not a number"):
         KeyedTable.read(path, ["name"])
     path.write_text("source_id,parallax\n7,2\n7,3\n")
     with pytest.raises(InputError, match="source_id 7 occurs 2 times"):

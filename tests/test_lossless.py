@@ -244,7 +244,9 @@ def test_a_full_disk_stops_training_with_a_message(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match=r"network\.safetensors: .*No space left.*; make room and"):
+    with pytest.raises(
+        InputError, match=r"network\.safetensors: .*No space left.*; free some space and"
+    ):
         states.save("network", network, torch.optim.SGD(network.parameters(), 0.1), [])
     assert names(folder / "model.partial") == {"manifest.json"}
 

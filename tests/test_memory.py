@@ -283,7 +283,7 @@ def test_surveys_and_neighbours_are_taken_from_memory() -> None:
     opened = xp.open_survey(survey, "lamost-lrs", pairs)
     assert sorted(opened.source_id.tolist()) == ids.tolist()
     assert opened.where == "the DataFrame"
-    with pytest.raises(InputError, match=r"^the DataFrame: is no table of neighbours"):
+    with pytest.raises(InputError, match=r"^the DataFrame: is not a table of neighbours"):
         xp.open_survey(survey, "lamost-lrs", pairs.drop("dr3_source_id"))
 
 

@@ -126,8 +126,8 @@ def test_dropout_variance_by_the_delta_method_is_that_of_4000_passes(p) -> None:
 
 
 def test_one_layer_s_dropout_variance_is_exact() -> None:
-    """Labels are linear in the last hidden layer's units, so the delta method is no approximation:
-    the variance over all 2^4 masks, each by its probability."""
+    """Labels are linear in the last hidden layer's units, so the delta method is exact: the
+    variance over all 2^4 masks, each by its probability."""
     p = 0.3
     net, x = network(hidden=(4,), dropout=p), inputs(2)
     h = torch.nn.functional.silu(net.hidden[0](x))

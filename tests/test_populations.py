@@ -163,4 +163,4 @@ def test_the_cut_flow_next_to_a_table_is_in_the_report(
     assert validate(small_model, stars).metrics["cut_flow"] == flow.to_dict()
     (tmp_path / "t.cuts.json").write_text("[1]")
     assert "cut_flow" not in validate(small_model, stars).metrics
-    assert caplog.text.count("is no cut flow") == 1
+    assert caplog.text.count("is not a cut flow") == 1

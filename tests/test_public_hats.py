@@ -205,10 +205,10 @@ def test_a_cone_is_what_angles_say(ra: float, dec: float, radius: float, seed: i
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--box", "1,2,3"], "is no box; write it as RA1,RA2,DEC1,DEC2"),
+        (["--box", "1,2,3"], "is not a box; write it as RA1,RA2,DEC1,DEC2"),
         (["--box", "1,2,5,3"], "is not on the sphere"),
-        (["--pixel", "768"], "is no HEALPix pixel of order 3"),
-        (["--cone", "1,2"], "is no cone"),
+        (["--pixel", "768"], "is not a HEALPix pixel of order 3"),
+        (["--cone", "1,2"], "is not a cone"),
         (["--cone", "1,2,3"], "cannot be read as a HATS catalogue .is not there"),
         ([], "is an address: only a part of the sky is read from there; add --cone"),
     ],

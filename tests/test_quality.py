@@ -136,7 +136,7 @@ def test_a_star_table_that_has_the_columns(small_stars: Stars, tmp_path: Path) -
 
 def test_columns_that_hold_no_numbers_are_named(small_stars: Stars, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"source_id,ruwe\n{small_stars.source_id[0]},high\n")
-    with pytest.raises(InputError, match=r"t\.csv, row 1, column ruwe: 'high' is no number"):
+    with pytest.raises(InputError, match=r"t\.csv, row 1, column ruwe: 'high' is not a number"):
         join_photometry(small_stars, tmp_path / "t.csv")
 
 

@@ -218,7 +218,7 @@ def test_a_failure_leaves_nothing_and_the_old_report_in_place(
     for folder in (old, tmp_path / "new"):
         with pytest.raises(raised):
             write_report(folder, validated, [], overwrite=True)
-    # "figures/a/b" cannot be written where "a" is no folder
+    # "figures/a/b" cannot be written where "a" is not a folder
     section = Section("x", "x")
     section.add_picture("a/b", "", "", lambda: new_figure(1, 1))
     for folder in (old, tmp_path / "new"):

@@ -136,7 +136,7 @@ def test_images_of_one_dimension_are_read(tmp_path: Path, ending: str) -> None:
         (WAVELENGTH, FLUX * u.m, "vacuum", "units are not those of a spectrum"),
         (WAVELENGTH, FLUX, "water", "choose 'vacuum' or 'air'"),
         ([0.3, 1.1], [1, 1], "air", "below 200 nm"),
-        (["a", "b"], [1, 1], "vacuum", "is no number"),
+        (["a", "b"], [1, 1], "vacuum", "is not a number"),
         ([1, 2, 2], [1, 1, 1], "vacuum", "row 3: needs two wavelengths or more"),
         ([1, 2, 3], [1, np.nan, 1], "vacuum", "row 2 in order of wavelength: flux is not finite"),
     ],

@@ -40,9 +40,9 @@ def test_bounds_and_unknown_labels_lie_outside(
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["teff"], "'teff' is no range"),
-        (["teff=3"], "'teff=3' is no range"),
-        (["teff=a:b"], "has a bound that is no number"),
+        (["teff"], "'teff' is not a range"),
+        (["teff=3"], "'teff=3' is not a range"),
+        (["teff=a:b"], "has a bound that is not a number"),
         (["teff=5:5"], "is empty"),
         (["age=1:2"], "label 'age' is absent; the table has"),
         (["teff=1:2", "teff=3:4"], "two ranges for teff"),

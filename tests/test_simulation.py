@@ -118,7 +118,7 @@ def test_the_command_makes_a_table_that_predict_reads(
     assert "source_id 4: b.csv at G = 15.000" in stars.notes
     labels = str(tmp_path / "labels.csv")
     assert main(["predict", output, "--output", labels]) == 0
-    # a black body is no star; that its temperature is found roughly shows that units hold
+    # a black body is not a star; that its temperature is found roughly shows that units hold
     assert np.median(Table.read(labels)["teff"]) == pytest.approx(5000, abs=700)
     for ending in ("parquet", "ecsv", "fits", "vot"):
         catalogue = tmp_path / f"labels.{ending}"

@@ -73,7 +73,7 @@ def test_other_names_by_their_pattern(
     assert "columns bp_coefficients, " in capsys.readouterr().err
     assert main([*words, "--coefficients", pattern]) == 0
     for wrong, message in (
-        ("{band}_{i}", "is no pattern of names; name coefficient and error, as in"),
+        ("{band}_{i}", "is not a pattern of names; name coefficient and error, as in"),
         ("{band}q{i},{band}e{i}", "c.fits: has no columns bpq0, ... beside source_id"),
     ):
         other = [*words[:-1], str(tmp_path / "o.csv")]

@@ -84,7 +84,7 @@ def test_correct_errors_cover(dof: float) -> None:
     for scored in found.labels.values():
         for key, level in (("coverage_68", LEVEL_68), ("coverage_95", LEVEL_95)):
             sigma = np.sqrt(level * (1 - level) / scored.n)
-            # a t plus the label's Gaussian is no exact t: half a point on top of 4 sigma
+            # a t plus the label's Gaussian is not an exact t: half a point on top of 4 sigma
             assert abs(scored[key] - level) < 4 * sigma + 0.005
         assert scored["pit_distance"] < 1.95 / np.sqrt(scored.n) + 0.005
         if np.isinf(dof):

@@ -154,7 +154,7 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(pq.ParquetWriter, "write_table", write)
-        with pytest.raises(InputError, match=r"No space left.*make room; repeat the command"):
+        with pytest.raises(InputError, match=r"No space left.*free some space; repeat the command"):
             run(fragile_sky, output, small_model)
     assert list(catalogues(output)) == NAMES[:1]
     assert not list(output.glob(".*"))

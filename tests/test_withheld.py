@@ -22,7 +22,7 @@ KEYS = {"labels": NAMES, "hidden_scatter": 0.1, "widths": (15, 15), "noise": 3.0
 def trained() -> tuple[Model, Stars]:
     """A model whose colours were hidden at random while it trained, and fresh stars.
 
-    The noise level is no input: its errors at other noise than it trained on are propagated.
+    The noise level is not an input: its errors at other noise than it trained on are propagated.
     """
     recipe = quick(
         hidden=(64, 64), dropout=0.0, scatter="none", likelihood="gaussian", epochs=40,

@@ -163,7 +163,7 @@ class Release:
 def load_release(name: str | Path) -> Release:
     """The release called ``dr3`` or ``dr4``, or that of a declaration of the user's.
 
-    Raises :class:`InputError` if there is none of that name, or the file is no declaration.
+    Raises :class:`InputError` if there is none of that name, or the file is not a declaration.
     """
     shipped = str(name) in NAMES
     path = DATA / f"{name}.toml" if shipped else Path(name)
@@ -292,7 +292,9 @@ def _release(raw: Mapping[str, Any], path: Path, digest: str) -> Release:
         )
     widths = given.get("widths")
     if widths is not None and [type(n) is int and n > 0 for n in widths] != [True, True]:
-        raise InputError("are no two numbers", where="widths", remedy="write [BP, RP], as [55, 55]")
+        raise InputError(
+            "are not two numbers", where="widths", remedy="write [BP, RP], as [55, 55]"
+        )
     bulk_tables = raw["bulk"].get("tables", {})
     bulk = _made(BulkFiles, raw["bulk"], "[bulk]", tables=_texts(bulk_tables, "[bulk.tables]"))
     datalink = _made(DataLinkWords, raw["datalink"], "[datalink]")
@@ -448,7 +450,7 @@ def _one_of(name: str, known: Collection[str], where: str) -> str:
 def _named(text: str, where: str) -> None:
     if not _NAME.fullmatch(text):
         raise InputError(
-            f"{text[:100]!r} is no name", where=where, remedy="use letters, digits and _"
+            f"{text[:100]!r} is not a name", where=where, remedy="use letters, digits and _"
         )
 
 

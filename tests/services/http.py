@@ -152,9 +152,9 @@ class DataLinkService(Service):
     """Hands out ``stars``, at ``/data-server/data`` as the archive does.
 
     ``words`` are the retrieval type and release that it knows, and ``structures`` the words for
-    one row a star; any other is answered by HTTP 500, as the archive does. ``DATAMODEL_STANDARD``,
-    if it is among them, unrolls arrays: a row an element. ``answers`` is how it writes, whatever
-    it was asked for (default: as asked), ``zipped`` whether in a ZIP, ``renamed`` how it calls
+    one row per star; any other word is answered by HTTP 500, as the archive does. If
+    ``DATAMODEL_STANDARD`` is among them, it unrolls arrays: one row per element. ``answers`` is how
+    it writes, whatever it was asked for (default: as asked), ``zipped`` whether in a ZIP, ``renamed`` how it calls
     columns. Every answer leaves out the ids ``withheld``; any request with one of ``poison`` fails
     with HTTP 500; ``asked`` has the ids of each request.
     """

@@ -334,5 +334,5 @@ def _cut_flow(stars: Stars) -> CutFlow | None:
         with whole(path, "cut flow"):
             return CutFlow.from_dict(json.loads(path.read_text(encoding="utf-8"))["flow"])
     except InputError:
-        logger.info("%s: is no cut flow of xplabels select; left out of the report", path)
+        logger.info("%s: is not a cut flow of xplabels select; left out of the report", path)
         return None

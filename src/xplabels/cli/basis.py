@@ -48,10 +48,13 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.instrument.basis import SUFFIX, Basis, gaiaxpy_basis
 
     if args.from_gaiaxpy == (args.file is not None):
-        raise InputError("nothing is asked for, or twice", remedy="give FILE, or --from-gaiaxpy")
+        raise InputError("give either FILE or --from-gaiaxpy")
     if args.from_gaiaxpy:
         if args.output is None or args.output.suffix != SUFFIX:
-            raise InputError("no output is named", remedy=f"give --output FILE{SUFFIX}")
+            raise InputError(
+                f"a basis is written to a file with the extension {SUFFIX}",
+                remedy=f"give --output FILE{SUFFIX}",
+            )
         basis = gaiaxpy_basis(_widths(args.widths), tuple(args.models))
         basis.save(args.output, args.overwrite)
     else:
@@ -71,6 +74,6 @@ def _widths(text: str) -> tuple[int, int]:
         bp, rp = (options.positive(word) for word in text.split(","))
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise InputError(
-            f"{text!r} are no numbers of coefficients", remedy="write them as BP,RP, e.g. 51,55"
+            f"{text!r} are not numbers of coefficients", remedy="write them as BP,RP, e.g. 51,55"
         ) from error
     return bp, rp

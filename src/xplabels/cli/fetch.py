@@ -98,12 +98,7 @@ def add(commands: options.Commands) -> None:
     add_option(
         "--verify", action="store_true", help="also check the MD5 sums of bulk files already in DIR"
     )
-    add_option(
-        "--release",
-        default="dr3",
-        metavar="NAME|FILE.toml",
-        help="data release: dr3 (default), dr4 or a declaration (see xplabels releases)",
-    )
+    options.add_data_release(command)
     for name, what in ADDRESSES:
         text = f"address of {what} (default: ESA's Gaia archive)"
         add_option(f"--{name}", metavar="URL", help=text)

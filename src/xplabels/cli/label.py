@@ -38,12 +38,7 @@ def add(commands: options.Commands) -> None:
     )
     options.add_model(command)
     options.add_basis(command)
-    command.add_argument(
-        "--correlations",
-        action="store_true",
-        help="add a column for each pair of labels (teff_logg_corr, ...): the correlation of "
-        "their errors",
-    )
+    options.add_correlations(command)
     options.add_unshrunk(command)
     options.add_archive(command)
     options.add_workers(command, "number of files labelled in parallel, each in its own process")
@@ -59,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
     archive, retry = options.archive(args)
     if (args.ids is None) == (args.cone is None):
-        raise InputError("no stars are named, or twice", remedy="give a table of ids, or --cone")
+        raise InputError("give either a table of ids or --cone")
     targets = (
         Targets.of_cone(Cone.parse(args.cone), archive.release)
         if args.ids is None

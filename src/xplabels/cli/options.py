@@ -126,14 +126,19 @@ def model(args: argparse.Namespace) -> Model:
     return found.unshrunk() if args.unshrunk else found
 
 
-def add_archive(command: argparse.ArgumentParser) -> None:
-    """Addresses of an archive, its data release, and how patient to be."""
+def add_data_release(command: argparse.ArgumentParser) -> None:
+    """``--release``, of an archive."""
     command.add_argument(
         "--release",
         default="dr3",
         metavar="NAME|FILE.toml",
         help="data release: dr3 (default), dr4 or a declaration (see xplabels releases)",
     )
+
+
+def add_archive(command: argparse.ArgumentParser) -> None:
+    """Addresses of an archive, its data release, and how patient to be."""
+    add_data_release(command)
     for name, what in (
         ("tap", "Table Access Protocol service"),
         ("datalink", "DataLink service, which provides spectra"),
@@ -249,6 +254,16 @@ def add_bad_rows(command: argparse.ArgumentParser) -> None:
         choices=["error", "flag"],
         default="error",
         help="a damaged row stops the run (error, default) or is kept, flagged, without labels",
+    )
+
+
+def add_correlations(command: argparse.ArgumentParser) -> None:
+    """``--correlations``."""
+    command.add_argument(
+        "--correlations",
+        action="store_true",
+        help="add a column for each pair of labels (teff_logg_corr, ...): the correlation of "
+        "their errors",
     )
 
 

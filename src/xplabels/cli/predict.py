@@ -63,12 +63,7 @@ def add(commands: options.Commands) -> None:
     )
     options.add_model(command)
     options.add_basis(command)
-    command.add_argument(
-        "--correlations",
-        action="store_true",
-        help="add a column for each pair of labels (teff_logg_corr, ...): the correlation of "
-        "their errors",
-    )
+    options.add_correlations(command)
     options.add_unshrunk(command)
     options.add_workers(command, "number of files labelled in parallel, each in its own process")
     command.add_argument(

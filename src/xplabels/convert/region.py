@@ -100,7 +100,7 @@ def _named(path: Path, gaia_source: Path | None, level: int) -> PixelFile:
     first, last = int(named[1]), int(named[2])
     if not 0 <= first <= last < 12 * 4**level:
         raise InputError(
-            f"{first} to {last} are no HEALPix pixels of level {level}",
+            f"{first} to {last} are not HEALPix pixels of level {level}",
             where=path,
             remedy=f"{AS_IN_ARCHIVE}, and --level if theirs is another one",
         )
@@ -293,7 +293,7 @@ def convert_region(job: Job, count_stars: object = None) -> RegionRecord:
     source_id, or are not those its name says.
     """
     if not isinstance(job, Region):
-        raise TypeError(f"{job} is no region")
+        raise TypeError(f"{job} is not a region")
     made: list[list[int]] = []
     counts: Counter[int] = Counter()
     damaged = outside = 0

@@ -59,6 +59,8 @@ int() with base 10: 'one'); copy or write the file again
     except Exception as error:
         if isinstance(error, OSError) and error.errno == ENOSPC:
             raise  # nothing that was read: what is unpacked is being written
+        if isinstance(error, FileNotFoundError) and not Path(path).exists():
+            raise InputError("does not exist", where=path, remedy="check the path") from error
         if isinstance(error, OSError) and error.strerror:
             raise InputError(
                 f"cannot be read ({error.strerror})", where=path, remedy="check the file"
@@ -73,7 +75,7 @@ int() with base 10: 'one'); copy or write the file again
 def read_toml(path: Path | str, data: bytes | None = None) -> dict[str, Any]:
     """The keys of a TOML file, or of ``data`` that ``path`` names.
 
-    Raises InputError if it cannot be read, is no TOML, or longer, as a whole or in a line, than a
+    Raises InputError if it cannot be read, is not TOML, or longer, as a whole or in a line, than a
     text that someone wrote: a key of n parts takes time and memory as n squared.
     """
     with whole(path, "TOML file", "mend it"):

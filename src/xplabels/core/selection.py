@@ -25,12 +25,12 @@ def parse_range(text: str) -> tuple[str, tuple[float, float]]:
     lower, colon, upper = interval.partition(":")
     remedy = "write a range as teff=3200:7000"
     if not (equals and colon):
-        raise InputError(f"{text!r} is no range", remedy=remedy)
+        raise InputError(f"{text!r} is not a range", remedy=remedy)
     check_names([name])
     try:
         bounds = float(lower or -math.inf), float(upper or math.inf)
     except ValueError as error:
-        raise InputError(f"{text!r} has a bound that is no number", remedy=remedy) from error
+        raise InputError(f"{text!r} has a bound that is not a number", remedy=remedy) from error
     if not bounds[0] < bounds[1]:
         raise InputError(f"the range {text!r} is empty", remedy="give the lower bound first")
     return name, bounds

@@ -326,7 +326,7 @@ class Stars:
 
     @property
     def made(self) -> tuple[str, ...]:
-        """Notes that say that the stars are no real ones, or not altogether.
+        """Notes that say that the stars are not real, or not altogether.
 
         What is made from such stars must say so, too; other notes may differ from one block of a
         table to the next.
@@ -367,7 +367,7 @@ class Stars:
         ------
         InputError
             That names source_id and column where an array has another length, an error is not
-            positive or a number is not finite, and if the identifiers are no integers or occur
+            positive or a number is not finite, and if the identifiers are not integers or occur
             twice.
 
         Examples
@@ -451,7 +451,7 @@ def check_unique(source_id: NDArray[np.int64], where: object = None) -> None:
             f"source_id {ids[counts > 1][0]} occurs {counts.max()} times "
             f"({int((counts > 1).sum())} source_ids are duplicated)",
             where=where or None,
-            remedy="keep one row a star",
+            remedy="keep one row per star",
         )
 
 

@@ -110,7 +110,7 @@ def parse_rule(name: str, text: str) -> Rule:
     where = f"rule {name!r}"
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"{name!r} is no name for a rule", remedy="use letters, digits and underscores"
+            f"{name!r} is not a name for a rule", remedy="use letters, digits and underscores"
         )
     words = " ".join(text.split())
     body = words.removesuffix(" or missing")
@@ -121,7 +121,7 @@ def parse_rule(name: str, text: str) -> Rule:
         try:
             bound = float(number)
         except ValueError:
-            raise InputError(f"{number!r} is no number", where=where, remedy=HOW) from None
+            raise InputError(f"{number!r} is not a number", where=where, remedy=HOW) from None
         if not np.isfinite(bound):
             raise InputError(f"the bound {number} is not finite", where=where, remedy=HOW)
         condition = ColumnCondition(survey, column.lower(), relation, bound, missing)
@@ -143,7 +143,7 @@ def parse_rule(name: str, text: str) -> Rule:
                 )
         condition = HasValues(match[1], names)
     else:
-        raise InputError(f"{text!r} is no rule", where=where, remedy=HOW)
+        raise InputError(f"{text!r} is not a rule", where=where, remedy=HOW)
     return Rule(name, words, condition)
 
 
@@ -173,7 +173,7 @@ def load_rules(
         name, equals, text = change.partition("=")
         if not equals or not _NAME.fullmatch(name.strip()):
             raise InputError(
-                f"{change!r} is no rule", remedy="write --rule 'NAME=EXPRESSION', e.g. "
+                f"{change!r} is not a rule", remedy="write --rule 'NAME=EXPRESSION', e.g. "
                 "'ruwe=gaia.ruwe <= 1.2'"
             )  # fmt: skip
         texts[name.strip()] = text.strip()

@@ -97,7 +97,7 @@ def read_pairs(pairs: Iterable[Sequence[str]], labels: Sequence[str]) -> list[tu
     """Labels and simulated differences of LABEL, LOW, HIGH, STEP: two tables of a star, as words.
 
     Raises :class:`InputError` for a label that is none of a model's ``labels``, a table that
-    cannot be read, and a step that is no positive number.
+    cannot be read, and a step that is not a positive number.
     """
     found = []
     for name, *files, step in pairs:
@@ -109,7 +109,7 @@ def read_pairs(pairs: Iterable[Sequence[str]], labels: Sequence[str]) -> list[tu
                 size = np.nan
             if not 0 < size < np.inf:
                 raise InputError(
-                    f"the step {step!r} is no positive number",
+                    f"the step {step!r} is not a positive number",
                     remedy=f"give a label, the table of less {name}, that of more, and by how much",
                 )
             low, high = map(read_sed, files)

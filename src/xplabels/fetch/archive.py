@@ -31,7 +31,7 @@ class Archive:
         folder = bulk.tables.get(table, table).strip("/")
         if not folder or ".." in folder.split("/"):
             raise InputError(
-                f"{table!r} is no bulk table",
+                f"{table!r} is not a bulk table",
                 remedy=f"give one of {', '.join(bulk.tables)}, or a folder",
             )
         return f"{self.bulk.rstrip('/')}/{bulk.folder}/{folder}"

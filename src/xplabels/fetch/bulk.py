@@ -109,7 +109,7 @@ def parse_sums(text: str, folder: str) -> list[RemoteFile]:
         # a name from outside becomes a file here: never one in another folder
         name = found[2].rsplit("/", 1)[-1] if found else ""
         if found is None or name in ("", ".", "..") or "\\" in name:
-            raise InputError("is no MD5 sum with a name", where=f"{where}, line {number}")
+            raise InputError("is not an MD5 sum with a name", where=f"{where}, line {number}")
         if name in files:
             raise InputError(f"names {name} twice", where=where)
         if name != SUMS:

@@ -41,7 +41,7 @@ class Cone:
         try:
             ra, dec, radius = (float(word) for word in text.split(","))
         except ValueError as error:
-            raise InputError(f"{text!r} is no cone", remedy=remedy) from error
+            raise InputError(f"{text!r} is not a cone", remedy=remedy) from error
         if not (0 <= ra <= 360 and -90 <= dec <= 90 and 0 < radius <= 180):
             raise InputError(f"the cone {text!r} is not on the sphere", remedy=remedy)
         return cls(ra, dec, radius)

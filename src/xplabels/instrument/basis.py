@@ -2,8 +2,9 @@
 
 A basis is known by its sampling matrix: flux = D' c'. The model's own coefficients c have theirs,
 flux = D c, so those of the same flux are c = T c' in each band, and their covariance is T C' T^T.
-What the samples hardly tell of c would be noise without end: it is kept within the spread of real
-stars, T = S D^T (D S D^T + s^2)^-1 D', where s is what of D' no coefficients c give.
+Combinations of c that the samples barely constrain would come out as noise; the scatter S of real
+stars' coefficients bounds them, T = S D^T (D S D^T + s^2)^-1 D', where s is the part of D' that no
+coefficients c give.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _plain(wavelength: Any, flux: Any, name: str) -> tuple[Array, Array]:
         return np.asarray(wavelength, np.float64), np.asarray(flux, np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"wavelength or flux is no number ({error})", where=name or None, remedy=UNITS
+            f"wavelength or flux is not a number ({error})", where=name or None, remedy=UNITS
         ) from error
 
 
@@ -260,7 +260,7 @@ def _read_table(path: Path) -> Any:
     from astropy.table import Table
 
     if not path.is_file():
-        raise InputError("does not exist or is no file", where=path, remedy="check the path")
+        raise InputError("does not exist or is not a file", where=path, remedy="check the path")
     if path.stat().st_size == 0:
         raise InputError("is empty", where=path, remedy=f"give a table: {UNITS}")
     ending = Path(path.name.lower().removesuffix(".gz")).suffix

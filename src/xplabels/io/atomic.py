@@ -30,8 +30,8 @@ LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(.*)")
 LAST_WORD = "finished.json"
 """In the folder of an unfinished run: which file or folder its output becomes."""
 REMEDIES = {
-    errno.ENOSPC: "make room and repeat the command",
-    errno.EDQUOT: "make room and repeat the command",
+    errno.ENOSPC: "free some space and repeat the command",
+    errno.EDQUOT: "free some space and repeat the command",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
     errno.EACCES: "choose another folder or change its permissions",
     errno.EROFS: "choose another folder",
@@ -72,7 +72,7 @@ def check_parquet(path: Path, overwrite: bool = False, what: str = "a star table
 def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False) -> None:
     """Make sure, before any work, that ``folder`` may be made, or replaced with ``overwrite``.
 
-    Raises InputError as :func:`check_output`; if it is no folder; if it holds a file that matches
+    Raises InputError as :func:`check_output`; if it is not a folder or holds a file that matches
     none of the patterns ``ours``: a user's folder is never replaced.
     """
     check_output(folder, overwrite)
@@ -83,7 +83,7 @@ def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False)
 def check_ours(folder: Path, ours: Sequence[str]) -> None:
     """Make sure that an existing ``folder`` holds nothing of a user's before it is replaced.
 
-    Raises InputError if it is no folder, or holds a file that matches none of the patterns
+    Raises InputError if it is not a folder, or holds a file that matches none of the patterns
     ``ours``.
     """
     if not folder.is_dir() or folder.is_symlink():
@@ -112,7 +112,7 @@ def _file_of(path: str | Path) -> tuple[int, int] | None:
     """What is the same for two names of one file; None where there is none."""
     try:
         state = os.stat(path)
-    except (OSError, ValueError):  # a word that is no name of a file
+    except (OSError, ValueError):  # a word that is not a name of a file
         return None
     return state.st_dev, state.st_ino
 

@@ -88,7 +88,7 @@ LABEL_ERRORS = ("{}_err", "{}_error", "{}_unc", "{}_uncertainty", "{}_sigma", "{
 ARCHIVE = frozenset(
     ("ra", "dec", "l", "b", "pmra", "pmdec", "parallax", "radial_velocity", "rv", "pm", "ruwe")
 )
-"""Measurements of archives that are no labels unless they are named."""
+"""Measurements of archives that are not labels unless they are named."""
 
 
 def error_columns(name: str) -> list[str]:
@@ -238,7 +238,7 @@ def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
         )
         is_text = isinstance(text, str) and column.ndim == 1
         raise InputError(
-            f"{text[:60]!r} is no number" if is_text else "does not hold one number per row",
+            f"{text[:60]!r} is not a number" if is_text else "does not hold one number per row",
             where=f"{where}, row {row + 1}, column {name}"
             if is_text
             else f"{where}, column {name}",
@@ -253,7 +253,7 @@ def _is_number(text: object) -> bool:
     if isinstance(text, str) and ("_" in text or not text.isascii()):
         return False  # Python alone takes 1_000
     try:
-        float(text)  # type: ignore[arg-type]  # what is no number raises
+        float(text)  # type: ignore[arg-type]  # what is not a number raises
     except (ValueError, TypeError):
         return False
     return True

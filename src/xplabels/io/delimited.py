@@ -46,7 +46,7 @@ USUAL_ORDER = sorted(ARRAYS, key=lambda name: name.endswith("correlations"))
 WIDE = 4
 """In this order the arrays of a row are read, so that the first four are kept as float64."""
 FEW = 8
-"""Rows for which there is room at first."""
+"""Rows that the buffers hold at first."""
 SHELLS = (tuple(b"[]"), tuple(b"()"))
 csv.field_size_limit(LONGEST_LINE)  # 131,072 by default: the correlations of 150 coefficients
 _DELIMITER = re.compile(rb"""^#\s*delimiter:\s*(["'])(.)\1\s*$""")
@@ -110,19 +110,19 @@ class Header:
 
 
 def _check_text(first: str, rest: Iterator[bytes], path: Path) -> None:
-    """Raise InputError with its words if a file is no table but a page with an error on it."""
+    """Raise InputError with its words if a file is not a table but a page with an error on it."""
     begin = first.lstrip()[:200].lower()
     if begin.startswith(("<", "{")) or _ERROR.match(begin):
         page = first + b"".join(islice(rest, 50)).decode("utf-8", "replace")
         page = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", page)
         raise InputError(
-            f"is no table but a page of text: {' '.join(page.split())[:200]}",
+            f"is not a table but a page of text: {' '.join(page.split())[:200]}",
             where=path,
             remedy="ask the archive again",
         )
     if "\0" in first or first.count("\ufffd") > len(first) // 10:
         raise InputError(
-            "is no text: its first line holds bytes that are no characters",
+            "is not text: its first line holds bytes that are not characters",
             where=path,
             remedy="give it the ending of its format, or write it as UTF-8 text",
         )
@@ -365,7 +365,7 @@ class _Rows:
                 raise
             # the rest of a row that is broken, rather than one of its own
             raise InputError(
-                f"{self._faults[row - 1][1]}, and the next line is no row",
+                f"{self._faults[row - 1][1]}, and the next line is not a row",
                 where=f"{self._path}, row {self._taken + row}",
                 remedy=again(self._path),
             ) from error

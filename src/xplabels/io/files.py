@@ -145,7 +145,7 @@ def _unpacked(path: Path, file: Any) -> IO[bytes]:
 
 
 def _gzip_start(path: Path) -> int | None:
-    """Where a gzip stream begins in a file, maybe after blanks; None: it is no gzip file."""
+    """Where a gzip stream begins in a file, maybe after blanks; None: it is not a gzip file."""
     with path.open("rb", 0) as raw:
         first = raw.read(64)
     blank = len(first) - len(first.lstrip())
@@ -165,7 +165,7 @@ def open_seekable(path: Path) -> IO[bytes]:
 def format_of(path: Path, endings: Collection[str]) -> str:
     """The ending, of ``endings``, whose format a file has: by its first bytes, else by its name.
 
-    Raises InputError if there is no file, it is empty, or its ending is none of them.
+    Raises InputError if there is no file, it is empty, or its extension is not one of them.
     """
     name = path.name.lower()
     ending = Path(name.removesuffix(".gz")).suffix

@@ -312,7 +312,7 @@ def id_of_text(text: str, row: int, where: object, name: str = SOURCE_ID) -> int
 
 
 def _no_id(value: object, row: int, where: object, name: str) -> NoReturn:
-    """Raise the InputError of a value that is no identifier."""
+    """Raise the InputError of a value that is not an identifier."""
     what = f"{str(value)[:60]!r} is not a 64-bit integer"
     if isinstance(value, float) or re.fullmatch(
         r"-?\d+(\.\d*|e\+?\d+|\.\d*e\+?\d+)", f"{value}".lower()

@@ -63,7 +63,7 @@ def parquet_files(folder: Path) -> list[Path]:
 def partition_files(folder: Path) -> list[Path]:
     """The files of a catalogue in the order of their pixels on the sky.
 
-    Raises InputError if it is no whole HATS catalogue: partitions that its list names are absent,
+    Raises InputError if it is not a whole HATS catalogue: partitions that it lists are absent,
     or there are none.
     """
     folder = main_catalogue(folder)
@@ -191,7 +191,7 @@ def main_catalogue(folder: Path) -> Path:
                 main = (folder / value.strip()).resolve()
                 if folder.resolve() not in main.parents or not main.is_dir():
                     raise InputError(
-                        f"names {value.strip()[:200]!r}, which is no folder in it",
+                        f"names {value.strip()[:200]!r}, which is not a folder in it",
                         where=folder / COLLECTION,
                         remedy="copy the whole collection",
                     )

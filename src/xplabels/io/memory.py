@@ -104,7 +104,7 @@ def is_table(source: Any) -> bool:
 def table_of(source: Any, where: str = "") -> MemoryTable:
     """One table's columns and words.
 
-    Raises InputError if it is no table, or two columns have one name.
+    Raises InputError if it is not a table, or two columns have one name.
     """
     where = where or name_of(source)
     library = type(source).__module__.partition(".")[0]
@@ -132,7 +132,7 @@ def table_of(source: Any, where: str = "") -> MemoryTable:
         return MemoryTable(where, columns, column_words(units))
     if hasattr(source, "to_table"):  # a TABLE of a VOTable
         return _astropy(source.to_table(use_names_over_ids=True), where)
-    raise InputError("is no table", where=where, remedy=f"give {KINDS}")
+    raise InputError("is not a table", where=where, remedy=f"give {KINDS}")
 
 
 def words_of(source: Any) -> Words:
@@ -150,7 +150,7 @@ def tables_of(source: Any) -> Iterator[MemoryTable]:
         yield table_of(source)
         return
     if not isinstance(source, Mapping):
-        raise InputError(f"{name_of(source)} is no table", remedy=f"give {KINDS}")
+        raise InputError(f"{name_of(source)} is not a table", remedy=f"give {KINDS}")
     passed = []
     for name, one in source.items():
         several = one if isinstance(one, list) else [one]

@@ -1,4 +1,4 @@
-"""The project's own star table: Parquet, one row a star, fixed-size lists.
+"""The project's own star table: Parquet, one row per star, fixed-size lists.
 
 Columns: ``source_id``; spectra, either archive coefficients (``bp_coefficients``,
 ``bp_coefficient_errors``, ``bp_coefficient_correlations`` packed as in the archive, and ``rp_*``)
@@ -384,7 +384,7 @@ def _with_the_rest(
         notes=(*meta.get("notes", ()), *stars.notes, *notes),
     )
     # ours lists its labels, of which a user may have dropped some; a foreign table's "teff" without
-    # an error is no label
+    # an error is not a label
     names = [name for name in meta.get("labels", ()) if name in plain] or [
         name
         for name in (() if meta else LABELS)

@@ -349,7 +349,7 @@ def column_blocks(
 
     ``readable`` names the damage that shows when cells are looked at; ``faults`` as of
     :class:`RawBlock`, by row of the file. Raises InputError if a column is absent, or source_ids
-    are no identifiers.
+    are not identifiers.
     """
     flat = forms.flattened(columns)
     chosen = spectra_columns(flat, path)

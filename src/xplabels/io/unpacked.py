@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.quality import QUALITY_COLUMNS, quality_flags
 from xplabels.core.stars import Stars
-from xplabels.io.arrays import EMPTY, parse_array
+from xplabels.io.arrays import cells_of
 from xplabels.io.columns import PHOTOMETRY_COLUMNS, photometry_of
 from xplabels.io.files import byte_lines
 from xplabels.io.plain import Columns, read_columns
-from xplabels.io.rows import BANDS, Assembler, BadRows, RawBlock
+from xplabels.io.rows import BANDS, Assembler, BadRows, RawBlock, unreadable
 
 PATTERNS = (
     "{band}_coeff_{i},e_{band}_coeff_{i}",
@@ -74,7 +74,7 @@ def _names(pattern: str) -> tuple[list[str], list[str]]:
     value, comma, error = pattern.lower().partition(",")
     if not comma or any("{i}" not in one or "{band}" not in one for one in (value, error)):
         raise InputError(
-            f"{pattern!r} is no pattern of names",
+            f"{pattern!r} is not a pattern of names",
             remedy="name coefficient and error, as in '" + PATTERNS[0] + "'",
         )
     values, errors = (
@@ -129,24 +129,15 @@ def _sampled(path: Path, bad_rows: BadRows, block: int, columns: Columns) -> Ite
 
 
 def _arrays(column: NDArray[Any], name: str, path: Path) -> list[NDArray[np.floating]]:
-    """Arrays of numbers, or their text, a row."""
-    cells = []
-    for row, cell in enumerate(column):
-        try:
-            cells.append(
-                parse_array(cell, np.float64)
-                if isinstance(cell, str)
-                else EMPTY
-                if cell is None
-                else np.ma.filled(np.ma.asarray(cell, np.float64), np.nan).ravel()
-            )
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"cannot be read as numbers ({str(error)[:80]})",
-                where=f"{path}, row {row + 1}, column {name}",
-                remedy="write one array of numbers per row",
-            ) from error
-    return cells
+    """One array of numbers per row."""
+    cells, wrong = cells_of(column)
+    for row, why in wrong.items():
+        raise InputError(
+            unreadable(why),
+            where=f"{path}, row {row + 1}, column {name}",
+            remedy="write one array of numbers per row",
+        )
+    return list(cells)
 
 
 def _sampling(path: Path, width: int) -> NDArray[np.float64]:

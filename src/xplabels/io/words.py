@@ -115,7 +115,7 @@ def _of_yaml(lines: list[str]) -> dict[str, dict[str, Any]]:
 def _of_toml(path: Path) -> Words:
     labels = read_toml(path).get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(one, dict) for one in labels.values()):
-        raise InputError("labels is no table", where=path, remedy="write [labels.NAME] for each")
+        raise InputError("labels is not a table", where=path, remedy="write [labels.NAME] for each")
     return {name.lower(): _checked(about, f"{path}, [labels.{name}]")
             for name, about in labels.items()}  # fmt: skip
 

@@ -113,7 +113,7 @@ def attempt(
         return work(job, count_stars)
     except InputError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_REFUSES:
-            full = InputError(error.what, where=error.where, remedy="make room; " + GO_ON)
+            full = InputError(error.what, where=error.where, remedy="free some space; " + GO_ON)
             return Failure(str(full), ends_run=True)
         return Failure(str(error))
     except Exception:  # one file must not cost the others their run, whatever it is

@@ -150,7 +150,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     Raises
     ------
     InputError
-        If there is no such recipe, the file is no TOML, or a key is unknown (the nearest known
+        If there is no such recipe, the file is not TOML, or a key is unknown (the nearest known
         one is named), of the wrong type or out of range.
 
     Examples

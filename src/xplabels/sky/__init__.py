@@ -107,7 +107,9 @@ def match_on_sky(
             raise InputError(f"no epoch is known of {survey!r}", remedy="give --epoch YEAR")
         epoch = EPOCHS[survey]
     if not EARLIEST <= epoch <= LATEST:
-        raise InputError(f"the epoch {epoch:g} is no year of a survey", remedy="give one as 2010.5")
+        raise InputError(
+            f"the epoch {epoch:g} is not a year of a survey", remedy="give one as 2010.5"
+        )
     # LSDB warns its own users of slow performance and of stars without margins
     with warnings.catch_warnings(action="ignore"), _workers(workers):
         left, count = _stars(stars)

@@ -62,7 +62,7 @@ class Box:
         try:
             ra1, ra2, dec1, dec2 = (float(word) for word in text.split(","))
         except ValueError as error:
-            raise InputError(f"{text!r} is no box", remedy=remedy) from error
+            raise InputError(f"{text!r} is not a box", remedy=remedy) from error
         if not (0 <= ra1 <= 360 and 0 <= ra2 <= 360 and ra1 != ra2 and -90 <= dec1 < dec2 <= 90):
             raise InputError(f"the box {text!r} is not on the sphere", remedy=remedy)
         return cls((ra1, ra2), (dec1, dec2))
@@ -79,7 +79,7 @@ class SkyPixel:
         """A pixel as the command line writes it, its number; else :class:`InputError`."""
         if not (text.isdecimal() and int(text) < 12 * 4**PIXEL_ORDER):
             raise InputError(
-                f"{text!r} is no HEALPix pixel of order {PIXEL_ORDER}",
+                f"{text!r} is not a HEALPix pixel of order {PIXEL_ORDER}",
                 remedy=f"give a number from 0 to {12 * 4**PIXEL_ORDER - 1} (nested)",
             )
         return cls(int(text))

@@ -69,7 +69,7 @@ def read_neighbours(path: Any, key_is_gaia: bool) -> Neighbours:
     )
     if source is None or key is None:
         raise InputError(
-            "is no table of neighbours",
+            "is not a table of neighbours",
             where=name_of(path),
             remedy=f"give one of {', '.join(KEY_COLUMNS)} and one of {', '.join(SOURCE_COLUMNS)}",
         )

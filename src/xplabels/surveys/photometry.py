@@ -1,8 +1,8 @@
 """Surveys of magnitudes: gaia_source, 2MASS, unWISE, CatWISE2020 and AllWISE.
 
 ``ph_qual`` has one letter per band. In 2MASS, F (no reliable error), U (upper limit) and X (no
-valid brightness) are no measurements (2MASS Explanatory Supplement, section 2.2a). In AllWISE, U, X
-and Z say the same or worse, and so does a null error (AllWISE Explanatory Supplement, II.1.a).
+valid brightness) are not measurements (2MASS Explanatory Supplement, section 2.2a). In AllWISE, U,
+X and Z say the same or worse, and so does a null error (AllWISE Explanatory Supplement, II.1.a).
 
 unWISE has fluxes in Vega nanomaggies: W = 22.5 - 2.5 log10(flux) - offset. The offsets, 0.004 mag
 in W1 and 0.032 mag in W2, are what its makers advise to subtract for agreement with AllWISE, whose

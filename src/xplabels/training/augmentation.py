@@ -62,7 +62,7 @@ class Dust:
             name: tensor(band) for name, band in zip(MAGNITUDES, band_fluxes()[0], strict=True)
         }
         self.mean, self.scale = tensor(scaling.x_mean), tensor(scaling.x_scale)
-        # where RP 0 is no good divisor there is no spectrum to redden
+        # where RP 0 is not a good divisor there is no spectrum to redden
         self.possible = torch.as_tensor(features.is_ratio & (features.divisor > 0), device=device)
 
     def draw(self, count: int, scatter: float) -> Tensor:

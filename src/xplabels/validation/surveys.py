@@ -134,7 +134,7 @@ def open_survey(
     """
     if survey not in COMPARED:
         raise InputError(
-            f"{survey!r} is no survey to compare with",
+            f"{survey!r} is not a survey to compare with",
             where=name_of(path),
             remedy=f"name one of {', '.join(COMPARED)}",
         )

@@ -41,7 +41,7 @@ FEW = "too few stars to tell"
 TOGETHER = "all labels together"
 LEVELS = (LEVEL_68, LEVEL_95)
 MAGNITUDES = {"g_mag": "G", "bp_rp": "BP-RP"}
-"""Axes that are no labels."""
+"""Axes that are not labels."""
 RATIOS = ("c_fe", "n_fe", "alpha_m")
 """Labels along which errors are shown in bins, but not judged."""
 
