@@ -155,8 +155,8 @@ class DataLinkService(Service):
     one row per star; any other word is answered by HTTP 500, as the archive does. If
     ``DATAMODEL_STANDARD`` is among them, it unrolls arrays: one row per element. ``answers`` is how
     it writes, whatever it was asked for (default: as asked), ``zipped`` whether in a ZIP,
-    ``renamed`` how it calls columns. Every answer leaves out the ids ``withheld``; any request with one of ``poison`` fails
-    with HTTP 500; ``asked`` has the ids of each request.
+    ``renamed`` how it calls columns. Every answer leaves out the ids ``withheld``; any request
+    with one of ``poison`` fails with HTTP 500; ``asked`` has the ids of each request.
     """
 
     def __init__(
