@@ -257,7 +257,9 @@ def not_flagged(sources: Sequence[Row]) -> str:
         return "None."
     lines = []
     for one in sources:
-        labels = "; ".join(f"{v:g} ± {e:g}" for v, e in one["labels"].values())
+        labels = "; ".join(
+            f"{v:g} ± {e:g}" if v == v else "null" for v, e in one["labels"].values()
+        )
         seen = [f"{w['angstrom']} ({w['sigma']:g})" for w in one["lines"].values()]
         lines.append(
             (str(one["source_id"]), f"{one['g']:.2f}", f"{one['bp_rp']:.2f}", str(one["snr_rp_0"]),

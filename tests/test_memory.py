@@ -247,8 +247,8 @@ def test_a_column_for_each_coefficient_is_read_like_that_of_a_file() -> None:
         (pd.DataFrame({"source_id": []}), "the DataFrame"),
         (pd.DataFrame([[1, 2]], columns=["source_id", "source_id"]), "two columns 'source_id'"),
         (pd.DataFrame({"source_id": [1], "SOURCE_ID": [1]}), "the same name but for case"),
-        ([3], "no table"),
-        (3.5, "no table"),
+        ([3], "not a table"),
+        (3.5, "not a table"),
         ({}, "absent|no table"),
     ],
 )
