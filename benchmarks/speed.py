@@ -244,8 +244,9 @@ def shipped(name: str, stars: int, count: int, trees: int, threads: int) -> dict
     x = np.nan_to_num(features.x)
     if some.labels is None:
         raise SystemExit("example stars have no labels")
-    columns = [some.labels.names.index(label) for label in model.names]
-    y = some.labels.values[:, columns] / some.labels.values[:, columns].std(axis=0)
+    # one ensemble of trees for each label of the model; the example stars have four, which repeat
+    values = some.labels.values[:, np.arange(len(model.names)) % len(some.labels.names)]
+    y = values / values.std(axis=0)
     keys = {"n_estimators": trees, "max_depth": 8, "learning_rate": 0.03, "n_jobs": threads}
     boosted = [xgboost.XGBRegressor(**keys).fit(x, one) for one in y.T]
 
