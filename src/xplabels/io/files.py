@@ -8,24 +8,20 @@ and what a file says of its own size passes :func:`check_size` before memory is 
 from __future__ import annotations
 
 import codecs
-import functools
 import gzip
 import hashlib
 import importlib
 import io
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import IO, Any, cast
 
 from xplabels.core.bounds import GZIP
 from xplabels.core.bounds import again as again
 from xplabels.core.bounds import whole as whole
 from xplabels.core.errors import InputError, XplabelsError
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 BUFFER = 1 << 20
 """Bytes unpacked at a time."""
@@ -38,10 +34,16 @@ Catalogues shrink by 2 to 20 when they are packed.
 """
 TIMES = 100
 GZIP_MAGIC = b"\x1f\x8b"
-
-
 BEGIN = 1000
 """Bytes of a file by which its format is known."""
+KINDS = {
+    ".csv": "CSV file", ".tsv": "CSV file", ".ecsv": "ECSV file", ".fits": "FITS file",
+    ".vot": "VOTable", ".votable": "VOTable", ".xml": "VOTable", ".parquet": "Parquet file",
+    ".zip": "ZIP file",
+}  # fmt: skip
+"""Ending -> what a file of that format is called."""
+TEXT = (".csv", ".tsv", ".ecsv")
+ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
 BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     ".parquet": (b"PAR1",),
     ".fits": (b"SIMPLE  =",),
@@ -54,11 +56,6 @@ PACKED = {
     b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR",
 }  # fmt: skip
 """How a packed file begins (gzip, if it is still one when unpacked), and what packs so."""
-NOT_TEXT = {
-    ".fits": "FITS file", ".parquet": "Parquet file", ".zip": "ZIP file", ".vot": "VOTable",
-    ".votable": "VOTable", ".xml": "VOTable",
-}  # fmt: skip
-ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
 
 
 class Digest:
@@ -191,7 +188,7 @@ def format_of(path: Path, endings: Collection[str]) -> str:
         packer = "gzip"
     if packer is not None:
         raise InputError(f"is packed by {packer}", where=path, remedy="unpack it")
-    if found == ending and ending in NOT_TEXT:
+    if found == ending and ending not in TEXT:
         _check_no_text(first, ending, path)
     return found
 
@@ -199,17 +196,22 @@ def format_of(path: Path, endings: Collection[str]) -> str:
 def _check_no_text(first: bytes, ending: str, path: Path) -> None:
     """Raise InputError with its words if a file that should be of another format begins as text."""
     page = re.match(rb"<!doctype html|<html|(<\?xml[^>]*>\s*)?<(\w+:)?(job|error)", first, re.I)
-    xml = first.startswith(b"<") and NOT_TEXT[ending] == "VOTable" and not page
+    xml = first.startswith(b"<") and KINDS[ending] == "VOTable" and not page
     if not first or xml or re.search(rb"[^\t\r\n\x20-\x7e]", first) or first[:6] == b"SIMPLE":
         return
-    words = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", first.decode())
     raise InputError(
-        f"is not a whole {NOT_TEXT[ending]} but text: {' '.join(words.split())[:150]}",
+        f"is not a whole {KINDS[ending]} but text: {words_of_page(first.decode())[:150]}",
         where=path,
         remedy="ask the archive again"
         if page or first.startswith(b"{")
         else f"{again(path)}, or give it the ending of its format",
     )
+
+
+def words_of_page(text: str) -> str:
+    """A text without tags of HTML or XML, on one line."""
+    text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
+    return " ".join(text.split())
 
 
 def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
@@ -284,23 +286,6 @@ def _changed(path: Path) -> InputError:
         where=path,
         remedy="repeat the command once nothing writes to it",
     )
-
-
-Reader = Callable[Concatenate[Path, P], Iterator[T]]
-
-
-def reads(what: str) -> Callable[[Reader[P, T]], Reader[P, T]]:
-    """Make a reader, a generator whose first argument is the path, work inside :func:`whole`."""
-
-    def decorate(reader: Reader[P, T]) -> Reader[P, T]:
-        @functools.wraps(reader)
-        def read(path: Path, *args: P.args, **options: P.kwargs) -> Iterator[T]:
-            with whole(path, what):
-                yield from reader(path, *args, **options)
-
-        return cast(Reader[P, T], read)
-
-    return decorate
 
 
 def check_size(path: Path | str, size: int, held: int | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from xplabels.core.stars import Stars
-from xplabels.io.files import check_size, open_seekable, reads, whole
+from xplabels.io.files import check_size, open_seekable, whole
 from xplabels.io.forms import SOURCE_ID, Column, FileTable, alike, names_of, no_ids
 from xplabels.io.rows import ARRAYS, BLOCK_ROWS, BadRows, RawBlock, assembled, column_blocks
 
@@ -26,7 +26,6 @@ FitsTable = Any
 """An astropy binary table (its ``columns`` and ``data``)."""
 
 
-@reads("FITS file")
 def read_fits(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from all tables that have source_ids; they must have the same columns.
 

@@ -37,7 +37,7 @@ from xplabels.io.columns import (
     labels_of,
     photometry_of,
 )
-from xplabels.io.files import check_size, reads
+from xplabels.io.files import check_size, whole
 from xplabels.io.nested import archive_columns
 from xplabels.io.rows import (
     ARRAYS,
@@ -189,22 +189,19 @@ def open_parquet(path: Path) -> Iterator[Any]:
             ) from error
 
 
-@reads("Parquet file")
 def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a star table.
 
     Raises InputError for a file that is unreadable, truncated, of a newer format, lacks columns or
     rows, or (``bad_rows="error"``) holds a damaged row.
     """
-    if not path.is_file():
-        raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
-    with open_parquet(path) as file:
+    with whole(path, "Parquet file"), open_parquet(path) as file:
         meta = metadata_of(file.schema_arrow, path)
         for batch in file.iter_batches(batch_size=block):
             if len(batch) and len(stars := stars_of(batch, meta, assembler)):
                 yield stars
-    assembler.finish()
+        assembler.finish()
 
 
 def metadata_of(schema: Any, path: object) -> dict[str, Any]:

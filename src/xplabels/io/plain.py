@@ -14,7 +14,7 @@ from xplabels.core.errors import InputError
 from xplabels.io import forms, memory
 from xplabels.io.arrays import cells_of
 from xplabels.io.delimited import csv_table
-from xplabels.io.files import Digest, format_of, text_lines, unchanged, whole
+from xplabels.io.files import KINDS, Digest, format_of, text_lines, unchanged, whole
 from xplabels.io.fits import fits_tables, open_fits, readable_fits
 from xplabels.io.forms import SOURCE_ID, FileTable
 from xplabels.io.parquet import open_parquet
@@ -25,11 +25,6 @@ from xplabels.io.zipped import named, unzipped
 Columns = dict[str, NDArray[Any]]
 """Lower-case column name -> array [N]."""
 
-ENDINGS = (".csv", ".tsv", ".ecsv", ".fits", ".vot", ".votable", ".xml", ".parquet", ".zip")
-KINDS = {
-    ".csv": "CSV file", ".tsv": "CSV file", ".ecsv": "ECSV file", ".fits": "FITS file",
-    ".parquet": "Parquet file", ".zip": "ZIP file",
-}  # fmt: skip
 LONGEST_HEADER = 400_000
 """Of an ECSV file: YAML is read at 20 microseconds a letter."""
 
@@ -69,7 +64,7 @@ def read_table(
 
 def is_table(path: Path) -> bool:
     """Whether :func:`read_table` knows the format."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix in ENDINGS and path.is_file()
+    return Path(path.name.lower().removesuffix(".gz")).suffix in KINDS and path.is_file()
 
 
 def read_columns(
@@ -129,10 +124,10 @@ def _read(source: Any, wanted: _Wanted) -> Columns:
         one = FileTable("it", list(flat), flat.__getitem__, units)
         return _together([one], wanted, table.where)
     path = Path(source)
-    ending = format_of(path, ENDINGS)
+    ending = format_of(path, KINDS)
     if path.stat().st_size == 0:
         raise InputError("is empty", where=path, remedy="give a table with a header and rows")
-    with unchanged(path), whole(path, KINDS.get(ending, "VOTable")):
+    with unchanged(path), whole(path, KINDS[ending]):
         if ending in (".csv", ".tsv"):
             return _together([csv_table(path, wanted.columns, wanted.digest)], wanted, path)
         if ending == ".parquet":

@@ -423,8 +423,9 @@ def _rectangle(
     column: Cells, rows: NDArray[np.bool_], width: int, kind: type[np.floating]
 ) -> NDArray[np.floating]:
     """The cells of ``rows`` as [N, width]; NaN elsewhere."""
-    if isinstance(column, np.ndarray) and rows.all():
-        return np.require(column, kind, ("C", "W"))  # a copy where it has to be
+    if rows.all() and len(rows):
+        whole = column if isinstance(column, np.ndarray) else np.stack(column)
+        return np.require(whole, kind, ("C", "W"))  # a copy where it has to be
     full = np.full((len(rows), width), np.nan, kind)
     chosen = np.flatnonzero(rows)
     if len(chosen) and width:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.arrays import EMPTY
-from xplabels.io.files import check_size, open_seekable, reads, whole
+from xplabels.io.files import check_size, open_seekable, whole
 from xplabels.io.forms import SOURCE_ID, FileTable, alike, names_of, no_ids
 from xplabels.io.rows import (
     ARRAYS,
@@ -61,7 +61,6 @@ Row = tuple[int | str | None, dict[str, NDArray[Any]], tuple[str, str] | None]
 """A source_id (None: null), the arrays, and what else is wrong."""
 
 
-@reads("VOTable")
 def read_votable(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from all tables that have source_ids; they must have the same columns.
 
