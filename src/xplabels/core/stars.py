@@ -387,10 +387,7 @@ class Stars:
         )  # fmt: skip
 
     def join(
-        self,
-        photometry: Any = (),
-        labels: Any = None,
-        names: Sequence[str] | None = None,
+        self, photometry: Any = (), labels: Any = None, names: Sequence[str] | None = None
     ) -> Stars:
         """The same stars with photometry and labels from tables, by ``source_id``.
 

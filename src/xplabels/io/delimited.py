@@ -27,14 +27,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.arrays import EMPTY, Cells, parse_array
-from xplabels.io.files import (
-    LONGEST_LINE,
-    Digest,
-    again,
-    byte_lines,
-    open_bytes,
-    words_of_page,
-)
+from xplabels.io.files import LONGEST_LINE, Digest, again, byte_lines, open_bytes, words_of_page
 from xplabels.io.forms import SOURCE_ID, FileTable, id_of_text, names_of
 from xplabels.io.rows import (
     ARRAYS,
@@ -152,8 +145,7 @@ def csv_table(path: Path, wanted: Collection[str] | None, digest: Digest | None)
                     delimiter=header.delimiter, newlines_in_values=True
                 ),
                 convert_options=arrow_csv.ConvertOptions(
-                    include_columns=chosen,
-                    column_types=dict.fromkeys(header.names, pa.string()),
+                    include_columns=chosen, column_types=dict.fromkeys(header.names, pa.string())
                 ),
             )
     except pa.ArrowException as error:

@@ -134,6 +134,7 @@ class FileTable:
     column: Callable[[str], Column]
     units: Mapping[str, str] = field(default_factory=dict)  # by name, where one is declared
     words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # descriptions and UCDs
+    faults: Mapping[int, tuple[str, str]] = field(default_factory=dict)  # row -> column, what
 
 
 def alike(

@@ -308,10 +308,7 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
 
 
 def stars_of_columns(
-    columns: Mapping[str, forms.Column],
-    meta: Mapping[str, Any],
-    assembler: Assembler,
-    words: Words,
+    columns: Mapping[str, forms.Column], meta: Mapping[str, Any], assembler: Assembler, words: Words
 ) -> Stars:
     """The stars of columns of a star table, in any of the forms of :mod:`xplabels.io.forms`.
 

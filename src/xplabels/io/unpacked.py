@@ -152,9 +152,9 @@ def _sampling(path: Path, width: int) -> NDArray[np.float64]:
         with open_fits(path) as hdus:
             text = next((str(h.header[SAMPLING]) for h in hdus if SAMPLING in h.header), "")
     elif ending in ("xml", "vot", "votable"):
-        from xplabels.io.votable import first_votable
+        from xplabels.io.votable import parse_votable
 
-        params = first_votable(path).params
+        params = [param for table in parse_votable(path) for param in table.params]
         text = next((" ".join(map(str, p.value)) for p in params if p.name == SAMPLING), "")
     elif ending == "ecsv":
         head = b"".join(line for line in byte_lines(path) if line.startswith(b"#")).decode()
