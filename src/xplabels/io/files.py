@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import io
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
@@ -65,42 +65,43 @@ class Digest:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._read = 0
 
-    def take(self, position: int, data: Any) -> None:
-        """Count the bytes ``data`` that stand at ``position``; those known already count once."""
-        new = memoryview(data)[max(0, self._read - position) :]
-        self._md5.update(new)
-        self._read += len(new)
+    def take(self, data: Any) -> None:
+        """Count the next bytes of the file."""
+        self._md5.update(data)
+        self._read += len(data)
 
     def take_rest(self, path: Path) -> None:
         """Count what no reader asked for: all of a file, or what follows its last row."""
         with open(path, "rb") as file:
             file.seek(self._read)
             while data := file.read(BUFFER):
-                self._md5.update(data)
-                self._read += len(data)
+                self.take(data)
 
     def hexadecimal(self) -> str:
         """The sum of what was read."""
         return self._md5.hexdigest()
 
 
-class _Digested(io.RawIOBase):
-    """A file whose bytes are counted by a digest as they are read."""
+class _Watched(io.RawIOBase):
+    """A file whose bytes go to ``look`` as they are read; the files ``below`` close with it."""
 
-    def __init__(self, path: Path, digest: Digest) -> None:
-        self._file, self._digest = path.open("rb", buffering=0), digest
+    def __init__(
+        self, path: Path, file: Any, look: Callable[[memoryview], None], *below: IO[bytes]
+    ) -> None:
+        self._path, self._file, self._look, self._files = path, file, look, (file, *below)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        position = self._file.tell()
-        got = self._file.readinto(buffer) or 0
-        self._digest.take(position, memoryview(buffer)[:got])
+        with whole(self._path, GZIP):
+            got: int = self._file.readinto(buffer) or 0
+        self._look(memoryview(buffer)[:got])
         return got
 
     def close(self) -> None:
-        self._file.close()
+        for file in self._files:
+            file.close()
         super().close()
 
 
@@ -118,12 +119,11 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
     ``digest`` counts them as they stand on the disk.
     """
     start = _gzip_start(path)
-    file: Any = path.open("rb", BUFFER)
     with ExitStack() as stack:
-        stack.enter_context(file)
+        raw: Any = stack.enter_context(path.open("rb", 0))
         if digest is not None:
-            file.close()
-            file = stack.enter_context(io.BufferedReader(_Digested(path, digest), 1 << 17))
+            raw = _Watched(path, raw, digest.take)
+        file: Any = io.BufferedReader(raw, BUFFER)
         if start is not None:
             file.read(start)
             file = stack.enter_context(_unpacked(path, file))
@@ -137,8 +137,16 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
 
 
 def _unpacked(path: Path, file: Any) -> IO[bytes]:
-    unpacked = _Bounded((_isal("igzip") or gzip).open(file, "rb"), file, path)
-    return io.BufferedReader(unpacked, BUFFER)  # lines from its own small buffer cost a third more
+    held, got = path.stat().st_size, 0
+
+    def check(data: memoryview) -> None:
+        nonlocal got
+        got += len(data)
+        check_size(path, got, held)
+
+    unpacked = _Watched(path, (_isal("igzip") or gzip).open(file, "rb"), check, file)
+    # lines from its own small buffer cost a third more
+    return io.BufferedReader(unpacked, BUFFER)
 
 
 def _gzip_start(path: Path) -> int | None:
@@ -300,27 +308,3 @@ def check_size(path: Path | str, size: int, held: int | None = None) -> None:
             where=path,
             remedy="check where it comes from; if it is right, unpack it or write it in parts",
         )
-
-
-class _Bounded(io.RawIOBase):
-    """What is unpacked from ``file``, as long as its size is in proportion to that of ``path``."""
-
-    def __init__(self, file: IO[bytes], packed: IO[bytes], path: Path) -> None:
-        self._file: Any = file
-        self._packed = packed
-        self._path, self._got, self._held = path, 0, path.stat().st_size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        with whole(self._path, GZIP):
-            got: int = self._file.readinto(buffer)
-        self._got += got
-        check_size(self._path, self._got, self._held)
-        return got
-
-    def close(self) -> None:
-        self._file.close()
-        self._packed.close()
-        super().close()
