@@ -34,24 +34,12 @@ KINDS = (
 
 @dataclass(frozen=True)
 class MemoryTable:
-    """One table in memory.
+    """One table in memory, of columns in any form of :mod:`xplabels.io.forms`."""
 
-    Attributes
-    ----------
-    where
-        What messages call it: ``the DataFrame``.
-    columns
-        Its columns by name, in any form of :mod:`xplabels.io.forms`.
-    words
-        Lower-case name -> unit, description and UCD, as far as they are declared.
-    meta
-        The entry of a star table of this package, where it is one.
-    """
-
-    where: str
+    where: str  # what messages call it: ``the DataFrame``
     columns: Mapping[str, forms.Column]
     words: Words = field(default_factory=dict)
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)  # of a star table of this package
 
     def __str__(self) -> str:
         return self.where
