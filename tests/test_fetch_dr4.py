@@ -141,6 +141,24 @@ def test_any_format(dr4: Services, tmp_path: Path, kind: str, zipped: bool, rena
     check_spectra(dr4, tmp_path / "new")
 
 
+def test_files_under_names_that_a_declaration_gives(dr4: Services, tmp_path: Path) -> None:
+    cells = dict(dr4.made.spectra.cells)
+    cells["bp_mean_coefficients"] = cells.pop("bp_coefficients")
+    renamed = FakeStars(dr4.made.spectra.source_id, cells)
+    mine = changed(
+        tmp_path,
+        ("[datalink]", '[spectra]\nbp_coefficients = "BP_mean_coefficients"\n\n[datalink]'),
+    )
+    expected = read(write_file(dr4.made.spectra, tmp_path / "expected.csv"))
+    for ending in ("csv", "ecsv", "vot", "fits"):
+        path = write_file(renamed, tmp_path / f"renamed.{ending}")
+        with pytest.raises(InputError, match="bp_coefficients"):
+            read(path)
+        with using(mine):
+            found = read(path).spectra.bp.coefficients
+        np.testing.assert_array_equal(found, expected.spectra.bp.coefficients)
+
+
 def test_a_format_that_is_asked_for(dr4: Services, tmp_path: Path) -> None:
     dr4.release = changed(tmp_path, ('format = "csv"', 'format = "fits"'))
     assert dr4.fetch(tmp_path / "new", products=["xp"]).complete
