@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry, Stars
@@ -143,8 +142,7 @@ def join_survey(
     Raises :class:`InputError` as :func:`read_survey`; if a label is absent, or no star is shared.
     """
     table = read_survey(name, path)
-    quality = np.zeros(len(table)) if table.quality is None else table.quality
-    table = table.take(best_rows(table.source_id, quality, table.source_id != NO_SOURCE))
+    table = table.best(table.source_id != NO_SOURCE)
     if table.labels is None:
         raise InputError(f"survey {name!r} has no labels", where=path)
     labels = table.labels if names is None else table.labels.select(names)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.duplicates import best_rows
 from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Photometry, Rows
@@ -110,6 +111,11 @@ class SurveyTable:
             photometry=None if self.photometry is None else self.photometry[rows],
             quality=None if self.quality is None else self.quality[rows],
         )
+
+    def best(self, use: NDArray[np.bool_]) -> SurveyTable:
+        """One row per star, of those in ``use`` [N]: of highest quality, the first of equals."""
+        quality = np.zeros(len(self)) if self.quality is None else self.quality
+        return self.take(best_rows(self.source_id, quality, use))
 
     def label(self, name: str) -> tuple[Array, Array]:
         """Values and errors [N] of a label; NaN where the table has none."""
