@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import figures
-from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
@@ -139,8 +138,7 @@ def open_survey(
             remedy=f"name one of {', '.join(COMPARED)}",
         )
     table = read_survey(survey, path, neighbours=neighbours)
-    quality = np.full(len(table), np.nan) if table.quality is None else table.quality
-    best = table.take(best_rows(table.source_id, quality, table.source_id > 0))
+    best = table.best(table.source_id > 0)
     labels, factors = best.labels, dict(inflation or {})
     if labels is None:
         raise InputError(f"survey {survey!r} has no labels", where=name_of(path))
