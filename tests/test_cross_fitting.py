@@ -14,13 +14,13 @@ from xplabels.core.split import fold_of
 from xplabels.giants.copies import FIRST_COPY, copy_ids
 from xplabels.model import Model
 from xplabels.synthetic import simulate_stars
-from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import (
     LARGEST_CORRECTION,
     HoldoutPrediction,
     calibrated,
     fit_calibration,
 )
+from xplabels.training.optimisation import Checkpoint
 from xplabels.training.run import Run
 from xplabels.training.table import training_table
 

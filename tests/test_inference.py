@@ -20,8 +20,7 @@ from xplabels.features import Features, FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
 from xplabels.inference import Inference
-from xplabels.inference.distribution import LabelDistribution
-from xplabels.inference.network import ACTIVATIONS, Architecture, Perceptron
+from xplabels.inference.network import ACTIVATIONS, Architecture, LabelDistribution, Perceptron
 from xplabels.model import Model
 from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Block, Propagation

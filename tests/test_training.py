@@ -22,7 +22,7 @@ from xplabels.model import Model
 from xplabels.recipes import load_recipe
 from xplabels.synthetic import simulate_stars
 from xplabels.training import optimisation, train
-from xplabels.training.checkpoint import Checkpoint
+from xplabels.training.optimisation import Checkpoint
 
 NAMES = ("teff", "logg")
 

@@ -25,7 +25,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import MEASUREMENTS, Photometry, Stars
 from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.model.transfer import check_errors, coordinates, with_calibration_stars
+from xplabels.model.refitting import check_errors, coordinates, with_calibration_stars
 
 LABELS, COLOURS = ("teff", "logg"), ("bp_rp", "j_h")
 TEFF, NOISE_RP, COLOUR = 0, 3, 6

@@ -150,11 +150,7 @@ def _complete(
 
 
 def _content(
-    prediction: Prediction,
-    labels: Labels,
-    names: Sequence[str],
-    rows: Rows,
-    factor: float | Array,
+    prediction: Prediction, labels: Labels, names: Sequence[str], rows: Rows, factor: float | Array
 ) -> Array:
     """Probability [n] inside each star's ellipsoid, all predicted errors times ``factor``.
 

@@ -142,11 +142,7 @@ def inner_score(residuals: Array, label_errors: Array, variance: Array, gaussian
 
 
 def outer_score(
-    residuals: Array,
-    label_errors: Array,
-    variance: Array,
-    gaussian: Array,
-    inner: Array | float,
+    residuals: Array, label_errors: Array, variance: Array, gaussian: Array, inner: Array | float
 ) -> Array:
     """The same of the 95.4 % interval, where ``inner`` is the factor of the 68.3 % one.
 

@@ -97,12 +97,12 @@ class Features:
         Uint32 [N].
     """
 
-    x: NDArray[np.float64]
-    divisor: NDArray[np.float64]
+    x: Array
+    divisor: Array
     is_ratio: NDArray[np.bool_]
-    errors: NDArray[np.float64]
+    errors: Array
     correlations: Packed | None
-    auxiliary_errors: NDArray[np.float64]
+    auxiliary_errors: Array
     flags: NDArray[np.uint32]
 
     def __len__(self) -> int:
@@ -170,7 +170,7 @@ class FeatureSet:
         spectral = [f"bp_{i}" for i in range(bp)] + [f"rp_{i}" for i in range(rp)]
         return (*spectral, *self.auxiliary)
 
-    def noise_levels(self, features: Features) -> NDArray[np.float64]:
+    def noise_levels(self, features: Features) -> Array:
         """log10 of the median coefficient error of BP and RP in units of RP 0, [N, 2] or [N, 0].
 
         The best weight of a weak coefficient depends on its noise. The median over a band is
@@ -184,7 +184,7 @@ class FeatureSet:
         with np.errstate(divide="ignore"):
             return np.log10(np.stack([np.median(band, axis=1) for band in bands], axis=1))
 
-    def missing(self, features: Features) -> NDArray[np.float64]:
+    def missing(self, features: Features) -> Array:
         """The share of the auxiliary inputs that each star lacks [N]; 0 where there are none."""
         absent = np.isnan(features.x[:, self.n_spectral :]).sum(axis=1)
         return np.asarray(absent / max(len(self.auxiliary), 1))
@@ -275,7 +275,7 @@ class FeatureSet:
 
 def _auxiliary(
     name: str, photometry: Photometry, extinction_error: bool
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
+) -> tuple[Array, dict[str, Any]]:
     """One auxiliary input [N] and its derivative by each measurement it is made of."""
     if name != "m_pseudo":
         blue, red = AUXILIARY[name]

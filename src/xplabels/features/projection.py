@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import SampledSpectra
 
+Array = NDArray[np.float64]
+
 FLUX_UNIT = 1e-17
 """W m^-2 nm^-1: keeps D of order one."""
 PRIOR_INFLATION = 4.0
@@ -55,21 +57,21 @@ class Projection:
         Float64 [n]: typical coefficient errors of a band relative to each other.
     """
 
-    wavelength: NDArray[np.float64]
-    design: NDArray[np.float64]
-    from_flux: NDArray[np.float64]
+    wavelength: Array
+    design: Array
+    from_flux: Array
     widths: tuple[int, int]
-    error_template: NDArray[np.float64]
+    error_template: Array
 
     @classmethod
     def from_prior(
         cls,
-        wavelength: NDArray[np.float64],
-        design: NDArray[np.float64],
+        wavelength: Array,
+        design: Array,
         widths: tuple[int, int],
-        mean: NDArray[np.float64],
-        covariance: NDArray[np.float64],
-        error_template: NDArray[np.float64],
+        mean: Array,
+        covariance: Array,
+        error_template: Array,
         noise: float = FLUX_NOISE,
     ) -> Projection:
         """Build Q from the mean [n] and covariance [n, n] of coefficients at unit mean flux.
@@ -86,11 +88,11 @@ class Projection:
         return cls(wavelength, design, q / FLUX_UNIT, widths, error_template)
 
     @property
-    def from_coefficients(self) -> NDArray[np.float64]:
+    def from_coefficients(self) -> Array:
         """P = Q D, float64 [n, n]."""
         return self.from_flux @ self.design
 
-    def coefficients(self, spectra: SampledSpectra) -> NDArray[np.float64]:
+    def coefficients(self, spectra: SampledSpectra) -> Array:
         """c^ [N, n] of sampled spectra.
 
         Raises
@@ -101,7 +103,7 @@ class Projection:
         self._check_wavelength(spectra)
         return spectra.flux @ self.from_flux.T
 
-    def coefficient_errors(self, spectra: SampledSpectra) -> NDArray[np.float64]:
+    def coefficient_errors(self, spectra: SampledSpectra) -> Array:
         """Approximate errors [N, n] of the archive coefficients behind sampled spectra.
 
         A sampled spectrum does not tell its coefficients' covariance. Here they are independent
@@ -153,7 +155,7 @@ def default_projection() -> Projection:
     )
 
 
-def gaiaxpy_design() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def gaiaxpy_design() -> tuple[Array, Array]:
     """GaiaXPy's default sampling: wavelengths [L] in nm and D [L, 110] in W m^-2 nm^-1.
 
     ``calibrate`` applied to unit coefficient vectors gives D's columns; D c then equals
@@ -177,8 +179,7 @@ def need_gaiaxpy() -> None:
     """Raise :class:`InputError` if GaiaXPy is not installed."""
     if importlib.util.find_spec("gaiaxpy") is None:
         raise InputError(
-            "this needs GaiaXPy, which is not installed",
-            remedy="pip install 'xplabels[library]'",
+            "this needs GaiaXPy, which is not installed", remedy="pip install 'xplabels[library]'"
         )
 
 
@@ -225,11 +226,8 @@ def unit_vectors(width: int = 55) -> object:
 
 
 def field_prior(
-    coefficients: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    design: NDArray[np.float64],
-    widths: tuple[int, int],
-) -> dict[str, NDArray[np.float64]]:
+    coefficients: Array, errors: Array, design: Array, widths: tuple[int, int]
+) -> dict[str, Array]:
     """Mean, covariance and error template of real stars' coefficients at unit mean flux.
 
     Parameters
@@ -247,14 +245,10 @@ def field_prior(
     for columns in (slice(0, widths[0]), slice(widths[0], None)):
         band = errors[:, columns]
         template[columns] = np.median(band / np.median(band, axis=1)[:, None], axis=0)
-    return {
-        "mean": scaled.mean(axis=0),
-        "covariance": np.cov(scaled.T),
-        "error_template": template,
-    }
+    return {"mean": scaled.mean(axis=0), "covariance": np.cov(scaled.T), "error_template": template}
 
 
-def field_prior_arrays() -> dict[str, NDArray[np.float64]]:
+def field_prior_arrays() -> dict[str, Array]:
     """Mean, covariance and error template that ship (:func:`field_prior`)."""
     from safetensors.numpy import load
 

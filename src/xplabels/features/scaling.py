@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 
+Array = NDArray[np.float64]
+
 RIDGE = 1e-4
 """Added to the diagonal of the inputs' correlation matrix before it is inverted."""
 
@@ -43,23 +45,23 @@ class Scaling:
         Bool [K]: whose logarithm is learned, so that a per cent is a per cent everywhere.
     """
 
-    x_mean: NDArray[np.float64]
-    x_scale: NDArray[np.float64]
-    x_correlation: NDArray[np.float64]
-    y_mean: NDArray[np.float64]
-    y_scale: NDArray[np.float64]
-    noise_mean: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    noise_scale: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    x_mean: Array
+    x_scale: Array
+    x_correlation: Array
+    y_mean: Array
+    y_scale: Array
+    noise_mean: Array = field(default_factory=lambda: np.empty(0))
+    noise_scale: Array = field(default_factory=lambda: np.empty(0))
     logarithmic: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, bool))
 
     @classmethod
     def fit(
         cls,
-        x: NDArray[np.float64],
-        y: NDArray[np.float64],
+        x: Array,
+        y: Array,
         inputs: Sequence[str] = (),
         labels: Sequence[str] = (),
-        noise: NDArray[np.float64] | None = None,
+        noise: Array | None = None,
         logarithmic: Sequence[str] = (),
     ) -> Scaling:
         """Statistics of the training inputs [N, F] and labels [N, K]; NaN is left out.
@@ -111,11 +113,11 @@ class Scaling:
             logarithmic=self.logarithmic[labels],
         )  # fmt: skip
 
-    def scale_x(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scale_x(self, x: Array) -> Array:
         """Inputs [N, F] in units of the training scatter."""
         return (x - self.x_mean) / self.x_scale
 
-    def scale_noise(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scale_noise(self, levels: Array) -> Array:
         """Noise levels [N, 2 or 0] in units of the training scatter, kept within its range.
 
         What a network makes of a star fainter than those it trained on is what it makes of the
@@ -124,20 +126,18 @@ class Scaling:
         scaled = (levels - self.noise_mean) / self.noise_scale
         return np.clip(scaled, -NOISE_LIMIT, NOISE_LIMIT)
 
-    def scale_y(
-        self, values: NDArray[np.float64], errors: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def scale_y(self, values: Array, errors: Array) -> tuple[Array, Array]:
         """Labels and errors [N, K] on the scale that is learned."""
         learned = np.log(values, out=values.copy(), where=self.logarithmic)
         return (learned - self.y_mean) / self.y_scale, errors / self.y_unit(values)
 
-    def unscale_y(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    def unscale_y(self, scaled: Array) -> Array:
         """Labels [N, K] from the scale that is learned: the inverse of :meth:`scale_y`."""
         learned = self.y_mean + self.y_scale * scaled
         limited = np.clip(learned, -LARGEST_LOGARITHM, LARGEST_LOGARITHM)
         return np.exp(limited, out=learned, where=self.logarithmic)
 
-    def y_unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def y_unit(self, values: Array) -> Array:
         """What a small step of one on the learned scale is in the labels' units, [N, K].
 
         To first order, as all errors are propagated here: a label's own value times
@@ -175,12 +175,12 @@ class Completion:
     spectra are noisy, while S - N_aa - B N_ss B^T would make errors too small. Both are tested.
     """
 
-    def __init__(self, correlation: NDArray[np.float64], n_spectral: int) -> None:
+    def __init__(self, correlation: Array, n_spectral: int) -> None:
         self.correlation = correlation
         self.n_spectral = n_spectral
-        self._rules: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._rules: dict[int, tuple[Array, Array]] = {}
 
-    def rule(self, pattern: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def rule(self, pattern: int) -> tuple[Array, Array]:
         """B [A, F] and conditional covariance [A, A], where some auxiliary inputs are missing.
 
         ``pattern`` is the sum of 2^a over missing inputs a. B has zero columns at missing inputs
@@ -191,7 +191,7 @@ class Completion:
             self._rules[pattern] = self._solve(pattern >> np.arange(auxiliaries) & 1 == 1)
         return self._rules[pattern]
 
-    def _solve(self, missing: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _solve(self, missing: NDArray[np.bool_]) -> tuple[Array, Array]:
         auxiliaries, inputs = len(missing), len(self.correlation)
         gone = np.concatenate([np.zeros(self.n_spectral, bool), missing])
         here = ~gone
@@ -204,7 +204,7 @@ class Completion:
             covariance[np.ix_(missing, missing)] = c[np.ix_(gone, gone)] - b @ c[np.ix_(here, gone)]
         return weights, covariance
 
-    def rules(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def rules(self) -> tuple[Array, Array]:
         """B [2^A, A, F] and conditional covariance [2^A, A, A] of every pattern."""
         patterns = range(2 ** (len(self.correlation) - self.n_spectral))
         weights, covariances = zip(*(self.rule(pattern) for pattern in patterns), strict=True)

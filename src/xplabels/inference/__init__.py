@@ -20,8 +20,13 @@ from numpy.typing import NDArray
 from xplabels.core.jit import available
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Completion, Scaling
-from xplabels.inference.distribution import LabelDistribution
-from xplabels.inference.network import Array, Perceptron, products, sample_covariance
+from xplabels.inference.network import (
+    Array,
+    LabelDistribution,
+    Perceptron,
+    products,
+    sample_covariance,
+)
 
 STARS = 128
 """Stars that go through a network together: their hidden units stay in the processor's cache."""

@@ -76,7 +76,7 @@ class Model:
         Where labels are defined; None: wherever there is a prediction.
     calibration_stars
         A sample of the stars its errors were calibrated on, for
-        :func:`~xplabels.model.transfer.check_errors`; None for a model trained before there was.
+        :func:`~xplabels.model.refitting.check_errors`; None for a model trained before there was.
     forward
         What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
         whether a star is unlike the training set, and noise looks strange.

@@ -11,8 +11,12 @@ from itertools import pairwise
 from typing import cast
 
 from xplabels.core.errors import InputError, not_installed
-from xplabels.inference.distribution import LabelDistribution
-from xplabels.inference.network import LOG_VARIANCE_RANGE, Architecture, Perceptron
+from xplabels.inference.network import (
+    LOG_VARIANCE_RANGE,
+    Architecture,
+    LabelDistribution,
+    Perceptron,
+)
 
 try:
     import torch

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xplabels.features import Features, FeatureSet, map_arrays
 from xplabels.features.scaling import Completion, Scaling
-from xplabels.inference.distribution import LabelDistribution
+from xplabels.inference.network import LabelDistribution
 from xplabels.network import UncertainNetwork, products
 
 

@@ -30,7 +30,6 @@ from xplabels.model.card import write_card
 from xplabels.model.refitting import with_unshrinking
 from xplabels.network import check_device
 from xplabels.recipes import Recipe, load_recipe
-from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import (
     audit_of_folds,
     calibrated,
@@ -38,6 +37,7 @@ from xplabels.training.cross_fitting import (
     wrong_by_folds,
 )
 from xplabels.training.forward import fit_forward
+from xplabels.training.optimisation import Checkpoint
 from xplabels.training.run import Fold, Run
 from xplabels.training.table import TrainingTable, training_table
 from xplabels.validation import score_prediction

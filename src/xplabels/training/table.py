@@ -24,6 +24,8 @@ from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe, check_learnt
 from xplabels.training.objective import LabelledStars
 
+Array = NDArray[np.float64]
+
 logger = logging.getLogger(__name__)
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
@@ -46,12 +48,12 @@ class TrainingTable:
     names: tuple[str, ...]
     feature_set: FeatureSet
     features: Features
-    y: NDArray[np.float64]
-    y_error: NDArray[np.float64]
+    y: Array
+    y_error: Array
     train: NDArray[np.bool_]
     validation: NDArray[np.bool_]
     scaling: Scaling
-    weight: NDArray[np.float64]
+    weight: Array
     sparse: NDArray[np.bool_]
 
     def select(self, which: NDArray[np.bool_]) -> TrainingTable:
@@ -188,9 +190,7 @@ def training_table(
     return table
 
 
-def rarity(
-    teff: NDArray[np.float64], among: NDArray[np.float64], power: float
-) -> NDArray[np.float64]:
+def rarity(teff: Array, among: Array, power: float) -> Array:
     """How much stars [N] count by their scaled Teff; more where few others [M] have the like.
 
     In proportion to their density to the power -``power``; 1 at the median density, in denser
@@ -198,7 +198,7 @@ def rarity(
     """
     among = np.sort(among[np.isfinite(among)])
 
-    def neighbours(at: NDArray[np.float64]) -> NDArray[np.intp]:
+    def neighbours(at: Array) -> NDArray[np.intp]:
         return np.searchsorted(among, at + ALIKE) - np.searchsorted(among, at - ALIKE)
 
     count = np.maximum(neighbours(teff), 1)
