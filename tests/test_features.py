@@ -16,6 +16,7 @@ from twins import (
     explicit,
     explicit_covariance,
     random_stars,
+    with_bands,
 )
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
@@ -147,12 +148,8 @@ def test_noise_added_to_coefficients_scatters_inputs_as_stated() -> None:
     stars.spectra.rp.coefficients[0, 0] = 15.0  # an S/N of about 100
     random = np.random.default_rng(10)
     covariance = coefficient_covariance(stars.spectra, 0) * 0.01
+    stars = with_bands(stars, lambda band: replace(band, errors=band.errors * 0.1))
     spectra = stars.spectra
-    spectra = CoefficientSpectra(
-        replace(spectra.bp, errors=spectra.bp.errors * 0.1),
-        replace(spectra.rp, errors=spectra.rp.errors * 0.1),
-    )
-    stars = replace(stars, spectra=spectra)
     c = np.concatenate([spectra.bp.coefficients[0], spectra.rp.coefficients[0]])
     noisy = c + random.multivariate_normal(np.zeros(7), covariance, draws)
     weights = random.standard_normal((LABELS, 7))
@@ -219,15 +216,11 @@ def test_missing_measurements_leave_their_inputs_out_and_say_which(lost, bits, w
 @given(st.floats(1e-6, 1e6), st.integers(0, 2**31))
 def test_a_star_s_brightness_changes_nothing(scale, seed) -> None:
     stars = random_stars(2, (5, 4), seed=seed)
-    brighter = CoefficientSpectra(
-        *(
-            replace(b, coefficients=b.coefficients * scale, errors=b.errors * scale)
-            for b in (stars.spectra.bp, stars.spectra.rp)
-        )
+    other = with_bands(
+        stars, lambda b: replace(b, coefficients=b.coefficients * scale, errors=b.errors * scale)
     )
     features = FeatureSet((5, 4), ())
     jacobian = random_jacobian(stars, features, seed)
-    other = replace(stars, spectra=brighter)
     np.testing.assert_allclose(features.compute(other).x, features.compute(stars).x, rtol=1e-12)
     np.testing.assert_allclose(
         variance(features, other, jacobian), variance(features, stars, jacobian), rtol=1e-9

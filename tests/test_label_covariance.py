@@ -84,16 +84,6 @@ def test_correlations_are_those_of_the_parts(small_model: Model, small_stars: St
         prediction.covariance(["fe_h"])
 
 
-def test_lost_stars_have_none(small_model: Model, small_stars: Stars) -> None:
-    few = small_stars[:5]
-    few.spectra.bp.coefficients[2] = np.nan
-    try:
-        got = small_model.predict(few, correlations=True).correlations
-    finally:
-        few.spectra.bp.coefficients[2] = 0.0
-    assert np.isnan(got[:, 0]).tolist() == [False, False, True, False, False]
-
-
 def test_rows_and_blocks_keep_their_correlations(correlated) -> None:
     halves = [correlated[:400], correlated[400:]]
     np.testing.assert_array_equal(stack(halves).correlations, correlated.correlations)

@@ -209,6 +209,12 @@ def test_an_ensemble_is_the_mean_and_scatter_of_its_members(stars) -> None:
     np.testing.assert_allclose(together.errors_excess, excess, rtol=1e-9)
 
 
+def test_emphasis_changes_what_is_learnt_and_nothing_else(stars) -> None:
+    plain, emphasised = (fitted(stars, quick(epochs=1, emphasis=e)).networks[0] for e in (0.0, 0.5))
+    assert plain.arrays.keys() == emphasised.arrays.keys()
+    assert not np.array_equal(plain.arrays["hidden.0.weight"], emphasised.arrays["hidden.0.weight"])
+
+
 # interrupted runs
 
 

@@ -200,7 +200,6 @@ def test_training_keeps_the_sample(small_stars: Stars) -> None:
 
     model = fitted(small_stars, quick(calibration_folds=2))
     stars = model.calibration_stars
-    assert stars is not None
     bare = stars.coordinates[:, -len(model.feature_set.auxiliary) :].all(axis=1)
     for kind, tolerance in ((bare, 0.1), (~bare, 0.02)):  # nine tenths: validation part and folds
         assert 800 < kind.sum() < 910

@@ -206,23 +206,20 @@ def unit_vectors(width: int = 55) -> object:
     """A GaiaXPy input (pandas.DataFrame) whose row i has coefficient i equal to one."""
     import pandas as pd
 
+    rows = 2 * width
     band = {
         "degrees_of_freedom": 1, "n_parameters": width, "n_measurements": 1,
         "n_rejected_measurements": 0, "standard_deviation": 1.0, "chi_squared": 1.0,
         "n_relevant_bases": width, "relative_shrinking": 0.0,
+        "coefficient_errors": [np.ones(width)] * rows,
+        "coefficient_correlations": [np.zeros(width * (width - 1) // 2)] * rows,
     }  # fmt: skip
-    nothing = np.zeros(width * (width - 1) // 2)
-    rows = []
-    for i in range(2 * width):
-        row: dict[str, object] = {"source_id": i, "solution_id": 1}
-        for name, basis, first in (("bp", 56, 0), ("rp", 57, width)):
-            row |= {f"{name}_{key}": value for key, value in band.items()}
-            row[f"{name}_basis_function_id"] = basis
-            row[f"{name}_coefficients"] = np.eye(1, width, i - first)[0]
-            row[f"{name}_coefficient_errors"] = np.ones(width)
-            row[f"{name}_coefficient_correlations"] = nothing
-        rows.append(row)
-    return pd.DataFrame(rows)
+    columns: dict[str, object] = {"source_id": np.arange(rows), "solution_id": 1}
+    for name, basis, first in (("bp", 56, 0), ("rp", 57, width)):
+        columns |= {f"{name}_{key}": value for key, value in band.items()}
+        columns[f"{name}_basis_function_id"] = basis
+        columns[f"{name}_coefficients"] = list(np.eye(rows, width, -first))
+    return pd.DataFrame(columns)
 
 
 def field_prior(

@@ -186,13 +186,11 @@ class Completion:
         ``pattern`` is the sum of 2^a over missing inputs a. B has zero columns at missing inputs
         and zero rows at present ones.
         """
-        if pattern not in self._rules:
-            auxiliaries = len(self.correlation) - self.n_spectral
-            self._rules[pattern] = self._solve(pattern >> np.arange(auxiliaries) & 1 == 1)
-        return self._rules[pattern]
-
-    def _solve(self, missing: NDArray[np.bool_]) -> tuple[Array, Array]:
-        auxiliaries, inputs = len(missing), len(self.correlation)
+        if pattern in self._rules:
+            return self._rules[pattern]
+        inputs = len(self.correlation)
+        auxiliaries = inputs - self.n_spectral
+        missing = pattern >> np.arange(auxiliaries) & 1 == 1
         gone = np.concatenate([np.zeros(self.n_spectral, bool), missing])
         here = ~gone
         c = self.correlation + RIDGE * np.eye(inputs)
@@ -202,6 +200,7 @@ class Completion:
             b = np.linalg.solve(c[np.ix_(here, here)], c[np.ix_(here, gone)]).T
             weights[np.ix_(missing, here)] = b
             covariance[np.ix_(missing, missing)] = c[np.ix_(gone, gone)] - b @ c[np.ix_(here, gone)]
+        self._rules[pattern] = weights, covariance
         return weights, covariance
 
     def rules(self) -> tuple[Array, Array]:

@@ -287,7 +287,10 @@ def _rebuild(
         "card": card,
         "unshrinking": _unshrinking(arrays, scaling),
         "support": _support(description.get("support"), arrays),
-        "calibration_stars": _calibration_stars(arrays),
+        # a model from before it kept them has none
+        "calibration_stars": CalibrationStars(**_below(arrays, "stars."))
+        if "stars.coordinates" in arrays
+        else None,
         "forward": None  # a model from before there were such ones
         if description.get("forward") is None
         else forward_storage.from_arrays(
@@ -327,12 +330,6 @@ def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
     if "local.knots" not in arrays:
         return replace(LocalFactors.flat(labels), bare=bare)
     return LocalFactors(**_below(arrays, "local."), bare=bare)
-
-
-def _calibration_stars(arrays: dict[str, NDArray[Any]]) -> CalibrationStars | None:
-    if "stars.coordinates" not in arrays:  # a model from before it kept them
-        return None
-    return CalibrationStars(**_below(arrays, "stars."))
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
