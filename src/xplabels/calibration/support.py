@@ -32,25 +32,14 @@ WEIGHTS = np.array([1.0, 4.0, 1.0]) / 6.0
 
 @dataclass(frozen=True)
 class LabelSupport:
-    """Where in the predicted labels each label is defined.
+    """Where in the predicted labels each label is defined."""
 
-    Attributes
-    ----------
-    columns
-        Columns d of the labels that say the kind.
-    low
-        Float64 [d]: the map's first point, in scaled labels.
-    share
-        Float32 [K, G1 (, G2)]: share of the training stars near each point that have label k,
-        relative to its share of all.
-    least
-        Share below which a label is undefined.
-    """
-
-    columns: tuple[int, ...]
-    low: Array
+    columns: tuple[int, ...]  # columns d of the labels that say the kind
+    low: Array  # float64 [d]: the map's first point, in scaled labels
+    # float32 [K, G1 (, G2)]: share of the training stars near each point that have label k,
+    # relative to its share of all
     share: NDArray[np.float32]
-    least: float
+    least: float  # share below which a label is undefined
 
     @classmethod
     def fit(

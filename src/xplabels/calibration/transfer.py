@@ -60,19 +60,12 @@ WORDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class CalibrationStars:
-    """A sample of the stars on which a model's errors were calibrated.
+    """A sample of the stars on which a model's errors were calibrated."""
 
-    Attributes
-    ----------
-    coordinates
-        Float32 [n, C] of :func:`coordinate_names`: scaled.
-    ratios
-        Float32 [2, n, K]: abs(known - predicted label) over the half-width of the 68.3 and of the
-        95.4 % interval, label error in quadrature (twice for 95.4 %); NaN where unknown. Inside: at
-        most 1.
-    """
-
-    coordinates: NDArray[np.float32]
+    coordinates: NDArray[np.float32]  # float32 [n, C] of coordinate_names: scaled
+    # float32 [2, n, K]: abs(known - predicted label) over the half-width of the 68.3 and of the
+    # 95.4 % interval, label error in quadrature (twice for 95.4 %); NaN where unknown. Inside: at
+    # most 1.
     ratios: NDArray[np.float32]
 
     def compare(

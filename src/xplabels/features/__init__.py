@@ -76,34 +76,19 @@ def map_arrays(function: Callable[[Any], Any], part: T) -> T:
 
 @dataclass(frozen=True)
 class Features:
-    """Inputs of N stars with what their errors are made of (numpy, float64 unless said).
+    """Inputs of N stars with what their errors are made of (numpy, float64 unless said)."""
 
-    Attributes
-    ----------
-    x
-        [N, F]: BP and RP coefficients divided by RP 0, then the auxiliary inputs; NaN if missing.
-    divisor
-        [N]: RP 0, or its error where RP 0 is zero (FS24, eq. 1).
-    is_ratio
-        Bool [N]: whether RP 0 divided.
-    errors
-        [N, nb + nr]: errors of the archive coefficients.
-    correlations
-        Packed float32 (BP [N, .], RP [N, .]), or None where they are taken as zero.
-    auxiliary_errors
-        [N, A, M]: derivative of each auxiliary input by each measurement times that
-        measurement's error; 0 where missing.
-    flags
-        Uint32 [N].
-    """
-
+    # [N, F]: BP and RP coefficients divided by RP 0, then the auxiliary inputs; NaN if missing
     x: Array
-    divisor: Array
-    is_ratio: NDArray[np.bool_]
-    errors: Array
+    divisor: Array  # [N]: RP 0, or its error where RP 0 is zero (FS24, eq. 1)
+    is_ratio: NDArray[np.bool_]  # bool [N]: whether RP 0 divided
+    errors: Array  # [N, nb + nr]: errors of the archive coefficients
+    # packed float32 (BP [N, .], RP [N, .]), or None where they are taken as zero
     correlations: Packed | None
+    # [N, A, M]: derivative of each auxiliary input by each measurement times that measurement's
+    # error; 0 where missing
     auxiliary_errors: Array
-    flags: NDArray[np.uint32]
+    flags: NDArray[np.uint32]  # uint32 [N]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -114,31 +99,18 @@ class Features:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Which inputs a network takes, and how their covariance is formed.
+    """Which inputs a network takes, and how their covariance is formed."""
 
-    Attributes
-    ----------
-    widths
-        Number of BP and RP coefficients, from the data trained on.
-    auxiliary
-        Any of :data:`AUXILIARY`, in order.
-    covariance
-        ``exact``: the noise of RP 0 in everything it divides. ``fs24``: the paper's eq. 2, where
-        it stays inside RP.
-    extinction_error
-        Whether the error of A_RP enters that of the pseudo-absolute magnitude (not in the paper).
-    projection
-        For networks trained on sampled spectra; None: inputs are archive coefficients.
-    noise
-        Whether the noise level of each band is an input, too (:meth:`noise_levels`).
-    """
-
-    widths: tuple[int, int]
-    auxiliary: tuple[str, ...]
+    widths: tuple[int, int]  # number of BP and RP coefficients, from the data trained on
+    auxiliary: tuple[str, ...]  # any of AUXILIARY, in order
+    # ``exact``: the noise of RP 0 in everything it divides. ``fs24``: the paper's eq. 2, where it
+    # stays inside RP
     covariance: CovarianceRule = "exact"
+    # whether the error of A_RP enters that of the pseudo-absolute magnitude (not in the paper)
     extinction_error: bool = True
+    # for networks trained on sampled spectra; None: inputs are archive coefficients
     projection: Projection | None = None
-    noise: bool = False
+    noise: bool = False  # whether the noise level of each band is an input, too (noise_levels)
 
     def __post_init__(self) -> None:
         for name in self.auxiliary:

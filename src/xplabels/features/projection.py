@@ -41,26 +41,14 @@ FLUX_NOISE = 1e-5
 
 @dataclass(frozen=True)
 class Projection:
-    """The linear map of spectra to c^, for one pair of widths.
+    """The linear map of spectra to c^, for one pair of widths."""
 
-    Attributes
-    ----------
-    wavelength
-        Float64 [L], nm.
-    design
-        D, float64 [L, n]: sampled flux (W m^-2 nm^-1) of unit coefficients, BP before RP.
-    from_flux
-        Q, float64 [n, L].
-    widths
-        Number of BP and RP coefficients; they add up to n.
-    error_template
-        Float64 [n]: typical coefficient errors of a band relative to each other.
-    """
-
-    wavelength: Array
+    wavelength: Array  # float64 [L], nm
+    # D, float64 [L, n]: sampled flux (W m^-2 nm^-1) of unit coefficients, BP before RP
     design: Array
-    from_flux: Array
-    widths: tuple[int, int]
+    from_flux: Array  # Q, float64 [n, L]
+    widths: tuple[int, int]  # number of BP and RP coefficients; they add up to n
+    # float64 [n]: typical coefficient errors of a band relative to each other
     error_template: Array
 
     @classmethod

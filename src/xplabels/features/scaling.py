@@ -29,29 +29,19 @@ LARGEST_LOGARITHM = 50.0
 
 @dataclass(frozen=True)
 class Scaling:
-    """Training statistics of F inputs and K labels.
+    """Training statistics of F inputs and K labels."""
 
-    Attributes
-    ----------
-    x_mean, x_scale
-        Float64 [F]; an input without scatter (RP 0 is 1 for every star) has the scale 1.
-    x_correlation
-        Float64 [F, F] of the scaled inputs.
-    y_mean, y_scale
-        Float64 [K], in the labels' units, or of the natural logarithms of labels in them.
-    noise_mean, noise_scale
-        Float64 [2] of the noise levels, or [0] where the network does not take them.
-    logarithmic
-        Bool [K]: whose logarithm is learned, so that a per cent is a per cent everywhere.
-    """
-
+    # float64 [F]; an input without scatter (RP 0 is 1 for every star) has the scale 1
     x_mean: Array
     x_scale: Array
-    x_correlation: Array
+    x_correlation: Array  # float64 [F, F] of the scaled inputs
+    # float64 [K], in the labels' units, or of the natural logarithms of labels in them
     y_mean: Array
     y_scale: Array
+    # float64 [2] of the noise levels, or [0] where the network does not take them
     noise_mean: Array = field(default_factory=lambda: np.empty(0))
     noise_scale: Array = field(default_factory=lambda: np.empty(0))
+    # bool [K]: whose logarithm is learned, so that a per cent is a per cent everywhere
     logarithmic: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, bool))
 
     @classmethod

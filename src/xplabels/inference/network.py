@@ -34,26 +34,15 @@ class LabelDistribution(NamedTuple, Generic[A]):
     """Mean of K labels of N stars and the parts of its variance (FS24, eq. 7-11), scaled.
 
     Arrays of numpy (inference) or tensors (training).
-
-    Attributes
-    ----------
-    mean
-        [N, K].
-    excess
-        [N, K]: intrinsic scatter, a variance label by label.
-    model, input
-        [N, K] variances, or [N, K, K] covariances where those were asked for.
-    clamped
-        Bool [N, K]: a variance reached its upper bound.
-    jacobian
-        [N, K, I] of the mean by the network's inputs, or None where it was not asked for.
     """
 
-    mean: A
-    excess: A
+    mean: A  # [N, K]
+    excess: A  # [N, K]: intrinsic scatter, a variance label by label
+    # [N, K] variances, or [N, K, K] covariances where those were asked for
     model: A
     input: A
-    clamped: A
+    clamped: A  # bool [N, K]: a variance reached its upper bound
+    # [N, K, I] of the mean by the network's inputs, or None where it was not asked for
     jacobian: A | None = None
 
     def variances(self) -> LabelDistribution[A]:
@@ -118,45 +107,24 @@ ACTIVATIONS = {"silu": _silu, "relu": _relu, "tanh": _tanh, "gelu": _gelu, "soft
 
 @dataclass(frozen=True)
 class Architecture:
-    """Shape of a network.
+    """Shape of a network."""
 
-    Attributes
-    ----------
-    inputs
-        Number of scaled inputs F.
-    masks
-        Number of further inputs that say which auxiliary inputs are missing (1) or not (0).
-    hidden
-        Width of each hidden layer.
-    labels
-        Number of labels K.
-    activation
-        A key of :data:`ACTIVATIONS`.
-    dropout
-        Probability that a hidden unit is dropped in training.
-    scatter
-        Where the model's part of the error comes from: ``dropout`` of this network, ``distilled``
-        (K further outputs that learnt the scatter of an ensemble), or ``none``.
-    samples, spectral
-        Number of log-flux samples made of the first ``spectral`` inputs
-        (:class:`xplabels.network.LogFlux`), or 0.
-    noise
-        Number of noise levels among the inputs, after the masks: 2 or 0.
-    skip
-        Whether the last layer reads all hidden layers, not the last of them alone.
-    """
-
-    inputs: int
+    inputs: int  # number of scaled inputs F
+    # number of further inputs that say which auxiliary inputs are missing (1) or not (0)
     masks: int
-    hidden: tuple[int, ...]
-    labels: int
-    activation: str = "silu"
-    dropout: float = 0.0
+    hidden: tuple[int, ...]  # width of each hidden layer
+    labels: int  # number of labels K
+    activation: str = "silu"  # A key of ACTIVATIONS
+    dropout: float = 0.0  # probability that a hidden unit is dropped in training
+    # where the model's part of the error comes from: ``dropout`` of this network, ``distilled`` (K
+    # further outputs that learnt the scatter of an ensemble), or ``none``
     scatter: ModelScatter = "dropout"
+    # number of log-flux samples made of the first ``spectral`` inputs (xplabels.network.LogFlux),
+    # or 0
     samples: int = 0
     spectral: int = 0
-    noise: int = 0
-    skip: bool = False
+    noise: int = 0  # number of noise levels among the inputs, after the masks: 2 or 0
+    skip: bool = False  # whether the last layer reads all hidden layers, not the last of them alone
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -207,21 +175,15 @@ class Architecture:
 class Perceptron:
     """A multilayer perceptron that gives labels and their variances (FS24, section 3.1).
 
-    Attributes
-    ----------
-    architecture
-        Its shape.
-    arrays
-        Weights by name (:meth:`Architecture.shapes`), of one floating-point type, in which the
-        network is computed.
-
     Raises
     ------
     ValueError
         If an array is missing, too much, or of another shape.
     """
 
-    architecture: Architecture
+    architecture: Architecture  # its shape
+    # weights by name (Architecture.shapes), of one floating-point type, in which the network is
+    # computed
     arrays: Mapping[str, Floats]
 
     def __post_init__(self) -> None:

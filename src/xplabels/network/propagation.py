@@ -48,24 +48,12 @@ class ErrorTensors:
 
 @dataclass(frozen=True)
 class Block:
-    """Stars as tensors, ready for a network.
+    """Stars as tensors, ready for a network."""
 
-    Attributes
-    ----------
-    x
-        Scaled inputs [N, F], 0 where missing.
-    missing
-        Bool [N, A] for the auxiliary inputs.
-    errors
-        What the input variance is made of.
-    noise
-        Scaled noise levels [N, 2], or [N, 0] where the network does not take them.
-    """
-
-    x: Tensor
-    missing: Tensor
-    errors: ErrorTensors
-    noise: Tensor
+    x: Tensor  # scaled inputs [N, F], 0 where missing
+    missing: Tensor  # bool [N, A] for the auxiliary inputs
+    errors: ErrorTensors  # what the input variance is made of
+    noise: Tensor  # scaled noise levels [N, 2], or [N, 0] where the network does not take them
 
     @classmethod
     def of(

@@ -163,24 +163,14 @@ class Statement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All statements and what they amount to.
+    """All statements and what they amount to."""
 
-    Attributes
-    ----------
-    overall
-        Of each label, and of all together where correlations are predicted, over all stars.
-    bins
-        ``bins[axis][label]``.
-    judged
-        The axes whose bins take part in the verdict; the others are only shown.
-    alpha
-        Chance that the interval of one size misses it.
-    """
-
+    # of each label, and of all together where correlations are predicted, over all stars
     overall: Mapping[str, Statement]
-    bins: Mapping[str, Mapping[str, tuple[Statement, ...]]]
+    bins: Mapping[str, Mapping[str, tuple[Statement, ...]]]  # ``bins[axis][label]``
+    # the axes whose bins take part in the verdict; the others are only shown
     judged: tuple[str, ...]
-    alpha: float
+    alpha: float  # chance that the interval of one size misses it
 
     @property
     def judged_sizes(self) -> int:
