@@ -215,14 +215,7 @@ def field_prior(
 ) -> dict[str, Array]:
     """Mean, covariance and error template of real stars' coefficients at unit mean flux.
 
-    Parameters
-    ----------
-    coefficients, errors
-        Float64 [N, n], archive units, BP before RP.
-    design
-        D [L, n], W m^-2 nm^-1.
-    widths
-        Number of BP and RP coefficients.
+    ``coefficients`` and ``errors`` [N, n] are in archive units, ``design`` is D [L, n].
     """
     mean_flux = coefficients @ (design / FLUX_UNIT).mean(axis=0)
     scaled = coefficients / mean_flux[:, None]

@@ -139,12 +139,7 @@ class Scaling:
 class Completion:
     """Fills missing auxiliary inputs and charges the labels for it.
 
-    Parameters
-    ----------
-    correlation
-        [F, F] of the scaled inputs.
-    n_spectral
-        The first inputs, which are never missing.
+    ``correlation`` [F, F] is of the scaled inputs; the first ``n_spectral`` are never missing.
 
     Notes
     -----

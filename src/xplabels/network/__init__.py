@@ -84,14 +84,8 @@ class LogFlux(nn.Module):
 
     Dust multiplies a spectrum and temperature tilts it: in the logarithm both add, where in the
     coefficients they mix. g = asinh(f / s), f = W x + b: an asinh magnitude (Lupton et al. 1999),
-    which goes on smoothly where noise makes the flux negative.
-
-    Parameters
-    ----------
-    samples
-        S.
-    spectral
-        The first inputs, which are BP and RP coefficients.
+    which goes on smoothly where noise makes the flux negative. The first ``spectral`` inputs are BP
+    and RP coefficients.
     """
 
     weight: Tensor
@@ -111,16 +105,9 @@ class LogFlux(nn.Module):
 
     @torch.no_grad()
     def fit(self, design: Tensor, x_mean: Tensor, x_scale: Tensor, x: Tensor) -> None:
-        """Set up for a training set.
+        """Set up for scaled training inputs ``x`` [N, >= n], with ``x_mean`` and ``x_scale`` [n].
 
-        Parameters
-        ----------
-        design
-            Flux of unit coefficients [S, n].
-        x_mean, x_scale
-            Of the spectral inputs [n].
-        x
-            Scaled training inputs [N, >= n].
+        ``design`` [S, n] is the flux of unit coefficients.
         """
         self.weight.copy_(design * x_scale)
         self.bias.copy_(design @ x_mean)
@@ -149,13 +136,8 @@ class LogFlux(nn.Module):
 class UncertainNetwork(nn.Module):
     """A multilayer perceptron that gives labels and their excess variance (FS24, section 3.1).
 
-    Parameters
-    ----------
-    architecture
-        Its shape.
-    input_scale
-        What multiplies each number that enters the first layer, or None for 1. The same functions
-        can be learnt, but an input that comes in larger is learnt from sooner and restrained less.
+    ``input_scale`` multiplies each number that enters the first layer; None: 1. The same functions
+    can be learnt, but an input that comes in larger is learnt from sooner and restrained less.
     """
 
     input_scale: Tensor | None
@@ -179,18 +161,10 @@ class UncertainNetwork(nn.Module):
         """Labels and variances for scaled inputs, masks and noise levels [N, F + masks + noise].
 
         Their ``input`` part is left to :class:`~xplabels.network.propagation.Propagation`: it is 0
-        here.
-
-        Parameters
-        ----------
-        jacobian
-            Whether to give dy/dx and, for ``scatter = "dropout"``, the model variance.
-        drop
-            Whether to draw dropout masks (a sampled pass); derivatives are then those of the
-            thinned network.
-        full
-            Whether the model's part is the covariance of the labels; where a network only
-            gives variances, it is diagonal.
+        here. ``jacobian``: with dy/dx and, for ``scatter = "dropout"``, the model variance.
+        ``drop``: with dropout masks (a sampled pass); derivatives are then those of the thinned
+        network. ``full``: the model's part is the covariance of the labels, diagonal where a
+        network only gives variances.
         """
         p = self.architecture.dropout
         activation = ACTIVATIONS[self.architecture.activation]

@@ -86,16 +86,8 @@ class Block:
 class Propagation:
     """What turns a block of stars into network inputs, and Jacobians into variances.
 
-    Parameters
-    ----------
-    feature_set, scaling
-        Of the model.
-    masks
-        Whether the network takes which auxiliary inputs are missing.
-    dtype
-        Of every tensor; float64 where one flux mode may dominate all coefficients.
-    device
-        Where the blocks and networks are: ``cpu`` or ``cuda``.
+    ``masks``: whether the network takes which auxiliary inputs are missing. ``dtype`` is that of
+    every tensor, ``device`` (``cpu`` or ``cuda``) where blocks and networks are.
     """
 
     def __init__(
@@ -193,18 +185,7 @@ def input_variance(
 ) -> Tensor:
     """diag(J C J^T) [N, K] of FS24's eq. 7, by pull-back of J to the measurements.
 
-    Parameters
-    ----------
-    jacobian
-        dy/dx [N, K, F] by the unscaled inputs; 0 for missing inputs.
-    stars
-        The same N stars.
-    features
-        What the inputs are.
-    projection
-        P [n, n] as a tensor of the Jacobian's type, if the features have a projection.
-    full
-        Whether to give all of J C J^T [N, K, K] (FS24 keep its diagonal, eq. 8).
+    Arguments as in :func:`xplabels.inference.input_variance`; if ``full``, all of it [N, K, K].
     """
     bp, _ = features.widths
     n = features.n_spectral

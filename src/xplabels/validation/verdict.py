@@ -317,18 +317,10 @@ def judged(
 ) -> Verdict:
     """Measure and judge every label over all stars and in bins.
 
-    Parameters
-    ----------
-    samples
-        By label, and for :data:`TOGETHER`, which is not binned.
-    axes
-        Values [N] along which bins are made, of :func:`~xplabels.validation.bin_width`,
-        or wider where there would be fewer than 200 stars.
-    along
-        The axes that are judged.
-    star
-        Identifies the star of each row [N]; rows of the same star count once, since their
-        residuals may be the same.
+    ``samples`` are by label, and for :data:`TOGETHER`, which is not binned. ``axes`` are values [N]
+    along which bins are made, of :func:`~xplabels.validation.bin_width`, or wider where there would
+    be fewer than 200 stars; those ``along`` which are judged. ``star`` [N] identifies the star of
+    each row; rows of the same star count once, since their residuals may be the same.
     """
     every = np.unique(np.concatenate([sample.rows for sample in samples.values()]))
     parts: list[tuple[str, str, float, float, NDArray[np.bool_]]] = [
