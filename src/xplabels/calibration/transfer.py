@@ -79,10 +79,7 @@ class CalibrationStars:
 
         ``by`` are the labels by which stars are compared; None: all.
 
-        Raises
-        ------
-        InputError
-            If no star has a prediction.
+        :class:`InputError` if no star has a prediction.
         """
         usable = np.isfinite(stars).all(axis=1)
         if not usable.any():

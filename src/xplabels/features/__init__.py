@@ -164,10 +164,7 @@ class FeatureSet:
     def compute(self, stars: Stars) -> Features:
         """Inputs of ``stars``, with flags for what is missing or doubtful.
 
-        Raises
-        ------
-        InputError
-            If the spectra's widths or kind differ from this set's.
+        :class:`InputError` if the spectra's widths or kind differ from this set's.
         """
         coefficients, errors, correlations = self._coefficients(stars)
         r0, r0_error = (array[:, self.widths[0]] for array in (coefficients, errors))

@@ -83,10 +83,7 @@ class Projection:
     def coefficients(self, spectra: SampledSpectra) -> Array:
         """c^ [N, n] of sampled spectra.
 
-        Raises
-        ------
-        InputError
-            If the spectra are sampled at other wavelengths.
+        :class:`InputError` if the spectra are sampled at other wavelengths.
         """
         self._check_wavelength(spectra)
         return spectra.flux @ self.from_flux.T
@@ -149,10 +146,7 @@ def gaiaxpy_design() -> tuple[Array, Array]:
     ``calibrate`` applied to unit coefficient vectors gives D's columns; D c then equals
     ``calibrate`` of a real source to rounding.
 
-    Raises
-    ------
-    InputError
-        If GaiaXPy is not installed.
+    :class:`InputError` if GaiaXPy is not installed.
     """
     need_gaiaxpy()
     from gaiaxpy import calibrate

@@ -59,10 +59,7 @@ class Scaling:
         ``inputs`` and ``labels`` name the columns, ``logarithmic`` the labels whose logarithm is
         learned; ``noise`` [N, 2 or 0] are the noise levels.
 
-        Raises
-        ------
-        InputError
-            If a label or input is never present.
+        :class:`InputError` if a label or input is never present.
         """
         for name, values, names in (("input", x, inputs), ("label", y, labels)):
             absent = np.flatnonzero(~np.isfinite(values).any(axis=0))

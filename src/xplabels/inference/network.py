@@ -175,10 +175,7 @@ class Architecture:
 class Perceptron:
     """A multilayer perceptron that gives labels and their variances (FS24, section 3.1).
 
-    Raises
-    ------
-    ValueError
-        If an array is missing, too much, or of another shape.
+    ValueError if an array is missing, too much, or of another shape.
     """
 
     architecture: Architecture  # its shape

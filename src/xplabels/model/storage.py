@@ -107,10 +107,7 @@ def shipped() -> list[str]:
 def find_model(name_or_path: str | Path) -> Path:
     """The folder of a model: an existing path beats a shipped name.
 
-    Raises
-    ------
-    InputError
-        If there is neither.
+    :class:`InputError` if there is neither.
     """
     path = Path(name_or_path)
     if path.exists():

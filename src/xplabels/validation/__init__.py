@@ -237,10 +237,7 @@ def score_prediction(
 def common_names(predicted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """Those of the ``predicted`` labels that are among the ``known`` ones.
 
-    Raises
-    ------
-    InputError
-        If there are none.
+    :class:`InputError` if there are none.
     """
     names = tuple(name for name in predicted if name in known)
     if not names:
