@@ -237,11 +237,11 @@ class Transfer:
                 f"{share[1]:.1f} +- {error[1]:.1f} % inside 95.4 % "
                 f"(as from {self.effective[k]:.0f} stars)"
             )
-        told = self.separation_p_value < ALONE
+        differ = self.separation_p_value < ALONE
         lines.append(
             "A classifier tells one of your stars from a calibration star in "
             f"{100 * self.separation:.0f} % of pairs (50 % by chance)"
-            + (f": yours are {self.difference}." if told else ", which may be chance.")
+            + (f": yours are {self.difference}." if differ else ", which may be chance.")
         )
         return "\n".join(lines)
 

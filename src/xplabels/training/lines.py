@@ -1,4 +1,4 @@
-"""Emission lines that are planted in ordinary stars, so that a forward model knows their looks."""
+"""Emission lines planted in ordinary stars: examples for a forward model of what they look like."""
 
 from __future__ import annotations
 

@@ -76,16 +76,15 @@ class TrainingTable:
 
     def sample(self, rows: NDArray[np.bool_], device: str = "cpu") -> LabelledStars:
         """Float32 tensors of some stars."""
-        block = Block.of(self.features, self.feature_set, self.scaling, torch.float32, device)
-        y, error = self.scaling.scale_y(self.y[rows], self.y_error[rows])
-        chosen = torch.as_tensor(np.flatnonzero(rows), device=device)
-        return LabelledStars(
-            block.take(chosen),
-            torch.as_tensor(y, dtype=torch.float32, device=device),
-            torch.as_tensor(np.nan_to_num(error), dtype=torch.float32, device=device),
-            chosen,
-            torch.as_tensor(self.weight[rows, None], dtype=torch.float32, device=device),
+        known, known_error = self.scaling.scale_y(self.y[rows], self.y_error[rows])
+        y, y_error, weight = (
+            torch.as_tensor(array, dtype=torch.float32, device=device)
+            for array in (known, np.nan_to_num(known_error), self.weight[rows, None])
         )
+        features, feature_set = self.features[rows], self.feature_set
+        block = Block.of(features, feature_set, self.scaling, torch.float32, device)
+        number = torch.as_tensor(np.flatnonzero(rows), device=device)
+        return LabelledStars(block, y, y_error, number, weight)
 
     def provenance(self) -> dict[str, Any]:
         """Origin, number and ids (as a digest) of the stars that train."""
