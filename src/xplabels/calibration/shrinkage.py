@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +125,7 @@ class ShrinkageCorrection:
             for factor in (self.factor, self.factor_95)
         )
         errors = wider * prediction.errors
+        parts: dict[str, Any] = {f"errors_{p}": wider * prediction.part(p) for p in PARTS}
         flags = prediction.flags
         if label_range is not None:
             with np.errstate(invalid="ignore"):
@@ -133,7 +135,7 @@ class ShrinkageCorrection:
             prediction,
             values=values,
             errors=errors,
-            **{f"errors_{part}": wider * prediction.part(part) for part in PARTS},
+            **parts,
             errors_95=np.maximum(wider_95 * prediction.errors_95, errors),
             flags=flags,
             joint_factors=self.joint,

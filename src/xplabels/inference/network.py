@@ -232,13 +232,13 @@ class Perceptron:
             jacobian,
         )
 
-    def dropout_passes(self, x: Floats, passes: int, seed: int = 0) -> tuple[Array, Array]:
+    def dropout_passes(self, x: Floats, passes: int) -> tuple[Array, Array]:
         """Median [N, K] and covariance [N, K, K] of passes with dropout (FS24, 3.1.1).
 
         Each pass is one thinned network for all stars, the same in every call: what is said of a
         star does not depend on the stars around it.
         """
-        random, p = np.random.default_rng(seed), self.architecture.dropout
+        random, p = np.random.default_rng(0), self.architecture.dropout
         h, _ = self._with_log_flux(x.astype(self.dtype))
         drawn = np.empty((passes, len(x), self.architecture.labels))
         for one in drawn:
