@@ -81,6 +81,11 @@ class Scaling:
         y_scale = np.nanstd(y, axis=0)
         noise = np.empty((len(x), 0)) if noise is None else noise
         noise = noise[np.isfinite(noise).all(axis=1)]  # an error of zero has no logarithm
+        if not len(noise):
+            raise InputError(
+                "every training star has coefficient errors of zero in a band",
+                remedy="give the errors, or set noise_levels = false in the recipe",
+            )
         noise_scale = noise.std(axis=0)
         return cls(
             x_mean,

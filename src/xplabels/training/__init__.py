@@ -17,6 +17,7 @@ from xplabels import __version__
 from xplabels.calibration.domain import Domain
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.support import LabelSupport
+from xplabels.core.errors import InputError
 from xplabels.core.labels import check_names
 from xplabels.core.prediction import Prediction
 from xplabels.core.split import VALIDATION_FRACTION
@@ -91,7 +92,7 @@ def train(
     ------
     InputError
         If a label is unknown or absent, an error is zero or negative, there are too few stars,
-        the checkpoint belongs to another run, or the device cannot be used.
+        the checkpoint belongs to another run, or the seed or the device cannot be used.
 
     Examples
     --------
@@ -105,7 +106,7 @@ def train(
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     check_device(device)
     if isinstance(labels, str) and not Path(labels).suffix:
-        labels = labels.split(",")
+        labels = [label.strip() for label in labels.split(",")]
     if labels is not None and (is_path(labels) or isinstance(labels, Mapping) or is_table(labels)):
         stars, labels = stars.join(labels=labels), None
     if labels is None:
@@ -217,6 +218,8 @@ def _states(
     table: TrainingTable, recipe: Recipe, seed: int, folder: Path | None, overwrite: bool = False
 ) -> Checkpoint:
     """Those of the networks for common labels; heads for sparse ones are trained anew."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"{seed} is not a seed", remedy="give 0 or more, below 2^63")
     common = table.select(~table.sparse)
     origin = {key: value for key, value in common.provenance().items() if key != "notes"}
     manifest = {

@@ -37,6 +37,8 @@ WARMUP_SHARE = 0.1
 SECONDS_BETWEEN_STATES = 20.0
 GRADIENT_LIMIT = 10.0
 """Norm at which a gradient is clipped; reached only in the first steps of hard cases."""
+LARGEST_SEED = 2**63
+"""Below which torch takes a seed; those made of a larger one begin again at 0."""
 PAPER_REPORT = 100
 """Steps of the paper's schedule between two entries of the history."""
 CHECKPOINT_FILES = ("manifest.json", LAST_WORD, "*.safetensors", ".*.partial.*")
@@ -199,7 +201,7 @@ def schedule(recipe: Recipe, stars: int, epochs: int, seed: int) -> Iterator[lis
     # what is added at prediction is in the loss, however short the training
     last = max(1, round(epochs * recipe.input_fraction)) if recipe.input_fraction > 0 else 0
     for epoch in range(epochs):
-        generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+        generator = torch.Generator().manual_seed((1_000_003 * seed + epoch) % LARGEST_SEED)
         batches = torch.randperm(stars, generator=generator).split(recipe.batch_size)
         yield [
             Step(

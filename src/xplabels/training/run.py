@@ -25,7 +25,7 @@ from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
 from xplabels.training.augmentation import Dust, NoiseAugmentation
 from xplabels.training.objective import LabelledStars, Objective, Teachers
-from xplabels.training.optimisation import Checkpoint, History, fit
+from xplabels.training.optimisation import LARGEST_SEED, Checkpoint, History, fit
 from xplabels.training.table import TrainingTable
 
 LOG_FLUX_EMPHASIS = 2.0
@@ -123,7 +123,7 @@ class Run:
         weights = [recipe.label_weights.get(name, 1.0) for name in table.names]
         recipe = replace(recipe, epochs=recipe.sparse_epochs)
         known = np.isfinite(table.y).any(axis=1)
-        heads, seed = heads_on(network, len(table.names)), 1000 * self.seed + member
+        heads, seed = heads_on(network, len(table.names)), self._seed_of(member)
         objective = replace(
             self.objective, recipe=recipe, weights=torch.tensor(weights, device=self.device)
         )
@@ -160,7 +160,7 @@ class Run:
     def _distilled(self, history: dict[str, History]) -> UncertainNetwork:
         """One network that learns from teachers, each of which may leave out a fold."""
         recipe, rows = self.recipe, self.training.rows
-        shuffle = torch.Generator().manual_seed(7_919 * self.seed + 1)
+        shuffle = torch.Generator().manual_seed((7_919 * self.seed + 1) % LARGEST_SEED)
         fold = torch.randperm(len(rows), generator=shuffle) % recipe.folds
         architecture = self._architecture(recipe.teacher_hidden, recipe.teacher_dropout, "none")
         objective, teachers = replace(self.objective, input_term=False), []
@@ -179,6 +179,9 @@ class Run:
         student = self._architecture(recipe.hidden, recipe.dropout, "distilled")
         return self._fit(student, "student", recipe.members, history, objective=objective)
 
+    def _seed_of(self, member: int) -> int:
+        return (1000 * self.seed + member) % LARGEST_SEED
+
     def _architecture(self, hidden: tuple[int, ...], dropout: float, scatter: Any) -> Architecture:
         table = self.table
         return Architecture(
@@ -195,7 +198,7 @@ class Run:
     ) -> UncertainNetwork:  # fmt: skip
         """One network, trained on the training stars or on ``some`` of them."""
         epochs = self.recipe.epochs if epochs is None else epochs
-        seed = 1000 * self.seed + member
+        seed = self._seed_of(member)
         torch.manual_seed(seed)
         network = UncertainNetwork(architecture, self._input_scale(architecture))
         self._set_log_flux(network)
