@@ -226,7 +226,7 @@ def test_any_seed_below_2_to_63_will_do(stars, kind) -> None:
 
 def test_errors_of_zero_are_refused_before_anything_is_trained(stars) -> None:
     silent = with_bands(stars, lambda band: replace(band, errors=0 * band.errors))
-    with pytest.raises(InputError, match="errors of zero in a band; .* noise_levels = false"):
+    with pytest.raises(InputError, match=r"errors of zero in a band; .* noise_levels = false"):
         fitted(silent)
     assert fitted(silent, quick(noise_levels=False)).names == NAMES
 
