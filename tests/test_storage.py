@@ -16,9 +16,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from conftest import altered
+from xplabels.calibration.domain import LabelSupport
 from xplabels.calibration.error_shape import ErrorShape, terms
 from xplabels.calibration.local import LocalFactors
-from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import CalibrationStars
 from xplabels.core.errors import InputError
 from xplabels.features import FeatureSet

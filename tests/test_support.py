@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xplabels.calibration.support import LabelSupport
+from xplabels.calibration.domain import LabelSupport
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
 from xplabels.model import Model

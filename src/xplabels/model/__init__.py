@@ -12,10 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.calibration.domain import Domain
+from xplabels.calibration.domain import Domain, LabelSupport
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.shrinkage import ShrinkageCorrection
-from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import CalibrationStars
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import __version__
-from xplabels.calibration.domain import Domain
+from xplabels.calibration.domain import Domain, LabelSupport
 from xplabels.calibration.error_shape import ErrorShape, terms
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
-from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import NEAREST, CalibrationStars, coordinate_names
 from xplabels.core.errors import InputError, located
 from xplabels.core.labels import LABELS, Label, check_names, label_of

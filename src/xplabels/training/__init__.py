@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from xplabels import __version__
-from xplabels.calibration.domain import Domain
+from xplabels.calibration.domain import Domain, LabelSupport
 from xplabels.calibration.factors import Calibration
-from xplabels.calibration.support import LabelSupport
 from xplabels.core.errors import InputError
 from xplabels.core.labels import check_names
 from xplabels.core.prediction import Prediction
