@@ -83,18 +83,6 @@ def write_star_table(make: Callable[[], Stars], path: Path, overwrite: bool = Fa
     return len(stars)
 
 
-def recipe_for(name_or_path: str, labels: Sequence[str]) -> Recipe:
-    """The recipe with which ``labels`` are to be learnt.
-
-    Raises InputError as :func:`~xplabels.recipes.load_recipe`; if it weighs a label not learnt.
-    """
-    from xplabels.recipes import check_learnt, load_recipe
-
-    recipe = load_recipe(name_or_path)
-    check_learnt(recipe, labels, name_or_path)
-    return recipe
-
-
 def train_model(
     stars: Stars,
     output: Path,
