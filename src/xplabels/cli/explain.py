@@ -71,6 +71,7 @@ def add(commands: options.Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the folder and name its pages."""
     from xplabels import __version__
+    from xplabels.api import source_of
     from xplabels.api.validation import test_fraction_of
     from xplabels.core.split import part_mask
     from xplabels.explain import FILES, explain, write_explanation
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         "command": args.command,
         "version": f"xplabels {__version__}",
         "model": f"{name} {model.metadata.get('sha256', '')}".strip(),
-        "stars": stars.origin or str(args.stars),
+        "stars": source_of(stars),
         "notes": "; ".join(stars.notes),
     }
     unseen = None
