@@ -28,10 +28,8 @@ def add(commands: options.Commands) -> None:
         "convert XpContinuousMeanSpectrum/ --output xp_hats",
         CONVERT_HELP,
     )  # fmt: skip
-    command.add_argument(
-        "inputs", type=Path, nargs="+", metavar="FOLDER|FILE",
-        help="bulk files XpContinuousMeanSpectrum_A-B.csv.gz, or folders of them",
-    )  # fmt: skip
+    text = "bulk files XpContinuousMeanSpectrum_A-B.csv.gz, or folders of them"
+    command.add_argument("inputs", type=Path, nargs="+", metavar="FOLDER|FILE", help=text)
     options.share(command, "--output", metavar="CATALOGUE", help="folder to write")
     text = "folder of the GaiaSource files"
     command.add_argument("--gaia-source", type=Path, metavar="FOLDER", help=text)

@@ -31,18 +31,14 @@ def add(commands: options.Commands) -> None:
     )  # fmt: skip
     command.add_argument("stars", metavar="STARS", help="HATS catalogue or table of Gaia sources")
     command.add_argument("catalogue", metavar="CATALOGUE", help="HATS catalogue of the survey")
-    command.add_argument(
-        "--survey", choices=["unwise", "catwise2020", "allwise", "twomass"], default="unwise",
-        help="survey of CATALOGUE (default unwise)",
-    )  # fmt: skip
-    command.add_argument(
-        "--radius", type=float, default=1.0, metavar="ARCSEC", help="search radius (default 1)"
-    )
-    command.add_argument(
-        "--epoch", type=float, metavar="YEAR",
-        help="epoch of the catalogue's positions (default: the survey's mean epoch: unwise "
-             "2014.9, catwise2020 2015.405, allwise 2010.5589, twomass 1999.1)",
-    )  # fmt: skip
+    surveys = ["unwise", "catwise2020", "allwise", "twomass"]
+    text = "survey of CATALOGUE (default unwise)"
+    command.add_argument("--survey", choices=surveys, default="unwise", help=text)
+    text = "search radius (default 1)"
+    command.add_argument("--radius", type=float, default=1.0, metavar="ARCSEC", help=text)
+    text = "epoch of the catalogue's positions (default: the survey's mean epoch: unwise 2014.9, "
+    text += "catwise2020 2015.405, allwise 2010.5589, twomass 1999.1)"
+    command.add_argument("--epoch", type=float, metavar="YEAR", help=text)
     command.add_argument("--margin", metavar="MARGIN", help="HATS margin catalogue of CATALOGUE")
     text = "additional columns to keep"
     command.add_argument("--columns", type=options.names, default=[], metavar="NAMES", help=text)

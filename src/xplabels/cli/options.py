@@ -70,10 +70,7 @@ def names(text: str) -> list[str]:
 
 
 SHARED: dict[str, dict[str, Any]] = {
-    "model": {
-        "metavar": "MODEL",
-        "help": "folder of a model, or the name of a shipped one",
-    },
+    "model": {"metavar": "MODEL", "help": "folder of a model, or the name of a shipped one"},
     "stars": {"type": Path, "metavar": "STARS", "help": "star table with known labels"},
     "--output": {"type": Path, "required": True},
     "--overwrite": {"action": "store_true", "help": "replace an existing output"},
@@ -129,12 +126,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "default": "error",
         "help": "a damaged row stops the run (error, default) or is kept, flagged, without labels",
     },
-    "--range": {
-        "action": "append",
-        "default": [],
-        "metavar": "LABEL=LOW:HIGH",
-        "dest": "ranges",
-    },
+    "--range": {"action": "append", "default": [], "metavar": "LABEL=LOW:HIGH", "dest": "ranges"},
     "--complete": {"action": "store_true", "help": "only stars with all labels known"},
     "--cone": {"metavar": "RA,DEC,RADIUS", "help": "all sources in a circle, in deg"},
     "--release": {

@@ -81,14 +81,9 @@ def add(commands: options.Commands) -> None:
         help="folder of the bulk files GaiaSource_*, joined to the spectra of the same pixels; "
         "files next to the spectra are joined without this option",
     )
-    command.add_argument(
-        "--carry",
-        "--keep-columns",
-        type=options.names,
-        default=[],
-        metavar="COLUMNS",
-        help="numerical columns to copy from the photometry, with commas, e.g. ra,dec",
-    )
+    text = "numerical columns to copy from the photometry, with commas, e.g. ra,dec"
+    words = ("--carry", "--keep-columns")
+    command.add_argument(*words, type=options.names, default=[], metavar="COLUMNS", help=text)
     command.add_argument(
         "--coefficients",
         metavar="PATTERN",

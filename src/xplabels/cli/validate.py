@@ -34,41 +34,22 @@ def add(commands: options.Commands) -> None:
     options.share(command, "model", "stars")
     options.share(command, "--output", metavar="DIR", help="folder to write")
     command.add_argument("--all", action="store_true", help="all stars, not only the test part")
+    words, text = ("--compare-survey", "--against"), "also compare with another survey's table"
+    command.add_argument(*words, dest="against", type=Path, metavar="TABLE", help=text)
+    text = "survey of that table, with its columns as published"
+    command.add_argument("--survey", choices=SURVEYS, help=text)
+    text = "the archive's table that relates the survey's identifiers (LAMOST: Gaia DR2) to DR3"
+    command.add_argument("--neighbours", type=Path, metavar="TABLE", help=text)
+    text = "multiply the survey's errors by FACTOR, if its authors recommend it"
     command.add_argument(
-        "--compare-survey",
-        "--against",
-        dest="against",
-        type=Path,
-        metavar="TABLE",
-        help="also compare with another survey's table",
-    )
-    command.add_argument(
-        "--survey", choices=SURVEYS, help="survey of that table, with its columns as published"
-    )
-    command.add_argument(
-        "--neighbours",
-        type=Path,
-        metavar="TABLE",
-        help="the archive's table that relates the survey's identifiers (LAMOST: Gaia DR2) to DR3",
-    )
-    command.add_argument(
-        "--inflate",
-        type=factor,
-        action="append",
-        default=[],
-        metavar="LABEL=FACTOR",
-        help="multiply the survey's errors by FACTOR, if its authors recommend it",
+        "--inflate", type=factor, action="append", default=[], metavar="LABEL=FACTOR", help=text
     )
     text = "predict from the spectra alone; the verdict follows the same rule"
     command.add_argument("--withhold-photometry", action="store_true", help=text)
     options.share(command, "--unshrunk")
-    command.add_argument(
-        "--compare-model",
-        "--beside",
-        dest="beside",
-        metavar="MODEL",
-        help="compare with another model on the same stars, such as one with an input left out",
-    )
+    text = "compare with another model on the same stars, such as one with an input left out"
+    words = ("--compare-model", "--beside")
+    command.add_argument(*words, dest="beside", metavar="MODEL", help=text)
     text = "compare only stars inside a range of a known label, e.g. fe_h=:-1"
     options.share(command, "--range", help=text)
     options.share(command, "--complete", *options.TABLES, "--overwrite")
