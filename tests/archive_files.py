@@ -188,14 +188,15 @@ def _binary2(stars: FakeStars) -> str:
 
 def same(one: Stars, other: Stars) -> None:
     """Every array, bit by bit (NaN equals NaN)."""
-    assert _arrays(one).keys() == _arrays(other).keys()
-    for name, values in _arrays(one).items():
-        found = _arrays(other)[name]
+    assert arrays_of(one).keys() == arrays_of(other).keys()
+    for name, values in arrays_of(one).items():
+        found = arrays_of(other)[name]
         assert values.dtype == found.dtype, name
         assert np.array_equal(values, found, equal_nan=values.dtype.kind == "f"), name
 
 
-def _arrays(stars: Stars) -> dict[str, NDArray[np.generic]]:
+def arrays_of(stars: Stars) -> dict[str, NDArray[np.generic]]:
+    """Every array of the stars, by name."""
     spectra = stars.spectra
     arrays: dict[str, NDArray[np.generic]] = {"id": stars.source_id, "flags": stars.flags}
     arrays |= {"photometry": stars.photometry.values, "sigma": stars.photometry.errors}

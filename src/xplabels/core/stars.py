@@ -455,7 +455,7 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
                 where=block.where,
                 remedy="predict them in separate calls",
             )
-    spectra = _stack([block.spectra for block in blocks])
+    spectra = stacked([block.spectra for block in blocks])
     flags = np.concatenate([block.flags for block in blocks])
     if not has_correlations(spectra):
         # also where a block had them: they are not used next to others that lack them
@@ -463,23 +463,23 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
     return Stars(
         np.concatenate([block.source_id for block in blocks]),
         spectra,
-        _stack([block.photometry for block in blocks]),
+        stacked([block.photometry for block in blocks]),
         flags,
-        _stack([block.labels for block in blocks]),
+        stacked([block.labels for block in blocks]),
         ", ".join(dict.fromkeys(block.origin for block in blocks if block.origin)),
         tuple(dict.fromkeys(note for block in blocks for note in block.notes)),
         ", ".join(dict.fromkeys(block.file for block in blocks if block.file)),
     )
 
 
-def _stack(parts: Sequence[Any]) -> Any:
+def stacked(parts: Sequence[Any]) -> Any:
     """Arrays of several blocks, or the classes here that hold them; None if any is absent."""
     if any(part is None for part in parts):
         return None
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
     names = {field.name for field in fields(parts[0])} - {"names", "wavelength"}
-    return replace(parts[0], **{n: _stack([getattr(part, n) for part in parts]) for n in names})
+    return replace(parts[0], **{n: stacked([getattr(part, n) for part in parts]) for n in names})
 
 
 def _kind(stars: Stars) -> str:
