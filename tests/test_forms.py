@@ -242,12 +242,13 @@ def test_delimiters_and_encodings(
 
 
 @pytest.mark.parametrize("before", [b"", b"\r\n"])
-@pytest.mark.parametrize("ending", ["csv", "ecsv", "fits", "vot"])
+@pytest.mark.parametrize("ending", ["csv", "ecsv", "fits", "vot", "xml", "vot.gz"])
 def test_gzip_is_known_by_its_first_bytes(
     ending: str, before: bytes, whole: Stars, tmp_path: Path
 ) -> None:
-    path = write(MADE, tmp_path / f"t.{ending}")
-    path.write_bytes(before + gzip.compress(path.read_bytes()))
+    plain = write(MADE, tmp_path / f"t.{ending.removesuffix('.gz')}")
+    path = tmp_path / f"packed.{ending}"
+    path.write_bytes(before + gzip.compress(plain.read_bytes()))
     same(read(path), whole)
 
 

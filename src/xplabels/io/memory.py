@@ -137,7 +137,7 @@ def tables_of(source: Any) -> Iterator[MemoryTable]:
         return
     if not isinstance(source, Mapping):
         raise InputError(f"{name_of(source)} is not a table", remedy=f"give {KINDS}")
-    found, passed = [], []
+    found, passed = list[MemoryTable](), list[MemoryTable]()
     for name, one in source.items():
         several = one if isinstance(one, list) else [one]
         for number, each in enumerate(several, start=1):
