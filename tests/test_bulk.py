@@ -126,18 +126,17 @@ def test_any_line(edit: str, where: int, tmp_path: Path) -> None:
     agree(path)
 
 
+NUMBERS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.from_regex(r"-?[0-9]\.[0-9]{1,20}(E-?[0-9]{1,3})?", fullmatch=True),
+    st.integers(-(10**21), 10**21).map(str),
+    st.text(alphabet="0123456789.-+eE []()", max_size=12),
+)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
-    texts=st.lists(
-        st.one_of(
-            st.floats(allow_nan=False, allow_infinity=False).map(repr),
-            st.from_regex(r"-?[0-9]\.[0-9]{1,20}(E-?[0-9]{1,3})?", fullmatch=True),
-            st.integers(-(10**21), 10**21).map(str),
-            st.text(alphabet="0123456789.-+eE []()", max_size=12),
-        ),
-        min_size=3,
-        max_size=3,
-    ),
+    texts=st.lists(NUMBERS, min_size=3, max_size=3),
     part=st.sampled_from(["coefficients", "coefficient_errors", "coefficient_correlations"]),
 )
 @example(texts=["9007199254740993.0", "-0.0", "2.2250738585072014e-308"], part="coefficients")
