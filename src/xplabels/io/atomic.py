@@ -240,10 +240,10 @@ def whole_file(path: Path, overwrite: bool = False, one_of_many: bool = False) -
     partial = _partial(path)
     try:
         yield partial
-        _announce(partial, path)
         if one_of_many:
             os.replace(partial, path)
         else:
+            _announce(partial, path)
             rename(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error

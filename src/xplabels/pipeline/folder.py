@@ -374,7 +374,7 @@ class _Run:
         for job, why in list(find_duplicates(self._done())):
             del self.entries[job.inputs[0]]
             _remove(job)
-            self._fail(job, why)
+            self.summary.failed[job.inputs[0]] = why
         self.write(complete=False)
 
     def _done(self) -> list[tuple[Job, ManifestEntry]]:
