@@ -98,14 +98,27 @@ def check_ours(folder: Path, ours: Sequence[str]) -> None:
         )
 
 
-def check_distinct(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    """Raise :class:`InputError` if an output is also an input, by whatever name or link."""
-    read = {file for path in inputs if (file := _file_of(path)) is not None}
+def check_distinct(
+    outputs: Iterable[Path], inputs: Iterable[str | Path], replaced: bool = True
+) -> None:
+    """Raise :class:`InputError` if an output is also an input, by whatever name or link.
+
+    Where it is a folder that is ``replaced``, no input may lie in it either.
+    """
+    read = {file: Path(path) for path in inputs if (file := _file_of(path)) is not None}
     for output in outputs:
         if _file_of(output) in read:
             raise InputError(
                 "is also an input, which would be lost", where=output, remedy="name another output"
             )
+        for path in read.values() if replaced and output.is_dir() else ():
+            files = (path, *path.rglob("*")) if path.is_dir() else (path,)
+            if any(output.resolve() in file.resolve().parents for file in files):
+                raise InputError(
+                    f"holds the input {path}, which would be lost",
+                    where=output,
+                    remedy="name another output",
+                )
 
 
 def _file_of(path: str | Path) -> tuple[int, int] | None:
