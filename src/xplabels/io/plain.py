@@ -111,9 +111,9 @@ class _Wanted:
         if name in self.integers:
             return forms.integers(column, where, name, self.integers[name], forms.int_of_text)
         values = forms.plain_column(column)
-        if values.dtype.kind == "O" and values.ndim == 1:
-            if any(isinstance(v, np.ndarray | list | tuple) for v in values[:1000]):
-                return _short_arrays(values, name, where)
+        cells = values[:1000] if values.dtype.kind == "O" and values.ndim == 1 else ()
+        if any(isinstance(cell, np.ndarray | list | tuple) for cell in cells):
+            return _short_arrays(values, name, where)
         return values
 
 
