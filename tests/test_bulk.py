@@ -165,13 +165,6 @@ def test_headers(header: bytes, tmp_path: Path) -> None:
         list(read_blocks(path))
 
 
-def test_a_column_twice(tmp_path: Path) -> None:
-    path = write(fake_stars(3, (3, 4)), tmp_path / "s.csv")
-    names, rows = path.read_text().split("\n", 1)
-    path.write_text(f"{names.replace('solution_id', 'source_id')}\n{rows}")
-    agree(path)
-
-
 @pytest.mark.parametrize("isal", [True, False])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_file_cut_anywhere(
