@@ -30,7 +30,7 @@ from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.fetch.targets import Targets
 from xplabels.io import read, write_stars
 from xplabels.io.arrays import cells_of, parse_array
-from xplabels.io.forms import check_rounding, converted, source_ids
+from xplabels.io.forms import check_rounding, converted
 from xplabels.io.plain import read_table
 from xplabels.io.rows import assembled, column_blocks
 from xplabels.io.tables import join_labels, join_photometry
@@ -206,10 +206,14 @@ def test_rounded_ids_are_noticed_and_true_ones_are_not(rows: int, start: int) ->
     check_rounding(np.arange(1, rows) * 10**16 + 2 * 10**18, "t")
 
 
-def test_a_few_rounded_ids_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_few_rounded_ids_are_warned_of_once(
+    ending: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     ids = [5853498713190525952, 5405570973190252544, 5762406957886626816]
-    source_ids(np.array(ids), "few.csv")
-    assert "few.csv, column source_id: it seems that all 3 source_ids end" in caplog.text
+    read(write(FakeStars(ids, MADE.cells), tmp_path / f"few.{ending}"))
+    said = f"few.{ending}, column source_id: it seems that all 3 source_ids end"
+    assert [said in one.message for one in caplog.records] == [True]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.arrays import EMPTY, Cells, parse_array
 from xplabels.io.files import LONGEST_LINE, Digest, again, byte_lines, open_bytes, words_of_page
-from xplabels.io.forms import SOURCE_ID, FileTable, id_of_text, names_of
+from xplabels.io.forms import SOURCE_ID, FileTable, check_rounding, id_of_text, names_of
 from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,
@@ -261,7 +261,9 @@ class _Rows:
             cells[name] = usual[:rows]
             if other:
                 cells[name] = [other[n][name] if n in other else usual[n] for n in range(rows)]
-        raw = RawBlock(np.array(self.source_id, np.int64), cells, self._faults)
+        source_id = np.array(self.source_id, np.int64)
+        check_rounding(source_id, self._path)
+        raw = RawBlock(source_id, cells, self._faults)
         self._taken += rows
         self._begin_block()
         self._set_lengths(self._lengths)

@@ -164,12 +164,11 @@ class Assembler:
     ) -> tuple[NDArray[np.intp], dict[str, Cells], tuple[str, ...]]:
         """The rows of this block that are of a star, their cells, and a note on the others.
 
-        Raises InputError if a source_id came before, or they look rounded.
+        Raises InputError if a source_id came before.
         """
         kept = np.flatnonzero(source_id != NOBODY)
         self.numbers = self.read + 1 + kept
         self.read += len(source_id)
-        forms.check_rounding(source_id[kept], self.path)
         self._check_ids(source_id[kept])
         if len(kept) == len(source_id):
             return kept, dict(cells), ()
