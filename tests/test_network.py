@@ -9,12 +9,7 @@ from torch import Tensor
 
 from twins import check_gradients
 from xplabels.core.errors import InputError
-from xplabels.network import (
-    ACTIVATIONS,
-    LOG_VARIANCE_RANGE,
-    Architecture,
-    UncertainNetwork,
-)
+from xplabels.network import ACTIVATIONS, LOG_VARIANCE_RANGE, Architecture, UncertainNetwork
 
 
 def network(

@@ -60,10 +60,7 @@ def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
     """Write ``model`` as ``folder``; see :meth:`xplabels.model.Model.save`."""
     from safetensors.numpy import save
 
-    contents = {
-        "weights.safetensors": save(_arrays(model)),
-        "card.md": model.card.encode("utf-8"),
-    }
+    contents = {"weights.safetensors": save(_arrays(model)), "card.md": model.card.encode("utf-8")}
     if model.label_audit:
         contents[LABEL_AUDIT] = model.label_audit.encode("utf-8")
     description = _description(model)
