@@ -63,19 +63,6 @@ def in_browser(tmp_path: Path) -> Callable[..., str]:
     return opened
 
 
-def field_stars(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients and errors [2000, 110] of real field stars, BP before RP."""
-    from astropy.table import Table
-
-    table = Table.read(shared_data / "xp_field_2000.fits")
-    names = [f"{band}_coeff_{i}" for band in ("bp", "rp") for i in range(55)]
-    coefficients, errors = (
-        np.stack([np.asarray(table[prefix + name], np.float64) for name in names], axis=1)
-        for prefix in ("", "e_")
-    )
-    return coefficients, errors
-
-
 def line_sed(depth: float) -> Sed:
     """A flat spectrum with one line at 520 nm."""
     from xplabels.instrument.sed import Sed

@@ -170,13 +170,7 @@ def _fetched(
         folder.mkdir(exist_ok=True)
         here = folder / digest_of(left)[:16]
         summary = fetch_stars(ById.of_ids(left), here, archive, settings=settings)
-        if not summary.complete:
-            why = "; ".join(f"{count} of {name}: {why}" for name, why, count in summary.reasons[:3])
-            raise InputError(
-                f"some ids failed ({why})",
-                where=here / "ids.csv",
-                remedy="repeat the command to request them",
-            )
+        summary.check()
         counts = (f"{name} {count['received']}" for name, count in summary.counts.items())
         logger.info(f"fetched: {', '.join(counts)}")
     return ids

@@ -151,13 +151,7 @@ def _stars(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> No
     settings = FetchSettings(retry, args.chunk, args.tap_chunk, args.parallel)
     summary = fetch_stars(targets, args.output, archive, args.products, settings, args.overwrite)
     print(summary.to_text())
-    if not summary.complete:
-        why = "; ".join(f"{count} of {name}: {why}" for name, why, count in summary.reasons[:3])
-        raise InputError(
-            f"some ids failed ({why})",
-            where=args.output / "ids.csv",
-            remedy="repeat the command to request them",
-        )
+    summary.check()
     if not any(counts["received"] for counts in summary.counts.values()):
         raise InputError(
             f"none of the {counted(summary.ids, 'id')} is known to the archive",

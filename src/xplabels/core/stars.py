@@ -476,7 +476,7 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
                 where=block.where,
                 remedy="predict them in separate calls",
             )
-    spectra = _stack([block.spectra for block in blocks])
+    spectra = stacked([block.spectra for block in blocks])
     flags = np.concatenate([block.flags for block in blocks])
     if not has_correlations(spectra):
         # also where a block had them: they are not used next to others that lack them
@@ -484,16 +484,16 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
     return Stars(
         np.concatenate([block.source_id for block in blocks]),
         spectra,
-        _stack([block.photometry for block in blocks]),
+        stacked([block.photometry for block in blocks]),
         flags,
-        _stack([block.labels for block in blocks]),
+        stacked([block.labels for block in blocks]),
         ", ".join(dict.fromkeys(block.origin for block in blocks if block.origin)),
         tuple(dict.fromkeys(note for block in blocks for note in block.notes)),
         ", ".join(dict.fromkeys(block.file for block in blocks if block.file)),
     )
 
 
-def _stack(parts: Sequence[Any]) -> Any:
+def stacked(parts: Sequence[Any]) -> Any:
     """Arrays of several blocks, or the classes here that hold them; None if any is absent."""
     first = parts[0]
     if any(part is None for part in parts):
@@ -504,7 +504,7 @@ def _stack(parts: Sequence[Any]) -> Any:
     return replace(
         first,
         **{
-            field.name: _stack([getattr(part, field.name) for part in parts])
+            field.name: stacked([getattr(part, field.name) for part in parts])
             for field in fields(first)
             if field.name not in alike
         },

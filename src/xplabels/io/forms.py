@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, counted
+from xplabels.releases import spectra_columns
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def names_of(
     """Lower-case name -> name, of the columns ``wanted`` (None: all), that of the ids among them.
 
     The column of identifiers comes as ``source_id``, whatever a user calls it
-    (``GAIAEDR3_SOURCE_ID``, ``dr3_source_id``, ``Gaia DR3``, ...).
+    (``GAIAEDR3_SOURCE_ID``, ``dr3_source_id``, ``Gaia DR3``, ...); columns of spectra come by the
+    names of this package, whatever a release calls them (``--release``).
 
     Raises InputError where two names differ in case alone.
 
@@ -71,9 +73,10 @@ def names_of(
     {'teff': 'Teff', 'source_id': 'GaiaDR3_Source_ID'}
     """
     found: dict[str, str] = {}
-    listed = list(names)
+    listed, ours = list(names), spectra_columns()
     for name in listed:
         lower = name.strip().lower()
+        lower = ours.get(lower, lower)
         if wanted is not None and lower not in wanted:
             continue
         if lower in found:

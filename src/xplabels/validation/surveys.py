@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from xplabels import figures
 from xplabels.core.arrays import Array
-from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
@@ -134,8 +133,7 @@ def open_survey(
             remedy=f"name one of {', '.join(COMPARED)}",
         )
     table = read_survey(survey, path, neighbours=neighbours)
-    quality = np.full(len(table), np.nan) if table.quality is None else table.quality
-    best = table.take(best_rows(table.source_id, quality, table.source_id > 0))
+    best = table.best(table.source_id > 0)
     labels, factors = best.labels, dict(inflation or {})
     if labels is None:
         raise InputError(f"survey {survey!r} has no labels", where=name_of(path))
