@@ -114,7 +114,7 @@ class Architecture:
     masks: int
     hidden: tuple[int, ...]  # width of each hidden layer
     labels: int  # number of labels K
-    activation: str = "silu"  # A key of ACTIVATIONS
+    activation: str = "silu"  # a key of ACTIVATIONS
     dropout: float = 0.0  # probability that a hidden unit is dropped in training
     # where the model's part of the error comes from: ``dropout`` of this network, ``distilled`` (K
     # further outputs that learnt the scatter of an ensemble), or ``none``
