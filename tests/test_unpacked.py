@@ -11,6 +11,7 @@ from astropy.table import Table
 
 import xplabels as xp
 from field_stars import field_coefficients
+from survey_tables import write
 from xplabels.cli import main
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars
@@ -37,17 +38,8 @@ def wide(stars: Stars, value: str, error: str, first: int = 0) -> Table:
 
 @pytest.mark.parametrize("ending", ["fits", "csv", "ecsv", "vot", "parquet"])
 def test_a_column_a_coefficient_in_any_format(ending: str, stars: Stars, tmp_path: Path) -> None:
-    path = tmp_path / f"wide.{ending}"
     table = wide(stars, "{band}_coeff_{i}", "e_{band}_coeff_{i}")
-    if ending == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.table({n: np.asarray(table[n]) for n in table.colnames}), path)
-    else:
-        names = {"ecsv": "ascii.ecsv", "csv": "ascii.csv", "vot": "votable"}
-        table.write(path, format=names.get(ending))
-    read = xp.read(path)
+    read = xp.read(write(table, tmp_path / f"wide.{ending}"))
     np.testing.assert_array_equal(read.source_id, stars.source_id)
     np.testing.assert_allclose(read.spectra.rp.coefficients, stars.spectra.rp.coefficients)
     np.testing.assert_allclose(read.spectra.bp.errors, stars.spectra.bp.errors)

@@ -212,10 +212,8 @@ def fields_of(column: Column) -> dict[str, Column]:
 
 def as_numpy(column: Column) -> NDArray[Any]:
     """A column as numpy: masked where integers are null; text as str objects, None where null."""
-    if isinstance(column, np.ndarray):
-        return column
-    if not hasattr(column, "to_numpy") or not hasattr(column, "null_count"):
-        return np.asarray(column)
+    if not hasattr(column, "null_count"):
+        return np.asanyarray(column)
     import pyarrow as pa
     from pyarrow import types
 

@@ -34,24 +34,12 @@ KINDS = (
 
 @dataclass(frozen=True)
 class MemoryTable:
-    """One table in memory.
+    """One table in memory, of columns in any form of :mod:`xplabels.io.forms`."""
 
-    Attributes
-    ----------
-    where
-        What messages call it: ``the DataFrame``.
-    columns
-        Its columns by name, in any form of :mod:`xplabels.io.forms`.
-    words
-        Lower-case name -> unit, description and UCD, as far as they are declared.
-    meta
-        The entry of a star table of this package, where it is one.
-    """
-
-    where: str
+    where: str  # what messages call it: ``the DataFrame``
     columns: Mapping[str, forms.Column]
     words: Words = field(default_factory=dict)
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)  # of a star table of this package
 
     def __str__(self) -> str:
         return self.where
@@ -149,7 +137,7 @@ def tables_of(source: Any) -> Iterator[MemoryTable]:
         return
     if not isinstance(source, Mapping):
         raise InputError(f"{name_of(source)} is not a table", remedy=f"give {KINDS}")
-    found, passed = [], []
+    found, passed = list[MemoryTable](), list[MemoryTable]()
     for name, one in source.items():
         several = one if isinstance(one, list) else [one]
         for number, each in enumerate(several, start=1):

@@ -66,13 +66,7 @@ class Pairs:
 
     @classmethod
     def of(cls, columns: Mapping[str, NDArray[Any]]) -> Pairs | None:
-        """Those of a table with the archive's names; None if it has not the ids of two releases.
-
-        Examples
-        --------
-        >>> Pairs.of({"source_id": np.array([11, 12]), "dr3_source_id": np.array([1, 2])}).older
-        array([1, 2])
-        """
+        """Those of a table with the archive's names; None if it has not the ids of two releases."""
         for new, old in _names():
             if {new, old} <= columns.keys():
                 older, newer = columns[old], columns[new]

@@ -163,13 +163,7 @@ def join_labels(
 
 
 def matched(table: object, found: int, stars: int) -> str:
-    """How many of the stars a table has a row for, in words.
-
-    Examples
-    --------
-    >>> matched("gaia.csv", 2, 3)
-    'gaia.csv: 2 of 3 stars joined, 1 not in this table'
-    """
+    """How many of the stars a table has a row for, in words."""
     return f"{table}: {found} of {counted(stars, 'star')} joined, {stars - found} not in this table"
 
 
@@ -245,7 +239,7 @@ def check_photometry(table: Table) -> None:
 
 @dataclass(frozen=True)
 class Filled:
-    """Stars whose photometry and flags are being filled from tables, in place of their own."""
+    """Stars whose photometry and flags are being filled from tables."""
 
     before: Stars
     photometry: Photometry

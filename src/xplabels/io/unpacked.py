@@ -105,8 +105,8 @@ def _coefficients(
     assembler = Assembler(path, bad_rows)
     for start in range(0, len(columns["source_id"]), block):
         rows = slice(start, start + block)
-        here = {name: column[rows] for name, column in (plain | arrays).items()}
-        yield stars_of_columns(here, {}, assembler, {})
+        part_of = {name: column[rows] for name, column in (plain | arrays).items()}
+        yield stars_of_columns(part_of, {}, assembler, {})
     assembler.finish()
 
 
