@@ -14,13 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.io.atomic import (
-    MODEL_FILES,
-    check_distinct,
-    check_new_folder,
-    check_parquet,
-    discard,
-)
+from xplabels.io.atomic import MODEL_FILES, check_distinct, check_new_folder, check_parquet, discard
 from xplabels.io.catalogue import FORMATS, check_catalogue
 from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
