@@ -13,6 +13,7 @@ import pytest
 
 from stand_ins import FakeModel, make_stars
 from xplabels import __version__
+from xplabels.api import read_stars
 from xplabels.cli import build_parser, main
 from xplabels.core.errors import InputError
 from xplabels.core.split import part_mask
@@ -91,6 +92,17 @@ def test_validate_wants_a_test_part_and_labels(
         assert message.startswith(f"xplabels: error: {where}")
         assert remedy in message
     assert not (folder / "v").exists()
+
+
+def test_labels_of_the_stars_own_table_are_not_reported_as_joined(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stars = make_stars(1)
+    write_stars(stars.with_labels(stars.labels.select(["teff"])), folder / "stars.parquet")
+    with caplog.at_level("INFO"):
+        found = read_stars(folder / "stars.parquet", names=["teff", "logg"], needed=False)
+    assert found.labels.names == ("teff",)
+    assert "joined" not in caplog.text
 
 
 def test_every_command_has_an_example_that_parses_and_names_the_paper_it_cites(

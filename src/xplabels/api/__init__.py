@@ -62,7 +62,8 @@ def read_stars(
         else:
             stars = join_labels(stars, label_table, names, needed)
     for note in stars.notes:
-        if note.endswith("not in this table"):
+        # columns of the table of stars itself were joined to all of them
+        if note.endswith("not in this table") and not note.startswith(f"{path}: "):
             logger.info(note)
     return stars
 
