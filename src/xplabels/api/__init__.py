@@ -177,7 +177,7 @@ def predict_files(
     if number < 1:
         raise InputError(f"{number} workers are none", remedy="choose 1 or more")
     source = () if gaia_source is None else (gaia_source,)
-    check_distinct([output], (*paths, *photometry, *source))
+    check_distinct([output], (*paths, *photometry, *source), replaced=False)
     # the catalogues of a folder should not differ by the words that asked for them
     single = output.suffix.lower() in FORMATS or (output.suffix != "" and not output.is_dir())
     metadata = {"COMMAND": command} if single else {}

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from xplabels.fetch import Archive, FetchSettings, Targets
-    from xplabels.fetch.stars import FetchSummary
     from xplabels.pipeline import Summary
 
 logger = logging.getLogger(__name__)
@@ -174,21 +173,10 @@ def _fetched(
         folder.mkdir(exist_ok=True)
         here = folder / digest_of(left)[:16]
         summary = fetch_stars(Targets.of_ids(left), here, archive, settings=settings)
-        check_complete(summary, here)
+        summary.check()
         counts = (f"{name} {count['received']}" for name, count in summary.counts.items())
         logger.info(f"fetched: {', '.join(counts)}")
     return ids
-
-
-def check_complete(summary: FetchSummary, folder: Path) -> None:
-    """Raise :class:`InputError` with the commonest reasons if any id of a fetch failed."""
-    if not summary.complete:
-        why = "; ".join(f"{count} of {name}: {why}" for name, why, count in summary.reasons[:3])
-        raise InputError(
-            f"some ids failed ({why})",
-            where=folder / "ids.csv",
-            remedy="repeat the command to request them",
-        )
 
 
 def _fetches(folder: Path, archive: Archive) -> list[Path]:

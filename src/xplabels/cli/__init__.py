@@ -122,6 +122,8 @@ def _check_distinct(args: dict[str, Any]) -> None:
     check_distinct(
         (args[name] for name in WRITTEN if args.get(name)),
         (one for name, value in args.items() if name not in WRITTEN for one in words(value)),
+        # predict adds to a folder that is there
+        replaced=args.get("overwrite", False) and args["run"] is not predict.run,
     )
 
 

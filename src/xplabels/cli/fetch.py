@@ -130,14 +130,13 @@ def _targets(args: argparse.Namespace, archive: Archive) -> Targets:
 
 
 def _stars(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> None:
-    from xplabels.api.labelling import check_complete
     from xplabels.fetch import FetchSettings, fetch_stars
 
     targets = _targets(args, archive)
     settings = FetchSettings(retry, args.chunk, args.tap_chunk, args.parallel)
     summary = fetch_stars(targets, args.output, archive, args.products, settings, args.overwrite)
     print(summary.to_text())
-    check_complete(summary, args.output)
+    summary.check()
     if not any(counts["received"] for counts in summary.counts.values()):
         raise InputError(
             f"none of the {counted(summary.ids, 'id')} is known to the archive",
