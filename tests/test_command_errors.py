@@ -64,10 +64,15 @@ MORE = [
     ("simulate short.csv --seed -1 --output s.parquet", "--seed: -1 is not a seed"),
     ("giants --seed -1 --output s.parquet", "--seed: -1 is not a seed"),
     ("train some.csv --seed -1 --output m", "--seed: -1 is not a seed"),
+    ("train some.csv --seed x --output m", "--seed: 'x' is not a whole number"),
     ("train some.csv --device tpu --output m", "device 'tpu' cannot be used: .*; choose cpu"),
     ("train some.csv --labels teff --recipe w.toml --output m", "w.toml: label_weights names n_fe"),
     ("explain none some.csv --coefficients 0 --output e", "--coefficients: 0 is too few"),
     ("explain none some.csv --max-extinction nan --output e", "nan is not above 0"),
+    (
+        "explain none some.csv --max-extinction x --output e",
+        "--max-extinction: 'x' is not a number",
+    ),
     (
         "explain apogee-dr17-library some.csv --pair teff short.csv short.csv x --output e",
         "--pair teff short.csv short.csv x: the step 'x' is not a positive number; give a label",

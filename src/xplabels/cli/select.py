@@ -52,16 +52,11 @@ def add(commands: options.Commands) -> None:
     text = "XP spectra or star tables"
     command.add_argument("spectra", type=Path, nargs="+", metavar="SPECTRA", help=text)
     options.share(command, "--output", metavar="TABLE.parquet", help="star table to write")
-    several: dict[str, Any] = {
-        "type": named,
-        "nargs": "+",
-        "action": "extend",
-        "metavar": "NAME=FILE",
-    }
+    many: dict[str, Any] = {"type": named, "nargs": "+", "action": "extend", "metavar": "NAME=FILE"}
     text = "tables of surveys, in any format that astropy or pyarrow reads"
-    command.add_argument("--table", dest="tables", default=[], help=text, **several)
+    command.add_argument("--table", dest="tables", default=[], help=text, **many)
     text = "the Gaia archive's tables that relate a survey's identifiers to source_ids"
-    command.add_argument("--neighbours", default=[], help=text, **several)
+    command.add_argument("--neighbours", default=[], help=text, **many)
     text = "labels to keep, with commas (default all)"
     command.add_argument("--labels", type=options.names, metavar="NAMES", help=text)
     text = "rules that replace the default ones"
