@@ -24,7 +24,7 @@ from xplabels.core.stars import MEASUREMENTS, Band, CoefficientSpectra, Stars
 from xplabels.fetch.http import RetryPolicy
 from xplabels.fetch.targets import Cone
 from xplabels.io.nested import archive_columns
-from xplabels.sky.area import Box, SkyPixel, copy_area, inside
+from xplabels.sky.area import Box, SkyPixel, copy_area
 
 CENTRE = (359.9, 11.8)
 QUICK = RetryPolicy(attempts=3, first_wait=0.001, timeout=5.0)
@@ -122,7 +122,7 @@ def test_a_cone_is_the_same_from_everywhere(
     output = tmp_path / "labels.parquet"
     words = ["--cone", cone, "--carry", "ra,dec", "--output", str(output)]
     assert main(["predict", where, *words]) == 0
-    wanted = inside(Cone.parse(cone), ra, dec)
+    wanted = Cone.parse(cone).contains(ra, dec)
     expected = xp.load_model().predict(as_there(stars[wanted])).to_arrow().sort_by("source_id")
     found = table(output)
     np.testing.assert_array_equal(found["source_id"], expected["source_id"])
@@ -138,7 +138,7 @@ def test_only_what_is_needed_travels(sky, served: Hub, tmp_path: Path) -> None:
     folder, _, ra, dec = sky
     area = Cone(*CENTRE, 1.0)
     files = copy_area(served.url, area, tmp_path / "part", retry=QUICK)
-    assert sum(len(xp.read(one)) for one in files) == inside(area, ra, dec).sum()
+    assert sum(len(xp.read(one)) for one in files) == area.contains(ra, dec).sum()
     dataset = (folder / NAME / "dataset").rglob("Npix=*.parquet")
     partitions = {one.name for one in dataset}
     asked = {Path(path).name for _, path in served.log if "Npix" in path}
@@ -200,7 +200,7 @@ def test_a_cone_is_what_angles_say(ra: float, dec: float, radius: float, seed: i
         np.arccos(np.clip(vectors(np.array(ra), np.array(dec)) @ vectors(lon, lat), -1, 1))
     )
     clear = np.abs(angle - radius) > 1e-4
-    found = inside(Cone(ra, dec, radius), lon, lat)
+    found = Cone(ra, dec, radius).contains(lon, lat)
     np.testing.assert_array_equal(found[clear], (angle <= radius)[clear])
 
 

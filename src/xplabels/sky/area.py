@@ -22,16 +22,12 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, counted
 from xplabels.fetch.http import RetryPolicy, ServiceError, in_parallel
-from xplabels.fetch.targets import Cone
+from xplabels.fetch.targets import Cone, Degrees
 from xplabels.io.atomic import whole_file
 from xplabels.io.job import open_partial
 from xplabels.io.nested import NEEDED, archive_columns, is_nested
 
 logger = logging.getLogger(__name__)
-
-Array = NDArray[np.float64]
-Catalogue = Any
-"""A hats ``HealpixDataset``."""
 
 PIXEL_ORDER = 3
 HUB = "https://huggingface.co"
@@ -67,6 +63,16 @@ class Box:
             raise InputError(f"the box {text!r} is not on the sphere", remedy=remedy)
         return cls((ra1, ra2), (dec1, dec2))
 
+    def contains(self, ra: Degrees, dec: Degrees) -> NDArray[np.bool_]:
+        """Which positions [N] lie in it."""
+        (ra1, ra2), (dec1, dec2) = self.ra, self.dec
+        across = (ra >= ra1) & (ra <= ra2) if ra1 < ra2 else (ra >= ra1) | (ra <= ra2)
+        return np.asarray(across & (dec >= dec1) & (dec <= dec2))
+
+    def part_of(self, catalogue: Any) -> Any:
+        """The partitions of a hats catalogue that it meets."""
+        return catalogue.filter_by_box(self.ra, self.dec)
+
 
 @dataclass(frozen=True)
 class SkyPixel:
@@ -84,31 +90,20 @@ class SkyPixel:
             )
         return cls(int(text))
 
+    def contains(self, ra: Degrees, dec: Degrees) -> NDArray[np.bool_]:
+        """Which positions [N] lie in it."""
+        from hats.pixel_math import healpix_shim
+
+        return np.asarray(healpix_shim.radec2pix(PIXEL_ORDER, ra, dec) == self.number)
+
+    def part_of(self, catalogue: Any) -> Any:
+        """The partitions of a hats catalogue that it meets."""
+        from hats.pixel_math import HealpixPixel
+
+        return catalogue.filter_from_pixel_list([HealpixPixel(PIXEL_ORDER, self.number)])
+
 
 Area = Cone | Box | SkyPixel
-
-
-def inside(area: Area, ra: Array, dec: Array) -> NDArray[np.bool_]:
-    """Which positions [N], in degrees, lie in the area.
-
-    Examples
-    --------
-    >>> inside(Cone(0.0, 60.0, 1.0), np.array([1.9, 359.0, 4.0]), np.array([60.0, 60.0, 60.0]))
-    array([ True,  True, False])
-    """
-    if isinstance(area, Cone):
-        from astropy.coordinates import angular_separation
-
-        place = (np.deg2rad(degrees) for degrees in (ra, dec, area.ra, area.dec))
-        return np.asarray(angular_separation(*place) <= np.deg2rad(area.radius))
-    if isinstance(area, Box):
-        (ra1, ra2), (dec1, dec2) = area.ra, area.dec
-        across = (ra >= ra1) & (ra <= ra2) if ra1 < ra2 else (ra >= ra1) | (ra <= ra2)
-        return np.asarray(across & (dec >= dec1) & (dec <= dec2))
-    from hats.pixel_math import healpix_shim
-
-    pixel = healpix_shim.radec2pix(PIXEL_ORDER, ra, dec)
-    return np.asarray(pixel == area.number)
 
 
 def copy_area(
@@ -141,7 +136,8 @@ def copy_area(
     request = {"catalogue": address, "area": repr(area)}
     with _reading(address):
         catalogue = retry.call(lambda: _opened(address))
-    partitions = _partitions(catalogue, area)
+    part = area.part_of(catalogue)
+    partitions = zip(part.get_healpix_pixels(), part.get_pixel_paths(), strict=True)
     open_partial(folder, REQUEST, request, (REQUEST, "*.parquet", ".*.partial.*"), overwrite)
     info = catalogue.catalog_info
     position = (info.ra_column, info.dec_column)
@@ -194,7 +190,8 @@ def plain_address(address: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _opened(address: str) -> Catalogue:
+def _opened(address: str) -> Any:
+    """The main hats catalogue at an address."""
     try:
         import hats
         from hats.io.file_io import get_upath
@@ -205,19 +202,6 @@ def _opened(address: str) -> Catalogue:
     with as_service_error(), warnings.catch_warnings(action="ignore"):
         found = hats.read_hats(get_upath(plain_address(address)), read_moc=False)
     return getattr(found, "main_catalog", found)
-
-
-def _partitions(catalogue: Catalogue, area: Area) -> list[tuple[Any, Any]]:
-    """The pixels that meet the area, each with the path of its file or folder."""
-    from hats.pixel_math import HealpixPixel
-
-    if isinstance(area, Cone):
-        part = catalogue.filter_by_cone(area.ra, area.dec, 3600 * area.radius)
-    elif isinstance(area, Box):
-        part = catalogue.filter_by_box(area.ra, area.dec)
-    else:
-        part = catalogue.filter_from_pixel_list([HealpixPixel(PIXEL_ORDER, area.number)])
-    return list(zip(part.get_healpix_pixels(), part.get_pixel_paths(), strict=True))
 
 
 def _copy(path: Any, area: Area, position: tuple[str, str], here: Path) -> None:
@@ -248,7 +232,7 @@ def _row_groups(path: Any, area: Area, position: tuple[str, str]) -> Iterator[An
         for group in range(file.num_row_groups):
             places = file.read_row_group(group, columns=list(position))
             ra, dec = (places[name].to_numpy() for name in position)
-            within = inside(area, ra, dec)
+            within = area.contains(ra, dec)
             if within.any():
                 yield file.read_row_group(group, columns=needed).filter(within)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.duplicates import repeated
 from xplabels.core.errors import InputError
 from xplabels.core.lookup import Lookup
 from xplabels.io.memory import name_of
@@ -98,7 +99,7 @@ def match_by_id(
     pairs = np.flatnonzero((known[place] == neighbours.key) & (neighbours.source_id > 0))
     source_id, chosen, flags = _nearest(neighbours.source_id[pairs], neighbours.separation[pairs])
     row = first[place[pairs[chosen]]]
-    flags[(neighbours.mates[pairs[chosen]] > 0) | shared(row)] |= np.uint8(MatchFlag.SHARED)
+    flags[(neighbours.mates[pairs[chosen]] > 0) | repeated(row)] |= np.uint8(MatchFlag.SHARED)
     return source_id, row, flags
 
 
@@ -113,7 +114,7 @@ def translate(
     usable = np.flatnonzero(neighbours.source_id > 0)
     known, chosen, flags_of = _nearest(neighbours.key[usable], neighbours.separation[usable])
     source = neighbours.source_id[usable[chosen]]
-    flags_of[shared(source)] |= np.uint8(MatchFlag.SHARED)
+    flags_of[repeated(source)] |= np.uint8(MatchFlag.SHARED)
     source_id, flags = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.uint8)
     rows, place = Lookup(known).find(keys)
     source_id[rows], flags[rows] = source[place], flags_of[place]
@@ -127,12 +128,6 @@ def _nearest(
     order = np.lexsort((np.nan_to_num(separation, nan=np.inf), ids))
     once, start, count = np.unique(ids[order], return_index=True, return_counts=True)
     return once, order[start], np.where(count > 1, MatchFlag.SEVERAL, 0).astype(np.uint8)
-
-
-def shared(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which values [M] occur more than once."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray(counts[inverse] > 1)
 
 
 def describe_matches(matches: int, flags: NDArray[np.uint8]) -> str:
