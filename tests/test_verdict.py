@@ -280,7 +280,6 @@ def test_all_labels_together_are_one_more_statement() -> None:
                 factor = slightly * joint.needed[k][star]
                 moved = replace(prediction, errors=factor * units, errors_95=2 * factor * units)
                 again = joint_coverage(moved, labels, NAMES[:3], np.ones(n, bool), resamples=0)
-                assert again is not None
                 assert bool(again.content[k, star] <= level) is expected
     assert (
         v.verdict_of(score_prediction(prediction, labels, resamples=0)).words[v.TOGETHER] == v.RIGHT

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.api import DEFAULT_MODEL, read_stars
     from xplabels.io.atomic import check_output, whole_file
     from xplabels.model import Model
-    from xplabels.model.transfer import check_errors
+    from xplabels.model.refitting import check_errors
 
     if args.json is not None:
         check_output(args.json, args.overwrite)

@@ -78,10 +78,7 @@ class ReferenceSurvey:
     def of_stars(self, source_id: NDArray[np.int64]) -> ReferenceSurvey:
         """The survey's labels for the stars ``source_id`` [N], in their order.
 
-        Raises
-        ------
-        InputError
-            If it has none of them.
+        :class:`InputError` if it has none of them.
         """
         rows, found = Lookup(self.source_id, self.where).find(source_id)
         if len(rows) == 0:
@@ -170,10 +167,7 @@ def survey_finding(
     ``known`` are labels of the kind the model was trained on; G and parallax of the ``photometry``
     give absolute magnitudes where the survey has none.
 
-    Raises
-    ------
-    InputError
-        If no star has both a prediction and a label of the survey.
+    :class:`InputError` if no star has both a prediction and a label of the survey.
     """
     with located(survey.where):
         validation = score_prediction(
