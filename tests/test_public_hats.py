@@ -24,7 +24,7 @@ from xplabels.core.stars import MEASUREMENTS, Band, CoefficientSpectra, Stars
 from xplabels.fetch.http import RetryPolicy
 from xplabels.fetch.targets import Cone
 from xplabels.io.nested import archive_columns
-from xplabels.sky.area import Box, SkyPixel, copy_area
+from xplabels.sky.area import Area, Box, SkyPixel, copy_area
 
 CENTRE = (359.9, 11.8)
 QUICK = RetryPolicy(attempts=3, first_wait=0.001, timeout=5.0)
@@ -185,6 +185,31 @@ def test_boxes_and_pixels(sky, tmp_path: Path) -> None:
     assert set(found.tolist()) == set(stars.source_id[pixel == number].tolist())
     with pytest.raises(xp.InputError, match="has no star in the cone"):
         copy_area(str(folder), Cone(100.0, -60.0, 0.1), tmp_path / "empty")
+
+
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stars, np.ndarray]:
+    """A collection of 300 stars all over the sky in 192 partitions, and their positions."""
+    stars, random = xp.example_stars(300, seed=4), np.random.default_rng(4)
+    ra, dec = random.uniform(0, 360, 300), np.rad2deg(np.arcsin(random.uniform(-1, 1, 300)))
+    folder = tmp_path_factory.mktemp("everywhere") / "collection"
+    return write_collection(folder, public_table(stars, ra, dec), order=2), stars, [ra, dec]
+
+
+@pytest.mark.parametrize(
+    "area",
+    [
+        Box.parse("0,360,-90,90"), Box.parse("360,10,-90,90"), Box.parse("0,40,-30,30"),
+        Box.parse("350,20,60,90"), Cone(20.0, 5.0, 165.0), Cone(300.0, -89.0, 30.0),
+        SkyPixel(134),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_star_of_an_area_is_lost(area: Area, everywhere, tmp_path: Path) -> None:
+    folder, stars, place = everywhere
+    files = copy_area(str(folder), area, tmp_path / "part")
+    found = np.concatenate([xp.read(path).source_id for path in files])
+    np.testing.assert_array_equal(np.sort(found), np.sort(stars.source_id[area.contains(*place)]))
 
 
 @given(st.floats(0, 360), st.floats(-90, 90), st.floats(0.001, 179), st.integers(0, 2**32 - 1))

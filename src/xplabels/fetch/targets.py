@@ -48,8 +48,10 @@ class Cone:
             raise InputError(f"the cone {text!r} is not on the sphere", remedy=remedy)
         return cls(ra, dec, radius)
 
-    def contains(self, ra: Degrees, dec: Degrees) -> NDArray[np.bool_]:
-        """Which positions [N] lie in it.
+    def contains(
+        self, ra: Degrees, dec: Degrees, beyond: Degrees | float = 0.0
+    ) -> NDArray[np.bool_]:
+        """Which positions [N] lie in it, or no farther than ``beyond`` from it; in degrees.
 
         Examples
         --------
@@ -59,11 +61,7 @@ class Cone:
         from astropy.coordinates import angular_separation
 
         place = (np.deg2rad(degrees) for degrees in (ra, dec, self.ra, self.dec))
-        return np.asarray(angular_separation(*place) <= np.deg2rad(self.radius))
-
-    def part_of(self, catalogue: Any) -> Any:
-        """The partitions of a hats catalogue that it meets."""
-        return catalogue.filter_by_cone(self.ra, self.dec, 3600 * self.radius)
+        return np.asarray(angular_separation(*place) <= np.deg2rad(self.radius + beyond))
 
 
 @dataclass(frozen=True)

@@ -63,15 +63,18 @@ class Box:
             raise InputError(f"the box {text!r} is not on the sphere", remedy=remedy)
         return cls((ra1, ra2), (dec1, dec2))
 
-    def contains(self, ra: Degrees, dec: Degrees) -> NDArray[np.bool_]:
-        """Which positions [N] lie in it."""
+    def contains(
+        self, ra: Degrees, dec: Degrees, beyond: Degrees | float = 0.0
+    ) -> NDArray[np.bool_]:
+        """Which positions [N] lie in it, or no farther than ``beyond`` from it; in degrees."""
         (ra1, ra2), (dec1, dec2) = self.ra, self.dec
-        across = (ra >= ra1) & (ra <= ra2) if ra1 < ra2 else (ra >= ra1) | (ra <= ra2)
-        return np.asarray(across & (dec >= dec1) & (dec <= dec2))
-
-    def part_of(self, catalogue: Any) -> Any:
-        """The partitions of a hats catalogue that it meets."""
-        return catalogue.filter_by_box(self.ra, self.dec)
+        # a circle spans more right ascension the nearer it is to a pole, and all of it around one
+        ratio = np.sin(np.deg2rad(beyond)) / np.maximum(np.cos(np.deg2rad(dec)), 1e-9)
+        span = np.rad2deg(np.arcsin(np.minimum(ratio, 1)))
+        span = np.where(np.abs(dec) + beyond < 90, span, 360)
+        width = ra2 - ra1 + (360 if ra2 < ra1 else 0)
+        across = (ra - ra1 + span) % 360 <= width + 2 * span
+        return np.asarray(across & (dec >= dec1 - beyond) & (dec <= dec2 + beyond))
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,6 @@ class SkyPixel:
         from hats.pixel_math import healpix_shim
 
         return np.asarray(healpix_shim.radec2pix(PIXEL_ORDER, ra, dec) == self.number)
-
-    def part_of(self, catalogue: Any) -> Any:
-        """The partitions of a hats catalogue that it meets."""
-        from hats.pixel_math import HealpixPixel
-
-        return catalogue.filter_from_pixel_list([HealpixPixel(PIXEL_ORDER, self.number)])
 
 
 Area = Cone | Box | SkyPixel
@@ -136,12 +133,15 @@ def copy_area(
     request = {"catalogue": address, "area": repr(area)}
     with _reading(address):
         catalogue = retry.call(lambda: _opened(address))
-    part = area.part_of(catalogue)
-    partitions = zip(part.get_healpix_pixels(), part.get_pixel_paths(), strict=True)
+    partitions = zip(catalogue.get_healpix_pixels(), catalogue.get_pixel_paths(), strict=True)
     open_partial(folder, REQUEST, request, (REQUEST, "*.parquet", ".*.partial.*"), overwrite)
     info = catalogue.catalog_info
     position = (info.ra_column, info.dec_column)
-    wanted = {folder / f"Norder={p.order}_Npix={p.pixel}.parquet": path for p, path in partitions}
+    wanted = {
+        folder / f"Norder={p.order}_Npix={p.pixel}.parquet": path
+        for (p, path), near in zip(partitions, _meets(area, catalogue), strict=True)
+        if near
+    }
     waiting = {here: path for here, path in wanted.items() if not here.exists()}
 
     def fetch(here: Path) -> None:
@@ -160,7 +160,7 @@ def copy_area(
     total = sum(rows.values())
     if not total:
         raise InputError(
-            f"has no star in the {type(area).__name__.lower()} that was asked for",
+            f"has no star in the {type(area).__name__.lower().removeprefix('sky')} asked for",
             where=address,
             remedy="choose another part of the sky",
         )
@@ -204,6 +204,23 @@ def _opened(address: str) -> Any:
     return getattr(found, "main_catalog", found)
 
 
+def _meets(area: Area, catalogue: Any) -> NDArray[np.bool_]:
+    """Which partitions of a hats catalogue hold a part of the area; a few beside it, too."""
+    from astropy.coordinates import angular_separation
+    from cdshealpix.nested import healpix_to_lonlat, vertices
+
+    pixels = catalogue.get_healpix_pixels()
+    order, number = np.array([(p.order, p.pixel) for p in pixels], np.int64).reshape(-1, 2).T
+    if isinstance(area, SkyPixel):
+        finer, coarser = np.maximum(order - PIXEL_ORDER, 0), np.maximum(PIXEL_ORDER - order, 0)
+        return np.asarray(number >> 2 * finer == area.number >> 2 * coarser)
+    place = (number.astype(np.uint64), order.astype(np.uint8))
+    ra, dec = (angle.rad for angle in healpix_to_lonlat(*place))
+    corners = (angle.rad for angle in vertices(*place))
+    radius = angular_separation(ra[:, None], dec[:, None], *corners).max(axis=1)
+    return area.contains(*np.rad2deg([ra, dec, radius]))
+
+
 def _copy(path: Any, area: Area, position: tuple[str, str], here: Path) -> None:
     """The rows of one partition that lie in the area, and of these the columns needed."""
     import pyarrow as pa
@@ -231,7 +248,7 @@ def _row_groups(path: Any, area: Area, position: tuple[str, str]) -> Iterator[An
         needed = [*position, *NEEDED] if is_nested(file.schema_arrow.names) else None
         for group in range(file.num_row_groups):
             places = file.read_row_group(group, columns=list(position))
-            ra, dec = (places[name].to_numpy() for name in position)
+            ra, dec = (places[name].to_numpy().astype(np.float64) for name in position)
             within = area.contains(ra, dec)
             if within.any():
                 yield file.read_row_group(group, columns=needed).filter(within)
