@@ -152,9 +152,24 @@ def test_where_nothing_can_be_said() -> None:
     assert str(few) == "50 % too small (few stars)"
     hidden = sizes_of(np.zeros(300))  # the labels' own errors explain every residual
     assert (hidden.value, hidden.word) == (np.inf, v.WRONG)
-    assert "too large" in str(hidden)
+    assert "the known labels' errors alone" in str(hidden)
     none = sizes_of(np.full(300, np.inf))
     assert (none.value, none.word) == (-1.0, v.WRONG)
+
+
+@pytest.mark.parametrize(
+    ("label_error", "sentence"),
+    [
+        (1.0, "The stars are too few, or their known labels too uncertain, to tell"),
+        (1.3, "the known labels' errors alone are as large as the differences"),
+    ],
+)
+def test_known_labels_may_be_too_uncertain(label_error: float, sentence: str) -> None:
+    found, ones = np.random.default_rng(0).standard_normal(3000), np.ones(3000)
+    sample = LabelSample(
+        np.arange(3000), 0 * ones, found, 0.1 * ones, 0.2 * ones, label_error * ones
+    )
+    assert sentence in v.judged({"teff": sample}, {}, ()).sentence
 
 
 @settings(deadline=None, max_examples=60)

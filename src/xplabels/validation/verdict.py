@@ -82,7 +82,7 @@ class Size(NamedTuple):
         """``3.1 +- 1.6 % too small``."""
         side = "too small" if self.value < 0 else "too large"
         if not np.isfinite(self.value):
-            return "too large beyond measure"
+            return "the known labels' errors alone are as large as the differences"
         size, error = 100 * abs(self.value), 100 * self.error
         if not np.isfinite(error):
             return f"{size:.0f} % {side} (few stars)"
@@ -215,7 +215,10 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in a sentence, with the clearest statement on each label that is off."""
         if self.word == FEW:
-            return "There are too few stars to tell whether the error bars are right."
+            return (
+                "The stars are too few, or their known labels too uncertain, to tell whether the "
+                "error bars are right."
+            )
         if self.word == RIGHT:
             return (
                 "The error bars are right: for every label they are off by less than "
