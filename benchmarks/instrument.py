@@ -150,7 +150,7 @@ def finer_bins() -> dict[str, float]:
     low, high = RESPONSE_RANGE
     edges = np.linspace(low, high, 10 * round((high - low) / STEP) + 1)
     matrix = np.concatenate([band_matrix(band_model(band), edges) for band in ("bp", "rp")])
-    fine = Instrument(edges, matrix, (55, 55)).coefficients(flat)[0]
+    fine = Instrument(edges, matrix).coefficients(flat)[0]
     return {
         band: float(np.abs(coarse - fine)[cut].max() / np.abs(fine[cut]).max())
         for band, cut in (("BP", slice(55)), ("RP", slice(55, 110)))

@@ -57,12 +57,11 @@ class Instrument:
     """The linear map of spectral energy distributions to coefficients.
 
     ``edges`` [B + 1] border the wavelength bins, nm; ``matrix`` [n, B] has the coefficients
-    (archive units) of unit flux (W m^-2 nm^-1) in a bin, BP before RP, n = sum of ``widths``.
+    (archive units) of unit flux (W m^-2 nm^-1) in a bin, BP before RP.
     """
 
     edges: Array
     matrix: Array
-    widths: tuple[int, int]
 
     def coefficients(self, seds: Sed | Sequence[Sed], *, extrapolate: bool = False) -> Array:
         """Noiseless archive coefficients [N, n], BP before RP, of one or N SEDs.
@@ -117,8 +116,8 @@ def gaiaxpy_instrument() -> Instrument:
     """
     low, high = RESPONSE_RANGE
     edges = np.linspace(low, high, round((high - low) / STEP) + 1)
-    bp, rp = (band_matrix(band_model(band), edges) for band in MODELS)
-    return Instrument(edges, np.concatenate([bp, rp]), (len(bp), len(rp)))
+    matrices = [band_matrix(band_model(band), edges) for band in MODELS]
+    return Instrument(edges, np.concatenate(matrices))
 
 
 def band_model(band: str) -> Any:
