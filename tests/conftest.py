@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -105,6 +107,26 @@ def fitted(stars: Stars, recipe: Recipe | None = None, **keys: Any) -> Model:
 def weights(model: Model) -> np.ndarray:
     """All weights of all networks, one after the other."""
     return np.concatenate([a.ravel() for net in model.networks for a in net.arrays.values()])
+
+
+def altered(
+    folder: Path,
+    description: Callable[[dict[str, Any]], object] | None = None,
+    tensors: Callable[[dict[str, np.ndarray]], object] | None = None,
+) -> Path:
+    """A saved model whose ``model.json`` or tensors are changed in place, digests with them."""
+    from safetensors.numpy import load_file, save_file
+
+    text, path = json.loads((folder / "model.json").read_text()), folder / "weights.safetensors"
+    if tensors is not None:
+        arrays = load_file(path)
+        tensors(arrays)
+        save_file(arrays, path)
+        text["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    if description is not None:
+        description(text)
+    (folder / "model.json").write_text(json.dumps(text))
+    return folder
 
 
 def relabelled(stars: Stars, values: np.ndarray, errors: np.ndarray | None = None) -> Stars:
