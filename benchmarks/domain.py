@@ -32,7 +32,6 @@ from strange import (
     Altered,
     altered_stars,
     as_archive,
-    coefficients_of,
     field_stars,
     generator,
     moved,
@@ -310,7 +309,7 @@ def unflagged_sources(
     assert isinstance(stars.spectra, CoefficientSpectra)
     assert isinstance(ordinary.spectra, SampledSpectra)
     assert ordinary.labels is not None
-    coefficients, errors = coefficients_of(stars.spectra)
+    coefficients, errors = stars.spectra.coefficients, stars.spectra.errors
     projection = default_projection()
     usual = projection.coefficients(ordinary.spectra)
     usual_errors = projection.coefficient_errors(ordinary.spectra)
