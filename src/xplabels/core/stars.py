@@ -108,6 +108,16 @@ class CoefficientSpectra:
         """Number of BP and RP coefficients."""
         return self.bp.width, self.rp.width
 
+    @property
+    def coefficients(self) -> NDArray[np.float64]:
+        """Coefficients [N, n], BP before RP."""
+        return np.concatenate([self.bp.coefficients, self.rp.coefficients], axis=1)
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """Their errors [N, n]."""
+        return np.concatenate([self.bp.errors, self.rp.errors], axis=1)
+
 
 @dataclass(frozen=True, repr=False)
 class SampledSpectra:
