@@ -3,8 +3,9 @@
     python benchmarks/shipped.py --output benchmarks/results [--field xp_field_2000.fits]
 
 On the library's test part, stars of 3200-7000 K with four known labels: scores and calibration with
-photometry and without, of all stars and of the good ones, the verdict on its errors, and the scores
-without the stars whose label is probably wrong. All stars of the test part in bins of Teff, with
+photometry and without, of all stars and of the good ones, the verdict on its errors, the scores
+without the stars whose label is probably wrong, and the RMSE without the stars of large stated
+error of Teff. All stars of the test part in bins of Teff, with
 what they must keep to above 7000 K. Its operations and its rate. With --field: real field stars
 without labels or photometry (columns bp_coeff_0, e_bp_coeff_0, ...), how many get finite labels,
 how many are good, and what flags. --part validation is for choosing.
@@ -45,6 +46,8 @@ WRONG, FAR = 0.02, 0.08
 """Largest shares of hot stars in a bin that are not flagged and off by 5 sigma, by 25 %."""
 SCATTER = {7000: 0.07, 10000: 0.11}
 """Largest robust scatter of Teff, relative, in bins from these temperatures, K, on."""
+LARGE_ERROR = 1500.0
+"""Stated error of Teff, K, beyond which a star of 3200-7000 K may as well be a hot one."""
 OFF = 0.05
 """A coverage may be off by so much, or by 2 binomial sigma."""
 LEVELS = {"inside_68": LEVEL_68, "inside_95": LEVEL_95}
@@ -92,6 +95,20 @@ def without_wrong_labels(prediction: Prediction, labels: Labels) -> dict[str, An
     return {
         "probably_wrong": int((~keep).sum()),
         "labels": {name: scores.to_dict() for name, scores in validation.labels.items()},
+    }
+
+
+def without_large_errors(prediction: Prediction, labels: Labels) -> dict[str, Any]:
+    """RMSE of each label of the stars whose own stated error of Teff is not large."""
+    kept = prediction["teff"].error < LARGE_ERROR
+    found = {
+        name: prediction[name].value[kept] - labels.select([name]).values[kept, 0]
+        for name in labels.names
+    }
+    return {
+        "teff_error_below": LARGE_ERROR,
+        "left_out": int((~kept).sum()),
+        "rmse": {name: float(np.sqrt(np.nanmean(one**2))) for name, one in found.items()},
     }
 
 
@@ -146,6 +163,13 @@ def main() -> None:
     if stars.labels is None or part.labels is None:
         raise SystemExit("the library has no labels")
     audited = without_wrong_labels(model.predict(stars), stars.labels)
+    certain = results["without_large_errors"] = without_large_errors(
+        model.predict(stars), stars.labels
+    )
+    print(
+        f"\nRMSE of Teff without the {certain['left_out']} of {len(stars)} stars with a stated "
+        f"error of at least {LARGE_ERROR:.0f} K: {certain['rmse']['teff']:.0f} K"
+    )
     results["without_wrong_labels"] = audited
     print(f"\nwithout {audited['probably_wrong']} stars whose label is probably wrong:")
     for name, scores in audited["labels"].items():

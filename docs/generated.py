@@ -82,8 +82,9 @@ def without_photometry() -> str:
 
 
 def rightly_labelled() -> str:
-    """RMSE with and without the stars whose known label is probably wrong."""
-    metrics = results("shipped")["with photometry"]["metrics"]
+    """RMSE with and without the stars whose known label is probably wrong, or of large error."""
+    found = results("shipped")
+    metrics, certain = found["with photometry"]["metrics"], found["without_large_errors"]
     every, right = metrics["labels"], metrics["rightly_labelled"]["labels"]
     return table(
         ("RMSE", *(WORDS[name] for name in every)),
@@ -93,6 +94,11 @@ def rightly_labelled() -> str:
                 f"without the {metrics['n'] - metrics['rightly_labelled']['n']} whose label is "
                 "probably wrong",
                 *(size(name, right[name]["rmse"]) for name in every),
+            ),
+            (
+                f"without the {certain['left_out']} with `teff_error` of "
+                f"{certain['teff_error_below']:.0f} K or more",
+                *(size(name, certain["rmse"][name]) for name in every),
             ),
         ],
     )

@@ -317,7 +317,7 @@ def test_a_full_disk_stops_training_with_a_message(
 ) -> None:
     import torch
 
-    from xplabels.training.checkpoint import Checkpoint
+    from xplabels.training.optimisation import Checkpoint
 
     network = torch.nn.Linear(2, 2)
     states = Checkpoint(folder / "model.partial", {})

@@ -38,25 +38,9 @@ from xplabels.cli import (
 from xplabels.core.errors import EXTRA_OF, InputError, interruptible, not_installed
 
 COMMANDS = (
-    demo,
-    models,
-    label,
-    fetch,
-    releases,
-    predict,
-    check_errors,
-    convert,
-    library,
-    match,
-    select,
-    giants,
-    train,
-    validate,
-    audit,
-    explain,
-    simulate,
-    basis,
-)
+    demo, models, label, fetch, releases, predict, check_errors, convert, library, match,
+    select, giants, train, validate, audit, explain, simulate, basis,
+)  # fmt: skip
 """The command modules, in the order of work, as ``--help`` lists them.
 
 Each has ``add(commands)`` and ``run(args)``.
