@@ -35,7 +35,7 @@ from xplabels.cli import (
     train,
     validate,
 )
-from xplabels.core.errors import EXTRA_OF, InputError, not_installed
+from xplabels.core.errors import EXTRA_OF, InputError, interruptible, not_installed
 
 COMMANDS = (
     demo, models, label, fetch, releases, predict, check_errors, convert, library, match,
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.command = shlex.join(["xplabels", *words])
     _show_log()
     try:
-        with _ended_by_sigterm():
+        with interruptible(), _ended_by_sigterm():
             _check_distinct(vars(args))
             with using(getattr(args, "release", None)):
                 args.run(args)
