@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.io.delimited import read_csv, read_ecsv
-from xplabels.io.files import Digest, format_of, unchanged
+from xplabels.io.files import Digest, format_of, unchanged, whole
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
 from xplabels.io.memory import is_path, is_table, listed, read_memory, table_of
@@ -178,8 +178,9 @@ def _of_memory(
 
 
 def _reader(path: Path) -> Reader:
-    if path.is_dir() and is_catalogue(path):
-        return read_hats
+    with whole(path):
+        if path.is_dir() and is_catalogue(path):
+            return read_hats
     return READERS[format_of(path, READERS)]
 
 
