@@ -210,7 +210,7 @@ def test_a_table_that_meets_no_star_is_an_error(
 
 def test_tables_of_one_name_are_told_apart(sky: Path, small_model: Model, tmp_path: Path) -> None:
     lines = [f"{star},12.0,0.02" for star in read(sky / spectra_name(1)).source_id]
-    for folder, rows in (("a", lines), ("b", ["128,12.0,0.02"])):
+    for folder, rows in (("a", lines), ("b", ["77,12.0,0.02"])):
         (tmp_path / folder).mkdir()
         text = "\n".join(["source_id,j_m,j_msigcom", *rows])
         (tmp_path / folder / "t.csv").write_text(text)
