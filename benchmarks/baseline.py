@@ -15,21 +15,19 @@ validation part's RMSE and stops there, too. It has no error bar. Needs the extr
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
+from common import RESULTS, known_labels, options, write_json
 from xplabels.api.demo import LABELS, TEST_FRACTION
-from xplabels.core.labels import Labels
-from xplabels.core.prediction import Prediction
+from xplabels.core.scores import rms, robust_scatter
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Stars
 from xplabels.features import FeatureSet
@@ -72,7 +70,7 @@ def xgboost_scores(stars: Stars, scored: Stars, tries: int) -> dict[str, Any]:
 
     With ``tries`` settings chosen by the validation part beside :data:`XGBOOST`.
     """
-    labels, wanted = _labels(stars), _labels(scored)
+    labels, wanted = known_labels(stars), known_labels(scored)
     x, x_scored = _inputs(stars), _inputs(scored)
     parts = [part_mask(stars.source_id, part, TEST_FRACTION) for part in ("train", "validation")]
     test = part_mask(scored.source_id, "test", TEST_FRACTION)
@@ -86,7 +84,7 @@ def xgboost_scores(stars: Stars, scored: Stars, tries: int) -> dict[str, Any]:
         predicted = np.exp(predicted) if name in LOGARITHMIC else predicted
         residual = predicted - wanted.select([name]).values[test, 0]
         scores[name] = {
-            "rmse": _rms(residual), "robust": _robust(residual),
+            "rmse": float(rms(residual)), "robust": float(robust_scatter(residual)),
             "n_train": int(training.sum()), **chosen,
         }  # fmt: skip
         print(f"xgboost {name}: {scores[name]}", flush=True)
@@ -127,30 +125,13 @@ def _fitted(
 def network_scores(make: Callable[[], Model], stars: Stars) -> dict[str, Any]:
     """Scores of a model on the test part."""
     test = stars[part_mask(stars.source_id, "test", TEST_FRACTION)]
-    prediction: Prediction = make().predict(test)
-    scores: dict[str, Any] = as_json(score_prediction(prediction, _labels(test)).labels)
+    validation = score_prediction(make().predict(test), known_labels(test))
+    scores: dict[str, Any] = as_json(validation.labels)
     return scores
 
 
-def _labels(stars: Stars) -> Labels:
-    if stars.labels is None:
-        raise SystemExit("the library has no labels")
-    return stars.labels
-
-
-def _rms(residual: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(residual**2)))
-
-
-def _robust(residual: NDArray[np.float64]) -> float:
-    return float(1.4826 * np.median(np.abs(residual - np.median(residual))))
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser = options(__doc__, RESULTS)
     parser.add_argument("--paper-scale", type=float, default=0.02,
                         help="share of the paper's 20,000 iterations a batch")  # fmt: skip
     parser.add_argument("--only", default="", metavar="NAMES",
@@ -179,7 +160,6 @@ def main() -> None:
         "paper_scale": arguments.paper_scale,
         "tune": arguments.tune,
     }
-    arguments.output.mkdir(parents=True, exist_ok=True)
     file = arguments.output / "baseline.json"
     results: dict[str, Any] = json.loads(file.read_text()) if arguments.keep else {}
     if any(results.get(key, value) != value for key, value in facts.items()):
@@ -191,7 +171,7 @@ def main() -> None:
         begun = time.monotonic()
         results[name] = {"labels": run(), "seconds": round(time.monotonic() - begun, 1)}
         print(f"{name}: {results[name]['seconds']} s", flush=True)
-        file.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(file, results)
     print(table(results, tuple(contestants)))
 
 

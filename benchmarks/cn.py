@@ -13,10 +13,9 @@ and synthetic.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,13 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from common import RESULTS, ROOT, known_labels, markdown_table, options, write_json
+from strange import field_stars
 from xplabels.calibration.factors import Calibration
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.labels import LABELS
 from xplabels.core.prediction import Prediction, stack
 from xplabels.core.scores import robust_scatter, slope
 from xplabels.core.split import part_mask
-from xplabels.core.stars import Band, CoefficientSpectra, Photometry, Stars
+from xplabels.core.stars import Photometry, Stars
 from xplabels.explain import figures
 from xplabels.explain.attention import inverse_jacobian, mean_jacobian, red_clump
 from xplabels.explain.differences import (
@@ -40,6 +41,7 @@ from xplabels.explain.differences import (
     correlations,
     emulated_difference,
     normalised_spectra,
+    read_extinction,
 )
 from xplabels.explain.explanation import MAX_EXTINCTION
 from xplabels.explain.information import FREE, POPULATION, information_content
@@ -48,7 +50,7 @@ from xplabels.giants.emulator import load_emulator
 from xplabels.instrument import sampled_flux
 from xplabels.model import Model
 from xplabels.report import png
-from xplabels.surveys.library import library_extinction, read_library
+from xplabels.surveys.library import read_library
 from xplabels.surveys.offsets import Offset
 from xplabels.training import _states
 from xplabels.training.cross_fitting import HoldoutPrediction
@@ -56,9 +58,8 @@ from xplabels.training.run import Run
 from xplabels.training.table import training_table
 from xplabels.validation.finding import as_json
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
-from cn_labels import NAMES, ORDER, on_one_scale  # noqa: E402
+from cn_labels import NAMES, ORDER, on_one_scale
 
 KNOWN = ("teff", "logg", "fe_h", "alpha_m")
 RESAMPLES = 500
@@ -95,6 +96,10 @@ class Folds(NamedTuple):
     trains: NDArray[np.bool_]
     prediction: Prediction
 
+    def predicted(self, names: tuple[str, ...]) -> Array:
+        """Predictions [N, K] of these labels."""
+        return np.stack([self.prediction[name].value for name in names], axis=1)
+
 
 def folds_of(stars: Stars, model: Model, checkpoint: Path | None) -> Folds:
     """Cross-fitted predictions, with errors calibrated on the stars of other parts."""
@@ -117,8 +122,7 @@ def folds_of(stars: Stars, model: Model, checkpoint: Path | None) -> Folds:
         found.append(one.predict(some, correlations=True))
         part.append(np.full(len(some), number))
         ids.append(some.source_id)
-    test = stars[part_mask(stars.source_id, "test", fraction)]
-    test = test[np.isfinite(test.labels.select(NAMES).values).all(axis=1)]
+    test = labelled_test_stars(stars, model)
     found.append(replace(model, support=None, forward=None).predict(test, correlations=True))
     part.append(np.full(len(test), len(parts)))
     prediction, of = stack(found), np.concatenate(part)
@@ -127,6 +131,13 @@ def folds_of(stars: Stars, model: Model, checkpoint: Path | None) -> Folds:
     training = of < len(parts) - 1
     trains = np.stack([training & (of != number) for number in range(len(parts) + 1)])
     return Folds(stars[rows], of, trains, prediction)
+
+
+def labelled_test_stars(stars: Stars, model: Model) -> Stars:
+    """The stars of the test part with known C and N."""
+    fraction = float(model.metadata["split"]["test_fraction"])
+    test = stars[part_mask(stars.source_id, "test", fraction)]
+    return test[np.isfinite(known_labels(test, NAMES).values).all(axis=1)]
 
 
 def uncalibrated(model: Model) -> Model:
@@ -220,11 +231,8 @@ def scores(predicted: Array, sigma: Array, known: Array, part: NDArray[np.int64]
 
 def compared(folds: Folds) -> dict[str, Any]:
     """Scores of every way, label by label."""
-    assert folds.stars.labels is not None
-    known = folds.stars.labels.select(KNOWN).values
-    predicted = folds.prediction
-    by_spectrum = np.stack([predicted[name].value for name in NAMES], axis=1)
-    own = np.stack([predicted[name].value for name in KNOWN], axis=1)
+    known = known_labels(folds.stars, KNOWN).values
+    by_spectrum, own = folds.predicted(NAMES), folds.predicted(KNOWN)
     ways: dict[str, tuple[Array, Regression]] = {
         "constant": (known, constant),
         "labels alone: kernel regression": (known, kernel),
@@ -236,50 +244,42 @@ def compared(folds: Folds) -> dict[str, Any]:
     }  # fmt: skip
     found: dict[str, Any] = {}
     for k, name in enumerate(NAMES):
-        y = folds.stars.labels.select([name]).values[:, 0]
-        of_label = {
-            "spectrum (the model)": scores(by_spectrum[:, k], predicted[name].error, y, folds.part)
+        y = known_labels(folds.stars, [name]).values[:, 0]
+        stated, constant_error = folds.prediction[name].error, np.full(len(y), y.std())
+        found[name] = {"spectrum (the model)": scores(by_spectrum[:, k], stated, y, folds.part)} | {
+            way: scores(regressed(folds, x, y, regression), constant_error, y, folds.part)
+            for way, (x, regression) in ways.items()
         }
-        for way, (x, regression) in ways.items():
-            of_label[way] = scores(
-                regressed(folds, x, y, regression), np.full(len(y), y.std()), y, folds.part
-            )
-        found[name] = of_label
     return found
 
 
 def coverage(folds: Folds) -> dict[str, Any]:
     """Shares inside both intervals, with the binomial error of the stated level."""
-    assert folds.stars.labels is not None
-    found: dict[str, Any] = {}
+    test = folds.part == folds.part.max()
+    parts = {
+        "training and validation part, by folds": ~test,
+        "test part": test,
+        "all": np.ones_like(test),
+    }
+    found: dict[str, Any] = {name: {} for name in NAMES}
     for name in NAMES:
-        labels, one = folds.stars.labels.select([name]), folds.prediction[name]
+        labels, one = known_labels(folds.stars, [name]), folds.prediction[name]
         off, error = np.abs(one.value - labels.values[:, 0]), labels.errors[:, 0]
-        inside = (off <= np.hypot(one.error, error), off <= np.hypot(one.error_95, 2 * error))
-        for which, rows in (
-            ("training and validation part, by folds", folds.part < folds.part.max()),
-            ("test part", folds.part == folds.part.max()),
-            ("all", folds.part >= 0),
-        ):
-            n = int(rows.sum())
-            found.setdefault(name, {})[which] = {"n": n} | {
-                key: value
-                for text, level, share in zip(
-                    ["68", "95"], (LEVEL_68, LEVEL_95), inside, strict=True
-                )
-                for key, value in (
-                    (f"coverage_{text}", float(share[rows].mean())),
-                    (f"sigma_{text}", float(np.sqrt(level * (1 - level) / n))),
-                )
-            }
+        inside = {
+            "68": (LEVEL_68, off <= np.hypot(one.error, error)),
+            "95": (LEVEL_95, off <= np.hypot(one.error_95, 2 * error)),
+        }
+        for which, rows in parts.items():
+            found[name][which] = of_part = {"n": int(rows.sum())}
+            for text, (level, hits) in inside.items():
+                of_part[f"coverage_{text}"] = float(hits[rows].mean())
+                of_part[f"sigma_{text}"] = float(np.sqrt(level * (1 - level) / rows.sum()))
     return found
 
 
 def together(folds: Folds) -> dict[str, Any]:
     """How C and N go together: known, predicted, their residuals, and what is stated of these."""
-    assert folds.stars.labels is not None
-    known = folds.stars.labels.select(NAMES).values
-    predicted = np.stack([folds.prediction[name].value for name in NAMES], axis=1)
+    known, predicted = known_labels(folds.stars, NAMES).values, folds.predicted(NAMES)
     covariance = folds.prediction.covariance(list(NAMES))
     stated = covariance[:, 0, 1] / np.sqrt(covariance[:, 0, 0] * covariance[:, 1, 1])
     random, everyone = np.random.default_rng(0), np.arange(len(known))
@@ -306,12 +306,9 @@ def together(folds: Folds) -> dict[str, Any]:
 
 def kinds(folds: Folds) -> dict[str, Any]:
     """Bias and scatter of unusual kinds of star, and of the releases."""
-    assert folds.stars.labels is not None
-    labels = folds.stars.labels
-    known = dict(zip(labels.names, labels.values.T, strict=True))
-    chosen = {kind: rule(known) for kind, rule in KINDS.items()}
-    found: dict[str, Any] = {}
-    for kind, rows in chosen.items():
+    known, found = by_name(folds.stars), dict[str, Any]()
+    for kind, rule in KINDS.items():
+        rows = rule(known)
         found[kind] = {"n": int(rows.sum())}
         for name in NAMES:
             residual = folds.prediction[name].value[rows] - known[name][rows]
@@ -323,22 +320,10 @@ def kinds(folds: Folds) -> dict[str, Any]:
     return found
 
 
-def field_stars(path: Path) -> Stars:
-    """Real field stars, spectra alone."""
-    from astropy.table import Table
-
-    table = Table.read(path)
-
-    def band(name: str) -> Band:
-        columns = [f"{name}_coeff_{i}" for i in range(55)]
-        values, errors = (
-            np.stack([np.asarray(table[p + c], np.float64) for c in columns], axis=1)
-            for p in ("", "e_")
-        )
-        return Band(values, errors)
-
-    ids = np.asarray(table["source_id"], np.int64)
-    return Stars.of(ids, CoefficientSpectra(band("bp"), band("rp")), Photometry.missing(len(ids)))
+def by_name(stars: Stars) -> dict[str, Array]:
+    """Known labels [N] by their names."""
+    labels = known_labels(stars)
+    return dict(zip(labels.names, labels.values.T, strict=True))
 
 
 @styled
@@ -346,8 +331,7 @@ def dredge_up(model: Model, field: Stars, library: Stars, path: Path) -> dict[st
     """[C/N] against log g: field giants, library giants without labels, APOGEE's labels."""
     import matplotlib.pyplot as plt
 
-    assert library.labels is not None
-    known = dict(zip(library.labels.names, library.labels.values.T, strict=True))
+    known = by_name(library)
     labelled = np.isfinite(known["c_fe"])
     samples = {
         "APOGEE, labelled stars": tuple(known[n][labelled] for n in ("logg", "fe_h", *NAMES)),
@@ -394,13 +378,12 @@ def derivatives(model: Model, stars: Stars, folder: Path) -> dict[str, Any]:
 
     In the bands: per cent of the flux per dex, less what is beside the band.
     """
-    assert stars.labels is not None
-    clear = library_extinction(stars.source_id) * 0.789 / 0.078 < MAX_EXTINCTION
-    chosen, flow = red_clump(stars[clear].with_labels(stars.labels[clear].select(KNOWN)))
+    clear = stars[read_extinction("library", stars) < MAX_EXTINCTION]
+    chosen, flow = red_clump(clear.with_labels(known_labels(clear, KNOWN)))
     wavelength, flux = normalised_spectra(model, chosen)
     typical = np.nanmedian(flux, axis=0)
     jacobian, spread = mean_jacobian(model, chosen)
-    spectra = sampled_flux(inverse_jacobian(jacobian, spread.matrix))[1]
+    spectra = sampled_flux(inverse_jacobian(jacobian, spread))[1]
     found: dict[str, Any] = {"stars": flow}
     for name in NAMES:
         shown = [
@@ -423,10 +406,7 @@ def derivatives(model: Model, stars: Stars, folder: Path) -> dict[str, Any]:
 
 def information(model: Model, stars: Stars) -> dict[str, Any]:
     """What test giants' spectra hold of C and N (simulated bound) and what the model reaches."""
-    fraction = float(model.metadata["split"]["test_fraction"])
-    test = stars[part_mask(stars.source_id, "test", fraction)]
-    test = test[np.isfinite(test.labels.select(NAMES).values).all(axis=1)]
-    content = information_content(model, test, load_emulator())
+    content = information_content(model, labelled_test_stars(stars, model), load_emulator())
     found: dict[str, Any] = {"stars": content.stars}
     for name in NAMES:
         k = content.names.index(name)
@@ -442,56 +422,36 @@ def information(model: Model, stars: Stars) -> dict[str, Any]:
 def lines(found: dict[str, Any]) -> list[str]:
     """The page of results."""
 
-    def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-        every = (header, ["---"] * len(header), *rows)
-        return [f"| {' | '.join(map(str, row))} |" for row in every] + [""]
-
-    def with_error(one: dict[str, Any], key: str, digits: int) -> str:
-        return f"{one[key]:.{digits}f} ± {one['error_of'][key]:.{digits}f}"
-
     page = ["# Carbon and nitrogen", "", f"`{found['command']}`", ""]
+    header = ["", "N", "robust scatter", "RMSE", "bias", "slope", "log density", "parts: robust"]
+    digits = {"robust": 4, "rmse": 4, "bias": 3, "slope": 2, "log_density": 2}
     for name in NAMES:
-        page += [f"## {LABELS[name].description}", ""]
-        page += table(
-            ["", "N", "robust scatter", "RMSE", "bias", "slope", "log density", "parts: robust"],
-            [
-                [
-                    way, one["n"], with_error(one, "robust", 4), with_error(one, "rmse", 4),
-                    with_error(one, "bias", 3), with_error(one, "slope", 2),
-                    with_error(one, "log_density", 2),
-                    ", ".join(f"{part['robust']:.3f}" for part in one["folds"]),
-                ]
-                for way, one in found["scores"][name].items()
-            ],
-        )  # fmt: skip
+        rows = []
+        for way, one in found["scores"][name].items():
+            cells = (
+                f"{one[key]:.{n}f} ± {one['error_of'][key]:.{n}f}" for key, n in digits.items()
+            )
+            parts = ", ".join(f"{part['robust']:.3f}" for part in one["folds"])
+            rows.append([way, one["n"], *cells, parts])
+        page += [f"## {LABELS[name].description}", "", markdown_table(header, rows), ""]
     page += ["## Coverage", ""]
-    page += table(
-        ["", "stars", "N", "68.3 %", "binomial sigma", "95.4 %", "binomial sigma"],
-        [
-            [
-                name,
-                which,
-                one["n"],
-                *(f"{100 * value:.1f}" for key, value in one.items() if key != "n"),
-            ]
-            for name in NAMES
-            for which, one in found["coverage"][name].items()
-        ],
-    )
+    rows = []
+    for name in NAMES:
+        for which, one in found["coverage"][name].items():
+            shares = (f"{100 * value:.1f}" for key, value in one.items() if key != "n")
+            rows.append([name, which, one["n"], *shares])
+    header = ["", "stars", "N", "68.3 %", "binomial sigma", "95.4 %", "binomial sigma"]
+    page += [markdown_table(header, rows), ""]
     page += ["## Together", ""]
     for what, value in found["together"].items():
         text = f"{value:.3f}" if isinstance(value, float) else ", ".join(f"{v:.2f}" for v in value)
         page.append(f"- {what}: {text}")
     page += ["", "## Kinds of star: bias, robust scatter (of the labels)", ""]
-    page += table(
-        ["", "N", *NAMES],
-        [
-            [kind, one["n"], *(
-                "{bias:+.3f}, {robust:.3f} ({constant:.3f})".format(**one[name]) for name in NAMES
-            )]
-            for kind, one in found["kinds"].items()
-        ],
-    )  # fmt: skip
+    rows = []
+    for kind, one in found["kinds"].items():
+        cells = ("{bias:+.3f}, {robust:.3f} ({constant:.3f})".format(**one[n]) for n in NAMES)
+        rows.append([kind, one["n"], *cells])
+    page += [markdown_table(["", "N", *NAMES], rows), ""]
     page += ["## Offsets that were subtracted", "", *(f"- {text}" for text in found["offsets"])]
     page += ["", f"Errors of the releases (C, N): {found['errors']}.", ""]
     for title in ("information", "derivatives", "dredge-up"):
@@ -502,9 +462,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--cn", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--field", type=Path)
@@ -530,13 +488,14 @@ def main() -> None:
         "offsets": [one.to_text() for one in offsets], "errors": scale["errors"], **held,
     }  # fmt: skip
     if args.field is not None:
-        found["dredge-up"] = dredge_up(
-            model, field_stars(args.field), stars, figures_at / "cn_dredge_up.png"
-        )
-    results = ROOT / "benchmarks" / "results"
-    (results / "cn.json").write_text(json.dumps(as_json(found), indent=1) + "\n", encoding="utf-8")
-    (results / "cn.md").write_text("\n".join(lines(found)).rstrip() + "\n", encoding="utf-8")
-    print("\n".join(lines(found)))
+        field = field_stars(args.field)
+        field = field.with_photometry(Photometry.missing(len(field)))
+        picture = figures_at / "cn_dredge_up.png"
+        found["dredge-up"] = dredge_up(model, field, stars, picture)
+    write_json(RESULTS / "cn.json", as_json(found))
+    text = "\n".join(lines(found)).rstrip()
+    (RESULTS / "cn.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

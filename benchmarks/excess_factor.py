@@ -10,10 +10,9 @@ The library has no excess factor: it is (I_BP + I_RP) / I_G, computed from the m
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 
+from common import known_labels, options
 from xplabels.core.quality import EXCESS_SIGMAS, corrected_excess, excess_scatter
 from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
@@ -28,9 +27,7 @@ FAR = 5.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     model = Model.load(parser.parse_args().model)
     stars, _ = Selection.of(["teff=3200:7000"]).apply(read_library())
@@ -43,9 +40,7 @@ def main() -> None:
     beyond, known = ratio > EXCESS_SIGMAS, np.isfinite(ratio)
     print(f"{beyond.sum()} of {known.sum()} stars beyond {EXCESS_SIGMAS:g} sigma")
     prediction = model.predict(stars)
-    if stars.labels is None:
-        raise SystemExit("the library has no labels")
-    teff, label = prediction["teff"], stars.labels.select(["teff"])
+    teff, label = prediction["teff"], known_labels(stars, ["teff"])
     z = (teff.value - label.values[:, 0]) / np.hypot(teff.error, label.errors[:, 0])
     for name, rows in (("all", known), (f"BP - RP > {RED:g}", known & (colour > RED))):
         for title, group in (("beyond", rows & beyond), ("others", rows & ~beyond)):

@@ -11,8 +11,6 @@ the marks there, and prints them.
 
 from __future__ import annotations
 
-import argparse
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common import ROOT, fill, markdown_table, options
 from xplabels.core.labels import LABELS
+from xplabels.core.scores import robust_scatter
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Stars
 from xplabels.explain import Explanation, explain, figures
@@ -28,12 +28,13 @@ from xplabels.explain.differences import SIDES, read_extinction
 from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.giants.emulator import load_emulator
 from xplabels.io import read
-from xplabels.model import Model
+from xplabels.model import DEFAULT_MODEL, Model
 from xplabels.report import png
 from xplabels.surveys.library import read_library
 
-ROOT = Path(__file__).parents[1]
-MODEL = "apogee-dr17-library"
+BOUNDS = {
+    DUSTLESS: "bound: no dust", FREE: "bound: dust free", POPULATION: "and population known"
+}  # fmt: skip
 COVARIANCE, PAPER = "derivative, full covariance", "derivative, FS24 eq. 14"
 SLOPE, SPLIT = "observed, other labels held", "observed, median split"
 SIMULATED = "simulated (bossbrain)"
@@ -55,11 +56,6 @@ def name_of(label: str) -> str:
     return {"teff": "Teff", "logg": "log g"}.get(label, LABELS[label].description.split()[-1])
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table in Markdown."""
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-
-
 def of_pair(correlations: Correlations, one: str, other: str, side: str) -> str:
     """The correlation of two curves, in whichever order they stand; - where one is absent."""
     for pair in (f"{one} / {other}", f"{other} / {one}"):
@@ -68,8 +64,8 @@ def of_pair(correlations: Correlations, one: str, other: str, side: str) -> str:
     return "-"
 
 
-def correlation_lines(by_label: Mapping[str, Correlations]) -> list[str]:
-    """A row a pair, a column a label: both sides together, and (BP, RP)."""
+def correlation_table(by_label: Mapping[str, Correlations]) -> str:
+    """A row per pair, a column per label: both sides together, and (BP, RP)."""
     rows = []
     for one, other in PAIRS:
         row = []
@@ -78,147 +74,96 @@ def correlation_lines(by_label: Mapping[str, Correlations]) -> list[str]:
             row.append(both if both == "-" else f"{both} ({', '.join(sides)})")
         if any(cell != "-" for cell in row):
             rows.append([f"{TITLES[one]} / {TITLES[other]}", *row])
-    return table(["correlation: both sides (BP, RP)", *map(name_of, by_label)], rows)
+    return markdown_table(["correlation: both sides (BP, RP)", *map(name_of, by_label)], rows)
 
 
-def information_lines(content: Content) -> list[str]:
+def information_table(content: Content) -> str:
     """Medians over the stars: bounds, stated errors, robust scatter."""
     rows = []
     for k, label in enumerate(content.names):
         residual = content.residuals[:, k]
-        residual = residual[np.isfinite(residual)]
-        scatter = 1.4826 * np.median(np.abs(residual - np.median(residual)))
-        values = [
-            np.median(content.attainable[kind][:, k]) for kind in (DUSTLESS, FREE, POPULATION)
-        ]
-        values += [np.nanmedian(content.stated[:, k]), scatter]
-        unit = LABELS[label].unit
-        rows.append([f"{name_of(label)} [{unit}]", *(f"{float(v):.3g}" for v in values)])
-    header = ["bound: no dust", "bound: dust free", "and population known"]
-    return table(["", *header, "model: stated", "model: robust scatter"], rows)
+        values = [np.median(content.attainable[kind][:, k]) for kind in BOUNDS]
+        values += [np.nanmedian(content.stated[:, k])]
+        values += [robust_scatter(residual[np.isfinite(residual)])]
+        title = f"{name_of(label)} [{LABELS[label].unit}]"
+        rows.append([title, *(f"{float(v):.3g}" for v in values)])
+    header = ["", *BOUNDS.values(), "model: stated", "model: robust scatter"]
+    return markdown_table(header, rows)
 
 
-def branch_lines(branch: Mapping[str, Array]) -> list[str]:
+def branch_table(branch: Mapping[str, Array]) -> str:
     """Bounds at four corners of the grid along the giant branch."""
     corners = [(t, m) for t in (4500.0, 5500.0) for m in (0.0, -2.0)]
-    rows = [
-        [
-            name_of(label),
-            *(
-                f"{branch[label][GRID['teff'].index(t), GRID['fe_h'].index(m)]:.2g}"
-                for t, m in corners
-            ),
-        ]
-        for label in figures.FADING
-    ]
-    return table(
-        [f"bound at G = {GRID_G:g} [dex]", *(f"{t:.0f} K, {m:g}" for t, m in corners)], rows
-    )
+    rows = []
+    for label in figures.FADING:
+        bounds = (branch[label][GRID["teff"].index(t), GRID["fe_h"].index(m)] for t, m in corners)
+        rows.append([name_of(label), *(f"{bound:.2g}" for bound in bounds)])
+    header = [f"bound at G = {GRID_G:g} [dex]", *(f"{t:.0f} K, {m:g}" for t, m in corners)]
+    return markdown_table(header, rows)
 
 
-def told(model: Model, found: Explanation) -> list[str]:
-    """Which model and which stars."""
-    digest = str(model.metadata.get("sha256", ""))[:12]
-    return [
-        f"Of the model `{model.metadata.get('name', '')}` whose `model.json` has the SHA-256 "
-        f"{digest}... (recipe `{model.recipe.name}`, hidden layers {list(model.recipe.hidden)}, "
-        f"{model.recipe.epochs} epochs, {model.metadata['training']['n_train']:,} training stars). "
-        f"The curves' stars: {'; '.join(found.flow)}.",
-        "",
-    ]
+def block_of(
+    model: Model, stars: Stars, extinction: str, labels: Sequence[str], prefix: str, folder: Path
+) -> tuple[Explanation, list[str]]:
+    """Everything that ``explain`` shows of a model, errors on the test part.
 
-
-def content_of(found: Explanation) -> Content:
-    """The information content, which every run here asks for."""
-    if found.content is None:
-        raise SystemExit("no information content was computed")
-    return found.content
-
-
-def explained(model: Model, stars: Stars, extinction: str) -> Explanation:
-    """All of ``explain``, errors on the test part."""
+    Its figures, the curves of ``labels`` among them, and the paragraphs that all pages have.
+    """
     fraction = float(model.metadata["split"]["test_fraction"])
     unseen = stars[part_mask(stars.source_id, "test", fraction)]
     a_g = read_extinction(extinction, stars)
-    return explain(model, stars, a_g=a_g, emulator=load_emulator(), unseen=unseen)
-
-
-def draw(found: Explanation, labels: Sequence[str], prefix: str, folder: Path) -> None:
-    """The figures of the page."""
+    found = explain(model, stars, a_g=a_g, emulator=load_emulator(), unseen=unseen)
+    if found.content is None:
+        raise SystemExit("no information content was computed")
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {
         "attention": figures.attention_bars(found.attention),
-        "information": figures.information(content_of(found)),
+        "information": figures.information(found.content),
     }
     for label in labels:
-        pictures[label] = figures.curves(label, found.wavelength, found.curves[label], found.flux)
+        if label in found.curves:
+            shown = found.curves[label]
+            pictures[label] = figures.curves(label, found.wavelength, shown, found.flux)
     if found.branch is not None and prefix == "explain":  # of no model: the same for all
         pictures["fading"] = figures.fading(found.branch)
     for name, figure in pictures.items():
         (folder / f"{prefix}_{name}.png").write_bytes(png(figure))
+    of_model, recipe = model.metadata, model.recipe
+    paragraphs = [
+        f"Of the model `{of_model.get('name', '')}` whose `model.json` has the SHA-256 "
+        f"{str(of_model.get('sha256', ''))[:12]}... (recipe `{recipe.name}`, hidden layers "
+        f"{list(recipe.hidden)}, {recipe.epochs} epochs, {of_model['training']['n_train']:,} "
+        f"training stars). The curves' stars: {'; '.join(found.flow)}.",
+        correlation_table(found.to_metrics()["correlations"]),
+        f"What the spectra hold beside what the model reaches of them, medians: "
+        f"{found.content.stars}.",
+        information_table(found.content),
+    ]
+    return found, paragraphs
 
 
 def library_block(model: Model, folder: Path) -> list[str]:
     """Figures and tables of a model of the library."""
     stars = read_library()
-    found = explained(model, stars, "library")
-    draw(found, [name for name in ("fe_h", "alpha_m") if name in found.curves], "explain", folder)
-    metrics = found.to_metrics()
+    found, (about, correlations, *information) = block_of(
+        model, stars, "library", ("fe_h", "alpha_m"), "explain", folder
+    )
     dusty = explain(model, stars, seen=found.attention)
-    everyone = dusty.to_metrics()
-    content = content_of(found)
     return [
-        *told(model, found),
-        *correlation_lines(metrics["correlations"]),
-        "",
+        about,
+        correlations,
         "The same with dusty stars among them, where both derivative spectra and slopes vary with "
-        f"dust, which is no label ({'; '.join(dusty.flow)}):",
-        "",
-        *correlation_lines(everyone["correlations"]),
-        "",
-        f"What the spectra hold beside what the model reaches of them, medians: {content.stars}.",
-        "",
-        *information_lines(content),
-        "",
+        f"dust, which is not a label ({'; '.join(dusty.flow)}):",
+        correlation_table(dusty.to_metrics()["correlations"]),
+        *information,
         "Bounds along the giant branch, dust free, solar ratios, at four temperatures and [Fe/H]:",
-        "",
-        *branch_lines(found.branch or {}),
+        branch_table(found.branch or {}),
     ]
-
-
-def giants_block(model: Model, giants: Path, folder: Path) -> list[str]:
-    """Figures and tables of a model of six labels on semi-synthetic giants."""
-    found = explained(model, read(giants), "rjce")
-    labels = [name for name in ("c_fe", "n_fe") if name in found.curves]
-    draw(found, labels, "explain_giants", folder)
-    curves = found.to_metrics()["correlations"]
-    content = content_of(found)
-    return [
-        *told(model, found),
-        *correlation_lines(curves),
-        "",
-        f"What the spectra hold beside what the model reaches of them, medians: {content.stars}.",
-        "",
-        *information_lines(content),
-    ]
-
-
-def put(document: Path, name: str, lines: Sequence[str]) -> None:
-    """Replace what stands between a document's marks of this name."""
-    text = document.read_text(encoding="utf-8")
-    marks = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
-    block = "\n".join(lines)
-    new, count = re.subn(marks, lambda m: f"{m[1]}{block}\n{m[2]}", text, flags=re.DOTALL)
-    if count != 1:
-        raise SystemExit(f"{document}: has no marks {name}")
-    document.write_text(new, encoding="utf-8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default=MODEL)
+    parser = options(__doc__)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--giants", type=Path)
     parser.add_argument("--six", type=Path)
     parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures")
@@ -231,10 +176,14 @@ def main() -> None:
     start = time.perf_counter()
     blocks = {"library": library_block(Model.load(args.model), args.figures)}
     if args.six is not None:
-        blocks["giants"] = giants_block(Model.load(args.six), args.giants, args.figures)
-    for name, lines in blocks.items():
-        put(args.document, name, lines)
-        print("\n".join(lines), end="\n\n")
+        six, giants = Model.load(args.six), read(args.giants)
+        _, blocks["giants"] = block_of(
+            six, giants, "rjce", ("c_fe", "n_fe"), "explain_giants", args.figures
+        )
+    for name, paragraphs in blocks.items():
+        text = "\n\n".join(paragraphs)
+        fill(args.document, f"<!-- {name}: begin -->", f"<!-- {name}: end -->", text)
+        print(text, end="\n\n")
     print(f"{time.perf_counter() - start:.0f} s")
 
 

@@ -46,15 +46,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common import RESULTS, known_labels, options, scored
 from giants_margins import CHOSEN_AXES, missed_margins
 from giants_scores import (
     counted_twice,
     diagonal_covariance,
     judged_bins,
-    known_labels,
     merge,
     read_piece,
-    scored,
     star_of,
     told,
     write_piece,
@@ -121,7 +120,7 @@ def runs(scale: float, paper_scale: float) -> dict[str, Run]:
 
 def hide_labels(stars: Stars, seed: int) -> Stars:
     """The stars with a third of their labels unknown, each label by itself, at random."""
-    labels = known_labels(stars)
+    labels = known_labels(stars, NAMES)
     hidden = np.random.default_rng(seed).random(labels.values.shape) < HIDDEN_SHARE
     values, errors = (np.where(hidden, np.nan, array) for array in (labels.values, labels.errors))
     return stars.with_labels(Labels(labels.names, values, errors))
@@ -143,7 +142,7 @@ def perform(
     model.predict(test)
     predicted = time.monotonic() - begun
     prediction = model.predict(test, correlations=True)
-    validation = scored(prediction, test, star)
+    validation = scored(prediction, test, NAMES, star=star)
     return model, prediction, {
         "cost": {
             "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
@@ -160,15 +159,9 @@ def perform(
         "violated_as_chosen": missed_margins(validation, axes=CHOSEN_AXES),
         "judged_bins": judged_bins(validation),
         **told(validation),
-        **unshrunk(model, prediction, test),
-    }  # fmt: skip
-
-
-def unshrunk(model: Model, prediction: Prediction, test: Stars) -> dict[str, Any]:
-    """Scores without the trend to the mean."""
-    if model.unshrinking is None:
-        return {}
-    return {"unshrunk": told(scored(model.unshrinking.apply(prediction), test))}
+    } | ({} if model.unshrinking is None else {
+        "unshrunk": told(scored(model.unshrinking.apply(prediction), test, NAMES)),
+    })  # fmt: skip
 
 
 def thinned(stars: Stars, count: int) -> Stars:
@@ -195,11 +188,8 @@ def facts(stars: Stars, test: Stars, scale: float, paper_scale: float) -> dict[s
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, RESULTS)
     parser.add_argument("stars", type=Path, metavar="GIANTS.parquet")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument(
         "--pieces", type=Path, metavar="PIECES", help="default: OUTPUT/giants.pieces"
     )

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common import scored
 from giants_margins import BIN_STARS, CHOSEN_AXES, TESTED_AXES, tolerance
 from giants_words import markdown
 from xplabels.core.flags import UNUSABLE
-from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.stars import Stars
 from xplabels.features import Features
@@ -23,28 +23,13 @@ from xplabels.giants import NAMES
 from xplabels.giants.copies import FIRST_COPY, copy_ids
 from xplabels.inference import input_variance
 from xplabels.model import Model
-from xplabels.validation import Validation, score_prediction
+from xplabels.validation import Validation
 from xplabels.validation.accuracy import findings_of
 from xplabels.validation.finding import metrics_of
 from xplabels.validation.populations import TABLE_1
 
 DIAGONAL_STARS, DIAGONAL_BLOCK = 4000, 64
 SHOWN = ("rmse", "robust", "slope", "robust_std_z", "coverage_68", "coverage_95")
-
-
-def known_labels(stars: Stars) -> Labels:
-    """The six labels."""
-    if stars.labels is None:
-        raise SystemExit("the giants have no labels")
-    return stars.labels.select(NAMES)
-
-
-def scored(
-    prediction: Prediction, stars: Stars, star: NDArray[np.int64] | None = None
-) -> Validation:
-    """Scores of all; bins count each ``star`` [N] once."""
-    g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
-    return score_prediction(prediction, known_labels(stars), g_mag=g, bp_rp=bp - rp, star=star)
 
 
 def star_of(source_id: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -84,11 +69,6 @@ def told(validation: Validation) -> dict[str, Any]:
     return {key: metrics[key] for key in ("n", "labels", "metal_poor", "joint") if key in metrics}
 
 
-def without_model_part(prediction: Prediction) -> Prediction:
-    """The prediction whose error leaves out the network's own scatter."""
-    return rescaled(prediction, np.hypot(prediction.errors_input, prediction.errors_excess))
-
-
 def rescaled(prediction: Prediction, errors: NDArray[np.float64]) -> Prediction:
     """The prediction with other errors, the 95.4 % ones in proportion."""
     share = errors / prediction.errors
@@ -103,11 +83,12 @@ def counted_twice(prediction: Prediction, test: Stars) -> dict[str, Any]:
     A network trained on single dropout passes has their scatter in its residuals, and so in its
     excess: adding the model part counts it again, and z is narrower than 1.
     """
-    parts = {"all parts": prediction, "without the model part": without_model_part(prediction)}
+    less = rescaled(prediction, np.hypot(prediction.errors_input, prediction.errors_excess))
+    parts = {"all parts": prediction, "without the model part": less}
     keys = ("std_z", "robust_std_z", "coverage_68", "coverage_95", "sharpness")
     found: dict[str, Any] = {}
     for title, one in parts.items():
-        labels = metrics_of(findings_of(scored(one, test)))["labels"]
+        labels = metrics_of(findings_of(scored(one, test, NAMES)))["labels"]
         found[title] = {
             name: {key: row[key] for key in keys} | {"n": row["n"]} for name, row in labels.items()
         }
@@ -145,8 +126,8 @@ def diagonal_covariance(model: Model, prediction: Prediction, test: Stars) -> di
     return {
         "n": len(rows),
         "input_error_over_full_05_50_95": dict(zip(NAMES, quantiles.T.tolist(), strict=True)),
-        "full": told(scored(replace(chosen, correlations=None), test[rows]))["labels"],
-        "diagonal": told(scored(rescaled(chosen, errors), test[rows]))["labels"],
+        "full": told(scored(replace(chosen, correlations=None), test[rows], NAMES))["labels"],
+        "diagonal": told(scored(rescaled(chosen, errors), test[rows], NAMES))["labels"],
     }
 
 

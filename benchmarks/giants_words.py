@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common import fill, markdown_table
 from giants_margins import CHOSEN_AXES, TESTED_AXES
 from xplabels.core.distribution import LEVEL_68
 from xplabels.giants import NAMES
@@ -56,20 +56,10 @@ def seeded(name: str, seed: int) -> str:
     return f"{name}_seed_{seed}" if seed else name
 
 
-MARKS = ("<!-- tables of benchmarks/giants.py: begin -->", "<!-- end -->")
-
-
 def show(results: dict[str, Any], page: Path) -> None:
     """Put the tables between the marks of a page."""
-    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-    _, after = rest.split(MARKS[1], maxsplit=1)
-    tables = f"{MARKS[0]}\n\n{markdown(results)}\n{MARKS[1]}"
-    page.write_text(before + tables + after, encoding="utf-8")
-
-
-def rows_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    begin = "<!-- tables of benchmarks/giants.py: begin -->"
+    fill(page, begin, "<!-- end -->", f"\n{markdown(results)}")
 
 
 def cell(row: dict[str, Any], key: str) -> str:
@@ -93,7 +83,7 @@ def accuracy(runs: dict[str, Any]) -> str:
                 cells = (cell(runs[title]["labels"][name], key) for name in NAMES)
                 rows.append([f"{WORDS[title]}, {words}", *cells])
     printed = (f"{TABLE_1[name][3]:g}" for name in NAMES)
-    return rows_of(header, [*rows, ["the paper, other stars", *printed]])
+    return markdown_table(header, [*rows, ["the paper, other stars", *printed]])
 
 
 def calibration(runs: dict[str, Any]) -> str:
@@ -122,7 +112,7 @@ def calibration(runs: dict[str, Any]) -> str:
         for title in ("default", "missing_labels")
         if title in runs and runs[title]["violated"]
     ]
-    return "\n\n".join([rows_of(header, rows), *missed])
+    return "\n\n".join([markdown_table(header, rows), *missed])
 
 
 def _failing_bins(run: dict[str, Any]) -> str:
@@ -155,7 +145,7 @@ def missing_labels(pairs: list[tuple[dict[str, Any], ...]]) -> str:
     for column, words in enumerate(("all labels", "a third missing")):
         covered = [[pair[column]["labels"][n]["coverage_68"] for n in NAMES] for pair in pairs]
         rows.append([f"in 68.3 %, {words}", *(f"{100 * c:.1f} %" for c in np.mean(covered, 0))])
-    return rows_of(header, rows)
+    return markdown_table(header, rows)
 
 
 def bins_over_seeds(title: str, runs: list[dict[str, Any]]) -> str:
@@ -200,7 +190,7 @@ def bins_over_seeds(title: str, runs: list[dict[str, Any]]) -> str:
         rows.append([words, *cells])
     header = [f"{WORDS[title]}, bins that fail", "along G and the known log g, [Fe/H]",
               "along G and the predicted ones"]  # fmt: skip
-    return rows_of(header, rows)
+    return markdown_table(header, rows)
 
 
 def twice(runs: dict[str, Any]) -> str:
@@ -210,7 +200,7 @@ def twice(runs: dict[str, Any]) -> str:
         for title, run in runs.items()
         for part, labels in run.get("counted_twice", {}).items()
     ]
-    return rows_of(["robust std of z", *(SYMBOLS[name] for name in NAMES)], rows)
+    return markdown_table(["robust std of z", *(SYMBOLS[name] for name in NAMES)], rows)
 
 
 def diagonal(run: dict[str, Any]) -> str:
@@ -224,4 +214,4 @@ def diagonal(run: dict[str, Any]) -> str:
         for key, words in (("full", "full"), ("diagonal", "diagonal"))
     ]  # fmt: skip
     header = [f"input error, N = {found['n']:,}", *(SYMBOLS[name] for name in NAMES)]
-    return rows_of(header, [["diagonal over full: median (5 to 95 %)", *cells], *coverages])
+    return markdown_table(header, [["diagonal over full: median (5 to 95 %)", *cells], *coverages])

@@ -12,31 +12,19 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import bulk_files
+from common import processor_seconds
 from xplabels import io as archive
 from xplabels.convert import convert_files
 from xplabels.core.stars import Stars, with_widths
 from xplabels.io.parquet import read_stars, to_arrow
 from xplabels.model import Model, shipped
 
-REPEATS = 3
 ROUNDING_STARS = 3000
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Processor time of the fastest of some repeats."""
-    times = []
-    for _ in range(REPEATS):
-        begun = time.process_time()
-        work()
-        times.append(time.process_time() - begun)
-    return min(times)
 
 
 def measure_cost(folder: Path, stars: int) -> None:
@@ -57,7 +45,7 @@ def measure_cost(folder: Path, stars: int) -> None:
         ("convert it", convert),
         ("read the catalogue", lambda: read(output)),
     ):
-        print(f"{name:20s} {1e6 * seconds(work) / stars:7.0f} us a star")
+        print(f"{name:20s} {1e6 * processor_seconds(work) / stars:7.0f} us a star")
     size = sum(path.stat().st_size for path in output.rglob("*.parquet"))
     print(f"{'size':20s} {size / stars:7.0f} bytes a star ({stars} made stars)")
 

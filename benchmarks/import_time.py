@@ -10,14 +10,14 @@ kind, which may find nothing in the file cache, is left out.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from statistics import median
 from typing import Any
+
+from common import RESULTS, options, write_json
 
 IMPORTS = (
     "import xplabels",
@@ -67,14 +67,12 @@ def run(repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, RESULTS)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--output", type=Path, help="folder for import_time.json")
     args = parser.parse_args()
-    text = json.dumps(run(args.repeats), indent=2)
-    print(text)
-    if args.output is not None:
-        (args.output / "import_time.json").write_text(text + "\n")
+    results = run(args.repeats)
+    print(json.dumps(results, indent=2))
+    write_json(args.output / "import_time.json", results, indent=2)
 
 
 if __name__ == "__main__":

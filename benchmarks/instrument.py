@@ -12,7 +12,6 @@ against the archive spectrum of 18 Sco.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common import RESULTS, ROOT, options, write_json
 from xplabels.features.projection import quiet, unit_vectors
 from xplabels.figures import CYCLE, styled
 from xplabels.instrument import (
@@ -39,8 +39,9 @@ from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
 from xplabels.io import read
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from noise_model import field_stars, left_out_ratios
+sys.path.insert(0, str(ROOT / "tools"))
+from field_stars import field_coefficients
+from noise_model import left_out_ratios
 
 Array = NDArray[np.float64]
 G_BINS = (7.0, 12.0, 15.0, 17.0, 20.0)
@@ -185,23 +186,21 @@ def ranges(coefficients: Array, errors: Array, g: Array) -> dict[str, Any]:
 
 def correlations(archive: Path) -> dict[str, Any]:
     """Illustrative correlations beside those of three real sources."""
-    found = {}
+    found: dict[str, Any] = {}
     below = np.tril_indices(55, -1)
     for name in ("XP_CONTINUOUS_RAW.csv", "18Sco_XP_CONTINUOUS_RAW.csv"):
         stars = read(archive / name)
         bands = (stars.spectra.bp, stars.spectra.rp)
         ours = illustrative_correlations(np.concatenate([b.coefficients for b in bands], axis=1))
         for row, source in enumerate(stars.source_id):
-            found[str(source)] = {
-                title: {
-                    "rms of the real": round(float(np.std(band.correlations[row])), 3),
-                    "rms of ours": round(float(np.std(made[row][below])), 3),
-                    "correlation of the two": round(
-                        float(np.corrcoef(made[row][below], band.correlations[row])[0, 1]), 2
-                    ),
+            found[str(source)] = of_source = {}
+            for title, band, matrices in zip(("BP", "RP"), bands, ours, strict=True):
+                real, made = band.correlations[row], matrices[row][below]
+                of_source[title] = {
+                    "rms of the real": round(float(np.std(real)), 3),
+                    "rms of ours": round(float(np.std(made)), 3),
+                    "correlation of the two": round(float(np.corrcoef(made, real)[0, 1]), 2),
                 }
-                for title, band, made in zip(("BP", "RP"), bands, ours, strict=True)
-            }
     return found
 
 
@@ -264,10 +263,10 @@ def library_photometry(every: int = 8) -> dict[str, Any]:
 
 
 @styled
-def draw_round_trip(trips: dict[str, Array], sizes: dict[str, Array], g: Array, path: Path) -> None:
+def draw_round_trip(trips: dict[str, Array], g: Array, path: Path) -> None:
     """Median deviation by index and brightness, a row of panels for each trip and unit.
 
-    ``trips`` are titles -> deviations [N, 110], ``sizes`` are titles -> what they are divided by.
+    ``trips`` are titles -> deviations [N, 110] in a unit.
     """
     from matplotlib.figure import Figure
 
@@ -278,7 +277,7 @@ def draw_round_trip(trips: dict[str, Array], sizes: dict[str, Array], g: Array, 
             columns = slice(first, first + 55)
             for colour, (low, high) in zip(CYCLE, itertools.pairwise(G_BINS), strict=False):
                 inside = (g > low) & (g <= high)
-                share = np.abs(deviation[inside, columns] / sizes[title][inside, columns])
+                share = np.abs(deviation[inside, columns])
                 label = f"{low:g} < G < {high:g}, N = {int(inside.sum())}"
                 ax.plot(np.median(share, axis=0), ".-", color=colour, label=label, linewidth=1)
             if "error" in title:
@@ -325,33 +324,29 @@ def draw_noise(ratio: Array, g: Array, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, RESULTS)
     parser.add_argument("--field", type=Path, required=True)
     parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--sun", type=Path)
     parser.add_argument("--library", action="store_true")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
+    parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures")
     args = parser.parse_args()
-    coefficients, errors = field_stars(args.field)
+    coefficients, errors = field_coefficients(args.field)
     g, bp, rp = magnitudes(coefficients).T
-    z = {
-        "sampled 330-1050 nm by 0.5 nm": round_trip(
-            coefficients, np.arange(330.0, 1050.1, 0.5), False
-        ),
-        "sampled 336-1020 nm by 2 nm, ends held": round_trip(
-            coefficients, np.arange(336.0, 1020.1, 2.0), True
-        ),
-    }
+    back = round_trip(coefficients, np.arange(330.0, 1050.1, 0.5), False)
+    coarse = round_trip(coefficients, np.arange(336.0, 1020.1, 2.0), True)
     apart, cut = bands_apart(coefficients, 310, 1100), bands_apart(coefficients, 330, 1050)
-    z["bands apart, 310-1100 nm"] = apart
-    back = z["sampled 330-1050 nm by 0.5 nm"]
-    z = {title: (back - coefficients) / errors for title, back in z.items()}
+    returned = {
+        "sampled 330-1050 nm by 0.5 nm": back,
+        "sampled 336-1020 nm by 2 nm, ends held": coarse,
+        "bands apart, 310-1100 nm": apart,
+    }
     ratio = left_out_ratios(errors, g, bp - rp)
     found: dict[str, Any] = {
-        "round trip": {title: by_brightness(values, g) for title, values in z.items()},
+        "round trip": {
+            title: by_brightness((seen - coefficients) / errors, g)
+            for title, seen in returned.items()
+        },
         "what the round trip's deviation is made of": causes(coefficients, errors, g, apart, cut),
         "flat spectrum, bins ten times finer": finer_bins(),
         "shorter spectra": ranges(coefficients, errors, g),
@@ -370,15 +365,15 @@ def main() -> None:
         found["magnitudes of library stars, synthesised - published"] = library_photometry()
     if args.sun:
         found["Sun and 18 Sco"] = sun(args.sun, args.archive)
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "instrument.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_json(args.output / "instrument.json", found, indent=2)
     args.figures.mkdir(parents=True, exist_ok=True)
     bright = np.repeat(coefficients[:, [0, 55]], 55, axis=1)
-    whole = {"as users get them / error": back, "bands apart / error": apart}
-    sizes = dict.fromkeys(whole, errors) | {"as users get them / coefficient 0": bright}
-    whole |= {"as users get them / coefficient 0": back}
-    trips = {title: returned - coefficients for title, returned in whole.items()}
-    draw_round_trip(trips, sizes, g, args.figures / "instrument.png")
+    trips = {
+        "as users get them / error": (back - coefficients) / errors,
+        "bands apart / error": (apart - coefficients) / errors,
+        "as users get them / coefficient 0": (back - coefficients) / bright,
+    }
+    draw_round_trip(trips, g, args.figures / "instrument.png")
     draw_noise(ratio, g, args.figures / "noise.png")
     for trips in found["round trip"].values():
         for row in trips.values():

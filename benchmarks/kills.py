@@ -13,7 +13,6 @@ status (0). Needs the extras ``archive``, ``lsdb`` and ``synthetic``.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import os
@@ -31,6 +30,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from bulk_files import make
+from common import options
 from fetch_services import serving
 from made_sky import make_sky, write_hats
 from xplabels import simulate_stars, write_stars
@@ -247,9 +247,7 @@ def soak(name: str, kills: int, scratch: Path, names: dict[str, object]) -> int:
 
 def main() -> None:
     """Kill what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--kills", type=int, default=60, help="over all commands")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default=",".join(COMMANDS), metavar="COMMANDS")

@@ -79,7 +79,8 @@ def make_sky(
     angle = rng.uniform(0, 2 * np.pi, stars)
     pmra, pmdec = speed * np.sin(angle), speed * np.cos(angle)
     seen = np.flatnonzero(rng.random(stars) < detected)
-    there_ra, there_dec = propagate(ra[seen], dec[seen], pmra[seen], pmdec[seen], epoch - 2016.0)
+    x, y, z = propagate(ra[seen], dec[seen], pmra[seen], pmdec[seen], epoch - 2016.0).T
+    there_ra, there_dec = np.degrees(np.arctan2(y, x)), np.degrees(np.arcsin(z))
     noise = rng.normal(0, position_error / ARCSEC_PER_DEGREE, (2, len(seen)))
     others_ra, others_dec = positions(int(unrelated * stars))
     source_ra = np.concatenate([(there_ra + noise[0]) % 360, others_ra])

@@ -15,7 +15,6 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +23,11 @@ import pyarrow.parquet as pq
 
 import bulk_files
 import xplabels as xp
+from common import processor_seconds
 from xplabels import io as archive
 from xplabels.convert import convert_files
 from xplabels.pipeline import PredictOptions, find_inputs, predict_file, predict_folder
 from xplabels.pipeline import folder as run
-
-REPEATS = 3
 
 
 class FirstStar(Exception):
@@ -59,16 +57,6 @@ def start(folder: Path, files: int) -> None:
         )
     finally:
         run.run_jobs = kept
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Processor time of the fastest of some repeats."""
-    times = []
-    for _ in range(REPEATS):
-        begun = time.process_time()
-        work()
-        times.append(time.process_time() - begun)
-    return min(times)
 
 
 def as_lists(path: Path, output: Path) -> None:
@@ -109,7 +97,7 @@ def formats(folder: Path, stars: int) -> None:
     for name, path in (("csv.gz", packed), ("Parquet, lists", lists), ("HATS", hats)):
         files = [*path.rglob("*.parquet")] if path.is_dir() else [path]
         size = sum(p.stat().st_size for p in files) / stars
-        taken = [1e6 * seconds(partial(work, path)) / stars for work in (read, label)]
+        taken = [1e6 * processor_seconds(partial(work, path)) / stars for work in (read, label)]
         cost = f"read {taken[0]:.0f} us, labelled {taken[1]:.0f} us"
         print(f"{name:15s} {size:6.0f} bytes a star, {cost}")
     shutil.rmtree(folder / "bulk")

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import xplabels as xp
-from public_hats import NAME, public_table, serving, write_collection
+from public_hats import NAME, Hub, public_table, write_collection
 from xplabels.core.stars import MEASUREMENTS, Stars
 from xplabels.fetch.targets import Cone
 from xplabels.sky.area import inside
@@ -72,9 +72,9 @@ def main() -> None:
         needed = whole * rows.mean()
         model = xp.load_model()
         model.predict(stars[:2000])  # compiled
-        with serving(here / "c") as served:
+        with Hub(here / "c") as served:
             begun = time.perf_counter()
-            summary = xp.predict_files([served.address], here / "l.parquet", model, area=cone)
+            summary = xp.predict_files([served.url], here / "l.parquet", model, area=cone)
             taken = time.perf_counter() - begun
         print(
             f"{summary.stars} stars within {radius:.2f} deg; made: {len(stars)} stars, "

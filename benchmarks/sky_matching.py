@@ -10,7 +10,6 @@ Needs the extra `lsdb`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from common import RESULTS, options, write_json
 from made_sky import MadeSky, make_sky, write_hats
 from xplabels.sky import SkyMatches, match_on_sky
 
@@ -94,15 +94,13 @@ def run(stars: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, RESULTS)
     parser.add_argument("--stars", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder for sky_matching.json")
     args = parser.parse_args()
-    text = json.dumps(run(args.stars, args.seed), indent=2)
-    print(text)
-    if args.output is not None:
-        (args.output / "sky_matching.json").write_text(text + "\n")
+    results = run(args.stars, args.seed)
+    print(json.dumps(results, indent=2))
+    write_json(args.output / "sky_matching.json", results, indent=2)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ weights. Needs the extras `fast`, `library` and `benchmarks`.
 
 from __future__ import annotations
 
-import argparse
+import gzip
 import json
 import os
 import sys
@@ -30,6 +30,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from bulk_files import make
+from common import RESULTS, known_labels, options, write_json
 from speed_of_runs import end_to_end, memory
 from xplabels.core.stars import Stars
 from xplabels.features import Features, FeatureSet
@@ -87,8 +88,6 @@ def reader(folder: Path, stars: int, count: int) -> dict[str, Any]:
     header = next(n for n, line in enumerate(lines) if not line.startswith(b"#"))
     few.write_bytes(b"\n".join(lines[header : header + 1 + SLOW_ROWS]) + b"\n")
     few_packed = folder / "few.csv.gz"
-    import gzip
-
     few_packed.write_bytes(gzip.compress(few.read_bytes(), 6))
     contestants: Contestants = {
         "GaiaXPy, with covariances": (lambda: gaiaxpy(few), SLOW_ROWS),
@@ -242,10 +241,9 @@ def shipped(name: str, stars: int, count: int, trees: int, threads: int) -> dict
     model, some = Model.load(name), example_stars(stars)
     features = model.feature_set.compute(some)
     x = np.nan_to_num(features.x)
-    if some.labels is None:
-        raise SystemExit("example stars have no labels")
     # one ensemble of trees for each label of the model; the example stars have four, which repeat
-    values = some.labels.values[:, np.arange(len(model.names)) % len(some.labels.names)]
+    labels = known_labels(some)
+    values = labels.values[:, np.arange(len(model.names)) % len(labels.names)]
     y = values / values.std(axis=0)
     keys = {"n_estimators": trees, "max_depth": 8, "learning_rate": 0.03, "n_jobs": threads}
     boosted = [xgboost.XGBRegressor(**keys).fit(x, one) for one in y.T]
@@ -271,10 +269,8 @@ def shipped(name: str, stars: int, count: int, trees: int, threads: int) -> dict
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/speed.json"))
+    parser = options(__doc__)
+    parser.add_argument("--output", type=Path, default=RESULTS / "speed.json")
     parser.add_argument("--only", default="reader,kernels,shipped,sky", metavar="SECTIONS")
     parser.add_argument("--rows", type=int, default=2000, help="stars in each bulk file")
     parser.add_argument("--stars", type=int, default=4096, help="stars predicted")
@@ -308,8 +304,7 @@ def main() -> None:
             results["sky"] = end_to_end(folder, args.model, args.rows, gaiaxpy_us, 3)
         if "memory" in wanted:
             results["memory"] = memory(folder, args.model, args.memory_rows)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(args.output, results)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ brightness and the seed alone.
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -46,7 +47,10 @@ from xplabels.instrument import (
 )
 from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
-from xplabels.instrument.simulation import PHOTOMETRY_FLOOR, simulate_spectra
+from xplabels.instrument.simulation import PHOTOMETRY_FLOOR, observed_spectra, simulate_spectra
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+from field_stars import field_coefficients
 
 Array = NDArray[np.float64]
 Random = np.random.Generator
@@ -340,25 +344,33 @@ def simulated_stars(name: str, g: float, count: int, seed: int = 0) -> Stars:
     seds = [Sed.of(WAVELENGTH, 1e-16 * flux, name=name) for flux, _ in made]
     stars = simulate_spectra(seds, g_mag=g, seed=number + seed)
     given = magnitudes(gaiaxpy_instrument().coefficients(seds))[:, 0]
-    infrared = _two_mass(np.stack([sed.flux for sed in seds]), g - given, g, random)
+    infrared = _two_mass(np.stack([sed.flux for sed in seds]))
+    infrared = {name: magnitude + g - given for name, magnitude in infrared.items()}
     teff = np.array([[teff] for _, teff in made])
     return replace(
         stars,
-        photometry=_joined(stars.photometry, infrared),
+        photometry=_joined(stars.photometry, _measured(infrared, g, random)),
         labels=Labels(("teff",), teff, 0.01 * teff),
     )
 
 
-def _two_mass(
-    flux: Array, fainter: Array, g: float, random: Random
+def _two_mass(flux: Array) -> dict[str, Array]:
+    """Noiseless J, H and Ks [N] of spectra [N, W]."""
+    at = {
+        name: np.array([np.interp(1e3 * CENTRAL_WAVELENGTH[name], WAVELENGTH, f) for f in flux])
+        for name in TWO_MASS
+    }
+    return {name: -2.5 * np.log10(at[name] / TWO_MASS_ZERO[name]) for name in TWO_MASS}
+
+
+def _measured(
+    clean: Mapping[str, Array], g: float, random: Random
 ) -> dict[str, tuple[Array, Array]]:
-    """J, H and Ks [N] with errors of spectra [N, W] seen ``fainter`` [N] mag fainter."""
+    """Noiseless 2MASS magnitudes with noise, and their errors."""
     found = {}
-    for name in TWO_MASS:
-        at = np.array([np.interp(1e3 * CENTRAL_WAVELENGTH[name], WAVELENGTH, f) for f in flux])
-        clean = -2.5 * np.log10(at / TWO_MASS_ZERO[name]) + fainter
-        error = magnitude_error(name, clean, np.full(len(clean), g), TWO_MASS_FLOOR)
-        found[name] = clean + error * random.standard_normal(len(clean)), error
+    for name, magnitude in clean.items():
+        error = magnitude_error(name, magnitude, np.full(len(magnitude), g), TWO_MASS_FLOOR)
+        found[name] = magnitude + error * random.standard_normal(len(magnitude)), error
     return found
 
 
@@ -385,24 +397,10 @@ def as_archive(
     seen = magnitudes(clean)
     clean = clean * 10 ** (-0.4 * (g - seen[:, :1]))
     errors = noise_model().errors(np.full(len(clean), g), seen[:, 1] - seen[:, 2])
-    bands = []
-    below = np.tril_indices(WIDTHS[0], -1)
-    for band, error, matrix in zip(
-        np.split(clean, [WIDTHS[0]], axis=1), np.split(errors, [WIDTHS[0]], axis=1),
-        illustrative_correlations(clean), strict=True,
-    ):  # fmt: skip
-        drawn = random.standard_normal(band.shape)
-        noise = error * np.einsum("nij,nj->ni", np.linalg.cholesky(matrix), drawn)
-        packed = matrix[:, below[0], below[1]].astype(np.float32)
-        bands.append(Band(band + noise, error, packed))
-    spectra = CoefficientSpectra(*bands)
-    measured = {}
-    for name, magnitude in (infrared or {}).items():
-        error = magnitude_error(name, magnitude, np.full(len(clean), g), TWO_MASS_FLOOR)
-        measured[name] = magnitude + error * random.standard_normal(len(clean)), error
-    ids = np.arange(1, len(clean) + 1, dtype=np.int64)
-    photometry = _joined(synthesised(spectra), measured)
-    return Stars.of(ids, spectra, photometry, labels, origin="simulated")
+    rows = np.arange(len(clean))
+    spectra = observed_spectra(clean, errors, illustrative_correlations(clean), rows, random)
+    photometry = _joined(synthesised(spectra), _measured(infrared or {}, g, random))
+    return Stars.of(rows + 1, spectra, photometry, labels, origin="simulated")
 
 
 def ordinary_as_archive(library: Stars, g: float, count: int, seed: int = 0) -> Stars:
@@ -445,6 +443,12 @@ def coefficients_of(spectra: CoefficientSpectra) -> tuple[Array, Array]:
     )
 
 
+def spectra_of(coefficients: Array, errors: Array) -> CoefficientSpectra:
+    """Spectra of coefficients and errors [N, 110], BP before RP."""
+    halves = (np.split(array, [WIDTHS[0]], axis=1) for array in (coefficients, errors))
+    return CoefficientSpectra(*(Band(*parts) for parts in zip(*halves, strict=True)))
+
+
 def synthesised(spectra: CoefficientSpectra) -> Photometry:
     """G, BP and RP by GaiaXPy from the spectra themselves; nothing else."""
     seen = magnitudes(coefficients_of(spectra)[0])
@@ -469,15 +473,7 @@ def real_coefficients(path: Path) -> Stars:
         seen = np.isfinite(g + bp - rp)
         ids, coefficients, g, colour = (a[seen] for a in (ids, coefficients, g, bp - rp))
         errors = noise_model().errors(g, colour)
-        bands = (
-            Band(*parts)
-            for parts in zip(
-                np.split(coefficients, [WIDTHS[0]], axis=1),
-                np.split(errors, [WIDTHS[0]], axis=1),
-                strict=True,
-            )
-        )
-        stars = Stars.of(ids, CoefficientSpectra(*bands), origin=path.name)
+        stars = Stars.of(ids, spectra_of(coefficients, errors), origin=path.name)
     else:
         from xplabels.io import read
 
@@ -487,17 +483,9 @@ def real_coefficients(path: Path) -> Stars:
 
 
 def field_stars(path: Path) -> Stars:
-    """Real field stars (columns bp_coeff_0, e_bp_coeff_0, ...); G, BP and RP are synthesised."""
-    from astropy.table import Table
-
-    table = Table.read(path)
-
-    def matrix(prefix: str) -> Array:
-        names = [f"{prefix}_coeff_{i}" for i in range(WIDTHS[0])]
-        return np.stack([np.asarray(table[name], np.float64) for name in names], axis=1)
-
-    spectra = CoefficientSpectra(*(Band(matrix(b), matrix(f"e_{b}")) for b in ("bp", "rp")))
-    ids = np.asarray(table["source_id"], np.int64)
+    """Real field stars (see tools/field_stars.py); G, BP and RP are synthesised."""
+    spectra = spectra_of(*field_coefficients(path))
+    ids = np.arange(1, len(spectra) + 1, dtype=np.int64)
     return Stars.of(ids, spectra, synthesised(spectra), origin=path.name)
 
 

@@ -13,8 +13,6 @@ Models are kept in FOLDER (default: OUTPUT/verdict.models), so that a run that w
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 from collections import Counter
 from dataclasses import replace
@@ -25,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common import RESULTS, options, write_json
 from xplabels.api.demo import LABELS, TEST_FRACTION
 from xplabels.api.validation import reporting_stars
 from xplabels.core.distribution import matched_t
@@ -116,10 +115,7 @@ def false_alarms(validation: Validation, runs: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser = options(__doc__, RESULTS)
     parser.add_argument("--models", type=Path, metavar="FOLDER")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--trainings", type=int, default=10)
@@ -165,9 +161,7 @@ def main() -> None:
         for title in every[0]["faults"]
     }
     print(f"{agree} of {len(every)} trainings: {word}; faults called: {results['called']}")
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    file = arguments.output / "verdict.json"
-    file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(arguments.output / "verdict.json", results)
 
 
 if __name__ == "__main__":

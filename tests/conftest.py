@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -61,19 +63,6 @@ def in_browser(tmp_path: Path) -> Callable[..., str]:
     return opened
 
 
-def field_stars(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients and errors [2000, 110] of real field stars, BP before RP."""
-    from astropy.table import Table
-
-    table = Table.read(shared_data / "xp_field_2000.fits")
-    names = [f"{band}_coeff_{i}" for band in ("bp", "rp") for i in range(55)]
-    coefficients, errors = (
-        np.stack([np.asarray(table[prefix + name], np.float64) for name in names], axis=1)
-        for prefix in ("", "e_")
-    )
-    return coefficients, errors
-
-
 def line_sed(depth: float) -> Sed:
     """A flat spectrum with one line at 520 nm."""
     from xplabels.instrument.sed import Sed
@@ -118,6 +107,26 @@ def fitted(stars: Stars, recipe: Recipe | None = None, **keys: Any) -> Model:
 def weights(model: Model) -> np.ndarray:
     """All weights of all networks, one after the other."""
     return np.concatenate([a.ravel() for net in model.networks for a in net.arrays.values()])
+
+
+def altered(
+    folder: Path,
+    description: Callable[[dict[str, Any]], object] | None = None,
+    tensors: Callable[[dict[str, np.ndarray]], object] | None = None,
+) -> Path:
+    """A saved model whose ``model.json`` or tensors are changed in place, digests with them."""
+    from safetensors.numpy import load_file, save_file
+
+    text, path = json.loads((folder / "model.json").read_text()), folder / "weights.safetensors"
+    if tensors is not None:
+        arrays = load_file(path)
+        tensors(arrays)
+        save_file(arrays, path)
+        text["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    if description is not None:
+        description(text)
+    (folder / "model.json").write_text(json.dumps(text))
+    return folder
 
 
 def relabelled(stars: Stars, values: np.ndarray, errors: np.ndarray | None = None) -> Stars:

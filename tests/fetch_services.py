@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from archive_files import same, write
 from services.http import DataLinkService
 from services.made import MadeArchive, made_archive
 from services.tap import TapService
 from xplabels.fetch import Archive, FetchSettings, RetryPolicy, Targets, fetch_stars
 from xplabels.fetch.stars import FetchSummary
+from xplabels.io import read, read_stars
 from xplabels.releases import load_release
 
 STARS = 40
@@ -49,6 +51,11 @@ class Services:
         targets = Targets.of_ids(self.made.ids if ids is None else np.array(ids))
         return fetch_stars(targets, output, self.archive, settings=QUICK, **options)
 
+    def check_spectra(self, output: Path) -> None:
+        """The spectra of ``output`` are what the archive has."""
+        expected = read(write(self.made.spectra, output.parent / "expected.csv"))
+        same(read_stars(output / "xp.parquet"), expected[np.argsort(expected.source_id)])
+
     def calm(self) -> None:
         """Nothing fails any more, and nothing has been asked."""
         for service in (self.tap, self.datalink):
@@ -57,6 +64,8 @@ class Services:
         self.tap.step = ""
         self.datalink.withheld = self.datalink.poison = ()
         self.datalink.asked.clear()
+        self.datalink.stars = self.made.spectra
+        self.datalink.answers, self.datalink.zipped, self.datalink.renamed = "", True, {}
 
 
 @contextmanager

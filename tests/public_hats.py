@@ -1,16 +1,10 @@
-"""A catalogue in the very schema of the public HATS collection of DR3's spectra, and a server of
-files that answers range requests and counts what it sends."""
+"""A catalogue in the very schema of the public HATS collection of DR3's spectra, and its server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +12,13 @@ import pyarrow.parquet as pq
 from hats.pixel_math import healpix_shim
 from numpy.typing import NDArray
 
+from services.http import Fault, Reply, Service, part_of
 from xplabels.core.stars import Stars
 from xplabels.io.columns import MAG_PER_RELATIVE_FLUX
 
 Array = NDArray[np.float64]
 NAME = "made_gaia"
+REPOSITORY = "/datasets/made/gaia/resolve/main"
 ZERO_POINTS = {"g": 25.69, "bp": 25.34, "rp": 24.75}
 GSPPHOT = ("ag", "azero", "distance", "ebpminrp", "logg", "mh", "teff")
 MOTION = ("ra", "dec", "parallax", "pmra", "pmdec")
@@ -130,77 +126,26 @@ def write_collection(folder: Path, table: pa.Table, order: int, row_group: int =
     return folder
 
 
-@dataclass
-class Served:
-    """A folder at an address: (path, bytes sent) of each answer; what begins with ``broken`` is
-    answered with 503 so many times."""
+class Hub(Service):
+    """Files of a folder, plainly and as a repository of the Hugging Face hub.
 
-    address: str = ""
-    log: list[tuple[str, int]] = field(default_factory=list)
-    broken: dict[str, int] = field(default_factory=dict)
+    Requests with ``step`` in their path take a fault; ``sent`` counts the bytes of all answers.
+    """
 
-    @property
-    def sent(self) -> int:
-        return sum(size for _, size in self.log)
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.step, self.sent = folder, "", 0
 
+    def faulty(self, path: str) -> bool:
+        return self.step in path
 
-class _Handler(SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    served: Served
-    prefix = ""
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
-        path = Path(self.translate_path(self.path.removeprefix(self.served_prefix())))
-        for name, times in self.served.broken.items():
-            if times and name in self.path:
-                self.served.broken[name] -= 1
-                return self._end(503, b"", 0)
-        if not path.is_file():
-            return self._end(404, b"", 0)
-        data = path.read_bytes()
-        whole, wanted = len(data), self.headers.get("Range", "")
-        if not wanted.startswith("bytes="):
-            return self._end(200, data if body else b"", whole)
-        first, _, last = wanted.removeprefix("bytes=").partition("-")
-        start = int(first) if first else whole - int(last)
-        end = int(last) + 1 if first and last else whole
-        part = data[start:end]
-        span = f"bytes {start}-{start + len(part) - 1}/{whole}"
-        return self._end(206, part if body else b"", len(part), span)
-
-    def served_prefix(self) -> str:
-        return "/datasets/made/gaia/resolve/main"
-
-    def _end(self, status: int, data: bytes, length: int, span: str = "") -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        self.send_header("Accept-Ranges", "bytes")
-        if span:
-            self.send_header("Content-Range", span)
-        self.end_headers()
-        self.served.log.append((self.path, len(data)))  # first: a client may be done at once
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    """Files of a folder on loopback, plainly and as a repository of the Hugging Face hub."""
-    served = Served()
-    handler = type("Handler", (_Handler,), {"served": served})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
-    served.address = f"http://127.0.0.1:{server.server_port}"
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield served
-    finally:
-        server.shutdown()
-        server.server_close()
+    def answer(
+        self, method: str, path: str, headers: Any, body: bytes, fault: Fault | None
+    ) -> Reply:
+        """One file, or a part of it."""
+        file = self.folder / unquote(path).removeprefix(REPOSITORY).lstrip("/")
+        if not file.is_file():
+            return Reply(b"", status=404)
+        reply = part_of(file.read_bytes(), headers.get("Range", ""))
+        self.sent += len(reply.body) * (method == "GET")
+        return reply

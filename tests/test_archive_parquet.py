@@ -167,8 +167,7 @@ def test_floating_point_ids_are_refused(stars: Stars, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "message"),
-    [(b"{", "damaged"), (b'{"format": 99, "space": "sampled"}', "format 99")],
+    ("entry", "message"), [(b"{", "damaged"), (b'{"format": 99, "space": "sampled"}', "format 99")]
 )
 def test_metadata_are_checked(stars: Stars, tmp_path: Path, entry: bytes, message: str) -> None:
     path = tmp_path / "s.parquet"

@@ -99,11 +99,7 @@ def test_the_null_bits_of_binary2_count(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("<TD>{star}</TD>", "<TD>1e18</TD>", r"x\.xml, row 2, .*: 1e18 went through"),
-        (
-            "<TD>{star}</TD>",
-            "<TD>" + "9" * 25 + "</TD>",
-            "row 2, column source_id: '9+' is",
-        ),
+        ("<TD>{star}</TD>", "<TD>" + "9" * 25 + "</TD>", "row 2, column source_id: '9+' is"),
         ("<TD>{coefficients}</TD>", "", r"row 2, source_id \d+: has 6 of 7 columns"),
         ("{coefficients}", "1.0 nought 3.0", r"row 2, .*bp_coefficients: cannot be read as num"),
     ],

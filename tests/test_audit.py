@@ -23,7 +23,6 @@ from xplabels.core.split import part_mask
 from xplabels.io import write_stars
 from xplabels.io.catalogue import FORMATS, write_table
 from xplabels.model import Model
-from xplabels.recipes import Recipe
 from xplabels.validation import audit, score_prediction
 from xplabels.validation.accuracy import findings_of
 from xplabels.validation.audit import WRONG, LabelAudit, audit_labels, fit_shares
@@ -298,11 +297,6 @@ def test_training_lists_wrong_labels_and_may_leave_them_out(mislabelled, tmp_pat
     # from the states of the finished run: the same folds name the same stars
     again = fitted(stars, replace(LEARNT, wrong_labels="leave_out"), checkpoint=tmp_path / "states")
     np.testing.assert_array_equal(weights(again), weights(left_out))
-
-
-def test_leaving_out_needs_folds() -> None:
-    with pytest.raises(InputError, match="networks that did not see a star"):
-        Recipe(wrong_labels="leave_out", calibration_folds=0)
 
 
 def test_the_table_stays_with_the_model(mislabelled, tmp_path: Path) -> None:

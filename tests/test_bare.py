@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
-from conftest import fitted, quick
+from conftest import altered, fitted, quick
 from test_cross_fitting import common_part, simulated
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
-from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry
 from xplabels.model import Model
 from xplabels.training.cross_fitting import fit_calibration
@@ -85,18 +81,5 @@ def test_a_model_applies_saves_and_loads_the_factor(small_model, small_stars, tm
     np.testing.assert_array_equal(found.values, ones.values)
     model.save(tmp_path / "m")
     np.testing.assert_array_equal(Model.load(tmp_path / "m").predict(hidden).errors, found.errors)
-
-    def stored(change):
-        path = tmp_path / "m" / "weights.safetensors"
-        arrays = load_file(path)
-        change(arrays)
-        save_file(arrays, path)
-        text = json.loads((tmp_path / "m" / "model.json").read_text())
-        text["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        (tmp_path / "m" / "model.json").write_text(json.dumps(text))
-        return Model.load(tmp_path / "m")
-
-    with pytest.raises(InputError, match=r"calibration\.bare has the shape"):
-        stored(lambda arrays: arrays.update({"calibration.bare": np.ones((2, k + 1))}))
-    older = stored(lambda arrays: arrays.pop("calibration.bare"))
-    np.testing.assert_array_equal(older.predict(hidden).errors, ones.errors)
+    older = altered(tmp_path / "m", tensors=lambda arrays: arrays.pop("calibration.bare"))
+    np.testing.assert_array_equal(Model.load(older).predict(hidden).errors, ones.errors)

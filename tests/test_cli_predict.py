@@ -82,6 +82,17 @@ def test_photometry_of_no_star_is_an_error_and_leaves_no_trace(
     assert model.photometry == [1, 1]  # stars with J that the model was given, in each run
 
 
+def test_every_file_that_could_not_be_labelled_is_named(
+    folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [f"a rather long name of a file that is empty {n}.csv" for n in range(20)]
+    for name in broken:
+        (folder / name).write_text("")
+    assert main(["predict", *broken, "--output", "out"]) == 2
+    error = capsys.readouterr().err
+    assert all(f"{name}: is empty" in error for name in broken)
+
+
 def test_a_file_without_any_bp_gives_flagged_stars(folder: Path, model: FakeModel) -> None:
     (folder / "x.csv").write_text(datalink_csv(fake_stars(3, (BP, RP), without_bp=range(3))))
     assert main(["predict", "x.csv", "--output", "labels.csv"]) == 0

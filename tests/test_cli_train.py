@@ -47,7 +47,9 @@ def test_the_model_records_what_it_was_made_from(trained: Path) -> None:
     description = json.loads((trained / "model" / "model.json").read_text())
     assert description["selection"]["ranges"] == {"teff": [None, 6400.0]}
     assert description["command"].startswith("xplabels train ")
-    assert "with teff < 6400 K" in (trained / "model" / "card.md").read_text()
+    card = (trained / "model" / "card.md").read_text()
+    assert "(stars.parquet, from simulated stars)" in card
+    assert "with teff < 6400 K" in card
 
 
 def test_validate_takes_the_selection_of_the_training_unless_another_is_given(

@@ -79,7 +79,7 @@ def test_no_step_of_training_mixes_devices(monkeypatch, taught: bool, correlated
         loss = objective.loss(network, batch, last)
         loss.backward()
         assert loss.device.type == network.out.weight.grad.device.type == "meta"
-    assert propagation.run(network, batch.block, full=True).input.shape == (20, k, k)
+    assert propagation.run(network, batch.block).input.shape == (20, k)
 
 
 @needs_gpu

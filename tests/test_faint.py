@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import fitted, quick
-from twins import coefficient_covariance, ratio_covariance
+from conftest import altered, fitted, quick
+from twins import coefficient_covariance, ratio_covariance, with_bands
 from xplabels.core.errors import InputError
 from xplabels.features import FeatureSet
 from xplabels.features.scaling import NOISE_LIMIT, Scaling
@@ -22,12 +21,6 @@ from xplabels.training import train
 from xplabels.training.augmentation import LARGEST_ERROR, NoiseAugmentation
 
 DRAWS = 40_000
-
-
-def with_bands(stars, change):
-    """The same stars, each band changed."""
-    bp, rp = change(stars.spectra.bp), change(stars.spectra.rp)
-    return replace(stars, spectra=replace(stars.spectra, bp=bp, rp=rp))
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["correlated", "independent"])
@@ -148,11 +141,9 @@ def test_brightness_alone_does_not_matter_but_noise_does(model):
     stars = example_stars(30)
 
     def scaled(by: float):
-        bp, rp = (
-            replace(band, coefficients=band.coefficients * by, errors=band.errors * 10)
-            for band in (stars.spectra.bp, stars.spectra.rp)
+        return with_bands(
+            stars, lambda b: replace(b, coefficients=b.coefficients * by, errors=b.errors * 10)
         )
-        return replace(stars, spectra=replace(stars.spectra, bp=bp, rp=rp))
 
     as_observed = model.predict(stars).values
     assert np.allclose(model.predict(scaled(10.0)).values, as_observed, rtol=1e-5)
@@ -172,8 +163,6 @@ def test_a_model_whose_parts_disagree_about_noise_is_refused(model, tmp_path):
     folder, stars = tmp_path / "model", example_stars(25)
     model.save(folder)
     assert np.array_equal(Model.load(folder).predict(stars).values, model.predict(stars).values)
-    description = json.loads((folder / "model.json").read_text())
-    description["features"]["noise"] = False
-    (folder / "model.json").write_text(json.dumps(description))
+    altered(folder, lambda text: text["features"].update(noise=False))
     with pytest.raises(InputError, match=r"do not fit together.*2 noise levels, there are 0"):
         Model.load(folder)

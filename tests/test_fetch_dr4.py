@@ -27,6 +27,9 @@ from xplabels.releases import using
 from xplabels.surveys import read_survey
 
 STARS = 24
+RUWE = 'ruwe = { type = "float32" }'
+RENAMED_RUWE = 'ruwe = { type = "float32", column = "re_normalised_uwe" }'
+STRUCTURES = '["DATAMODEL_GAIA", "RAW"]'
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +43,7 @@ def dr4(shared: Services) -> Services:
     """The made DR4, without past requests or changes."""
     shared.calm()
     shared.release, shared.datalink.structures = "dr4", ("DATAMODEL_GAIA", "DATAMODEL_STANDARD")
-    shared.datalink.answers, shared.datalink.zipped, shared.datalink.renamed = "", True, {}
     return shared
-
-
-def check_spectra(services: Services, output: Path) -> None:
-    """They are what the archive has."""
-    expected = read(write_file(services.made.spectra, output.parent / "expected.csv"))
-    expected = expected[np.argsort(expected.source_id)]
-    stars = read_stars(output / "xp.parquet")
-    np.testing.assert_array_equal(stars.source_id, expected.source_id)
-    for band in ("bp", "rp"):
-        one, other = getattr(stars.spectra, band), getattr(expected.spectra, band)
-        for name in ("coefficients", "errors", "correlations"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    assert stars.origin == "Gaia DR4 MEAN_SPECTRUM_XP"
 
 
 def test_stars_in_and_outside_of_gaia_source(dr4: Services, tmp_path: Path) -> None:
@@ -62,7 +51,8 @@ def test_stars_in_and_outside_of_gaia_source(dr4: Services, tmp_path: Path) -> N
     summary = dr4.fetch(output)
     assert summary.complete
     assert [*summary.counts] == ["gaia_source", "tmass", "catwise2020", "xp"]
-    check_spectra(dr4, output)
+    dr4.check_spectra(output)
+    assert read_stars(output / "xp.parquet").origin == "Gaia DR4 MEAN_SPECTRUM_XP"
     rows = {
         row["source_id"]: row for row in pq.read_table(output / "gaia_source.parquet").to_pylist()
     }
@@ -103,7 +93,7 @@ def test_the_words_that_the_service_knows(dr4: Services, tmp_path: Path, structu
     """The old word where it alone works; the new one is tried first, and asked for once."""
     dr4.datalink.structures = (structure, "DATAMODEL_STANDARD")
     assert dr4.fetch(tmp_path / "out", products=["xp"]).complete
-    check_spectra(dr4, tmp_path / "out")
+    dr4.check_spectra(tmp_path / "out")
     assert sum(len(ids) == 1 for ids in dr4.datalink.asked) <= 2
 
 
@@ -112,13 +102,13 @@ def test_a_service_with_other_words(dr4: Services, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none of the words declared: MEAN_SPECTRUM_XP DATAMODEL_"
                        r"GAIA.*HTTP 500.*under \[datalink\] in .*dr4\.toml"):  # fmt: skip
         dr4.fetch(tmp_path / "out", products=["xp"])
-    dr4.release = changed(tmp_path, ('["DATAMODEL_GAIA", "RAW"]', '["DATAMODEL_NEW"]'))
+    dr4.release = changed(tmp_path, (STRUCTURES, '["DATAMODEL_NEW"]'))
     assert dr4.fetch(tmp_path / "new", products=["xp"]).complete
-    check_spectra(dr4, tmp_path / "new")
+    dr4.check_spectra(tmp_path / "new")
 
 
 def test_arrays_that_are_unrolled(dr4: Services, tmp_path: Path) -> None:
-    dr4.release = changed(tmp_path, ('["DATAMODEL_GAIA", "RAW"]', '["DATAMODEL_STANDARD"]'))
+    dr4.release = changed(tmp_path, (STRUCTURES, '["DATAMODEL_STANDARD"]'))
     summary = dr4.fetch(tmp_path / "out", products=["xp"])
     reason = next(why for _, why, _ in summary.reasons if "several rows of one star" in why)
     assert reason.endswith(f"under [datalink] structures in {dr4.release}")
@@ -138,19 +128,37 @@ def test_any_format(dr4: Services, tmp_path: Path, kind: str, zipped: bool, rena
         new = '[spectra]\nbp_coefficients = "bp_mean_coefficients"\n\n[datalink]'
         dr4.release = changed(tmp_path, ("[datalink]", new))
     assert dr4.fetch(tmp_path / "new", products=["xp"]).complete
-    check_spectra(dr4, tmp_path / "new")
+    dr4.check_spectra(tmp_path / "new")
+
+
+def test_files_under_names_that_a_declaration_gives(dr4: Services, tmp_path: Path) -> None:
+    cells = dict(dr4.made.spectra.cells)
+    cells["bp_mean_coefficients"] = cells.pop("bp_coefficients")
+    renamed = FakeStars(dr4.made.spectra.source_id, cells)
+    mine = changed(
+        tmp_path,
+        ("[datalink]", '[spectra]\nbp_coefficients = "BP_mean_coefficients"\n\n[datalink]'),
+    )
+    expected = read(write_file(dr4.made.spectra, tmp_path / "expected.csv"))
+    for ending in ("csv", "ecsv", "vot", "fits"):
+        path = write_file(renamed, tmp_path / f"renamed.{ending}")
+        with pytest.raises(InputError, match="bp_coefficients"):
+            read(path)
+        with using(mine):
+            found = read(path).spectra.bp.coefficients
+        np.testing.assert_array_equal(found, expected.spectra.bp.coefficients)
 
 
 def test_a_format_that_is_asked_for(dr4: Services, tmp_path: Path) -> None:
     dr4.release = changed(tmp_path, ('format = "csv"', 'format = "fits"'))
     assert dr4.fetch(tmp_path / "new", products=["xp"]).complete
-    check_spectra(dr4, tmp_path / "new")
+    dr4.check_spectra(tmp_path / "new")
 
 
 def test_other_widths_are_taken_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving_dr4(made_dr4(12, widths=(52, 54))) as services:
         assert services.fetch(tmp_path / "out", products=["xp"]).complete
-        check_spectra(services, tmp_path / "out")
+        services.check_spectra(tmp_path / "out")
     assert caplog.text.count("52 + 54 coefficients, where dr4.toml says 51 + 55") == 1
 
 
@@ -163,7 +171,7 @@ def test_any_writing_of_has_xp(tmp_path: Path, grades: list[int | str]) -> None:
     with serving_dr4(made) as services:
         assert services.fetch(tmp_path / "out", products=["xp"]).complete
         assert {one for ids in services.datalink.asked for one in ids} <= services.with_spectrum
-        check_spectra(services, tmp_path / "out")
+        services.check_spectra(tmp_path / "out")
 
 
 def test_a_renamed_and_a_new_column(tmp_path: Path) -> None:
@@ -174,14 +182,8 @@ def test_a_renamed_and_a_new_column(tmp_path: Path) -> None:
     with serving_dr4(made) as services:
         with pytest.raises(InputError, match=r"lacks the column gaiadr4.gaia_source.ruwe"):
             services.fetch(tmp_path / "out", products=[])
-        services.release = changed(
-            tmp_path,
-            (
-                'ruwe = { type = "float32" }',
-                'ruwe = { type = "float32", column = "re_normalised_uwe" }\n'
-                'colour_origin = { type = "int32" }',
-            ),
-        )
+        new = f'{RENAMED_RUWE}\ncolour_origin = {{ type = "int32" }}'
+        services.release = changed(tmp_path, (RUWE, new))
         assert services.fetch(tmp_path / "out", products=[]).complete
     rows = pq.read_table(tmp_path / "out" / "gaia_source.parquet").to_pylist()
     known = dict(zip(source["source_id"], source["re_normalised_uwe"], strict=True))
@@ -208,40 +210,30 @@ def as_matrices(services: Services, diagonal: float = 1.0) -> dict[str, list[np.
 
 @pytest.mark.parametrize("kind", ["csv", "fits"])
 def test_full_matrices_of_correlations(dr4: Services, tmp_path: Path, kind: str) -> None:
-    stars = dr4.datalink.stars
     dr4.datalink.answers = kind
-    try:
-        dr4.datalink.stars = FakeStars(stars.source_id, as_matrices(dr4))
-        assert dr4.fetch(tmp_path / "out", products=["xp"]).complete
-        check_spectra(dr4, tmp_path / "out")
-        # covariances, say, are not taken for correlations
-        dr4.datalink.stars = FakeStars(stars.source_id, as_matrices(dr4, 2.0))
-        with pytest.raises(InputError, match="2601 values, not 1275"):
-            dr4.fetch(tmp_path / "other", products=["xp"])
-    finally:
-        dr4.datalink.stars = stars
+    dr4.datalink.stars = FakeStars(dr4.made.spectra.source_id, as_matrices(dr4))
+    assert dr4.fetch(tmp_path / "out", products=["xp"]).complete
+    dr4.check_spectra(tmp_path / "out")
+    # covariances, say, are not taken for correlations
+    dr4.datalink.stars = FakeStars(dr4.made.spectra.source_id, as_matrices(dr4, 2.0))
+    with pytest.raises(InputError, match="2601 values, not 1275"):
+        dr4.fetch(tmp_path / "other", products=["xp"])
 
 
 def test_correlations_or_elements_that_are_absent(dr4: Services, tmp_path: Path) -> None:
-    stars = dr4.datalink.stars
+    stars = dr4.made.spectra
     lean = {name: cells for name, cells in stars.cells.items() if "correlations" not in name}
+    dr4.datalink.stars = FakeStars(stars.source_id, lean)
+    with pytest.raises(InputError, match=r"no column 'bp_coefficient_correlations'.*\[spectra\]"):
+        dr4.fetch(tmp_path / "lean", products=["xp"])
     holed = {name: list(cells) for name, cells in stars.cells.items()}
     holed["rp_coefficients"][2] = holed["rp_coefficients"][2].copy()
     holed["rp_coefficients"][2][7] = np.nan
-    try:
-        dr4.datalink.stars = FakeStars(stars.source_id, lean)
-        with pytest.raises(
-            InputError, match=r"no column 'bp_coefficient_correlations'.*\[spectra\]"
-        ):
-            dr4.fetch(tmp_path / "lean", products=["xp"])
-        dr4.datalink.stars = FakeStars(stars.source_id, holed)
-        summary = dr4.fetch(tmp_path / "holed", products=["xp"])
-        assert summary.counts["xp"]["failed"] == 1
-        (row,) = [row for row in account(tmp_path / "holed").values() if row["xp"] == "failed"]
-        assert int(row["source_id"]) == stars.source_id[2]
-        assert "value 7 (nan) is not finite" in row["reason"]
-    finally:
-        dr4.datalink.stars = stars
+    dr4.datalink.stars = FakeStars(stars.source_id, holed)
+    assert dr4.fetch(tmp_path / "holed", products=["xp"]).counts["xp"]["failed"] == 1
+    (row,) = [row for row in account(tmp_path / "holed").values() if row["xp"] == "failed"]
+    assert int(row["source_id"]) == stars.source_id[2]
+    assert "value 7 (nan) is not finite" in row["reason"]
 
 
 def test_tables_of_the_release_itself(tmp_path: Path) -> None:
@@ -257,13 +249,7 @@ def test_tables_of_the_release_itself(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     pq.write_table(table, tmp_path / "folder" / "a.parquet")
     g, bp, rp = (columns[f"phot_{band}_mean_flux"] for band in ("g", "bp", "rp"))
-    mine = changed(
-        tmp_path,
-        (
-            'ruwe = { type = "float32" }',
-            'ruwe = { type = "float32", column = "re_normalised_uwe" }',
-        ),
-    )
+    mine = changed(tmp_path, (RUWE, RENAMED_RUWE))
     wanted = ("phot_bp_rp_excess_factor", "phot_g_mean_mag", "ruwe")
     for read_one in (KeyedTable.read, PartitionedTable):
         where = tmp_path / ("folder" if read_one is PartitionedTable else "source.parquet")

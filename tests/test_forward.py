@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import quick
-from twins import coefficient_covariance, ratio_covariance
+from twins import coefficient_covariance, random_correlations, ratio_covariance, with_bands
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.split import part_mask
-from xplabels.core.stars import Band, CoefficientSpectra, Stars
+from xplabels.core.stars import CoefficientSpectra, Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.forward import Layers, Tail
@@ -53,47 +54,16 @@ def rate(model: Model, stars: Stars, flag: int = BAD) -> float:
     return float(np.mean((model.predict(stars).flags & flag) != 0))
 
 
-def with_spectra(stars: Stars, spectra: CoefficientSpectra) -> Stars:
-    return replace(stars, spectra=spectra)
-
-
-def scaled_errors(stars: Stars, factor: float) -> Stars:
-    spectra = stars.spectra
-    assert isinstance(spectra, CoefficientSpectra)
-    bands = (replace(band, errors=factor * band.errors) for band in (spectra.bp, spectra.rp))
-    return with_spectra(stars, CoefficientSpectra(*bands))
-
-
-def correlations_times(stars: Stars, factor: float) -> Stars:
-    spectra = stars.spectra
-    assert isinstance(spectra, CoefficientSpectra)
-    bands = (
-        replace(band, correlations=np.float32(factor) * band.correlations)
-        for band in (spectra.bp, spectra.rp)
-        if band.correlations is not None
-    )
-    return with_spectra(stars, CoefficientSpectra(*bands))
-
-
 def some_features(
     seed: int, stars: int = 5, noise: float = 20.0
 ) -> tuple[FeatureSet, Features, CoefficientSpectra]:
     random = np.random.default_rng(seed)
     made = simulate_stars(stars, labels=NAMES, widths=WIDTHS, noise=noise, seed=seed)[0]
-    spectra = made.spectra
-    assert isinstance(spectra, CoefficientSpectra)
-    bands = []
-    for band in (spectra.bp, spectra.rp):
-        factor = random.standard_normal((stars, band.width, band.width))
-        matrix = factor @ factor.transpose(0, 2, 1)
-        width = np.sqrt(np.einsum("nii->ni", matrix))
-        matrix /= width[:, :, None] * width[:, None, :]
-        rows, columns = np.tril_indices(band.width, -1)
-        packed = matrix[:, rows, columns].astype(np.float32)
-        bands.append(Band(band.coefficients, band.errors, packed))
-    spectra = CoefficientSpectra(*bands)
+    made = with_bands(
+        made, lambda b: replace(b, correlations=random_correlations(random, stars, b.width))
+    )
     feature_set = FeatureSet(WIDTHS, ("bp_rp",), noise=True)
-    return feature_set, feature_set.compute(with_spectra(made, spectra)), spectra
+    return feature_set, feature_set.compute(made), made.spectra
 
 
 @given(st.integers(0, 2**31), st.booleans())
@@ -156,12 +126,10 @@ def test_derivatives_are_differences(model: Model) -> None:
 def test_chi_squared_is_the_obvious_sum(model: Model, unseen: Stars) -> None:
     """One star at a time, in float64, from the model's arrays."""
     forward = model.forward
-    assert forward is not None
     features = model.feature_set.compute(unseen[:20])
     labels = model.inference.run(features).labels.mean
     fit = forward.score(features, labels)
     spectra = unseen[:20].spectra
-    assert isinstance(spectra, CoefficientSpectra)
     axes, n = forward.directions.axes, sum(WIDTHS)
     for star in range(20):
         c = np.concatenate([spectra.bp.coefficients[star], spectra.rp.coefficients[star]])
@@ -205,21 +173,20 @@ def test_a_broken_covariance_shows(model: Model, unseen: Stars) -> None:
     """Noise stated three times too small, or correlations of the wrong sign."""
     noisy = simulate_stars(3000, labels=NAMES, widths=WIDTHS, noise=6.0, curvature=0.3, seed=9)[0]
     right = model.predict(noisy)
-    small = model.predict(scaled_errors(noisy, 1 / 3))
+    small = model.predict(with_bands(noisy, lambda band: replace(band, errors=band.errors / 3)))
     assert np.mean((small.flags & BAD) != 0) > 0.3
     ordinary = np.mean(right.fit_chisq)
     assert np.mean(small.fit_chisq) > 3 * ordinary
-    reversed_signs = model.predict(correlations_times(noisy, -1.0))
+    reversed_signs = model.predict(
+        with_bands(noisy, lambda band: replace(band, correlations=-band.correlations))
+    )
     assert abs(np.mean(reversed_signs.fit_chisq) / ordinary - 1) > 0.1
 
 
 def test_strange_spectra_are_flagged(model: Model, unseen: Stars) -> None:
-    spectra = unseen.spectra
-    assert isinstance(spectra, CoefficientSpectra)
-    strange = spectra.bp.coefficients.copy()
-    strange[:, 5] += 15 * spectra.bp.errors[:, 5]
-    bp = replace(spectra.bp, coefficients=strange)
-    assert rate(model, with_spectra(unseen, CoefficientSpectra(bp, spectra.rp))) > 0.9
+    strange = deepcopy(unseen)
+    strange.spectra.bp.coefficients[:, 5] += 15 * strange.spectra.bp.errors[:, 5]
+    assert rate(model, strange) > 0.9
 
 
 def test_sums_of_two_stars_add_light(unseen: Stars) -> None:
@@ -278,19 +245,15 @@ def test_it_is_saved_with_the_model_and_older_ones_have_none(
     assert np.isnan(older.predict(unseen[:5]).fit_p_value).all()
     assert {"fit_chisq", "fit_p_value"} <= set(older.predict(unseen[:5]).to_arrow().column_names)
     forward = model.forward
-    assert forward is not None
     replace(model, forward=replace(forward, spread=forward.spread[1:])).save(tmp_path / "broken")
     with pytest.raises(InputError, match="do not fit together"):
         Model.load(tmp_path / "broken")
 
 
 def test_a_star_without_a_prediction_has_no_fit(model: Model, unseen: Stars) -> None:
-    spectra = unseen[:3].spectra
-    assert isinstance(spectra, CoefficientSpectra)
-    lost = spectra.bp.coefficients.copy()
-    lost[1] = np.nan
-    bp = replace(spectra.bp, coefficients=lost)
-    prediction = model.predict(with_spectra(unseen[:3], CoefficientSpectra(bp, spectra.rp)))
+    stars = deepcopy(unseen[:3])
+    stars.spectra.bp.coefficients[1] = np.nan
+    prediction = model.predict(stars)
     assert np.isnan(prediction.fit_chisq).tolist() == [False, True, False]
     assert not prediction.flags[1] & BAD
 
@@ -331,7 +294,6 @@ def with_lines(model: Model, everyone: Stars, lines: Lines) -> Model:
 
 def poor(model: Model, features: Features) -> float:
     forward = model.forward
-    assert forward is not None
     fit = forward.score(features, model.inference.run(features).labels.mean)
     return float(np.mean(fit.p_value < forward.threshold))
 
@@ -340,7 +302,6 @@ def test_planted_lines_are_found_and_ordinary_stars_are_not(
     model: Model, with_lines: Model, unseen: Stars, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = with_lines.forward
-    assert forward is not None
     assert len(forward.kind_tails) == 2
     assert rate(with_lines, unseen) == pytest.approx(0.01, abs=0.006)
     features = model.feature_set.compute(unseen)
@@ -370,7 +331,6 @@ def test_lines_go_through_the_instrument(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(planting, "OTHERS", 1)
     feature_set = FeatureSet((55, 55), (), projection=default_projection())
     lines = Lines.of(feature_set, np.random.default_rng(0))
-    assert lines is not None
     wavelength = np.arange(310.0, 1100.0, 0.1)
     sigma = planting.NARROW / np.sqrt(8 * np.log(2))
     bell = np.exp(-0.5 * ((wavelength - 656.46) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))

@@ -20,8 +20,7 @@ from xplabels.features import Features, FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.features.scaling import Scaling
 from xplabels.inference import Inference
-from xplabels.inference.distribution import LabelDistribution
-from xplabels.inference.network import ACTIVATIONS, Architecture, Perceptron
+from xplabels.inference.network import ACTIVATIONS, Architecture, LabelDistribution, Perceptron
 from xplabels.model import Model
 from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Block, Propagation
@@ -50,17 +49,16 @@ class Made:
         block = Block.of(self.features, self.feature_set, self.scaling, dtype)
         networks = [network.to(dtype) for network in self.networks]
         with torch.no_grad():
-            outputs = [propagation.run(network, block, full=True) for network in networks]
+            outputs = [propagation.run(network, block) for network in networks]
             if len(outputs) == 1:
                 return outputs[0]
             means = torch.stack([out.mean for out in outputs])
             jacobian = torch.stack([out.jacobian for out in outputs]).mean(dim=0)  # type: ignore[misc]
-            spread = [torch.cov(means[:, star].T, correction=1) for star in range(means.shape[1])]
             return outputs[0]._replace(
                 mean=means.mean(dim=0),
                 excess=torch.stack([out.excess for out in outputs]).mean(dim=0),
-                model=torch.stack(spread).reshape(means.shape[1], *[means.shape[2]] * 2),
-                input=propagation.input_variance(jacobian, block, full=True),
+                model=means.var(dim=0),
+                input=propagation.input_variance(jacobian, block),
             )
 
 
@@ -113,15 +111,12 @@ def agree(case: Made, tolerances: dict[type, float] = TOLERANCES) -> None:
         for name in ("mean", "model", "input", "excess"):
             one, other = getattr(alone, name), getattr(labels.variances(), name)
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-12, err_msg=name)
-        for part in ("mean", "input", "model", "excess", "covariance"):
-            one, other = getattr(labels, part), getattr(slow, part).numpy()
+        for part in ("mean", "input", "model", "excess", "variance"):
+            one, other = getattr(alone, part), getattr(slow, part).numpy()
             assert one.dtype == np.float64
             size = np.abs(other)
             if part == "mean" or (part == "model" and len(case.networks) > 1):
                 size = size.max()  # a small difference of labels is as uncertain as they are
-            elif other.ndim == 3:
-                variance = np.einsum("nkk->nk", other)
-                size = np.sqrt(variance[:, :, None] * variance[:, None, :])
             assert (np.abs(one - other) <= tolerance * size).all(), part
         assert np.array_equal(labels.clamped, slow.clamped)
         assert x.shape == case.features.x.shape
@@ -161,6 +156,30 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_training_network_says_the_same(case: str) -> None:
     agree(made(**CASES[case]))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_covariance_is_that_of_sums_of_labels(case: str) -> None:
+    """The variance of y_k + y_l is V_kk + V_ll + 2 C_kl."""
+    one = made(**CASES[case])
+    first, second = np.triu_indices(one.networks[0].architecture.labels)
+
+    def summed(network: Perceptron) -> Perceptron:
+        shape, arrays = network.architecture, dict(network.arrays)
+        for name in arrays.keys() & {"out.weight", "out.bias", "skip.weight"}:
+            mean, *others = arrays[name].reshape(-1, shape.labels, *arrays[name].shape[1:])
+            rows = [mean[first] + mean[second], *(other[first] for other in others)]
+            arrays[name] = np.concatenate(rows)
+        return Perceptron(replace(shape, labels=len(first)), arrays)
+
+    labels = one.inference().run(one.features, full=True).labels
+    networks = [summed(network.to_perceptron()) for network in one.networks]
+    sums = Inference(one.feature_set, one.scaling, networks).run(one.features).labels
+    for part in ("input", "model") if CASES[case].get("scatter") != "distilled" else ("input",):
+        c = getattr(labels, part)
+        wanted = c[:, first, first] + c[:, second, second] + 2 * c[:, first, second]
+        scale = c[:, first, first] + c[:, second, second]
+        assert (np.abs(getattr(sums, part) - wanted) <= 1e-9 * scale).all()
 
 
 @pytest.mark.parametrize("widths", [(51, 55), (1, 2), (3, 4)])
@@ -225,12 +244,10 @@ def test_common_noise_that_cancels(ratio: float, monkeypatch: pytest.MonkeyPatch
     case = with_a_mode_that_cancels(ratio)
 
     def off(distribution: LabelDistribution[Any]) -> float:
-        of_input = np.asarray(distribution.input)
-        of_input = np.einsum("nkk->nk", of_input) if of_input.ndim == 3 else of_input
-        found = np.sqrt(np.maximum(of_input, 0))
+        found = np.sqrt(np.maximum(np.asarray(distribution.input), 0))
         return float(np.abs(found / exact - 1).max())
 
-    exact = np.sqrt(np.einsum("nkk->nk", case.torch().input.numpy()))
+    exact = np.sqrt(case.torch().input.numpy())
     found = off(case.inference(np.float32).run(case.features).labels)
     assert found < 1e-6
     monkeypatch.setattr(inference, "CANCELLATION", np.inf)  # nothing is done again in float64

@@ -11,7 +11,7 @@ from scipy import integrate, interpolate, special
 
 pytest.importorskip("gaiaxpy")
 
-from conftest import field_stars
+from field_stars import field_coefficients
 from xplabels.core.errors import InputError
 from xplabels.features.projection import quiet, unit_vectors
 from xplabels.instrument import (
@@ -123,7 +123,7 @@ def test_real_faint_sources_come_back_within_their_errors(
 ) -> None:
     from gaiaxpy import calibrate
 
-    coefficients, errors = field_stars(shared_data)
+    coefficients, errors = field_coefficients(shared_data / "xp_field_2000.fits")
     faint = magnitudes(coefficients)[:, 0] > 17
     coefficients, errors = coefficients[faint], errors[faint]
     wavelength = np.arange(330.0, 1050.1, 1.0)

@@ -55,6 +55,11 @@ def test_ids_to_a_table_in_their_order(
     assert not list((tmp_path / "data").glob("*.selected"))
 
 
+def test_ids_that_lost_their_digits_are_refused(small_model: Model) -> None:
+    with pytest.raises(xp.InputError, match=r"ids, row 2.* went through a floating-point number"):
+        xp.label(np.array([1.0, 5853498713190525696]), small_model)
+
+
 def test_one_command_goes_on_after_a_failure(
     services: Services, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -35,14 +35,11 @@ def network(hidden: tuple[int, ...] = (12, 10), dropout: float = 0.1, **keys) ->
 def test_the_dropout_covariance_is_that_of_sampled_passes() -> None:
     net = network(dropout=0.02)
     x = torch.randn((5, 6), dtype=torch.float64)
-    delta = net(x, jacobian=True, full=True).model.detach().numpy()
+    delta = net.to_perceptron().forward(x.numpy(), full=True).model
     _, sampled = net.to_perceptron().dropout_passes(x.numpy(), 20_000)
     scale = np.sqrt(np.diagonal(delta, axis1=1, axis2=2))
     off = (delta - sampled) / (scale[:, :, None] * scale[:, None, :])
     assert np.abs(off).max() < 0.06
-    np.testing.assert_allclose(
-        np.diagonal(delta, axis1=1, axis2=2), net(x, jacobian=True).model.detach().numpy()
-    )
 
 
 # --- a prediction ---
@@ -82,16 +79,6 @@ def test_correlations_are_those_of_the_parts(small_model: Model, small_stars: St
     )
     with pytest.raises(InputError, match=r"no label 'fe_h' was predicted; there are teff, logg"):
         prediction.covariance(["fe_h"])
-
-
-def test_lost_stars_have_none(small_model: Model, small_stars: Stars) -> None:
-    few = small_stars[:5]
-    few.spectra.bp.coefficients[2] = np.nan
-    try:
-        got = small_model.predict(few, correlations=True).correlations
-    finally:
-        few.spectra.bp.coefficients[2] = 0.0
-    assert np.isnan(got[:, 0]).tolist() == [False, False, True, False, False]
 
 
 def test_rows_and_blocks_keep_their_correlations(correlated) -> None:

@@ -109,6 +109,38 @@ def test_a_catalogue_of_a_folder_is_never_written_over_a_file_of_it(folder: Path
         )
 
 
+@pytest.mark.parametrize("link", [None, os.symlink])
+@pytest.mark.parametrize("command", ["fetch --ids", "convert"])
+def test_a_folder_that_holds_an_input_is_not_replaced(
+    command: str, link: Callable[[Path, Path], None] | None, folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    given = (
+        folder
+        / "old"
+        / {"convert": "dataset/Norder=0/Dir=0/Npix=1.parquet"}.get(command, "ids.csv")
+    )
+    given.parent.mkdir(parents=True)
+    given.write_text("source_id\n1\n")
+    words = [*command.split(), str(given), "--output", "old", "--overwrite"]
+    if link is not None:
+        (folder / "in").mkdir()
+        link(given, folder / "in" / given.name)
+        words[-4] = "in" if command == "convert" else f"in/{given.name}"
+    assert main(words) == 2
+    assert f"old: holds the input {words[-4]}, which would be lost" in capsys.readouterr().err
+    assert given.read_text() == "source_id\n1\n"
+
+
+def test_predict_adds_to_the_folder_of_its_input(folder: Path) -> None:
+    (folder / "in").mkdir()
+    write_stars(simulate_stars(5, labels=("teff",), seed=1)[0], folder / "in" / "a.parquet")
+    (folder / "in" / "a.parquet").rename(folder / "in" / "a.pq")
+    words = ["predict", "in/a.pq", "--output", "in", "--overwrite"]
+    assert main(words) == 0
+    assert {"a.pq", "a.parquet"} <= names(folder / "in")
+
+
 # Two runs at once --------------------------------------------------------------------------------
 
 COMMANDS = {
@@ -230,12 +262,37 @@ def test_what_is_whole_is_on_the_disk_before_it_has_its_name(
     assert sorted(events[:-2]) == ["file", "in", "two"]
 
 
+def test_a_run_over_a_folder_is_complete_once_its_outputs_are_on_the_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def sync(descriptor: int) -> None:
+        events.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        events.append(f"{target.name}!")
+        replace(source, target)
+
+    stars = simulate_stars(20, labels=("teff",), seed=1)[0]
+    files = [folder / name for name in ("a.parquet", "b.parquet")]
+    for path, some in zip(files, (stars[:10], stars[10:]), strict=True):
+        write_stars(some, path)
+    monkeypatch.setattr("os.fsync", sync)
+    monkeypatch.setattr("os.replace", rename)
+    assert predict_files(files, folder / "new", Model.load("apogee-dr17-library")).files == 2
+    made, complete = events.index("b.parquet!"), len(events) - events[::-1].index("run.json!")
+    assert {"a.parquet", "b.parquet", "new"} <= set(events[made:complete])
+
+
 def test_a_full_disk_stops_training_with_a_message(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch
 
-    from xplabels.training.checkpoint import Checkpoint
+    from xplabels.training.optimisation import Checkpoint
 
     network = torch.nn.Linear(2, 2)
     states = Checkpoint(folder / "model.partial", {})

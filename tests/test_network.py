@@ -17,10 +17,15 @@ from xplabels.network import (
 )
 
 
-def network(dtype: torch.dtype = torch.float64, seed: int = 0, **shape: object) -> UncertainNetwork:
+def network(
+    dtype: torch.dtype = torch.float64, seed: int = 0, emphasis: bool = False, **shape: object
+) -> UncertainNetwork:
+    """``emphasis``: inputs come in larger than they are."""
     torch.manual_seed(seed)
     whole: dict = {"inputs": 6, "masks": 0, "hidden": (9, 8), "labels": 3} | shape
-    return UncertainNetwork(Architecture(**whole)).to(dtype)
+    architecture = Architecture(**whole)
+    scale = torch.rand(architecture.sizes[0]) * 3 + 0.2 if emphasis else None
+    return UncertainNetwork(architecture, scale).to(dtype)
 
 
 def inputs(stars: int = 5, width: int = 6, seed: int = 1) -> Tensor:
@@ -36,8 +41,8 @@ def jacobian_by_autograd(net: UncertainNetwork, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize(("masks", "skip"), [(0, False), (2, False), (2, True)])
 def test_the_chain_is_autograd_s_jacobian(activation, depth, masks, skip) -> None:
-    hidden, skip = (9, 8, 7, 10)[:depth], skip and depth > 1
-    net = network(activation=activation, hidden=hidden, masks=masks, dropout=0.3, skip=skip)
+    shape = {"hidden": (9, 8, 7, 10)[:depth], "skip": skip and depth > 1, "masks": masks}
+    net = network(activation=activation, dropout=0.3, emphasis=skip, **shape)
     x = inputs(width=6 + masks)
     out = net(x, jacobian=True)
     assert out.jacobian.shape == (5, 3, 6 + masks)
@@ -45,9 +50,9 @@ def test_the_chain_is_autograd_s_jacobian(activation, depth, masks, skip) -> Non
     torch.testing.assert_close(out.jacobian, wanted, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("masks", [0, 2])
-def test_the_chain_passes_through_the_log_fluxes(masks) -> None:
-    net = network(samples=7, spectral=4, masks=masks, dropout=0.3)
+@pytest.mark.parametrize(("masks", "emphasis"), [(0, False), (2, True)])
+def test_the_chain_passes_through_the_log_fluxes(masks, emphasis) -> None:
+    net = network(samples=7, spectral=4, masks=masks, dropout=0.3, emphasis=emphasis)
     training = 0.3 * inputs(50, 6, seed=9)
     generator = torch.Generator().manual_seed(2)
     design = torch.rand((7, 4), generator=generator, dtype=torch.float64)
@@ -56,6 +61,14 @@ def test_the_chain_passes_through_the_log_fluxes(masks) -> None:
     x = inputs(width=6 + masks)
     out = net(x, jacobian=True)
     torch.testing.assert_close(out.jacobian, jacobian_by_autograd(net, x), rtol=1e-9, atol=1e-12)
+    saved = net.to_perceptron().forward(x.numpy())  # the emphasis is in its weights
+    for part in ("mean", "excess", "model", "jacobian"):
+        wanted = getattr(out, part).detach().numpy()
+        np.testing.assert_allclose(getattr(saved, part), wanted, rtol=1e-9, atol=1e-12)
+    saved = net.to_perceptron().forward(x.numpy())  # the emphasis is in its weights
+    for part in ("mean", "excess", "model", "jacobian"):
+        wanted = getattr(out, part).detach().numpy()
+        np.testing.assert_allclose(getattr(saved, part), wanted, rtol=1e-9, atol=1e-12)
     # what enters the first layer, by hand: fluxes of 1 + 0.4 x, their asinh, standardised
     log_flux = torch.asinh((1 + 0.4 * training[:, :4]) @ design.T / net.log_flux.softening)
     entered = net.log_flux(training)[0]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("gaiaxpy")
 
-from conftest import field_stars
+from field_stars import field_coefficients
+from noise_model import fit_noise
 from xplabels.core.errors import InputError
 from xplabels.instrument import archive_bases, gaiaxpy_instrument, magnitudes, noise
 from xplabels.instrument.sed import Sed
@@ -24,7 +25,7 @@ def test_a_planted_model_is_found_in_spite_of_outliers() -> None:
     weights = 0.3 * random.standard_normal((noise.terms(g[:1], colour[:1]).shape[1], 4))
     errors = np.exp(noise.terms(g, colour) @ weights + 0.05 * random.standard_normal((1500, 4)))
     errors[::20] *= 8.0
-    model = noise.fit_noise(errors, g, colour)
+    model = fit_noise(errors, g, colour)
     truth = np.exp(noise.terms(g, colour) @ weights)
     ratio = model.errors(g, colour) / truth
     assert np.abs(np.log(ratio)).max() < 0.06
@@ -82,7 +83,7 @@ def test_real_errors_lie_within_the_stated_factor(shared_data: Path) -> None:
     path = shared_data / "xp_field_2000.fits"
     provenance = noise.noise_provenance()
     assert hashlib.sha256(path.read_bytes()).hexdigest() == provenance["source_sha256"]
-    coefficients, real = field_stars(shared_data)
+    coefficients, real = field_coefficients(path)
     g, bp, rp = magnitudes(coefficients).T
     ratio = real / noise.noise_model().errors(g, bp - rp)
     for share, factor in provenance["factor"].items():

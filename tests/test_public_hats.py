@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 pytest.importorskip("hats")
 
 import xplabels as xp
-from public_hats import NAME, Served, public_table, serving, write_collection
+from public_hats import NAME, Hub, public_table, write_collection
+from services.http import Fault
 from xplabels.cli import main
 from xplabels.core.flags import Flag
 from xplabels.core.stars import MEASUREMENTS, Band, CoefficientSpectra, Stars
@@ -47,9 +48,9 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stars, np.ndarr
 
 
 @pytest.fixture
-def served(sky: tuple[Path, Stars, np.ndarray, np.ndarray]) -> Iterator[Served]:
-    with serving(sky[0]) as served:
-        yield served
+def served(sky: tuple[Path, Stars, np.ndarray, np.ndarray]) -> Iterator[Hub]:
+    with Hub(sky[0]) as hub:
+        yield hub
 
 
 def as_there(stars: Stars) -> Stars:
@@ -112,11 +113,11 @@ def test_lists_of_structs_null_spectra_and_other_lengths(sky) -> None:
 
 @pytest.mark.parametrize("address", ["", "hf://datasets/made/gaia", "http"])
 def test_a_cone_is_the_same_from_everywhere(
-    address: str, sky, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, sky, served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, stars, ra, dec = sky
-    monkeypatch.setenv("HF_ENDPOINT", served.address)
-    where = {"": str(folder), "http": served.address}.get(address, address)
+    monkeypatch.setenv("HF_ENDPOINT", served.url)
+    where = {"": str(folder), "http": served.url}.get(address, address)
     cone = f"{CENTRE[0]},{CENTRE[1]},1"
     output = tmp_path / "labels.parquet"
     words = ["--cone", cone, "--carry", "ra,dec", "--output", str(output)]
@@ -133,14 +134,14 @@ def test_a_cone_is_the_same_from_everywhere(
     assert where in found.schema.metadata[b"SPECTRA"].decode()
 
 
-def test_only_what_is_needed_travels(sky, served: Served, tmp_path: Path) -> None:
+def test_only_what_is_needed_travels(sky, served: Hub, tmp_path: Path) -> None:
     folder, _, ra, dec = sky
     area = Cone(*CENTRE, 1.0)
-    files = copy_area(served.address, area, tmp_path / "part", retry=QUICK)
+    files = copy_area(served.url, area, tmp_path / "part", retry=QUICK)
     assert sum(len(xp.read(one)) for one in files) == inside(area, ra, dec).sum()
     dataset = (folder / NAME / "dataset").rglob("Npix=*.parquet")
     partitions = {one.name for one in dataset}
-    asked = {Path(path).name for path, _ in served.log if "Npix" in path}
+    asked = {Path(path).name for _, path in served.log if "Npix" in path}
     assert 0 < len(asked) < len(partitions) / 2
     # partitions have footers larger than themselves here: columns are what can be told
     kept = pq.read_schema(files[0]).names
@@ -149,22 +150,23 @@ def test_only_what_is_needed_travels(sky, served: Served, tmp_path: Path) -> Non
 
 
 def test_what_is_there_is_not_read_again_and_breaks_are_mended(
-    sky, served: Served, tmp_path: Path
+    sky, served: Hub, tmp_path: Path
 ) -> None:
     area, folder = Cone(*CENTRE, 1.0), tmp_path / "part"
-    served.broken["Npix"] = 2
-    files = copy_area(served.address, area, folder, retry=QUICK)
+    served.step = "Npix"
+    served.faults.extend([Fault("status", 503)] * 2)
+    files = copy_area(served.url, area, folder, retry=QUICK)
     before = {path: path.read_bytes() for path in files}
     files[0].unlink()
     served.log.clear()
-    assert copy_area(served.address, area, folder, retry=QUICK) == files
+    assert copy_area(served.url, area, folder, retry=QUICK) == files
     assert {path: path.read_bytes() for path in files} == before
-    assert len({path for path, _ in served.log if "Npix" in path}) == 1
+    assert len({path for _, path in served.log if "Npix" in path}) == 1
     with pytest.raises(xp.InputError, match="was left by a run with other options"):
-        copy_area(served.address, Cone(*CENTRE, 2.0), folder, retry=QUICK)
-    served.broken["Npix"] = 99
+        copy_area(served.url, Cone(*CENTRE, 2.0), folder, retry=QUICK)
+    served.faults.extend([Fault("status", 503)] * 99)
     with pytest.raises(xp.InputError, match="cannot be read as a HATS catalogue"):
-        copy_area(served.address, area, tmp_path / "other", retry=QUICK)
+        copy_area(served.url, area, tmp_path / "other", retry=QUICK)
     assert not list((tmp_path / "other").glob("*Npix*"))
 
 
@@ -214,12 +216,12 @@ def test_a_cone_is_what_angles_say(ra: float, dec: float, radius: float, seed: i
     ],
 )
 def test_wrong_words_are_told(
-    words: list[str], message: str, served: Served, tmp_path: Path, capsys: pytest.CaptureFixture
+    words: list[str], message: str, served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     import re
 
     output = tmp_path / "labels.parquet"
-    assert main(["predict", f"{served.address}/none", *words, "--output", str(output)]) == 2
+    assert main(["predict", f"{served.url}/none", *words, "--output", str(output)]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 

@@ -59,6 +59,8 @@ def test_a_recipe_survives_json() -> None:
         ("[label_weights]\nteff = 0.0", "label_weights: teff = 0.0 should lie between"),
         ("label_weights = 2.0", "label_weights = 2.0 should be like"),
         ("recalibrate = 1", "recalibrate"),
+        ("emphasis = 1.5", r"emphasis = 1\.5 should lie between 0 and 1"),
+        ('wrong_labels = "leave_out"\ncalibration_folds = 0', "networks that did not see a star"),
         ("calibration_folds = 1", "calibration_folds = 1 would leave out all stars"),
         ("hidden = [", r"mine\.toml.*not a whole TOML"),
         (b"name = '\xff'", r"mine\.toml"),

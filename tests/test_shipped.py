@@ -51,7 +51,6 @@ def share(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def covered(prediction: Prediction, stars: Stars) -> tuple[NDArray[np.float64], ...]:
     """Coverages of both intervals and robust scatter of z, label errors included."""
-    assert stars.labels is not None
     known = stars.labels
     columns = [prediction.names.index(name) for name in known.names]
     values, errors, errors_95 = (
@@ -79,9 +78,7 @@ def test_intervals_cover_what_they_say(model: Model, test_part: Stars, withheld:
 
 
 def test_hot_stars_are_hot_and_have_no_abundances(model: Model, library: Stars) -> None:
-    assert library.labels is not None
     test = library[part_mask(library.source_id, "test", TEST_FRACTION)]
-    assert test.labels is not None
     known = test.labels.select(["teff", "logg"])
     hot = known.values[:, 0] > 7500.0
     prediction = model.predict(test[hot])

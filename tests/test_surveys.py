@@ -18,8 +18,9 @@ from xplabels.core.stars import MEASUREMENTS
 from xplabels.surveys import SurveyTable, read_survey, survey_of
 from xplabels.surveys.labels import ASPCAP_FLAG, EXTRA_TARGET, STAR_FLAG
 from xplabels.surveys.matching import MatchFlag, Neighbours, match_by_id, translate
+from xplabels.surveys.merging import stack
 from xplabels.surveys.photometry import TO_ALLWISE, unwise_magnitude
-from xplabels.surveys.table import number
+from xplabels.surveys.table import RawTable
 
 Columns = dict[str, Any]
 NAN = np.nan
@@ -82,7 +83,8 @@ def test_impossible_labels_of_a_survey_are_unknown_and_counted(tmp_path: Path) -
 
 def test_sentinels_and_infinities_are_missing() -> None:
     values = np.array([-9999.99, -9999, -999, np.inf, -np.inf, NAN, -998.9, 0])
-    assert np.isfinite(number({"a": values}, "a", 8)).tolist() == [False] * 6 + [True] * 2
+    table = RawTable({"a": values}, np.arange(8), "a.csv")
+    assert np.isfinite(table.numbers("a")).tolist() == [False] * 6 + [True] * 2
 
 
 def test_bits_are_those_of_dr17() -> None:
@@ -212,6 +214,21 @@ def test_what_counts_as_missing_and_as_an_error(survey: str, tmp_path: Path) -> 
     found = dict(zip(names, measured.errors[0], strict=True))
     assert {name: found[name] for name in errors} == pytest.approx(errors)
     assert any(note in one for one in table.notes)
+
+
+def test_files_of_one_survey_need_not_have_the_same_context(tmp_path: Path) -> None:
+    columns = CONVENTIONS["gspphot"][0] | {"source_id": IDS}
+    files = [
+        write(columns | {"ag_gspphot": [0.1] * 4}, tmp_path / "a.ecsv"),
+        write(columns, tmp_path / "b.ecsv"),
+    ]
+    both = stack([read_survey("gspphot", path) for path in files])
+    assert len(both) == len(both.labels) == 8
+    assert not both.columns
+    del columns["mh_gspphot"]
+    fewer = read_survey("gspphot", write(columns, tmp_path / "c.ecsv"))
+    with pytest.raises(InputError, match=r"c.ecsv: differs in its columns from .*a.ecsv"):
+        stack([both, fewer])
 
 
 def test_gaia_source_of_the_bulk_download(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from conftest import fitted, quick, relabelled, weights
+from twins import with_bands
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.split import part_mask
@@ -22,7 +23,7 @@ from xplabels.model import Model
 from xplabels.recipes import load_recipe
 from xplabels.synthetic import simulate_stars
 from xplabels.training import optimisation, train
-from xplabels.training.checkpoint import Checkpoint
+from xplabels.training.optimisation import Checkpoint
 
 NAMES = ("teff", "logg")
 
@@ -207,6 +208,32 @@ def test_an_ensemble_is_the_mean_and_scatter_of_its_members(stars) -> None:
     relative = [p.errors_excess / scaling.y_unit(p.values) for p in single]
     excess = np.sqrt(np.mean(np.square(relative), axis=0)) * scaling.y_unit(mean)
     np.testing.assert_allclose(together.errors_excess, excess, rtol=1e-9)
+
+
+def test_emphasis_changes_what_is_learnt_and_nothing_else(stars) -> None:
+    plain, emphasised = (fitted(stars, quick(epochs=1, emphasis=e)).networks[0] for e in (0.0, 0.5))
+    assert plain.arrays.keys() == emphasised.arrays.keys()
+    assert not np.array_equal(plain.arrays["hidden.0.weight"], emphasised.arrays["hidden.0.weight"])
+
+
+@pytest.mark.parametrize("kind", ["dropout", "distilled"])
+def test_any_seed_below_2_to_63_will_do(stars, kind) -> None:
+    assert np.isfinite(weights(fitted(stars, quick(**KINDS[kind]), seed=2**63 - 1))).all()
+    for seed in (-1, 2**63):
+        with pytest.raises(InputError, match=f"{seed} is not a seed; give 0 or more"):
+            fitted(stars, seed=seed)
+
+
+def test_errors_of_zero_are_refused_before_anything_is_trained(stars) -> None:
+    silent = with_bands(stars, lambda band: replace(band, errors=0 * band.errors))
+    with pytest.raises(InputError, match=r"errors of zero in a band; .* noise_levels = false"):
+        fitted(silent)
+    assert fitted(silent, quick(noise_levels=False)).names == NAMES
+
+
+def test_names_of_labels_may_stand_in_one_text(stars) -> None:
+    model = train(stars, "teff, logg", quick(epochs=1), progress=False)
+    assert model.names == NAMES
 
 
 # interrupted runs

@@ -25,7 +25,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import MEASUREMENTS, Photometry, Stars
 from xplabels.io import write_stars
 from xplabels.model import Model
-from xplabels.model.transfer import check_errors, coordinates, with_calibration_stars
+from xplabels.model.refitting import check_errors, coordinates, with_calibration_stars
 
 LABELS, COLOURS = ("teff", "logg"), ("bp_rp", "j_h")
 TEFF, NOISE_RP, COLOUR = 0, 3, 6
@@ -200,7 +200,6 @@ def test_training_keeps_the_sample(small_stars: Stars) -> None:
 
     model = fitted(small_stars, quick(calibration_folds=2))
     stars = model.calibration_stars
-    assert stars is not None
     bare = stars.coordinates[:, -len(model.feature_set.auxiliary) :].all(axis=1)
     for kind, tolerance in ((bare, 0.1), (~bare, 0.02)):  # nine tenths: validation part and folds
         assert 800 < kind.sum() < 910

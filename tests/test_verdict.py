@@ -152,9 +152,24 @@ def test_where_nothing_can_be_said() -> None:
     assert str(few) == "50 % too small (few stars)"
     hidden = sizes_of(np.zeros(300))  # the labels' own errors explain every residual
     assert (hidden.value, hidden.word) == (np.inf, v.WRONG)
-    assert "too large" in str(hidden)
+    assert "the known labels' errors alone" in str(hidden)
     none = sizes_of(np.full(300, np.inf))
     assert (none.value, none.word) == (-1.0, v.WRONG)
+
+
+@pytest.mark.parametrize(
+    ("label_error", "sentence"),
+    [
+        (1.0, "The stars are too few, or their known labels too uncertain, to tell"),
+        (1.3, "the known labels' errors alone are as large as the differences"),
+    ],
+)
+def test_known_labels_may_be_too_uncertain(label_error: float, sentence: str) -> None:
+    found, ones = np.random.default_rng(0).standard_normal(3000), np.ones(3000)
+    sample = LabelSample(
+        np.arange(3000), 0 * ones, found, 0.1 * ones, 0.2 * ones, label_error * ones
+    )
+    assert sentence in v.judged({"teff": sample}, {}, ()).sentence
 
 
 @settings(deadline=None, max_examples=60)
@@ -280,7 +295,6 @@ def test_all_labels_together_are_one_more_statement() -> None:
                 factor = slightly * joint.needed[k][star]
                 moved = replace(prediction, errors=factor * units, errors_95=2 * factor * units)
                 again = joint_coverage(moved, labels, NAMES[:3], np.ones(n, bool), resamples=0)
-                assert again is not None
                 assert bool(again.content[k, star] <= level) is expected
     assert (
         v.verdict_of(score_prediction(prediction, labels, resamples=0)).words[v.TOGETHER] == v.RIGHT

@@ -6,6 +6,7 @@ Nothing here calls the code it judges: each function is written from FS24's equa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +180,12 @@ def random_stars(
     )  # fmt: skip
     magnitudes["parallax"] = (random.normal(0.5, 1.0, n), random.uniform(0.02, 0.2, n))
     return Stars.of(np.arange(1, n + 1), CoefficientSpectra(*bands), Photometry.of(n, magnitudes))
+
+
+def with_bands(stars: Stars, change: Callable[[Band], Band]) -> Stars:
+    """The same stars, each band changed."""
+    bp, rp = change(stars.spectra.bp), change(stars.spectra.rp)
+    return replace(stars, spectra=CoefficientSpectra(bp, rp))
 
 
 def some_missing(stars: Stars, seed: int = 0) -> Stars:

@@ -3,50 +3,87 @@ of real field stars.
 
     python tools/noise_model.py xp_field_2000.fits
 
-The table has columns bp_coeff_0, e_bp_coeff_0, ..., rp_coeff_0, ...: archive coefficients and
-errors of randomly drawn Gaia DR3 sources. Only the fitted figures ship. The factors in the
+The table is described in field_stars.py. Only the fitted figures ship. The factors in the
 provenance are of stars that were left out of the fit (five parts, by turns): `factor` is what
 that share of all their errors lies within, either side of the prediction.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-from astropy.table import Table
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from xplabels.instrument import magnitudes
-from xplabels.instrument.noise import fit_correlations, fit_noise
+from field_stars import field_coefficients, provenance_of
+from xplabels.instrument import WIDTHS, band_fluxes, magnitudes
+from xplabels.instrument.noise import (
+    BACKGROUND,
+    NoiseModel,
+    TypicalCorrelations,
+    illustrative_correlations,
+    interpolation_weights,
+    terms,
+)
+
+Array = NDArray[np.float64]
 
 DATA = Path(__file__).parents[1] / "src" / "xplabels" / "data"
 PARTS = 5
 NODES_G = (12.0, 14.5, 16.0, 17.5, 19.0)
 NODES_COLOUR = (0.4, 0.8, 1.2, 1.7, 2.4, 3.2)
 """mag: where correlations are tabulated; linear in between."""
+HUBER = 1.5
+"""Residuals beyond so many robust standard deviations count less."""
+ITERATIONS = 8
+SKY_G = 15.5
+"""mag: where the sky adds as much again to that floor, in the typical correlations. On 228 real
+spectra of G 5-17.6 the best floor is 0.03 up to G = 16, and 0.1-0.3 beyond it."""
 G_BINS = (7.0, 10.0, 11.5, 13.0, 15.0, 17.0, 17.7)
 
 
-def field_stars(path: str | Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coefficients and errors [N, 110] of the table."""
-    table = Table.read(path)
+def fit_noise(errors: Array, g: Array, colour: Array) -> NoiseModel:
+    """Fit the model by iteratively reweighted least squares with Huber's weights.
 
-    def matrix(prefix: str) -> NDArray[np.float64]:
-        names = [f"{prefix}{band}_coeff_{i}" for band in ("bp", "rp") for i in range(55)]
-        return np.stack([np.asarray(table[name], np.float64) for name in names], axis=1)
+    To archive errors [N, n] of real stars, positive, their G and G_BP - G_RP [N], mag (Vega).
+    """
+    x, y = terms(g, colour), np.log(errors)
+    weights = np.asarray(np.linalg.lstsq(x, y, rcond=None)[0])
+    for _ in range(ITERATIONS):
+        residual = y - x @ weights
+        scale = 1.4826 * np.median(np.abs(residual), axis=0)
+        trust = np.minimum(1.0, HUBER * scale / np.maximum(np.abs(residual), 1e-12))
+        root = np.sqrt(trust)
+        fits = [
+            np.linalg.lstsq(x * w[:, None], column * w, rcond=None)[0]
+            for column, w in zip(y.T, root.T, strict=True)
+        ]
+        weights = np.stack(fits, axis=1)
+    return NoiseModel(weights)
 
-    return matrix(""), matrix("e_")
+
+def fit_correlations(coefficients: Array) -> TypicalCorrelations:
+    """Typical correlations from coefficients [N, 110] of real stars, of all G, with GaiaXPy."""
+    nodes_g, nodes_colour = np.array(NODES_G), np.array(NODES_COLOUR)
+    fluxes, zero_points = band_fluxes()
+    seen = magnitudes(coefficients)
+    near = interpolation_weights(nodes_colour, seen[:, 1] - seen[:, 2])
+    near /= near.sum(axis=0)
+    below = np.tril_indices(WIDTHS[0], -1)
+    packed = []
+    for g in nodes_g:
+        floor = BACKGROUND * (1 + 10 ** (0.4 * (g - SKY_G)))
+        bands = illustrative_correlations(coefficients, floor)
+        packed.append(near.T @ np.concatenate([band[:, *below] for band in bands], axis=1))
+    stacked = np.concatenate(packed).astype(np.float32)
+    return TypicalCorrelations(nodes_g, nodes_colour, fluxes, zero_points, stacked)
 
 
-def left_out_ratios(
-    errors: NDArray[np.float64], g: NDArray[np.float64], colour: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def left_out_ratios(errors: Array, g: Array, colour: Array) -> Array:
     """Real over predicted error [N, 110] of stars the fit had not seen."""
     part = np.random.default_rng(0).permutation(len(g)) % PARTS
     ratio = np.empty_like(errors)
@@ -58,11 +95,11 @@ def left_out_ratios(
 
 
 def main(path: str) -> None:
-    coefficients, errors = field_stars(path)
+    coefficients, errors = field_coefficients(path)
     g, bp, rp = magnitudes(coefficients).T
     model = fit_noise(errors, g, bp - rp)
     save_file({"weights": model.weights}, DATA / "noise_model.safetensors")
-    typical = fit_correlations(coefficients, np.array(NODES_G), np.array(NODES_COLOUR))
+    typical = fit_correlations(coefficients)
     arrays = {name: value for name, value in vars(typical).items() if name != "packed"}
     arrays["packed"] = typical.packed.astype(np.float16)
     save_file(arrays, DATA / "typical_correlations.safetensors")
@@ -80,8 +117,7 @@ def main(path: str) -> None:
         "(xplabels.instrument.noise.terms); G and colour synthesised by GaiaXPy",
         "stars": len(g),
         "g_range": [round(float(g.min()), 2), round(float(g.max()), 2)],
-        "source": f"{Path(path).name} (archive coefficients and errors of real Gaia DR3 sources)",
-        "source_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        **provenance_of(path, "coefficients and errors"),
         "command": "python tools/noise_model.py xp_field_2000.fits",
         "factor": {
             f"{share} %": round(float(np.exp(np.quantile(np.abs(np.log(ratio)), share / 100))), 3)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from cn_labels import ORDER, with_cn
-
 from xplabels.api.demo import LABELS, TEST_FRACTION
 from xplabels.core.split import part_mask
 from xplabels.model import Model

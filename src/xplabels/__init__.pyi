@@ -27,9 +27,9 @@ from .io.tables import join_photometry as join_photometry
 from .model import Model as Model
 from .model import load_model as load_model
 from .model import shipped as shipped
+from .model.refitting import check_errors as check_errors
 from .model.refitting import fit_unshrinking as fit_unshrinking
-from .model.transfer import check_errors as check_errors
-from .model.transfer import with_calibration_stars as with_calibration_stars
+from .model.refitting import with_calibration_stars as with_calibration_stars
 from .pipeline.lsdb_catalogue import predict_catalog as predict_catalog
 from .pipeline.lsdb_catalogue import write_catalog as write_catalog
 from .recipes import Recipe as Recipe

@@ -189,6 +189,7 @@ def using(name: str | Path | None) -> Iterator[None]:
     Raises :class:`InputError` as :func:`load_release`.
     """
     before = os.environ.get(VARIABLE)
+    _loaded.cache_clear()  # a declaration may have been corrected
     if name is not None:
         os.environ[VARIABLE] = str(
             name if str(name) in NAMES else load_release(name).file.resolve()
@@ -209,6 +210,12 @@ def in_use() -> tuple[Release, ...]:
 @cache
 def _loaded(names: tuple[str, ...]) -> tuple[Release, ...]:
     return tuple(map(load_release, names))
+
+
+def spectra_columns() -> dict[str, str]:
+    """Columns of spectra as these releases call them, in lower case -> as they are called here."""
+    pairs = (pair for release in in_use() for pair in release.spectra.items())
+    return {theirs.lower(): ours for ours, theirs in pairs}
 
 
 def with_inputs(names: Collection[str]) -> tuple[str, ...]:

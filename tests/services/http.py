@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(service.answer(self.command, self.path, self.headers, body, fault), kind)
 
-    do_GET = do_POST = do_DELETE = _serve
+    do_GET = do_HEAD = do_POST = do_DELETE = _serve
 
     def _send(self, reply: Reply, kind: str = "") -> None:
         half = reply.body[: len(reply.body) // 2]
@@ -142,7 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.close_connection |= kind == "truncate"
-        self.wfile.write(half if kind in ("cut", "truncate") else reply.body)
+        if self.command != "HEAD":
+            self.wfile.write(half if kind in ("cut", "truncate") else reply.body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -264,11 +265,20 @@ class FileService(Service):
                 self.ranges_asked.append(asked)
         if fault is not None and fault.kind == "wrong":
             whole = bytes([whole[0] ^ 1]) + whole[1:]
-        found = re.fullmatch(r"bytes=(\d+)-", asked)
-        if found is None or not self.ranges:
+        if not self.ranges:
             return Reply(whole)
-        start = int(found[1]) + (fault is not None and fault.kind == "shifted")
-        if start >= len(whole):
-            return Reply(b"", status=416)
-        span = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
-        return Reply(whole[start:], status=206, headers=(("Content-Range", span),))
+        return part_of(whole, asked, int(fault is not None and fault.kind == "shifted"))
+
+
+def part_of(whole: bytes, asked: str, shift: int = 0) -> Reply:
+    """The reply to a request with the header ``Range: asked``, if it has one."""
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked)
+    if found is None:
+        return Reply(whole, headers=(("Accept-Ranges", "bytes"),))
+    first, last = found.groups()
+    start = shift + (int(first) if first else len(whole) - int(last))
+    if start >= len(whole):
+        return Reply(b"", status=416)
+    part = whole[start : int(last) + 1 if first and last else None]
+    span = f"bytes {start}-{start + len(part) - 1}/{len(whole)}"
+    return Reply(part, status=206, headers=(("Content-Range", span),))

@@ -73,6 +73,21 @@ def read_stars(
     return stars
 
 
+def source_of(stars: Stars) -> str:
+    """What cards and reports call the stars: their table, and where it says that they are from.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from xplabels.synthetic import example_stars
+    >>> source_of(replace(example_stars(3), file="some/mine.parquet"))
+    'mine.parquet, from simulated stars'
+    """
+    if stars.file in ("", stars.origin):
+        return stars.origin
+    return ", from ".join(filter(None, (Path(stars.file).name, stars.origin)))
+
+
 def write_star_table(make: Callable[[], Stars], path: Path, overwrite: bool = False) -> int:
     """Check that the table can be written, make the stars and write them; their number."""
     from xplabels.io.parquet import write_stars
@@ -81,18 +96,6 @@ def write_star_table(make: Callable[[], Stars], path: Path, overwrite: bool = Fa
     stars = make()
     write_stars(stars, path, overwrite=overwrite)
     return len(stars)
-
-
-def recipe_for(name_or_path: str, labels: Sequence[str]) -> Recipe:
-    """The recipe with which ``labels`` are to be learnt.
-
-    Raises InputError as :func:`~xplabels.recipes.load_recipe`; if it weighs a label not learnt.
-    """
-    from xplabels.recipes import check_learnt, load_recipe
-
-    recipe = load_recipe(name_or_path)
-    check_learnt(recipe, labels, name_or_path)
-    return recipe
 
 
 def train_model(
@@ -116,7 +119,7 @@ def train_model(
     from xplabels.training import train
 
     check_new_folder(output, MODEL_FILES, overwrite)
-    stars, flow = selection.apply(stars)
+    stars, flow = selection.apply(replace(stars, origin=source_of(stars)))
     for line in flow:
         logger.info(line)
     checkpoint = output.with_name(output.name + ".partial")
@@ -179,7 +182,7 @@ def predict_files(
     if number < 1:
         raise InputError(f"{number} workers are none", remedy="choose 1 or more")
     source = () if gaia_source is None else (gaia_source,)
-    check_distinct([output], (*paths, *photometry, *source))
+    check_distinct([output], (*paths, *photometry, *source), replaced=False)
     # the catalogues of a folder should not differ by the words that asked for them
     single = output.suffix.lower() in FORMATS or (output.suffix != "" and not output.is_dir())
     metadata = {"COMMAND": command} if single else {}

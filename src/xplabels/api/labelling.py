@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,9 @@ from xplabels.core.stars import Stars
 from xplabels.io import read_blocks, write_star_blocks
 from xplabels.io.atomic import discard
 from xplabels.io.catalogue import check_catalogue
+from xplabels.io.forms import source_ids
 from xplabels.io.job import read_json
+from xplabels.io.tables import read_table
 from xplabels.model import DEFAULT_MODEL, Model
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def label(
     Parameters
     ----------
     ids
-        Gaia DR3 source_ids [N], in any order: a list, an array, a column.
+        Gaia DR3 source_ids [N], in any order: a list, an array, a column of integers or text.
     model
         A model, its folder, or the name of one that ships.
     data
@@ -68,7 +69,8 @@ def label(
         One row for each star that has a spectrum, in the order of ``ids``, with the columns, units
         and metadata of a catalogue; ``meta["WITHOUT"]`` says how many have none.
 
-    Raises InputError if no star has a spectrum, or the archive fails in every attempt.
+    Raises InputError if an id is not an integer, or went through a floating-point number; if no
+    star has a spectrum; or if the archive fails in every attempt.
 
     Examples
     --------
@@ -78,7 +80,8 @@ def label(
 
     from xplabels.fetch import Targets
 
-    wanted = np.asarray(ids, np.int64).ravel()
+    wanted = source_ids(np.atleast_1d(np.ma.asarray(ids)), "ids")
+    wanted = wanted[wanted > 0]
     with tempfile.TemporaryDirectory(prefix="xplabels-") as folder:
         output = Path(folder) / "labels.parquet"
         kept = Path(folder) / "data" if data is None else Path(data)
@@ -122,20 +125,20 @@ def label_stars(
     archive = archive or Archive()
     folder = output.with_name(f"{output.name}.data") if data is None else data
     ids = _fetched(targets, folder, archive, settings)
-    fetches = _fetches(folder, archive)
-    spectra = [path for one in fetches if (path := one / SPECTRA).is_file() and _has(path, ids)]
+    tables = [path for one in _fetches(folder, archive) for path in sorted(one.glob("*.parquet"))]
+    spectra = [path for path in tables if path.name == SPECTRA and _has(path, ids)]
     if not spectra:
         raise InputError(
             f"of {counted(len(ids), 'star')} none has an XP spectrum in the archive",
             where=folder,
             remedy="check that the ids are of this data release",
         )
-    tables = [path for one in fetches for path in sorted(one.glob("*.parquet"))]
-    tables = [path for path in tables if path.name != SPECTRA]
     with _only(ids, spectra, folder) as inputs:
         known = np.concatenate([_ids_of(path) for path in inputs])
         options = pipeline.PredictOptions(
-            pipeline.AuxiliaryTables(tuple(path for path in tables if _has(path, known))),
+            pipeline.AuxiliaryTables(
+                tuple(path for path in tables if path.name != SPECTRA and _has(path, known))
+            ),
             correlations=correlations,
             metadata={"COMMAND": command} if command else {},
         )
@@ -156,27 +159,21 @@ def _fetched(
 
     Each fetch has a folder there, named by its ids, so that one that was interrupted goes on.
     """
-    from xplabels.fetch import FetchSettings, fetch_stars
-    from xplabels.fetch import Targets as ById
+    from xplabels.fetch import FetchSettings, Targets, fetch_stars
     from xplabels.fetch.archive import digest_of
     from xplabels.fetch.tap import Tap
 
     settings = settings or FetchSettings()
     ids = targets.find(Tap(archive.tap, settings.retry))
-    done = _accounted(_fetches(folder, archive))
-    left = ids[~np.isin(ids, done)]
+    left = ids
+    for one in _fetches(folder, archive):  # its ids were received, or the archive lacks them
+        left = left[~np.isin(left, read_table(one / "ids.csv", ())["source_id"])]
     logger.info(f"stars: {len(ids)}, {len(ids) - len(left)} of them fetched before")
     if len(left):
         folder.mkdir(exist_ok=True)
         here = folder / digest_of(left)[:16]
-        summary = fetch_stars(ById.of_ids(left), here, archive, settings=settings)
-        if not summary.complete:
-            why = "; ".join(f"{count} of {name}: {why}" for name, why, count in summary.reasons[:3])
-            raise InputError(
-                f"some ids failed ({why})",
-                where=here / "ids.csv",
-                remedy="repeat the command to request them",
-            )
+        summary = fetch_stars(Targets.of_ids(left), here, archive, settings=settings)
+        summary.check()
         counts = (f"{name} {count['received']}" for name, count in summary.counts.items())
         logger.info(f"fetched: {', '.join(counts)}")
     return ids
@@ -193,18 +190,16 @@ def _fetches(folder: Path, archive: Archive) -> list[Path]:
     ]
 
 
-def _accounted(fetches: Sequence[Path]) -> Ids:
-    """The ids that earlier fetches have received, or know to be absent."""
-    done: list[int] = []
-    for one in fetches:
-        with (one / "ids.csv").open(newline="", encoding="utf-8") as file:
-            done.extend(int(row["source_id"]) for row in csv.DictReader(file))
-    return np.array(done, np.int64)
-
-
 @contextlib.contextmanager
 def _only(ids: Ids, spectra: Sequence[Path], folder: Path) -> Iterator[list[Path]]:
     """Tables of the stars ``ids`` alone; copies, for the time, where others are among them."""
+
+    def chosen(path: Path) -> Iterator[Stars]:
+        for stars in read_blocks(path):
+            rows = np.isin(stars.source_id, ids)
+            if rows.any():
+                yield stars[rows]
+
     if all(np.isin(_ids_of(path), ids).all() for path in spectra):
         yield list(spectra)
         return
@@ -212,19 +207,12 @@ def _only(ids: Ids, spectra: Sequence[Path], folder: Path) -> Iterator[list[Path
 
     here = folder / f"{digest_of(ids)[:16]}.selected"
     here.mkdir(exist_ok=True)
-    chosen = [here / f"{path.parent.name}.parquet" for path in spectra]
-    for path, copy in zip(spectra, chosen, strict=True):
+    copies = [here / f"{path.parent.name}.parquet" for path in spectra]
+    for path, copy in zip(spectra, copies, strict=True):
         if not copy.exists():
-            write_star_blocks(_blocks(path, ids), copy)
-    yield chosen
+            write_star_blocks(chosen(path), copy)
+    yield copies
     shutil.rmtree(here)
-
-
-def _blocks(path: Path, ids: Collection[int] | Ids) -> Iterator[Stars]:
-    for stars in read_blocks(path):
-        chosen = np.flatnonzero(np.isin(stars.source_id, np.asarray(ids)))
-        if len(chosen):
-            yield stars[chosen]
 
 
 def _ids_of(path: Path) -> Ids:

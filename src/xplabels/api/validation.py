@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xplabels import __version__
+from xplabels.api import source_of
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.labels import Labels
 from xplabels.core.selection import Selection
@@ -220,7 +221,7 @@ def validate(
     provenance = {
         "command": command,
         "version": __version__,
-        "data": stars.origin,
+        "data": source_of(stars),
         "notes": "; ".join(stars.notes),
         "training": model.metadata["training"],
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xplabels.core import distribution as predictive
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction, unpacked
-from xplabels.core.scores import distance_from_uniform
+from xplabels.core.scores import SEED, distance_from_uniform
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -69,14 +69,13 @@ def joint_coverage(
     selection: NDArray[np.bool_],
     *,
     resamples: int = 200,
-    seed: int = 0,
 ) -> Joint | None:
     """Joint coverage of the labels ``names`` over the stars of ``selection`` [N] that have all.
 
     The errors of the known labels, taken as independent, widen the ellipsoids, and so does the
     prediction's ``joint_factors``. Tails: :func:`~xplabels.core.distribution.matched_t`. None
     where the prediction has no correlations, or there are fewer than two labels or stars.
-    ``resamples`` and ``seed`` are those of the bootstrap.
+    ``resamples`` are those of the bootstrap.
     """
     rows = _complete(prediction, labels, names, selection)
     if prediction.correlations is None or len(names) < 2 or len(rows) < 2:
@@ -84,7 +83,7 @@ def joint_coverage(
     content = np.stack(
         [_content(prediction, labels, names, rows, one) for one in prediction.joint_factors]
     )
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(SEED)
     drawn = [_statistics(random.choice(content, len(rows), axis=1)) for _ in range(resamples)]
     value = _statistics(content)
     error = {
@@ -150,11 +149,7 @@ def _complete(
 
 
 def _content(
-    prediction: Prediction,
-    labels: Labels,
-    names: Sequence[str],
-    rows: Rows,
-    factor: float | Array,
+    prediction: Prediction, labels: Labels, names: Sequence[str], rows: Rows, factor: float | Array
 ) -> Array:
     """Probability [n] inside each star's ellipsoid, all predicted errors times ``factor``.
 

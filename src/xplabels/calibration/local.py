@@ -44,24 +44,17 @@ SMOOTHING = 0.1
 
 @dataclass(frozen=True)
 class LocalFactors:
-    """What multiplies each star's half-widths, beside one factor per label.
+    """What multiplies each star's half-widths, beside one factor per label."""
 
-    Attributes
-    ----------
-    knots
-        Float64 [C, J]: of the C coordinates (labels, then the noise levels, all scaled), J knots
-        each, ascending; J = 0 where no half-width changes.
-    inner, outer
-        Float64 [K, C, J]: ln(factor) of the 68.3 and the 95.4 % half-width at the knots, to be
-        summed over coordinates.
-    bare
-        Float64 [2, K], or [2, 1] of ones: what multiplies both half-widths of a star without any
-        auxiliary input; of a star that lacks some, its power of the share that is missing.
-    """
-
+    # float64 [C, J]: of the C coordinates (labels, then the noise levels, all scaled), J knots
+    # each, ascending; J = 0 where no half-width changes
     knots: Array
+    # float64 [K, C, J]: ln(factor) of the 68.3 and the 95.4 % half-width at the knots, to be summed
+    # over coordinates
     inner: Array
     outer: Array
+    # float64 [2, K], or [2, 1] of ones: what multiplies both half-widths of a star without any
+    # auxiliary input; of a star that lacks some, its power of the share that is missing
     bare: Array = field(default_factory=lambda: np.ones((2, 1)))
 
     @classmethod
@@ -142,11 +135,7 @@ def inner_score(residuals: Array, label_errors: Array, variance: Array, gaussian
 
 
 def outer_score(
-    residuals: Array,
-    label_errors: Array,
-    variance: Array,
-    gaussian: Array,
-    inner: Array | float,
+    residuals: Array, label_errors: Array, variance: Array, gaussian: Array, inner: Array | float
 ) -> Array:
     """The same of the 95.4 % interval, where ``inner`` is the factor of the 68.3 % one.
 

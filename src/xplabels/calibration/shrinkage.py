@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factors
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
-from xplabels.core.prediction import Prediction
+from xplabels.core.prediction import PARTS, Prediction
 from xplabels.core.scores import slope
 from xplabels.features.scaling import Scaling
 
@@ -72,22 +73,17 @@ class ShrinkageCorrection:
         both &= ~_kept(prediction)[:, None]
         truth, _ = scaling.scale_y(known.values, known.errors)
         scaled, errors = scaling.scale_y(prediction.values, prediction.errors)
-        strength = np.array(
-            [
-                _strength(truth[rows, k], scaled[rows, k], errors[rows, k])
-                for k, rows in enumerate(both.T)
-            ]
-        )
-        inner, outer = np.ones(len(strength)), np.ones(len(strength))
+        columns = zip(truth.T, scaled.T, errors.T, both.T, strict=True)
+        strength = np.array([_strength(y, m, s, rows) for y, m, s, rows in columns])
+        inner, outer = np.ones((2, len(strength)))
         stretched = cls(scaling, strength, inner, outer, (1.0, 1.0)).apply(prediction)
         enough = both.sum(axis=0) >= FEWEST_STARS
         residuals = np.where(both, stretched.values - known.values, np.nan)[:, enough]
         errors = known.errors[:, enough]
         # by the rule of all calibration, each half-width as if it were an error
-        inner[enough] = Calibration.fit(residuals, stretched.errors[:, enough] ** 2, errors).factor
-        outer[enough] = Calibration.fit(
-            residuals, stretched.errors_95[:, enough] ** 2, errors
-        ).factor_95
+        squares = (half[:, enough] ** 2 for half in (stretched.errors, stretched.errors_95))
+        narrow, wide = (Calibration.fit(residuals, square, errors) for square in squares)
+        inner[enough], outer[enough] = narrow.factor, wide.factor_95
         fitted = cls(scaling, strength, inner, outer, (1.0, 1.0))
         joint = fit_joint_factors(fitted.apply(prediction), known)
         return fitted if joint is None else replace(fitted, joint=(joint[0], joint[1]))
@@ -129,6 +125,7 @@ class ShrinkageCorrection:
             for factor in (self.factor, self.factor_95)
         )
         errors = wider * prediction.errors
+        parts: dict[str, Any] = {f"errors_{p}": wider * prediction.part(p) for p in PARTS}
         flags = prediction.flags
         if label_range is not None:
             with np.errstate(invalid="ignore"):
@@ -138,9 +135,7 @@ class ShrinkageCorrection:
             prediction,
             values=values,
             errors=errors,
-            errors_model=wider * prediction.errors_model,
-            errors_input=wider * prediction.errors_input,
-            errors_excess=wider * prediction.errors_excess,
+            **parts,
             errors_95=np.maximum(wider_95 * prediction.errors_95, errors),
             flags=flags,
             joint_factors=self.joint,
@@ -159,11 +154,9 @@ def _kept(prediction: Prediction) -> NDArray[np.bool_]:
     return np.asarray((prediction.flags & np.uint32(KEPT)) != 0)
 
 
-def _strength(truth: Array, values: Array, errors: Array) -> float:
-    """The strength with which one scaled label's slope is 1, at most the largest.
-
-    0 if it needs none.
-    """
+def _strength(truth: Array, values: Array, errors: Array, rows: NDArray[np.bool_]) -> float:
+    """The strength with which the slope of some rows of a scaled label is 1; 0 if it needs none."""
+    truth, values, errors = truth[rows], values[rows], errors[rows]
 
     def too_flat(strength: float) -> bool:
         return bool(slope(truth, values * stretch(strength, errors)) < 1)

@@ -60,19 +60,12 @@ WORDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class CalibrationStars:
-    """A sample of the stars on which a model's errors were calibrated.
+    """A sample of the stars on which a model's errors were calibrated."""
 
-    Attributes
-    ----------
-    coordinates
-        Float32 [n, C] of :func:`coordinate_names`: scaled.
-    ratios
-        Float32 [2, n, K]: abs(known - predicted label) over the half-width of the 68.3 and of the
-        95.4 % interval, label error in quadrature (twice for 95.4 %); NaN where unknown. Inside: at
-        most 1.
-    """
-
-    coordinates: NDArray[np.float32]
+    coordinates: NDArray[np.float32]  # float32 [n, C] of coordinate_names: scaled
+    # float32 [2, n, K]: abs(known - predicted label) over the half-width of the 68.3 and of the
+    # 95.4 % interval, label error in quadrature (twice for 95.4 %); NaN where unknown. Inside: at
+    # most 1.
     ratios: NDArray[np.float32]
 
     def compare(
@@ -86,10 +79,7 @@ class CalibrationStars:
 
         ``by`` are the labels by which stars are compared; None: all.
 
-        Raises
-        ------
-        InputError
-            If no star has a prediction.
+        :class:`InputError` if no star has a prediction.
         """
         usable = np.isfinite(stars).all(axis=1)
         if not usable.any():
@@ -247,11 +237,11 @@ class Transfer:
                 f"{share[1]:.1f} +- {error[1]:.1f} % inside 95.4 % "
                 f"(as from {self.effective[k]:.0f} stars)"
             )
-        told = self.separation_p_value < ALONE
+        differ = self.separation_p_value < ALONE
         lines.append(
             "A classifier tells one of your stars from a calibration star in "
             f"{100 * self.separation:.0f} % of pairs (50 % by chance)"
-            + (f": yours are {self.difference}." if told else ", which may be chance.")
+            + (f": yours are {self.difference}." if differ else ", which may be chance.")
         )
         return "\n".join(lines)
 

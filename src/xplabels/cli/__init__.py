@@ -39,25 +39,9 @@ from xplabels.cli import (
 from xplabels.core.errors import EXTRA_OF, InputError, not_installed
 
 COMMANDS = (
-    demo,
-    models,
-    label,
-    fetch,
-    releases,
-    predict,
-    check_errors,
-    convert,
-    library,
-    match,
-    select,
-    giants,
-    train,
-    validate,
-    audit,
-    explain,
-    simulate,
-    basis,
-)
+    demo, models, label, fetch, releases, predict, check_errors, convert, library, match,
+    select, giants, train, validate, audit, explain, simulate, basis,
+)  # fmt: skip
 """The command modules, in the order of work, as ``--help`` lists them.
 
 Each has ``add(commands)`` and ``run(args)``.
@@ -141,6 +125,8 @@ def _check_distinct(args: dict[str, Any]) -> None:
     check_distinct(
         (args[name] for name in WRITTEN if args.get(name)),
         (one for name, value in args.items() if name not in WRITTEN for one in words(value)),
+        # predict adds to a folder that is there
+        replaced=args.get("overwrite", False) and args["run"] is not predict.run,
     )
 
 

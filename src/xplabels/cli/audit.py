@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP, PHOTOMETRY_HELP, STARS_HELP
+
+AUDIT_HELP = """\
+TABLE (its file extension sets the format) gets one row per star whose label is wrong
+with a probability of at least 0.1, in order of decreasing probability, followed by the
+stars that were not judged. Columns: source_id, probability, reason, and for each label
+the known and the predicted value, both errors, their disagreement in sigma and the
+probability that this label is wrong. Stars that the model was trained on are left out
+unless --all is given; label_audit.csv in the model's folder lists them, judged by
+networks that were not trained on them."""
 
 
 def add(commands: options.Commands) -> None:
     """Add the command ``audit``."""
     command = options.add_command(
-        commands,
-        "audit",
+        commands, "audit", run,
         "list stars whose known labels are probably wrong",
-        STARS_HELP,
-        LABELS_HELP,
-        PHOTOMETRY_HELP,
-        "TABLE (its file extension sets the format) gets one row per star whose label is wrong\n"
-        "with a probability of at least 0.1, in order of decreasing probability, followed by the\n"
-        "stars that were not judged. Columns: source_id, probability, reason, and for each label\n"
-        "the known and the predicted value, both errors, their disagreement in sigma and the\n"
-        "probability that this label is wrong. Stars that the model was trained on are left out\n"
-        "unless --all is given; label_audit.csv in the model's folder lists them, judged by\n"
-        "networks that were not trained on them.",
-    )
-    command.add_argument(
-        "model", metavar="MODEL", help="folder of a model, or the name of a shipped one"
-    )
-    command.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
-    options.add_output(command, "TABLE", "file to write")
-    command.add_argument(
-        "--all",
-        action="store_true",
-        help="all stars; use it if the model was trained on none of them",
-    )
-    options.add_tables(command)
-    options.add_overwrite(command)
-    command.set_defaults(run=run)
+        "audit model stars.parquet --output suspicious.csv",
+        STARS_HELP, LABELS_HELP, PHOTOMETRY_HELP, AUDIT_HELP,
+    )  # fmt: skip
+    options.share(command, "model", "stars")
+    options.share(command, "--output", metavar="TABLE", help="file to write")
+    text = "all stars; use it if the model was trained on none of them"
+    command.add_argument("--all", action="store_true", help=text)
+    options.share(command, *options.TABLES, "--overwrite")
 
 
 @options.alone

@@ -12,34 +12,23 @@ from xplabels.core.errors import InputError
 def add(commands: options.Commands) -> None:
     """Add the command ``basis``."""
     command = options.add_command(
-        commands,
-        "basis",
+        commands, "basis", run,
         "write the sampling matrix of a basis of spectra, or describe such a file",
+        "basis --from-gaiaxpy --output dr3.safetensors",
         "A model reads spectra in a basis other than its own (that of another data release) with\n"
         "the sampling matrix of that basis. xplabels predict takes the matrix from the installed\n"
         "GaiaXPy, if it has this basis, or from a file (--basis). With --from-gaiaxpy this\n"
         "command writes such a file; otherwise it describes FILE.",
-    )
+    )  # fmt: skip
     command.add_argument("file", type=Path, nargs="?", metavar="FILE", help="file to describe")
-    command.add_argument(
-        "--from-gaiaxpy", action="store_true", help="take the basis of the installed GaiaXPy"
-    )
-    command.add_argument(
-        "--widths",
-        default="55,55",
-        metavar="BP,RP",
-        help="numbers of coefficients in the basis (default 55,55 as in DR3)",
-    )
-    command.add_argument(
-        "--models",
-        type=options.names,
-        default=[],
-        metavar="BP,RP",
-        help="names of GaiaXPy's instrument models, if several have these numbers of coefficients",
-    )
+    text = "take the basis of the installed GaiaXPy"
+    command.add_argument("--from-gaiaxpy", action="store_true", help=text)
+    text = "numbers of coefficients in the basis (default 55,55 as in DR3)"
+    command.add_argument("--widths", default="55,55", metavar="BP,RP", help=text)
+    text = "names of GaiaXPy's instrument models, if several have these numbers of coefficients"
+    command.add_argument("--models", type=options.names, default=[], metavar="BP,RP", help=text)
     command.add_argument("--output", type=Path, metavar="FILE", help="file to write (.safetensors)")
-    options.add_overwrite(command)
-    command.set_defaults(run=run)
+    options.share(command, "--overwrite")
 
 
 @options.alone

@@ -13,29 +13,21 @@ from xplabels.cli.help import PHOTOMETRY_HELP, STARS_HELP
 def add(commands: options.Commands) -> None:
     """Add the command ``check-errors``."""
     command = options.add_command(
-        commands,
-        "check-errors",
+        commands, "check-errors", run,
         "test whether a model's error bars hold for your stars; needs no known labels",
-        STARS_HELP,
-        PHOTOMETRY_HELP,
+        "check-errors spectra.csv",
+        STARS_HELP, PHOTOMETRY_HELP,
         "Your stars are compared with those on which the model's errors were calibrated, in\n"
         "predicted labels, noise, distance from the training set and missing colours. The result\n"
         "states how many of your stars have similar calibration stars, what coverage to expect,\n"
         "and how the other stars differ. Stars that resemble others in all of this but have\n"
         "different labels cannot be detected. Documentation: Which stars can I keep?",
-    )
-    command.add_argument("stars", type=Path, metavar="STARS", help="spectra: a star table or file")
-    options.add_model(command)
-    command.add_argument(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="also write the results to this file, with a p-value for each star",
-    )
-    options.add_photometry(command)
-    options.add_bad_rows(command)
-    options.add_overwrite(command)
-    command.set_defaults(run=run)
+    )  # fmt: skip
+    options.share(command, "stars", help="spectra: a star table or file")
+    options.share(command, "--model")
+    text = "also write the results to this file, with a p-value for each star"
+    command.add_argument("--json", type=Path, metavar="FILE", help=text)
+    options.share(command, "--photometry", "--bad-rows", "--overwrite")
 
 
 @options.alone
@@ -44,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.api import DEFAULT_MODEL, read_stars
     from xplabels.io.atomic import check_output, whole_file
     from xplabels.model import Model
-    from xplabels.model.transfer import check_errors
+    from xplabels.model.refitting import check_errors
 
     if args.json is not None:
         check_output(args.json, args.overwrite)

@@ -23,33 +23,22 @@ the command. It needs the extra 'lsdb'."""
 def add(commands: options.Commands) -> None:
     """Add the command ``convert``."""
     command = options.add_command(
-        commands, "convert", "convert bulk files to a HATS catalogue", CONVERT_HELP
-    )
-    command.add_argument(
-        "inputs", type=Path, nargs="+", metavar="FOLDER|FILE",
-        help="bulk files XpContinuousMeanSpectrum_A-B.csv.gz, or folders of them",
+        commands, "convert", run,
+        "convert bulk files to a HATS catalogue",
+        "convert XpContinuousMeanSpectrum/ --output xp_hats",
+        CONVERT_HELP,
     )  # fmt: skip
-    options.add_output(command, "CATALOGUE", "folder to write")
-    command.add_argument(
-        "--gaia-source", type=Path, metavar="FOLDER", help="folder of the GaiaSource files"
-    )
-    options.add_workers(command, "number of processes")
-    command.add_argument(
-        "--most-rows",
-        type=options.whole,
-        metavar="N",
-        help="largest number of rows in a partition (default 50000)",
-    )
-    command.add_argument(
-        "--level",
-        type=int,
-        metavar="N",
-        help="level of the HEALPix pixels in the file names (default 8)",
-    )
-    options.add_bad_rows(command)
-    options.add_release(command)
-    options.add_overwrite(command)
-    command.set_defaults(run=run)
+    text = "bulk files XpContinuousMeanSpectrum_A-B.csv.gz, or folders of them"
+    command.add_argument("inputs", type=Path, nargs="+", metavar="FOLDER|FILE", help=text)
+    options.share(command, "--output", metavar="CATALOGUE", help="folder to write")
+    text = "folder of the GaiaSource files"
+    command.add_argument("--gaia-source", type=Path, metavar="FOLDER", help=text)
+    options.share(command, "--workers", help="number of processes (default 1)")
+    text = "largest number of rows in a partition (default 50000)"
+    command.add_argument("--most-rows", type=options.whole, metavar="N", help=text)
+    text = "level of the HEALPix pixels in the file names (default 8)"
+    command.add_argument("--level", type=int, metavar="N", help=text)
+    options.share(command, "--bad-rows", "--release", "--overwrite")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -38,11 +38,6 @@ interrupted downloads are resumed (NAME.partial). --ids selects the files that c
 --files those whose names match; --list prints name, MD5 sum and first and last HEALPix level-8
 pixel (source_id >> 43), and downloads nothing."""
 
-ADDRESSES = (
-    ("tap", "the Table Access Protocol service"),
-    ("datalink", "the DataLink service, which provides spectra"),
-    ("bulk-url", "the bulk files of all releases"),
-)
 NUMBERS = (
     ("chunk", options.whole, 5000, "N", "ids per request for spectra, at most 5000"),
     ("tap-chunk", options.whole, 50_000, "N", "ids uploaded with one query"),
@@ -56,13 +51,11 @@ NUMBERS = (
 def add(commands: options.Commands) -> None:
     """Add the command ``fetch``."""
     command = options.add_command(
-        commands,
-        "fetch",
+        commands, "fetch", run,
         "fetch spectra and photometry of stars, or bulk files, from the Gaia archive",
-        STARS_TEXT,
-        BULK_TEXT,
-        "It needs the extra 'archive'.",
-    )
+        "fetch --ids stars.csv --output spectra",
+        STARS_TEXT, BULK_TEXT, "It needs the extra 'archive'.",
+    )  # fmt: skip
     add_option = command.add_argument
     which = command.add_mutually_exclusive_group()
     which.add_argument(
@@ -78,10 +71,9 @@ def add(commands: options.Commands) -> None:
         help="release that the ids belong to, if it is a different one: dr3 for --release dr4 "
         "(ids with several partners, or none, are reported and not fetched)",
     )
-    which.add_argument("--cone", metavar="RA,DEC,RADIUS", help="all sources in a circle, in deg")
-    which.add_argument(
-        "--query", metavar="ADQL", help="all sources that a query returns, by its column source_id"
-    )
+    options.share(which, "--cone")
+    text = "all sources that a query returns, by its column source_id"
+    which.add_argument("--query", metavar="ADQL", help=text)
     add_option(
         "--products",
         type=options.names,
@@ -90,34 +82,27 @@ def add(commands: options.Commands) -> None:
         "gaia_source is always fetched",
     )
     add_option("--output", type=Path, metavar="DIR", help="folder to fill")
-    add_option(
-        "--bulk", metavar="TABLE", help="download bulk files of this table instead of single stars"
-    )
+    text = "download bulk files of this table instead of single stars"
+    add_option("--bulk", metavar="TABLE", help=text)
     add_option("--files", metavar="PATTERN", help="only bulk files whose names match (* and ?)")
     add_option("--list", action="store_true", help="list the bulk files without downloading any")
-    add_option(
-        "--verify", action="store_true", help="also check the MD5 sums of bulk files already in DIR"
-    )
-    options.add_data_release(command)
-    for name, what in ADDRESSES:
-        text = f"address of {what} (default: ESA's Gaia archive)"
-        add_option(f"--{name}", metavar="URL", help=text)
+    text = "also check the MD5 sums of bulk files already in DIR"
+    add_option("--verify", action="store_true", help=text)
+    options.share(command, "--release", **options.ARCHIVE_RELEASE)
+    options.share(command, "--tap", "--datalink")
+    text = "address of the bulk files of all releases (default: ESA's Gaia archive)"
+    add_option("--bulk-url", metavar="URL", help=text)
     for name, kind, default, metavar, text in NUMBERS:
         text = f"{text} (default {default:g})"
         add_option(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
-    options.add_overwrite(command)
-    command.set_defaults(run=run)
+    options.share(command, "--overwrite")
 
 
 def run(args: argparse.Namespace) -> None:
     """Fetch stars or bulk files."""
-    from xplabels.fetch import Archive, RetryPolicy
-    from xplabels.releases import load_release
+    from xplabels.fetch import RetryPolicy
 
-    given = {"tap": args.tap, "datalink": args.datalink, "bulk": args.bulk_url}
-    archive = Archive(
-        **{name: url for name, url in given.items() if url}, release=load_release(args.release)
-    )
+    archive = options.archive(args, args.bulk_url)
     retry = RetryPolicy(attempts=args.attempts, first_wait=args.wait, timeout=args.timeout)
     if args.output is None and not args.list:
         raise InputError("no output is named", remedy="give --output DIR")
@@ -151,13 +136,7 @@ def _stars(args: argparse.Namespace, archive: Archive, retry: RetryPolicy) -> No
     settings = FetchSettings(retry, args.chunk, args.tap_chunk, args.parallel)
     summary = fetch_stars(targets, args.output, archive, args.products, settings, args.overwrite)
     print(summary.to_text())
-    if not summary.complete:
-        why = "; ".join(f"{count} of {name}: {why}" for name, why, count in summary.reasons[:3])
-        raise InputError(
-            f"some ids failed ({why})",
-            where=args.output / "ids.csv",
-            remedy="repeat the command to request them",
-        )
+    summary.check()
     if not any(counts["received"] for counts in summary.counts.values()):
         raise InputError(
             f"none of the {counted(summary.ids, 'id')} is known to the archive",

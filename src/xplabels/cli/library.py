@@ -12,17 +12,16 @@ from xplabels.core.errors import counted
 def add(commands: options.Commands) -> None:
     """Add the command ``library``."""
     command = options.add_command(
-        commands,
-        "library",
+        commands, "library", run,
         "write the library of real APOGEE stars as a star table",
+        "library --output library.parquet",
         "STARS.parquet has one row per star: source_id, XP spectra as sampled flux (W m-2 nm-1,\n"
         "at 336-1020 nm), photometry (mag, Vega) and labels with errors. It needs the extra\n"
         "'library'.",
         LABELS_HELP,
-    )
-    options.add_output(command, "STARS.parquet", "table to write")
-    options.add_overwrite(command)
-    command.set_defaults(run=run)
+    )  # fmt: skip
+    options.share(command, "--output", metavar="STARS.parquet", help="table to write")
+    options.share(command, "--overwrite")
 
 
 @options.alone

@@ -24,34 +24,28 @@ It needs the extra 'lsdb'. The matches are held in memory."""
 def add(commands: options.Commands) -> None:
     """Add the command ``match``."""
     command = options.add_command(
-        commands, "match", "match Gaia stars with a survey's catalogue on the sky", MATCH_HELP
-    )
+        commands, "match", run,
+        "match Gaia stars with a survey's catalogue on the sky",
+        "match gaia_hats unwise_hats --survey unwise --output matched.parquet",
+        MATCH_HELP,
+    )  # fmt: skip
     command.add_argument("stars", metavar="STARS", help="HATS catalogue or table of Gaia sources")
     command.add_argument("catalogue", metavar="CATALOGUE", help="HATS catalogue of the survey")
-    command.add_argument(
-        "--survey", choices=["unwise", "catwise2020", "allwise", "twomass"], default="unwise",
-        help="survey of CATALOGUE (default unwise)",
-    )  # fmt: skip
-    command.add_argument(
-        "--radius", type=float, default=1.0, metavar="ARCSEC", help="search radius (default 1)"
-    )
-    command.add_argument(
-        "--epoch", type=float, metavar="YEAR",
-        help="epoch of the catalogue's positions (default: the survey's mean epoch: unwise "
-             "2014.9, catwise2020 2015.405, allwise 2010.5589, twomass 1999.1)",
-    )  # fmt: skip
+    surveys = ["unwise", "catwise2020", "allwise", "twomass"]
+    text = "survey of CATALOGUE (default unwise)"
+    command.add_argument("--survey", choices=surveys, default="unwise", help=text)
+    text = "search radius (default 1)"
+    command.add_argument("--radius", type=float, default=1.0, metavar="ARCSEC", help=text)
+    text = "epoch of the catalogue's positions (default: the survey's mean epoch: unwise 2014.9, "
+    text += "catwise2020 2015.405, allwise 2010.5589, twomass 1999.1)"
+    command.add_argument("--epoch", type=float, metavar="YEAR", help=text)
     command.add_argument("--margin", metavar="MARGIN", help="HATS margin catalogue of CATALOGUE")
-    command.add_argument(
-        "--columns",
-        type=options.names,
-        default=[],
-        metavar="NAMES",
-        help="additional columns to keep",
-    )
-    options.add_workers(command, "processes of a Dask cluster on this machine (1: this process)")
-    options.add_output(command, "MATCHES.parquet", "table to write")
-    options.add_overwrite(command)
-    command.set_defaults(run=run)
+    text = "additional columns to keep"
+    command.add_argument("--columns", type=options.names, default=[], metavar="NAMES", help=text)
+    text = "processes of a Dask cluster on this machine (default 1: this process alone)"
+    options.share(command, "--workers", help=text)
+    options.share(command, "--output", metavar="MATCHES.parquet", help="table to write")
+    options.share(command, "--overwrite")
 
 
 @options.alone

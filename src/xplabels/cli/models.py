@@ -10,13 +10,12 @@ from xplabels.cli import options
 def add(commands: options.Commands) -> None:
     """Add the command ``models``."""
     command = options.add_command(
-        commands,
-        "models",
+        commands, "models", run,
         "list the shipped models; with a name, print that model's card",
+        "models apogee-dr17-library",
         "teff is in K, the other labels in dex; the card states inputs, training set and metrics.",
-    )
+    )  # fmt: skip
     command.add_argument("name", nargs="?", metavar="NAME|MODEL", help="print this model's card")
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -20,9 +20,9 @@ SHOWN = 10
 def add(commands: options.Commands) -> None:
     """Add the command ``predict``."""
     command = options.add_command(
-        commands,
-        "predict",
+        commands, "predict", run,
         "label the stars in files from the Gaia archive",
+        "predict spectra/XP_*.csv --photometry photometry.csv --output labels.fits",
         "FILE is a Gaia XP continuous file (DataLink CSV, ECSV, FITS, VOTable; bulk .csv,\n"
         ".csv.gz) or a star table of this package (.parquet), or a folder of them.",
         "Tables with one column per coefficient (bp_coeff_0, e_bp_coeff_0, ...) and spectra\n"
@@ -48,7 +48,7 @@ def add(commands: options.Commands) -> None:
         "or if one is missing that the _MD5SUM.txt in a folder given as FILE lists (unless\n"
         "--allow-missing is given). A file that was removed after it was labelled does not count\n"
         "as missing.",
-    )
+    )  # fmt: skip
     command.add_argument(
         "files",
         type=path_or_address,
@@ -57,15 +57,15 @@ def add(commands: options.Commands) -> None:
         help="archive file, or folder of them; with --cone, --box or --pixel a HATS catalogue, "
         "local or at hf://, https://, ...",
     )
-    options.add_area(command)
-    options.add_output(
-        command, "CATALOGUE|FOLDER", "catalogue to write, or folder for one per input"
-    )
-    options.add_model(command)
-    options.add_basis(command)
-    options.add_correlations(command)
-    options.add_unshrunk(command)
-    options.add_workers(command, "number of files labelled in parallel, each in its own process")
+    area = command.add_mutually_exclusive_group()
+    options.share(area, "--cone", help="only stars in a circle on the sky, in deg")
+    text = "only stars within these limits, in deg"
+    area.add_argument("--box", metavar="RA1,RA2,DEC1,DEC2", help=text)
+    text = "only stars of HEALPix pixel N (order 3, nested)"
+    area.add_argument("--pixel", metavar="N", help=text)
+    text = "catalogue to write, or folder for one per input"
+    options.share(command, "--output", metavar="CATALOGUE|FOLDER", help=text)
+    options.share(command, "--model", "--basis", "--correlations", "--unshrunk", "--workers")
     command.add_argument(
         "--dask",
         metavar="ADDRESS|local",
@@ -73,7 +73,7 @@ def add(commands: options.Commands) -> None:
         "need access to input and output); local: a cluster of --workers processes on "
         "this machine",
     )
-    options.add_photometry(command)
+    options.share(command, "--photometry")
     command.add_argument(
         "--gaia-source",
         type=Path,
@@ -81,32 +81,25 @@ def add(commands: options.Commands) -> None:
         help="folder of the bulk files GaiaSource_*, joined to the spectra of the same pixels; "
         "files next to the spectra are joined without this option",
     )
-    command.add_argument(
-        "--carry",
-        "--keep-columns",
-        type=options.names,
-        default=[],
-        metavar="COLUMNS",
-        help="numerical columns to copy from the photometry, with commas, e.g. ra,dec",
-    )
+    text = "numerical columns to copy from the photometry, with commas, e.g. ra,dec"
+    words = ("--carry", "--keep-columns")
+    command.add_argument(*words, type=options.names, default=[], metavar="COLUMNS", help=text)
     command.add_argument(
         "--coefficients",
         metavar="PATTERN",
         help="names of the columns of single coefficients and of their errors (default "
         "{band}_coeff_{i},e_{band}_coeff_{i})",
     )
-    options.add_bad_rows(command)
+    options.share(command, "--bad-rows")
     command.add_argument(
         "--allow-missing",
         action="store_true",
         help="files listed in the _MD5SUM.txt of a folder may be missing: only part of the "
         "table was downloaded",
     )
-    options.add_overwrite(
-        command, "an existing catalogue, or files in FOLDER that xplabels did not make"
-    )
-    options.add_release(command)
-    command.set_defaults(run=run)
+    text = "replace an existing catalogue, or files in FOLDER that xplabels did not make"
+    options.share(command, "--overwrite", help=text)
+    options.share(command, "--release")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -32,18 +32,15 @@ has_spectrum     the column of gaia_source.parquet that marks stars with a spect
 def add(commands: options.Commands) -> None:
     """Add the command ``releases``."""
     command = options.add_command(
-        commands,
-        "releases",
+        commands, "releases", run,
         "list the tables and columns of Gaia's data releases, or compare them with the archive",
-        TEXT,
-        KEYS,
-    )
+        "releases --check",
+        TEXT, KEYS,
+    )  # fmt: skip
     command.add_argument("name", nargs="?", metavar="NAME", help="dr3, dr4 or a FILE.toml")
     command.add_argument("--check", action="store_true", help="compare with a service's TAP_SCHEMA")
-    command.add_argument(
-        "--url", metavar="TAP", help="address of the service (default: ESA's Gaia archive)"
-    )
-    command.set_defaults(run=run)
+    text = "address of the service (default: ESA's Gaia archive)"
+    command.add_argument("--url", metavar="TAP", help=text)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from xplabels.cli import options
 from xplabels.core.errors import InputError
@@ -44,50 +45,37 @@ magnitudes in mag (Vega)."""
 def add(commands: options.Commands) -> None:
     """Add the command ``select``."""
     command = options.add_command(
-        commands,
-        "select",
+        commands, "select", run,
         "join spectra with survey tables, apply cuts, and write a training table",
-        SURVEYS_HELP,
-        RULES_HELP,
-        OUTPUT_HELP,
-    )
-    command.add_argument(
-        "spectra", type=Path, nargs="+", metavar="SPECTRA", help="XP spectra or star tables"
-    )
-    options.add_output(command, "TABLE.parquet", "star table to write")
-    command.add_argument(
-        "--table", type=named, nargs="+", action="extend", default=[], metavar="NAME=FILE",
-        dest="tables", help="tables of surveys, in any format that astropy or pyarrow reads",
+        "select spectra.csv --table gaia=gaia.fits apogee=allStar-dr17.fits --output stars.parquet",
+        SURVEYS_HELP, RULES_HELP, OUTPUT_HELP,
     )  # fmt: skip
+    text = "XP spectra or star tables"
+    command.add_argument("spectra", type=Path, nargs="+", metavar="SPECTRA", help=text)
+    options.share(command, "--output", metavar="TABLE.parquet", help="star table to write")
+    several: dict[str, Any] = {
+        "type": named,
+        "nargs": "+",
+        "action": "extend",
+        "metavar": "NAME=FILE",
+    }
+    text = "tables of surveys, in any format that astropy or pyarrow reads"
+    command.add_argument("--table", dest="tables", default=[], help=text, **several)
+    text = "the Gaia archive's tables that relate a survey's identifiers to source_ids"
+    command.add_argument("--neighbours", default=[], help=text, **several)
+    text = "labels to keep, with commas (default all)"
+    command.add_argument("--labels", type=options.names, metavar="NAMES", help=text)
+    text = "rules that replace the default ones"
+    command.add_argument("--rules", type=Path, metavar="FILE.toml", help=text)
+    text = "add a rule, or change the one of that name, e.g. 'ruwe=gaia.ruwe <= 1.2'"
     command.add_argument(
-        "--neighbours", type=named, nargs="+", action="extend", default=[], metavar="NAME=FILE",
-        help="the Gaia archive's tables that relate a survey's identifiers to source_ids",
-    )  # fmt: skip
-    command.add_argument(
-        "--labels",
-        type=options.names,
-        metavar="NAMES",
-        help="labels to keep, with commas (default all)",
+        "--rule", action="append", default=[], metavar="NAME=EXPRESSION", dest="changes", help=text
     )
-    command.add_argument(
-        "--rules", type=Path, metavar="FILE.toml", help="rules that replace the default ones"
-    )
-    command.add_argument(
-        "--rule", action="append", default=[], metavar="NAME=EXPRESSION", dest="changes",
-        help="add a rule, or change the one of that name, e.g. 'ruwe=gaia.ruwe <= 1.2'",
-    )  # fmt: skip
-    command.add_argument(
-        "--without", action="append", default=[], metavar="NAME", help="leave a rule out"
-    )
-    command.add_argument(
-        "--offsets", choices=["fit", "none"], default="fit",
-        help="put several surveys on the scale of the first by means of common stars (default "
-             "fit)",
-    )  # fmt: skip
-    options.add_bad_rows(command)
-    options.add_release(command)
-    options.add_overwrite(command)
-    command.set_defaults(run=run)
+    text = "leave a rule out"
+    command.add_argument("--without", action="append", default=[], metavar="NAME", help=text)
+    text = "put several surveys on the scale of the first by means of common stars (default fit)"
+    command.add_argument("--offsets", choices=["fit", "none"], default="fit", help=text)
+    options.share(command, "--bad-rows", "--release", "--overwrite")
 
 
 def named(text: str) -> tuple[str, Path]:

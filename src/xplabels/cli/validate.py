@@ -21,69 +21,38 @@ SURVEYS = ("lamost-lrs", "lamost-mrs", "gspphot", "fs24")
 def add(commands: options.Commands) -> None:
     """Add the command ``validate``."""
     command = options.add_command(
-        commands,
-        "validate",
+        commands, "validate", run,
         "compare a model's labels and errors with known labels",
-        STARS_HELP,
-        LABELS_HELP,
-        PHOTOMETRY_HELP,
-        METRICS_HELP,
+        "validate model stars.parquet --output report",
+        STARS_HELP, LABELS_HELP, PHOTOMETRY_HELP, METRICS_HELP,
         "DIR gets metrics.json and a self-contained report.html. Without --all, the stars are\n"
         "the test part of the model's split. Without --range and --complete, they are limited to\n"
         "the ranges that the model was trained with; with them, these limits replace the model's\n"
         "(the report says so). With --compare-survey, labels of another survey are also\n"
         "compared; STARS need not have labels then.",
-    )
-    command.add_argument(
-        "model", metavar="MODEL", help="folder of a model, or the name of a shipped one"
-    )
-    command.add_argument("stars", type=Path, metavar="STARS", help="star table with known labels")
-    options.add_output(command, "DIR", "folder to write")
+    )  # fmt: skip
+    options.share(command, "model", "stars")
+    options.share(command, "--output", metavar="DIR", help="folder to write")
     command.add_argument("--all", action="store_true", help="all stars, not only the test part")
+    words, text = ("--compare-survey", "--against"), "also compare with another survey's table"
+    command.add_argument(*words, dest="against", type=Path, metavar="TABLE", help=text)
+    text = "survey of that table, with its columns as published"
+    command.add_argument("--survey", choices=SURVEYS, help=text)
+    text = "the archive's table that relates the survey's identifiers (LAMOST: Gaia DR2) to DR3"
+    command.add_argument("--neighbours", type=Path, metavar="TABLE", help=text)
+    text = "multiply the survey's errors by FACTOR, if its authors recommend it"
     command.add_argument(
-        "--compare-survey",
-        "--against",
-        dest="against",
-        type=Path,
-        metavar="TABLE",
-        help="also compare with another survey's table",
+        "--inflate", type=factor, action="append", default=[], metavar="LABEL=FACTOR", help=text
     )
-    command.add_argument(
-        "--survey", choices=SURVEYS, help="survey of that table, with its columns as published"
-    )
-    command.add_argument(
-        "--neighbours",
-        type=Path,
-        metavar="TABLE",
-        help="the archive's table that relates the survey's identifiers (LAMOST: Gaia DR2) to DR3",
-    )
-    command.add_argument(
-        "--inflate",
-        type=factor,
-        action="append",
-        default=[],
-        metavar="LABEL=FACTOR",
-        help="multiply the survey's errors by FACTOR, if its authors recommend it",
-    )
-    command.add_argument(
-        "--withhold-photometry",
-        action="store_true",
-        help="predict from the spectra alone; the verdict then allows twice the margins",
-    )
-    options.add_unshrunk(command)
-    command.add_argument(
-        "--compare-model",
-        "--beside",
-        dest="beside",
-        metavar="MODEL",
-        help="compare with another model on the same stars, such as one with an input left out",
-    )
-    options.add_selection(
-        command, "compare only stars inside a range of a known label, e.g. fe_h=:-1"
-    )
-    options.add_tables(command)
-    options.add_overwrite(command)
-    command.set_defaults(run=run)
+    text = "predict from the spectra alone; the verdict follows the same rule"
+    command.add_argument("--withhold-photometry", action="store_true", help=text)
+    options.share(command, "--unshrunk")
+    text = "compare with another model on the same stars, such as one with an input left out"
+    words = ("--compare-model", "--beside")
+    command.add_argument(*words, dest="beside", metavar="MODEL", help=text)
+    text = "compare only stars inside a range of a known label, e.g. fe_h=:-1"
+    options.share(command, "--range", help=text)
+    options.share(command, "--complete", *options.TABLES, "--overwrite")
 
 
 def factor(text: str) -> tuple[str, float]:
@@ -116,9 +85,7 @@ def _survey(args: argparse.Namespace) -> ReferenceSurvey | None:
 @options.alone
 def run(args: argparse.Namespace) -> None:
     """Validate, print and write the report."""
-    from xplabels.api import read_stars
     from xplabels.api.validation import validate
-    from xplabels.core.selection import Selection
     from xplabels.io.atomic import REPORT_FILES, check_new_folder
     from xplabels.model import Model
 
@@ -126,14 +93,10 @@ def run(args: argparse.Namespace) -> None:
     survey = _survey(args)
     model = Model.load(args.model)
     other = None if args.beside is None else Model.load(args.beside)
-    given = bool(args.ranges or args.complete)
-    selection = Selection.of(args.ranges, model.names if args.complete else ()) if given else None
-    names = tuple(dict.fromkeys((*model.names, *(selection.ranges if selection else ()))))
+    stars, selection = options.labelled_stars(args, model)
     result = validate(
         model,
-        read_stars(
-            args.stars, args.photometry, args.label_table, names, args.bad_rows, needed=False
-        ),
+        stars,
         selection=selection,
         all_stars=args.all,
         withhold_photometry=args.withhold_photometry,

@@ -275,9 +275,12 @@ def regions_of(
     for number, some in touched.items():
         output = folder / f"{REGION_ORDER}-{number}"
         paths = tuple(p for file in some for p in (file.path, file.gaia_source) if p is not None)
-        job = Job(paths, settings, output, output / "record.json")
-        pixel = Pixel(REGION_ORDER, number)
-        regions.append(Region(**vars(job), pixel=pixel, files=tuple(some), layout=layout))
+        regions.append(
+            Region(
+                paths, settings, output, output / "record.json",
+                pixel=Pixel(REGION_ORDER, number), files=tuple(some), layout=layout,
+            )
+        )  # fmt: skip
     return regions
 
 
@@ -297,7 +300,7 @@ def convert_region(job: Job, count_stars: object = None) -> RegionRecord:
     made: list[list[int]] = []
     counts: Counter[int] = Counter()
     damaged = outside = 0
-    inputs = [FileFingerprint.of(path) for path in job.inputs]
+    first, *others = map(FileFingerprint.of, job.inputs)
     with whole_folder(job.output, overwrite=True) as folder:
         with contextlib.closing(_blocks(job)) as blocks:
             for pixel, pieces in partitions(blocks, job.pixel, job.settings["most_rows"]):
@@ -309,7 +312,7 @@ def convert_region(job: Job, count_stars: object = None) -> RegionRecord:
                 damaged += int(np.count_nonzero(table["flags"].to_numpy() & int(Flag.BAD_ROW)))
                 outside += strays
         record = RegionRecord(
-            inputs[0], tuple(inputs[1:]), FileFingerprint(job.output.name, 0, 0), job.settings,
+            first, tuple(others), FileFingerprint(job.output.name, 0, 0), job.settings,
             made, [list(pair) for pair in counts.items()], damaged, outside,
         )  # fmt: skip
         record.write(folder / job.record.name)

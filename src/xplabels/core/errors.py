@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST = 300
-"""Letters of what is wrong."""
+LONGEST = 500
+"""Characters of a line of a message: what a file holds may be of any length."""
 
 
 class XplabelsError(Exception):
@@ -42,16 +42,10 @@ class InputError(XplabelsError, ValueError):
     """
 
     def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
-        if len(what) > LONGEST:  # some of it is from a file, and may be of any length
-            what = f"{what[: LONGEST - 40]} ... {what[-35:]}"
         self.what, self.where, self.remedy = what, where, remedy
         text = what if where is None else f"{where}: {what}"
         lines = (text if remedy is None else f"{text}; {remedy}").split("\n")
         super().__init__("\n".join(map(_shortened, lines)))
-
-
-LONGEST = 500
-"""Characters of a line of a message: what a file holds may be of any length."""
 
 
 def _shortened(line: str) -> str:

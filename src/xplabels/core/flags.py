@@ -74,87 +74,54 @@ def _colour(colour: str) -> About:
 
 
 ABOUT: dict[Flag, About] = {
-    Flag.MISSING_BP: About(
-        "the archive has no BP spectrum: no prediction", _DOWNLOAD, True
-    ),
-    Flag.MISSING_RP: About(
-        "the archive has no RP spectrum: no prediction", _DOWNLOAD, True
-    ),
+    Flag.MISSING_BP: About("the archive has no BP spectrum: no prediction", _DOWNLOAD, True),
+    Flag.MISSING_RP: About("the archive has no RP spectrum: no prediction", _DOWNLOAD, True),
     Flag.BAD_ROW: About(
         "the row is damaged (read with --bad-rows flag): no prediction",
-        "download the file again",
-        True,
-    ),
+        "download the file again", True),
     Flag.NO_PREDICTION: About(
         "the network's inputs or outputs are not finite: no prediction",
-        "look at the other flags of the star",
-        True,
-    ),
+        "look at the other flags of the star", True),
     Flag.LOW_SNR: About(
         "RP coefficient 0 has S/N below 10: linear error propagation fails",
-        "use neither labels nor errors",
-        True,
-    ),
+        "use neither labels nor errors", True),
     Flag.ZERO_NORMALISATION: About(
         "RP coefficient 0 is zero: its error divides instead (FS24, eq. 1)",
-        "use neither labels nor errors",
-        True,
-    ),
+        "use neither labels nor errors", True),
     Flag.MISSING_PHOTOMETRY: About(
         "a colour that the model uses is missing: inferred from the other inputs",
-        _PHOTOMETRY,
-        False,
-    ),
+        _PHOTOMETRY, False),
     Flag.MISSING_PARALLAX: About(
         "the parallax that the model uses is missing: inferred from the other inputs",
-        "nothing, the errors allow for it; or give the parallaxes with --photometry",
-        False,
-    ),
+        "nothing, the errors allow for it; or give the parallaxes with --photometry", False),
     Flag.OUT_OF_DOMAIN: About(
         "the inputs are unlike the training set (see domain_distance)",
-        "do not use the labels: no training star resembles this one",
-        True,
-    ),
+        "do not use the labels: no training star resembles this one", True),
     Flag.LABEL_OUT_OF_RANGE: About(
         "a predicted label, or the 68.3 % interval of Teff, reaches beyond the range trained on",
-        "do not use the labels: they are extrapolated",
-        True,
-    ),
+        "do not use the labels: they are extrapolated", True),
     Flag.VARIANCE_CLAMPED: About(
-        "a variance reached its bound and was clamped", "do not use the errors", True
-    ),
+        "a variance reached its bound and was clamped", "do not use the errors", True),
     Flag.NO_CORRELATIONS: About(
         "coefficient correlations are absent: typical ones, or a template, are used instead",
-        "nothing; or give the archive's own files, which have them",
-        False,
-    ),
+        "nothing; or give the archive's own files, which have them", False),
     Flag.LABEL_UNDEFINED: About(
         "hardly any training star of this kind has the label: "
         "it is null, the other labels are valid",
-        "nothing: use the labels that are not null",
-        False,
-    ),
+        "nothing: use the labels that are not null", False),
     Flag.POOR_FIT: About(
         "the spectrum is not what these labels predict (see fit_chisq, fit_p_value)",
         "do not use the labels: the source is not an ordinary single star, "
-        "or its spectrum is contaminated",
-        True,
-    ),
+        "or its spectrum is contaminated", True),
     Flag.HIGH_RUWE: About(
         "RUWE above 1.4: the astrometry is not that of a single star (Lindegren 2018)",
-        "use the labels; do not trust the parallax, and consider an unresolved companion",
-        False,
-    ),
+        "use the labels; do not trust the parallax, and consider an unresolved companion", False),
     Flag.BLENDED_TRANSITS: About(
         "most BP and RP transits contain another source as well, possibly a faint one",
-        "check the neighbours: one of nearly the same brightness makes the labels wrong",
-        False,
-    ),
+        "check the neighbours: one of nearly the same brightness makes the labels wrong", False),
     Flag.BAD_EXCESS_FACTOR: About(
         "BP + RP and G disagree: C* is off by more than 5 sigma (Riello et al. 2021)",
-        "check the star: BP or RP may contain light from other sources",
-        False,
-    ),
+        "check the star: BP or RP may contain light from other sources", False),
     Flag.MISSING_BP_RP: _colour("the colour BP - RP"),
     Flag.MISSING_J_H: _colour("the colour J - H"),
     Flag.MISSING_W1_W2: _colour("the colour W1 - W2"),
@@ -168,9 +135,7 @@ ABOUT: dict[Flag, About] = {
     Flag.OTHER_BASIS: About(
         "the spectrum is in another basis, "
         "or from another data release, than the model's training spectra",
-        "compare stars that are in both before you trust small differences",
-        False,
-    ),
+        "compare stars that are in both before you trust small differences", False),
 }  # fmt: skip
 
 MEANING: dict[Flag, str] = {flag: about.meaning for flag, about in ABOUT.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -355,10 +355,7 @@ def unpacked(packed: NDArray[np.float64], labels: int) -> NDArray[np.float64]:
     return matrix
 
 
-_ARRAYS = (
-    "source_id", "values", "errors", "errors_model", "errors_input", "errors_excess",
-    "errors_95", "domain_distance", "flags", "correlations", "fit_chisq", "fit_p_value",
-)  # fmt: skip
+_ARRAYS = {f.name for f in fields(Prediction)} - {"names", "meta", "joint_factors"}
 
 
 def stack(blocks: Sequence[Prediction]) -> Prediction:

@@ -245,17 +245,10 @@ class Stars:
     file: str = ""
 
     def __post_init__(self) -> None:
-        stars = len(self.source_id)
-        parts: dict[str, int] = {
-            "spectra": len(self.spectra),
-            "photometry": len(self.photometry),
-            "flags": len(self.flags),
-        }
-        if self.labels is not None:
-            parts["labels"] = len(self.labels)
-        for name, length in parts.items():
-            if length != stars:
-                raise InputError(f"{stars} source_ids but {length} rows of {name}")
+        for name in ("spectra", "photometry", "flags", "labels"):
+            part = getattr(self, name)
+            if part is not None and len(part) != len(self):
+                raise InputError(f"{len(self)} source_ids but {len(part)} rows of {name}")
         check_unique(self.source_id, self.where)
 
     @classmethod
@@ -279,9 +272,7 @@ class Stars:
         noticed = np.zeros(stars, np.uint32) if flags is None else flags.astype(np.uint32)
         if isinstance(spectra, CoefficientSpectra):
             for band, bit in ((spectra.bp, Flag.MISSING_BP), (spectra.rp, Flag.MISSING_RP)):
-                noticed |= np.where(np.isnan(band.coefficients).all(axis=1), bit, 0).astype(
-                    np.uint32
-                )
+                noticed[np.isnan(band.coefficients).all(axis=1)] |= np.uint32(bit)
         if not has_correlations(spectra):
             noticed |= np.uint32(Flag.NO_CORRELATIONS)
         return cls(
@@ -309,12 +300,13 @@ class Stars:
         )
 
     def __repr__(self) -> str:
-        known = "" if self.labels is None else f", labels {', '.join(self.labels.names)}"
         measured = np.any(np.isfinite(self.photometry.values), axis=0)
-        light = ", ".join(name for name, one in zip(MEASUREMENTS, measured, strict=True) if one)
-        where = f", from {self.where}" if self.where else ""
-        kind = _spectra_kind(self.spectra)
-        return f"Stars(N = {len(self)}: {kind}{', ' if light else ''}{light}{known}{where})"
+        parts = [_spectra_kind(self.spectra), *np.array(MEASUREMENTS)[measured]]
+        if self.labels is not None:
+            parts.append(f"labels {', '.join(self.labels.names)}")
+        if self.where:
+            parts.append(f"from {self.where}")
+        return f"Stars(N = {len(self)}: {', '.join(parts)})"
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self))}</p>"
@@ -326,11 +318,7 @@ class Stars:
 
     @property
     def made(self) -> tuple[str, ...]:
-        """Notes that say that the stars are not real, or not altogether.
-
-        What is made from such stars must say so, too; other notes may differ from one block of a
-        table to the next.
-        """
+        """Notes that say that the stars are not real: what is made from them must say so, too."""
         return tuple(note for note in self.notes if any(word in note for word in MADE))
 
     def with_photometry(self, photometry: Photometry) -> Stars:
@@ -363,12 +351,9 @@ class Stars:
         bp_correlations, rp_correlations
             Packed [N, n (n - 1) / 2] as in the archive, or matrices [N, n, n]; both or none.
 
-        Raises
-        ------
-        InputError
-            That names source_id and column where an array has another length, an error is not
-            positive or a number is not finite, and if the identifiers are not integers or occur
-            twice.
+        Raises InputError that names source_id and column where an array has another length, an
+        error is not positive or a number is not finite, and if the identifiers are not integers
+        or occur twice.
 
         Examples
         --------
@@ -387,10 +372,7 @@ class Stars:
         )  # fmt: skip
 
     def join(
-        self,
-        photometry: Any = (),
-        labels: Any = None,
-        names: Sequence[str] | None = None,
+        self, photometry: Any = (), labels: Any = None, names: Sequence[str] | None = None
     ) -> Stars:
         """The same stars with photometry and labels from tables, by ``source_id``.
 
@@ -426,8 +408,8 @@ def has_correlations(spectra: Spectra) -> bool:
 def with_widths(stars: Stars, widths: tuple[int, int]) -> Stars:
     """``stars`` with any band of width 0 given its number of coefficients in ``widths``, as NaN.
 
-    A file in which no star has a spectrum in a band does not say how many coefficients the band
-    would have had; other files, or a model, do. Bands that have a width keep it.
+    A file in which no star has a spectrum in a band does not say how many coefficients it would
+    have had; other files, or a model, do.
     """
     spectra = stars.spectra
     if not isinstance(spectra, CoefficientSpectra) or 0 not in spectra.widths:
@@ -456,12 +438,9 @@ def check_unique(source_id: NDArray[np.int64], where: object = None) -> None:
 
 
 def concatenate(blocks: Sequence[Stars]) -> Stars:
-    """Stack blocks of stars of one space and width; labels must be alike or absent in all.
+    """Stack blocks of stars.
 
-    Raises
-    ------
-    InputError
-        If the blocks differ in space, widths, wavelengths or labels, or if there is none.
+    Raises InputError if they differ in space, widths, wavelengths or labels, or there is none.
     """
     if not blocks:
         raise InputError("no stars at all", remedy="give at least one file with rows")
@@ -476,7 +455,7 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
                 where=block.where,
                 remedy="predict them in separate calls",
             )
-    spectra = _stack([block.spectra for block in blocks])
+    spectra = stacked([block.spectra for block in blocks])
     flags = np.concatenate([block.flags for block in blocks])
     if not has_correlations(spectra):
         # also where a block had them: they are not used next to others that lack them
@@ -484,31 +463,23 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
     return Stars(
         np.concatenate([block.source_id for block in blocks]),
         spectra,
-        _stack([block.photometry for block in blocks]),
+        stacked([block.photometry for block in blocks]),
         flags,
-        _stack([block.labels for block in blocks]),
+        stacked([block.labels for block in blocks]),
         ", ".join(dict.fromkeys(block.origin for block in blocks if block.origin)),
         tuple(dict.fromkeys(note for block in blocks for note in block.notes)),
         ", ".join(dict.fromkeys(block.file for block in blocks if block.file)),
     )
 
 
-def _stack(parts: Sequence[Any]) -> Any:
+def stacked(parts: Sequence[Any]) -> Any:
     """Arrays of several blocks, or the classes here that hold them; None if any is absent."""
-    first = parts[0]
     if any(part is None for part in parts):
         return None
-    if isinstance(first, np.ndarray):
+    if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
-    alike = ("names", "wavelength")
-    return replace(
-        first,
-        **{
-            field.name: _stack([getattr(part, field.name) for part in parts])
-            for field in fields(first)
-            if field.name not in alike
-        },
-    )
+    names = {field.name for field in fields(parts[0])} - {"names", "wavelength"}
+    return replace(parts[0], **{n: stacked([getattr(part, n) for part in parts]) for n in names})
 
 
 def _kind(stars: Stars) -> str:

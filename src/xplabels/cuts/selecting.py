@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import __version__
-from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE
 from xplabels.core.lookup import Lookup
@@ -119,7 +119,7 @@ def select_stars(
 
 def read_tables(options: SelectOptions) -> tuple[list[SurveyTable], dict[str, SurveyTable]]:
     """Tables of labels, in their order of precedence, and tables of photometry by survey."""
-    asked, masks = _asked_for(options)
+    asked = _asked_for(options)
     for name in options.neighbours:
         if name not in dict(options.tables):
             raise InputError(
@@ -133,46 +133,44 @@ def read_tables(options: SelectOptions) -> tuple[list[SurveyTable], dict[str, Su
     def read(photometric: bool) -> Iterator[SurveyTable]:
         for name, path in options.tables:
             if (name in PHOTOMETRIC) == photometric:
+                masks = [column for column, is_mask in asked[name].items() if is_mask]
                 yield read_survey(
-                    name, path, asked.get(name, ()), options.neighbours.get(name),
-                    masks.get(name, ()), options.labels or (),
+                    name, path, asked[name].keys(), options.neighbours.get(name), masks,
+                    options.labels or (),
                 )  # fmt: skip
 
-    labelled: dict[str, list[SurveyTable]] = {}
-    light: dict[str, list[SurveyTable]] = {}
+    labelled: dict[str, list[SurveyTable]] = defaultdict(list)
+    light: dict[str, list[SurveyTable]] = defaultdict(list)
     for table in read(photometric=False):
-        labelled.setdefault(table.survey, []).append(_with_labels(table, options.labels))
+        labelled[table.survey].append(_with_labels(table, options.labels))
     wanted = [table.source_id for tables in labelled.values() for table in tables]
     for table in read(photometric=True):
         real = table.source_id > 0
         # bulk files of gaia_source are many and large: only what may be needed stays
         if wanted:
             real &= np.isin(table.source_id, np.concatenate(wanted))
-        light.setdefault(table.survey, []).append(table.take(np.flatnonzero(real)))
+        light[table.survey].append(table.take(np.flatnonzero(real)))
     return (
         [stack(in_common_units(tables)) for tables in labelled.values()],
         {name: stack(tables) for name, tables in light.items()},
     )
 
 
-def _asked_for(options: SelectOptions) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """Columns that rules ask for, and those of them that are bit masks, by survey."""
-    columns: dict[str, set[str]] = {}
-    masks: dict[str, set[str]] = {}
+def _asked_for(options: SelectOptions) -> Mapping[str, dict[str, bool]]:
+    """Survey -> columns that rules ask for -> whether they are bit masks."""
+    asked: dict[str, dict[str, bool]] = defaultdict(dict)
     for rule in options.rules:
         if isinstance(rule.condition, HasValues):
             continue
-        survey = rule.condition.survey
+        survey, column = rule.condition.survey, rule.condition.column
         if survey not in SURVEYS and survey not in dict(options.tables):
             raise InputError(
                 f"asks for {survey!r}, of which no table is given",
                 where=f"rule {rule.name!r}",
                 remedy=f"give --table {survey}=FILE, or one of {', '.join(SURVEYS)}",
             )
-        columns.setdefault(survey, set()).add(rule.condition.column)
-        if rule.condition.relation == LACKS:
-            masks.setdefault(survey, set()).add(rule.condition.column)
-    return columns, masks
+        asked[survey][column] = asked[survey].get(column) or rule.condition.relation == LACKS
+    return asked
 
 
 def _with_labels(table: SurveyTable, names: tuple[str, ...] | None) -> SurveyTable:
@@ -223,18 +221,25 @@ def _result(
     if not isinstance(condition, HasValues) and condition.survey in light:
         values = light[condition.survey].column(condition.column, source_id)
         return source_id > 0, condition.passes(values)
-    applies, passes = [], []
-    for table in tables:
-        one = None
+    applies = np.zeros(len(source_id), bool)
+    passes = np.ones(len(source_id), bool)
+    for table, rows in _by_table(np.arange(len(source_id)), tables):
+        known: Any = None
         if isinstance(condition, HasValues):
-            if table.labels is not None:
-                one = condition.passes(table.labels)
+            known = table.labels
         elif table.survey == condition.survey:
-            one = condition.passes(table.columns[condition.column])
-        applies.append(np.full(len(table), one is not None))
-        passes.append(np.ones(len(table), bool) if one is None else one)
-    together = np.concatenate(applies)
-    return (together, np.concatenate(passes)) if together.any() else None
+            known = table.columns[condition.column]
+        if known is not None:
+            applies[rows], passes[rows] = True, condition.passes(known)
+    return (applies, passes) if applies.any() else None
+
+
+def _by_table(
+    values: NDArray[Any], tables: Sequence[SurveyTable]
+) -> Iterator[tuple[SurveyTable, NDArray[Any]]]:
+    """Each table with its part of ``values`` of all rows."""
+    ends = np.cumsum([len(table) for table in tables])
+    return zip(tables, np.split(values, ends[:-1]), strict=True)
 
 
 class _Selection:
@@ -247,8 +252,8 @@ class _Selection:
         self.offsets: list[Offset] = []
         self.labels_from: dict[str, dict[str, int]] = {}
         self.spectra: dict[str, int] = {}
-        self.known: dict[str, int] = {}
-        self.metallicity = {"with [Fe/H] < -1": 0, "with [Fe/H] > 0.5": 0}
+        self.known: Counter[str] = Counter()
+        self.metallicity: Counter[str] = Counter()
         surveys = (*self.tables, *self.light.values())
         self._notes = tuple(note for table in surveys for note in table.notes)
         if self.tables:
@@ -257,13 +262,10 @@ class _Selection:
     def _select_rows(self) -> None:
         """Choose rows of the tables of labels: one per star, on one scale."""
         keep, flow = apply_cuts(self.tables, self.light, self.options.rules)
-        start = alone = applies = repeats = 0
+        alone = applies = repeats = 0
         kept = []
-        for table in self.tables:
-            mine = keep[start : start + len(table)]
-            start += len(table)
-            quality = np.full(len(table), np.nan) if table.quality is None else table.quality
-            kept.append(table.take(best_rows(table.source_id, quality, mine)))
+        for table, mine in _by_table(keep, self.tables):
+            kept.append(table.best(mine))
             real = table.source_id[table.source_id > 0]
             applies += len(real)
             alone += len(real) - len(np.unique(real))
@@ -328,8 +330,7 @@ class _Selection:
         columns = dict(zip(MEASUREMENTS, stars.photometry.values.T, strict=True))
         if stars.labels is not None:
             columns |= dict(zip(stars.labels.names, stars.labels.values.T, strict=True))
-        for name, values in columns.items():
-            self.known[name] = self.known.get(name, 0) + int(np.isfinite(values).sum())
+        self.known.update({n: int(np.isfinite(values).sum()) for n, values in columns.items()})
         fe_h = columns.get("fe_h", np.empty(0))
         self.metallicity["with [Fe/H] < -1"] += int((fe_h < -1).sum())
         self.metallicity["with [Fe/H] > 0.5"] += int((fe_h > 0.5).sum())

@@ -13,8 +13,9 @@ al. 2014): what moves together in real spectra moves together in the answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,59 +54,28 @@ class Moments:
         """Take in M more rows."""
         known = np.isfinite(values)
         count = known.sum(axis=0).astype(np.float64)
-        some = np.maximum(count, 1.0)
-        mean = np.where(known, values, 0.0).sum(axis=0) / some
+        mean = np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1.0)
         squares = (np.where(known, values - mean, 0.0) ** 2).sum(axis=0)
-        total = self.count + count
-        some = np.maximum(total, 1.0)
-        step = mean - self.mean
-        self._squares = self._squares + squares + step**2 * self.count * count / some
-        self.mean = self.mean + step * count / some
+        total, step = self.count + count, mean - self.mean
+        share = count / np.maximum(total, 1.0)
+        self._squares = self._squares + squares + step**2 * self.count * share
+        self.mean = self.mean + step * share
         self.count = total
 
     @property
     def deviation(self) -> Array:
         """Standard deviation about the mean (population); NaN where nothing came."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.sqrt(np.where(self.count > 0, self._squares / self.count, np.nan)))
+            return np.asarray(np.sqrt(self._squares / self.count))
 
 
-class Covariance:
-    """Mean and covariance of rows [M, n] that come in blocks."""
-
-    def __init__(self, width: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(width)
-        self._products = np.zeros((width, width))
-
-    def add(self, rows: Array) -> None:
-        """Take in M more rows, all of them finite."""
-        if not len(rows):
-            return
-        mean = rows.mean(axis=0)
-        centred = rows - mean
-        total = self.count + len(rows)
-        step = mean - self.mean
-        self._products += centred.T @ centred
-        self._products += np.outer(step, step) * (self.count * len(rows) / total)
-        self.mean += step * (len(rows) / total)
-        self.count = total
-
-    @property
-    def matrix(self) -> Array:
-        """Population covariance [n, n]."""
-        return self._products / max(self.count, 1)
-
-
-def star_blocks(stars: Stars | Iterable[Stars], block: int = BLOCK) -> Iterator[Stars]:
-    """A table of stars, or a stream of tables, at most ``block`` stars at a time."""
-    for part in [stars] if isinstance(stars, Stars) else stars:
-        for start in range(0, len(part), block):
-            yield part[slice(start, start + block)]
+def in_blocks(stars: Stars, block: int = BLOCK) -> Iterator[Stars]:
+    """The stars, at most ``block`` at a time."""
+    return (stars[slice(start, start + block)] for start in range(0, len(stars), block))
 
 
 def derivative_blocks(
-    model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
+    model: Model, stars: Stars, block: int = BLOCK
 ) -> Iterator[tuple[Features, Array]]:
     """Inputs of the M stars that have a prediction, and derivatives dy/dx [M, K, F] by them.
 
@@ -114,7 +84,7 @@ def derivative_blocks(
 
     Raises :class:`InputError` if the spectra are of another kind or width than the model's.
     """
-    for part in star_blocks(stars, block):
+    for part in in_blocks(stars, block):
         features = model.feature_set.compute(part)
         features = features[model.usable(features)]
         jacobian = model.inference.derivatives(features)
@@ -136,6 +106,16 @@ class Attention:
     mean: Array
     deviation: Array
 
+    def to_metrics(self) -> dict[str, Any]:
+        """Label -> what -> input -> value."""
+        return {
+            name: {
+                "standard deviation": dict(zip(self.inputs, deviation, strict=True)),
+                "mean": dict(zip(self.inputs, mean, strict=True)),
+            }
+            for name, deviation, mean in zip(self.names, self.deviation, self.mean, strict=True)
+        }
+
 
 def star_attention(model: Model, x: Array, jacobian: Array) -> Array:
     """G_ij = J_ij x_i, [M, K, F], in the labels' units; NaN for inputs a star lacks.
@@ -148,11 +128,8 @@ def star_attention(model: Model, x: Array, jacobian: Array) -> Array:
     return np.asarray(jacobian * (x - centre)[:, None, :])
 
 
-def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) -> Attention:
+def attention(model: Model, stars: Stars, block: int = BLOCK) -> Attention:
     """Mean and standard deviation of G over a sample, ``block`` stars at a time.
-
-    ``stars`` is a table or a stream of tables (as of :func:`xplabels.io.read_blocks`): a million
-    stars take no more memory than a thousand.
 
     Raises :class:`InputError` if no star can be predicted, or the spectra do not fit the model.
 
@@ -168,42 +145,30 @@ def attention(model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK) 
         sums.add(star_attention(model, features.x, jacobian))
     if not np.any(sums.count):
         raise _too_few()
-    return Attention(
-        model.names,
-        model.feature_set.names,
-        np.asarray(sums.count[0]),
-        np.where(sums.count > 0, sums.mean, np.nan),
-        sums.deviation,
-    )
+    mean = np.where(sums.count > 0, sums.mean, np.nan)
+    return Attention(model.names, model.feature_set.names, sums.count[0], mean, sums.deviation)
 
 
-def mean_jacobian(
-    model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
-) -> tuple[Array, Covariance]:
-    """Mean Jacobian [K, n] by the spectral inputs x = c / r0, and these inputs' covariance.
+def mean_jacobian(model: Model, stars: Stars) -> tuple[Array, Array]:
+    """Mean Jacobian [K, n] by the spectral inputs x = c / r0, and these inputs' covariance [n, n].
 
     Raises :class:`InputError` if fewer than two stars have a prediction.
     """
     n = model.feature_set.n_spectral
-    mean, spread = Moments(), Covariance(n)
-    for features, jacobian in derivative_blocks(model, stars, block):
+    mean, inputs = Moments(), []
+    for features, jacobian in derivative_blocks(model, stars):
         mean.add(jacobian[:, :, :n])
-        spread.add(features.x[:, :n])
-    if spread.count < 2:
+        inputs.append(features.x[:, :n])
+    if sum(map(len, inputs)) < 2:
         raise _too_few()
-    return mean.mean, spread
+    return mean.mean, np.cov(np.concatenate(inputs), rowvar=False, bias=True)
 
 
-def input_covariance(
-    model: Model, stars: Stars | Iterable[Stars], block: int = BLOCK
-) -> Covariance:
-    """Covariance of the spectral inputs over all stars that have a spectrum."""
+def spectral_inputs(model: Model, stars: Stars) -> Array:
+    """The spectral inputs x = c / r0 [N, n] of all stars that have a spectrum."""
     n = model.feature_set.n_spectral
-    spread = Covariance(n)
-    for part in star_blocks(stars, block):
-        x = model.feature_set.compute(part).x[:, :n]
-        spread.add(x[np.isfinite(x).all(axis=1)])
-    return spread
+    x = np.concatenate([model.feature_set.compute(part).x[:, :n] for part in in_blocks(stars)])
+    return np.asarray(x[np.isfinite(x).all(axis=1)])
 
 
 def training_covariance(model: Model) -> Array:
@@ -234,7 +199,7 @@ def inverse_jacobian(jacobian: Array, weights: Array) -> Array:
     return np.asarray(np.linalg.solve(gram, cross))
 
 
-def forward_derivatives(model: Model, stars: Stars | Iterable[Stars]) -> Array | None:
+def forward_derivatives(model: Model, stars: Stars) -> Array | None:
     """Mean derivative spectra dx/dy [K, n] of the forward model at the stars' predicted labels.
 
     By the K labels that most training stars have (:attr:`Model.common_names`), per unit of the
@@ -244,7 +209,7 @@ def forward_derivatives(model: Model, stars: Stars | Iterable[Stars]) -> Array |
     if model.forward is None:
         return None
     mean = Moments()
-    for part in star_blocks(stars):
+    for part in in_blocks(stars):
         features = model.feature_set.compute(part)
         labels = model.inference.run(features[model.usable(features)]).labels.mean
         unit = model.scaling.y_unit(model.scaling.unscale_y(labels))
@@ -258,9 +223,8 @@ def forward_derivatives(model: Model, stars: Stars | Iterable[Stars]) -> Array |
 def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
     """The red clump stars of FS24's table 5 among stars with known labels, and the cut flow.
 
-    Cuts on labels that the table lacks are left out; the cut flow says so.
-
-    All stars where it has none of them. Raises :class:`InputError` if none is in the clump.
+    Cuts on labels that the table lacks are left out, and the cut flow says so; if it has none of
+    them, all stars are taken. Raises :class:`InputError` if none is in the clump.
     """
     known = () if stars.labels is None else stars.labels.names
     ranges = {name: bounds for name, bounds in RED_CLUMP.items() if name in known}
@@ -273,7 +237,7 @@ def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
     return selected, flow
 
 
-def plain_numbers(values: Array, digits: int = 17) -> list[float | None]:
+def plain_numbers(values: Array, digits: int) -> list[float | None]:
     """Numbers [N] as JSON has them, to so many significant digits; None where not finite."""
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values]
 

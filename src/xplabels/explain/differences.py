@@ -271,7 +271,7 @@ def emulated_difference(emulator: Emulator, name: str) -> Curve:
     )
 
 
-def correlations(wavelength: Array, curves: list[Curve]) -> dict[str, dict[str, float]]:
+def correlations(wavelength: Array, curves: Sequence[Curve]) -> dict[str, dict[str, float]]:
     """Pearson's correlation of each pair of curves, on the blue side, the red side and both."""
     found: dict[str, dict[str, float]] = {}
     for a, b in combinations(curves, 2):

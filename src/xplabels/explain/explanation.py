@@ -22,7 +22,6 @@ from xplabels.explain.attention import (
     forward_derivatives,
     inverse_jacobian,
     mean_jacobian,
-    plain_numbers,
     red_clump,
 )
 from xplabels.explain.differences import (
@@ -43,6 +42,7 @@ from xplabels.instrument import check_widths, sampled_flux
 from xplabels.io.atomic import check_new_folder, whole_folder
 from xplabels.model import Model
 from xplabels.report.page import pretty, template
+from xplabels.validation.finding import as_json
 
 Array = NDArray[np.float64]
 
@@ -58,11 +58,10 @@ MAX_EXTINCTION = 0.5
 class Explanation:
     """What a model looks at.
 
-    Attention over all stars given; at ``wavelength`` [L], nm, the curves of each label: derivative
-    spectra, then differences, and the typical normalised ``flux`` [L] of their stars and its
-    ``flux_error``; ``flow``: how their stars were selected, and what could not be
-    shown; where asked for, attainable and reached errors of giants, and attainable ones along the
-    giant branch.
+    The attention over all stars given. At ``wavelength`` [L], nm, the curves of each label, first
+    derivative spectra, then differences, and the typical normalised ``flux`` [L] of the stars that
+    they are of, with its ``flux_error``; ``flow`` says how these stars were selected. Where asked
+    for, attainable and reached errors of giants, and attainable ones along the giant branch.
     """
 
     attention: Attention
@@ -95,40 +94,27 @@ class Explanation:
 
     def to_metrics(self) -> dict[str, Any]:
         """Numbers as JSON: attention by label and input, correlations of curves, selection."""
-        information: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         if self.content is not None:
-            information["information"] = self.content.to_metrics()
+            found["information"] = self.content.to_metrics()
         if self.branch is not None:
-            errors = {name: np.round(e, 4).tolist() for name, e in self.branch.items()}
-            information["attainable along the giant branch"] = {
-                **GRID, "g_mag": GRID_G, "errors": errors,
-            }  # fmt: skip
-        return information | {
-            "selection": list(self.flow),
-            "attention": attention_metrics(self.attention),
+            errors = {name: np.round(e, 4) for name, e in self.branch.items()}
+            found["attainable along the giant branch"] = GRID | {"g_mag": GRID_G, "errors": errors}
+        found |= {
+            "selection": self.flow,
+            "attention": self.attention.to_metrics(),
             "correlations": {
-                name: correlations(self.wavelength, list(shown))
-                for name, shown in self.curves.items()
+                name: correlations(self.wavelength, shown) for name, shown in self.curves.items()
             },
             "half of the information": {name: self.features(name) for name in self.curves},
-            "wavelength": self.wavelength.tolist(),
+            "wavelength": self.wavelength,
             "curves": {
-                name: {curve.title: curve.values.tolist() for curve in shown}
+                name: {curve.title: curve.values for curve in shown}
                 for name, shown in self.curves.items()
             },
         }
-
-
-def attention_metrics(found: Attention) -> dict[str, Any]:
-    """Attention as JSON: label -> what -> input -> value; None where no star has the input."""
-
-    def by_input(values: Array) -> dict[str, float | None]:
-        return dict(zip(found.inputs, plain_numbers(values), strict=True))
-
-    return {
-        name: {"standard deviation": by_input(deviation), "mean": by_input(mean)}
-        for name, deviation, mean in zip(found.names, found.deviation, found.mean, strict=True)
-    }
+        plain: dict[str, Any] = as_json(found)
+        return plain
 
 
 def explain(
@@ -145,16 +131,29 @@ def explain(
 ) -> Explanation:
     """Attention over all ``stars``; derivative spectra and differences of a selection.
 
-    Of a model of DR3 spectra (55 + 55 coefficients). Where labels are known, they select and are
-    compared with; else the model's own do. ``selection`` is of the stars for curves (None: the red
-    clump of FS24's table 5), without those whose ``a_g`` [N], mag, is unknown or not below
-    ``max_extinction`` (None: no cut). ``emulator``, of giants, brings simulated differences of
-    abundances at the clump's centre; ``pairs`` are labels of the model and simulated differences
-    of one's own. ``unseen`` are giants with known labels that the model was not trained on, whose
-    errors are compared with the attainable ones (with ``emulator``). ``seen`` is attention to take
-    in place of that over ``stars``.
+    Parameters
+    ----------
+    model, stars
+        A model of DR3 spectra (55 + 55 coefficients), and N stars. Their known labels select and
+        are compared with; where there are none, the model's own predictions stand for them.
+    selection
+        Of the stars for curves; None: the red clump of FS24's table 5.
+    a_g, max_extinction
+        Stars whose A_G [N], mag, is unknown or not below the limit are left out of the curves;
+        None: no cut.
+    emulator, pairs
+        Emulated giants, for simulated differences of abundances at the clump's centre; and labels
+        with simulated differences of one's own.
+    unseen
+        Giants with known labels that the model was not trained on, whose errors are compared with
+        the attainable ones (with ``emulator``).
+    seen
+        Attention to take in place of that over ``stars``.
 
-    Raises :class:`InputError` if too few stars are selected, or the spectra have other widths.
+    Raises
+    ------
+    InputError
+        If too few stars are selected, or the spectra have other widths.
     """
     content = branch = None
     if unseen is not None and emulator is not None:
@@ -166,8 +165,8 @@ def explain(
     jacobian, spread = mean_jacobian(model, chosen)
     curves: dict[str, list[Curve]] = {name: [] for name in model.names}
     for title, weights in (
-        ("derivative, full covariance", spread.matrix),
-        ("derivative, FS24 eq. 14", np.diag(np.diag(spread.matrix))),
+        ("derivative, full covariance", spread),
+        ("derivative, FS24 eq. 14", np.diag(np.diag(spread))),
     ):
         spectra = sampled_flux(inverse_jacobian(jacobian, weights))[1]
         for name, spectrum in zip(model.names, spectra, strict=True):
@@ -210,9 +209,8 @@ def _select(
     max_extinction: float,
 ) -> tuple[Stars, list[str]]:
     """The stars of the curves, and the cut flow."""
-    if a_g is None:
-        flow = ["no cut on extinction: none was given"]
-    else:
+    flow = ["no cut on extinction: none was given"]
+    if a_g is not None:
         clear = a_g < max_extinction
         if not clear.any():
             raise InputError(
@@ -242,10 +240,10 @@ def write_explanation(
 ) -> list[Path]:
     """Write ``explain.json``, ``index.html``, ``figures/*.png`` and ``stars/*.html``.
 
-    ``folder`` appears whole or not at all. ``found`` None: the pages of single stars alone.
+    The folder appears whole or not at all; every page is self-contained, and only ``index.html``
+    links to those of single stars. ``found`` None: only the pages of ``views``, one for each.
     ``coefficients`` of each band are in the figure of the attention; ``provenance`` is command,
-    version, model and data; each of ``views`` gets a page. Every page is self-contained; only
-    ``index.html`` links to those of single stars.
+    version, model and data.
 
     Returns the pages: ``index.html`` or, without it, those of single stars. Raises
     :class:`InputError` if the folder exists (without ``overwrite``), holds other things, or cannot

@@ -117,7 +117,7 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve], flux: Array) ->
     figure = Figure(figsize=(11.8, 6.8), layout="constrained")
     axes = figure.subplots(2, 2, width_ratios=(3.6, 1.0))
     colours = list(islice(cycle(CYCLE), len(shown)))
-    related = correlations(wavelength, list(shown))
+    related = correlations(wavelength, shown)
     per_cent = 100 * step_of(name) / flux
     for (ax, matrix), (side, (low, high)) in zip(axes, SIDES.items(), strict=True):
         inside = (wavelength >= low) & (wavelength <= high)

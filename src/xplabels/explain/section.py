@@ -10,8 +10,8 @@ from xplabels.core.stars import Stars
 from xplabels.explain import figures
 from xplabels.explain.attention import attention
 from xplabels.explain.differences import SIDES, known_extinction
-from xplabels.explain.explanation import attention_metrics, explain
-from xplabels.giants.emulator import Emulator, load_emulator
+from xplabels.explain.explanation import explain
+from xplabels.giants.emulator import load_emulator
 from xplabels.model import Model
 from xplabels.validation.finding import Finding, Section
 
@@ -36,10 +36,8 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     stars with known labels, also those trained on, without dusty ones where dust is known. The
     attention is over ``compared``, the stars of the report.
     """
-    section, metrics = (
-        Section("attention", "What the model looks at", folded=True),
-        dict[str, object](),
-    )
+    section = Section("attention", "What the model looks at", folded=True)
+    metrics: dict[str, object] = {}
     finding = Finding({"what it looks at": metrics}, section=section)
     step = max(1, -(-len(compared) // ATTENTION_STARS))
     try:
@@ -47,14 +45,18 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     except InputError as error:
         section.paragraphs.append(f"Nothing can be said of it here: {error}.")
         return finding
-    metrics["attention"] = attention_metrics(seen)
+    metrics["attention"] = seen.to_metrics()
     section.paragraphs.append(f"Attention is over {int(seen.count[0]):,} of the stars compared.")
     section.add_picture(
         "attention", "Attention to each input", ATTENTION_TEXT, lambda: figures.attention_bars(seen)
     )
     try:
+        emulator = load_emulator()
+    except InputError:  # its package is not installed
+        emulator = None
+    try:
         found = explain(
-            model, everyone, a_g=known_extinction(everyone), emulator=_emulator(), seen=seen
+            model, everyone, a_g=known_extinction(everyone), emulator=emulator, seen=seen
         )
     except InputError as error:
         section.paragraphs.append(f"No curves in wavelength: {error}.")
@@ -80,11 +82,3 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
             folded=True,
         )
     return finding
-
-
-def _emulator() -> Emulator | None:
-    """Emulated giants for simulated differences, where their package is installed."""
-    try:
-        return load_emulator()
-    except InputError:
-        return None

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.flags import ABOUT, COLOURS
 from xplabels.core.labels import label_of
-from xplabels.core.prediction import PARTS, Prediction
+from xplabels.core.prediction import PARTS, Prediction, unpacked
 from xplabels.core.split import Part, part_mask
 from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.explain.attention import (
     derivative_blocks,
-    input_covariance,
     inverse_jacobian,
     plain_numbers,
+    spectral_inputs,
     training_covariance,
 )
 from xplabels.explain.figures import LINES, plain_title
@@ -77,10 +77,10 @@ class StarView:
         """Everything as plain numbers, as the page has it."""
         prediction, short = self.prediction, partial(plain_numbers, digits=DIGITS)
         one = {
-            "value": prediction.values[0],
-            "error": prediction.errors[0],
-            "error_95": prediction.errors_95[0],
-            "known": self.known,
+            "value": short(prediction.values[0]),
+            "error": short(prediction.errors[0]),
+            "error_95": short(prediction.errors_95[0]),
+            "known": short(self.known),
         }
         parts = {part: short(prediction.part(part)[0]) for part in PARTS}
         labels = [
@@ -88,7 +88,7 @@ class StarView:
                 "name": name,
                 "description": label_of(name).description,
                 "unit": label_of(name).unit,
-                **{key: short(values)[k] for key, values in one.items()},
+                **{key: values[k] for key, values in one.items()},
                 "parts": {part: values[k] for part, values in parts.items()},
                 "information": short(self.information[k]),
                 "movement": short(self.movement[k]),
@@ -107,41 +107,38 @@ class StarView:
 
 
 def star_views(model: Model, stars: Stars, source_ids: Sequence[int]) -> list[StarView]:
-    """The views of some of ``stars``, all of which are the sample of their derivative spectra.
+    """The views of some of ``stars``; derivative spectra are weighted by the covariance of all.
 
-    With few stars, less than twice the number of coefficients, the model's training stars are.
+    With fewer stars than twice the number of coefficients, by that of the model's training stars.
 
     Raises :class:`InputError` if a star is not there or cannot be predicted, GaiaXPy is not
     installed, or the model has other widths than DR3's 55 + 55.
     """
     if not source_ids:
         return []
-    own = input_covariance(model, stars)
-    enough = own.count >= 2 * model.feature_set.n_spectral
-    weights = own.matrix if enough else training_covariance(model)
-    return [_star_view(model, stars, source_id, weights) for source_id in source_ids]
-
-
-def _star_view(model: Model, stars: Stars, source_id: int, weights: Array) -> StarView:
-    at = np.flatnonzero(stars.source_id == source_id)
-    if not at.size:
-        raise InputError(
-            f"there is no source_id {source_id}", where=stars.where, remedy="name a star of STARS"
-        )
+    for source_id in source_ids:
+        if source_id not in stars.source_id:
+            raise InputError(
+                f"there is no source_id {source_id}",
+                where=stars.where,
+                remedy="name a star of STARS",
+            )
     check_widths(model.feature_set.n_spectral)
-    star = stars[at]
-    prediction = model.predict(star)
+    x = spectral_inputs(model, stars)
+    enough = len(x) >= 2 * model.feature_set.n_spectral
+    weights = np.cov(x, rowvar=False, bias=True) if enough else training_covariance(model)
+    return [_star_view(model, stars[stars.source_id == one], weights) for one in source_ids]
+
+
+def _star_view(model: Model, star: Stars, weights: Array) -> StarView:
+    source_id, prediction = int(star.source_id[0]), model.predict(star)
     if not np.isfinite(prediction.values).any():
         raise InputError(
             f"the model has no prediction for source_id {source_id}",
-            where=stars.where,
+            where=star.where,
             remedy="its flags say why: xplabels predict",
         )
-    known = (
-        {}
-        if star.labels is None
-        else dict(zip(star.labels.names, star.labels.values[0], strict=True))
-    )
+    known = dict(zip(star.labels.names, star.labels.values[0], strict=True)) if star.labels else {}
     wavelength, flux, error = spectrum_of(star)
     fraction = float(model.metadata["split"]["test_fraction"])
     (part,) = (one for one in get_args(Part) if part_mask(star.source_id, one, fraction)[0])
@@ -175,13 +172,12 @@ def spectrum_of(star: Stars) -> tuple[Array, Array, Array]:
     flux, variance = np.zeros(len(wavelength)), np.zeros(len(wavelength))
     bands = np.split(design, [spectra.bp.width])
     for band, samples in zip((spectra.bp, spectra.rp), bands, strict=True):
-        correlation = np.eye(band.width)
-        if band.correlations is not None:
-            rows, columns = np.tril_indices(band.width, -1)
-            correlation[rows, columns] = correlation[columns, rows] = band.correlations[0]
         root = band.errors[0][:, None] * samples  # [n, L]
+        correlated = root
+        if band.correlations is not None:
+            correlated = unpacked(band.correlations.astype(np.float64), band.width)[0] @ root
         flux += band.coefficients[0] @ samples
-        variance += (root * (correlation @ root)).sum(axis=0)
+        variance += (root * correlated).sum(axis=0)
     return wavelength, flux, np.sqrt(variance)
 
 
@@ -198,16 +194,15 @@ def rises(wavelength: tuple[float, ...]) -> Array:
 
 def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
     """The self-contained page of one star; ``notes`` of the provenance at its top."""
+    flags = int(view.prediction.flags[0])
     # which colours are missing is said by one flag for all of them
-    raised = [
-        flag for flag in ABOUT if int(view.prediction.flags[0]) & flag and flag not in COLOURS
-    ]
+    raised = [ABOUT[flag] for flag in ABOUT if flags & flag and flag not in COLOURS]
     return template("star.html.j2").render(
         data=view.to_data(),
         provenance={"notes": "", **provenance},
         good=bool(view.prediction.good[0]),
-        against=[ABOUT[flag].meaning for flag in raised if ABOUT[flag].bad],
-        remarks=[ABOUT[flag].meaning for flag in raised if not ABOUT[flag].bad],
+        against=[about.meaning for about in raised if about.bad],
+        remarks=[about.meaning for about in raised if not about.bad],
         undefined=[
             label_of(name).description
             for name, value in zip(view.prediction.names, view.prediction.values[0], strict=True)

@@ -76,34 +76,19 @@ def map_arrays(function: Callable[[Any], Any], part: T) -> T:
 
 @dataclass(frozen=True)
 class Features:
-    """Inputs of N stars with what their errors are made of (numpy, float64 unless said).
+    """Inputs of N stars with what their errors are made of (numpy, float64 unless said)."""
 
-    Attributes
-    ----------
-    x
-        [N, F]: BP and RP coefficients divided by RP 0, then the auxiliary inputs; NaN if missing.
-    divisor
-        [N]: RP 0, or its error where RP 0 is zero (FS24, eq. 1).
-    is_ratio
-        Bool [N]: whether RP 0 divided.
-    errors
-        [N, nb + nr]: errors of the archive coefficients.
-    correlations
-        Packed float32 (BP [N, .], RP [N, .]), or None where they are taken as zero.
-    auxiliary_errors
-        [N, A, M]: derivative of each auxiliary input by each measurement times that
-        measurement's error; 0 where missing.
-    flags
-        Uint32 [N].
-    """
-
-    x: NDArray[np.float64]
-    divisor: NDArray[np.float64]
-    is_ratio: NDArray[np.bool_]
-    errors: NDArray[np.float64]
+    # [N, F]: BP and RP coefficients divided by RP 0, then the auxiliary inputs; NaN if missing
+    x: Array
+    divisor: Array  # [N]: RP 0, or its error where RP 0 is zero (FS24, eq. 1)
+    is_ratio: NDArray[np.bool_]  # bool [N]: whether RP 0 divided
+    errors: Array  # [N, nb + nr]: errors of the archive coefficients
+    # packed float32 (BP [N, .], RP [N, .]), or None where they are taken as zero
     correlations: Packed | None
-    auxiliary_errors: NDArray[np.float64]
-    flags: NDArray[np.uint32]
+    # [N, A, M]: derivative of each auxiliary input by each measurement times that measurement's
+    # error; 0 where missing
+    auxiliary_errors: Array
+    flags: NDArray[np.uint32]  # uint32 [N]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -114,31 +99,18 @@ class Features:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Which inputs a network takes, and how their covariance is formed.
+    """Which inputs a network takes, and how their covariance is formed."""
 
-    Attributes
-    ----------
-    widths
-        Number of BP and RP coefficients, from the data trained on.
-    auxiliary
-        Any of :data:`AUXILIARY`, in order.
-    covariance
-        ``exact``: the noise of RP 0 in everything it divides. ``fs24``: the paper's eq. 2, where
-        it stays inside RP.
-    extinction_error
-        Whether the error of A_RP enters that of the pseudo-absolute magnitude (not in the paper).
-    projection
-        For networks trained on sampled spectra; None: inputs are archive coefficients.
-    noise
-        Whether the noise level of each band is an input, too (:meth:`noise_levels`).
-    """
-
-    widths: tuple[int, int]
-    auxiliary: tuple[str, ...]
+    widths: tuple[int, int]  # number of BP and RP coefficients, from the data trained on
+    auxiliary: tuple[str, ...]  # any of AUXILIARY, in order
+    # ``exact``: the noise of RP 0 in everything it divides. ``fs24``: the paper's eq. 2, where it
+    # stays inside RP
     covariance: CovarianceRule = "exact"
+    # whether the error of A_RP enters that of the pseudo-absolute magnitude (not in the paper)
     extinction_error: bool = True
+    # for networks trained on sampled spectra; None: inputs are archive coefficients
     projection: Projection | None = None
-    noise: bool = False
+    noise: bool = False  # whether the noise level of each band is an input, too (noise_levels)
 
     def __post_init__(self) -> None:
         for name in self.auxiliary:
@@ -170,7 +142,7 @@ class FeatureSet:
         spectral = [f"bp_{i}" for i in range(bp)] + [f"rp_{i}" for i in range(rp)]
         return (*spectral, *self.auxiliary)
 
-    def noise_levels(self, features: Features) -> NDArray[np.float64]:
+    def noise_levels(self, features: Features) -> Array:
         """log10 of the median coefficient error of BP and RP in units of RP 0, [N, 2] or [N, 0].
 
         The best weight of a weak coefficient depends on its noise. The median over a band is
@@ -184,7 +156,7 @@ class FeatureSet:
         with np.errstate(divide="ignore"):
             return np.log10(np.stack([np.median(band, axis=1) for band in bands], axis=1))
 
-    def missing(self, features: Features) -> NDArray[np.float64]:
+    def missing(self, features: Features) -> Array:
         """The share of the auxiliary inputs that each star lacks [N]; 0 where there are none."""
         absent = np.isnan(features.x[:, self.n_spectral :]).sum(axis=1)
         return np.asarray(absent / max(len(self.auxiliary), 1))
@@ -192,10 +164,7 @@ class FeatureSet:
     def compute(self, stars: Stars) -> Features:
         """Inputs of ``stars``, with flags for what is missing or doubtful.
 
-        Raises
-        ------
-        InputError
-            If the spectra's widths or kind differ from this set's.
+        :class:`InputError` if the spectra's widths or kind differ from this set's.
         """
         coefficients, errors, correlations = self._coefficients(stars)
         r0, r0_error = (array[:, self.widths[0]] for array in (coefficients, errors))
@@ -275,7 +244,7 @@ class FeatureSet:
 
 def _auxiliary(
     name: str, photometry: Photometry, extinction_error: bool
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
+) -> tuple[Array, dict[str, Any]]:
     """One auxiliary input [N] and its derivative by each measurement it is made of."""
     if name != "m_pseudo":
         blue, red = AUXILIARY[name]

@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import SampledSpectra
 
+Array = NDArray[np.float64]
+
 FLUX_UNIT = 1e-17
 """W m^-2 nm^-1: keeps D of order one."""
 PRIOR_INFLATION = 4.0
@@ -39,37 +41,25 @@ FLUX_NOISE = 1e-5
 
 @dataclass(frozen=True)
 class Projection:
-    """The linear map of spectra to c^, for one pair of widths.
+    """The linear map of spectra to c^, for one pair of widths."""
 
-    Attributes
-    ----------
-    wavelength
-        Float64 [L], nm.
-    design
-        D, float64 [L, n]: sampled flux (W m^-2 nm^-1) of unit coefficients, BP before RP.
-    from_flux
-        Q, float64 [n, L].
-    widths
-        Number of BP and RP coefficients; they add up to n.
-    error_template
-        Float64 [n]: typical coefficient errors of a band relative to each other.
-    """
-
-    wavelength: NDArray[np.float64]
-    design: NDArray[np.float64]
-    from_flux: NDArray[np.float64]
-    widths: tuple[int, int]
-    error_template: NDArray[np.float64]
+    wavelength: Array  # float64 [L], nm
+    # D, float64 [L, n]: sampled flux (W m^-2 nm^-1) of unit coefficients, BP before RP
+    design: Array
+    from_flux: Array  # Q, float64 [n, L]
+    widths: tuple[int, int]  # number of BP and RP coefficients; they add up to n
+    # float64 [n]: typical coefficient errors of a band relative to each other
+    error_template: Array
 
     @classmethod
     def from_prior(
         cls,
-        wavelength: NDArray[np.float64],
-        design: NDArray[np.float64],
+        wavelength: Array,
+        design: Array,
         widths: tuple[int, int],
-        mean: NDArray[np.float64],
-        covariance: NDArray[np.float64],
-        error_template: NDArray[np.float64],
+        mean: Array,
+        covariance: Array,
+        error_template: Array,
         noise: float = FLUX_NOISE,
     ) -> Projection:
         """Build Q from the mean [n] and covariance [n, n] of coefficients at unit mean flux.
@@ -86,22 +76,19 @@ class Projection:
         return cls(wavelength, design, q / FLUX_UNIT, widths, error_template)
 
     @property
-    def from_coefficients(self) -> NDArray[np.float64]:
+    def from_coefficients(self) -> Array:
         """P = Q D, float64 [n, n]."""
         return self.from_flux @ self.design
 
-    def coefficients(self, spectra: SampledSpectra) -> NDArray[np.float64]:
+    def coefficients(self, spectra: SampledSpectra) -> Array:
         """c^ [N, n] of sampled spectra.
 
-        Raises
-        ------
-        InputError
-            If the spectra are sampled at other wavelengths.
+        :class:`InputError` if the spectra are sampled at other wavelengths.
         """
         self._check_wavelength(spectra)
         return spectra.flux @ self.from_flux.T
 
-    def coefficient_errors(self, spectra: SampledSpectra) -> NDArray[np.float64]:
+    def coefficient_errors(self, spectra: SampledSpectra) -> Array:
         """Approximate errors [N, n] of the archive coefficients behind sampled spectra.
 
         A sampled spectrum does not tell its coefficients' covariance. Here they are independent
@@ -153,16 +140,13 @@ def default_projection() -> Projection:
     )
 
 
-def gaiaxpy_design() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def gaiaxpy_design() -> tuple[Array, Array]:
     """GaiaXPy's default sampling: wavelengths [L] in nm and D [L, 110] in W m^-2 nm^-1.
 
     ``calibrate`` applied to unit coefficient vectors gives D's columns; D c then equals
     ``calibrate`` of a real source to rounding.
 
-    Raises
-    ------
-    InputError
-        If GaiaXPy is not installed.
+    :class:`InputError` if GaiaXPy is not installed.
     """
     need_gaiaxpy()
     from gaiaxpy import calibrate
@@ -177,8 +161,7 @@ def need_gaiaxpy() -> None:
     """Raise :class:`InputError` if GaiaXPy is not installed."""
     if importlib.util.find_spec("gaiaxpy") is None:
         raise InputError(
-            "this needs GaiaXPy, which is not installed",
-            remedy="pip install 'xplabels[library]'",
+            "this needs GaiaXPy, which is not installed", remedy="pip install 'xplabels[library]'"
         )
 
 
@@ -205,41 +188,28 @@ def unit_vectors(width: int = 55) -> object:
     """A GaiaXPy input (pandas.DataFrame) whose row i has coefficient i equal to one."""
     import pandas as pd
 
+    rows = 2 * width
     band = {
         "degrees_of_freedom": 1, "n_parameters": width, "n_measurements": 1,
         "n_rejected_measurements": 0, "standard_deviation": 1.0, "chi_squared": 1.0,
         "n_relevant_bases": width, "relative_shrinking": 0.0,
+        "coefficient_errors": [np.ones(width)] * rows,
+        "coefficient_correlations": [np.zeros(width * (width - 1) // 2)] * rows,
     }  # fmt: skip
-    nothing = np.zeros(width * (width - 1) // 2)
-    rows = []
-    for i in range(2 * width):
-        row: dict[str, object] = {"source_id": i, "solution_id": 1}
-        for name, basis, first in (("bp", 56, 0), ("rp", 57, width)):
-            row |= {f"{name}_{key}": value for key, value in band.items()}
-            row[f"{name}_basis_function_id"] = basis
-            row[f"{name}_coefficients"] = np.eye(1, width, i - first)[0]
-            row[f"{name}_coefficient_errors"] = np.ones(width)
-            row[f"{name}_coefficient_correlations"] = nothing
-        rows.append(row)
-    return pd.DataFrame(rows)
+    columns: dict[str, object] = {"source_id": np.arange(rows), "solution_id": 1}
+    for name, basis, first in (("bp", 56, 0), ("rp", 57, width)):
+        columns |= {f"{name}_{key}": value for key, value in band.items()}
+        columns[f"{name}_basis_function_id"] = basis
+        columns[f"{name}_coefficients"] = list(np.eye(rows, width, -first))
+    return pd.DataFrame(columns)
 
 
 def field_prior(
-    coefficients: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    design: NDArray[np.float64],
-    widths: tuple[int, int],
-) -> dict[str, NDArray[np.float64]]:
+    coefficients: Array, errors: Array, design: Array, widths: tuple[int, int]
+) -> dict[str, Array]:
     """Mean, covariance and error template of real stars' coefficients at unit mean flux.
 
-    Parameters
-    ----------
-    coefficients, errors
-        Float64 [N, n], archive units, BP before RP.
-    design
-        D [L, n], W m^-2 nm^-1.
-    widths
-        Number of BP and RP coefficients.
+    ``coefficients`` and ``errors`` [N, n] are in archive units, ``design`` is D [L, n].
     """
     mean_flux = coefficients @ (design / FLUX_UNIT).mean(axis=0)
     scaled = coefficients / mean_flux[:, None]
@@ -247,14 +217,10 @@ def field_prior(
     for columns in (slice(0, widths[0]), slice(widths[0], None)):
         band = errors[:, columns]
         template[columns] = np.median(band / np.median(band, axis=1)[:, None], axis=0)
-    return {
-        "mean": scaled.mean(axis=0),
-        "covariance": np.cov(scaled.T),
-        "error_template": template,
-    }
+    return {"mean": scaled.mean(axis=0), "covariance": np.cov(scaled.T), "error_template": template}
 
 
-def field_prior_arrays() -> dict[str, NDArray[np.float64]]:
+def field_prior_arrays() -> dict[str, Array]:
     """Mean, covariance and error template that ship (:func:`field_prior`)."""
     from safetensors.numpy import load
 

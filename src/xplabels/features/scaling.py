@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 
+Array = NDArray[np.float64]
+
 RIDGE = 1e-4
 """Added to the diagonal of the inputs' correlation matrix before it is inverted."""
 
@@ -27,39 +29,29 @@ LARGEST_LOGARITHM = 50.0
 
 @dataclass(frozen=True)
 class Scaling:
-    """Training statistics of F inputs and K labels.
+    """Training statistics of F inputs and K labels."""
 
-    Attributes
-    ----------
-    x_mean, x_scale
-        Float64 [F]; an input without scatter (RP 0 is 1 for every star) has the scale 1.
-    x_correlation
-        Float64 [F, F] of the scaled inputs.
-    y_mean, y_scale
-        Float64 [K], in the labels' units, or of the natural logarithms of labels in them.
-    noise_mean, noise_scale
-        Float64 [2] of the noise levels, or [0] where the network does not take them.
-    logarithmic
-        Bool [K]: whose logarithm is learned, so that a per cent is a per cent everywhere.
-    """
-
-    x_mean: NDArray[np.float64]
-    x_scale: NDArray[np.float64]
-    x_correlation: NDArray[np.float64]
-    y_mean: NDArray[np.float64]
-    y_scale: NDArray[np.float64]
-    noise_mean: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    noise_scale: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    # float64 [F]; an input without scatter (RP 0 is 1 for every star) has the scale 1
+    x_mean: Array
+    x_scale: Array
+    x_correlation: Array  # float64 [F, F] of the scaled inputs
+    # float64 [K], in the labels' units, or of the natural logarithms of labels in them
+    y_mean: Array
+    y_scale: Array
+    # float64 [2] of the noise levels, or [0] where the network does not take them
+    noise_mean: Array = field(default_factory=lambda: np.empty(0))
+    noise_scale: Array = field(default_factory=lambda: np.empty(0))
+    # bool [K]: whose logarithm is learned, so that a per cent is a per cent everywhere
     logarithmic: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, bool))
 
     @classmethod
     def fit(
         cls,
-        x: NDArray[np.float64],
-        y: NDArray[np.float64],
+        x: Array,
+        y: Array,
         inputs: Sequence[str] = (),
         labels: Sequence[str] = (),
-        noise: NDArray[np.float64] | None = None,
+        noise: Array | None = None,
         logarithmic: Sequence[str] = (),
     ) -> Scaling:
         """Statistics of the training inputs [N, F] and labels [N, K]; NaN is left out.
@@ -67,10 +59,7 @@ class Scaling:
         ``inputs`` and ``labels`` name the columns, ``logarithmic`` the labels whose logarithm is
         learned; ``noise`` [N, 2 or 0] are the noise levels.
 
-        Raises
-        ------
-        InputError
-            If a label or input is never present.
+        :class:`InputError` if a label or input is never present.
         """
         for name, values, names in (("input", x, inputs), ("label", y, labels)):
             absent = np.flatnonzero(~np.isfinite(values).any(axis=0))
@@ -92,6 +81,11 @@ class Scaling:
         y_scale = np.nanstd(y, axis=0)
         noise = np.empty((len(x), 0)) if noise is None else noise
         noise = noise[np.isfinite(noise).all(axis=1)]  # an error of zero has no logarithm
+        if not len(noise):
+            raise InputError(
+                "every training star has coefficient errors of zero in a band",
+                remedy="give the errors, or set noise_levels = false in the recipe",
+            )
         noise_scale = noise.std(axis=0)
         return cls(
             x_mean,
@@ -111,11 +105,11 @@ class Scaling:
             logarithmic=self.logarithmic[labels],
         )  # fmt: skip
 
-    def scale_x(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scale_x(self, x: Array) -> Array:
         """Inputs [N, F] in units of the training scatter."""
         return (x - self.x_mean) / self.x_scale
 
-    def scale_noise(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scale_noise(self, levels: Array) -> Array:
         """Noise levels [N, 2 or 0] in units of the training scatter, kept within its range.
 
         What a network makes of a star fainter than those it trained on is what it makes of the
@@ -124,20 +118,18 @@ class Scaling:
         scaled = (levels - self.noise_mean) / self.noise_scale
         return np.clip(scaled, -NOISE_LIMIT, NOISE_LIMIT)
 
-    def scale_y(
-        self, values: NDArray[np.float64], errors: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def scale_y(self, values: Array, errors: Array) -> tuple[Array, Array]:
         """Labels and errors [N, K] on the scale that is learned."""
         learned = np.log(values, out=values.copy(), where=self.logarithmic)
         return (learned - self.y_mean) / self.y_scale, errors / self.y_unit(values)
 
-    def unscale_y(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    def unscale_y(self, scaled: Array) -> Array:
         """Labels [N, K] from the scale that is learned: the inverse of :meth:`scale_y`."""
         learned = self.y_mean + self.y_scale * scaled
         limited = np.clip(learned, -LARGEST_LOGARITHM, LARGEST_LOGARITHM)
         return np.exp(limited, out=learned, where=self.logarithmic)
 
-    def y_unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def y_unit(self, values: Array) -> Array:
         """What a small step of one on the learned scale is in the labels' units, [N, K].
 
         To first order, as all errors are propagated here: a label's own value times
@@ -149,12 +141,7 @@ class Scaling:
 class Completion:
     """Fills missing auxiliary inputs and charges the labels for it.
 
-    Parameters
-    ----------
-    correlation
-        [F, F] of the scaled inputs.
-    n_spectral
-        The first inputs, which are never missing.
+    ``correlation`` [F, F] is of the scaled inputs; the first ``n_spectral`` are never missing.
 
     Notes
     -----
@@ -175,24 +162,22 @@ class Completion:
     spectra are noisy, while S - N_aa - B N_ss B^T would make errors too small. Both are tested.
     """
 
-    def __init__(self, correlation: NDArray[np.float64], n_spectral: int) -> None:
+    def __init__(self, correlation: Array, n_spectral: int) -> None:
         self.correlation = correlation
         self.n_spectral = n_spectral
-        self._rules: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._rules: dict[int, tuple[Array, Array]] = {}
 
-    def rule(self, pattern: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def rule(self, pattern: int) -> tuple[Array, Array]:
         """B [A, F] and conditional covariance [A, A], where some auxiliary inputs are missing.
 
         ``pattern`` is the sum of 2^a over missing inputs a. B has zero columns at missing inputs
         and zero rows at present ones.
         """
-        if pattern not in self._rules:
-            auxiliaries = len(self.correlation) - self.n_spectral
-            self._rules[pattern] = self._solve(pattern >> np.arange(auxiliaries) & 1 == 1)
-        return self._rules[pattern]
-
-    def _solve(self, missing: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        auxiliaries, inputs = len(missing), len(self.correlation)
+        if pattern in self._rules:
+            return self._rules[pattern]
+        inputs = len(self.correlation)
+        auxiliaries = inputs - self.n_spectral
+        missing = pattern >> np.arange(auxiliaries) & 1 == 1
         gone = np.concatenate([np.zeros(self.n_spectral, bool), missing])
         here = ~gone
         c = self.correlation + RIDGE * np.eye(inputs)
@@ -202,9 +187,10 @@ class Completion:
             b = np.linalg.solve(c[np.ix_(here, here)], c[np.ix_(here, gone)]).T
             weights[np.ix_(missing, here)] = b
             covariance[np.ix_(missing, missing)] = c[np.ix_(gone, gone)] - b @ c[np.ix_(here, gone)]
+        self._rules[pattern] = weights, covariance
         return weights, covariance
 
-    def rules(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def rules(self) -> tuple[Array, Array]:
         """B [2^A, A, F] and conditional covariance [2^A, A, A] of every pattern."""
         patterns = range(2 ** (len(self.correlation) - self.n_spectral))
         weights, covariances = zip(*(self.rule(pattern) for pattern in patterns), strict=True)

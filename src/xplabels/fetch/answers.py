@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from xplabels.io.files import byte_lines, check_size, open_bytes, whole
 from xplabels.io.fits import first_table, open_fits
 from xplabels.releases import SPECTRA_COLUMNS, Release, nearest
 
-_FIELD = re.compile(rb"(<FIELD\b[^>]*?\bname\s*=\s*[\"'])([^\"']*)")
+_FIELD = re.compile(rb"<FIELD\b[^>]*?\bname\s*=\s*[\"']([^\"']*)")
 _BEGINNINGS = {b"SIMPLE  =": ".fits", b"# %ECSV": ".ecsv", b"<?xml": ".vot", b"<VOTABLE": ".vot"}
 
 
@@ -72,15 +72,14 @@ def columns_of(path: Path) -> list[str]:
         with open_fits(path) as hdus:
             return [name.lower() for name in first_table(hdus, path).columns.names]
     if path.suffix == ".vot":
-        return [_name(match) for match in _FIELD.finditer(path.read_bytes())]
-    return [name.lower() for name in Header.of(byte_lines(path), path).names]
+        names = [name.decode("utf-8", "replace") for name in _FIELD.findall(path.read_bytes())]
+    else:
+        names = Header.of(byte_lines(path), path).names
+    return [name.strip().lower() for name in names]
 
 
-def give_our_names(path: Path, columns: Sequence[str], release: Release) -> None:
-    """Rename the columns of spectra where the release calls them otherwise.
-
-    Raises :class:`InputError` if the table lacks one that is declared.
-    """
+def check_columns(columns: Sequence[str], release: Release) -> None:
+    """Raise :class:`InputError` if a table lacks a column of spectra that the release declares."""
     theirs = {release.spectra.get(name, name).lower(): name for name in SPECTRA_COLUMNS}
     for name, ours in theirs.items():
         if name not in columns:
@@ -92,36 +91,3 @@ def give_our_names(path: Path, columns: Sequence[str], release: Release) -> None
                 remedy=f'write [spectra] {ours} = "NAME" in (a copy of) it, with the archive\'s '
                 "name, and give it as --release FILE.toml",
             )
-    if release.spectra:
-        _rename(path, {other: name for other, name in theirs.items() if other != name})
-
-
-def _name(field: re.Match[bytes]) -> str:
-    return field[2].decode("utf-8", "replace").strip().lower()
-
-
-def _rename(path: Path, names: Mapping[str, str]) -> None:
-    if path.suffix == ".fits":
-        from astropy.io import fits
-
-        with fits.open(path, mode="update") as hdus:
-            columns = first_table(hdus, path).columns
-            for name in [*columns.names]:
-                if name.lower() in names:
-                    columns.change_name(name, names[name.lower()])
-        return
-    content = path.read_bytes()
-    if path.suffix == ".vot":
-
-        def own(match: re.Match[bytes]) -> bytes:
-            return match[1] + names.get(_name(match), _name(match)).encode()
-
-        path.write_bytes(_FIELD.sub(own, content))
-        return
-    lines = content.splitlines(keepends=True)
-    number = Header.of(iter(lines), path).lines
-    header = lines[number - 1].decode("utf-8", "replace").strip()
-    for name, ours in names.items():
-        header = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", ours, header, flags=re.IGNORECASE)
-    lines[number - 1] = header.encode() + b"\n"
-    path.write_bytes(b"".join(lines))

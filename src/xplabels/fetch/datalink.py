@@ -20,7 +20,7 @@ import numpy as np
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars
-from xplabels.fetch.answers import columns_of, give_our_names, unpacked
+from xplabels.fetch.answers import check_columns, columns_of, unpacked
 from xplabels.fetch.archive import Archive, Ids
 from xplabels.fetch.http import RetryPolicy, ServiceError, response_to, write_body
 from xplabels.fetch.state import GIVEN_UP, Response
@@ -139,8 +139,8 @@ class DataLink:
                 columns = [columns_of(table) for table in files]
             if not files:
                 return None
-            for table, names in zip(files, columns, strict=True):
-                give_our_names(table, names, release)
+            for names in columns:
+                check_columns(names, release)
             with _answer():
                 try:
                     stars = read(files)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,51 +17,46 @@ from xplabels.releases import Column, Part, Release, Table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Present = Mapping[str, Collection[str]]
+"""A table that the archive has -> lower-case names of its columns."""
+
 
 @dataclass(frozen=True)
 class Query:
     """One query of a product: tables joined to the uploaded ids, and columns of them."""
 
-    tables: tuple[Table, ...]
-    joins: tuple[str, ...]
+    source: str  # the table that says which stars have a row
+    joins: str
     columns: Mapping[Column, int]  # column -> place of its table
 
     @classmethod
-    def of(cls, part: Part, tables: Mapping[str, Table]) -> Query:
+    def of(cls, part: Part, tables: Mapping[str, Table], present: Present | None) -> Query:
         """The query of one part of a product."""
         used = [tables[label] for label in part.tables]
         joins: list[str] = []
         columns: dict[Column, int] = {}
         for place, table in enumerate(used):
+            here = None if present is None else present[table.name]
+            if here is not None and not here:
+                continue
             matched = part.matched and place == 1
             link = f"t0.{used[0].match}" if matched else f"{UPLOAD}.source_id"
             outer = "LEFT OUTER " if place > bool(part.matched) else ""
             joins.append(f"{outer}JOIN {table.name} AS t{place} ON t{place}.{table.key} = {link}")
             taken = {column.name for column in columns}
-            columns |= {one: place for one in table.columns if one.name not in taken}
-        return cls(tuple(used), tuple(joins), columns)
-
-    def available(self, present: Mapping[str, Collection[str]]) -> Query:
-        """This query without optional columns, and tables of them, that the archive lacks.
-
-        ``present`` gives the lower-case names of the columns of each table.
-        """
-        kept = {
-            column: place
-            for column, place in self.columns.items()
-            if {name.lower() for name in column.needs} <= {*present[self.tables[place].name]}
-        }
-        joins = tuple(
-            join for table, join in zip(self.tables, self.joins, strict=True) if present[table.name]
-        )
-        return replace(self, columns=kept, joins=joins)
+            columns |= {
+                one: place
+                for one in table.columns
+                if one.name not in taken
+                and (here is None or {name.lower() for name in one.needs} <= {*here})
+            }
+        return cls(used[0].name, " ".join(joins), columns)
 
     def adql(self) -> str:
         """ADQL for the stars of the uploaded table ``tap_upload.wanted``."""
         chosen = [f"{UPLOAD}.source_id"]
         chosen += [f"{one.adql(f't{place}')} AS {one.name}" for one, place in self.columns.items()]
-        joins = " ".join(self.joins)
-        return f"SELECT {', '.join(chosen)} FROM tap_upload.{UPLOAD} AS {UPLOAD} {joins}"
+        return f"SELECT {', '.join(chosen)} FROM tap_upload.{UPLOAD} AS {UPLOAD} {self.joins}"
 
 
 @dataclass(frozen=True)
@@ -71,27 +67,26 @@ class Product:
     queries: tuple[Query, ...]  # a star's row is of the first that has it
 
     @classmethod
-    def of(cls, name: str, release: Release) -> Product:
-        """The product ``name`` of a release."""
-        return cls(name, tuple(Query.of(part, release.tables) for part in release.products[name]))
+    def of(cls, name: str, release: Release, present: Present | None = None) -> Product:
+        """The product ``name`` of a release.
+
+        Optional columns, and tables of them, that are not among those ``present`` are left out.
+        """
+        parts = release.products[name]
+        return cls(name, tuple(Query.of(part, release.tables, present) for part in parts))
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """Those of its file, besides source_id."""
         columns: dict[str, Column] = {}
-        for query in self.queries:
-            for column in query.columns:
-                columns.setdefault(column.name, column)
+        for column in chain.from_iterable(query.columns for query in self.queries):
+            columns.setdefault(column.name, column)
         return tuple(columns.values())
 
     @property
     def absence(self) -> str:
         """Why a star has no row."""
-        return f"no row in {' or '.join(query.tables[0].name for query in self.queries)}"
-
-    def available(self, present: Mapping[str, Collection[str]]) -> Product:
-        """This product as far as the archive has it: see :meth:`Query.available`."""
-        return replace(self, queries=tuple(query.available(present) for query in self.queries))
+        return f"no row in {' or '.join(query.source for query in self.queries)}"
 
     def schema(self) -> pa.Schema:
         """Of the Parquet file; units in the fields' metadata."""

@@ -20,11 +20,11 @@ from xplabels import __version__
 from xplabels.core.errors import InputError, counted
 from xplabels.core.stars import Stars, concatenate, with_widths
 from xplabels.fetch.archive import MOST_IDS, Archive, Ids
-from xplabels.fetch.checking import Comparison, compare
+from xplabels.fetch.checking import compare
 from xplabels.fetch.datalink import DataLink
 from xplabels.fetch.http import RetryPolicy, ServiceError, check_installed, in_parallel
-from xplabels.fetch.partners import FoundPartners, find_partners
-from xplabels.fetch.products import SPECTRA, Product, products_of
+from xplabels.fetch.partners import find_partners
+from xplabels.fetch.products import SPECTRA, Present, Product, products_of
 from xplabels.fetch.state import (
     ABSENT,
     ACCOUNT,
@@ -41,7 +41,7 @@ from xplabels.io import read_stars, write_star_blocks
 from xplabels.io.atomic import alone
 from xplabels.io.parquet import COMPRESSION_LEVEL, ROW_GROUP
 from xplabels.io.rows import BANDS
-from xplabels.releases import NAMES, SOURCES, Release
+from xplabels.releases import NAMES, SOURCES, Release, using
 
 logger = logging.getLogger(__name__)
 
@@ -70,44 +70,36 @@ class FetchSettings:
                 raise InputError(f"{name} is {getattr(self, name)}", remedy="choose 1 or more")
 
 
+@dataclass(frozen=True)
 class FetchRun:
-    """One fetch, inside the opened ``state``."""
+    """One fetch, inside the opened ``state``, of what is ``present`` in the archive."""
 
-    def __init__(
-        self,
-        targets: Targets,
-        state: FetchState,
-        archive: Archive,
-        settings: FetchSettings,
-        service: Comparison,
-        found: FoundPartners | None = None,
-    ) -> None:
-        self.state, self.archive, self.settings = state, archive, settings
-        self.service = service
-        self.tap = Tap(archive.tap, settings.retry)
-        if not state.ids:
-            state.set_ids(targets.find(self.tap) if found is None else found.ids)
-        self.ids = state.ids
+    state: FetchState
+    archive: Archive
+    settings: FetchSettings
+    tap: Tap
+    present: Present
 
     def fetch(self, name: str) -> None:
         """Fetch the ids of one product that are not accounted for yet, into :attr:`state`."""
         spectra = name == SPECTRA
-        published = self._published() if spectra else {}
-        unknown = [one for one in self.ids if self.state.status(name, one).status == FAILED]
-        left = np.array([one for one in unknown if not spectra or one in published], np.int64)
+        every = self.state.ids
+        published = self._published() if spectra else dict.fromkeys(every)
+        failed = (one for one in every if self.state.status(name, one).status == FAILED)
+        left = np.array([one for one in failed if one in published], np.int64)
         if not len(left):
             return
         answers = self._spectra(left, published) if spectra else self._rows(name, left)
-        count, silent = len(self.ids), not self.settings.progress
         with tqdm(
-            total=count, initial=count - len(left), desc=name, unit=" stars", disable=silent
-        ) as bar:
+            total=len(every), initial=len(every) - len(left), desc=name, unit=" stars",
+            disable=not self.settings.progress,
+        ) as bar:  # fmt: skip
             for ids, response in answers:
                 self.state.record(name, response)
                 bar.update(len(ids) - len(response.failed))
 
     def _rows(self, name: str, left: Ids) -> Iterator[tuple[Ids, Response]]:
-        product = Product.of(name, self.archive.release).available(self.service.present)
+        product = Product.of(name, self.archive.release, self.present)
         failures = 0
         for ids in _chunks(left, self.settings.tap_chunk):
             try:
@@ -174,7 +166,7 @@ class FetchRun:
             said = rows[column].to_pylist() if column in rows.column_names else [None] * len(ids)
             has |= dict(zip(ids, said, strict=True))
         table = release.tables_of(SOURCES)[0].name
-        for one in self.ids:
+        for one in self.state.ids:
             if has.get(one) is False:
                 status[one] = IdStatus(ABSENT, "the archive has no XP spectrum of it")
             elif self.state.status(SOURCES, one).status == ABSENT:
@@ -210,6 +202,16 @@ class FetchSummary:
             for product, c in self.counts.items()
         ]
         return "\n".join([f"{counted(self.ids, 'star')} asked for", head, *rows])
+
+    def check(self) -> None:
+        """Raise :class:`InputError` if an id failed."""
+        if not self.complete:
+            why = "; ".join(f"{count} of {name}: {why}" for name, why, count in self.reasons[:3])
+            raise InputError(
+                f"some ids failed ({why})",
+                where=self.output / ACCOUNT,
+                remedy="repeat the command to request them",
+            )
 
 
 @alone
@@ -279,8 +281,10 @@ def fetch_stars(
             targets.ids, targets.release, release, tap, service.present, settings.tap_chunk
         )
         logger.info("%s", found.text)
-    with state.opened(overwrite):
-        run = FetchRun(targets, state, archive, settings, service, found)
+    with state.opened(overwrite), using(release.file):
+        if not state.ids:
+            state.set_ids(targets.find(tap) if found is None else found.ids)
+        run = FetchRun(state, archive, settings, tap, service.present)
         for name in chosen:
             run.fetch(name)
         pairs = {} if found is None else {f"{targets.release}_neighbourhood": found.table}

@@ -18,21 +18,12 @@ COMPILED_FROM = 1000
 
 @dataclass(frozen=True)
 class Directions:
-    """k linear combinations of the normalised coefficients, and of the measured ones behind them.
+    """k linear combinations of normalised coefficients, and of the measured ones behind them."""
 
-    Attributes
-    ----------
-    centre
-        Float64 [n]: the spectrum they start from.
-    axes
-        Float64 [n, k], by the normalised coefficients x.
-    measured, reference
-        Float64 [n, k] and [n]: the axes and RP 0 by the archive's coefficients, which differ from
-        x times RP 0 where the features have a projection.
-    """
-
-    centre: Array
-    axes: Array
+    centre: Array  # float64 [n]: the spectrum they start from
+    axes: Array  # float64 [n, k], by the normalised coefficients x
+    # float64 [n, k] and [n]: the axes and RP 0 by the archive's coefficients, which differ from x
+    # times RP 0 where the features have a projection
     measured: Array
     reference: Array
 

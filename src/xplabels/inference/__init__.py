@@ -20,8 +20,13 @@ from numpy.typing import NDArray
 from xplabels.core.jit import available
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Completion, Scaling
-from xplabels.inference.distribution import LabelDistribution
-from xplabels.inference.network import Array, Perceptron, products, sample_covariance
+from xplabels.inference.network import (
+    Array,
+    LabelDistribution,
+    Perceptron,
+    products,
+    sample_covariance,
+)
 
 STARS = 128
 """Stars that go through a network together: their hidden units stay in the processor's cache."""
@@ -44,15 +49,9 @@ class Inferred(NamedTuple):
 class Inference:
     """A model's arrays, prepared once for many blocks of stars.
 
-    Parameters
-    ----------
-    feature_set, scaling
-        Of the model.
-    networks
-        One network, or the members of an ensemble: the mean of labels, Jacobians and intrinsic
-        scatter; the spread of the members is the model part.
-    passes
-        Of dropout that give the label and the model part of a single network; 0: the delta method.
+    Of several ``networks``, the members of an ensemble, labels, Jacobians and intrinsic scatter are
+    averaged; their spread is the model part. ``passes`` of dropout give the label and the model
+    part of a single one; with 0 the delta method does.
     """
 
     def __init__(
@@ -175,23 +174,10 @@ def input_variance(
 ) -> tuple[Array, Array]:
     """J C J^T of FS24's eq. 7, by pull-back of J to the measurements.
 
-    Parameters
-    ----------
-    jacobian
-        dy/dx [N, K, F] by the unscaled inputs; 0 for missing inputs.
-    features, feature_set
-        Of the same N stars.
-    projection
-        P [n, n], if the features have a projection.
-    full
-        Whether to give all of it, or its diagonal (FS24, eq. 8).
-    lower
-        What gives w (L + 1/2) [N, K, n] from w [N, K, n] and packed correlations 1 + L + L^T.
-
-    Returns
-    -------
-    total, size
-        [N, K, K] or [N, K], and the diagonal if nothing cancelled [N, K].
+    ``jacobian`` [N, K, F] is dy/dx by the unscaled inputs, 0 for missing ones; ``projection`` is
+    P [n, n], if the features have one; ``lower`` gives w (L + 1/2) [N, K, n] from w [N, K, n] and
+    packed correlations 1 + L + L^T. All of it [N, K, K] if ``full``, else its diagonal [N, K]
+    (FS24, eq. 8); and the diagonal if nothing cancelled [N, K].
     """
     n, bp = feature_set.n_spectral, feature_set.widths[0]
     spectral = jacobian[..., :n]

@@ -12,12 +12,7 @@ from xplabels.core.jit import fast_jit
 def lower_product(w: NDArray[np.float64], packed: NDArray[np.float32]) -> NDArray[np.float64]:
     """w (L + 1/2) [N, K, n] in float64: large numbers cancel in what it is multiplied with.
 
-    Parameters
-    ----------
-    w
-        [N, K, n].
-    packed
-        Correlations L below the diagonal [N, n (n - 1) / 2], row by row.
+    ``packed`` [N, n (n - 1) / 2] is L, the correlations below the diagonal, row by row.
     """
     product = 0.5 * w
     stars, labels, width = w.shape

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
-from xplabels.inference.distribution import LabelDistribution
 
 LOG_VARIANCE_RANGE = (-14.0, 6.0)
 """Bounds of ln(variance) in scaled units: keeps likelihoods and errors finite."""
@@ -26,6 +25,48 @@ SATURATED = -40.0
 ModelScatter = Literal["none", "dropout", "distilled"]
 Floats = NDArray[np.floating[Any]]
 Array = NDArray[np.float64]
+
+A = TypeVar("A")
+"""An array of numpy or a tensor of torch: what is done with them here, both can."""
+
+
+class LabelDistribution(NamedTuple, Generic[A]):
+    """Mean of K labels of N stars and the parts of its variance (FS24, eq. 7-11), scaled.
+
+    Arrays of numpy (inference) or tensors (training).
+    """
+
+    mean: A  # [N, K]
+    excess: A  # [N, K]: intrinsic scatter, a variance label by label
+    # [N, K] variances, or [N, K, K] covariances where those were asked for
+    model: A
+    input: A
+    clamped: A  # bool [N, K]: a variance reached its upper bound
+    # [N, K, I] of the mean by the network's inputs, or None where it was not asked for
+    jacobian: A | None = None
+
+    def variances(self) -> LabelDistribution[A]:
+        """The same with the diagonals of full covariances."""
+        parts: LabelDistribution[Any] = self
+        model, of_input = parts.model.diagonal(0, 1, 2), parts.input.diagonal(0, 1, 2)
+        return self._replace(model=model, input=of_input)
+
+    @property
+    def variance(self) -> A:
+        """Total [N, K] of variances (eq. 11); an input part rounded below zero counts as zero."""
+        parts: LabelDistribution[Any] = self
+        total: A = parts.input.clip(min=0.0) + parts.model + parts.excess
+        return total
+
+    @property
+    def covariance(self) -> A:
+        """Total [N, K, K] of full covariances."""
+        parts: LabelDistribution[Any] = self
+        total = parts.input + parts.model
+        labels = range(total.shape[1])
+        total[:, labels, labels] += parts.excess
+        whole: A = total
+        return whole
 
 
 def _logistic(z: Floats) -> Floats:
@@ -66,45 +107,24 @@ ACTIVATIONS = {"silu": _silu, "relu": _relu, "tanh": _tanh, "gelu": _gelu, "soft
 
 @dataclass(frozen=True)
 class Architecture:
-    """Shape of a network.
+    """Shape of a network."""
 
-    Attributes
-    ----------
-    inputs
-        Number of scaled inputs F.
-    masks
-        Number of further inputs that say which auxiliary inputs are missing (1) or not (0).
-    hidden
-        Width of each hidden layer.
-    labels
-        Number of labels K.
-    activation
-        A key of :data:`ACTIVATIONS`.
-    dropout
-        Probability that a hidden unit is dropped in training.
-    scatter
-        Where the model's part of the error comes from: ``dropout`` of this network, ``distilled``
-        (K further outputs that learnt the scatter of an ensemble), or ``none``.
-    samples, spectral
-        Number of log-flux samples made of the first ``spectral`` inputs
-        (:class:`xplabels.network.LogFlux`), or 0.
-    noise
-        Number of noise levels among the inputs, after the masks: 2 or 0.
-    skip
-        Whether the last layer reads all hidden layers, not the last of them alone.
-    """
-
-    inputs: int
+    inputs: int  # number of scaled inputs F
+    # number of further inputs that say which auxiliary inputs are missing (1) or not (0)
     masks: int
-    hidden: tuple[int, ...]
-    labels: int
-    activation: str = "silu"
-    dropout: float = 0.0
+    hidden: tuple[int, ...]  # width of each hidden layer
+    labels: int  # number of labels K
+    activation: str = "silu"  # A key of ACTIVATIONS
+    dropout: float = 0.0  # probability that a hidden unit is dropped in training
+    # where the model's part of the error comes from: ``dropout`` of this network, ``distilled`` (K
+    # further outputs that learnt the scatter of an ensemble), or ``none``
     scatter: ModelScatter = "dropout"
+    # number of log-flux samples made of the first ``spectral`` inputs (xplabels.network.LogFlux),
+    # or 0
     samples: int = 0
     spectral: int = 0
-    noise: int = 0
-    skip: bool = False
+    noise: int = 0  # number of noise levels among the inputs, after the masks: 2 or 0
+    skip: bool = False  # whether the last layer reads all hidden layers, not the last of them alone
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -155,21 +175,12 @@ class Architecture:
 class Perceptron:
     """A multilayer perceptron that gives labels and their variances (FS24, section 3.1).
 
-    Attributes
-    ----------
-    architecture
-        Its shape.
-    arrays
-        Weights by name (:meth:`Architecture.shapes`), of one floating-point type, in which the
-        network is computed.
-
-    Raises
-    ------
-    ValueError
-        If an array is missing, too much, or of another shape.
+    ValueError if an array is missing, too much, or of another shape.
     """
 
-    architecture: Architecture
+    architecture: Architecture  # its shape
+    # weights by name (Architecture.shapes), of one floating-point type, in which the network is
+    # computed
     arrays: Mapping[str, Floats]
 
     def __post_init__(self) -> None:
@@ -221,13 +232,13 @@ class Perceptron:
             jacobian,
         )
 
-    def dropout_passes(self, x: Floats, passes: int, seed: int = 0) -> tuple[Array, Array]:
+    def dropout_passes(self, x: Floats, passes: int) -> tuple[Array, Array]:
         """Median [N, K] and covariance [N, K, K] of passes with dropout (FS24, 3.1.1).
 
         Each pass is one thinned network for all stars, the same in every call: what is said of a
         star does not depend on the stars around it.
         """
-        random, p = np.random.default_rng(seed), self.architecture.dropout
+        random, p = np.random.default_rng(0), self.architecture.dropout
         h, _ = self._with_log_flux(x.astype(self.dtype))
         drawn = np.empty((passes, len(x), self.architecture.labels))
         for one in drawn:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,16 +122,24 @@ def gaiaxpy_instrument() -> Instrument:
 
 
 def band_model(band: str) -> Any:
-    """GaiaXPy's ``ExternalInstrumentModel`` of ``bp`` or ``rp``."""
+    """GaiaXPy's ``ExternalInstrumentModel`` of ``bp`` or ``rp`` in DR3."""
     need_gaiaxpy()
     with quiet():
-        from gaiaxpy.calibrator.external_instrument_model import ExternalInstrumentModel
         from gaiaxpy.config.paths import config_path
+    return load_model(Path(config_path, f"{band}C03_{MODELS[band]}"))
 
-        stem = f"{config_path}/{band}C03_{MODELS[band]}"
-        return ExternalInstrumentModel.from_config_csv(
-            *(f"{stem}_{key}.csv" for key in ("dispersion", "response", "bases"))
-        )
+
+def load_model(stem: Path) -> Any:
+    """GaiaXPy's ``ExternalInstrumentModel`` from its :func:`model_files`."""
+    with quiet():
+        from gaiaxpy.calibrator.external_instrument_model import ExternalInstrumentModel
+
+        return ExternalInstrumentModel.from_config_csv(*map(str, model_files(stem)))
+
+
+def model_files(stem: Path) -> list[Path]:
+    """The files of an instrument model, whose names begin like ``bpC03_v375wi``."""
+    return [Path(f"{stem}_{part}.csv") for part in ("dispersion", "response", "bases")]
 
 
 def band_matrix(model: Any, edges: Array) -> Array:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from xplabels.features.projection import (
     need_gaiaxpy,
     quiet,
 )
-from xplabels.instrument import MODELS, WIDTHS
+from xplabels.instrument import MODELS, WIDTHS, load_model, model_files
 from xplabels.io.files import whole
 
 Array = NDArray[np.float64]
@@ -200,77 +201,71 @@ def gaiaxpy_basis(widths: tuple[int, int] = WIDTHS, models: Sequence[str] = ()) 
     need_gaiaxpy()
     from importlib.metadata import version
 
-    about = {"made by": f"GaiaXPy {version('gaiaxpy')}"}
+    installed, dr3 = f"GaiaXPy {version('gaiaxpy')}", tuple(MODELS.values())
     wavelength, design = gaiaxpy_design()
-    if widths == WIDTHS and tuple(models) in ((), tuple(MODELS.values())):
-        return Basis(wavelength, design, WIDTHS, "Gaia DR3", about | {"models": [*MODELS.values()]})
-    found = [pair for pair in _carried(widths) if not models or pair.names == tuple(models)]
+    if widths == WIDTHS and tuple(models) in ((), dr3):
+        about: dict[str, Any] = {"made by": installed, "models": list(dr3)}
+        return Basis(wavelength, design, WIDTHS, "Gaia DR3", about)
+    found = [pair for pair in _carried(widths) if not models or _names(pair) == tuple(models)]
     if not found:
         what = f" called {', '.join(models)}" if models else ""
         raise InputError(
-            f"the installed GaiaXPy {version('gaiaxpy')} has no basis of {widths[0]} BP + "
-            f"{widths[1]} RP coefficients{what}",
+            f"the installed {installed} has no basis of {widths[0]} BP + {widths[1]} RP "
+            f"coefficients{what}",
             remedy=THREE_WAYS,
         )
     if len(found) > 1:
-        listed = "; ".join(",".join(pair.names) for pair in found)
+        listed = "; ".join(",".join(_names(pair)) for pair in found)
         raise InputError(
             f"the installed GaiaXPy has several bases of {widths[0]} + {widths[1]} coefficients",
             remedy=f"name BP's and RP's with xplabels basis --models: {listed}",
         )
     (pair,) = found
-    matrix = np.concatenate([_sampled(b, s, wavelength) for b, s in pair.stems.items()], axis=1)
-    name = f"GaiaXPy {','.join(pair.names)}"
-    return Basis(wavelength, matrix, widths, name, about | {"models": [*pair.names]})
+    columns = [_sampled(band, stem, wavelength) for band, stem in zip(MODELS, pair, strict=True)]
+    name, about = ",".join(_names(pair)), {"made by": installed, "models": list(_names(pair))}
+    return Basis(wavelength, np.concatenate(columns, axis=1), widths, f"GaiaXPy {name}", about)
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Instrument models of BP and RP of one stage of the calibration; stems of their files."""
-
-    stems: Mapping[str, Path]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(stem.name.partition("_")[2] for stem in self.stems.values())
-
-
-def _carried(widths: tuple[int, int]) -> list[_Pair]:
-    """Pairs of instrument models of these widths that are not DR3's, whatever they are called."""
+def _carried(widths: tuple[int, int]) -> list[tuple[Path, ...]]:
+    """BP's and RP's files (see :func:`load_model`) of models of these widths other than DR3's."""
     import csv
 
     from gaiaxpy.config.paths import config_path
 
     csv.field_size_limit(2**31 - 1)
-    stems: list[list[Path]] = [[], []]
-    for here, band, width in zip(stems, MODELS, widths, strict=True):
+
+    def stems(band: str, width: int) -> Iterator[Path]:
         for path in sorted(Path(config_path).glob(f"{band}*_*_bases.csv")):
-            stem = path.with_name(path.name.removesuffix("_bases.csv"))
-            beside = (f"{stem}_{part}.csv" for part in ("dispersion", "response"))
             with path.open(newline="", encoding="utf-8") as file:
                 row = next(csv.DictReader(file), {})
-            if str(row.get("nBases")) == str(width) and all(Path(p).is_file() for p in beside):
-                here.append(stem)
-    pairs = [
-        _Pair(dict(zip(MODELS, (bp, rp), strict=True)))
-        for bp in stems[0]
-        for rp in stems[1]
-        # bpC03 goes with rpC03
-        if bp.name.partition("_")[0].removeprefix("bp")
-        == rp.name.partition("_")[0].removeprefix("rp")
+            stem = path.with_name(path.name.removesuffix("_bases.csv"))
+            if row.get("nBases") == str(width) and all(map(Path.is_file, model_files(stem))):
+                yield stem
+
+    def stage(stem: Path) -> str:
+        """``C03`` of bpC03_v375wi."""
+        return stem.name.partition("_")[0][2:]
+
+    pairs = product(*(list(stems(band, n)) for band, n in zip(MODELS, widths, strict=True)))
+    return [
+        pair
+        for pair in pairs
+        if stage(pair[0]) == stage(pair[1]) and _names(pair) != tuple(MODELS.values())
     ]
-    return [pair for pair in pairs if pair.names != tuple(MODELS.values())]
+
+
+def _names(pair: Iterable[Path]) -> tuple[str, ...]:
+    """``v375wi`` of bpC03_v375wi."""
+    return tuple(stem.name.partition("_")[2] for stem in pair)
 
 
 def _sampled(band: str, stem: Path, wavelength: Array) -> Array:
     """One band's columns of the sampling matrix [L, n], as GaiaXPy weighs BP and RP."""
+    model = load_model(stem)
     with quiet():
-        from gaiaxpy.calibrator.external_instrument_model import ExternalInstrumentModel
         from gaiaxpy.core.satellite import BP_WL, RP_WL
         from gaiaxpy.spectrum.sampled_basis_functions import SampledBasisFunctions
 
-        files = (f"{stem}_{part}.csv" for part in ("dispersion", "response", "bases"))
-        model = ExternalInstrumentModel.from_config_csv(*files)
         red = np.clip((wavelength - RP_WL.low) / (BP_WL.high - RP_WL.low), 0.0, 1.0)
         weight = red if band == "rp" else 1.0 - red
         sampled = SampledBasisFunctions.from_external_instrument_model(wavelength, weight, model)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, has_correlations
-from xplabels.instrument import WIDTHS, archive_bases, band_fluxes, magnitudes
+from xplabels.instrument import WIDTHS, archive_bases
 
 Array = NDArray[np.float64]
 
@@ -31,14 +31,8 @@ G_RANGE = (3.0, 21.0)
 COLOUR_RANGE = (0.3, 3.0)
 """G_BP - G_RP, mag: colours beyond the fitted stars count as these."""
 G_PIVOT, G_UNIT, COLOUR_PIVOT = 15.0, 3.0, 1.1
-HUBER = 1.5
-"""Residuals beyond so many robust standard deviations count less."""
-ITERATIONS = 8
 BACKGROUND = 0.03
 """Of the spectrum's peak: constant noise floor assumed for the illustrative correlations."""
-SKY_G = 15.5
-"""mag: where the sky adds as much again to that floor, in the typical correlations. On 228 real
-spectra of G 5-17.6 the best floor is 0.03 up to G = 16, and 0.1-0.3 beyond it."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +73,6 @@ def terms(g: Array, colour: Array) -> Array:
     return np.stack(
         [np.ones_like(g), brightness, *bends, redness, redness**2, redness * brightness], axis=1
     )
-
-
-def fit_noise(errors: Array, g: Array, colour: Array) -> NoiseModel:
-    """Fit the model by iteratively reweighted least squares with Huber's weights.
-
-    To archive errors [N, n] of real stars, positive, their G and G_BP - G_RP [N], mag (Vega).
-    """
-    x, y = terms(g, colour), np.log(errors)
-    weights = np.asarray(np.linalg.lstsq(x, y, rcond=None)[0])
-    for _ in range(ITERATIONS):
-        residual = y - x @ weights
-        scale = 1.4826 * np.median(np.abs(residual), axis=0)
-        trust = np.minimum(1.0, HUBER * scale / np.maximum(np.abs(residual), 1e-12))
-        root = np.sqrt(trust)
-        fits = [
-            np.linalg.lstsq(x * w[:, None], column * w, rcond=None)[0]
-            for column, w in zip(y.T, root.T, strict=True)
-        ]
-        weights = np.stack(fits, axis=1)
-    return NoiseModel(weights)
 
 
 def illustrative_correlations(
@@ -152,34 +126,19 @@ class TypicalCorrelations:
         flux = coefficients @ self.fluxes.T
         with np.errstate(invalid="ignore", divide="ignore"):
             g, bp, rp = (self.zero_points - 2.5 * np.log10(flux)).T
-        weights = _hats(self.g, g)[:, :, None] * _hats(self.colour, bp - rp)[:, None, :]
+        weights = (
+            interpolation_weights(self.g, g)[:, :, None]
+            * interpolation_weights(self.colour, bp - rp)[:, None, :]
+        )
         packed = weights.reshape(len(g), -1).astype(np.float32) @ self.packed
         bands = np.split(packed, [WIDTHS[0] * (WIDTHS[0] - 1) // 2], axis=1)
         return np.ascontiguousarray(bands[0]), np.ascontiguousarray(bands[1])
 
 
-def _hats(nodes: Array, at: Array) -> Array:
+def interpolation_weights(nodes: Array, at: Array) -> Array:
     """Weights [N, nodes] of linear interpolation; beyond the ends, and for NaN, those of an end."""
     at = np.clip(np.where(np.isfinite(at), at, nodes[0]), nodes[0], nodes[-1])
     return np.stack([np.interp(at, nodes, row) for row in np.eye(len(nodes))], axis=1)
-
-
-def fit_correlations(
-    coefficients: Array, nodes_g: Array, nodes_colour: Array
-) -> TypicalCorrelations:
-    """Make them from coefficients [N, 110] of real stars, of all G, with GaiaXPy."""
-    fluxes, zero_points = band_fluxes()
-    seen = magnitudes(coefficients)
-    near = _hats(nodes_colour, seen[:, 1] - seen[:, 2])
-    near /= near.sum(axis=0)
-    below = np.tril_indices(WIDTHS[0], -1)
-    packed = []
-    for g in nodes_g:
-        floor = BACKGROUND * (1 + 10 ** (0.4 * (g - SKY_G)))
-        bands = illustrative_correlations(coefficients, floor)
-        packed.append(near.T @ np.concatenate([band[:, *below] for band in bands], axis=1))
-    stacked = np.concatenate(packed).astype(np.float32)
-    return TypicalCorrelations(nodes_g, nodes_colour, fluxes, zero_points, stacked)
 
 
 def with_correlations(stars: Stars) -> Stars:
@@ -188,38 +147,38 @@ def with_correlations(stars: Stars) -> Stars:
     The flag ``NO_CORRELATIONS``, which they have already, says so; other spectra stay as they are.
     """
     spectra = stars.spectra
-    if not isinstance(spectra, CoefficientSpectra) or spectra.widths != WIDTHS:
+    if (
+        not isinstance(spectra, CoefficientSpectra)
+        or spectra.widths != WIDTHS
+        or has_correlations(spectra)
+    ):
         return stars
-    if has_correlations(spectra):
-        return stars
-    both = np.concatenate([spectra.bp.coefficients, spectra.rp.coefficients], axis=1)
-    bands = (
+    bands = (spectra.bp, spectra.rp)
+    typical = typical_correlations().of(np.concatenate([b.coefficients for b in bands], axis=1))
+    completed = (
         band if band.correlations is not None else replace(band, correlations=packed)
-        for band, packed in zip(
-            (spectra.bp, spectra.rp), typical_correlations().of(both), strict=True
-        )
+        for band, packed in zip(bands, typical, strict=True)
     )
-    return replace(stars, spectra=CoefficientSpectra(*bands))
+    return replace(stars, spectra=CoefficientSpectra(*completed))
 
 
 @cache
 def typical_correlations() -> TypicalCorrelations:
     """Those that ship (``data/typical_correlations.safetensors``)."""
-    from safetensors.numpy import load
-
-    data = files("xplabels").joinpath("data/typical_correlations.safetensors").read_bytes()
-    arrays = load(data)
-    packed = arrays.pop("packed").astype(np.float32)
-    return TypicalCorrelations(packed=packed, **arrays)
+    arrays = _shipped("typical_correlations")
+    return TypicalCorrelations(packed=arrays.pop("packed").astype(np.float32), **arrays)
 
 
 @cache
 def noise_model() -> NoiseModel:
     """The model that ships, fitted to 2,000 real stars."""
+    return NoiseModel(_shipped("noise_model")["weights"])
+
+
+def _shipped(name: str) -> dict[str, NDArray[Any]]:
     from safetensors.numpy import load
 
-    data = files("xplabels").joinpath("data/noise_model.safetensors").read_bytes()
-    return NoiseModel(load(data)["weights"])
+    return load(files("xplabels").joinpath(f"data/{name}.safetensors").read_bytes())
 
 
 def noise_provenance() -> dict[str, Any]:

@@ -58,15 +58,7 @@ def simulate_spectra(
     mag_errors = np.hypot(magnitude_errors(clean, errors, correlations), PHOTOMETRY_FLOOR)
     rows = np.repeat(np.arange(len(clean)), draws)
     random = np.random.default_rng(seed) if noise else None
-    bands = [
-        _observed(band, error, matrix, rows, random)
-        for band, error, matrix in zip(
-            np.split(clean, [WIDTHS[0]], axis=1),
-            np.split(errors, [WIDTHS[0]], axis=1),
-            correlations,
-            strict=True,
-        )
-    ]
+    spectra = observed_spectra(clean, errors, correlations, rows, random)
     shift = np.zeros((len(rows), 3)) if random is None else random.standard_normal((len(rows), 3))
     measured = seen[rows] + shift * mag_errors[rows]
     photometry = {name: (measured[:, b], mag_errors[rows, b]) for b, name in enumerate(MAGNITUDES)}
@@ -78,7 +70,7 @@ def simulate_spectra(
     factor = noise_provenance()["factor"]["68.3 %"]
     return Stars.of(
         np.arange(1, len(rows) + 1, dtype=np.int64),
-        CoefficientSpectra(*bands),
+        spectra,
         Photometry.of(len(rows), photometry),
         origin=f"simulated from {len(listed)} spectral energy distributions",
         notes=(
@@ -120,19 +112,27 @@ def _clean_spectra(
     return given[rows] * 10 ** (-0.4 * fainter), seen[rows] + fainter, rows
 
 
-def _observed(
+def observed_spectra(
     clean: Array,
     errors: Array,
-    correlations: Array,
+    correlations: tuple[Array, Array],
     rows: NDArray[np.intp],
     random: np.random.Generator | None,
-) -> Band:
-    """One band of the stars ``rows`` [N], with noise of its full covariance."""
-    coefficients = clean[rows]
-    if random is not None:
-        roots = np.linalg.cholesky(correlations)
-        drawn = random.standard_normal(coefficients.shape)
-        coefficients = coefficients + errors[rows] * np.einsum("nij,nj->ni", roots[rows], drawn)
-    below = np.tril_indices(clean.shape[1], -1)
-    packed = correlations[:, below[0], below[1]].astype(np.float32)
-    return Band(coefficients, errors[rows], packed[rows])
+) -> CoefficientSpectra:
+    """The stars ``rows`` [N] of M noiseless ones, with noise of its full covariance in each band.
+
+    ``clean`` and ``errors`` are [M, 110], ``correlations`` matrices of BP and RP [M, 55, 55];
+    without ``random``, no noise is added.
+    """
+    bands = []
+    below = np.tril_indices(WIDTHS[0], -1)
+    halves = (np.split(array, [WIDTHS[0]], axis=1) for array in (clean, errors))
+    for coefficients, error, matrix in zip(*halves, correlations, strict=True):
+        seen = coefficients[rows]
+        if random is not None:
+            roots = np.linalg.cholesky(matrix)[rows]
+            drawn = random.standard_normal(seen.shape)
+            seen = seen + error[rows] * np.einsum("nij,nj->ni", roots, drawn)
+        packed = matrix[:, *below].astype(np.float32)
+        bands.append(Band(seen, error[rows], packed[rows]))
+    return CoefficientSpectra(*bands)

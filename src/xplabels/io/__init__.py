@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import CoefficientSpectra, Stars, concatenate, with_widths
 from xplabels.io.delimited import read_csv, read_ecsv
-from xplabels.io.files import Digest, format_of, unchanged, whole
+from xplabels.io.files import KINDS, Digest, format_of, unchanged, whole
 from xplabels.io.fits import read_fits
 from xplabels.io.hats import is_catalogue, read_hats
 from xplabels.io.memory import is_path, is_table, listed, read_memory, table_of
@@ -44,9 +44,7 @@ READERS: dict[str, Reader] = {
     ".vot": read_votable,
     ".votable": read_votable,
     ".parquet": read_parquet,
-    ".zip": lambda path, bad_rows, block: read_zip(
-        path, bad_rows, block, read_blocks=lambda *one: read_blocks(*one)
-    ),
+    ".zip": lambda *options: read_zip(*options, read_blocks=read_blocks),
 }
 """Ending -> reader; every text or FITS ending may be followed by ``.gz``."""
 
@@ -93,19 +91,25 @@ def read_blocks(
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
     path = Path(path)
-    reader = _reader(path)
+    with whole(path):
+        catalogue = path.is_dir() and is_catalogue(path)
+    if catalogue:
+        reader, kind = read_hats, "HATS catalogue"
+    else:
+        ending = format_of(path, READERS)
+        reader, kind = READERS[ending], KINDS[ending]
     if coefficients is not None:
         blocks = read_unpacked(path, bad_rows, block, coefficients) or iter(())
-        return _unchanged(path, blocks)
-    if digest is not None and reader is read_csv:
-        blocks = read_csv(path, bad_rows, block, digest)
+    elif digest is not None and reader is read_csv:
+        blocks = _or_unpacked(read_csv(path, bad_rows, block, digest), path, bad_rows, block)
     else:
-        blocks = reader(path, bad_rows, block)
-    return _unchanged(path, _or_unpacked(blocks, path, bad_rows, block))
+        blocks = _or_unpacked(reader(path, bad_rows, block), path, bad_rows, block)
+    return _guarded(blocks, path, kind)
 
 
-def _unchanged(path: Path, blocks: Iterator[Stars]) -> Iterator[Stars]:
-    with unchanged(path):
+def _guarded(blocks: Iterator[Stars], path: Path, kind: str) -> Iterator[Stars]:
+    """The blocks, with every error one that names the file, which must not change meanwhile."""
+    with unchanged(path), whole(path, kind):
         yield from blocks
 
 
@@ -175,13 +179,6 @@ def _of_memory(
     if coefficients is not None:
         return read_unpacked(table, bad_rows, BLOCK_ROWS, coefficients) or iter(())
     return _or_unpacked(read_memory(table, bad_rows, wavelength), table, bad_rows, BLOCK_ROWS)
-
-
-def _reader(path: Path) -> Reader:
-    with whole(path):
-        if path.is_dir() and is_catalogue(path):
-            return read_hats
-    return READERS[format_of(path, READERS)]
 
 
 def _check_across_files(blocks: Sequence[Stars]) -> None:

@@ -98,14 +98,27 @@ def check_ours(folder: Path, ours: Sequence[str]) -> None:
         )
 
 
-def check_distinct(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    """Raise :class:`InputError` if an output is also an input, by whatever name or link."""
-    read = {file for path in inputs if (file := _file_of(path)) is not None}
+def check_distinct(
+    outputs: Iterable[Path], inputs: Iterable[str | Path], replaced: bool = True
+) -> None:
+    """Raise :class:`InputError` if an output is also an input, by whatever name or link.
+
+    Where it is a folder that is ``replaced``, no input may lie in it either.
+    """
+    read = {file: Path(path) for path in inputs if (file := _file_of(path)) is not None}
     for output in outputs:
         if _file_of(output) in read:
             raise InputError(
                 "is also an input, which would be lost", where=output, remedy="name another output"
             )
+        for path in read.values() if replaced and output.is_dir() else ():
+            files = (path, *path.rglob("*")) if path.is_dir() else (path,)
+            if any(output.resolve() in file.resolve().parents for file in files):
+                raise InputError(
+                    f"holds the input {path}, which would be lost",
+                    where=output,
+                    remedy="name another output",
+                )
 
 
 def _file_of(path: str | Path) -> tuple[int, int] | None:
@@ -210,9 +223,8 @@ def remove_leftovers(folder: Path, name: str = "*", every: bool = False) -> None
                 left.unlink(missing_ok=True)
 
 
-def _new_partial(path: Path) -> Path:
-    """This process's temporary path beside ``path``; those of processes that died are removed."""
-    remove_leftovers(path.parent, glob.escape(path.name))
+def _partial(path: Path) -> Path:
+    """This process's temporary path beside ``path``."""
     return path.with_name(f".{os.getpid()}.partial.{path.name}")
 
 
@@ -227,19 +239,25 @@ def _alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, overwrite: bool = False, at_once: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, overwrite: bool = False, one_of_many: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
-    Raises InputError as :func:`check_output`, or if the system refuses to write; what is written
-    ``at_once`` and replaces what is there needs no trial before.
+    ``one_of_many`` replaces what is there, in a folder that was tried and cleared of leftovers
+    before, and does not wait for the disk: where the file is complete, :func:`sync` says so.
+
+    Raises InputError as :func:`check_output`, or if the system refuses to write.
     """
-    if not at_once:
+    if not one_of_many:
         check_output(path, overwrite)
-    partial = _new_partial(path)
+        remove_leftovers(path.parent, glob.escape(path.name))
+    partial = _partial(path)
     try:
         yield partial
-        _announce(partial, path)
-        rename(partial, path)
+        if one_of_many:
+            os.replace(partial, path)
+        else:
+            _announce(partial, path)
+            rename(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
@@ -253,7 +271,8 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises InputError as :func:`check_output`, or if the system refuses to write.
     """
     check_output(path, overwrite)
-    partial = _new_partial(path)
+    remove_leftovers(path.parent, glob.escape(path.name))
+    partial = _partial(path)
     try:
         partial.mkdir()
         yield partial
@@ -273,9 +292,9 @@ def unwritable(path: Path, error: OSError) -> InputError:
 
 def rename(partial: Path, path: Path) -> None:
     """Give a whole file its name, once the disk holds what is in it."""
-    _sync(partial)
+    sync(partial)
     os.replace(partial, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
@@ -285,12 +304,12 @@ def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
     """
     old = old or path.with_name(f".{os.getpid()}.old.{path.name}")
     for one in (*folder.rglob("*"), folder):
-        _sync(one)
+        sync(one)
     try:
         if path.exists():
             os.replace(path, old)
         os.replace(folder, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         # whatever stopped the exchange, Ctrl-C included: what was there comes back
         if old.exists() and not path.exists():
@@ -307,12 +326,13 @@ def discard(folder: Path, output: Path) -> None:
     It loses its name first: what a kill leaves of it is a leftover of ``output``.
     """
     if folder.exists():
-        gone = _new_partial(output)
+        remove_leftovers(output.parent, glob.escape(output.name))
+        gone = _partial(output)
         os.replace(folder, gone)
         shutil.rmtree(gone)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until the disk holds a file, or the names in a folder: a rename may not come first."""
     if path.is_dir():
         with contextlib.suppress(OSError):  # some systems do that by themselves, and refuse

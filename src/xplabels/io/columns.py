@@ -35,8 +35,7 @@ Columns = Mapping[str, NDArray[Any]]
 class MeasurementColumns:
     """Where the archives keep one of :data:`~xplabels.core.stars.MEASUREMENTS`.
 
-    ``over_error`` is Gaia's ``*_mean_flux_over_error``; a column of magnitude errors beside it
-    (``errors``) takes precedence.
+    Columns of ``errors`` come before ``over_error``, Gaia's ``*_mean_flux_over_error``.
     """
 
     name: str
@@ -233,15 +232,14 @@ def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
     """
     column = columns[name]
     if column.dtype.kind not in "iufb" or column.ndim != 1:
-        row, text = next(
-            ((n, text) for n, text in enumerate(column.tolist()) if not _is_number(text)), (0, "")
-        )
-        is_text = isinstance(text, str) and column.ndim == 1
+        wrong = ((n, text) for n, text in enumerate(column.tolist(), 1) if not _is_number(text))
+        row, text = next(wrong, (1, ""))
+        what, place = "does not hold one number per row", f"column {name}"
+        if isinstance(text, str) and column.ndim == 1:
+            what, place = f"{text[:60]!r} is not a number", f"row {row}, column {name}"
         raise InputError(
-            f"{text[:60]!r} is not a number" if is_text else "does not hold one number per row",
-            where=f"{where}, row {row + 1}, column {name}"
-            if is_text
-            else f"{where}, column {name}",
+            what,
+            where=f"{where}, {place}",
             remedy="write numbers, and nothing where a value is missing",
         )
     return column.astype(np.float64)
@@ -270,22 +268,19 @@ def _errors_of(
     """Errors [N] of one measurement, each positive or NaN; NaN where ``values`` [N] are."""
     # k_m goes with k_msigcom before ks_msigcom
     order = sorted(measured.errors, key=lambda name: not name.startswith(column))
-    name = first_present(order, columns)
-    if name is not None:
-        errors = _stated(numbers(columns, name, where), values, POSSIBLE_ERROR[measured.name])
-        check_positive(errors, source_id, where, name)
-        return errors
-    if measured.over_error in columns and measured.over_error is not None:
-        ratio = _stated(numbers(columns, measured.over_error, where), values, LARGEST_RATIO)
-        check_positive(ratio, source_id, where, measured.over_error)
-        errors = np.asarray(MAG_PER_RELATIVE_FLUX / ratio, np.float64)
-        return _stated(errors, values, POSSIBLE_ERROR[measured.name])
-    wanted = measured.over_error or order[0]
-    raise InputError(
-        f"column {column!r} has no errors: column {wanted!r} is absent",
-        where=where,
-        remedy=f"add {wanted}, or leave {column} out",
-    )
+    over = measured.over_error or order[0]
+    name = first_present([*order, over], columns)
+    if name is None:
+        raise InputError(
+            f"column {column!r} has no errors: column {over!r} is absent",
+            where=where,
+            remedy=f"add {over}, or leave {column} out",
+        )
+    most = POSSIBLE_ERROR[measured.name]
+    is_ratio = name == measured.over_error
+    errors = _stated(numbers(columns, name, where), values, LARGEST_RATIO if is_ratio else most)
+    check_positive(errors, source_id, where, name)
+    return _stated(MAG_PER_RELATIVE_FLUX / errors, values, most) if is_ratio else errors
 
 
 def _label(
@@ -311,7 +306,7 @@ def _label(
     check_positive(errors, source_id, where, error_name)
     outside = np.isfinite(values) & ((values < label.lowest) | (values > label.highest))
     if outside.any():
-        row = int(np.flatnonzero(outside)[0])
+        row = int(outside.argmax())
         raise InputError(
             f"{values[row]:g} is outside the believable range "
             f"{label.lowest:g} to {label.highest:g} {label.unit}".rstrip()
@@ -328,7 +323,7 @@ def check_positive(
     """Raise :class:`InputError` naming the first star whose error is zero or negative."""
     bad = errors <= 0  # NaN compares false: missing, not wrong
     if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+        row = int(bad.argmax())
         raise InputError(
             f"the error {errors[row]:g} is not positive ({int(bad.sum())} such rows)",
             where=f"{where}, source_id {source_id[row]}, column {column}",

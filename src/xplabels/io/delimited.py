@@ -14,10 +14,10 @@ from __future__ import annotations
 import csv
 import importlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.arrays import EMPTY, Cells, parse_array
-from xplabels.io.files import LONGEST_LINE, Digest, again, byte_lines, open_bytes, reads
+from xplabels.io.files import LONGEST_LINE, Digest, again, byte_lines, open_bytes, words_of_page
 from xplabels.io.forms import SOURCE_ID, FileTable, id_of_text, names_of
 from xplabels.io.rows import (
     ARRAYS,
@@ -42,17 +42,13 @@ from xplabels.io.rows import (
 
 DELIMITERS = (",", "\t", ";", "|")
 _ERROR = re.compile(r"(error|warning|exception|traceback|http/|http status|job error)\b[^,;\t|]*$")
-USUAL_ORDER = sorted(ARRAYS, key=lambda name: name.endswith("correlations"))
-WIDE = 4
-"""In this order the arrays of a row are read, so that the first four are kept as float64."""
 FEW = 8
-"""Rows that the buffers hold at first."""
+"""Rows for which there is room at first: a file of one star shall not take a block's memory."""
 SHELLS = (tuple(b"[]"), tuple(b"()"))
 csv.field_size_limit(LONGEST_LINE)  # 131,072 by default: the correlations of 150 coefficients
 _DELIMITER = re.compile(rb"""^#\s*delimiter:\s*(["'])(.)\1\s*$""")
 
 
-@reads("CSV file")
 def read_csv(
     path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS, digest: Digest | None = None
 ) -> Iterator[Stars]:
@@ -64,7 +60,6 @@ def read_csv(
     return assembled(_raw_blocks(path, block, digest), path, bad_rows)
 
 
-@reads("ECSV file")
 def read_ecsv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from an ECSV file; only the delimiter is taken from its YAML header.
 
@@ -114,9 +109,8 @@ def _check_text(first: str, rest: Iterator[bytes], path: Path) -> None:
     begin = first.lstrip()[:200].lower()
     if begin.startswith(("<", "{", "[{")) or _ERROR.match(begin):
         page = first + b"".join(islice(rest, 50)).decode("utf-8", "replace")
-        page = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", page)
         raise InputError(
-            f"is not a table but a page of text: {' '.join(page.split())[:200]}",
+            f"is not a table but a page of text: {words_of_page(page)[:200]}",
             where=path,
             remedy="ask the archive again, or write it as CSV",
         )
@@ -151,8 +145,7 @@ def csv_table(path: Path, wanted: Collection[str] | None, digest: Digest | None)
                     delimiter=header.delimiter, newlines_in_values=True
                 ),
                 convert_options=arrow_csv.ConvertOptions(
-                    include_columns=chosen,
-                    column_types=dict.fromkeys(header.names, pa.string()),
+                    include_columns=chosen, column_types=dict.fromkeys(header.names, pa.string())
                 ),
             )
     except pa.ArrowException as error:
@@ -215,46 +208,40 @@ class Pushback:
 
 
 class _Rows:
-    """Lines -> raw blocks; text becomes numbers at once, so a block holds no text."""
+    """Lines -> raw blocks; text becomes numbers at once, so a block holds no text.
+
+    The arrays of usual rows, of one length per column, go into rectangles of ``_room`` rows, those
+    of any other row into ``_other``.
+    """
 
     def __init__(
         self, path: Path, places: Mapping[str, int], columns: int, delimiter: str, block: int
     ) -> None:
         self._path, self._delimiter, self._columns = path, delimiter.encode(), columns
         self._star = places[SOURCE_ID]
-        self._column = {name: places[name] for name in ARRAYS if name in places}
-        ordered = sorted(self._column.values())
+        in_file = sorted((place, name) for name, place in places.items() if name in ARRAYS)
+        self._column = {name: place for place, name in in_file}
         # pieces of text, some empty, before the first array, between one and the next, and after
-        self._apart = (np.diff([0, *ordered, columns - 1]) + 1).tolist()
-        self._order = [name for name in USUAL_ORDER if name in places]
-        self._in_order = [ordered.index(self._column[name]) for name in self._order]
+        self._apart = (np.diff([0, *self._column.values(), columns - 1]) + 1).tolist()
         self._parser: Any = None
         with suppress(ImportError):
             self._parser = importlib.import_module("simdjson").Parser()
-        self._taken, self._block = 0, block
-        self._clear([0] * len(self._order))
+        self._taken, self._block, self._room = 0, block, min(FEW, block)
+        self._begin_block()
+        self._set_lengths([0] * len(self._column))
 
-    def _clear(self, lengths: list[int]) -> None:
-        """Begin a block whose usual rows have arrays of these lengths."""
-        self._lengths = lengths
-        self._ends = np.cumsum(lengths)[WIDE - 1 :].tolist()
-        self._wide = np.empty((0, self._ends[0]))
-        # float32 from the start: half the memory to pass through, a tenth of the time
-        self._narrow = [np.empty((0, packed), np.float32) for packed in lengths[WIDE:]]
+    def _begin_block(self) -> None:
         self.source_id: list[int] = []
         self._other: dict[int, dict[str, NDArray[np.floating]]] = {}
         self._faults: dict[int, tuple[str, str]] = {}
 
-    def _make_room(self, rows: int) -> None:
-        """For so many rows, or a block: a file of one star shall not take a block's memory."""
-        rows = min(FEW, self._block) if rows <= FEW and not self._taken else self._block
-        filled = len(self._wide)
-        arrays = []
-        for before in (self._wide, *self._narrow):
-            after = np.empty((rows, before.shape[1]), before.dtype)
-            after[:filled] = before
-            arrays.append(after)
-        self._wide, *self._narrow = arrays
+    def _set_lengths(self, lengths: list[int]) -> None:
+        """Make room for usual rows, with arrays of these ``lengths``."""
+        self._lengths = lengths
+        self._usual = {
+            name: np.empty((self._room, length), kind_of(name))
+            for name, length in zip(self._column, lengths, strict=True)
+        }
 
     def add(self, line: bytes, rest: Pushback) -> None:
         """One data line; the ``rest`` of a broken one may follow.
@@ -269,29 +256,22 @@ class _Rows:
     def take(self) -> RawBlock:
         """The rows since the last call."""
         rows, other = len(self.source_id), self._other
-        if rows > len(self._wide):
-            self._make_room(rows)
-        wide = np.split(self._wide[:rows], np.cumsum(self._lengths[: WIDE - 1]), axis=1)
-        arrays = (*wide, *(packed[:rows] for packed in self._narrow))
         cells: dict[str, Cells] = {}
-        for name, values in zip(self._order, arrays, strict=True):
-            with np.errstate(over="ignore", invalid="ignore"):  # other rows hold anything
-                usual = values.astype(kind_of(name), copy=False)
-            cells[name] = (
-                [other[n][name] if n in other else row for n, row in enumerate(usual)]
-                if other
-                else usual
-            )
+        for name, usual in self._usual.items():
+            cells[name] = usual[:rows]
+            if other:
+                cells[name] = [other[n][name] if n in other else usual[n] for n in range(rows)]
         raw = RawBlock(np.array(self.source_id, np.int64), cells, self._faults)
         self._taken += rows
-        self._clear(self._lengths)
+        self._begin_block()
+        self._set_lengths(self._lengths)
         return raw
 
     def _add_usual(self, line: bytes) -> int | None:
-        """Read six arrays as one JSON document; the source_id, None if the row is not usual."""
+        """Read all arrays as one JSON document; the source_id, None if the row is not usual."""
         view, at = memoryview(line), 0
         between, arrays = [], []
-        for _ in self._order:
+        for _ in self._column:
             start = line.find(b'"', at) + 1
             end = line.find(b'"', start)
             if not 0 < start < end or (line[start], line[end - 1]) not in SHELLS:
@@ -312,24 +292,24 @@ class _Rows:
         if not star.isdigit() or len(star) > 19 or int(star) >= 2**63:
             return None
         try:
-            document = b"],[".join([arrays[place] for place in self._in_order])
-            parsed = self._parser.parse(b"[[%b]]" % document)
+            parsed = self._parser.parse(b"[[%b]]" % b"],[".join(arrays))
             lengths = [len(array) for array in parsed]
             numbers = np.frombuffer(parsed.as_buffer(of_type="d"))
         except (ValueError, TypeError, RuntimeError):  # simdjson's ways to refuse
             return None
         row = len(self.source_id)
         if lengths != self._lengths:
-            if len(self._other) < row or not _consistent(lengths):
+            if len(self._other) < row:
                 return None
-            source_id, other, faults = self.source_id, self._other, self._faults
-            self._clear(lengths)
-            self.source_id, self._other, self._faults = source_id, other, faults
-        if row >= len(self._wide):
-            self._make_room(row + 1)
-        self._wide[row] = numbers[: self._ends[0]]
-        for narrow, (start, end) in zip(self._narrow, pairwise(self._ends), strict=True):
-            narrow[row] = numbers[start:end]
+            self._set_lengths(lengths)
+        if row >= self._room:
+            self._room = min(max(2 * self._room, row + 1), self._block)
+            for name, values in self._usual.items():
+                self._usual[name] = np.resize(values, (self._room, values.shape[1]))
+        end = 0
+        for values in self._usual.values():
+            start, end = end, end + values.shape[1]
+            values[row] = numbers[start:end]
         return int(star)
 
     def _is_row(self, line: bytes) -> bool:
@@ -381,10 +361,3 @@ class _Rows:
             except ValueError as error:
                 self._faults.setdefault(row, (name, unreadable(str(error)[:100])))
         return star
-
-
-def _consistent(lengths: Sequence[int]) -> bool:
-    """Whether both bands are there, with as many errors and correlations as they must have."""
-    bp, bp_errors, rp, rp_errors, *packed = lengths
-    triangles = [bp * (bp - 1) // 2, rp * (rp - 1) // 2]
-    return bp * rp > 0 and (bp_errors, rp_errors) == (bp, rp) and packed in ([], triangles)

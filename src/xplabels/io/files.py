@@ -8,7 +8,6 @@ and what a file says of its own size passes :func:`check_size` before memory is 
 from __future__ import annotations
 
 import codecs
-import functools
 import gzip
 import hashlib
 import importlib
@@ -17,15 +16,12 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import IO, Any, cast
 
 from xplabels.core.bounds import GZIP
 from xplabels.core.bounds import again as again
 from xplabels.core.bounds import whole as whole
 from xplabels.core.errors import InputError, XplabelsError
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 BUFFER = 1 << 20
 """Bytes unpacked at a time."""
@@ -38,10 +34,16 @@ Catalogues shrink by 2 to 20 when they are packed.
 """
 TIMES = 100
 GZIP_MAGIC = b"\x1f\x8b"
-
-
 BEGIN = 1000
 """Bytes of a file by which its format is known."""
+KINDS = {
+    ".csv": "CSV file", ".tsv": "CSV file", ".ecsv": "ECSV file", ".fits": "FITS file",
+    ".vot": "VOTable", ".votable": "VOTable", ".xml": "VOTable", ".parquet": "Parquet file",
+    ".zip": "ZIP file",
+}  # fmt: skip
+"""Ending -> what a file of that format is called."""
+TEXT = (".csv", ".tsv", ".ecsv")
+ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
 BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     ".parquet": (b"PAR1",),
     ".fits": (b"SIMPLE  =",),
@@ -54,11 +56,6 @@ PACKED = {
     b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR",
 }  # fmt: skip
 """How a packed file begins (gzip, if it is still one when unpacked), and what packs so."""
-NOT_TEXT = {
-    ".fits": "FITS file", ".parquet": "Parquet file", ".zip": "ZIP file", ".vot": "VOTable",
-    ".votable": "VOTable", ".xml": "VOTable",
-}  # fmt: skip
-ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
 
 
 class Digest:
@@ -68,42 +65,43 @@ class Digest:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._read = 0
 
-    def take(self, position: int, data: Any) -> None:
-        """Count the bytes ``data`` that stand at ``position``; those known already count once."""
-        new = memoryview(data)[max(0, self._read - position) :]
-        self._md5.update(new)
-        self._read += len(new)
+    def take(self, data: Any) -> None:
+        """Count the next bytes of the file."""
+        self._md5.update(data)
+        self._read += len(data)
 
     def take_rest(self, path: Path) -> None:
         """Count what no reader asked for: all of a file, or what follows its last row."""
         with open(path, "rb") as file:
             file.seek(self._read)
             while data := file.read(BUFFER):
-                self._md5.update(data)
-                self._read += len(data)
+                self.take(data)
 
     def hexadecimal(self) -> str:
         """The sum of what was read."""
         return self._md5.hexdigest()
 
 
-class _Digested(io.RawIOBase):
-    """A file whose bytes are counted by a digest as they are read."""
+class _Watched(io.RawIOBase):
+    """A file whose bytes go to ``look`` as they are read; the files ``below`` close with it."""
 
-    def __init__(self, path: Path, digest: Digest) -> None:
-        self._file, self._digest = path.open("rb", buffering=0), digest
+    def __init__(
+        self, path: Path, file: Any, look: Callable[[memoryview], None], *below: IO[bytes]
+    ) -> None:
+        self._path, self._file, self._look, self._files = path, file, look, (file, *below)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        position = self._file.tell()
-        got = self._file.readinto(buffer) or 0
-        self._digest.take(position, memoryview(buffer)[:got])
+        with whole(self._path, GZIP):
+            got: int = self._file.readinto(buffer) or 0
+        self._look(memoryview(buffer)[:got])
         return got
 
     def close(self) -> None:
-        self._file.close()
+        for file in self._files:
+            file.close()
         super().close()
 
 
@@ -121,12 +119,11 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
     ``digest`` counts them as they stand on the disk.
     """
     start = _gzip_start(path)
-    file: Any = path.open("rb", BUFFER)
     with ExitStack() as stack:
-        stack.enter_context(file)
+        raw: Any = stack.enter_context(path.open("rb", 0))
         if digest is not None:
-            file.close()
-            file = stack.enter_context(io.BufferedReader(_Digested(path, digest), 1 << 17))
+            raw = _Watched(path, raw, digest.take)
+        file: Any = io.BufferedReader(raw, BUFFER)
         if start is not None:
             file.read(start)
             file = stack.enter_context(_unpacked(path, file))
@@ -140,8 +137,16 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
 
 
 def _unpacked(path: Path, file: Any) -> IO[bytes]:
-    unpacked = _Bounded((_isal("igzip") or gzip).open(file, "rb"), file, path)
-    return io.BufferedReader(unpacked, BUFFER)  # lines from its own small buffer cost a third more
+    held, got = path.stat().st_size, 0
+
+    def check(data: memoryview) -> None:
+        nonlocal got
+        got += len(data)
+        check_size(path, got, held)
+
+    unpacked = _Watched(path, (_isal("igzip") or gzip).open(file, "rb"), check, file)
+    # lines from its own small buffer cost a third more
+    return io.BufferedReader(unpacked, BUFFER)
 
 
 def _gzip_start(path: Path) -> int | None:
@@ -194,7 +199,7 @@ def format_of(path: Path, endings: Collection[str]) -> str:
         packer = "gzip"
     if packer is not None:
         raise InputError(f"is packed by {packer}", where=path, remedy="unpack it")
-    if found == ending and ending in NOT_TEXT:
+    if found == ending and ending not in TEXT:
         _check_no_text(first, ending, path)
     return found
 
@@ -202,17 +207,22 @@ def format_of(path: Path, endings: Collection[str]) -> str:
 def _check_no_text(first: bytes, ending: str, path: Path) -> None:
     """Raise InputError with its words if a file that should be of another format begins as text."""
     page = re.match(rb"<!doctype html|<html|(<\?xml[^>]*>\s*)?<(\w+:)?(job|error)", first, re.I)
-    xml = first.startswith(b"<") and NOT_TEXT[ending] == "VOTable" and not page
+    xml = first.startswith(b"<") and KINDS[ending] == "VOTable" and not page
     if not first or xml or re.search(rb"[^\t\r\n\x20-\x7e]", first) or first[:6] == b"SIMPLE":
         return
-    words = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", first.decode())
     raise InputError(
-        f"is not a whole {NOT_TEXT[ending]} but text: {' '.join(words.split())[:150]}",
+        f"is not a whole {KINDS[ending]} but text: {words_of_page(first.decode())[:150]}",
         where=path,
         remedy="ask the archive again"
         if page or first.startswith(b"{")
         else f"{again(path)}, or give it the ending of its format",
     )
+
+
+def words_of_page(text: str) -> str:
+    """A text without tags of HTML or XML, on one line."""
+    text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
+    return " ".join(text.split())
 
 
 def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
@@ -289,23 +299,6 @@ def _changed(path: Path) -> InputError:
     )
 
 
-Reader = Callable[Concatenate[Path, P], Iterator[T]]
-
-
-def reads(what: str) -> Callable[[Reader[P, T]], Reader[P, T]]:
-    """Make a reader, a generator whose first argument is the path, work inside :func:`whole`."""
-
-    def decorate(reader: Reader[P, T]) -> Reader[P, T]:
-        @functools.wraps(reader)
-        def read(path: Path, *args: P.args, **options: P.kwargs) -> Iterator[T]:
-            with whole(path, what):
-                yield from reader(path, *args, **options)
-
-        return cast(Reader[P, T], read)
-
-    return decorate
-
-
 def check_size(path: Path | str, size: int, held: int | None = None) -> None:
     """Raise :class:`InputError` where a file says to hold ``size`` bytes, and cannot.
 
@@ -318,27 +311,3 @@ def check_size(path: Path | str, size: int, held: int | None = None) -> None:
             where=path,
             remedy="check where it comes from; if it is right, unpack it or write it in parts",
         )
-
-
-class _Bounded(io.RawIOBase):
-    """What is unpacked from ``file``, as long as its size is in proportion to that of ``path``."""
-
-    def __init__(self, file: IO[bytes], packed: IO[bytes], path: Path) -> None:
-        self._file: Any = file
-        self._packed = packed
-        self._path, self._got, self._held = path, 0, path.stat().st_size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        with whole(self._path, GZIP):
-            got: int = self._file.readinto(buffer)
-        self._got += got
-        check_size(self._path, self._got, self._held)
-        return got
-
-    def close(self) -> None:
-        self._file.close()
-        self._packed.close()
-        super().close()

@@ -14,9 +14,9 @@ from typing import IO, Any
 import numpy as np
 
 from xplabels.core.stars import Stars
-from xplabels.io.files import check_size, open_seekable, reads, whole
-from xplabels.io.forms import SOURCE_ID, Column, FileTable, alike, names_of, no_ids
-from xplabels.io.rows import ARRAYS, BLOCK_ROWS, BadRows, RawBlock, assembled, column_blocks
+from xplabels.io.files import check_size, open_seekable, whole
+from xplabels.io.forms import SOURCE_ID, Column, FileTable, names_of, no_ids
+from xplabels.io.rows import BLOCK_ROWS, BadRows, RawBlock, assembled, table_blocks
 
 MOST = 999
 """Axes of an array, and columns of a table, by the FITS standard (4.0: 4.4.1 and 7.3.1)."""
@@ -26,7 +26,6 @@ FitsTable = Any
 """An astropy binary table (its ``columns`` and ``data``)."""
 
 
-@reads("FITS file")
 def read_fits(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from all tables that have source_ids; they must have the same columns.
 
@@ -97,14 +96,7 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
     with open_fits(path) as hdus:
         with readable_fits(path):
             tables = fits_tables(hdus)
-            parts = alike(tables, (SOURCE_ID, *ARRAYS), path)
-        for table, chosen in zip(tables, parts, strict=True):
-            if chosen:
-                with readable_fits(path):
-                    columns = {name: table.column(chosen[name]) for name in chosen}
-                yield from column_blocks(columns, path, block, readable_fits)
-        if not any(parts):
-            raise no_ids([name for table in tables for name in table.names], path)
+        yield from table_blocks(tables, path, block, readable_fits)
 
 
 def first_table(hdus: FitsTable, path: Path) -> FitsTable:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, counted
+from xplabels.releases import spectra_columns
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def names_of(
     """Lower-case name -> name, of the columns ``wanted`` (None: all), that of the ids among them.
 
     The column of identifiers comes as ``source_id``, whatever a user calls it
-    (``GAIAEDR3_SOURCE_ID``, ``dr3_source_id``, ``Gaia DR3``, ...).
+    (``GAIAEDR3_SOURCE_ID``, ``dr3_source_id``, ``Gaia DR3``, ...); columns of spectra come by the
+    names of this package, whatever a release calls them (``--release``).
 
     Raises InputError where two names differ in case alone.
 
@@ -71,9 +73,10 @@ def names_of(
     {'teff': 'Teff', 'source_id': 'GaiaDR3_Source_ID'}
     """
     found: dict[str, str] = {}
-    listed = list(names)
+    listed, ours = list(names), spectra_columns()
     for name in listed:
         lower = name.strip().lower()
+        lower = ours.get(lower, lower)
         if wanted is not None and lower not in wanted:
             continue
         if lower in found:
@@ -138,6 +141,7 @@ class FileTable:
     column: Callable[[str], Column]
     units: Mapping[str, str] = field(default_factory=dict)  # by name, where one is declared
     words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # descriptions and UCDs
+    faults: Mapping[int, tuple[str, str]] = field(default_factory=dict)  # row -> column, what
 
 
 def alike(
@@ -167,7 +171,7 @@ def alike(
 
 def flattened(columns: Mapping[str, Column]) -> dict[str, Column]:
     """Columns with the fields of nested ones (structs, lists of structs) beside them, by name."""
-    found = [(name, _fields(column), column) for name, column in columns.items()]
+    found = [(name, fields_of(column), column) for name, column in columns.items()]
     short = Counter(field for name, fields, _ in found for field in fields or (name,))
     flat: dict[str, Column] = {}
     for name, fields, column in found:
@@ -183,28 +187,27 @@ def flattened(columns: Mapping[str, Column]) -> dict[str, Column]:
     }
 
 
-def _fields(column: Column) -> dict[str, Column]:
-    """The fields of a nested pyarrow column, by name; empty for any other column."""
-    if isinstance(column, np.ndarray) or not hasattr(column, "type"):
+def fields_of(column: Column) -> dict[str, Column]:
+    """The fields of a pyarrow struct, or of the structs in lists, as lists; none of others."""
+    kind = getattr(column, "type", None)
+    if kind is None:
         return {}
     import pyarrow as pa
-    from pyarrow import types
+    from pyarrow import compute, types
 
-    kind = column.type
-    nested = types.is_struct(kind)
-    lists = types.is_list(kind) or types.is_large_list(kind)
-    if not nested and not (lists and types.is_struct(kind.value_type)):
-        return {}
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if nested:
-        # flatten(), unlike field(), takes over the nulls of the struct
+    if types.is_struct(kind):
         names = [kind.field(i).name for i in range(kind.num_fields)]
+        # flatten(), unlike field(), takes over the nulls of the struct
         return flattened(dict(zip(names, whole.flatten(), strict=True)))
-    inner, of = whole.values, type(whole)
-    mask = whole.is_null() if whole.null_count else None
+    lists = types.is_list(kind) or types.is_large_list(kind)
+    if not lists or not types.is_struct(kind.value_type):
+        return {}
+    lengths = compute.fill_null(compute.list_value_length(whole), 0)
+    ends = np.append(0, np.cumsum(lengths.to_numpy(zero_copy_only=False)))
     return {
-        kind.value_type.field(i).name: of.from_arrays(whole.offsets, inner.field(i), mask=mask)
-        for i in range(kind.value_type.num_fields)
+        name: pa.LargeListArray.from_arrays(ends, values)
+        for name, values in fields_of(whole.flatten()).items()
     }
 
 
@@ -243,12 +246,24 @@ def source_ids(column: Column, where: object, name: str = SOURCE_ID) -> NDArray[
     >>> source_ids(np.array(["Gaia DR3 5853498713190525696", ""], object), "t.csv").tolist()
     [5853498713190525696, -9223372036854775808]
     """
-    ids = _ids(column, where, name)
+    ids = integers(column, where, name, NOBODY, id_of_text)
     check_rounding(ids, where, name)
     return ids
 
 
-def _ids(column: Column, where: object, name: str) -> NDArray[np.int64]:
+def integers(
+    column: Column,
+    where: object,
+    name: str,
+    null: int,
+    of_text: Callable[[str, int, object, str], int],
+) -> NDArray[np.int64]:
+    """Identifiers or bit masks [N], ``null`` where there is none; never by way of a float.
+
+    ``of_text`` reads one text: :func:`id_of_text` or :func:`int_of_text`.
+
+    Raises InputError that names row and value where one is no 64-bit integer.
+    """
     texts = _arrow_text(column)
     if texts is not None and not texts.null_count:
         import pyarrow as pa
@@ -256,43 +271,45 @@ def _ids(column: Column, where: object, name: str) -> NDArray[np.int64]:
         with contextlib.suppress(pa.ArrowInvalid):  # nearly all are plain integers
             return np.array(texts.cast(pa.int64()).to_numpy(zero_copy_only=False))
     values = as_numpy(column if texts is None else texts)
-    null, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
+    nulls, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
     if plain.ndim != 1:
         raise InputError(
             "does not hold one identifier a row", where=f"{where}, column {name}", remedy=WRITE_IDS
         )
     if plain.dtype.kind in "OSU":
-        return _ids_of_text(plain, null, where, name)
+        found = np.full(len(plain), null, np.int64)
+        for row in np.flatnonzero(~nulls).tolist():
+            text = _text(plain[row])
+            if text.lower() not in NULL_WORDS:
+                found[row] = of_text(text, row, where, name)
+        return found
     if plain.dtype.kind == "f":
-        null = null | ~np.isfinite(plain)
-        wrong = ~null & ((np.abs(plain) >= 2**53) | (plain % 1 != 0))
+        # a whole number below 2^53 survives a float; an identifier beyond it does not
+        nulls = nulls | ~np.isfinite(plain)
+        wrong = ~nulls & ((np.abs(plain) >= 2**53) | (plain % 1 != 0))
     elif plain.dtype.kind == "u":
-        wrong = ~null & (plain >= 2**63)
-    elif plain.dtype.kind == "i":
-        wrong = np.zeros(len(plain), bool)
+        wrong = ~nulls & (plain >= 2**63)
     else:
-        wrong = ~null
+        wrong = ~nulls & (plain.dtype.kind != "i")
     if wrong.any():
-        _no_id(plain[int(wrong.argmax())].item(), int(wrong.argmax()), where, name)
-    return np.where(null, np.int64(NOBODY), np.where(null, 0, plain).astype(np.int64))
+        _no_integer(plain[int(wrong.argmax())].item(), int(wrong.argmax()), where, name)
+    return np.where(nulls, np.int64(null), np.where(nulls, 0, plain).astype(np.int64))
 
 
-def _ids_of_text(
-    texts: NDArray[Any], null: NDArray[np.bool_], where: object, name: str
-) -> NDArray[np.int64]:
-    ids = np.full(len(texts), NOBODY, np.int64)
-    for row in np.flatnonzero(~null).tolist():
-        text = texts[row]
-        if isinstance(text, np.generic):
-            text = text.item()
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
-        if text is None or text is np.ma.masked or text != text:  # NaN
-            continue
-        if not isinstance(text, str):
-            text = repr(text)
-        ids[row] = id_of_text(text, row, where, name)
-    return ids
+def _text(value: Any) -> str:
+    """A cell of a column of text or of objects as text, ``""`` where it is null."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if value is None or value is np.ma.masked or value != value:  # NaN
+        return ""
+    return str(value.item() if isinstance(value, np.generic) else value).strip()
+
+
+def int_of_text(text: str, row: int, where: object, name: str) -> int:
+    """One integer. ``row`` counts from 0. Raises InputError."""
+    if not re.fullmatch(r"[-+]?\d{1,19}", text, re.A) or abs(int(text)) >= 2**63:
+        _no_integer(text, row, where, name)
+    return int(text)
 
 
 def id_of_text(text: str, row: int, where: object, name: str = SOURCE_ID) -> int:
@@ -304,7 +321,7 @@ def id_of_text(text: str, row: int, where: object, name: str = SOURCE_ID) -> int
         return NOBODY
     match = _ID_TEXT.fullmatch(" ".join(text.split())) if len(text) < 100 else None
     if match is None or abs(int(match[2])) >= 2**63:
-        _no_id(text, row, where, name)
+        _no_integer(text, row, where, name)
     release = (match[1] or "DR3").upper()
     if release not in _RELEASES:
         raise InputError(
@@ -315,16 +332,14 @@ def id_of_text(text: str, row: int, where: object, name: str = SOURCE_ID) -> int
     return int(match[2])
 
 
-def _no_id(value: object, row: int, where: object, name: str) -> NoReturn:
-    """Raise the InputError of a value that is not an identifier."""
-    what = f"{str(value)[:60]!r} is not a 64-bit integer"
-    if isinstance(value, float) or re.fullmatch(
-        r"-?\d+(\.\d*|e\+?\d+|\.\d*e\+?\d+)", f"{value}".lower()
-    ):
-        what = (
-            f"{value!s:.60} went through a floating-point number, which cannot hold its 19 digits"
-        )
-    raise InputError(what, where=f"{where}, row {row + 1}, column {name}", remedy=WRITE_IDS)
+def _no_integer(value: object, row: int, where: object, name: str) -> NoReturn:
+    """Raise the InputError of a value that is not an integer."""
+    text = str(value)[:60]
+    what = f"{text!r} is not a 64-bit integer"
+    if isinstance(value, float) or re.fullmatch(r"-?\d+(\.\d*|\.?\d*e\+?\d+)", text.lower()):
+        what = f"{text} went through a floating-point number, which cannot hold its 19 digits"
+    where, remedy = f"{where}, row {row + 1}, column {name}", WRITE_IDS.replace(SOURCE_ID, name)
+    raise InputError(what, where=where, remedy=remedy)
 
 
 def check_rounding(ids: NDArray[np.int64], where: object, name: str = SOURCE_ID) -> None:
@@ -367,10 +382,8 @@ def plain_column(column: Column) -> NDArray[Any]:
     if kind in "SU" or (kind == "O" and all(_is_text(v) for v in plain.tolist())):
         import pyarrow as pa
 
-        texts = [
-            v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in plain.tolist()
-        ]
-        return numbers_or_text(pa.array(texts, pa.string(), mask=null, from_pandas=True))
+        texts = ["" if n else _text(v) for v, n in zip(plain.tolist(), null, strict=True)]
+        return numbers_or_text(pa.array(texts, pa.string()))
     if kind == "O":
         return plain if plain.ndim > 1 else _of_objects(plain, null)
     if null.any():

@@ -104,7 +104,7 @@ class Record:
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
         path.parent.mkdir(exist_ok=True)
-        with whole_file(path, at_once=True) as temporary:
+        with whole_file(path, one_of_many=True) as temporary:
             text = json.dumps(vars(self), default=vars, indent=1, sort_keys=True) + "\n"
             temporary.write_text(text, encoding="utf-8")
 

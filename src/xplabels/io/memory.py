@@ -142,9 +142,7 @@ def table_of(source: Any, where: str = "") -> MemoryTable:
     if isinstance(source, Mapping):
         if not source:
             raise InputError("is empty", where=where, remedy="check what was asked for")
-        units = {
-            str(name): {"unit": str(getattr(one, "unit", "") or "")} for name, one in source.items()
-        }
+        units = {str(name): {"unit": getattr(one, "unit", None)} for name, one in source.items()}
         columns = {str(name): _column(one) for name, one in source.items()}
         return MemoryTable(where, columns, column_words(units))
     if hasattr(source, "to_table"):  # a TABLE of a VOTable
@@ -168,24 +166,24 @@ def tables_of(source: Any) -> Iterator[MemoryTable]:
         return
     if not isinstance(source, Mapping):
         raise InputError(f"{name_of(source)} is not a table", remedy=f"give {KINDS}")
-    passed = []
+    found, passed = [], []
     for name, one in source.items():
         several = one if isinstance(one, list) else [one]
         for number, each in enumerate(several, start=1):
             where = f"{name}, table {number}" if len(several) > 1 else str(name)
             table = table_of(each, where)
-            if any(column.lower() in ARRAYS for column in forms.flattened(table.columns)):
-                yield table
-            else:
-                passed.append(where)
-    if passed and len(passed) == sum(len(v) if isinstance(v, list) else 1 for v in source.values()):
+            with_spectra = any(c.lower() in ARRAYS for c in forms.flattened(table.columns))
+            (found if with_spectra else passed).append(table)
+    names = ", ".join(table.where for table in passed)
+    if passed and not found:
         raise InputError(
-            f"none of its tables has coefficients of XP spectra ({', '.join(passed)[:200]})",
+            f"none of its tables has coefficients of XP spectra ({names[:200]})",
             where=name_of(source),
             remedy="ask for retrieval_type='XP_CONTINUOUS'",
         )
     if passed:
-        logger.info("passed by, no XP_CONTINUOUS: %s", ", ".join(passed)[:300])
+        logger.info("passed by, no XP_CONTINUOUS: %s", names[:300])
+    yield from found
 
 
 def read_memory(
@@ -240,10 +238,7 @@ def _pandas(frame: Any, where: str) -> MemoryTable:
     levels = [one for one in frame.index.names if one is not None and one not in frame.columns]
     if levels:  # source_id as the index
         frame = frame.reset_index(level=levels)
-    columns = _named(
-        ((name, _of_series(frame.iloc[:, k])) for k, name in enumerate(frame.columns)), where
-    )
-    return MemoryTable(where, columns)
+    return MemoryTable(where, _named(((n, _of_series(s)) for n, s in frame.items()), where))
 
 
 def _of_series(series: Any) -> forms.Column:
@@ -270,10 +265,8 @@ def _polars(frame: Any, where: str) -> MemoryTable:
 
 
 def _arrow(table: Any, where: str) -> MemoryTable:
-    schema = table.schema
-    columns = _named(zip(schema.names, table.columns, strict=True), where)
-    meta = metadata_of(schema, where)
-    return MemoryTable(where, columns, schema_words(schema), meta)
+    columns = _named(zip(table.schema.names, table.columns, strict=True), where)
+    return MemoryTable(where, columns, schema_words(table.schema), metadata_of(table.schema, where))
 
 
 def _astropy(table: Any, where: str) -> MemoryTable:
@@ -284,9 +277,7 @@ def _astropy(table: Any, where: str) -> MemoryTable:
         if not hasattr(column, "unmasked") and not hasattr(column, "value"):
             continue  # coordinates, times
         columns[name] = _column(column)
-        unit, info = getattr(column, "unit", None), column.info
-        words[name] = {
-            "unit": None if unit is None else str(unit),
-            "description": info.description, "ucd": (info.meta or {}).get("ucd"),
-        }  # fmt: skip
+        ucd = (column.info.meta or {}).get("ucd")
+        unit, description = getattr(column, "unit", None), column.info.description
+        words[name] = {"unit": unit, "description": description, "ucd": ucd}
     return MemoryTable(where, columns, column_words(words))

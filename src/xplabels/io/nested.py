@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xplabels.core.errors import InputError
+from xplabels.io.forms import fields_of
 
 ArrowArray = Any
 
@@ -61,8 +62,9 @@ def archive_columns(columns: Mapping[str, ArrowArray], path: Path) -> dict[str, 
     import pyarrow.compute as pc
 
     given: dict[str, ArrowArray] = {"source_id": columns[KEY]}
+    arrays = fields_of(columns[SPECTRA])
     for part, name in PARTS.items():
-        rows = _field(columns[SPECTRA], part)
+        rows = arrays[part]
         lengths = pc.fill_null(pc.list_value_length(rows), 0).to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero(~np.isin(lengths, (0, 2 * WIDTH)))
         if len(wrong):
@@ -80,9 +82,7 @@ def archive_columns(columns: Mapping[str, ArrowArray], path: Path) -> dict[str, 
             given[f"{band}_{name}"] = pa.FixedSizeListArray.from_arrays(flat, WIDTH)
     for struct, names in STRUCTS.items():
         if struct in columns:
-            kind = columns[struct].type
-            fields = {kind.field(i).name for i in range(kind.num_fields)}
-            given |= {name: _field(columns[struct], name) for name in names if name in fields}
+            given |= {n: a for n, a in fields_of(columns[struct]).items() if n in names}
     for band in ("g", "bp", "rp"):
         flux, error = (given.pop(f"phot_{band}_mean_flux{end}", None) for end in ("", "_error"))
         if flux is not None and error is not None:
@@ -90,19 +90,3 @@ def archive_columns(columns: Mapping[str, ArrowArray], path: Path) -> dict[str, 
         else:  # a magnitude is of no use without its error
             given.pop(f"phot_{band}_mean_mag", None)
     return given
-
-
-def _field(column: ArrowArray, name: str) -> ArrowArray:
-    """A field of a struct, or of the structs in a list: lists of it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import types
-
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    kind = column.type
-    if (types.is_list(kind) or types.is_large_list(kind)) and types.is_struct(kind.value_type):
-        inner = pc.struct_field(column.flatten(), name)
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        return pa.LargeListArray.from_arrays(np.append(0, np.cumsum(lengths)), inner)
-    return pc.struct_field(column, name)

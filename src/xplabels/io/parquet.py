@@ -37,7 +37,7 @@ from xplabels.io.columns import (
     labels_of,
     photometry_of,
 )
-from xplabels.io.files import check_size, reads
+from xplabels.io.files import check_size, whole
 from xplabels.io.nested import archive_columns
 from xplabels.io.rows import (
     ARRAYS,
@@ -113,15 +113,9 @@ def write_star_blocks(
             table = to_arrow(block, measurements)
             if schema is None:
                 schema = table.schema
-                writer = stack.enter_context(
-                    pq.ParquetWriter(
-                        temporary,
-                        schema,
-                        compression="zstd",
-                        write_page_checksum=True,
-                        compression_level=COMPRESSION_LEVEL,
-                    )
-                )
+                options = {"compression": "zstd", "compression_level": COMPRESSION_LEVEL}
+                file = pq.ParquetWriter(temporary, schema, write_page_checksum=True, **options)
+                writer = stack.enter_context(file)
             writer.write_table(_as_before(table, schema, block), row_group_size=ROW_GROUP)
             stars += len(block)
         if schema is None:
@@ -189,22 +183,19 @@ def open_parquet(path: Path) -> Iterator[Any]:
             ) from error
 
 
-@reads("Parquet file")
 def read_parquet(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of at most ``block`` stars from a star table.
 
     Raises InputError for a file that is unreadable, truncated, of a newer format, lacks columns or
     rows, or (``bad_rows="error"``) holds a damaged row.
     """
-    if not path.is_file():
-        raise InputError("does not exist", where=path, remedy="check the path")
     assembler = Assembler(path, bad_rows)
-    with open_parquet(path) as file:
+    with whole(path, "Parquet file"), open_parquet(path) as file:
         meta = metadata_of(file.schema_arrow, path)
         for batch in file.iter_batches(batch_size=block):
             if len(batch) and len(stars := stars_of(batch, meta, assembler)):
                 yield stars
-    assembler.finish()
+        assembler.finish()
 
 
 def metadata_of(schema: Any, path: object) -> dict[str, Any]:
@@ -305,21 +296,14 @@ def _fixed_lists(values: NDArray[np.floating]) -> ArrowTable:
 
 def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -> Stars:
     """The stars of a record batch of a star table whose metadata are ``meta``, with all columns."""
-    schema = batch.schema
-    columns = dict(zip(schema.names, batch.columns, strict=True))
-    return stars_of_columns(columns, meta, assembler, schema_words(schema))
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    return stars_of_columns(columns, meta, assembler, schema_words(batch.schema))
 
 
 def stars_of_columns(
-    columns: Mapping[str, forms.Column],
-    meta: Mapping[str, Any],
-    assembler: Assembler,
-    words: Words,
+    columns: Mapping[str, forms.Column], meta: Mapping[str, Any], assembler: Assembler, words: Words
 ) -> Stars:
-    """The stars of columns of a star table, in any of the forms of :mod:`xplabels.io.forms`.
-
-    ``words`` are what is said of the columns, units among it.
-    """
+    """The stars of columns in any form; ``words`` say of what unit they are."""
     path = assembler.path
     flat = forms.flattened(archive_columns(columns, path))
     names = forms.names_of(flat, path)
@@ -331,9 +315,7 @@ def stars_of_columns(
         check_columns(columns, path, ["source_id", "flux", "flux_error"])
         cells, _ = _cells(columns, ("flux", "flux_error"), path)
         # an earlier reader has flagged some rows as having no usable spectrum
-        flags = (
-            forms.plain_column(columns["flags"]) if "flags" in columns else np.zeros(len(source_id))
-        )
+        flags = forms.plain_column(columns.get("flags", np.zeros(len(source_id))))
         unusable = (flags.astype(np.uint32) & np.uint32(UNUSABLE)) > 0
         stars = assembler.sampled(source_id, np.array(meta["wavelength"]), cells, unusable)
     else:
@@ -347,15 +329,13 @@ def stars_of_columns(
         check_columns(columns, path)
         cells, faults = _cells(columns, [name for name in ARRAYS if name in columns], path)
         stars = assembler.stars(RawBlock(source_id, cells, faults))
-    plain = {
-        lower: forms.converted(
-            forms.plain_column(column), lower, words.get(lower, {}).get("unit"), path
-        )
-        for lower, column in columns.items()
-        if lower != forms.SOURCE_ID and _is_flat(column)
-    }
-    kept = source_id != forms.NOBODY
-    plain = {name: one[kept] for name, one in plain.items() if one.dtype.kind in "iufb"}
+    kept, plain = source_id != forms.NOBODY, {}
+    for name, column in columns.items():
+        if name != forms.SOURCE_ID and _is_flat(column):
+            unit = words.get(name, {}).get("unit")
+            values = forms.converted(forms.plain_column(column), name, unit, path)
+            if values.dtype.kind in "iufb":
+                plain[name] = values[kept]
     return _with_the_rest(stars, plain, meta, path, words)
 
 
@@ -385,11 +365,9 @@ def _with_the_rest(
     )
     # ours lists its labels, of which a user may have dropped some; a foreign table's "teff" without
     # an error is not a label
-    names = [name for name in meta.get("labels", ()) if name in plain] or [
-        name
-        for name in (() if meta else LABELS)
-        if name in plain and first_present(error_columns(name), plain)
-    ]
+    names = [name for name in meta.get("labels", () if meta else LABELS) if name in plain]
+    if not meta:
+        names = [name for name in names if first_present(error_columns(name), plain)]
     if names:
         labels, notes = labels_of(plain, names, stars.source_id, path, words)
         stars = replace(stars, labels=labels, notes=(*stars.notes, *notes))
@@ -403,9 +381,7 @@ def _flags(noticed: NDArray[np.uint32], plain: Mapping[str, NDArray[Any]]) -> ND
     A row that was damaged when the table was made is NaN now; that does not mean that the archive
     has no spectrum of the star.
     """
-    if "flags" not in plain:
-        return noticed
-    kept = plain["flags"].astype(np.uint32)
+    kept = plain.get("flags", np.zeros(len(noticed))).astype(np.uint32)
     return np.where(kept & np.uint32(Flag.BAD_ROW), kept, kept | noticed).astype(np.uint32)
 
 

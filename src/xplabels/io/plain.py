@@ -14,7 +14,7 @@ from xplabels.core.errors import InputError
 from xplabels.io import forms, memory
 from xplabels.io.arrays import cells_of
 from xplabels.io.delimited import csv_table
-from xplabels.io.files import Digest, format_of, text_lines, unchanged, whole
+from xplabels.io.files import KINDS, Digest, format_of, text_lines, unchanged, whole
 from xplabels.io.fits import fits_tables, open_fits, readable_fits
 from xplabels.io.forms import SOURCE_ID, FileTable
 from xplabels.io.parquet import open_parquet
@@ -25,11 +25,6 @@ from xplabels.io.zipped import named, unzipped
 Columns = dict[str, NDArray[Any]]
 """Lower-case column name -> array [N]."""
 
-ENDINGS = (".csv", ".tsv", ".ecsv", ".fits", ".vot", ".votable", ".xml", ".parquet", ".zip")
-KINDS = {
-    ".csv": "CSV file", ".tsv": "CSV file", ".ecsv": "ECSV file", ".fits": "FITS file",
-    ".parquet": "Parquet file", ".zip": "ZIP file",
-}  # fmt: skip
 LONGEST_HEADER = 400_000
 """Of an ECSV file: YAML is read at 20 microseconds a letter."""
 
@@ -69,7 +64,7 @@ def read_table(
 
 def is_table(path: Path) -> bool:
     """Whether :func:`read_table` knows the format."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix in ENDINGS and path.is_file()
+    return Path(path.name.lower().removesuffix(".gz")).suffix in KINDS and path.is_file()
 
 
 def read_columns(
@@ -114,7 +109,7 @@ class _Wanted:
         if name in self.ids:
             return forms.source_ids(column, where, name)
         if name in self.integers:
-            return _integers(column, self.integers[name], name, where)
+            return forms.integers(column, where, name, self.integers[name], forms.int_of_text)
         values = forms.plain_column(column)
         if values.dtype.kind == "O" and len(values) and _is_array(values):
             return _short_arrays(values, name, where)
@@ -129,10 +124,10 @@ def _read(source: Any, wanted: _Wanted) -> Columns:
         one = FileTable("it", list(flat), flat.__getitem__, units)
         return _together([one], wanted, table.where)
     path = Path(source)
-    ending = format_of(path, ENDINGS)
+    ending = format_of(path, KINDS)
     if path.stat().st_size == 0:
         raise InputError("is empty", where=path, remedy="give a table with a header and rows")
-    with unchanged(path), whole(path, KINDS.get(ending, "VOTable")):
+    with unchanged(path), whole(path, KINDS[ending]):
         if ending in (".csv", ".tsv"):
             return _together([csv_table(path, wanted.columns, wanted.digest)], wanted, path)
         if ending == ".parquet":
@@ -201,34 +196,6 @@ def _together(tables: list[FileTable], wanted: _Wanted, where: object) -> Column
     if len(next(iter(columns.values()))) == 0:
         raise InputError("has no rows", where=where, remedy="give a table with stars")
     return columns
-
-
-def _integers(column: forms.Column, fill: int, name: str, where: object) -> NDArray[np.int64]:
-    """Identifiers or bit masks [N] as int64, ``fill`` where null or blank text."""
-    values = forms.as_numpy(column)
-    null, values = np.ma.getmaskarray(values), np.ma.getdata(values)
-    if values.dtype.kind in "OSU":
-        texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
-        text = np.array(["" if v is None or v != v else str(v).strip() for v in texts])
-        null = null | np.isin(np.char.lower(text), list(forms.NULL_WORDS))
-        values = np.where(null, "0", text)
-    elif values.dtype.kind == "f":
-        # a whole number below 2^53 survives a float; an identifier beyond it does not
-        null = null | ~np.isfinite(values)
-        values = np.where(null, 0, values)
-        if (np.abs(values) >= 2**53).any() or (values % 1 != 0).any():
-            values = values.astype(object)  # refused below
-    try:
-        if values.dtype.kind == "O":
-            raise ValueError("floating-point numbers")
-        numbers = values.astype(np.int64)
-    except (ValueError, OverflowError) as error:
-        raise InputError(
-            f"does not hold 64-bit integers throughout ({str(error)[:100]})",
-            where=f"{where}, column {name}",
-            remedy="write integers in full, and nothing where there is none",
-        ) from error
-    return np.where(null, np.int64(fill), numbers)
 
 
 def _read_parquet(path: Path, wanted: _Wanted) -> Columns:

@@ -193,11 +193,7 @@ class Assembler:
         return kept, chosen, (f"{self.path}: {rows} without a source_id left out",)
 
     def _block(
-        self,
-        source_id: NDArray[np.int64],
-        spectra: Spectra,
-        faults: Faults,
-        notes: tuple[str, ...],
+        self, source_id: NDArray[np.int64], spectra: Spectra, faults: Faults, notes: tuple[str, ...]
     ) -> Stars:
         """Stars of one block, their damaged rows reported and flagged."""
         notes += self._report(source_id, faults.first)
@@ -338,6 +334,26 @@ def spectra_columns(names: Collection[str], where: object) -> dict[str, str]:
     return chosen
 
 
+def table_blocks(
+    tables: Sequence[forms.FileTable],
+    path: Path,
+    block: int,
+    readable: Callable[[Path], AbstractContextManager[None]],
+) -> Iterator[RawBlock]:
+    """Blocks of rows from the tables of a file that have source_ids; see :func:`column_blocks`.
+
+    Raises InputError if none has, or they differ in their columns.
+    """
+    parts = forms.alike(tables, (forms.SOURCE_ID, *ARRAYS), path)
+    if not any(parts):
+        raise forms.no_ids([name for table in tables for name in table.names], path)
+    for table, chosen in zip(tables, parts, strict=True):
+        if chosen:
+            with readable(path):
+                columns = {name: table.column(chosen[name]) for name in chosen}
+            yield from column_blocks(columns, path, block, readable, table.faults)
+
+
 def column_blocks(
     columns: Mapping[str, forms.Column],
     path: Path,
@@ -423,8 +439,9 @@ def _rectangle(
     column: Cells, rows: NDArray[np.bool_], width: int, kind: type[np.floating]
 ) -> NDArray[np.floating]:
     """The cells of ``rows`` as [N, width]; NaN elsewhere."""
-    if isinstance(column, np.ndarray) and rows.all():
-        return np.require(column, kind, ("C", "W"))  # a copy where it has to be
+    if rows.all() and len(rows):
+        whole = column if isinstance(column, np.ndarray) else np.stack(column)
+        return np.require(whole, kind, ("C", "W"))  # a copy where it has to be
     full = np.full((len(rows), width), np.nan, kind)
     chosen = np.flatnonzero(rows)
     if len(chosen) and width:

@@ -136,7 +136,10 @@ def join_labels(
     wanted: tuple[str, ...] = () if names is None else check_names(names)
     table = KeyedTable.read(source, label_columns((*wanted, *LABELS)))
     if not wanted and not (wanted := labels_among(table.columns)):
-        table = KeyedTable.of(read_table(source), name_of(source))
+        columns = read_table(source)
+        plain = {name: column for name, column in columns.items()
+                 if column.dtype.kind in "iuf" and column.ndim == 1}  # fmt: skip
+        table = KeyedTable.of(plain, name_of(source))
         wanted = check_labels(table.columns, table.path)
     if not needed:
         either = dict.fromkeys((*wanted, *LABELS))
@@ -199,20 +202,17 @@ class KeyedTable:
         ``digest`` counts all bytes of the file. Raises InputError if it cannot be read, has a
         source_id twice, or a column does not hold numbers.
         """
-        table, where = read_table(source, with_inputs(columns), digest), name_of(source)
-        table = computed(table, {"source_id", *columns})
+        table = computed(read_table(source, with_inputs(columns), digest), {"source_id", *columns})
         if digest is not None:
             digest.take_rest(Path(source))
-        lookup = Lookup(table.pop("source_id"), where)
-        return cls(Path(where), {name: numbers(table, name, where) for name in table}, lookup)
+        return cls.of(table, name_of(source))
 
     @classmethod
-    def of(cls, table: Columns, where: str | Path) -> KeyedTable:
-        """The columns of numbers among those of a table."""
-        plain = {name: column for name, column in table.items()
-                 if column.dtype.kind in "iuf" and column.ndim == 1}  # fmt: skip
-        lookup = Lookup(plain.pop("source_id"), where)
-        return cls(Path(where), {name: numbers(plain, name, where) for name in plain}, lookup)
+    def of(cls, table: Columns, where: str) -> KeyedTable:
+        """The columns of a table, all of which must hold numbers."""
+        lookup = Lookup(table["source_id"], where)
+        found = {name: numbers(table, name, where) for name in table if name != "source_id"}
+        return cls(Path(where), found, lookup)
 
     def find(self, source_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], Columns]:
         """Which of ``source_id`` [N] are here, and their columns."""
@@ -263,12 +263,9 @@ class Filled:
         Raises InputError if an error is zero or negative.
         """
         here, notes = photometry_of(found, self.before.source_id[rows], where)
-        known = np.isfinite(here.values)
-        for mine, theirs in (
-            (self.photometry.values, here.values),
-            (self.photometry.errors, here.errors),
-        ):
-            mine[rows] = np.where(known, theirs, mine[rows])
+        known, mine = np.isfinite(here.values), self.photometry
+        mine.values[rows] = np.where(known, here.values, mine.values[rows])
+        mine.errors[rows] = np.where(known, here.errors, mine.errors[rows])
         self.flags[rows] |= quality_flags(found, self.photometry[rows])
         return notes
 

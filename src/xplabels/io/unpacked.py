@@ -22,8 +22,9 @@ from xplabels.core.stars import Stars
 from xplabels.io.arrays import cells_of
 from xplabels.io.columns import PHOTOMETRY_COLUMNS, photometry_of
 from xplabels.io.files import byte_lines
+from xplabels.io.parquet import stars_of_columns
 from xplabels.io.plain import Columns, read_columns
-from xplabels.io.rows import BANDS, Assembler, BadRows, RawBlock, unreadable
+from xplabels.io.rows import BANDS, Assembler, BadRows, unreadable
 
 PATTERNS = (
     "{band}_coeff_{i},e_{band}_coeff_{i}",
@@ -33,6 +34,7 @@ PATTERNS = (
 MOST = 128
 """Coefficients of a band that are looked for."""
 FLUX = ("flux", "flux_error")
+OTHERS = ("source_id", *PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 SAMPLING = "sampling"
 DEFAULT_SAMPLING = np.linspace(336.0, 1020.0, 343)
 """nm: of XP_SAMPLED, and GaiaXPy's default."""
@@ -52,8 +54,7 @@ def read_unpacked(
     patterns = PATTERNS if pattern is None else (pattern,)
     names = {one: _names(one) for one in patterns}
     every = [name for both in names.values() for bands in both for name in bands]
-    more = ("source_id", *FLUX, *PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
-    columns = read_columns(path, {*every, *more}, {"source_id": 0})
+    columns = read_columns(path, {*every, *FLUX, *OTHERS})
     if "source_id" in columns:
         for values, errors in names.values():
             if any(name in columns for name in values):
@@ -100,11 +101,12 @@ def _coefficients(
                     f"column {lacking!r} is absent", where=path, remedy="give all coefficients"
                 )
             arrays[f"{band}_{part}"] = np.stack([columns[name] for name in found], axis=1)
+    plain = {name: columns[name] for name in OTHERS if name in columns}
     assembler = Assembler(path, bad_rows)
     for start in range(0, len(columns["source_id"]), block):
         rows = slice(start, start + block)
-        raw = RawBlock(columns["source_id"][rows], {name: a[rows] for name, a in arrays.items()})
-        yield _with_photometry(assembler.stars(raw), columns, rows, path)
+        here = {name: column[rows] for name, column in (plain | arrays).items()}
+        yield stars_of_columns(here, {}, assembler, {})
     assembler.finish()
 
 
@@ -124,7 +126,11 @@ def _sampled(path: Path, bad_rows: BadRows, block: int, columns: Columns) -> Ite
         rows = slice(start, start + block)
         part = {name: cell[rows] for name, cell in cells.items()}
         stars = assembler.sampled(columns["source_id"][rows], wavelength, part, unusable[rows])
-        yield _with_photometry(stars, columns, rows, path)
+        here = {name: columns[name][rows] for name in OTHERS if name in columns}
+        photometry, notes = photometry_of(here, stars.source_id, path)
+        flags = stars.flags | quality_flags(here, photometry)
+        notes = (*stars.notes, *notes)
+        yield replace(stars, photometry=photometry, flags=flags, notes=notes)
     assembler.finish()
 
 
@@ -143,18 +149,17 @@ def _arrays(column: NDArray[Any], name: str, path: Path) -> list[NDArray[np.floa
 def _sampling(path: Path, width: int) -> NDArray[np.float64]:
     """Wavelengths [L], nm, as GaiaXPy writes them beside its spectra; its default without them."""
     path = Path(str(path))  # a table in memory has none beside it
-    beside = path.with_name(f"{path.name.removesuffix('.gz').rpartition('.')[0]}_{SAMPLING}.csv")
-    ending = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    text = ""
+    stem, _, ending = path.name.removesuffix(".gz").rpartition(".")
+    beside, ending, text = path.with_name(f"{stem}_{SAMPLING}.csv"), ending.lower(), ""
     if ending == "fits":
         from xplabels.io.fits import open_fits
 
         with open_fits(path) as hdus:
             text = next((str(h.header[SAMPLING]) for h in hdus if SAMPLING in h.header), "")
     elif ending in ("xml", "vot", "votable"):
-        from xplabels.io.votable import first_votable
+        from xplabels.io.votable import parse_votable
 
-        params = first_votable(path).params
+        params = [param for table in parse_votable(path) for param in table.params]
         text = next((" ".join(map(str, p.value)) for p in params if p.name == SAMPLING), "")
     elif ending == "ecsv":
         head = b"".join(line for line in byte_lines(path) if line.startswith(b"#")).decode()
@@ -171,14 +176,3 @@ def _sampling(path: Path, width: int) -> NDArray[np.float64]:
             remedy=f"keep {beside.name} beside it, or sample with GaiaXPy's default",
         )
     return found
-
-
-def _with_photometry(stars: Stars, columns: Columns, rows: slice, path: Path) -> Stars:
-    here = {
-        name: column[rows]
-        for name, column in columns.items()
-        if name in PHOTOMETRY_COLUMNS or name in QUALITY_COLUMNS
-    }
-    photometry, notes = photometry_of(here, stars.source_id, path)
-    flags = stars.flags | quality_flags(here, photometry)
-    return replace(stars, photometry=photometry, flags=flags, notes=(*stars.notes, *notes))

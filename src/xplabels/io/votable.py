@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.arrays import EMPTY
-from xplabels.io.files import check_size, open_seekable, reads, whole
-from xplabels.io.forms import SOURCE_ID, FileTable, alike, names_of, no_ids
+from xplabels.io.files import check_size, open_seekable, whole
+from xplabels.io.forms import SOURCE_ID, FileTable, names_of
 from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,
@@ -37,8 +37,8 @@ from xplabels.io.rows import (
     BadRows,
     RawBlock,
     assembled,
-    column_blocks,
     kind_of,
+    table_blocks,
     unreadable,
 )
 
@@ -61,7 +61,6 @@ Row = tuple[int | str | None, dict[str, NDArray[Any]], tuple[str, str] | None]
 """A source_id (None: null), the arrays, and what else is wrong."""
 
 
-@reads("VOTable")
 def read_votable(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
     """Blocks of stars from all tables that have source_ids; they must have the same columns.
 
@@ -79,7 +78,7 @@ def readable_votable(path: Path) -> Iterator[None]:
         yield
 
 
-def _parsed(path: Path) -> list[VOTable]:
+def parse_votable(path: Path) -> list[VOTable]:
     """All tables of a file, as astropy reads them; InputError if the file is bad."""
     from astropy.io.votable import parse
 
@@ -92,21 +91,10 @@ def _parsed(path: Path) -> list[VOTable]:
     return found
 
 
-def first_votable(path: Path) -> VOTable:
-    """The first table that has source_ids; InputError if none, or the file is bad."""
-    names: list[str] = []
-    for table in _parsed(path):
-        names += [field.name for field in table.fields]
-        if SOURCE_ID in names_of(names, path, (SOURCE_ID,)):
-            return table
-    raise no_ids(names, path)
-
-
 def votables(path: Path) -> list[FileTable]:
     """All tables of a file, as astropy reads them; InputError if the file is bad."""
-    found = _parsed(path)
     tables = []
-    for number, table in enumerate(found, start=1):
+    for number, table in enumerate(parse_votable(path), start=1):
         # the array's columns go by ID, which need not be the name
         ids = {field.name: field.ID for field in table.fields}
         units = {field.name: str(field.unit) for field in table.fields if field.unit}
@@ -175,47 +163,33 @@ def check_votable(file: IO[bytes], path: Path | str) -> None:
 
 def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
     with readable_votable(path):
-        usual = _usual_tables(path)
-    if usual is not None:
-        for columns, faults in usual:
-            yield from column_blocks(columns, path, block, readable_votable, faults)
-        return
-    tables = votables(path)
-    parts = alike(tables, (SOURCE_ID, *ARRAYS), path)
-    if not any(parts):
-        raise no_ids([name for table in tables for name in table.names], path)
-    for table, chosen in zip(tables, parts, strict=True):
-        if chosen:
-            columns = {name: table.column(chosen[name]) for name in chosen}
-            yield from column_blocks(columns, path, block, readable_votable)
+        tables = _usual_tables(path) or votables(path)
+    yield from table_blocks(tables, path, block, readable_votable)
 
 
-def _usual_tables(path: Path) -> list[tuple[dict[str, Any], dict[int, tuple[str, str]]]] | None:
-    """Columns and faults of BINARY2 and TABLEDATA tables; None where the file is for astropy."""
+def _usual_tables(path: Path) -> list[FileTable] | None:
+    """The tables of a file whose spectra are BINARY2 or TABLEDATA; None of one for astropy."""
     with open_checked(path) as file:
         root = ElementTree.parse(file).getroot()
     statuses = root.iterfind(".//{*}INFO[@name='QUERY_STATUS']")
     check_answer(((info.get("value"), info.text) for info in statuses), path)
     tables: list[FileTable] = []
-    read: list[Iterator[Row] | None] = []
     for number, table in enumerate(root.iterfind(".//{*}TABLE"), start=1):
         names = [field.get("name", "") for field in table.findall("{*}FIELD")]
+        chosen = names_of(names, path, (SOURCE_ID, *ARRAYS))
+        columns: dict[str, Any] = {}
+        faults: dict[int, tuple[str, str]] = {}
+        if SOURCE_ID in chosen:
+            if (rows := _usual_rows(table, chosen)) is None:
+                return None
+            listed = list(rows)
+            columns = {chosen[name]: [cells[name] for _, cells, _ in listed]
+                       for name in ARRAYS if name in chosen}  # fmt: skip
+            columns[chosen[SOURCE_ID]] = np.array([star for star, *_ in listed], object)
+            faults = {n: fault for n, (*_, fault) in enumerate(listed) if fault}
         title = f"table {number} ({table.get('name', 'without a name')})"
-        tables.append(FileTable(title, names, names.index))
-        read.append(_usual_rows(table, names_of(names, path, (SOURCE_ID, *ARRAYS))))
-    parts = alike(tables, (SOURCE_ID, *ARRAYS), path)
-    found = []
-    for chosen, rows in zip(parts, read, strict=True):
-        if not chosen:
-            continue
-        if rows is None:
-            return None
-        listed = list(rows)
-        names = [name for name in ARRAYS if name in chosen]
-        columns: dict[str, Any] = {name: [cells[name] for _, cells, _ in listed] for name in names}
-        columns[SOURCE_ID] = np.array([star for star, *_ in listed], object)
-        found.append((columns, {n: fault for n, (*_, fault) in enumerate(listed) if fault}))
-    return found or None
+        tables.append(FileTable(title, names, columns.__getitem__, faults=faults))
+    return tables if any(SOURCE_ID in names_of(t.names, path) for t in tables) else None
 
 
 def check_answer(statuses: Iterable[tuple[str | None, str | None]], path: Path) -> None:

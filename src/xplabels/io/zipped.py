@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
-from xplabels.io.files import check_size, reads
+from xplabels.io.files import check_size
 from xplabels.io.rows import BLOCK_ROWS, BadRows
 
 CONTINUOUS = re.compile(r"(XP_CONTINUOUS|MEAN_SPECTRUM_XP)(?!.*SAMPLED)", re.I)
@@ -55,7 +55,6 @@ def named(unpacked: Path, path: Path, member: str) -> Iterator[None]:
         raise type(error)(error.what, where=where, remedy=error.remedy) from error
 
 
-@reads("ZIP file")
 def read_zip(
     path: Path,
     bad_rows: BadRows,

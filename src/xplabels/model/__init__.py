@@ -12,10 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.calibration.domain import Domain
+from xplabels.calibration.domain import Domain, LabelSupport
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.shrinkage import ShrinkageCorrection
-from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import CalibrationStars
 from xplabels.core.errors import InputError
 from xplabels.core.flags import UNUSABLE, Flag
@@ -76,7 +75,7 @@ class Model:
         Where labels are defined; None: wherever there is a prediction.
     calibration_stars
         A sample of the stars its errors were calibrated on, for
-        :func:`~xplabels.model.transfer.check_errors`; None for a model trained before there was.
+        :func:`~xplabels.model.refitting.check_errors`; None for a model trained before there was.
     forward
         What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
         whether a star is unlike the training set, and noise looks strange.

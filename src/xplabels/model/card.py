@@ -25,7 +25,8 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
     """The card of ``model``; ``test`` holds the metrics of its test part, if they were taken."""
     metadata = model.metadata
     training, network = metadata["training"], model.networks[0].architecture
-    features = model.feature_set
+    features, recipe = model.feature_set, model.recipe
+    student_t = f"Student t with {recipe.dof:g} degrees of freedom"
     trained_on = "archive coefficients" if features.projection is None else "sampled spectra"
     ranges = [
         f"| {label.description} `{label}` | {label.unit} | {low:.4g} | {high:.4g} |"
@@ -50,13 +51,12 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         f"{network.activation}, {len(model.networks)} of them; "
         f"{network.flop_with_jacobian * len(model.networks) / 1e6:.1f} MFLOP a star with the "
         "Jacobian.",
-        f"- Likelihood: {_likelihood(model)}. "
-        f"Model part of the error: {SCATTER[model.recipe.scatter]}.",
+        f"- Likelihood: {'Gaussian' if recipe.likelihood == 'gaussian' else student_t}. "
+        f"Model part of the error: {SCATTER[recipe.scatter]}.",
         f"- Errors {_recalibrated(model)}; factors (68.3 %) "
         f"{_numbers(model.calibration.factor)}, (95.4 %) {_numbers(model.calibration.factor_95)}.",
-        *_unshrinking(model),
         *_further(model),
-        f"- Recipe `{model.recipe.name}`, seed {metadata['seed']}, "
+        f"- Recipe `{recipe.name}`, seed {metadata['seed']}, "
         f"xplabels {metadata['versions']['xplabels']}.",
         *(f"- {note}" for note in training["notes"]),
     ]
@@ -73,12 +73,6 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _likelihood(model: Model) -> str:
-    if model.recipe.likelihood == "gaussian":
-        return "Gaussian"
-    return f"Student t with {model.recipe.dof:g} degrees of freedom"
-
-
 def _recalibrated(model: Model) -> str:
     """On which stars."""
     recipe = model.recipe
@@ -92,19 +86,16 @@ def _recalibrated(model: Model) -> str:
     )
 
 
-def _unshrinking(model: Model) -> list[str]:
-    if model.unshrinking is None:
-        return []
-    return [
-        "- `--unshrunk` takes the shrinkage (regression to the mean) out of the labels, with "
-        f"strengths {_numbers(model.unshrinking.strength)} (1: labels and errors are Gaussian).",
-        *(f"- **Mind:** {text}." for text in model.unshrinking.caveats(model.names)),
-    ]
-
-
 def _further(model: Model) -> list[str]:
-    """What is particular about single labels, about the flags, and about wrong labels."""
+    """Shrinkage, and what is particular about single labels, the flags, and wrong labels."""
     lines = []
+    if model.unshrinking is not None:
+        strengths = _numbers(model.unshrinking.strength)
+        lines = [
+            "- `--unshrunk` takes the shrinkage (regression to the mean) out of the labels, with "
+            f"strengths {strengths} (1: labels and errors are Gaussian).",
+            *(f"- **Mind:** {text}." for text in model.unshrinking.caveats(model.names)),
+        ]
     if logarithmic := list(compress(model.names, model.scaling.logarithmic)):
         lines.append(f"- Learned as a logarithm: {', '.join(logarithmic)}.")
     counts = model.metadata["training"].get("n_per_label", ())

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import __version__
-from xplabels.calibration.domain import Domain
+from xplabels.calibration.domain import Domain, LabelSupport
 from xplabels.calibration.error_shape import ErrorShape, terms
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.local import LocalFactors
 from xplabels.calibration.shrinkage import ShrinkageCorrection
-from xplabels.calibration.support import LabelSupport
 from xplabels.calibration.transfer import NEAREST, CalibrationStars, coordinate_names
 from xplabels.core.errors import InputError, located
 from xplabels.core.labels import LABELS, Label, check_names, label_of
@@ -107,10 +106,7 @@ def shipped() -> list[str]:
 def find_model(name_or_path: str | Path) -> Path:
     """The folder of a model: an existing path beats a shipped name.
 
-    Raises
-    ------
-    InputError
-        If there is neither.
+    :class:`InputError` if there is neither.
     """
     path = Path(name_or_path)
     if path.exists():
@@ -287,7 +283,10 @@ def _rebuild(
         "card": card,
         "unshrinking": _unshrinking(arrays, scaling),
         "support": _support(description.get("support"), arrays),
-        "calibration_stars": _calibration_stars(arrays),
+        # a model from before it kept them has none
+        "calibration_stars": CalibrationStars(**_below(arrays, "stars."))
+        if "stars.coordinates" in arrays
+        else None,
         "forward": None  # a model from before there were such ones
         if description.get("forward") is None
         else forward_storage.from_arrays(
@@ -327,12 +326,6 @@ def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
     if "local.knots" not in arrays:
         return replace(LocalFactors.flat(labels), bare=bare)
     return LocalFactors(**_below(arrays, "local."), bare=bare)
-
-
-def _calibration_stars(arrays: dict[str, NDArray[Any]]) -> CalibrationStars | None:
-    if "stars.coordinates" not in arrays:  # a model from before it kept them
-        return None
-    return CalibrationStars(**_below(arrays, "stars."))
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:

@@ -11,8 +11,12 @@ from itertools import pairwise
 from typing import cast
 
 from xplabels.core.errors import InputError, not_installed
-from xplabels.inference.distribution import LabelDistribution
-from xplabels.inference.network import LOG_VARIANCE_RANGE, Architecture, Perceptron
+from xplabels.inference.network import (
+    LOG_VARIANCE_RANGE,
+    Architecture,
+    LabelDistribution,
+    Perceptron,
+)
 
 try:
     import torch
@@ -80,14 +84,8 @@ class LogFlux(nn.Module):
 
     Dust multiplies a spectrum and temperature tilts it: in the logarithm both add, where in the
     coefficients they mix. g = asinh(f / s), f = W x + b: an asinh magnitude (Lupton et al. 1999),
-    which goes on smoothly where noise makes the flux negative.
-
-    Parameters
-    ----------
-    samples
-        S.
-    spectral
-        The first inputs, which are BP and RP coefficients.
+    which goes on smoothly where noise makes the flux negative. The first ``spectral`` inputs are BP
+    and RP coefficients.
     """
 
     weight: Tensor
@@ -107,16 +105,9 @@ class LogFlux(nn.Module):
 
     @torch.no_grad()
     def fit(self, design: Tensor, x_mean: Tensor, x_scale: Tensor, x: Tensor) -> None:
-        """Set up for a training set.
+        """Set up for scaled training inputs ``x`` [N, >= n], with ``x_mean`` and ``x_scale`` [n].
 
-        Parameters
-        ----------
-        design
-            Flux of unit coefficients [S, n].
-        x_mean, x_scale
-            Of the spectral inputs [n].
-        x
-            Scaled training inputs [N, >= n].
+        ``design`` [S, n] is the flux of unit coefficients.
         """
         self.weight.copy_(design * x_scale)
         self.bias.copy_(design @ x_mean)
@@ -145,13 +136,8 @@ class LogFlux(nn.Module):
 class UncertainNetwork(nn.Module):
     """A multilayer perceptron that gives labels and their excess variance (FS24, section 3.1).
 
-    Parameters
-    ----------
-    architecture
-        Its shape.
-    input_scale
-        What multiplies each number that enters the first layer, or None for 1. The same functions
-        can be learnt, but an input that comes in larger is learnt from sooner and restrained less.
+    ``input_scale`` multiplies each number that enters the first layer; None: 1. The same functions
+    can be learnt, but an input that comes in larger is learnt from sooner and restrained less.
     """
 
     input_scale: Tensor | None
@@ -170,23 +156,14 @@ class UncertainNetwork(nn.Module):
             self.skip = nn.Linear(sum(architecture.hidden[:-1]), architecture.outputs, bias=False)
 
     def forward(
-        self, x: Tensor, *, jacobian: bool = False, drop: bool = False, full: bool = False
+        self, x: Tensor, *, jacobian: bool = False, drop: bool = False
     ) -> LabelDistribution[Tensor]:
         """Labels and variances for scaled inputs, masks and noise levels [N, F + masks + noise].
 
         Their ``input`` part is left to :class:`~xplabels.network.propagation.Propagation`: it is 0
-        here.
-
-        Parameters
-        ----------
-        jacobian
-            Whether to give dy/dx and, for ``scatter = "dropout"``, the model variance.
-        drop
-            Whether to draw dropout masks (a sampled pass); derivatives are then those of the
-            thinned network.
-        full
-            Whether the model's part is the covariance of the labels; where a network only
-            gives variances, it is diagonal.
+        here. ``jacobian``: with dy/dx and, for ``scatter = "dropout"``, the model variance.
+        ``drop``: with dropout masks (a sampled pass); derivatives are then those of the thinned
+        network.
         """
         p = self.architecture.dropout
         activation = ACTIVATIONS[self.architecture.activation]
@@ -215,10 +192,8 @@ class UncertainNetwork(nn.Module):
         excess = bounded[:, :k].exp()
         model = bounded[:, k:].exp() if bounded.shape[1] > k else torch.zeros_like(excess)
         chain = None
-        if full:
-            model = torch.diag_embed(model)
         if jacobian:
-            chain, scatter = self._chain(units, derivatives, full)
+            chain, scatter = self._chain(units, derivatives)
             if self.input_scale is not None:
                 chain = chain * self.input_scale
             if self.log_flux is not None and slope is not None:
@@ -227,9 +202,7 @@ class UncertainNetwork(nn.Module):
                 model = scatter
         return LabelDistribution(raw[:, :k], excess, model, torch.zeros_like(model), clamped, chain)
 
-    def _chain(
-        self, units: list[Tensor], derivatives: list[Tensor], full: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _chain(self, units: list[Tensor], derivatives: list[Tensor]) -> tuple[Tensor, Tensor]:
         """dy by what enters the first layer, and the dropout variance by the delta method [N, K].
 
         See :meth:`xplabels.inference.network.Perceptron.forward`.
@@ -237,8 +210,7 @@ class UncertainNetwork(nn.Module):
         k, p = self.architecture.labels, self.architecture.dropout
         stars = len(units[0])
         by_unit = self.out.weight[:k].expand(stars, -1, -1)
-        shape = (stars, k, k) if full else (stars, k)
-        scatter = units[0].new_zeros(shape)
+        scatter = units[0].new_zeros((stars, k))
         read = []
         if self.skip is not None:
             read = list(self.skip.weight[:k].split(self.architecture.hidden[:-1], dim=1))
@@ -247,8 +219,7 @@ class UncertainNetwork(nn.Module):
             if number < len(read):
                 by_unit = by_unit + read[number]
             if p > 0:
-                moved = by_unit * h[:, None, :]
-                scatter = scatter + p / (1 - p) * products(moved, moved, full)
+                scatter = scatter + p / (1 - p) * ((by_unit * h[:, None, :]) ** 2).sum(-1)
             weight: Tensor = layer.weight  # type: ignore[assignment]
             by_unit = (by_unit * d[:, None, :]) @ weight
         return by_unit, scatter
@@ -261,8 +232,3 @@ class UncertainNetwork(nn.Module):
             tensors["hidden.0.weight"] = tensors["hidden.0.weight"] * self.input_scale.cpu()
         arrays = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
         return Perceptron(self.architecture, arrays)
-
-
-def products(left: Tensor, right: Tensor, full: bool) -> Tensor:
-    """Products of the rows of two matrices [N, K, n]: row by row [N, K], or all [N, K, K]."""
-    return left @ right.transpose(-1, -2) if full else (left * right).sum(-1)

@@ -21,17 +21,9 @@ def negative_log_likelihood(
 ) -> Tensor:  # fmt: skip
     """Mean over known labels of -ln p(residual).
 
-    Parameters
-    ----------
-    residual
-        Truth minus prediction [N, K]; NaN where the label is unknown.
-    variance
-        Total variance [N, K]: of the Gaussian (eq. 9), or the squared scale of a Student t with
-        ``dof`` degrees of freedom, whose tails real residuals have.
-    likelihood, dof
-        Which of the two.
-    weights
-        How much each label counts, [K] or star by star [N, K]; by default all alike.
+    ``residual`` [N, K] is truth minus prediction, NaN where the label is unknown; ``variance``
+    [N, K] that of the Gaussian (eq. 9), or the squared scale of a Student t with ``dof`` degrees of
+    freedom, whose tails real residuals have; ``weights`` [K] or [N, K], how much each label counts.
 
     Examples
     --------

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from xplabels.features import Features, FeatureSet, map_arrays
 from xplabels.features.scaling import Completion, Scaling
-from xplabels.inference.distribution import LabelDistribution
-from xplabels.network import UncertainNetwork, products
+from xplabels.inference.network import LabelDistribution
+from xplabels.network import UncertainNetwork
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,12 @@ class ErrorTensors:
 
 @dataclass(frozen=True)
 class Block:
-    """Stars as tensors, ready for a network.
+    """Stars as tensors, ready for a network."""
 
-    Attributes
-    ----------
-    x
-        Scaled inputs [N, F], 0 where missing.
-    missing
-        Bool [N, A] for the auxiliary inputs.
-    errors
-        What the input variance is made of.
-    noise
-        Scaled noise levels [N, 2], or [N, 0] where the network does not take them.
-    """
-
-    x: Tensor
-    missing: Tensor
-    errors: ErrorTensors
-    noise: Tensor
+    x: Tensor  # scaled inputs [N, F], 0 where missing
+    missing: Tensor  # bool [N, A] for the auxiliary inputs
+    errors: ErrorTensors  # what the input variance is made of
+    noise: Tensor  # scaled noise levels [N, 2], or [N, 0] where the network does not take them
 
     @classmethod
     def of(
@@ -98,16 +86,8 @@ class Block:
 class Propagation:
     """What turns a block of stars into network inputs, and Jacobians into variances.
 
-    Parameters
-    ----------
-    feature_set, scaling
-        Of the model.
-    masks
-        Whether the network takes which auxiliary inputs are missing.
-    dtype
-        Of every tensor; float64 where one flux mode may dominate all coefficients.
-    device
-        Where the blocks and networks are: ``cpu`` or ``cuda``.
+    ``masks``: whether the network takes which auxiliary inputs are missing. ``dtype`` is that of
+    every tensor, ``device`` (``cpu`` or ``cuda``) where blocks and networks are.
     """
 
     def __init__(
@@ -151,39 +131,32 @@ class Propagation:
         *,
         input_term: bool = True,
         drop: bool = False,
-        full: bool = False,
     ) -> LabelDistribution[Tensor]:
-        """Labels and variances of a block; without ``input_term`` no Jacobian is formed.
-
-        ``full`` (with ``input_term``): with the covariance of the labels.
-        """
+        """Labels and variances of a block; without ``input_term`` no Jacobian is formed."""
         x = self.network_input(block)
-        out: LabelDistribution[Tensor] = network(x, jacobian=input_term, drop=drop, full=full)
+        out: LabelDistribution[Tensor] = network(x, jacobian=input_term, drop=drop)
         if out.jacobian is None:
             return out
-        return out._replace(input=self.input_variance(out.jacobian, block, full))
+        return out._replace(input=self.input_variance(out.jacobian, block))
 
-    def input_variance(self, jacobian: Tensor, block: Block, full: bool = False) -> Tensor:
+    def input_variance(self, jacobian: Tensor, block: Block) -> Tensor:
         """J C J^T [N, K] from dy/dx of the network's inputs, missing inputs included.
 
         A missing input moves with the inputs it is completed from, and scatters about its mean.
         """
         by_input = jacobian[..., : len(self.x_scale)]
         present = self._blanked(by_input, block.missing[:, None, :])
-        scatter: Tensor | float = 0.0
+        scatter = present.new_zeros(present.shape[:2])
         gone = block.missing.any(dim=1)
         if gone.any():
             pattern = self._pattern(block.missing[gone])
             lost = by_input[gone][..., self.n :]
             moved = torch.zeros_like(present)
             moved[gone] = lost @ self.weights[pattern]
-            rooted = lost @ self.roots[pattern]
-            some = products(rooted, rooted, full)
-            scatter = some.new_zeros((len(present), *some.shape[1:]))
-            scatter[gone] = some
+            scatter[gone] = ((lost @ self.roots[pattern]) ** 2).sum(-1)
             present = present + moved
         by_x = present / self.x_scale
-        known = input_variance(by_x, block.errors, self.feature_set, self.projection, full)
+        known = input_variance(by_x, block.errors, self.feature_set, self.projection)
         return known + scatter
 
     def _blanked(self, by_input: Tensor, missing: Tensor) -> Tensor:
@@ -201,35 +174,22 @@ def input_variance(
     stars: ErrorTensors,
     features: FeatureSet,
     projection: Tensor | None = None,
-    full: bool = False,
 ) -> Tensor:
     """diag(J C J^T) [N, K] of FS24's eq. 7, by pull-back of J to the measurements.
 
-    Parameters
-    ----------
-    jacobian
-        dy/dx [N, K, F] by the unscaled inputs; 0 for missing inputs.
-    stars
-        The same N stars.
-    features
-        What the inputs are.
-    projection
-        P [n, n] as a tensor of the Jacobian's type, if the features have a projection.
-    full
-        Whether to give all of J C J^T [N, K, K] (FS24 keep its diagonal, eq. 8).
+    Arguments as in :func:`xplabels.inference.input_variance`.
     """
     bp, _ = features.widths
     n = features.n_spectral
     spectral, auxiliary = jacobian[..., :n], jacobian[..., n:]
     weighted = pull_back(spectral, stars, features, projection) * stars.errors[:, None, :]
-    photometric = auxiliary @ stars.auxiliary_errors
-    variance = products(photometric, photometric, full)
+    variance = ((auxiliary @ stars.auxiliary_errors) ** 2).sum(-1)
     if stars.correlations is None:
-        return variance + products(weighted, weighted, full)
+        return variance + (weighted**2).sum(-1)
     for part, packed in zip(
         (weighted[..., :bp], weighted[..., bp:]), stars.correlations, strict=True
     ):
-        variance = variance + products(part @ unpack(packed, part.shape[-1]), part, full)
+        variance = variance + ((part @ unpack(packed, part.shape[-1])) * part).sum(-1)
     return variance
 
 

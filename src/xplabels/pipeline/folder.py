@@ -31,6 +31,7 @@ from xplabels.io.atomic import (
     check_output,
     discard,
     remove_leftovers,
+    sync,
     whole_file,
 )
 from xplabels.io.catalogue import check_catalogue, write_table
@@ -137,6 +138,10 @@ def predict_folder(
         if not run.jobs and inputs.absent:
             raise no_spectra(inputs.absent[0].parent)
         run.label(model, workers)
+        for job in run.waiting:
+            if job.inputs[0] in run.entries:
+                sync(job.output)
+        sync(output)
         if not run.summary.failed:
             options.tables.check_joined(run.entries.values())
             run.write(complete=allow_missing or not run.summary.absent)
@@ -237,7 +242,7 @@ def predict_job(
 def _begin(model: Model, options: PredictOptions, job: Job, count_stars: CountStars) -> Steps:
     return file_steps(
         model, job.inputs[0], job.output, options, published=job.published,
-        settings=job.settings, overwrite=True, done=count_stars,
+        settings=job.settings, done=count_stars,
     )  # fmt: skip
 
 
@@ -369,7 +374,7 @@ class _Run:
         for job, why in list(find_duplicates(self._done())):
             del self.entries[job.inputs[0]]
             _remove(job)
-            self._fail(job, why)
+            self.summary.failed[job.inputs[0]] = why
         self.write(complete=False)
 
     def _done(self) -> list[tuple[Job, ManifestEntry]]:

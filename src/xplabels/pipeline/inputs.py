@@ -10,6 +10,7 @@ from pathlib import Path
 from xplabels.core.errors import InputError
 from xplabels.fetch.bulk import PIXELS, SUMS, parse_sums
 from xplabels.io import READERS
+from xplabels.io.files import ALIASES
 from xplabels.io.hats import is_catalogue, partition_files, pixel_of
 from xplabels.releases import in_use
 
@@ -150,7 +151,8 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _readable(path: Path) -> bool:
-    return Path(path.name.lower().removesuffix(".gz")).suffix in READERS
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
+    return ALIASES.get(ending, ending) in READERS
 
 
 def _gaps(folder: Path, files: Sequence[Path]) -> list[str]:

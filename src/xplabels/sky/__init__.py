@@ -199,18 +199,13 @@ def _stars(path: str | Path) -> tuple[Any, int]:
     import lsdb
     import pandas as pd
 
+    remedy = "give a table with source_id, ra and dec (deg), such as gaia_source"
     if "://" in str(path) or Path(path).is_dir():
         left = _open(path)
-        _check_columns(left, PLACE, path)
+        _check_columns(left.columns, PLACE, path, remedy)
         return left[[name for name in (*PLACE, *MOTION) if name in left.columns]], len(left)
     columns = read_columns(path, (*PLACE, *MOTION))
-    for name in PLACE:
-        if name not in columns:
-            raise InputError(
-                f"column {name!r} is absent",
-                where=path,
-                remedy="give a table with source_id, ra and dec (deg), such as gaia_source",
-            )
+    _check_columns(columns, PLACE, path, remedy)
     frame = pd.DataFrame(
         {
             n: values if n == "source_id" else numbers(columns, n, path)
@@ -252,7 +247,8 @@ def _catalogue(
             where=path,
             remedy=f"check that it is a catalogue of {known.title}",
         )
-    _check_columns(right, more_columns, path)
+    every = ", ".join(map(str, right.columns))
+    _check_columns(right.columns, more_columns, path, f"name columns of the catalogue: {every}")
     return right[list(dict.fromkeys([info.ra_column, info.dec_column, *chosen]))]
 
 
@@ -270,11 +266,9 @@ def _open(path: str | Path, **options: Any) -> Any:
         ) from error
 
 
-def _check_columns(catalogue: Any, names: Collection[str], path: str | Path) -> None:
+def _check_columns(
+    columns: Collection[str], names: Collection[str], path: str | Path, remedy: str
+) -> None:
     for name in names:
-        if name not in catalogue.columns:
-            raise InputError(
-                f"column {name!r} is absent",
-                where=path,
-                remedy=f"name columns of the catalogue: {', '.join(map(str, catalogue.columns))}",
-            )
+        if name not in columns:
+            raise InputError(f"column {name!r} is absent", where=path, remedy=remedy)

@@ -97,11 +97,10 @@ def inside(area: Area, ra: Array, dec: Array) -> NDArray[np.bool_]:
     array([ True,  True, False])
     """
     if isinstance(area, Cone):
-        lon, lat = np.deg2rad(ra - area.ra), np.deg2rad(dec)
-        lat0 = np.deg2rad(area.dec)
-        # haversines: precise also for small distances
-        half = np.sin((lat - lat0) / 2) ** 2 + np.cos(lat) * np.cos(lat0) * np.sin(lon / 2) ** 2
-        return np.asarray(half <= np.sin(np.deg2rad(area.radius) / 2) ** 2)
+        from astropy.coordinates import angular_separation
+
+        place = (np.deg2rad(degrees) for degrees in (ra, dec, area.ra, area.dec))
+        return np.asarray(angular_separation(*place) <= np.deg2rad(area.radius))
     if isinstance(area, Box):
         (ra1, ra2), (dec1, dec2) = area.ra, area.dec
         across = (ra >= ra1) & (ra <= ra2) if ra1 < ra2 else (ra >= ra1) | (ra <= ra2)
@@ -135,6 +134,9 @@ def copy_area(
     Raises InputError if the extra ``lsdb`` is missing, there is no such catalogue, the service
     fails in every attempt, or no star lies in the area.
     """
+    import pyarrow.parquet as pq
+    from tqdm import tqdm
+
     retry = retry or RetryPolicy()
     request = {"catalogue": address, "area": repr(area)}
     with _reading(address):
@@ -150,8 +152,6 @@ def copy_area(
         with whole_file(here) as temporary:
             retry.call(lambda: _copy(waiting[here], area, position, temporary), stop)
 
-    from tqdm import tqdm
-
     stop = threading.Event()
     with (
         _reading(address),
@@ -160,7 +160,7 @@ def copy_area(
     ):  # fmt: skip
         for _ in in_parallel(fetch, waiting, PARALLEL, stop):
             bar.update()
-    rows = {here: _rows(here) for here in wanted}
+    rows = {here: pq.read_metadata(here).num_rows for here in wanted}
     total = sum(rows.values())
     if not total:
         raise InputError(
@@ -251,12 +251,6 @@ def _row_groups(path: Any, area: Area, position: tuple[str, str]) -> Iterator[An
             within = inside(area, ra, dec)
             if within.any():
                 yield file.read_row_group(group, columns=needed).filter(within)
-
-
-def _rows(path: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return int(pq.read_metadata(path).num_rows)
 
 
 @contextmanager

@@ -57,37 +57,30 @@ def _at_epoch(frame: Any, info: Any, epoch: float) -> tuple[Array, Array]:
     start = unit_vectors(ra, dec)
     if "pmra" not in frame.columns or "pmdec" not in frame.columns:
         return start, start
-    years = epoch - (
-        _floats(frame["ref_epoch"]) if "ref_epoch" in frame.columns else REFERENCE_EPOCH
-    )
+    since = _floats(frame["ref_epoch"]) if "ref_epoch" in frame.columns else REFERENCE_EPOCH
     pmra, pmdec = _floats(frame["pmra"]), _floats(frame["pmdec"])
-    return start, unit_vectors(*propagate(ra, dec, pmra, pmdec, years))
+    return start, propagate(ra, dec, pmra, pmdec, epoch - since)
 
 
 def _floats(column: Any) -> Array:
     return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def propagate(
-    ra: Array, dec: Array, pmra: Array, pmdec: Array, years: Array | float
-) -> tuple[Array, Array]:
-    """Positions [N] after some Julian years of uniform motion along a straight line in space.
+def propagate(ra: Array, dec: Array, pmra: Array, pmdec: Array, years: Array | float) -> Array:
+    """Directions [N, 3] after some Julian years of uniform motion along a straight line in space.
 
-    Positions are in degrees (returned with 0 <= ra < 360), motions in mas/yr, ``pmra`` with
-    cos(dec) in it, as Gaia gives them; NaN counts as 0. Parallax and radial velocity are left out:
-    below 0.1 arcsec but for some hundred of the nearest stars.
+    Positions are in degrees, motions in mas/yr, ``pmra`` with cos(dec) in it, as Gaia gives them;
+    NaN counts as 0. Parallax and radial velocity are left out: below 0.1 arcsec but for some
+    hundred of the nearest stars.
     """
     alpha, delta = np.radians(ra), np.radians(dec)
-    move = np.radians(np.nan_to_num(np.stack([pmra, pmdec])) * years / MAS_PER_DEGREE)
     east = np.stack([-np.sin(alpha), np.cos(alpha), np.zeros_like(alpha)])
     north = np.stack(
         [-np.sin(delta) * np.cos(alpha), -np.sin(delta) * np.sin(alpha), np.cos(delta)]
     )
-    x, y, z = unit_vectors(ra, dec).T + move[0] * east + move[1] * north
-    moved_ra = np.degrees(np.arctan2(y, x)) % 360.0
-    # a tiny negative angle is rounded to 360 itself
-    moved_ra = np.where(moved_ra < 360.0, moved_ra, 0.0)
-    return moved_ra, np.degrees(np.arctan2(z, np.hypot(x, y)))
+    move = np.radians(np.nan_to_num(np.stack([pmra, pmdec])) * years / MAS_PER_DEGREE)
+    there = (unit_vectors(ra, dec).T + move[0] * east + move[1] * north).T
+    return np.asarray(there / np.linalg.norm(there, axis=1, keepdims=True))
 
 
 def unit_vectors(ra: Array, dec: Array) -> Array:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.stars import Photometry, Stars
@@ -33,7 +32,7 @@ from xplabels.surveys.matching import (
     translate,
 )
 from xplabels.surveys.photometry import ALLWISE, CATWISE, GAIA, TWOMASS, UNWISE
-from xplabels.surveys.table import NO_SOURCE, UNKNOWN_BITS, Survey, SurveyTable, number
+from xplabels.surveys.table import NO_SOURCE, UNKNOWN_BITS, RawTable, Survey, SurveyTable
 
 PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, CATWISE, ALLWISE)}
 """Surveys that measure magnitudes: a later one fills only what earlier ones lack."""
@@ -106,31 +105,29 @@ def read_survey(
     columns = computed(
         read_columns(path, with_inputs(wanted), integers, {*survey.source_id, "source_id"}), wanted
     )
-    notes: tuple[str, ...] = ()
     if neighbours is None:
-        source_id = _source_ids(survey, columns, where)
+        table = RawTable(columns, _source_ids(survey, columns, where), where)
     else:
-        source_id, columns, note = _by_neighbours(survey, columns, neighbours, where)
-        notes = (note,)
-    absent = sorted(set(extra) - set(columns))
+        table = _by_neighbours(survey, columns, neighbours, where)
+    absent = sorted({*extra} - table.columns.keys())
     if absent:
         raise InputError(
             f"column {absent[0]!r}, which a rule asks for, is absent",
             where=where,
             remedy="leave the rule out (--without NAME) or get the table with this column",
         )
-    known, more = survey.read(columns, source_id, where)
-    quality = first_present(survey.quality, columns)
-    kept = dict.fromkeys([*extra, *(name for name in survey.context if name in columns)])
+    known = survey.read(table)
+    quality = first_present(survey.quality, table.columns)
+    kept = dict.fromkeys([*extra, *(name for name in survey.context if name in table.columns)])
     return SurveyTable(
         name,
         where,
-        source_id,
-        {column: _for_rules(columns, column, column in masks, where) for column in kept},
+        table.source_id,
+        {column: _for_rules(table, column, column in masks) for column in kept},
         known if isinstance(known, Labels) else None,
         known if isinstance(known, Photometry) else None,
-        None if quality is None else number(columns, quality, len(source_id)),
-        (*notes, *more),
+        None if quality is None else table.numbers(quality),
+        tuple(table.notes),
     )
 
 
@@ -145,8 +142,7 @@ def join_survey(
     Raises :class:`InputError` as :func:`read_survey`; if a label is absent, or no star is shared.
     """
     table = read_survey(name, path)
-    quality = np.zeros(len(table)) if table.quality is None else table.quality
-    table = table.take(best_rows(table.source_id, quality, table.source_id != NO_SOURCE))
+    table = table.best(table.source_id != NO_SOURCE)
     if table.labels is None:
         raise InputError(f"survey {name!r} has no labels", where=path)
     labels = table.labels if names is None else table.labels.select(names)
@@ -176,14 +172,15 @@ def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) ->
 
 def _by_neighbours(
     survey: Survey, columns: dict[str, NDArray[Any]], neighbours: Any, where: str
-) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], str]:
-    """Gaia source_ids by the survey's own, the rows they belong to with match flags, and a note.
+) -> RawTable:
+    """The rows under the Gaia source_ids of their own identifiers, with match flags.
 
     Rows that no Gaia source claims stay, so that they are accounted for.
     """
     if not survey.key_is_gaia and (both := Pairs.read(neighbours)) is not None:
         theirs = partners(_source_ids(survey, columns, where), both)
-        return theirs.partner, columns, f"{where}: ids of another release: {theirs.to_text()}"
+        note = f"{where}: ids of another release: {theirs.to_text()}"
+        return RawTable(columns, theirs.partner, where, [note])
     if survey.key is None or survey.key not in columns:
         raise InputError(
             f"has no column {survey.key or 'of its own identifiers'} to look up in "
@@ -203,19 +200,18 @@ def _by_neighbours(
         source_id = np.append(source_id, np.full(unclaimed, NO_SOURCE))
         rows, flags = np.append(rows, rest), np.append(flags, np.zeros(unclaimed, flags.dtype))
     taken = {name: values[rows] for name, values in columns.items()}
-    return (
-        source_id,
+    note = f"{unclaimed} of {len(keys)} rows have no Gaia source"
+    return RawTable(
         taken | {MATCH_FLAGS: flags.astype(np.int64)},
-        f"{where}: {describe_matches(found, flags)}; "
-        f"{unclaimed} of {len(keys)} rows have no Gaia source",
+        source_id,
+        where,
+        [f"{where}: {describe_matches(found, flags)}; {note}"],
     )
 
 
-def _for_rules(
-    columns: dict[str, NDArray[Any]], name: str, is_mask: bool, where: str
-) -> NDArray[Any]:
+def _for_rules(table: RawTable, name: str, is_mask: bool) -> NDArray[Any]:
     """A column that a rule asks for, nulls as this package writes them."""
-    values = columns[name]
+    values = table.columns[name]
     if is_mask:
         # a 32-bit mask with its highest bit set reads as negative; sentinels and nulls are small
         negative = (values < 0) & (values >= -(2**31)) & (values < -99999)
@@ -224,7 +220,7 @@ def _for_rules(
     if values.dtype.kind not in "iufb" or values.ndim != 1:
         raise InputError(
             "does not hold one number per row",
-            where=f"{where}, column {name}",
+            where=f"{table.where}, column {name}",
             remedy="rules compare numbers: leave the rule out (--without NAME)",
         )
-    return number(columns, name, len(values))
+    return table.numbers(name)

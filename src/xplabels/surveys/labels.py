@@ -12,55 +12,48 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.labels import LABELS, Labels, check_names, label_of
 from xplabels.io.columns import first_present, label_columns, labels_of
 from xplabels.io.words import Words
-from xplabels.surveys.table import NO_SOURCE, Columns, Read, Survey, number
+from xplabels.surveys.table import NO_SOURCE, RawTable, Survey
 
 Wanted = Mapping[str, tuple[str, ...]]
 """Label -> column of its values, and columns that may hold its errors; the first there counts."""
 
 
-def read_labels(
-    wanted: Wanted, columns: Columns, source_id: NDArray[np.int64], where: object
-) -> tuple[Labels, tuple[str, ...]]:
+def read_labels(wanted: Wanted, table: RawTable) -> Labels:
     """Labels [N, K], as far as the table has them; :class:`InputError` if it has none."""
-    names = [name for name in wanted if wanted[name][0] in columns]
+    names = [name for name in wanted if wanted[name][0] in table.columns]
     if not names:
         raise InputError(
             f"has no labels: none of the columns {', '.join(w[0] for w in wanted.values())}",
-            where=where,
+            where=table.where,
             remedy="give the survey's table in its published columns, or name another survey",
         )
-    values = np.full((len(source_id), len(names)), np.nan)
+    values = np.full((len(table), len(names)), np.nan)
     errors = values.copy()
-    notes: list[str] = []
     for k, name in enumerate(names):
         value, *error_columns = wanted[name]
-        error = first_present(error_columns, columns) or ""
-        one, sigma = (number(columns, column, len(source_id)) for column in (value, error))
+        error = first_present(error_columns, table.columns) or ""
+        one, sigma = table.numbers(value), table.numbers(error)
         label, known = label_of(name), np.isfinite(one)
         alone = known & ~(sigma > 0)
         outside = known & ((one < label.lowest) | (one > label.highest))
-        for rows, why in (
-            (alone, "without a positive error"),
-            (outside, f"outside {label.lowest:g} to {label.highest:g} {label.unit}"),
-        ):
-            if rows.any():
-                notes.append(f"{where}: {int(rows.sum())} values of {name} {why}: taken as unknown")
+        span = f"{label.lowest:g} to {label.highest:g} {label.unit}"
+        table.note(alone, f"values of {name} without a positive error: taken as unknown")
+        table.note(outside, f"values of {name} outside {span}: taken as unknown")
         known &= ~(alone | outside)
         values[known, k], errors[known, k] = one[known], sigma[known]
-    return Labels(check_names(names), values, errors), tuple(notes)
+    return Labels(check_names(names), values, errors)
 
 
 def label_survey(
     name: str,
     title: str,
     labels: Wanted,
-    read: Callable[[Wanted, Columns, NDArray[np.int64], object], Read] = read_labels,
+    read: Callable[[Wanted, RawTable], Labels] = read_labels,
     **options: Any,
 ) -> Survey:
     """A survey whose labels are in columns of values and errors."""
@@ -139,18 +132,20 @@ The labels come without errors, which these stand for: 119 K, 0.17 dex in log g 
 in abundances (Wang et al. 2020, ApJ 891, 23, abstract), of which the upper end is taken."""
 
 
-def read_mrs(wanted: Wanted, columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
+def read_mrs(wanted: Wanted, table: RawTable) -> Labels:
     """The six labels of MRS rows [N], with SPCANet's precisions where they have no errors."""
     errors = {}
     for name, (_, column) in wanted.items():
-        stated = number(columns, column, len(source_id))
+        stated = table.numbers(column)
         errors[column] = np.where(np.isfinite(stated), stated, MRS_ERRORS[name])
-    labels, notes = read_labels(wanted, {**columns, **errors}, source_id, where)
-    without = [name for name in labels.names if wanted[name][1] not in columns]
+    labels = read_labels(wanted, table.with_columns(errors))
+    without = [name for name in labels.names if wanted[name][1] not in table.columns]
     if without:
         assumed = ", ".join(f"{MRS_ERRORS[name]:g} for {name}" for name in without)
-        notes += (f"{where}: has no errors; SPCANet's precisions are assumed (K, dex): {assumed}",)
-    return labels, notes
+        table.notes.append(
+            f"{table.where}: has no errors; SPCANet's precisions are assumed (K, dex): {assumed}"
+        )
+    return labels
 
 
 LAMOST_MRS = label_survey(
@@ -173,22 +168,16 @@ LAMOST_MRS = label_survey(
 # --- GSP-Phot -------------------------------------------------------------------------------
 
 
-def read_gspphot(
-    wanted: Wanted, columns: Columns, source_id: NDArray[np.int64], where: object
-) -> Read:
+def read_gspphot(wanted: Wanted, table: RawTable) -> Labels:
     """teff, logg and fe_h of Gaia sources [N]; [M/H] stands for [Fe/H], as in FS24's comparison.
 
     Errors are half the distance of the 16th and 84th percentiles (``*_lower``, ``*_upper``).
     """
-    rows = len(source_id)
-    half = {
-        low: (number(columns, high, rows) - number(columns, low, rows)) / 2
-        for _, low, high in wanted.values()
-    }
-    labels, notes = read_labels(wanted, {**columns, **half}, source_id, where)
+    half = {low: (table.numbers(high) - table.numbers(low)) / 2 for _, low, high in wanted.values()}
+    labels = read_labels(wanted, table.with_columns(half))
     if "fe_h" in labels.names:
-        notes += (f"{where}: GSP-Phot's [M/H] stands for fe_h",)
-    return labels, notes
+        table.notes.append(f"{table.where}: GSP-Phot's [M/H] stands for fe_h")
+    return labels
 
 
 GSPPHOT = label_survey(
@@ -212,16 +201,16 @@ The paper names its labels (section 2.3) and the catalogue (doi:10.5281/zenodo.1
 the catalogue's columns, and the file has not been seen."""
 
 
-def read_fs24(
-    wanted: Wanted, columns: Columns, source_id: NDArray[np.int64], where: object
-) -> Read:
+def read_fs24(wanted: Wanted, table: RawTable) -> Labels:
     """The labels [N] of the catalogue, those without an error left out and counted."""
-    labels, notes = read_labels(wanted, columns, source_id, where)
-    without = [name for name in labels.names if columns.keys().isdisjoint(wanted[name][1:])]
+    labels = read_labels(wanted, table)
+    without = [name for name in labels.names if table.columns.keys().isdisjoint(wanted[name][1:])]
     if without:
         looked_for = ", ".join(wanted[without[0]][1:])
-        notes += (f"{where}: no error of {', '.join(without)}; looked for {looked_for}",)
-    return labels, notes
+        table.notes.append(
+            f"{table.where}: no error of {', '.join(without)}; looked for {looked_for}"
+        )
+    return labels
 
 
 FS24 = label_survey(
@@ -235,22 +224,22 @@ FS24 = label_survey(
 # --- a user's own ---------------------------------------------------------------------------
 
 
-def read_own(
-    names: Sequence[str], words: Words, columns: Columns, source_id: NDArray[np.int64],
-    where: object,
-) -> Read:  # fmt: skip
+def read_own(names: Sequence[str], words: Words, table: RawTable) -> Labels:
     """Those of ``names`` that the table has; see :func:`~xplabels.io.columns.labels_of`."""
-    here = [name for name in names if name in columns]
+    here = [name for name in names if name in table.columns]
     if not here:
         raise InputError(
             f"has no column of labels: none of {', '.join(names)}",
-            where=where,
+            where=table.where,
             remedy="name its labels by --labels as in teff,mass, and errors as in mass_err",
         )
     # a row without an id is nobody's, whatever stands in it
-    mine = {name: np.where(source_id != NO_SOURCE, column, np.nan)
-            for name, column in columns.items() if column.dtype.kind in "iuf"}  # fmt: skip
-    return labels_of({**columns, **mine}, here, source_id, where, words)
+    mine = {name: np.where(table.source_id != NO_SOURCE, column, np.nan)
+            for name, column in table.columns.items() if column.dtype.kind in "iuf"}  # fmt: skip
+    columns = table.with_columns(mine).columns
+    labels, notes = labels_of(columns, here, table.source_id, table.where, words)
+    table.notes.extend(notes)
+    return labels
 
 
 def own_survey(name: str, labels: Sequence[str] = (), words: Words | None = None) -> Survey:

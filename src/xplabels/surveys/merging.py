@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
 from xplabels.core.labels import LABELS, Label, Labels, label_of
-from xplabels.core.stars import Photometry
+from xplabels.core.stars import Photometry, stacked
 from xplabels.surveys import PHOTOMETRIC
 from xplabels.surveys.table import SurveyTable
-
-Known = TypeVar("Known", Labels, Photometry)
 
 
 def stack(tables: Sequence[SurveyTable]) -> SurveyTable:
@@ -34,7 +31,6 @@ def stack(tables: Sequence[SurveyTable]) -> SurveyTable:
                 where=table.where,
                 remedy="give one file, or files with the same columns",
             )
-    quality = [table.quality for table in tables if table.quality is not None]
     return replace(
         first,
         where=", ".join(table.where for table in tables),
@@ -42,22 +38,12 @@ def stack(tables: Sequence[SurveyTable]) -> SurveyTable:
         columns={
             name: np.concatenate([table.columns[name] for table in tables])
             for name in first.columns
+            if all(name in table.columns for table in tables)
         },
-        labels=_stacked([table.labels for table in tables]),
-        photometry=_stacked([table.photometry for table in tables]),
-        quality=np.concatenate(quality) if quality else None,
+        labels=stacked([table.labels for table in tables]),
+        photometry=stacked([table.photometry for table in tables]),
+        quality=stacked([table.quality for table in tables]),
         notes=tuple(note for table in tables for note in table.notes),
-    )
-
-
-def _stacked(parts: Sequence[Known | None]) -> Known | None:
-    there = [part for part in parts if part is not None]
-    if not there:
-        return None
-    return replace(
-        there[0],
-        values=np.concatenate([part.values for part in there]),
-        errors=np.concatenate([part.errors for part in there]),
     )
 
 

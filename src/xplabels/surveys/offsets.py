@@ -150,28 +150,29 @@ def _solved(
 
 def _pair(label: str, one: SurveyTable, other: SurveyTable, trends: bool) -> Offset | None:
     """The offset of two surveys from their common stars alone; None where these are too few."""
-    (ids_1, values_1, errors_1), (ids_2, values_2, errors_2) = (
-        _column(table, label) for table in (one, other)
+    first, second = (
+        table.take(np.flatnonzero(np.isfinite(table.label(label)[0]))) for table in (one, other)
     )
-    _, a, b = np.intersect1d(ids_1, ids_2, return_indices=True)
+    _, a, b = np.intersect1d(first.source_id, second.source_id, return_indices=True)
     if len(a) < MIN_COMMON:
         return None
-    difference = values_2[b] - values_1[a]
-    expected = np.hypot(errors_1[a], errors_2[b])
+    first, second = first.take(a), second.take(b)
+    (values, errors), (others, other_errors) = (t.label(label) for t in (first, second))
+    difference, expected = others - values, np.hypot(errors, other_errors)
     slope = slope_error = 0.0
     if trends:
-        first, second = (_warmth(table, ids_1[a]) for table in (one, other))
-        warmth = np.where(np.isnan(first), second, first)
+        warmth = np.where(np.isnan(_warmth(first)), _warmth(second), _warmth(first))
         slope, slope_error = _slope(warmth, difference)
         difference = difference - slope * np.nan_to_num(warmth)
     center, scatter = float(np.median(difference)), float(robust_scatter(difference))
     # the stated errors keep a handful of accidentally equal differences from ruling
     least = float(np.median(expected)) * 0.1
-    error = float(MEDIAN_ERROR * max(scatter, least) / np.sqrt(len(a)))
+    error = float(MEDIAN_ERROR * max(scatter, least) / np.sqrt(len(difference)))
     pull = float(robust_scatter((difference - center) / expected))
     return Offset(
-        other.survey, label, one.survey, center, error, len(a), scatter, pull, slope, slope_error
-    )
+        other.survey, label, one.survey, center, error, len(difference), scatter, pull,
+        slope, slope_error,
+    )  # fmt: skip
 
 
 def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
@@ -191,25 +192,9 @@ def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float
     return float(found.x[1]), float(error)
 
 
-def _warmth(table: SurveyTable, source_id: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-    """(Teff - PIVOT) / 1000 K of the table's stars, or of these; NaN where it is unknown."""
-    ids = table.source_id if source_id is None else source_id
-    warmth = np.full(len(ids), np.nan)
-    teff = table.columns.get("teff")
-    if table.labels is not None and "teff" in table.labels.names:
-        teff = table.labels.select(["teff"]).values[:, 0]
-    if teff is not None:
-        stars, rows = table.lookup.find(ids)
-        warmth[stars] = (teff[rows] - PIVOT) / 1000
-    return warmth
-
-
-def _column(
-    table: SurveyTable, label: str
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """source_ids, values and errors where the label is known."""
-    if table.labels is None:
-        return np.empty(0, np.int64), np.empty(0), np.empty(0)
-    one = table.labels.select([label])
-    known = np.isfinite(one.values[:, 0])
-    return table.source_id[known], one.values[known, 0], one.errors[known, 0]
+def _warmth(table: SurveyTable) -> NDArray[np.float64]:
+    """(Teff - PIVOT) / 1000 K [N]; NaN where it is unknown."""
+    teff = table.label("teff")[0]
+    if np.isnan(teff).all():
+        teff = table.columns.get("teff", teff)
+    return np.asarray((teff - PIVOT) / 1000)

@@ -19,16 +19,15 @@ means an upper limit, as in AllWISE (catalogue definitions at irsa.ipac.caltech.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Photometry
-from xplabels.io.columns import MAG_PER_RELATIVE_FLUX, first_present, meant
-from xplabels.surveys.table import Array, Columns, Read, Survey, number
+from xplabels.io.columns import MAG_PER_RELATIVE_FLUX
+from xplabels.surveys.table import Array, RawTable, Survey
 
 Bands = Mapping[str, tuple[tuple[str, ...], ...]]
 """Measurement -> columns that may hold its values and errors."""
@@ -66,64 +65,34 @@ LOWEST_SNR = 3.0
 """Of a flux that gives a magnitude: the logarithm of a non-detection has no Gaussian error."""
 
 
-def read_gaia(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
+def read_gaia(table: RawTable) -> Photometry:
     """G, BP and RP [mag] with errors from the flux over its error, and parallaxes [mas]."""
-    rows = len(source_id)
     measured: dict[str, tuple[Array, Array]] = {}
-    notes: tuple[str, ...] = ()
     for band in GAIA_BANDS:
-        value, error, ratio = (number(columns, f"{band}_{end}", rows) for end in GAIA_ENDS)
-        value, notes = _meant(value, f"{band}_mag", where, notes)
+        value, error, ratio = (table.numbers(f"{band}_{end}") for end in GAIA_ENDS)
         from_ratio = MAG_PER_RELATIVE_FLUX / np.where(ratio > 0, ratio, np.nan)
         measured[f"{band}_mag"] = (value, np.where(error > 0, error, from_ratio))
-    error = number(columns, "parallax_error", rows)
+    error = table.numbers("parallax_error")
     # a parallax may lie below any sentinel, so only its error says whether there is one
-    value = np.asarray(columns.get("parallax", np.full(rows, np.nan)), np.float64)
-    value, notes = _meant(value, "parallax", where, notes)
+    value = np.asarray(table.columns.get("parallax", np.full(len(table), np.nan)), np.float64)
     measured["parallax"] = (value, np.where(error > 0, error, np.nan))
-    return Photometry.of(rows, measured), notes
+    possible = {
+        name: (table.possible(value, name), error) for name, (value, error) in measured.items()
+    }
+    return Photometry.of(len(table), possible)
 
 
-def _meant(
-    values: Array, name: str, where: object, notes: tuple[str, ...]
-) -> tuple[Array, tuple[str, ...]]:
-    """Values [N] without those that no star can have, and ``notes`` with one on these."""
-    values, strange = meant(values, name)
-    said = f"{where}: {strange} values of {name} that no star can have: missing"
-    return values, (*notes, said) if strange else notes
-
-
-def read_graded(
-    bands: Bands,
-    bad: str,
-    why: str,
-    null_is_bad: bool,
-    columns: Columns,
-    source_id: NDArray[np.int64],
-    where: object,
-) -> Read:
+def read_graded(bands: Bands, bad: str, why: str, null_is_bad: bool, table: RawTable) -> Photometry:
     """Magnitudes [mag, Vega] [N]; those with a letter of ``bad`` in ``ph_qual`` are missing."""
-    rows = len(source_id)
-    grades = columns["ph_qual"].astype(str) if "ph_qual" in columns else [""] * rows
+    grades = table.letters("ph_qual")
     measured: dict[str, tuple[Array, Array]] = {}
-    notes: tuple[str, ...] = ()
-    for band, (name, names) in enumerate(bands.items()):
-        magnitude, sigma = (_first_number(columns, some, rows) for some in names)
-        magnitude, notes = _meant(magnitude, name, where, notes)
+    for band, (name, (values, errors)) in enumerate(bands.items()):
+        magnitude, sigma = table.possible(table.numbers(*values), name), table.numbers(*errors)
         graded = np.array([grade[band : band + 1] in [*bad] for grade in grades])
         graded |= null_is_bad & ~(sigma > 0)
-        if (dropped := int((graded & np.isfinite(magnitude)).sum())) > 0:
-            notes += (f"{where}: {dropped} values of {name} are {why}: missing",)
+        table.note(graded & np.isfinite(magnitude), f"values of {name} are {why}: missing")
         measured[name] = (magnitude, np.where(graded | ~(sigma > 0), np.nan, sigma))
-    return Photometry.of(rows, measured), notes
-
-
-def _first_number(columns: Columns, names: Sequence[str], rows: int) -> Array:
-    """The first of ``names`` that is there, each gap filled from the next."""
-    values = np.full(rows, np.nan)
-    for name in names:
-        values = np.where(np.isfinite(values), values, number(columns, name, rows))
-    return values
+    return Photometry.of(len(table), measured)
 
 
 def unwise_magnitude(flux: Array, error: Array, band: str) -> tuple[Array, Array]:
@@ -141,9 +110,10 @@ def unwise_magnitude(flux: Array, error: Array, band: str) -> tuple[Array, Array
     return value, MAG_PER_RELATIVE_FLUX * error / safe
 
 
-def read_unwise(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
+def read_unwise(table: RawTable) -> Photometry:
     """Magnitudes of unWISE rows [N]."""
-    measured, notes = {}, []
+    columns = table.columns
+    measured = {}
     for band, (name, pairs) in enumerate(UNWISE_COLUMNS.items()):
         pair = next((pair for pair in pairs if {*pair} <= columns.keys()), None)
         if {"flux", "dflux"} <= columns.keys() and columns["flux"].ndim == 2:
@@ -153,41 +123,35 @@ def read_unwise(columns: Columns, source_id: NDArray[np.int64], where: object) -
         else:
             raise InputError(
                 f"has no flux and error of band {band + 1}",
-                where=where,
+                where=table.where,
                 remedy=f"name the columns {' and '.join(pairs[0])}",
             )
         measured[name] = unwise_magnitude(flux, error, name)
-        for rows, what in (
-            (flux <= 0, "are not positive"),
-            ((flux > 0) & ~np.isfinite(measured[name][0]), f"have an S/N below {LOWEST_SNR:g}"),
-        ):
-            if rows.any():
-                notes.append(f"{where}: {int(rows.sum())} fluxes of {name} {what}: missing")
-    return Photometry.of(len(source_id), measured), tuple(notes)
+        faint = (flux > 0) & ~np.isfinite(measured[name][0])
+        table.note(flux <= 0, f"fluxes of {name} are not positive: missing")
+        table.note(faint, f"fluxes of {name} have an S/N below {LOWEST_SNR:g}: missing")
+    return Photometry.of(len(table), measured)
 
 
-def read_catwise(columns: Columns, source_id: NDArray[np.int64], where: object) -> Read:
+def read_catwise(table: RawTable) -> Photometry:
     """W1 and W2 [mag, Vega] [N]; those with a flag of an artefact, or no error, are missing."""
-    rows = len(source_id)
-    name = first_present(CATWISE_ARTEFACTS, columns)
-    flags = [""] * rows if name is None else columns[name].astype(str)
+    flags = table.letters(*CATWISE_ARTEFACTS)
     measured: dict[str, tuple[Array, Array]] = {}
-    notes: tuple[str, ...] = ()
-    for band, (band_name, (values, errors)) in enumerate(CATWISE_BANDS.items()):
-        magnitude, sigma = np.full(rows, np.nan), np.full(rows, np.nan)
-        for value, names in ((values[0], errors[:2]), (values[1], errors[2:])):
-            here = number(columns, value, rows)
+    for band, (name, (values, errors)) in enumerate(CATWISE_BANDS.items()):
+        magnitude, sigma = np.full(len(table), np.nan), np.full(len(table), np.nan)
+        for value, its_errors in ((values[0], errors[:2]), (values[1], errors[2:])):
+            here = table.numbers(value)
             gap = np.isfinite(here) & ~(sigma > 0)  # a magnitude and its error go together
             magnitude = np.where(gap, here, magnitude)
-            sigma = np.where(gap, _first_number(columns, names, rows), sigma)
-        magnitude, notes = _meant(magnitude, band_name, where, notes)
+            sigma = np.where(gap, table.numbers(*its_errors), sigma)
+        magnitude = table.possible(magnitude, name)
         marked = np.array([flag[band : band + 1] not in ("", "0") for flag in flags])
         limit = np.isfinite(magnitude) & ~(sigma > 0)
-        for bad, why in ((marked, "have a flag of an artefact"), (limit, "are limits")):
-            if (lost := int((bad & np.isfinite(magnitude)).sum())) > 0:
-                notes += (f"{where}: {lost} values of {band_name} {why}: missing",)
-        measured[band_name] = (magnitude, np.where(marked | limit, np.nan, sigma))
-    return Photometry.of(rows, measured), notes
+        lost = marked & np.isfinite(magnitude)
+        table.note(lost, f"values of {name} have a flag of an artefact: missing")
+        table.note(limit, f"values of {name} are limits: missing")
+        measured[name] = (magnitude, np.where(marked | limit, np.nan, sigma))
+    return Photometry.of(len(table), measured)
 
 
 def _names(bands: Bands) -> tuple[str, ...]:

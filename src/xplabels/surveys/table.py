@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.duplicates import best_rows
 from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
 from xplabels.core.stars import Photometry, Rows
+from xplabels.io.columns import first_present, meant
 from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
 
-Columns = Mapping[str, NDArray[Any]]
-"""Lower-case column name -> array [N]."""
 Array = NDArray[np.float64]
-Read = tuple[Labels | Photometry, tuple[str, ...]]
-"""What a survey measured of N stars, and notes on what was left out."""
 
 NO_SOURCE = 0
 """The source_id of a row without a Gaia source."""
@@ -28,6 +26,54 @@ UNKNOWN_BITS = -1
 """A bit mask that is null."""
 SENTINEL = -999.0
 """Surveys write -9999, -9999.99 or -999 for a missing number; nothing used here is as low."""
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """N rows of a survey as published."""
+
+    columns: Mapping[str, NDArray[Any]]  # lower-case name -> array [N]
+    source_id: NDArray[np.int64]  # [N], Gaia DR3; NO_SOURCE where there is none; may repeat
+    where: str  # the file, for messages
+    notes: list[str] = field(default_factory=list)  # what a user of the rows should know
+
+    def __len__(self) -> int:
+        return len(self.source_id)
+
+    def numbers(self, *names: str) -> Array:
+        """A column as float64 [N], its gaps filled from the next one; NaN where all lack a number.
+
+        Sentinels and infinities are gaps, too.
+        """
+        found = np.full(len(self), np.nan)
+        for name in names:
+            if name in self.columns:
+                values = np.asarray(self.columns[name], np.float64)
+                gap = np.isnan(found) & np.isfinite(values) & (values > SENTINEL)
+                found = np.where(gap, values, found)
+        return found
+
+    def letters(self, *names: str) -> NDArray[np.str_]:
+        """The first of these columns that is there, as text [N]; empty texts without any."""
+        name = first_present(names, self.columns)
+        return np.full(len(self), "") if name is None else self.columns[name].astype(str)
+
+    def possible(self, values: Array, name: str) -> Array:
+        """Values [N] of a measurement, NaN where no star can have such a one, which is noted."""
+        kept, _ = meant(values, name)
+        self.note(
+            np.isnan(kept) & ~np.isnan(values), f"values of {name} that no star can have: missing"
+        )
+        return kept
+
+    def note(self, rows: NDArray[np.bool_], what: str) -> None:
+        """Note of how many rows ``what`` is true, if there are any."""
+        if rows.any():
+            self.notes.append(f"{self.where}: {np.count_nonzero(rows)} {what}")
+
+    def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> RawTable:
+        """The same rows with further columns, or others in place of those of that name."""
+        return replace(self, columns={**self.columns, **columns})
 
 
 @dataclass(frozen=True)
@@ -66,6 +112,18 @@ class SurveyTable:
             quality=None if self.quality is None else self.quality[rows],
         )
 
+    def best(self, use: NDArray[np.bool_]) -> SurveyTable:
+        """One row per star, of those in ``use`` [N]: of highest quality, the first of equals."""
+        quality = np.zeros(len(self)) if self.quality is None else self.quality
+        return self.take(best_rows(self.source_id, quality, use))
+
+    def label(self, name: str) -> tuple[Array, Array]:
+        """Values and errors [N] of a label; NaN where the table has none."""
+        if self.labels is None or name not in self.labels.names:
+            return np.full(len(self), np.nan), np.full(len(self), np.nan)
+        one = self.labels.select([name])
+        return one.values[:, 0], one.errors[:, 0]
+
     def column(self, name: str, source_id: NDArray[np.int64]) -> NDArray[Any]:
         """A column [M] for these stars; missing where a star is not in the table."""
         values = self.columns[name]
@@ -83,8 +141,7 @@ class Survey:
     name: str  # what the command line calls it
     title: str
     columns: tuple[str, ...]  # those that ``read`` uses, as far as they are there
-    read: Callable[[Columns, NDArray[np.int64], object], Read]
-    """Columns, source_ids and file -> labels or photometry, and notes."""
+    read: Callable[[RawTable], Labels | Photometry]  # notes what it leaves out
     source_id: tuple[str, ...] = ("source_id",)
     """Columns that may hold Gaia DR3 source_ids; the first that is there counts."""
     key: str | None = None  # the survey's own identifier, which a table of neighbours translates
@@ -100,11 +157,3 @@ class Survey:
     def masks(self) -> dict[str, type[IntFlag]]:
         """:attr:`bits`, and those of a match where the survey has identifiers of its own."""
         return {**self.bits, **({} if self.key is None else {MATCH_FLAGS: MatchFlag})}
-
-
-def number(columns: Columns, name: str, rows: int) -> Array:
-    """A column as float64 [N], sentinels and infinities as NaN; all NaN where it is absent."""
-    if name not in columns:
-        return np.full(rows, np.nan)
-    values = np.asarray(columns[name], np.float64)
-    return np.where(np.isfinite(values) & (values > SENTINEL), values, np.nan)

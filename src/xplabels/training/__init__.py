@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from xplabels import __version__
-from xplabels.calibration.domain import Domain
+from xplabels.calibration.domain import Domain, LabelSupport
 from xplabels.calibration.factors import Calibration
-from xplabels.calibration.support import LabelSupport
+from xplabels.core.errors import InputError
 from xplabels.core.labels import check_names
 from xplabels.core.prediction import Prediction
 from xplabels.core.split import VALIDATION_FRACTION
@@ -30,7 +30,6 @@ from xplabels.model.card import write_card
 from xplabels.model.refitting import with_unshrinking
 from xplabels.network import check_device
 from xplabels.recipes import Recipe, load_recipe
-from xplabels.training.checkpoint import Checkpoint
 from xplabels.training.cross_fitting import (
     audit_of_folds,
     calibrated,
@@ -38,6 +37,7 @@ from xplabels.training.cross_fitting import (
     wrong_by_folds,
 )
 from xplabels.training.forward import fit_forward
+from xplabels.training.optimisation import Checkpoint
 from xplabels.training.run import Fold, Run
 from xplabels.training.table import TrainingTable, training_table
 from xplabels.validation import score_prediction
@@ -91,7 +91,7 @@ def train(
     ------
     InputError
         If a label is unknown or absent, an error is zero or negative, there are too few stars,
-        the checkpoint belongs to another run, or the device cannot be used.
+        the checkpoint belongs to another run, or the seed or the device cannot be used.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def train(
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     check_device(device)
     if isinstance(labels, str) and not Path(labels).suffix:
-        labels = labels.split(",")
+        labels = [label.strip() for label in labels.split(",")]
     if labels is not None and (is_path(labels) or isinstance(labels, Mapping) or is_table(labels)):
         stars, labels = stars.join(labels=labels), None
     if labels is None:
@@ -217,6 +217,8 @@ def _states(
     table: TrainingTable, recipe: Recipe, seed: int, folder: Path | None, overwrite: bool = False
 ) -> Checkpoint:
     """Those of the networks for common labels; heads for sparse ones are trained anew."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"{seed} is not a seed", remedy="give 0 or more, below 2^63")
     common = table.select(~table.sparse)
     origin = {key: value for key, value in common.provenance().items() if key != "notes"}
     manifest = {

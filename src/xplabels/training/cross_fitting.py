@@ -33,7 +33,7 @@ from xplabels.calibration.transfer import SMALLEST_SAMPLE
 from xplabels.core.prediction import Prediction, stack
 from xplabels.core.stars import Photometry
 from xplabels.model import Model
-from xplabels.model.transfer import sample
+from xplabels.model.refitting import sample
 from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
 from xplabels.validation.audit import LabelAudit, audit_labels

@@ -1,4 +1,4 @@
-"""Emission lines that are planted in ordinary stars, so that a forward model knows their looks."""
+"""Emission lines planted in ordinary stars: examples for a forward model of what they look like."""
 
 from __future__ import annotations
 
@@ -45,24 +45,13 @@ SIDE = 20.0
 
 @dataclass(frozen=True)
 class Lines:
-    """M lines as the instrument shows them.
+    """M lines as the instrument shows them."""
 
-    Attributes
-    ----------
-    templates
-        Float64 [M, n]: a line of unit light (W m^-2) in the network's coefficients; the named
-        first.
-    continuum
-        Float64 [M, n]: flux about it (W m^-2 nm^-1) of unit coefficients.
-    named
-        How many are named.
-    local
-        Float64 [n, LOCAL]: the light of a named line by the coefficients, up to a factor.
-    """
-
+    # float64 [M, n]: a line of unit light (W m^-2) in the network's coefficients; the named first
     templates: Array
-    continuum: Array
-    named: int
+    continuum: Array  # float64 [M, n]: flux about it (W m^-2 nm^-1) of unit coefficients
+    named: int  # how many are named
+    # float64 [n, LOCAL]: the light of a named line by the coefficients, up to a factor
     local: Array
 
     @classmethod

@@ -1,22 +1,33 @@
-"""Fitting one network: the schedule of its steps, its history, and states to go on from."""
+"""Fitting one network: the schedule of its steps, its history, and states that survive a kill.
+
+A state is written whole or not at all, tensors as safetensors and the rest as JSON: nothing that is
+read back can execute code.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from xplabels.io.atomic import LAST_WORD, whole_file
+from xplabels.io.files import whole
+from xplabels.io.job import open_partial
 from xplabels.network import UncertainNetwork
 from xplabels.recipes import Recipe
-from xplabels.training.checkpoint import Checkpoint, History
 from xplabels.training.objective import LabelledStars, Objective
 
 logger = logging.getLogger(__name__)
@@ -26,8 +37,74 @@ WARMUP_SHARE = 0.1
 SECONDS_BETWEEN_STATES = 20.0
 GRADIENT_LIMIT = 10.0
 """Norm at which a gradient is clipped; reached only in the first steps of hard cases."""
+LARGEST_SEED = 2**63
+"""Below which torch takes a seed; those made of a larger one begin again at 0."""
 PAPER_REPORT = 100
 """Steps of the paper's schedule between two entries of the history."""
+CHECKPOINT_FILES = ("manifest.json", LAST_WORD, "*.safetensors", ".*.partial.*")
+"""All that the folder of an unfinished training may hold."""
+
+History = list[dict[str, float]]
+
+
+class Checkpoint:
+    """A folder with the last state of each stage of one training run; None keeps nothing.
+
+    The ``manifest`` says what the run is made of: data, recipe, seed. ``overwrite`` removes the
+    states of a run with another one. :class:`InputError` if the folder belongs to another run, or
+    holds something else.
+    """
+
+    def __init__(
+        self, folder: Path | None, manifest: dict[str, Any], overwrite: bool = False
+    ) -> None:
+        self.folder = folder
+        if folder is not None:
+            open_partial(folder, "manifest.json", manifest, CHECKPOINT_FILES, overwrite)
+
+    def save(
+        self, stage: str, network: nn.Module, optimiser: torch.optim.Optimizer, history: History
+    ) -> None:
+        """Replace the state of ``stage``, that of torch's random generators included."""
+        if self.folder is None:
+            return
+        tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+        for number, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
+        tensors["random"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        # not by safetensors itself, which would raise an error of its own on a full disk
+        content = save(kept, metadata={"history": json.dumps(history)})
+        with whole_file(self.folder / f"{stage}.safetensors", overwrite=True) as partial:
+            partial.write_bytes(content)
+
+    def restore(self, stage: str, network: nn.Module, optimiser: torch.optim.Optimizer) -> History:
+        """Bring back the last state of ``stage``: its history, empty if it never was saved."""
+        path = Path() if self.folder is None else self.folder / f"{stage}.safetensors"
+        if not path.is_file():
+            return []
+        with (
+            whole(path, "checkpoint", "remove it: its stage is done anew"),
+            safe_open(str(path), framework="pt") as file,
+        ):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            history: History = json.loads(file.metadata()["history"])
+        weights: dict[str, Tensor] = {}
+        moments = defaultdict[int, dict[str, Tensor]](dict)
+        for name, tensor in tensors.items():
+            match name.split(".", 2):
+                case ["network", *_]:
+                    weights[name.removeprefix("network.")] = tensor
+                case ["optimiser", number, key]:
+                    moments[int(number)][key] = tensor
+        network.load_state_dict(weights)
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": dict(moments)})
+        torch.set_rng_state(tensors["random"])
+        if "random.cuda" in tensors and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        return history
 
 
 class Step(NamedTuple):
@@ -124,7 +201,7 @@ def schedule(recipe: Recipe, stars: int, epochs: int, seed: int) -> Iterator[lis
     # what is added at prediction is in the loss, however short the training
     last = max(1, round(epochs * recipe.input_fraction)) if recipe.input_fraction > 0 else 0
     for epoch in range(epochs):
-        generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+        generator = torch.Generator().manual_seed((1_000_003 * seed + epoch) % LARGEST_SEED)
         batches = torch.randperm(stars, generator=generator).split(recipe.batch_size)
         yield [
             Step(

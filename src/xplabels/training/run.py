@@ -1,4 +1,11 @@
-"""The networks of one training run: one, an ensemble, or one that learns from teachers."""
+"""The networks of one training run: one, an ensemble, or one that learns from teachers.
+
+Labels that few stars have come last, as last layers on the hidden layers of a network for the
+others. Thousands of stars with common labels teach a network what a spectrum holds; a rare label
+then is a linear function of what all its hidden layers hold, which hundreds of stars determine
+(Evci et al. 2022, ICML, PMLR 162, 6009: the last layer alone has lost what its own labels do not
+need). The network stays as it is, and with it the common labels.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +24,8 @@ from xplabels.network import UncertainNetwork
 from xplabels.network.propagation import Propagation
 from xplabels.recipes import Recipe
 from xplabels.training.augmentation import Dust, NoiseAugmentation
-from xplabels.training.checkpoint import Checkpoint, History
-from xplabels.training.heads import heads_on, joined
 from xplabels.training.objective import LabelledStars, Objective, Teachers
-from xplabels.training.optimisation import fit
+from xplabels.training.optimisation import LARGEST_SEED, Checkpoint, History, fit
 from xplabels.training.table import TrainingTable
 
 LOG_FLUX_EMPHASIS = 2.0
@@ -118,7 +123,7 @@ class Run:
         weights = [recipe.label_weights.get(name, 1.0) for name in table.names]
         recipe = replace(recipe, epochs=recipe.sparse_epochs)
         known = np.isfinite(table.y).any(axis=1)
-        heads, seed = heads_on(network, len(table.names)), 1000 * self.seed + member
+        heads, seed = heads_on(network, len(table.names)), self._seed_of(member)
         objective = replace(
             self.objective, recipe=recipe, weights=torch.tensor(weights, device=self.device)
         )
@@ -155,7 +160,7 @@ class Run:
     def _distilled(self, history: dict[str, History]) -> UncertainNetwork:
         """One network that learns from teachers, each of which may leave out a fold."""
         recipe, rows = self.recipe, self.training.rows
-        shuffle = torch.Generator().manual_seed(7_919 * self.seed + 1)
+        shuffle = torch.Generator().manual_seed((7_919 * self.seed + 1) % LARGEST_SEED)
         fold = torch.randperm(len(rows), generator=shuffle) % recipe.folds
         architecture = self._architecture(recipe.teacher_hidden, recipe.teacher_dropout, "none")
         objective, teachers = replace(self.objective, input_term=False), []
@@ -174,6 +179,9 @@ class Run:
         student = self._architecture(recipe.hidden, recipe.dropout, "distilled")
         return self._fit(student, "student", recipe.members, history, objective=objective)
 
+    def _seed_of(self, member: int) -> int:
+        return (1000 * self.seed + member) % LARGEST_SEED
+
     def _architecture(self, hidden: tuple[int, ...], dropout: float, scatter: Any) -> Architecture:
         table = self.table
         return Architecture(
@@ -190,7 +198,7 @@ class Run:
     ) -> UncertainNetwork:  # fmt: skip
         """One network, trained on the training stars or on ``some`` of them."""
         epochs = self.recipe.epochs if epochs is None else epochs
-        seed = 1000 * self.seed + member
+        seed = self._seed_of(member)
         torch.manual_seed(seed)
         network = UncertainNetwork(architecture, self._input_scale(architecture))
         self._set_log_flux(network)
@@ -228,3 +236,39 @@ class Run:
             for array in (samples[chosen], scaling.x_mean[:n], scaling.x_scale[:n])
         )
         network.log_flux.fit(design, mean, scale, self.training.block.x.cpu())
+
+
+def heads_on(network: UncertainNetwork, labels: int) -> UncertainNetwork:
+    """A network with the hidden layers of ``network``, which do not train, for other labels.
+
+    Its last layer reads all of them and begins with the labels' mean, whatever the star.
+    """
+    deep = len(network.hidden) > 1
+    architecture = replace(network.architecture, labels=labels, skip=deep)
+    heads = UncertainNetwork(architecture, network.input_scale)
+    heads.hidden, heads.log_flux = network.hidden, network.log_flux
+    heads.to(network.out.weight.device)
+    for parameter in heads.hidden.parameters():
+        parameter.requires_grad_(False)
+    with torch.no_grad():
+        for name, tensor in heads.named_parameters():
+            if not name.startswith("hidden"):
+                tensor.zero_()
+    return heads
+
+
+def joined(
+    network: UncertainNetwork, heads: UncertainNetwork, sparse: NDArray[np.bool_]
+) -> Perceptron:
+    """One network of all K labels, of which ``heads`` gives those that are ``sparse`` [K]."""
+    one, other = network.to_perceptron(), heads.to_perceptron()
+    architecture = replace(other.architecture, labels=len(sparse))
+    rows = np.tile(sparse, architecture.outputs // len(sparse))
+    arrays = dict(one.arrays)
+    for name in other.arrays.keys() & {"out.weight", "out.bias", "skip.weight"}:
+        whole = np.zeros(architecture.shapes()[name], one.dtype)
+        whole[rows] = other.arrays[name]
+        if name in one.arrays:
+            whole[~rows] = one.arrays[name]
+        arrays[name] = whole
+    return Perceptron(architecture, arrays)

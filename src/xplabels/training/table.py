@@ -24,6 +24,8 @@ from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe, check_learnt
 from xplabels.training.objective import LabelledStars
 
+Array = NDArray[np.float64]
+
 logger = logging.getLogger(__name__)
 
 SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
@@ -46,12 +48,12 @@ class TrainingTable:
     names: tuple[str, ...]
     feature_set: FeatureSet
     features: Features
-    y: NDArray[np.float64]
-    y_error: NDArray[np.float64]
+    y: Array
+    y_error: Array
     train: NDArray[np.bool_]
     validation: NDArray[np.bool_]
     scaling: Scaling
-    weight: NDArray[np.float64]
+    weight: Array
     sparse: NDArray[np.bool_]
 
     def select(self, which: NDArray[np.bool_]) -> TrainingTable:
@@ -74,16 +76,15 @@ class TrainingTable:
 
     def sample(self, rows: NDArray[np.bool_], device: str = "cpu") -> LabelledStars:
         """Float32 tensors of some stars."""
-        block = Block.of(self.features, self.feature_set, self.scaling, torch.float32, device)
-        y, error = self.scaling.scale_y(self.y[rows], self.y_error[rows])
-        chosen = torch.as_tensor(np.flatnonzero(rows), device=device)
-        return LabelledStars(
-            block.take(chosen),
-            torch.as_tensor(y, dtype=torch.float32, device=device),
-            torch.as_tensor(np.nan_to_num(error), dtype=torch.float32, device=device),
-            chosen,
-            torch.as_tensor(self.weight[rows, None], dtype=torch.float32, device=device),
+        known, known_error = self.scaling.scale_y(self.y[rows], self.y_error[rows])
+        y, y_error, weight = (
+            torch.as_tensor(array, dtype=torch.float32, device=device)
+            for array in (known, np.nan_to_num(known_error), self.weight[rows, None])
         )
+        features, feature_set = self.features[rows], self.feature_set
+        block = Block.of(features, feature_set, self.scaling, torch.float32, device)
+        number = torch.as_tensor(np.flatnonzero(rows), device=device)
+        return LabelledStars(block, y, y_error, number, weight)
 
     def provenance(self) -> dict[str, Any]:
         """Origin, number and ids (as a digest) of the stars that train."""
@@ -188,9 +189,7 @@ def training_table(
     return table
 
 
-def rarity(
-    teff: NDArray[np.float64], among: NDArray[np.float64], power: float
-) -> NDArray[np.float64]:
+def rarity(teff: Array, among: Array, power: float) -> Array:
     """How much stars [N] count by their scaled Teff; more where few others [M] have the like.
 
     In proportion to their density to the power -``power``; 1 at the median density, in denser
@@ -198,7 +197,7 @@ def rarity(
     """
     among = np.sort(among[np.isfinite(among)])
 
-    def neighbours(at: NDArray[np.float64]) -> NDArray[np.intp]:
+    def neighbours(at: Array) -> NDArray[np.intp]:
         return np.searchsorted(among, at + ALIKE) - np.searchsorted(among, at - ALIKE)
 
     count = np.maximum(neighbours(teff), 1)

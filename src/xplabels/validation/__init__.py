@@ -157,22 +157,11 @@ def score_prediction(
 
     Examples
     --------
-    A thousand simulated stars whose stated errors are correct:
-
-    >>> from xplabels.validation.verdict import verdict_of
-    >>> rng = np.random.default_rng(1)
-    >>> truth, ones = rng.normal(4.0, 1.0, (1000, 1)), np.ones((1000, 1))
-    >>> prediction = Prediction(
-    ...     source_id=np.arange(1000), names=("logg",),
-    ...     values=truth + rng.normal(0, 0.1, (1000, 1)), errors=0.1 * ones,
-    ...     errors_model=0.06 * ones, errors_input=0.08 * ones, errors_excess=0 * ones,
-    ...     errors_95=0.2 * ones,
-    ...     domain_distance=np.ones(1000), flags=np.zeros(1000, np.uint32))
-    >>> validation = score_prediction(prediction, Labels(("logg",), truth, 0.001 * ones))
-    >>> validation.n, round(validation.labels["logg"]["coverage_68"], 2)
-    (1000, 0.67)
-    >>> print(verdict_of(validation).lines[0])
-    logg: 3 +- 4 % too small, 95.4 % intervals 3 +- 3 % too small: right
+    >>> import xplabels as xp
+    >>> stars = xp.example_stars(300)
+    >>> validation = score_prediction(xp.load_model().predict(stars), stars.labels, resamples=2)
+    >>> validation.n, sorted(validation.labels["teff"].value)[:3]
+    (300, ['bias', 'coverage_68', 'coverage_95'])
     """
     names = common_names(prediction.names, labels.names)
     labels = labels.in_units_of(names)
@@ -248,10 +237,7 @@ def score_prediction(
 def common_names(predicted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """Those of the ``predicted`` labels that are among the ``known`` ones.
 
-    Raises
-    ------
-    InputError
-        If there are none.
+    :class:`InputError` if there are none.
     """
     names = tuple(name for name in predicted if name in known)
     if not names:

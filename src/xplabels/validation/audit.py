@@ -232,20 +232,11 @@ def audit_labels(prediction: Prediction, labels: Labels) -> LabelAudit:
 
     Examples
     --------
-    A thousand stars, of which one has the label of another:
-
-    >>> rng = np.random.default_rng(1)
-    >>> truth, ones = rng.normal(4.0, 1.0, (1000, 1)), np.ones((1000, 1))
-    >>> prediction = Prediction(
-    ...     source_id=np.arange(1000), names=("logg",),
-    ...     values=truth + rng.normal(0, 0.1, (1000, 1)), errors=0.1 * ones,
-    ...     errors_model=0.06 * ones, errors_input=0.08 * ones, errors_excess=0 * ones,
-    ...     errors_95=0.2 * ones,
-    ...     domain_distance=np.ones(1000), flags=np.zeros(1000, np.uint32))
-    >>> truth[7] += 1.5
-    >>> audit = audit_labels(prediction, Labels(("logg",), truth, 0.001 * ones))
-    >>> np.flatnonzero(audit.wrong), audit.reason(7)
-    (array([7]), 'label disagrees with the spectrum in logg by 16 sigma')
+    >>> import xplabels as xp
+    >>> stars = xp.read_library()  # doctest: +SKIP
+    >>> found = audit_labels(xp.load_model().predict(stars), stars.labels)  # doctest: +SKIP
+    >>> print(found.reason(found.worst()[0]))  # doctest: +SKIP
+    label disagrees with the spectrum in teff by 20 sigma
     """
     from scipy.special import stdtrit
 

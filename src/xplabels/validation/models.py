@@ -101,10 +101,7 @@ def model_finding(validation: Validation, other: Prediction, title: str, note: s
 
     ``title`` is the other model's name, ``note`` a remark on the comparison.
 
-    Raises
-    ------
-    InputError
-        If the models have no label in common.
+    :class:`InputError` if the models have no label in common.
     """
     ratios, columns = {}, []
     truth, ours = validation.by_label("truth"), validation.by_label("predicted")

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import figures
-from xplabels.core.duplicates import best_rows
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
@@ -79,10 +78,7 @@ class ReferenceSurvey:
     def of_stars(self, source_id: NDArray[np.int64]) -> ReferenceSurvey:
         """The survey's labels for the stars ``source_id`` [N], in their order.
 
-        Raises
-        ------
-        InputError
-            If it has none of them.
+        :class:`InputError` if it has none of them.
         """
         rows, found = Lookup(self.source_id, self.where).find(source_id)
         if len(rows) == 0:
@@ -139,8 +135,7 @@ def open_survey(
             remedy=f"name one of {', '.join(COMPARED)}",
         )
     table = read_survey(survey, path, neighbours=neighbours)
-    quality = np.full(len(table), np.nan) if table.quality is None else table.quality
-    best = table.take(best_rows(table.source_id, quality, table.source_id > 0))
+    best = table.best(table.source_id > 0)
     labels, factors = best.labels, dict(inflation or {})
     if labels is None:
         raise InputError(f"survey {survey!r} has no labels", where=name_of(path))
@@ -172,10 +167,7 @@ def survey_finding(
     ``known`` are labels of the kind the model was trained on; G and parallax of the ``photometry``
     give absolute magnitudes where the survey has none.
 
-    Raises
-    ------
-    InputError
-        If no star has both a prediction and a label of the survey.
+    :class:`InputError` if no star has both a prediction and a label of the survey.
     """
     with located(survey.where):
         validation = score_prediction(

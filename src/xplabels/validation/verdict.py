@@ -11,17 +11,18 @@ without any assumption about the residuals. All intervals hold at once, but for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.calibration.joint import Joint
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
-from xplabels.core.scores import Array
+from xplabels.core.scores import Array, LabelSample
 from xplabels.validation import PREDICTED, Validation, bin_width
 
 TOLERANCE = 0.10
@@ -44,15 +45,6 @@ MAGNITUDES = {"g_mag": "G", "bp_rp": "BP-RP"}
 """Axes that are not labels."""
 RATIOS = ("c_fe", "n_fe", "alpha_m")
 """Labels along which errors are shown in bins, but not judged."""
-
-
-class Sample(Protocol):
-    """Stars by row, and the factors on their stated half-widths that just reach the truth."""
-
-    @property
-    def rows(self) -> NDArray[np.intp]: ...
-    @property
-    def needed(self) -> tuple[Array, Array]: ...
 
 
 class Size(NamedTuple):
@@ -90,7 +82,7 @@ class Size(NamedTuple):
         """``3.1 +- 1.6 % too small``."""
         side = "too small" if self.value < 0 else "too large"
         if not np.isfinite(self.value):
-            return "too large beyond measure"
+            return "the known labels' errors alone are as large as the differences"
         size, error = 100 * abs(self.value), 100 * self.error
         if not np.isfinite(error):
             return f"{size:.0f} % {side} (few stars)"
@@ -154,6 +146,11 @@ class Statement:
         known = "predicted " if base != self.axis else "" if base in MAGNITUDES else "known "
         return f"{known}{axis} {self.low:.5g} to {self.high:.5g}"
 
+    @property
+    def at_place(self) -> str:
+        """The same after " at "; empty over all stars."""
+        return f" at {self.place}" if self.axis else ""
+
     def to_dict(self) -> dict[str, object]:
         """As in ``metrics.json``."""
         where = {"low": self.low, "high": self.high} if self.axis else {}
@@ -166,24 +163,14 @@ class Statement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All statements and what they amount to.
+    """All statements and what they amount to."""
 
-    Attributes
-    ----------
-    overall
-        Of each label, and of all together where correlations are predicted, over all stars.
-    bins
-        ``bins[axis][label]``.
-    judged
-        The axes whose bins take part in the verdict; the others are only shown.
-    alpha
-        Chance that the interval of one size misses it.
-    """
-
+    # of each label, and of all together where correlations are predicted, over all stars
     overall: Mapping[str, Statement]
-    bins: Mapping[str, Mapping[str, tuple[Statement, ...]]]
+    bins: Mapping[str, Mapping[str, tuple[Statement, ...]]]  # ``bins[axis][label]``
+    # the axes whose bins take part in the verdict; the others are only shown
     judged: tuple[str, ...]
-    alpha: float
+    alpha: float  # chance that the interval of one size misses it
 
     @property
     def judged_sizes(self) -> int:
@@ -228,28 +215,23 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in a sentence, with the clearest statement on each label that is off."""
         if self.word == FEW:
-            return "There are too few stars to tell whether the error bars are right."
+            return (
+                "The stars are too few, or their known labels too uncertain, to tell whether the "
+                "error bars are right."
+            )
         if self.word == RIGHT:
             return (
                 "The error bars are right: for every label they are off by less than "
                 f"{100 * TOLERANCE:g} %, or by no more than chance."
             )
-        off = [
-            f"{label} ({self._clearest(label)})"
-            for label, word in self.words.items()
-            if word == self.word
-        ]
+        off = []
+        for label, word in self.words.items():
+            if word == self.word:
+                clearest = _clearest_first([self.overall[label], *self.bins_of(label)])[0]
+                off.append(f"{label} ({clearest}{clearest.at_place})")
         others = [label for label, word in self.words.items() if word == RIGHT]
         rest = f", and right for {', '.join(others)}" if others else ""
         return f"The error bars are {self.word} for {', '.join(off)}{rest}."
-
-    def _clearest(self, label: str) -> str:
-        """The statement on a label that stands out most, and where it is made."""
-        found = min(
-            (one for one in (self.overall[label], *self.bins_of(label)) if one.off),
-            key=lambda one: (one.word != WRONG, -one.size.significance),
-        )
-        return str(found) + (f" at {found.place}" if found.axis else "")
 
     @property
     def lines(self) -> list[str]:
@@ -260,29 +242,21 @@ class Verdict:
         inner, outer = self.overall[label].sizes
         text = f"{label}: {inner}, 95.4 % intervals {outer}: {self.words[label]}"
         bins = self.bins_of(label)
-        off = sorted(
-            (one for one in bins if one.off),
-            key=lambda one: (one.word != WRONG, -one.size.significance),
-        )
-        if not off:
+        if not (off := _clearest_first(bins)):
             return text
-        clearest, many = off[0], "most clearly " if len(off) > 1 else ""
+        many = "most clearly " if len(off) > 1 else ""
         return (
-            f"{text}; off in {len(off)} of {len(bins)} bins, {many}at {clearest.place} "
-            f"(N = {clearest.counted}): {clearest}"
+            f"{text}; off in {len(off)} of {len(bins)} bins, {many}at {off[0].place} "
+            f"(N = {off[0].counted}): {off[0]}"
         )
 
     @property
     def off(self) -> list[str]:
         """Every statement that something is off, a line each."""
-        every = [
-            *self.overall.values(),
-            *(b for label in self.overall for b in self.bins_of(label)),
-        ]
+        bins = (one for label in self.overall for one in self.bins_of(label))
         return [
-            f"{one.label}{' at ' + one.place if one.axis else ''}: {one}, N = {one.counted}: "
-            + one.word
-            for one in every
+            f"{one.label}{one.at_place}: {one}, N = {one.counted}: {one.word}"
+            for one in (*self.overall.values(), *bins)
             if one.off
         ]
 
@@ -308,6 +282,12 @@ class Verdict:
         }
 
 
+def _clearest_first(statements: Iterable[Statement]) -> list[Statement]:
+    """Those that are off, wrong ones first, by how much they stand out."""
+    off = (one for one in statements if one.off)
+    return sorted(off, key=lambda one: (one.word != WRONG, -one.size.significance))
+
+
 def verdict_of(validation: Validation) -> Verdict:
     """The verdict on a validation, :func:`judged` along G and the labels as predicted.
 
@@ -319,7 +299,7 @@ def verdict_of(validation: Validation) -> Verdict:
     unshrunk = "ESTIMATE" in validation.prediction.meta
     ending = "" if unshrunk else PREDICTED
     wanted = ["g_mag", *(name + ending for name in validation.names if name not in RATIOS)]
-    samples: dict[str, Sample] = {
+    samples: dict[str, LabelSample | Joint] = {
         name: sample for name, sample in validation.samples.items() if len(sample)
     }
     if validation.joint is not None:
@@ -333,25 +313,17 @@ def verdict_of(validation: Validation) -> Verdict:
 
 
 def judged(
-    samples: Mapping[str, Sample],
+    samples: Mapping[str, LabelSample | Joint],
     axes: Mapping[str, Array],
     along: Sequence[str],
     star: NDArray[np.int64] | None = None,
 ) -> Verdict:
     """Measure and judge every label over all stars and in bins.
 
-    Parameters
-    ----------
-    samples
-        By label, and for :data:`TOGETHER`, which is not binned.
-    axes
-        Values [N] along which bins are made, of :func:`~xplabels.validation.bin_width`,
-        or wider where there would be fewer than 200 stars.
-    along
-        The axes that are judged.
-    star
-        Identifies the star of each row [N]; rows of the same star count once, since their
-        residuals may be the same.
+    ``samples`` are by label, and for :data:`TOGETHER`, which is not binned. ``axes`` are values [N]
+    along which bins are made, of :func:`~xplabels.validation.bin_width`, or wider where there would
+    be fewer than 200 stars; those ``along`` which are judged. ``star`` [N] identifies the star of
+    each row; rows of the same star count once, since their residuals may be the same.
     """
     every = np.unique(np.concatenate([sample.rows for sample in samples.values()]))
     parts: list[tuple[str, str, float, float, NDArray[np.bool_]]] = [
