@@ -4,6 +4,7 @@ nothing written."""
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ WRONG = {
     "explain": ("explain none some.csv --output e", "no model 'none'; give a model folder"),
 }
 MORE = [
+    ("predict some.csv --output=", "an argument is empty: is a variable of the shell not set"),
+    ("predict '' --output o.parquet", "an argument is empty"),
+    (
+        "select some.csv --table m=some.csv m=some.csv --output s.parquet",
+        "some.csv: is given twice; give each table once",
+    ),
+    (
+        "select some.csv --table m=some.csv --neighbours m=a.csv m=b.csv --output s.parquet",
+        "--neighbours names a survey twice",
+    ),
     *(
         (f"{words} --output {output} --overwrite", "is also an input, which would be lost; name")
         for words, output in (
@@ -110,7 +121,7 @@ def test_a_wrong_input_is_told_and_nothing_is_written(
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
     try:
-        status = main(words.split())
+        status = main(shlex.split(words))
     except SystemExit as error:  # argparse
         status = int(error.code or 0)
     assert status == 2

@@ -153,3 +153,11 @@ def test_another_sampling_and_a_missing_band(tmp_path: Path) -> None:
     path.write_text(text.replace("2e-16", "x"))
     with pytest.raises(xp.InputError, match="row 1, column flux: cannot be read as numbers"):
         xp.read(path)
+
+
+def test_spectra_in_pseudo_wavelengths_are_refused(tmp_path: Path) -> None:
+    flux = ",".join(["1.0"] * 343)  # as many as GaiaXPy's default for calibrated ones
+    text = f'source_id,xp,flux,flux_error\n1,BP,"[{flux}]","[{flux}]"\n'
+    (tmp_path / "converted.csv").write_text(text)
+    with pytest.raises(xp.InputError, match=r"pseudo-wavelengths, .*; use GaiaXPy's"):
+        xp.read(tmp_path / "converted.csv")

@@ -195,7 +195,8 @@ def predict_files(
             where=remote[0],
             remedy="add --cone RA,DEC,RADIUS, --box or --pixel, or copy the catalogue",
         )
-    tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
+    carry = tuple(dict.fromkeys(name.lower() for name in carried))
+    tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, carry)
     inputs = pipeline.find_inputs([Path(path) for path in paths])
     keys: dict[str, Any] = {
         "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -60,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         parser.print_help()
         return 2
+    if any(not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word) for word in words):
+        parser.error("an argument is empty: is a variable of the shell not set?")
     args = parser.parse_args(words)
     args.command = shlex.join(["xplabels", *words])
     _show_log()

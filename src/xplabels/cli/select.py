@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xplabels.cli import options
+from xplabels.core.errors import InputError
 
 SURVEYS_HELP = """\
 NAME of a table:
@@ -86,6 +87,8 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.cuts.rules import load_rules
     from xplabels.cuts.selecting import SelectOptions, select_stars
 
+    if len(dict(args.neighbours)) < len(args.neighbours):
+        raise InputError("--neighbours names a survey twice", remedy="give one table for each")
     options = SelectOptions(
         tuple(args.spectra),
         tuple(args.tables),

@@ -115,7 +115,7 @@ def join_labels(
         ``LABELS`` that the table has or, without any, every column that has one of errors.
     needed
         Whether one of ``names`` that is absent is an error. If not, those of ``LABELS`` are taken,
-        too; where the table has none at all the stars stay as they are.
+        too; where the file of the stars itself has none they stay as they are.
 
     Raises InputError if the table cannot be read, has a source_id twice or shares none with the
     stars; if a label or its column of errors is absent; if an error is zero or negative or a value
@@ -144,8 +144,14 @@ def join_labels(
     if not needed:
         either = dict.fromkeys((*wanted, *LABELS))
         wanted = tuple(name for name in either if name in table.columns)
-        if not wanted:
+        if not wanted and name_of(source) == stars.file:
             return stars
+        if not wanted:
+            raise InputError(
+                f"has none of the labels {', '.join(either)}",
+                where=table.path,
+                remedy="check that it is the table you mean, and how its columns are named",
+            )
     rows, found = table.find(stars.source_id)
     if len(rows) == 0:
         raise _nothing_shared(table.path)
