@@ -290,6 +290,7 @@ def test_labels_that_nobody_named_are_all_taken(tmp_path: Path) -> None:
     Table(table).write(tmp_path / "mine.csv")
     assert stars.join(labels=table).labels.names == ("teff", "age")
     own = read_survey("mine", tmp_path / "mine.csv").labels
-    assert own is not None and own.names == ("teff", "age")
+    assert own is not None
+    assert own.names == ("teff", "age")
     with pytest.raises(InputError, match=r"'logg' is absent; .*\(--labels teff,age\)"):
         join_labels(stars, tmp_path / "mine.csv", ["logg", "teff"])
