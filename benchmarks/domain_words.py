@@ -114,7 +114,7 @@ def markdown(results: Row, before: Row | None = None) -> str:
         f"{results['part']} part, seed {results['seed']}: "
         f"`python benchmarks/domain.py --part {results['part']}`, {results['seconds']:.0f} s. "
         "Shares are in %, in brackets their 95 % intervals."
-        + ("" if before is None else f" In *italics*: `{before['model']['name']}` "
+        + ("" if before is None else f" In *italics*: an earlier version of the model "
            f"({str(before['model']['sha256'])[:12]}), on the same sources.")
         + "\n",
         "### False positives: ordinary stars\n\n" + false_positives(results, before),
