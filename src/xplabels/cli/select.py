@@ -21,7 +21,7 @@ NAME of a table:
   lamost-mrs  LAMOST DR7 medium resolution: six labels       (DR2 ids: --neighbours)
   gspphot     Gaia's astrophysical_parameters: teff, logg, [M/H] as fe_h
   fs24        the catalogue of Fallows & Sanders (2024): six labels
-  any other   a table of your own: source_id, labels as teff, teff_err, ...; --labels names others
+  any other   a table of your own: source_id, labels as teff, teff_err, mass, mass_err, ...
 The rows are those of the tables of labels, the first taking precedence; without such a table they
 are those of the spectra (for a prediction table, or a star table that has labels)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -87,10 +88,11 @@ PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
 )
 LABEL_ERRORS = ("{}_err", "{}_error", "{}_unc", "{}_uncertainty", "{}_sigma", "{}_std", "e_{}")
 """What the column of a label's errors may be called; the first that is there counts."""
-ARCHIVE = frozenset(
-    ("ra", "dec", "l", "b", "pmra", "pmdec", "parallax", "radial_velocity", "rv", "pm", "ruwe")
+ARCHIVE = re.compile(
+    r"(\w+_)?(ra|dec|pm|pmra|pmdec|parallax|plx|radial_velocity|rv|ruwe|pseudocolour|\w*mag)|"
+    r"l|b|[ugrizyjhkv]|ks|bp|rp|w[1-4]|v(helio|hrv)\w*"
 )
-"""Measurements of archives that are not labels unless they are named."""
+"""Positions, motions and magnitudes of archives, which are not labels unless they are named."""
 
 
 def error_columns(name: str) -> list[str]:
@@ -104,18 +106,19 @@ def label_columns(names: Sequence[str]) -> set[str]:
 
 
 def labels_among(columns: Collection[str]) -> tuple[str, ...]:
-    """The columns that are labels though nobody named them, in their order.
+    """The columns that are labels though nobody named them.
 
-    Those of :data:`~xplabels.core.labels.LABELS` or, without any, all that have a column of errors
-    and are none of the archive's.
+    Those of :data:`~xplabels.core.labels.LABELS`; then, in their order, all others that have a
+    column of errors and are none of the archive's.
     """
-    known = tuple(name for name in LABELS if name in columns)
-    return known or tuple(
+    known = [name for name in LABELS if name in columns]
+    others = (
         name
         for name in columns
-        if name not in ARCHIVE and is_label_name(name)
+        if not ARCHIVE.fullmatch(name) and is_label_name(name)
         and first_present(error_columns(name), columns)
     )  # fmt: skip
+    return tuple(dict.fromkeys((*known, *others)))
 
 
 def first_present(names: Sequence[str], columns: Collection[str]) -> str | None:

@@ -22,6 +22,7 @@ from xplabels.io.columns import first_present
 from xplabels.io.memory import name_of, words_of
 from xplabels.io.partners import Pairs, partners
 from xplabels.io.plain import read_columns
+from xplabels.io.tables import labels_in
 from xplabels.releases import computed, with_inputs
 from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
@@ -86,15 +87,15 @@ def read_survey(
     bit_masks
         Those of ``extra`` that hold bit masks, besides the survey's own.
     labels
-        Of a table of the user's own: the labels to read, instead of the six of
-        :data:`~xplabels.core.labels.LABELS`.
+        Of a table of the user's own: the labels to read; default: every column that has one of
+        errors.
 
     Raises :class:`InputError` if the table cannot be read, lacks a column of ``extra``, or has no
     source_ids and no neighbours were given.
     """
     survey, where = survey_of(name), name_of(path)
     if name not in SURVEYS:
-        survey = own_survey(name, labels, words_of(path))
+        survey = own_survey(name, labels or labels_in(path), words_of(path))
     masks = {*survey.masks, *bit_masks} & {*extra}
     integers = dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
