@@ -98,16 +98,41 @@ def _rows(*rows: int) -> FakeStars:
     return FakeStars([IDS[row] for row in rows], cells)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace('"', "'"), "its arrays are not within double quotes"),
+        (lambda text: "# " + text, f"its first line holds values .{IDS[0]}., not the names"),
+        (lambda text: text.split("\n", 1)[1], f"its first line holds values .{IDS[0]}., not"),
+        (lambda text: json.dumps([{"source_id": 1}]), "not a table but a page of text: .*CSV"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said(
+    change: Callable[[str], str], said: str, tmp_path: Path
+) -> None:
+    wide = fake_stars(3, (12, 12))
+    wide.source_id[:] = IDS
+    (tmp_path / "t.csv").write_text(change(datalink_csv(wide)))
+    with pytest.raises(InputError, match=said):
+        read(tmp_path / "t.csv")
+
+
 # --- identifiers ---
 
 
 @pytest.mark.parametrize(
-    "form", ["{}", " {} ", "Gaia DR3 {}", "Gaia EDR3 {}", "gaia dr3 {}", "'{}'", '="{}"']
+    "form",
+    ["{}", " {} ", "Gaia DR3 {}", "Gaia EDR3 {}", "gaia dr3 {}", "'{}'", '="{}"'],
 )
 @pytest.mark.parametrize("ending", TABLES)
 def test_exact_text_is_an_identifier(ending: str, form: str, tmp_path: Path) -> None:
     table = photometry(source_id=[form.format(star) for star in IDS])
     assert read_table(write_table(table, tmp_path / f"t.{ending}"))["source_id"].tolist() == IDS
+
+
+def test_a_web_pages_blanks_are_blanks() -> None:
+    texts = np.array([f"\xa0Gaia\xa0DR3\u2009{star}" for star in IDS], object)
+    assert source_ids(texts, "t").tolist() == IDS
 
 
 @pytest.mark.parametrize("ending", TABLES)
@@ -578,11 +603,13 @@ def test_the_archives_own_zips(shared_data: Path) -> None:
 def test_a_table_in_a_zip(tmp_path: Path) -> None:
     csv = write_table(photometry(), tmp_path / "t.csv")
     with zipfile.ZipFile(tmp_path / "t.zip", "w") as file:
-        file.write(csv, "t.csv")
+        file.write(csv, "tables/t.csv")
+        for beside in ("README.txt", ".DS_Store", "__MACOSX/tables/._t.csv"):
+            file.writestr(beside, "no table")
     assert read_table(tmp_path / "t.zip")["source_id"].tolist() == IDS
     with zipfile.ZipFile(tmp_path / "t.zip", "a") as file:
         file.write(csv, "u.csv")
-    with pytest.raises(InputError, match=r"holds 2 files \(t\.csv, u\.csv\), not one table"):
+    with pytest.raises(InputError, match=r"holds 2 files \(tables/t\.csv, u\.csv\), not one table"):
         read_table(tmp_path / "t.zip")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,11 @@ def votable(stars: Stars) -> TableElement:
     return from_table(Table(columns(stars))).get_first_table()
 
 
+def _relation(table: pa.Table) -> Any:
+    """A query of DuckDB, which reads the table when it is asked for."""
+    return pytest.importorskip("duckdb").from_arrow(table)
+
+
 KINDS: dict[str, tuple[Callable[[Stars], Any], str]] = {
     "astropy": (lambda s: Table(columns(s)), "the Table"),
     "masked": (lambda s: Table(columns(s), masked=True), "the Table"),
@@ -69,10 +75,14 @@ KINDS: dict[str, tuple[Callable[[Stars], Any], str]] = {
     "pandas, arrow": (lambda s: plain_arrow(s).to_pandas(types_mapper=pd.ArrowDtype),
                       "the DataFrame"),
     "polars": (lambda s: pl.DataFrame(plain_arrow(s)), "the DataFrame"),
+    "polars, 128 bits": (
+        lambda s: pl.DataFrame(plain_arrow(s)).cast({"source_id": pl.Int128}), "the DataFrame"
+    ),
     "polars, lazy": (lambda s: pl.DataFrame(one_a_row(s)).lazy(), "the LazyFrame"),
     "pyarrow": (plain_arrow, "the Table"),
     "pyarrow, batch": (lambda s: plain_arrow(s).to_batches()[0], "the RecordBatch"),
     "pyarrow, reader": (lambda s: plain_arrow(s).to_reader(), "the RecordBatchReader"),
+    "duckdb": (lambda s: _relation(plain_arrow(s)), "the DuckDBPyRelation"),
     "dict": (columns, "the dict"),
     "dict of lists": (one_a_row, "the dict"),
     "structured": (lambda s: Table(columns(s)).as_array(), "the ndarray"),
@@ -237,7 +247,12 @@ def test_a_column_for_each_coefficient_is_read_like_that_of_a_file() -> None:
         (pd.DataFrame({"source_id": [1], "SOURCE_ID": [1]}), "the same name but for case"),
         ([3], "not a table"),
         (3.5, "not a table"),
-        ({}, "absent|no table"),
+        (io.StringIO("source_id,bp_coefficients\n1,2\n"), "the StringIO is not a table"),
+        (b"stars.csv", "the bytes is not a table"),
+        ("source_id,bp_coefficients\n" * 200, r"cannot be read \(File name too long\)"),
+        ({"source_id": 1, "bp_coefficients": [1.0]}, "'source_id' is one value, not a column"),
+        (pa.array([{"source_id": 1}]), "'source_id' is one value, not a column"),
+        ({}, "the dict: is empty"),
     ],
 )
 def test_what_is_no_table_of_spectra_is_refused(source: object, said: str) -> None:

@@ -212,3 +212,30 @@ def test_wrong_labels_are_named(
     change(content)
     with pytest.raises(InputError, match=message):
         join_labels(stars, write(content, tmp_path / "l.fits"), names)
+
+
+@pytest.mark.parametrize("nothing", [-9999, -9999.99, -999, 1e20])
+def test_what_stands_for_no_value_of_any_label_is_noticed(
+    nothing: float, stars: Stars, tmp_path: Path
+) -> None:
+    path = write(
+        Table({"source_id": IDS, "age": [1.0, nothing, 3.0], "age_err": [0.1] * 3}),
+        tmp_path / "l.csv",
+    )
+    with pytest.raises(InputError, match=rf"{IDS[1]}, column age: .* that there is no value"):
+        join_labels(stars, path)
+    (tmp_path / "l.toml").write_text("[labels.age]\nrange = [-1e5, 1e21]\n")
+    assert join_labels(stars, path).labels.values[1, 0] == nothing
+
+
+def test_a_table_without_the_labels_of_a_model_is_an_error(stars: Stars, tmp_path: Path) -> None:
+    path = write(table(), tmp_path / "gaia.csv")
+    with pytest.raises(InputError, match=r"gaia\.csv: has none of the labels teff"):
+        join_labels(stars, path, ["teff"], needed=False)
+
+
+def test_the_name_of_one_label_is_a_name(stars: Stars, tmp_path: Path) -> None:
+    path = write(
+        Table({"source_id": IDS, "teff": [5000.0] * 3, "teff_err": [50.0] * 3}), tmp_path / "l.csv"
+    )
+    assert join_labels(stars, path, "teff").labels.names == ("teff",)

@@ -10,7 +10,7 @@ from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
-from xplabels.core.errors import InputError, XplabelsError
+from xplabels.core.errors import InputError, XplabelsError, interruptible
 
 GZIP = "gzip file"
 MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
@@ -42,7 +42,8 @@ def whole(path: Path | str, what: str = "file", remedy: str | None = None) -> It
 int() with base 10: 'one'); copy or write the file again
     """
     try:
-        yield
+        with interruptible():
+            yield
     except XplabelsError:
         raise
     except MemoryError as error:

@@ -92,9 +92,11 @@ def read_blocks(
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
     path = Path(path)
+    with whole(path):
+        catalogue = path.is_dir() and is_catalogue(path)
     reader: Reader = read_hats
     kind = "HATS catalogue"
-    if not (path.is_dir() and is_catalogue(path)):
+    if not catalogue:
         ending = format_of(path, READERS)
         reader, kind = READERS[ending], KINDS[ending]
     if reader is read_csv:
