@@ -30,7 +30,7 @@ from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.fetch.targets import Targets
 from xplabels.io import read, write_stars
 from xplabels.io.arrays import cells_of, parse_array
-from xplabels.io.forms import check_rounding, converted
+from xplabels.io.forms import check_rounding, converted, source_ids
 from xplabels.io.plain import read_table
 from xplabels.io.rows import assembled, column_blocks
 from xplabels.io.tables import join_labels, join_photometry
