@@ -20,6 +20,7 @@ from xplabels.io import read, write_stars
 from xplabels.io.tables import join_labels
 from xplabels.io.words import label_words
 from xplabels.model import Model
+from xplabels.surveys import read_survey
 from xplabels.synthetic import simulate_stars
 from xplabels.training import train
 from xplabels.validation import score_prediction
@@ -279,3 +280,17 @@ def xp_prediction(stars: Stars, label: Label, values: np.ndarray) -> Prediction:
         stars.source_id, (label,), values, 0.2 * values, errors_95=0.4 * values,
         domain_distance=values[:, 0], flags=stars.flags, **parts,
     )  # fmt: skip
+
+
+def test_labels_that_nobody_named_are_all_taken(tmp_path: Path) -> None:
+    stars, _ = stars_and_table()
+    table = {"source_id": stars.source_id[:5], "ra": np.ones(5), "ra_err": np.ones(5)}
+    table |= {name: np.ones(5) for name in ("gmag", "gmag_err", "age", "e_age", "snr")}
+    table |= {"teff": np.full(5, 5000.0), "teff_err": np.ones(5), "kind": np.array(["x"] * 5)}
+    Table(table).write(tmp_path / "mine.csv")
+    assert stars.join(labels=table).labels.names == ("teff", "age")
+    own = read_survey("mine", tmp_path / "mine.csv").labels
+    assert own is not None
+    assert own.names == ("teff", "age")
+    with pytest.raises(InputError, match=r"'logg' is absent; .*\(--labels teff,age\)"):
+        join_labels(stars, tmp_path / "mine.csv", ["logg", "teff"])

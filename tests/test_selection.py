@@ -67,4 +67,5 @@ def test_metadata_survive_json() -> None:
     stored = json.loads(json.dumps(selection.to_metadata(), allow_nan=False))
     assert Selection.from_metadata(stored) == selection
     assert Selection.from_metadata({}) == Selection()
+    assert Selection.of([], ["teff", "c_fe"]).complete_in(["teff"]).complete == ("teff",)
     assert Selection.of_model({"selection": stored}, ["logg"]) == Selection.of(["logg=:3.5"])

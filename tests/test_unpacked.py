@@ -10,6 +10,7 @@ import pytest
 from astropy.table import Table
 
 import xplabels as xp
+from survey_tables import write
 from xplabels.cli import main
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars
@@ -36,17 +37,8 @@ def wide(stars: Stars, value: str, error: str, first: int = 0) -> Table:
 
 @pytest.mark.parametrize("ending", ["fits", "csv", "ecsv", "vot", "parquet"])
 def test_a_column_a_coefficient_in_any_format(ending: str, stars: Stars, tmp_path: Path) -> None:
-    path = tmp_path / f"wide.{ending}"
     table = wide(stars, "{band}_coeff_{i}", "e_{band}_coeff_{i}")
-    if ending == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.table({n: np.asarray(table[n]) for n in table.colnames}), path)
-    else:
-        names = {"ecsv": "ascii.ecsv", "csv": "ascii.csv", "vot": "votable"}
-        table.write(path, format=names.get(ending))
-    read = xp.read(path)
+    read = xp.read(write(table, tmp_path / f"wide.{ending}"))
     np.testing.assert_array_equal(read.source_id, stars.source_id)
     np.testing.assert_allclose(read.spectra.rp.coefficients, stars.spectra.rp.coefficients)
     np.testing.assert_allclose(read.spectra.bp.errors, stars.spectra.bp.errors)
@@ -161,3 +153,11 @@ def test_another_sampling_and_a_missing_band(tmp_path: Path) -> None:
     path.write_text(text.replace("2e-16", "x"))
     with pytest.raises(xp.InputError, match="row 1, column flux: cannot be read as numbers"):
         xp.read(path)
+
+
+def test_spectra_in_pseudo_wavelengths_are_refused(tmp_path: Path) -> None:
+    flux = ",".join(["1.0"] * 343)  # as many as GaiaXPy's default for calibrated ones
+    text = f'source_id,xp,flux,flux_error\n1,BP,"[{flux}]","[{flux}]"\n'
+    (tmp_path / "converted.csv").write_text(text)
+    with pytest.raises(xp.InputError, match=r"pseudo-wavelengths, .*; use GaiaXPy's"):
+        xp.read(tmp_path / "converted.csv")

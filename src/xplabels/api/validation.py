@@ -88,8 +88,9 @@ def reporting_stars(
     labels = _labels(stars).in_units_of(model.names)
     stars = stars.with_labels(labels)
     own = Selection.of_model(model.metadata, labels.names)
-    chosen, flow = (own if selection is None else selection).apply(stars)
-    if selection not in (None, own) and own.to_text():
+    selection = own if selection is None else selection.complete_in(labels.names)
+    chosen, flow = selection.apply(stars)
+    if selection != own and own.to_text():
         flow.insert(0, f"the selection given takes the place of the model's own ({own.to_text()})")
     if every:
         return chosen, _labels(chosen), flow
@@ -212,11 +213,7 @@ def validate(
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
     with located(stars.where):
         validation = score_prediction(
-            prediction,
-            labels,
-            g_mag=g,
-            bp_rp=bp - rp,
-            selection_text="; ".join(flow),
+            prediction, labels, g_mag=g, bp_rp=bp - rp, selection_text="; ".join(flow)
         )
     provenance = {
         "command": command,

@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.errors import InputError
-
-Array = NDArray[np.float64]
 
 LARGEST_SAMPLE, LARGEST_BARE_SAMPLE = 4000, 2000
 """Calibration stars that a model keeps, and how many of them once more without photometry."""
@@ -53,9 +52,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "teff": ("cooler", "hotter"),
     "noise_bp": ("less noisy in BP", "noisier in BP (fainter)"),
     "noise_rp": ("less noisy in RP (brighter)", "noisier in RP (fainter)"),
-    DISTANCE: ("more like the mean training star", "less like the training stars"),
+    DISTANCE: ("closer to the mean of the training stars", "further from the training stars"),
 }
 """Of a star below and above those it is compared with."""
+COLOURS = {
+    "bp_rp": "BP - RP", "j_h": "J - H", "g_rp": "G - RP", "g_j": "G - J", "rp_j": "RP - J",
+    "rp_ks": "RP - Ks", "h_ks": "H - Ks", "w1_w2": "W1 - W2", "h_w2": "H - W2",
+    "m_pseudo": "the pseudo-absolute magnitude",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,10 @@ class CalibrationStars:
             raise InputError("no star has a prediction", remedy="see the flags of xplabels predict")
         names = coordinate_names(by or labels, colours)
         spectral = len(names) - len(colours)
+        there, untested = stars[usable], np.zeros(len(stars), bool)
+        there[:, spectral:], untested[usable] = self._nearest_photometry(there[:, spectral:] > 0)
         # stars that all have photometry, or all have none, are compared with such stars alone
-        bare, of_stars = (
-            np.all(x[:, spectral:] > 0, axis=1) for x in (self.coordinates, stars[usable])
-        )
+        bare, of_stars = (np.all(x[:, spectral:] > 0, axis=1) for x in (self.coordinates, there))
         kept = np.isin(bare, of_stars)
         if kept.sum() < SMALLEST_SAMPLE:
             kept[:] = True
@@ -97,7 +101,7 @@ class CalibrationStars:
         scale = coordinates.std(axis=0, dtype=np.float64)
         scale[spectral:] = 1 / MISSING
         scale = np.where(scale > 0, scale, 1.0)
-        known, there = coordinates / scale, stars[usable] / scale
+        known, there = coordinates / scale, there / scale
         p_value, offset = loneliness(known, there)
         lonely = p_value <= ALONE
         weights = matching_weights(known, there[~lonely])
@@ -112,7 +116,24 @@ class CalibrationStars:
             coverage, factor, shares[0][2], area, tells,
             _word(names, int(np.abs(moved).argmax()), float(moved[np.abs(moved).argmax()]),
                   len(colours)),
+            untested,
         )  # fmt: skip
+
+    def _nearest_photometry(
+        self, missing: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """For colours that stars lack [N, C], the most similar set that calibration stars lack.
+
+        Also for which stars [N] that is another set than their own, because fewer than
+        :data:`SMALLEST_SAMPLE` calibration stars lack the same colours.
+        """
+        own = self.coordinates[:, -missing.shape[1] :] > 0
+        sets, counts = np.unique(own, axis=0, return_counts=True)
+        sets = sets[counts >= SMALLEST_SAMPLE]
+        if not missing.shape[1] or not len(sets):
+            return missing, np.zeros(len(missing), bool)
+        differing = (missing[:, None] != sets).sum(axis=2)
+        return sets[differing.argmin(axis=1)], differing.min(axis=1) > 0
 
 
 def coordinate_names(labels: Sequence[str], colours: Sequence[str]) -> tuple[str, ...]:
@@ -152,6 +173,10 @@ class Transfer:
         Probability of so large a share if it cannot.
     difference
         In which way the stars differ most in the mean, in words.
+    untested
+        Bool [N]: the star lacks colours that hardly any calibration star lacks. It is compared
+        with those of the most similar photometry; whether its errors allow for the colours
+        missing is not tested.
     """
 
     names: tuple[str, ...]
@@ -164,6 +189,7 @@ class Transfer:
     separation: float
     separation_p_value: float
     difference: str
+    untested: NDArray[np.bool_]
 
     @property
     def lonely(self) -> NDArray[np.bool_]:
@@ -222,6 +248,12 @@ class Transfer:
             f"Like calibration stars: {self.n - lonely:,} of {_stars(self.n)}; unlike: {lonely:,} "
             f"(about {ALONE * self.n:.0f} would be if yours were of the same population)."
         )
+        if untested := int(self.untested.sum()):
+            lines.append(
+                f"Not tested: the effect of missing colours on the errors of {_stars(untested)}; "
+                "few calibration stars lack the same colours. They are compared with those of the "
+                "most similar photometry."
+            )
         if missing := len(self.p_value) - self.n:
             lines.append(f"{_stars(missing)} more without a prediction.")
         if self.many_lonely or lonely == self.n:
@@ -235,13 +267,13 @@ class Transfer:
             lines.append(
                 f"  {name}: {share[0]:.1f} +- {error[0]:.1f} % inside 68.3 %, "
                 f"{share[1]:.1f} +- {error[1]:.1f} % inside 95.4 % "
-                f"(as from {self.effective[k]:.0f} stars)"
+                f"(rests on {self.effective[k]:.0f} calibration stars)"
             )
         differ = self.separation_p_value < ALONE
+        how = f"; largest difference: {self.difference}." if differ else ", which may be chance."
         lines.append(
             "A classifier tells one of your stars from a calibration star in "
-            f"{100 * self.separation:.0f} % of pairs (50 % by chance)"
-            + (f": yours are {self.difference}." if differ else ", which may be chance.")
+            f"{100 * self.separation:.0f} % of pairs (50 % by chance){how}"
         )
         return "\n".join(lines)
 
@@ -254,6 +286,7 @@ class Transfer:
             "stars": self.n,
             "lonely": int(self.lonely.sum()),
             "reasons": dict(self.reasons),
+            "colours_not_tested": int(self.untested.sum()),
             "labels": {
                 name: {
                     "coverage_68": _number(self.coverage[0, k]),
@@ -380,7 +413,7 @@ def _reasons(offset: Array, names: Sequence[str], colours: int) -> tuple[tuple[s
 def _word(names: Sequence[str], column: int, offset: float, colours: int) -> str:
     name = names[column]
     if column >= len(names) - colours:
-        return f"without {name}" if offset > 0 else f"with {name}"
+        return f"{'without' if offset > 0 else 'with'} {COLOURS.get(name, name)}"
     return WORDS.get(name, (f"of lower {name}", f"of higher {name}"))[offset > 0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -74,11 +74,12 @@ class Selection:
 
         A table with fewer labels than the training set is cut by those it has.
         """
-        whole = cls.from_metadata(metadata.get("selection", {}))
-        return cls(
-            {name: bounds for name, bounds in whole.ranges.items() if name in here},
-            tuple(name for name in whole.complete if name in here),
-        )
+        whole = cls.from_metadata(metadata.get("selection", {})).complete_in(here)
+        return replace(whole, ranges={n: r for n, r in whole.ranges.items() if n in here})
+
+    def complete_in(self, here: Sequence[str]) -> Selection:
+        """The same; of the labels that must be known, only those that the table has at all."""
+        return replace(self, complete=tuple(name for name in self.complete if name in here))
 
     def to_metadata(self) -> dict[str, Any]:
         """What a model records of it (JSON has no infinity: an open side is null)."""

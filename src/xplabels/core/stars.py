@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, counted
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels, check_shapes
 
@@ -440,8 +440,8 @@ def check_unique(source_id: NDArray[np.int64], where: object = None) -> None:
     ids, counts = np.unique(source_id, return_counts=True)
     if (counts > 1).any():
         raise InputError(
-            f"source_id {ids[counts > 1][0]} occurs {counts.max()} times "
-            f"({int((counts > 1).sum())} source_ids are duplicated)",
+            f"source_id {ids[counts > 1][0]} occurs {counts[counts > 1][0]} times "
+            f"({counted(int((counts > 1).sum()), 'source_id')} more than once)",
             where=where or None,
             remedy="keep one row per star",
         )

@@ -224,7 +224,11 @@ def _select(
         prediction = model.predict(stars)
         stars = stars.with_labels(Labels(prediction.names, prediction.values, prediction.errors))
         flow.append("no labels are known: the model's own predictions select, and stand for them")
-    chosen, cuts = red_clump(stars) if selection is None else selection.apply(stars)
+    if selection is None:
+        chosen, cuts = red_clump(stars)
+    else:
+        assert stars.labels is not None
+        chosen, cuts = selection.complete_in(stars.labels.names).apply(stars)
     return chosen, flow + cuts
 
 

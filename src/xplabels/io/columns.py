@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,9 @@ bands, nor have Gaia's spurious parallaxes passed -190 mas in DR3; the nearest s
 POSSIBLE_ERROR = dict.fromkeys(MEASURED, 9.0) | {"parallax": 999.0}
 """Errors from there on say that there is none, as 9.99 mag does."""
 LARGEST_RATIO = 1e9
+NO_VALUES = (-999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
+NO_VALUE = 1e20
+"""What stands for no value in a column of labels of any range; numbers from the last one on."""
 SENTINEL_ERROR = -9.0
 """Errors at or below it say that there is none; those between it and zero are wrong."""
 PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
@@ -84,10 +88,11 @@ PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
 )
 LABEL_ERRORS = ("{}_err", "{}_error", "{}_unc", "{}_uncertainty", "{}_sigma", "{}_std", "e_{}")
 """What the column of a label's errors may be called; the first that is there counts."""
-ARCHIVE = frozenset(
-    ("ra", "dec", "l", "b", "pmra", "pmdec", "parallax", "radial_velocity", "rv", "pm", "ruwe")
+ARCHIVE = re.compile(
+    r"(\w+_)?(ra|dec|pm|pmra|pmdec|parallax|plx|radial_velocity|rv|ruwe|pseudocolour|\w*mag)|"
+    r"l|b|[ugrizyjhkv]|ks|bp|rp|w[1-4]|v(helio|hrv)\w*"
 )
-"""Measurements of archives that are not labels unless they are named."""
+"""Positions, motions and magnitudes of archives, which are not labels unless they are named."""
 
 
 def error_columns(name: str) -> list[str]:
@@ -101,18 +106,19 @@ def label_columns(names: Sequence[str]) -> set[str]:
 
 
 def labels_among(columns: Collection[str]) -> tuple[str, ...]:
-    """The columns that are labels though nobody named them, in their order.
+    """The columns that are labels though nobody named them.
 
-    Those of :data:`~xplabels.core.labels.LABELS` or, without any, all that have a column of errors
-    and are none of the archive's.
+    Those of :data:`~xplabels.core.labels.LABELS`; then, in their order, all others that have a
+    column of errors and are none of the archive's.
     """
-    known = tuple(name for name in LABELS if name in columns)
-    return known or tuple(
+    known = [name for name in LABELS if name in columns]
+    others = (
         name
         for name in columns
-        if name not in ARCHIVE and is_label_name(name)
+        if not ARCHIVE.fullmatch(name) and is_label_name(name)
         and first_present(error_columns(name), columns)
     )  # fmt: skip
+    return tuple(dict.fromkeys((*known, *others)))
 
 
 def first_present(names: Sequence[str], columns: Collection[str]) -> str | None:
@@ -304,6 +310,16 @@ def _label(
     values = _in_unit(columns, name, label, unit, where)
     errors = _in_unit(columns, error_name, label, of_error, where)
     check_positive(errors, source_id, where, error_name)
+    if np.isinf([label.lowest, label.highest]).all():
+        none = np.isfinite(values) & (np.isin(values, NO_VALUES) | (np.abs(values) >= NO_VALUE))
+        if none.any():
+            row = int(none.argmax())
+            raise InputError(
+                f"{values[row]:g} says in most tables that there is no value "
+                f"({int(none.sum())} such rows)",
+                where=f"{where}, source_id {source_id[row]}, column {name}",
+                remedy="write nothing (or NaN) there, or declare the label's range",
+            )
     outside = np.isfinite(values) & ((values < label.lowest) | (values > label.highest))
     if outside.any():
         row = int(outside.argmax())

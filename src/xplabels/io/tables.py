@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,8 @@ TAKEN_COLUMNS = (*PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 """What is taken from tables of photometry."""
 
 __all__ = ["join_labels", "join_photometry", "read_table"]
+
+logger = logging.getLogger(__name__)
 
 
 def stars_from_arrays(**columns: Any) -> Stars:
@@ -111,11 +114,11 @@ def join_labels(
         (:mod:`xplabels.io.words`).
     names
         The labels wanted, by the names of their columns in lower case, or as
-        :class:`~xplabels.core.labels.Label` with units and words of your own. Without it, all of
-        ``LABELS`` that the table has or, without any, every column that has one of errors.
+        :class:`~xplabels.core.labels.Label` with units and words of your own. Without it, every
+        column that has one of errors, but positions, motions and magnitudes; the log lists them.
     needed
         Whether one of ``names`` that is absent is an error. If not, those of ``LABELS`` are taken,
-        too; where the table has none at all the stars stay as they are.
+        too; where the file of the stars itself has none they stay as they are.
 
     Raises InputError if the table cannot be read, has a source_id twice or shares none with the
     stars; if a label or its column of errors is absent; if an error is zero or negative or a value
@@ -133,19 +136,36 @@ def join_labels(
            [4800.]])
     """
     source = path if is_path(path) else table_of(path)
-    wanted: tuple[str, ...] = () if names is None else check_names(names)
+    wanted: Sequence[str] = labels_in(source) if names is None else check_names(names)
+    if not wanted:
+        raise InputError(
+            "has no column of labels: none of numbers has one of errors beside it",
+            where=name_of(source),
+            remedy="name columns as in teff and teff_err, or mass and mass_err",
+        )
     table = KeyedTable.read(source, label_columns((*wanted, *LABELS)))
-    if not wanted and not (wanted := labels_among(table.columns)):
-        columns = read_table(source)
-        plain = {name: column for name, column in columns.items()
-                 if column.dtype.kind in "iuf" and column.ndim == 1}  # fmt: skip
-        table = KeyedTable.of(plain, name_of(source))
-        wanted = check_labels(table.columns, table.path)
+    absent = [name for name in wanted if name not in table.columns]
+    if absent and needed:
+        others = ",".join(labels_in(source))
+        raise InputError(
+            f"column {str(absent[0])!r} is absent",
+            where=table.path,
+            remedy=f"add {absent[0]} and {absent[0]}_err"
+            + (f", or take the labels that are there (--labels {others})" if others else ""),
+        )
+    if names is None:
+        logger.info("%s: labels %s", table.path, ", ".join(wanted))
     if not needed:
         either = dict.fromkeys((*wanted, *LABELS))
         wanted = tuple(name for name in either if name in table.columns)
-        if not wanted:
+        if not wanted and name_of(source) == stars.file:
             return stars
+        if not wanted:
+            raise InputError(
+                f"has none of the labels {', '.join(either)}",
+                where=table.path,
+                remedy="check that it is the table you mean, and how its columns are named",
+            )
     rows, found = table.find(stars.source_id)
     if len(rows) == 0:
         raise _nothing_shared(table.path)
@@ -163,26 +183,18 @@ def join_labels(
 
 
 def matched(table: object, found: int, stars: int) -> str:
-    """How many of the stars a table has a row for, in words.
-
-    Examples
-    --------
-    >>> matched("gaia.csv", 2, 3)
-    'gaia.csv: 2 of 3 stars joined, 1 not in this table'
-    """
+    """How many of the stars a table has a row for, in words."""
     return f"{table}: {found} of {counted(stars, 'star')} joined, {stars - found} not in this table"
 
 
-def check_labels(columns: Collection[str], where: object) -> tuple[str, ...]:
-    """The labels among a table's columns; :class:`InputError` if there are none."""
-    names = labels_among(columns)
-    if not names:
-        raise InputError(
-            "has no column of labels: none of numbers has one of errors beside it",
-            where=where,
-            remedy="name columns as in teff and teff_err, or mass and mass_err",
-        )
-    return names
+def labels_in(source: Any) -> tuple[str, ...]:
+    """The labels of a table, of which none was named."""
+    known, columns = label_columns([*LABELS]), read_table(source)
+    columns = computed(columns, {*columns, *known})
+    return labels_among(
+        [name for name, column in columns.items()
+         if name in known or (column.dtype.kind in "iuf" and column.ndim == 1)]
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -245,7 +257,7 @@ def check_photometry(table: Table) -> None:
 
 @dataclass(frozen=True)
 class Filled:
-    """Stars whose photometry and flags are being filled from tables, in place of their own."""
+    """Stars whose photometry and flags are being filled from tables."""
 
     before: Stars
     photometry: Photometry

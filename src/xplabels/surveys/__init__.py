@@ -22,6 +22,7 @@ from xplabels.io.columns import first_present
 from xplabels.io.memory import name_of, words_of
 from xplabels.io.partners import Pairs, partners
 from xplabels.io.plain import read_columns
+from xplabels.io.tables import labels_in
 from xplabels.releases import computed, with_inputs
 from xplabels.surveys.labels import APOGEE, FS24, GSPPHOT, LAMOST_LRS, LAMOST_MRS, own_survey
 from xplabels.surveys.matching import (
@@ -86,15 +87,15 @@ def read_survey(
     bit_masks
         Those of ``extra`` that hold bit masks, besides the survey's own.
     labels
-        Of a table of the user's own: the labels to read, instead of the six of
-        :data:`~xplabels.core.labels.LABELS`.
+        Of a table of the user's own: the labels to read; default: every column that has one of
+        errors.
 
     Raises :class:`InputError` if the table cannot be read, lacks a column of ``extra``, or has no
     source_ids and no neighbours were given.
     """
     survey, where = survey_of(name), name_of(path)
     if name not in SURVEYS:
-        survey = own_survey(name, labels, words_of(path))
+        survey = own_survey(name, labels or labels_in(path), words_of(path))
     masks = {*survey.masks, *bit_masks} & {*extra}
     integers = dict.fromkeys(masks, UNKNOWN_BITS)
     wanted = {*survey.columns, *survey.source_id, *survey.quality, *survey.context, *extra}
@@ -189,20 +190,13 @@ def _by_neighbours(
             remedy="leave --neighbours out, or give the table with its identifiers",
         )
     pairs, keys = read_neighbours(neighbours, survey.key_is_gaia), columns[survey.key]
-    if survey.key_is_gaia:
-        source_id, flags = translate(keys, pairs)
-        rows, found = np.arange(len(keys)), int((source_id > 0).sum())
-        unclaimed = len(keys) - found
-    else:
-        source_id, rows, flags = match_by_id(keys, pairs)
-        rest, found = np.setdiff1d(np.arange(len(keys)), rows), len(rows)
-        unclaimed = len(rest)
-        source_id = np.append(source_id, np.full(unclaimed, NO_SOURCE))
-        rows, flags = np.append(rows, rest), np.append(flags, np.zeros(unclaimed, flags.dtype))
+    source_id, rows, flags = (translate if survey.key_is_gaia else match_by_id)(keys, pairs)
+    found = int(np.count_nonzero(source_id))
+    unclaimed = len(source_id) - found
     taken = {name: values[rows] for name, values in columns.items()}
     note = f"{unclaimed} of {len(keys)} rows have no Gaia source"
     return RawTable(
-        taken | {MATCH_FLAGS: flags.astype(np.int64)},
+        taken | {MATCH_FLAGS: flags},
         source_id,
         where,
         [f"{where}: {describe_matches(found, flags)}; {note}"],
