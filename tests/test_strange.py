@@ -19,9 +19,6 @@ from xplabels.features.projection import default_projection
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.instrument.sed import Sed
 
-# GaiaXPy leaves its list of photometric systems open
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-
 
 @pytest.fixture(scope="module")
 def stars() -> Stars:
