@@ -251,7 +251,9 @@ def information_content(model: Model, stars: Stars, emulator: Emulator) -> Conte
     everyone = len(rows)
     rows = rows[np.linspace(0, everyone - 1, min(everyone, MOST)).astype(np.intp)]
     chosen, values, g_mag = stars[rows], values[rows], g_mag[rows]
-    population = np.cov(values.T) + np.diag([(1e-3 * STEPS[name]) ** 2 for name in NAMES])
+    # a label that the stars do not have is free; the others must not be exactly known
+    spread = [(1e-3 if name in labels else 1e3) * STEPS[name] for name in NAMES]
+    population = np.cov(values.T) + np.diag(np.square(spread))
     whitened = whitened_derivatives(emulator, values, g_mag)
     bounds = {
         DUSTLESS: attainable_errors(whitened[:, :-1]),
