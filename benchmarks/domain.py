@@ -14,7 +14,6 @@ validation; --part test is for reporting.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import time
@@ -25,14 +24,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from domain_words import compact, fill, markdown
+from common import RESULTS, fill, options
+from domain_words import MARKS, compact, markdown
 from strange import (
     ALTERED,
     SIMULATED,
     Altered,
     altered_stars,
     as_archive,
-    coefficients_of,
     field_stars,
     generator,
     moved,
@@ -310,7 +309,7 @@ def unflagged_sources(
     assert isinstance(stars.spectra, CoefficientSpectra)
     assert isinstance(ordinary.spectra, SampledSpectra)
     assert ordinary.labels is not None
-    coefficients, errors = coefficients_of(stars.spectra)
+    coefficients, errors = stars.spectra.coefficients, stars.spectra.errors
     projection = default_projection()
     usual = projection.coefficients(ordinary.spectra)
     usual_errors = projection.coefficient_errors(ordinary.spectra)
@@ -427,13 +426,10 @@ def as_text(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, RESULTS)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--part", choices=("validation", "test"), default="validation")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--name", default="domain", help="of the JSON and the short table")
     parser.add_argument("--before", type=Path, metavar="JSON",
                         help="results of another model, shown beside")  # fmt: skip
@@ -447,7 +443,7 @@ def main() -> None:
     before = json.loads(arguments.before.read_text()) if arguments.before else None
     stem.with_suffix(".md").write_text(compact(results, before) + "\n")
     if arguments.docs:
-        fill(arguments.docs, markdown(results, before))
+        fill(arguments.docs, *MARKS, f"\n{markdown(results, before)}")
     print(compact(results, before))
 
 

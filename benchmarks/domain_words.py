@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from common import markdown_table
 
 MARKS = ("<!-- tables of benchmarks/domain.py: begin -->", "<!-- end -->")
 SHORT = (13.0, 15.0, 17.0, 18.5)
@@ -29,23 +30,16 @@ def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
 def where(g: Any) -> str:
     """A magnitude, a range of them, or all."""
     if g is None:
         return "as observed"
-    if isinstance(g, list):
-        return (
-            f"{g[0]:g}-{g[1]:g}"
-            if g[0] and g[1] < 20
-            else (f"< {g[1]:g}" if not g[0] else f"> {g[0]:g}")
-        )
-    return f"{g:g}"
+    if not isinstance(g, list):
+        return f"{g:g}"
+    low, high = g
+    if not low:
+        return f"< {high:g}"
+    return f"{low:g}-{high:g}" if high < 20 else f"> {low:g}"
 
 
 def which(flags: dict[str, float]) -> str:
@@ -86,7 +80,7 @@ def compact(results: Row, before: Row | None = None) -> str:
         f"stars are those of the {results['part']} part, unseen by the networks. Of ordinary "
         "stars: the share with a fit or domain flag, which should be small.\n\n"
     )
-    return text + table(head, lines)
+    return text + markdown_table(head, lines)
 
 
 def share_of(one: Row | None) -> str:
@@ -143,28 +137,16 @@ def pair(one: Row, old: Row | None, key: str, interval: bool = False) -> str:
 def false_positives(results: Row, before: Row | None) -> str:
     """By half magnitude."""
     old = {tuple(one["g"]): one for one in (before or {}).get("false_positives", [])}
-    lines = [
-        (
-            where(one["g"]),
-            "real" if one["kind"] == "real" else "copies with noise",
-            f"{one['n']:,}",
-            pair(one, old.get(tuple(one["g"])), "fit_or_domain", True),
-            pair(one, old.get(tuple(one["g"])), "flagged"),
-            which(one["flags"]),
-            per_cent(one.get("not_flagged_5_sigma")),
-        )
-        for one in results["false_positives"]
-    ]
-    head = (
-        "G",
-        "spectra",
-        "N",
-        "fit or domain flag",
-        "not `good`",
-        "flags",
-        "not flagged, 5 sigma",
-    )
-    return table(head, lines)
+    lines = []
+    for one in results["false_positives"]:
+        was = old.get(tuple(one["g"]))
+        kind = "real" if one["kind"] == "real" else "copies with noise"
+        shares = pair(one, was, "fit_or_domain", True), pair(one, was, "flagged")
+        wrong = per_cent(one.get("not_flagged_5_sigma"))
+        lines.append((where(one["g"]), kind, f"{one['n']:,}", *shares, which(one["flags"]), wrong))
+    head = ("G", "spectra", "N", "fit or domain flag", "not `good`", "flags",
+            "not flagged, 5 sigma")  # fmt: skip
+    return markdown_table(head, lines)
 
 
 def teff_bins(results: Row, before: Row | None) -> str:
@@ -176,34 +158,25 @@ def teff_bins(results: Row, before: Row | None) -> str:
         name = f"> {low}" if high >= 1e5 else f"{low}-{high}" if low else f"< {high}"
         teff, logg = one["labels"]["teff"], one["labels"]["logg"]
         was = old.get((low, high))
-        inside = ", ".join(per_cent(teff[key]) for key in ("inside_68", "inside_95"))
-        inside_logg = (
-            ", ".join(per_cent(logg[key]) for key in ("inside_68", "inside_95"))
-            if logg["n"]
-            else ""
+        inside, inside_logg = (
+            ", ".join(per_cent(label.get(key)) for key in ("inside_68", "inside_95"))
+            for label in (teff, logg)
         )
-        lines.append(
-            (
-                name,
-                f"{one['n']:,}",
-                pair(one, was, "flagged"),
-                f"{teff['predicted']:.0f}, {teff['known']:.0f}",
-                f"{teff['robust']:.0f} ({100 * teff['relative']:.1f} %)",
-                f"{teff['stated']:.0f}",
-                inside,
-                pair(one, was, "not_flagged_5_sigma", True),
-                pair(one, was, "not_flagged_25_per_cent", True),
-                f"{logg['robust']:.3f}" if logg["n"] else "",
-                inside_logg,
-                ", ".join(str(count) for count in one["finite"].values()),
-            )
-        )
+        lines.append((
+            name, f"{one['n']:,}", pair(one, was, "flagged"),
+            f"{teff['predicted']:.0f}, {teff['known']:.0f}",
+            f"{teff['robust']:.0f} ({100 * teff['relative']:.1f} %)", f"{teff['stated']:.0f}",
+            inside, pair(one, was, "not_flagged_5_sigma", True),
+            pair(one, was, "not_flagged_25_per_cent", True),
+            f"{logg['robust']:.3f}" if logg["n"] else "", inside_logg if logg["n"] else "",
+            ", ".join(str(count) for count in one["finite"].values()),
+        ))  # fmt: skip
     head = (
         "Teff (K)", "N", "flagged", "predicted, of", "robust", "stated", "inside 68.3, 95.4 %",
         "not flagged, 5 sigma", "not flagged, 25 % off", "log g robust",
         "log g inside 68.3, 95.4 %", "finite [Fe/H], [alpha/M]",
     )  # fmt: skip
-    return table(head, lines)
+    return markdown_table(head, lines)
 
 
 def classes(results: Row, before: Row | None) -> str:
@@ -212,27 +185,17 @@ def classes(results: Row, before: Row | None) -> str:
     lines = []
     for one in results["classes"]:
         was = old.get((one["class"], str(one["g"])))
-        lines.append(
-            (
-                one["class"],
-                one["kind"],
-                where(one["g"]),
-                f"{one['n']:,}",
-                pair(one, was, "flagged"),
-                which(one["flags"]),
-                pair(one, was, "flagged_or_right"),
-                pair(one, was, "not_flagged_5_sigma"),
-                pair(one, was, "not_flagged_25_per_cent"),
-                middle(one.get("true_teff")),
-                middle(one["teff"]),
-                spread(one["teff_not_flagged"]),
-            )
-        )
+        keys = ("flagged_or_right", "not_flagged_5_sigma", "not_flagged_25_per_cent")
+        lines.append((
+            one["class"], one["kind"], where(one["g"]), f"{one['n']:,}",
+            pair(one, was, "flagged"), which(one["flags"]), *(pair(one, was, key) for key in keys),
+            middle(one.get("true_teff")), middle(one["teff"]), spread(one["teff_not_flagged"]),
+        ))  # fmt: skip
     head = (
         "class", "sources", "G", "N", "flagged", "by", "flagged or right", "not flagged, 5 sigma",
         "not flagged, 25 % off", "true Teff", "median prediction", "not flagged: 16-84 %",
     )  # fmt: skip
-    return table(head, lines)
+    return markdown_table(head, lines)
 
 
 def field(results: Row, before: Row | None) -> str:
@@ -248,7 +211,7 @@ def field(results: Row, before: Row | None) -> str:
              which(one["flags"]), middle(one["teff"]), spread(one["teff_not_flagged"]))
         )  # fmt: skip
     head = ("field stars", "N", "flagged", "by", "median Teff", "not flagged: 16-84 %")
-    return table(head, lines)
+    return markdown_table(head, lines)
 
 
 def not_flagged(sources: Sequence[Row]) -> str:
@@ -274,12 +237,4 @@ def not_flagged(sources: Sequence[Row]) -> str:
         "of the predicted Teff do not have (5 sigma of scatter and noise; nor do 99 % of field "
         "stars). The others look like the ordinary stars they are taken for.\n\n"
     )
-    return text + table(head, lines)
-
-
-def fill(page: Path, text: str) -> None:
-    """Replace what stands between :data:`MARKS` on the page."""
-    whole = page.read_text(encoding="utf-8")
-    head, _, rest = whole.partition(MARKS[0])
-    _, _, tail = rest.partition(MARKS[1])
-    page.write_text(f"{head}{MARKS[0]}\n\n{text}\n{MARKS[1]}{tail}", encoding="utf-8")
+    return text + markdown_table(head, lines)

@@ -40,7 +40,6 @@ from xplabels.instrument.sed import Sed
 from xplabels.io import read
 
 sys.path.insert(0, str(ROOT / "tools"))
-from field_stars import field_coefficients
 from noise_model import left_out_ratios
 
 Array = NDArray[np.float64]
@@ -150,7 +149,7 @@ def finer_bins() -> dict[str, float]:
     low, high = RESPONSE_RANGE
     edges = np.linspace(low, high, 10 * round((high - low) / STEP) + 1)
     matrix = np.concatenate([band_matrix(band_model(band), edges) for band in ("bp", "rp")])
-    fine = Instrument(edges, matrix, (55, 55)).coefficients(flat)[0]
+    fine = Instrument(edges, matrix).coefficients(flat)[0]
     return {
         band: float(np.abs(coarse - fine)[cut].max() / np.abs(fine[cut]).max())
         for band, cut in (("BP", slice(55)), ("RP", slice(55, 110)))
@@ -191,7 +190,7 @@ def correlations(archive: Path) -> dict[str, Any]:
     for name in ("XP_CONTINUOUS_RAW.csv", "18Sco_XP_CONTINUOUS_RAW.csv"):
         stars = read(archive / name)
         bands = (stars.spectra.bp, stars.spectra.rp)
-        ours = illustrative_correlations(np.concatenate([b.coefficients for b in bands], axis=1))
+        ours = illustrative_correlations(stars.spectra.coefficients)
         for row, source in enumerate(stars.source_id):
             found[str(source)] = of_source = {}
             for title, band, matrices in zip(("BP", "RP"), bands, ours, strict=True):
@@ -209,8 +208,7 @@ def sun(path: Path, archive: Path) -> dict[str, Any]:
     table = np.genfromtxt(path, delimiter=",", skip_header=2)
     nearer = (SCO_DIAMETER / SOLAR_DIAMETER) ** 2
     made = gaiaxpy_instrument().coefficients(Sed.of(table[:, 0], table[:, 1] * nearer))
-    spectra = read(archive / "18Sco_XP_CONTINUOUS_RAW.csv").spectra
-    real = np.concatenate([spectra.bp.coefficients, spectra.rp.coefficients], axis=1)
+    real = read(archive / "18Sco_XP_CONTINUOUS_RAW.csv").spectra.coefficients
     wavelength, flux = sampled_flux(np.concatenate([made, real]))
     found: dict[str, Any] = {
         "coefficient 0, Sun / 18 Sco": {
@@ -331,7 +329,8 @@ def main() -> None:
     parser.add_argument("--library", action="store_true")
     parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures")
     args = parser.parse_args()
-    coefficients, errors = field_coefficients(args.field)
+    field = read(args.field).spectra
+    coefficients, errors = field.coefficients, field.errors
     g, bp, rp = magnitudes(coefficients).T
     back = round_trip(coefficients, np.arange(330.0, 1050.1, 0.5), False)
     coarse = round_trip(coefficients, np.arange(336.0, 1020.1, 2.0), True)

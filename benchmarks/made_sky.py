@@ -18,16 +18,8 @@ STARS_NAME, SOURCES_NAME = "gaia", "unwise"
 class MadeSky:
     """Simulated stars and infrared sources.
 
-    Attributes
-    ----------
-    stars
-        ``source_id, ra, dec, pmra, pmdec`` [N] at J2016.0 (degrees, mas/yr).
-    sources
-        ``unwise_objid, ra, dec, flux_w1, dflux_w1, flux_w2, dflux_w2`` [M] at ``epoch``.
-    counterpart
-        Int64 [N]: the row of each star's source, or -1 where it has none.
-    epoch
-        Julian year of the sources' positions.
+    Columns of N stars at J2016.0 (degrees, mas/yr) and of M sources at ``epoch`` (Julian year);
+    ``counterpart`` [N] is the row of each star's source, or -1 where it has none.
     """
 
     stars: dict[str, NDArray[Any]]
@@ -48,22 +40,9 @@ def make_sky(
 ) -> MadeSky:
     """A square field about (ra, dec) = (0, 0), where HEALPix's base pixels meet.
 
-    Parameters
-    ----------
-    stars
-        How many.
-    seed
-        Of the random numbers.
-    area
-        Square degrees; with ``stars`` it says how crowded the field is.
-    epoch
-        Of the sources, Julian year.
-    detected
-        Share of the stars that have a source.
-    unrelated
-        Sources that are no star's, per star.
-    position_error
-        Standard deviation of a source's position along each axis, arcsec.
+    ``stars`` in ``area`` square degrees, the share ``detected`` of which has a source, at ``epoch``
+    (Julian year) with ``position_error`` (arcsec, standard deviation along each axis); and
+    ``unrelated`` sources per star that are no star's.
     """
     rng = np.random.default_rng(seed)
     half = np.sqrt(area) / 2
@@ -106,18 +85,9 @@ def make_sky(
 
 
 def write_hats(sky: MadeSky, folder: Path, margin: float, partitions: int = 12) -> None:
-    """Both catalogues as HATS collections ``gaia`` and ``unwise`` in ``folder`` (needs LSDB).
+    """Both catalogues as HATS collections ``gaia`` and ``unwise`` in an existing folder (LSDB).
 
-    Parameters
-    ----------
-    sky
-        What to write.
-    folder
-        An existing folder.
-    margin
-        Of the sources' partitions, arcsec.
-    partitions
-        About how many, in a field of four square degrees.
+    ``margin`` is that of the sources' partitions, arcsec; there are about so many partitions.
     """
     import lsdb
     import pandas as pd

@@ -25,7 +25,6 @@ import xplabels as xp
 from public_hats import NAME, Hub, public_table, write_collection
 from xplabels.core.stars import MEASUREMENTS, Stars
 from xplabels.fetch.targets import Cone
-from xplabels.sky.area import inside
 
 CENTRE = (132.85, 11.81)
 PER_SQUARE_DEGREE = 4400.0
@@ -62,7 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     stars, ra, dec, radius = field(args.stars)
     cone = Cone(*CENTRE, radius)
-    rows = inside(cone, ra, dec)
+    rows = cone.contains(ra, dec)
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         table = public_table(stars, ra, dec)

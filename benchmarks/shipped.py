@@ -13,14 +13,13 @@ how many are good, and what flags. --part validation is for choosing.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common import RESULTS, known_labels, options, scored, write_json
 from domain import teff_bins
 from domain_words import teff_bins as teff_table
 from strange import field_stars
@@ -31,15 +30,14 @@ from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Photometry, Stars
-from xplabels.model import Model
+from xplabels.model import DEFAULT_MODEL, Model
 from xplabels.surveys.library import WELL_LABELLED, read_library
-from xplabels.validation import Validation, score_prediction
+from xplabels.validation import score_prediction
 from xplabels.validation.accuracy import findings_of, scores_text
 from xplabels.validation.audit import audit_labels
 from xplabels.validation.finding import metrics_of
 from xplabels.validation.verdict import verdict_of
 
-NAME = "apogee-dr17-library"
 HOT = 7000
 """K, from which the library has no [Fe/H] and no [alpha/M]."""
 WRONG, FAR = 0.02, 0.08
@@ -63,7 +61,7 @@ def test_scores(model: Model, stars: Stars) -> dict[str, Any]:
         begun = time.monotonic()
         prediction = model.predict(shown)
         rate = len(stars) / (time.monotonic() - begun)
-        validation = _validated(prediction, stars)
+        validation = scored(prediction, stars)
         verdict = verdict_of(validation)
         print(f"\n{title}: {rate:.0f} stars/s\n{scores_text(validation)}")
         print("\ngood stars\n" + scores_text(validation, "good"))
@@ -74,13 +72,6 @@ def test_scores(model: Model, stars: Stars) -> dict[str, Any]:
             "median_errors": np.nanmedian(prediction.errors, axis=0).tolist(),
         }
     return found
-
-
-def _validated(prediction: Prediction, stars: Stars) -> Validation:
-    g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
-    if stars.labels is None:
-        raise SystemExit("the library has no labels")
-    return score_prediction(prediction, stars.labels, g_mag=g, bp_rp=bp - rp)
 
 
 def without_wrong_labels(prediction: Prediction, labels: Labels) -> dict[str, Any]:
@@ -147,11 +138,8 @@ def flag_counts(prediction: Prediction) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--model", default=NAME)
+    parser = options(__doc__, RESULTS)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--field", type=Path)
     parser.add_argument("--part", choices=("validation", "test"), default="test")
     arguments = parser.parse_args()
@@ -160,9 +148,7 @@ def main() -> None:
     part = library[part_mask(library.source_id, arguments.part, TEST_FRACTION)]
     stars, _ = WELL_LABELLED.apply(part)
     results: dict[str, Any] = {"part": arguments.part, **test_scores(model, stars)}
-    if stars.labels is None or part.labels is None:
-        raise SystemExit("the library has no labels")
-    audited = without_wrong_labels(model.predict(stars), stars.labels)
+    audited = without_wrong_labels(model.predict(stars), known_labels(stars))
     certain = results["without_large_errors"] = without_large_errors(
         model.predict(stars), stars.labels
     )
@@ -174,7 +160,7 @@ def main() -> None:
     print(f"\nwithout {audited['probably_wrong']} stars whose label is probably wrong:")
     for name, scores in audited["labels"].items():
         print(f"  {name:8s} RMSE {scores['rmse']:.4g}, robust {scores['robust']:.4g}")
-    results["teff_bins"] = teff_bins(model.predict(part), part.labels)
+    results["teff_bins"] = teff_bins(model.predict(part), known_labels(part))
     results["missed_by_hot_stars"] = missed_by_hot_stars(results["teff_bins"])
     print("\n" + teff_table(results, None))
     print("hot stars miss: " + ("; ".join(results["missed_by_hot_stars"]) or "nothing"))
@@ -193,8 +179,7 @@ def main() -> None:
             "median_errors": np.nanmedian(prediction.errors, axis=0).tolist(),
         }
         print(f"field stars: {results['field']}")
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "shipped.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(arguments.output / "shipped.json", results)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ brightness and the seed alone.
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -48,9 +47,7 @@ from xplabels.instrument import (
 from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
 from xplabels.instrument.simulation import PHOTOMETRY_FLOOR, observed_spectra, simulate_spectra
-
-sys.path.append(str(Path(__file__).parents[1] / "tools"))
-from field_stars import field_coefficients
+from xplabels.io import read
 
 Array = NDArray[np.float64]
 Random = np.random.Generator
@@ -76,6 +73,12 @@ def generator(name: str, g: float = 0.0, seed: int = 0) -> Random:
 # --- real library spectra to which something is done; each keeps the star's known labels ---
 
 Alteration = Callable[[Stars, Random], Stars]
+
+
+def coefficients_of(stars: Stars) -> CoefficientSpectra:
+    """The stars' archive spectra."""
+    assert isinstance(stars.spectra, CoefficientSpectra)
+    return stars.spectra
 
 
 def sampled(stars: Stars) -> SampledSpectra:
@@ -434,15 +437,6 @@ TYPE_ERROR = 0.05
 """Of Teff by spectral type, relative: about a subclass."""
 
 
-def coefficients_of(spectra: CoefficientSpectra) -> tuple[Array, Array]:
-    """Coefficients and errors [N, n], BP before RP."""
-    bands = (spectra.bp, spectra.rp)
-    return (
-        np.concatenate([band.coefficients for band in bands], axis=1),
-        np.concatenate([band.errors for band in bands], axis=1),
-    )
-
-
 def spectra_of(coefficients: Array, errors: Array) -> CoefficientSpectra:
     """Spectra of coefficients and errors [N, 110], BP before RP."""
     halves = (np.split(array, [WIDTHS[0]], axis=1) for array in (coefficients, errors))
@@ -451,7 +445,7 @@ def spectra_of(coefficients: Array, errors: Array) -> CoefficientSpectra:
 
 def synthesised(spectra: CoefficientSpectra) -> Photometry:
     """G, BP and RP by GaiaXPy from the spectra themselves; nothing else."""
-    seen = magnitudes(coefficients_of(spectra)[0])
+    seen = magnitudes(spectra.coefficients)
     g = np.nan_to_num(seen[:, 0], nan=17.0)
     measured = {
         name: (column, np.asarray(magnitude_error(name, column, g, PHOTOMETRY_FLOOR)))
@@ -475,18 +469,14 @@ def real_coefficients(path: Path) -> Stars:
         errors = noise_model().errors(g, colour)
         stars = Stars.of(ids, spectra_of(coefficients, errors), origin=path.name)
     else:
-        from xplabels.io import read
-
         stars = read(path)
-    assert isinstance(stars.spectra, CoefficientSpectra)
-    return stars.with_photometry(synthesised(stars.spectra))
+    return stars.with_photometry(synthesised(coefficients_of(stars)))
 
 
 def field_stars(path: Path) -> Stars:
-    """Real field stars (see tools/field_stars.py); G, BP and RP are synthesised."""
-    spectra = spectra_of(*field_coefficients(path))
-    ids = np.arange(1, len(spectra) + 1, dtype=np.int64)
-    return Stars.of(ids, spectra, synthesised(spectra), origin=path.name)
+    """Real field stars; G, BP and RP are synthesised."""
+    stars = read(path)
+    return stars.with_photometry(synthesised(coefficients_of(stars)))
 
 
 def templates(folder: Path) -> tuple[tuple[str, ...], Array, Labels]:

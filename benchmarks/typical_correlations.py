@@ -39,8 +39,7 @@ def show(title: str, stars: Stars) -> None:
     """Print the changes by magnitude."""
     model = xp.load_model()
     real = model.predict(stars)
-    both = [stars.spectra.bp.coefficients, stars.spectra.rp.coefficients]
-    g = magnitudes(np.concatenate(both, axis=1))[:, 0]
+    g = magnitudes(stars.spectra.coefficients)[:, 0]
     known = np.isfinite(real.errors).all(axis=1)
     print(f"{title}: {int(known.sum())} stars with labels")
     print("            G  stars       sigma_input: median 95 % max       error: median 95 % max")

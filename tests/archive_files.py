@@ -100,13 +100,9 @@ def _delimited(stars: FakeStars, shell: str, comma: str, null: str, upper: bool)
     names = ["source_id", "solution_id", *stars.cells, "bp_n_relevant_bases"]
     writer.writerow([name.upper() if upper else name for name in names])
     for row, star in enumerate(stars.source_id):
-        texts = [
-            # the shortest text that gives the number back in its own type, as Java writes it
-            shell.format(comma.join(str(value) for value in cells[row]))
-            if len(cells[row])
-            else null
-            for cells in stars.cells.values()
-        ]
+        arrays = [cells[row] for cells in stars.cells.values()]
+        # the shortest text that gives the number back in its own type, as Java writes it
+        texts = [shell.format(comma.join(map(str, a))) if len(a) else null for a in arrays]
         writer.writerow([star, 4545469030156206080, *texts, null])
     return out.getvalue()
 
@@ -115,12 +111,8 @@ def _ecsv_head(stars: FakeStars, upper: bool) -> str:
     lines = ["# %ECSV 1.0", "# ---", "# delimiter: ','", "# datatype:"]
     for name in ["source_id", "solution_id", *stars.cells, "bp_n_relevant_bases"]:
         shown = name.upper() if upper else name
-        if name in stars.cells:
-            lines.append(
-                f"# - {{name: {shown}, datatype: string, subtype: '{stars.kind(name)}[null]'}}"
-            )
-        else:
-            lines.append(f"# - {{name: {shown}, datatype: int64}}")
+        kind = f"string, subtype: '{stars.kind(name)}[null]'" if name in stars.cells else "int64"
+        lines.append(f"# - {{name: {shown}, datatype: {kind}}}")
     return "\n".join(lines) + "\n"
 
 
@@ -188,14 +180,15 @@ def _binary2(stars: FakeStars) -> str:
 
 def same(one: Stars, other: Stars) -> None:
     """Every array, bit by bit (NaN equals NaN)."""
-    assert _arrays(one).keys() == _arrays(other).keys()
-    for name, values in _arrays(one).items():
-        found = _arrays(other)[name]
-        assert values.dtype == found.dtype, name
-        assert np.array_equal(values, found, equal_nan=values.dtype.kind == "f"), name
+    arrays, others = arrays_of(one), arrays_of(other)
+    assert arrays.keys() == others.keys()
+    for name, values in arrays.items():
+        assert values.dtype == others[name].dtype, name
+        np.testing.assert_array_equal(values, others[name], err_msg=name)
 
 
-def _arrays(stars: Stars) -> dict[str, NDArray[np.generic]]:
+def arrays_of(stars: Stars) -> dict[str, NDArray[np.generic]]:
+    """Every array of the stars, by name."""
     spectra = stars.spectra
     arrays: dict[str, NDArray[np.generic]] = {"id": stars.source_id, "flags": stars.flags}
     arrays |= {"photometry": stars.photometry.values, "sigma": stars.photometry.errors}
@@ -204,9 +197,9 @@ def _arrays(stars: Stars) -> dict[str, NDArray[np.generic]]:
         arrays["flux_error"] = spectra.flux_error
     else:
         for name, band in (("bp", spectra.bp), ("rp", spectra.rp)):
-            arrays |= {f"{name}c": band.coefficients, f"{name}e": band.errors}
+            arrays |= {f"{name}_coefficients": band.coefficients, f"{name}_errors": band.errors}
             if band.correlations is not None:
-                arrays[f"{name}r"] = band.correlations
+                arrays[f"{name}_correlations"] = band.correlations
     if stars.labels is not None:
         arrays |= {"labels": stars.labels.values, "label_errors": stars.labels.errors}
     return arrays

@@ -41,7 +41,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from archive_files import fake_stars, write
+from archive_files import arrays_of, fake_stars, write
 from xplabels import simulate_stars
 from xplabels.core.errors import XplabelsError
 from xplabels.core.stars import Stars
@@ -261,19 +261,13 @@ def joined(path: Path) -> object:
     return join_photometry(stars, path)
 
 
-def outcome(path: Path, bad_rows: BadRows) -> list[str]:
+def outcome(path: Path, bad_rows: BadRows = "error", block: int = 2) -> list[str]:
     """Everything a reader says: all arrays, then the complaint if there is one."""
     said: list[str] = []
     try:
-        for stars in read_blocks(path, bad_rows, 2):
-            spectra: Any = stars.spectra
-            arrays = [stars.source_id, stars.flags]
-            for band in (spectra.bp, spectra.rp):
-                arrays += [band.coefficients, band.errors, band.correlations]
-            said.append(
-                str([(a.dtype.str, a.shape, (a + 0).tolist()) for a in arrays if a is not None])
-            )
-            said.append(str(stars.notes))
+        for stars in read_blocks(path, bad_rows, block):
+            arrays = [(a.dtype.str, a.shape, (a + 0).tolist()) for a in arrays_of(stars).values()]
+            said.append(str((arrays, stars.notes, stars.origin)))
     except XplabelsError as error:
         said.append(str(error))
     return said

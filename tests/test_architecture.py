@@ -1,18 +1,29 @@
-"""The layout in docs/architecture.md is the layout of the code, and no import runs against it."""
+"""The layout in docs/architecture.md is that of the code; imports follow it, and are fast."""
 
 from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 FILES_ONLY = {"data", "models"}
 HANDS_OVER = {"core.prediction": "io.catalogue", "core.stars": "io.tables"}
 """``labels.write(...)`` and ``stars.join(...)``, which a user looks for where the data are."""
+
+
+HEAVY = {
+    "torch", "matplotlib", "gaiaxpy", "astropy", "astroquery", "pyvo", "requests", "lsdb", "dask",
+    "gavo", "hats", "pandas", "pyarrow", "scipy",
+}  # fmt: skip
+"""Libraries that wait until they are used."""
 
 
 def layers() -> list[list[str]]:
@@ -111,3 +122,16 @@ def test_only_the_command_line_prints() -> None:
 def test_no_file_is_long() -> None:
     lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
     assert {name: count for name, count in lines.items() if count > 600} == {}
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("xplabels.cli", HEAVY | {"numpy"}),  # --help is fast
+        ("xplabels, xplabels.api, xplabels.validation, xplabels.figures", HEAVY),
+    ],
+)
+def test_importing_loads_no_heavy_library(modules: str, absent: set[str]) -> None:
+    command = [sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not absent & set(loaded)

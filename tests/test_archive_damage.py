@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archive_files import FORMATS, FakeStars, fake_stars, write
+from archive_files import FORMATS, FakeStars, arrays_of, fake_stars, write
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.io import read, read_blocks
@@ -43,21 +43,17 @@ DAMAGE: dict[str, tuple[Callable[[FakeStars], None], str]] = {
     "infinite error": (put("rp_coefficient_errors", 2, np.inf), r"rp_coefficient_errors: value 2"),
     "zero error": (put("bp_coefficient_errors", 0, 0), r"bp_coefficient_errors: value 0 \(0\)"),
     "negative error": (put("bp_coefficient_errors", 0, -1.5), r"value 0 \(-1.5\) is not a pos"),
-    "correlation above 1": (
-        put("rp_coefficient_correlations", 4, 1.00001),
-        r"rp_coefficient_correlations: value 4 \(1.00001\) is not between -1 and 1",
-    ),
+    "correlation above 1": (put("rp_coefficient_correlations", 4, 1.00001),
+                            r"rp_.*_correlations: value 4 \(1.00001\) is not between -1 and 1"),
     "nan correlation": (put("bp_coefficient_correlations", 0, np.nan), "bp_coefficient_corr"),
     "short coefficients": (cut("bp_coefficients", 2), "bp_coefficients: has 2 values, not 3"),
     "short errors": (cut("rp_coefficient_errors", 3), "rp_coefficient_errors: has 3 values, not 4"),
-    "short correlations": (
-        cut("rp_coefficient_correlations", 5),
-        "rp_coefficient_correlations: has 5 values, not 6",
-    ),
+    "short correlations": (cut("rp_coefficient_correlations", 5),
+                           "rp_coefficient_correlations: has 5 values, not 6"),
     "null errors": (cut("rp_coefficient_errors", 0), "rp_coefficient_errors: has 0 values"),
     "null correlations": (cut("bp_coefficient_correlations", 0), "bp_coefficient_correlations"),
     "null coefficients": (cut("bp_coefficients", 0), "bp_coefficients: is empty, though"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -75,12 +71,10 @@ def test_a_damaged_row_is_an_error_or_a_flag(fault: str, ending: str, tmp_path: 
     assert "--bad-rows flag" in (caught.value.remedy or "")
     flagged = read(path, bad_rows="flag")
     assert flagged.flags.tolist() == [0, 0, Flag.BAD_ROW, 0, 0]
-    spectra = flagged.spectra
-    for band in (spectra.bp, spectra.rp):
-        assert np.isnan(band.coefficients[BAD]).all()
-        assert np.isnan(band.errors[BAD]).all()
-        assert np.isfinite(np.delete(band.coefficients, BAD, axis=0)).all()
-        assert np.isfinite(np.delete(band.errors, BAD, axis=0)).all()
+    for name, values in arrays_of(flagged).items():
+        if name[:2] in ("bp", "rp"):
+            assert np.isnan(values[BAD]).all(), name
+            assert np.isfinite(np.delete(values, BAD, axis=0)).all(), name
     assert flagged.notes[0].startswith("1 damaged row is flagged BAD_ROW; the first: ")
     assert str(star) in flagged.notes[0]
 

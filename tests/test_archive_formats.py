@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from archive_files import FORMATS, fake_stars, same, write
+from archive_files import FORMATS, arrays_of, fake_stars, same, write
 from xplabels.core.flags import Flag
 from xplabels.core.stars import with_widths
 from xplabels.io import read, read_blocks, read_stars, write_stars
@@ -81,16 +81,11 @@ def test_made_stars_come_back(widths: tuple[int, int], ending: str, tmp_path: Pa
     assert stars.spectra.widths == widths
     assert stars.flags.tolist() == [0, 0, Flag.MISSING_BP, Flag.MISSING_RP]
     assert stars.source_id.tolist() == made.source_id
-    for name, band in (("bp", stars.spectra.bp), ("rp", stars.spectra.rp)):
-        found: tuple[NDArray[Any], ...] = (band.coefficients, band.errors, band.correlations)
-        for part, values in zip(
-            ("coefficients", "coefficient_errors", "coefficient_correlations"), found, strict=True
-        ):
-            for row, cell in enumerate(made.cells[f"{name}_{part}"]):
-                if len(cell):
-                    assert np.array_equal(values[row], cell), (part, row)
-                else:
-                    assert np.isnan(values[row]).all(), (part, row)
+    found = arrays_of(stars)
+    for name, cells in made.cells.items():
+        for row, cell in enumerate(cells):
+            values = found[name.replace("coefficient_", "")][row]
+            assert np.array_equal(values, cell) if len(cell) else np.isnan(values).all(), name
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -114,13 +109,9 @@ def test_space_delimited_ecsv(tmp_path: Path) -> None:
     comma = write(made, tmp_path / "comma.ecsv")
     lines = comma.read_text().splitlines()
     head = [line for line in lines if line.startswith("#") and "delimiter" not in line]
-    import csv
-    import io
-
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=" ", lineterminator="\n")
-    for row in csv.reader(line for line in lines if not line.startswith("#")):
-        writer.writerow(row)
+    rows = csv.reader(line for line in lines if not line.startswith("#"))
+    csv.writer(text, delimiter=" ", lineterminator="\n").writerows(rows)
     space = tmp_path / "space.ecsv"
     space.write_text("\n".join(head) + "\n" + text.getvalue())
     same(read(comma), read(space))

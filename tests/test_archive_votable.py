@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import re
 from pathlib import Path
 
@@ -44,14 +43,6 @@ def test_columns_of_every_kind_may_stand_between(serialisation: str, tmp_path: P
     file = from_table(table)
     file.to_xml(str(tmp_path / "made.vot"), tabledata_format=serialisation)
     same(read(tmp_path / "made.vot"), read(write(made, tmp_path / "plain.csv")))
-
-
-@pytest.mark.parametrize("ending", ["vot", "xml"])
-def test_gzip_goes_by_what_is_inside(ending: str, tmp_path: Path) -> None:
-    path = write(fake_stars(3, (3, 4)), tmp_path / f"plain.{ending}")
-    for name in (f"packed.{ending}", f"packed.{ending}.gz"):
-        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
-        same(read(path), read(tmp_path / name))
 
 
 @pytest.mark.parametrize("ending", ["vot", "xml"])

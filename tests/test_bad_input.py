@@ -177,7 +177,7 @@ def test_overwrite_never_takes_a_folder_of_the_user(
         (["--labels", "teff,colour"], "column 'colour' is absent"),
         (["--labels", "teff,flux"], "'flux' cannot be the name of a label"),
         (["--labels", "teff,teff"], "named twice"),
-        (["--labels", ""], "no label"),
+        (["--labels", ","], "no label"),
         (["--range", "teff=7000:3200"], "empty"),
         (["--range", "teff"], "teff=3200:7000"),
         (["--range", "mass=1:2"], "is absent"),

@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("gaiaxpy")
 
 import xplabels as xp
-from field_stars import field_coefficients
 from xplabels.cli import main
 from xplabels.core.flags import Flag
 from xplabels.core.prediction import packed_correlations, unpacked
@@ -41,10 +40,7 @@ def in_bands(stars: Stars, rotations: tuple[np.ndarray, np.ndarray]) -> Stars:
 @pytest.fixture(scope="module")
 def field(shared_data: Path) -> Stars:
     """Real field stars with typical correlations."""
-    coefficients, errors = field_coefficients(shared_data / "xp_field_2000.fits")
-    bands = (Band(coefficients[:, rows], errors[:, rows]) for rows in (slice(55), slice(55, None)))
-    ids = np.arange(1, len(errors) + 1, dtype=np.int64)
-    return with_correlations(Stars.of(ids, CoefficientSpectra(*bands)))
+    return with_correlations(xp.read(shared_data / "xp_field_2000.fits"))
 
 
 @pytest.fixture(scope="module")

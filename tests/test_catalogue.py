@@ -34,19 +34,11 @@ def make_prediction(stars: int = 5) -> Prediction:
     flags[1] = Flag.MISSING_BP
     total = np.sqrt(sum(part**2 for part in parts))
     return Prediction(
-        source_id=np.arange(stars) + 5405570973190252288,
-        names=("teff", "logg"),
-        values=values,
-        errors=total,
-        errors_model=parts[0],
-        errors_input=parts[1],
-        errors_excess=parts[2],
-        errors_95=2.2 * total,
-        domain_distance=rng.uniform(0, 1, stars),
-        flags=flags,
-        correlations=rng.uniform(-1, 1, (stars, 1)),
-        meta=META,
-    )
+        source_id=np.arange(stars) + 5405570973190252288, names=("teff", "logg"), values=values,
+        errors=total, errors_model=parts[0], errors_input=parts[1], errors_excess=parts[2],
+        errors_95=2.2 * total, domain_distance=rng.uniform(0, 1, stars), flags=flags,
+        correlations=rng.uniform(-1, 1, (stars, 1)), meta=META,
+    )  # fmt: skip
 
 
 def read_back(path: Path) -> Table:

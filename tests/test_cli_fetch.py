@@ -79,7 +79,7 @@ def test_bulk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
                 ("chunk", "0", "choose 1 to 5000"),
                 ("tap-chunk", "0", "tap_chunk is 0"),
                 ("parallel", "0", "parallel is 0"),
-                ("attempts", "0", "0 attempts are none"),
+                ("attempts", "0", "0 attempts are too few"),
                 ("timeout", "0", "timeout is not positive"),
                 ("timeout", "nan", "timeout is not positive"),
                 ("wait", "-1", "the first wait is negative"),

@@ -4,6 +4,7 @@ nothing written."""
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ WRONG = {
     "explain": ("explain none some.csv --output e", "no model 'none'; give a model folder"),
 }
 MORE = [
+    ("predict some.csv --output=", "an argument is empty: is a variable of the shell not set"),
+    ("predict '' --output o.parquet", "an argument is empty"),
+    (
+        "select some.csv --table m=some.csv m=some.csv --output s.parquet",
+        "some.csv: is given twice; give each table once",
+    ),
+    (
+        "select some.csv --table m=some.csv --neighbours m=a.csv m=b.csv --output s.parquet",
+        "--neighbours names a survey twice",
+    ),
     *(
         (f"{words} --output {output} --overwrite", "is also an input, which would be lost; name")
         for words, output in (
@@ -64,10 +75,15 @@ MORE = [
     ("simulate short.csv --seed -1 --output s.parquet", "--seed: -1 is not a seed"),
     ("giants --seed -1 --output s.parquet", "--seed: -1 is not a seed"),
     ("train some.csv --seed -1 --output m", "--seed: -1 is not a seed"),
+    ("train some.csv --seed x --output m", "--seed: 'x' is not a whole number"),
     ("train some.csv --device tpu --output m", "device 'tpu' cannot be used: .*; choose cpu"),
     ("train some.csv --labels teff --recipe w.toml --output m", "w.toml: label_weights names n_fe"),
     ("explain none some.csv --coefficients 0 --output e", "--coefficients: 0 is too few"),
     ("explain none some.csv --max-extinction nan --output e", "nan is not above 0"),
+    (
+        "explain none some.csv --max-extinction x --output e",
+        "--max-extinction: 'x' is not a number",
+    ),
     (
         "explain apogee-dr17-library some.csv --pair teff short.csv short.csv x --output e",
         "--pair teff short.csv short.csv x: the step 'x' is not a positive number; give a label",
@@ -105,7 +121,7 @@ def test_a_wrong_input_is_told_and_nothing_is_written(
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
     try:
-        status = main(words.split())
+        status = main(shlex.split(words))
     except SystemExit as error:  # argparse
         status = int(error.code or 0)
     assert status == 2

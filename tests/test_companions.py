@@ -20,6 +20,7 @@ from sky import run as sky_run
 from xplabels.cli import main
 from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
+from xplabels.io import read
 from xplabels.io.tables import join_photometry
 from xplabels.model import Model
 from xplabels.pipeline import AuxiliaryTables, Summary, predict_file, read_entry
@@ -116,7 +117,7 @@ def test_the_same_photometry_gives_the_same_labels_wherever_it_is_kept(
     pq.write_table(pa.concat_tables(
         [pq.read_table(p) for p in (hats / "catalog").rglob("Npix=*.parquet")]), whole)  # fmt: skip
     expected = catalogues(tmp_path / "beside")
-    words = ["predict", str(spectra), "--model", str(tmp_path / "model"), "--carry", "ra"]
+    words = ["predict", str(spectra), "--model", str(tmp_path / "model"), "--carry", "RA"]
     words += ["--gaia-source", str(gaia), "--output", str(tmp_path / "folder")]
     assert main(words) == 0
     assert catalogues(tmp_path / "folder") == expected
@@ -205,6 +206,19 @@ def test_a_table_that_meets_no_star_is_an_error(
         run(sky, tmp_path / "out", small_model, tables=(table,))
     account = json.loads((tmp_path / "out" / "_manifest" / "run.json").read_text())
     assert not account["complete"]
+
+
+def test_tables_of_one_name_are_told_apart(sky: Path, small_model: Model, tmp_path: Path) -> None:
+    lines = [f"{star},12.0,0.02" for star in read(sky / spectra_name(1)).source_id]
+    for folder, rows in (("a", lines), ("b", ["77,12.0,0.02"])):
+        (tmp_path / folder).mkdir()
+        text = "\n".join(["source_id,j_m,j_msigcom", *rows])
+        (tmp_path / folder / "t.csv").write_text(text)
+    first, second = tmp_path / "a" / "t.csv", tmp_path / "b" / "t.csv"
+    with pytest.raises(InputError, match=r"b/t\.csv: shares no source_id"):
+        run(sky, tmp_path / "out", small_model, tables=(first, second))
+    with pytest.raises(InputError, match=r"t\.csv: is given twice"):
+        run(sky, tmp_path / "twice", small_model, tables=(first, first))
 
 
 def test_tables_are_opened_again_in_another_process(sky: Path, table: Path, tmp_path: Path) -> None:

@@ -20,12 +20,9 @@ PAGES = {
     for path in (
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
-        *(
-            path
-            for path in sorted((ROOT / "docs").rglob("*.md"))
-            if not {"_build", "_generated"} & set(path.parts)
-        ),
+        *sorted((ROOT / "docs").rglob("*.md")),
     )
+    if not {"_build", "_generated"} & set(path.parts)
 }
 README = PAGES["README.md"]
 COMMAND = r"^(?:\$ )?xplabels (?=[a-z])(.+?)(?: \|\| .*)?$"

@@ -7,10 +7,7 @@ them but what the files hold, from the training on.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +15,7 @@ import pytest
 
 pytest.importorskip("hats")
 
+import bulk_files
 from xplabels import io as archive
 from xplabels.cli import main
 from xplabels.core.errors import InputError
@@ -35,18 +33,7 @@ batch_size = 128
 
 
 @pytest.fixture(scope="module")
-def bulk_files() -> ModuleType:
-    """The benchmarks' maker of bulk files."""
-    path = Path(__file__).parents[1] / "benchmarks" / "bulk_files.py"
-    spec = importlib.util.spec_from_file_location("bulk_files", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bulk_files"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory, bulk_files: ModuleType) -> Path:
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two bulk files of 1,100 stars each, a training table, a model trained on it."""
     folder = tmp_path_factory.mktemp("dr4")
     bulk_files.make(folder / "bulk", 1100, files=2, widths=WIDTHS, distinct=100)
@@ -105,7 +92,7 @@ def test_a_model_of_dr3_says_that_they_are_others(release: Path) -> None:
 
 
 def test_releases_are_not_mixed_in_a_catalogue(
-    release: Path, bulk_files: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (third,) = bulk_files.make(tmp_path, 20, widths=(55, 55), distinct=20)
     later = tmp_path / "XpContinuousMeanSpectrum_000000-000231.csv.gz"

@@ -263,8 +263,7 @@ def test_the_curves_are_as_the_pages_words_have_them(
     """Flux and error are the coefficients' own; information is (change / error)^2, shared out."""
     spectra = stars[[3]].spectra
     wavelength, design = sampled_flux(np.eye(110))
-    coefficients = np.concatenate([spectra.bp.coefficients[0], spectra.rp.coefficients[0]])
-    np.testing.assert_allclose(view.flux, coefficients @ design, rtol=1e-9)
+    np.testing.assert_allclose(view.flux, spectra.coefficients[0] @ design, rtol=1e-9)
     variance = np.diag(design.T @ coefficient_covariance(spectra, 0) @ design)
     np.testing.assert_allclose(view.flux_error, np.sqrt(variance), rtol=1e-6)
     weights = np.cov(model.feature_set.compute(stars).x[:, :110].T, bias=True)
@@ -278,8 +277,7 @@ def test_the_curves_are_as_the_pages_words_have_them(
 
 
 def test_sampled_spectra_show_as_they_are(stars: Stars) -> None:
-    bands = [stars.spectra.bp.coefficients, stars.spectra.rp.coefficients]
-    wavelength, flux = sampled_flux(np.concatenate(bands, axis=1))
+    wavelength, flux = sampled_flux(stars.spectra.coefficients)
     error = 0.01 * np.abs(flux).mean(axis=1, keepdims=True) * np.ones_like(flux)
     seen = replace(stars, spectra=SampledSpectra(wavelength, flux, error))
     model = train(seen, NAMES, quick(auxiliary=()), seed=1, progress=False)

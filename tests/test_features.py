@@ -19,13 +19,7 @@ from twins import (
 )
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
-from xplabels.core.stars import (
-    MEASUREMENTS,
-    Band,
-    CoefficientSpectra,
-    SampledSpectra,
-    Stars,
-)
+from xplabels.core.stars import MEASUREMENTS, Band, CoefficientSpectra, SampledSpectra, Stars
 from xplabels.features import AUXILIARY, FeatureSet
 from xplabels.features.projection import Projection
 from xplabels.inference import input_variance

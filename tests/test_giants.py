@@ -176,7 +176,7 @@ def test_the_resolution_is_that_of_xp() -> None:
 
 
 # --- the split ---
-IDS = st.lists(st.integers(1, FIRST_COPY // 128 - 1), min_size=1, max_size=30, unique=True)
+IDS = st.lists(st.integers(1, FIRST_COPY // 128 - 1), min_size=1, max_size=30)
 
 
 @settings(max_examples=15, deadline=None)
@@ -191,13 +191,6 @@ def test_copies_are_on_their_star_s_side(numbers, copies, tenthousandths) -> Non
         side = part_mask(stars, part, tenthousandths / 10_000)
         for copy in ids:
             np.testing.assert_array_equal(part_mask(copy, part, tenthousandths / 10_000), side)
-
-
-def test_no_real_star_has_a_copy_s_id(giants: Stars) -> None:
-    # the first bits are a pixel of the sky of 12 x 4^12
-    assert (FIRST_COPY >> 35) == 12 * 4**12
-    assert giants.source_id.max() < 2**63 - 1
-    assert len(np.unique(copy_ids(np.full(4, 4295806720), 2))) == 8  # of equal hashes, too
 
 
 # --- farther away ---

@@ -168,6 +168,11 @@ def test_content_compares_with_what_a_model_reaches(emulator: Emulator) -> None:
     fewer = stars.with_labels(stars.labels.select(("teff", "logg", "fe_h")))
     content = information.information_content(model, fewer, emulator)
     assert np.isnan(content.residuals[:, 1]).all()
+    # [alpha/M] is free, not known to be 0, where the population is known
+    free, population = (
+        content.attainable[kind][:, 1] for kind in (information.FREE, information.POPULATION)
+    )
+    assert (population > 0.2 * free).all()
     assert np.isfinite(content.residuals[:, 0]).all()
     assert content.to_metrics()["teff"]["alpha_m"]["robust scatter"][0] is None
     unlabelled = stars.with_labels(stars.labels.select(("c_fe",)))

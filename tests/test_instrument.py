@@ -11,7 +11,6 @@ from scipy import integrate, interpolate, special
 
 pytest.importorskip("gaiaxpy")
 
-from field_stars import field_coefficients
 from xplabels.core.errors import InputError
 from xplabels.features.projection import quiet, unit_vectors
 from xplabels.instrument import (
@@ -25,6 +24,7 @@ from xplabels.instrument import (
     sampled_flux,
 )
 from xplabels.instrument.sed import Sed
+from xplabels.io import read
 
 QUADRATURE_TOLERANCE = 1e-6
 """Of a band's largest coefficient."""
@@ -123,7 +123,8 @@ def test_real_faint_sources_come_back_within_their_errors(
 ) -> None:
     from gaiaxpy import calibrate
 
-    coefficients, errors = field_coefficients(shared_data / "xp_field_2000.fits")
+    field = read(shared_data / "xp_field_2000.fits").spectra
+    coefficients, errors = field.coefficients, field.errors
     faint = magnitudes(coefficients)[:, 0] > 17
     coefficients, errors = coefficients[faint], errors[faint]
     wavelength = np.arange(330.0, 1050.1, 1.0)
@@ -141,15 +142,8 @@ def test_real_faint_sources_come_back_within_their_errors(
 def test_the_inverse_direction_is_gaiaxpys_calibrate(shared_data: Path) -> None:
     from gaiaxpy import calibrate
 
-    from xplabels.io import read
-
     path = shared_data / "xp_archive" / "XP_CONTINUOUS_RAW.csv"
-    spectra = read(path).spectra
-    coefficients = np.concatenate(
-        [spectra.bp.coefficients, spectra.rp.coefficients],
-        axis=1,
-    )
-    wavelength, flux = sampled_flux(coefficients)
+    wavelength, flux = sampled_flux(read(path).spectra.coefficients)
     with quiet():
         expected, sampling = calibrate(str(path), truncation=False, save_file=False)
     np.testing.assert_allclose(wavelength, sampling)

@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from xplabels.calibration.factors import Calibration
-from xplabels.calibration.local import (
-    LARGEST,
-    LocalFactors,
-    hats,
-    quantile_regression,
-)
+from xplabels.calibration.local import LARGEST, LocalFactors, hats, quantile_regression
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.stars import Stars
 from xplabels.model import Model

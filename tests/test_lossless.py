@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import multiprocessing
 import os
 import random
@@ -233,6 +234,30 @@ def test_signals_end_a_command_in_one_line(
     assert capsys.readouterr().err == "xplabels: interrupted; repeat the command to resume\n"
     assert names(folder) == before
     assert signal.getsignal(how) is handler
+
+
+@pytest.mark.parametrize("command", ["predict", "train --labels teff"])
+def test_an_error_on_the_way_out_does_not_hide_a_signal(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As astropy raises, which reads on while it closes a file."""
+    from xplabels.io import files
+
+    class Interrupted(gzip.GzipFile):
+        def readinto(self, buffer: Any) -> int:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().readinto(buffer)
+
+        def close(self) -> None:
+            super().close()
+            raise gzip.BadGzipFile("CRC check failed")
+
+    with gzip.open(folder / "xp.fits.gz", "wb") as file:
+        file.write(b"SIMPLE  =" + bytes(10_000))
+    monkeypatch.setattr(files, "_isal", lambda name: None)
+    monkeypatch.setattr(gzip, "open", lambda file, mode: Interrupted(fileobj=file))
+    assert main([*command.split(), "xp.fits.gz", "--output", "new"]) == 143
+    assert capsys.readouterr().err == "xplabels: interrupted; repeat the command to resume\n"
 
 
 def test_what_is_whole_is_on_the_disk_before_it_has_its_name(

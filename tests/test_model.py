@@ -43,8 +43,7 @@ def test_the_parts_add_in_quadrature_and_all_are_there(small_model, small_stars)
 def test_a_recalibration_multiplies_every_part_alike(small_model, small_stars) -> None:
     old = small_model.calibration
     other = replace(
-        small_model,
-        calibration=Calibration(old.factor * [2.0, 3.0], old.factor_95 * [2.0, 3.0]),
+        small_model, calibration=Calibration(old.factor * [2.0, 3.0], old.factor_95 * [2.0, 3.0])
     )
     before, after = small_model.predict(small_stars), other.predict(small_stars)
     np.testing.assert_array_equal(before.values, after.values)

@@ -9,12 +9,7 @@ from torch import Tensor
 
 from twins import check_gradients
 from xplabels.core.errors import InputError
-from xplabels.network import (
-    ACTIVATIONS,
-    LOG_VARIANCE_RANGE,
-    Architecture,
-    UncertainNetwork,
-)
+from xplabels.network import ACTIVATIONS, LOG_VARIANCE_RANGE, Architecture, UncertainNetwork
 
 
 def network(
@@ -61,10 +56,6 @@ def test_the_chain_passes_through_the_log_fluxes(masks, emphasis) -> None:
     x = inputs(width=6 + masks)
     out = net(x, jacobian=True)
     torch.testing.assert_close(out.jacobian, jacobian_by_autograd(net, x), rtol=1e-9, atol=1e-12)
-    saved = net.to_perceptron().forward(x.numpy())  # the emphasis is in its weights
-    for part in ("mean", "excess", "model", "jacobian"):
-        wanted = getattr(out, part).detach().numpy()
-        np.testing.assert_allclose(getattr(saved, part), wanted, rtol=1e-9, atol=1e-12)
     saved = net.to_perceptron().forward(x.numpy())  # the emphasis is in its weights
     for part in ("mean", "excess", "model", "jacobian"):
         wanted = getattr(out, part).detach().numpy()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+import cn_labels
 from conftest import relabelled
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
@@ -80,18 +78,6 @@ def test_without_trends_there_is_no_slope() -> None:
 # --- tools/cn_labels.py: the labels of the shipped model ------------------------------------
 
 
-@pytest.fixture(scope="module")
-def cn_labels() -> ModuleType:
-    path = Path(__file__).parents[1] / "tools" / "cn_labels.py"
-    spec = importlib.util.spec_from_file_location("cn_labels", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cn_labels"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def a_library(count: int) -> tuple[Stars, np.ndarray]:
     """Stars with four labels, and C and N that no table has."""
     names = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
@@ -100,7 +86,7 @@ def a_library(count: int) -> tuple[Stars, np.ndarray]:
     return stars.with_labels(four), truth.values[:, 3:5]
 
 
-def test_releases_come_to_dr17_s_scale_with_errors_of_their_own(cn_labels, tmp_path: Path) -> None:
+def test_releases_come_to_dr17_s_scale_with_errors_of_their_own(tmp_path: Path) -> None:
     """Made: each release off by what was measured and a trend, one of them noisier."""
     stars, truth = a_library(1500)
     warm = (stars.labels.values[:, 0] - PIVOT) / 1000
@@ -143,7 +129,7 @@ def test_releases_come_to_dr17_s_scale_with_errors_of_their_own(cn_labels, tmp_p
     assert any("DR12 minus DR17, n_fe" in note for note in six.notes)
 
 
-def test_stars_without_a_row_have_neither(cn_labels, tmp_path: Path) -> None:
+def test_stars_without_a_row_have_neither(tmp_path: Path) -> None:
     stars, _ = a_library(40)
     path = tmp_path / "cn.csv"
     path.write_text(f"source_id,c_fe,n_fe,release\n{stars.source_id[7]},0.1,0.2,DR13\n")

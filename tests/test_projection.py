@@ -12,12 +12,7 @@ import pytest
 from xplabels.core.errors import InputError
 from xplabels.core.stars import SampledSpectra, Stars
 from xplabels.features import FeatureSet
-from xplabels.features.projection import (
-    FLUX_UNIT,
-    Projection,
-    default_projection,
-    field_prior,
-)
+from xplabels.features.projection import FLUX_UNIT, Projection, default_projection, field_prior
 from xplabels.synthetic import example_stars
 
 

@@ -24,7 +24,7 @@ from xplabels.core.stars import MEASUREMENTS, Band, CoefficientSpectra, Stars
 from xplabels.fetch.http import RetryPolicy
 from xplabels.fetch.targets import Cone
 from xplabels.io.nested import archive_columns
-from xplabels.sky.area import Box, SkyPixel, copy_area, inside
+from xplabels.sky.area import Area, Box, SkyPixel, copy_area
 
 CENTRE = (359.9, 11.8)
 QUICK = RetryPolicy(attempts=3, first_wait=0.001, timeout=5.0)
@@ -122,7 +122,7 @@ def test_a_cone_is_the_same_from_everywhere(
     output = tmp_path / "labels.parquet"
     words = ["--cone", cone, "--carry", "ra,dec", "--output", str(output)]
     assert main(["predict", where, *words]) == 0
-    wanted = inside(Cone.parse(cone), ra, dec)
+    wanted = Cone.parse(cone).contains(ra, dec)
     expected = xp.load_model().predict(as_there(stars[wanted])).to_arrow().sort_by("source_id")
     found = table(output)
     np.testing.assert_array_equal(found["source_id"], expected["source_id"])
@@ -138,7 +138,7 @@ def test_only_what_is_needed_travels(sky, served: Hub, tmp_path: Path) -> None:
     folder, _, ra, dec = sky
     area = Cone(*CENTRE, 1.0)
     files = copy_area(served.url, area, tmp_path / "part", retry=QUICK)
-    assert sum(len(xp.read(one)) for one in files) == inside(area, ra, dec).sum()
+    assert sum(len(xp.read(one)) for one in files) == area.contains(ra, dec).sum()
     dataset = (folder / NAME / "dataset").rglob("Npix=*.parquet")
     partitions = {one.name for one in dataset}
     asked = {Path(path).name for _, path in served.log if "Npix" in path}
@@ -187,6 +187,31 @@ def test_boxes_and_pixels(sky, tmp_path: Path) -> None:
         copy_area(str(folder), Cone(100.0, -60.0, 0.1), tmp_path / "empty")
 
 
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stars, np.ndarray]:
+    """A collection of 300 stars all over the sky in 192 partitions, and their positions."""
+    stars, random = xp.example_stars(300, seed=4), np.random.default_rng(4)
+    ra, dec = random.uniform(0, 360, 300), np.rad2deg(np.arcsin(random.uniform(-1, 1, 300)))
+    folder = tmp_path_factory.mktemp("everywhere") / "collection"
+    return write_collection(folder, public_table(stars, ra, dec), order=2), stars, [ra, dec]
+
+
+@pytest.mark.parametrize(
+    "area",
+    [
+        Box.parse("0,360,-90,90"), Box.parse("360,10,-90,90"), Box.parse("0,40,-30,30"),
+        Box.parse("350,20,60,90"), Cone(20.0, 5.0, 165.0), Cone(300.0, -89.0, 30.0),
+        SkyPixel(134),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_star_of_an_area_is_lost(area: Area, everywhere, tmp_path: Path) -> None:
+    folder, stars, place = everywhere
+    files = copy_area(str(folder), area, tmp_path / "part")
+    found = np.concatenate([xp.read(path).source_id for path in files])
+    np.testing.assert_array_equal(np.sort(found), np.sort(stars.source_id[area.contains(*place)]))
+
+
 @given(st.floats(0, 360), st.floats(-90, 90), st.floats(0.001, 179), st.integers(0, 2**32 - 1))
 def test_a_cone_is_what_angles_say(ra: float, dec: float, radius: float, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -200,7 +225,7 @@ def test_a_cone_is_what_angles_say(ra: float, dec: float, radius: float, seed: i
         np.arccos(np.clip(vectors(np.array(ra), np.array(dec)) @ vectors(lon, lat), -1, 1))
     )
     clear = np.abs(angle - radius) > 1e-4
-    found = inside(Cone(ra, dec, radius), lon, lat)
+    found = Cone(ra, dec, radius).contains(lon, lat)
     np.testing.assert_array_equal(found[clear], (angle <= radius)[clear])
 
 

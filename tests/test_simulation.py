@@ -13,7 +13,6 @@ pytest.importorskip("gaiaxpy")
 
 from xplabels.cli import main
 from xplabels.core.errors import InputError
-from xplabels.core.stars import Stars
 from xplabels.instrument import gaiaxpy_instrument, magnitudes
 from xplabels.instrument.noise import illustrative_correlations, noise_model
 from xplabels.instrument.sed import Sed
@@ -28,20 +27,12 @@ def black_body(teff: float) -> Sed:
     return Sed.of(WAVELENGTH, 1e-16 * flux / flux.max(), name=f"{teff:g} K")
 
 
-def coefficients_of(stars: Stars) -> np.ndarray:
-    return np.concatenate([stars.spectra.bp.coefficients, stars.spectra.rp.coefficients], axis=1)
-
-
-def errors_of(stars: Stars) -> np.ndarray:
-    return np.concatenate([stars.spectra.bp.errors, stars.spectra.rp.errors], axis=1)
-
-
 def test_stars_have_the_brightness_asked_for_in_the_order_told() -> None:
     stars = simulate_spectra(
         [black_body(4000), black_body(6000)], g_mag=[12, 16], draws=2, noise=False
     )
     assert stars.source_id.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    g = magnitudes(coefficients_of(stars))[:, 0]
+    g = magnitudes(stars.spectra.coefficients)[:, 0]
     np.testing.assert_allclose(g, [12, 12, 16, 16] * 2, atol=1e-9)
     np.testing.assert_allclose(stars.photometry.column("phot_g_mean_mag")[0], g, atol=1e-9)
     colour = stars.photometry.values[:, 1] - stars.photometry.values[:, 2]
@@ -53,19 +44,19 @@ def test_stars_have_the_brightness_asked_for_in_the_order_told() -> None:
 def test_coefficients_and_errors_are_the_instruments_and_the_noise_models() -> None:
     sed = black_body(5000)
     stars = simulate_spectra(sed, noise=False)  # as bright as given
-    np.testing.assert_allclose(coefficients_of(stars), gaiaxpy_instrument().coefficients(sed))
+    np.testing.assert_allclose(stars.spectra.coefficients, gaiaxpy_instrument().coefficients(sed))
     stars = simulate_spectra(sed, g_mag=[14, 17], noise=False)
     g, bp, rp = stars.photometry.values[:, :3].T
-    np.testing.assert_allclose(errors_of(stars), noise_model().errors(g, bp - rp), rtol=1e-9)
+    np.testing.assert_allclose(stars.spectra.errors, noise_model().errors(g, bp - rp), rtol=1e-9)
 
 
 def test_noise_has_the_covariance_that_is_told() -> None:
     stars = simulate_spectra(black_body(5000), g_mag=15, draws=4000)
     clean = simulate_spectra(black_body(5000), g_mag=15, noise=False)
-    z = (coefficients_of(stars) - coefficients_of(clean)) / errors_of(stars)
+    z = (stars.spectra.coefficients - clean.spectra.coefficients) / stars.spectra.errors
     np.testing.assert_allclose(z.mean(axis=0), 0.0, atol=0.07)
     np.testing.assert_allclose(z.std(axis=0), 1.0, atol=0.05)
-    bp, _ = illustrative_correlations(coefficients_of(clean))
+    bp, _ = illustrative_correlations(clean.spectra.coefficients)
     np.testing.assert_allclose(np.corrcoef(z[:, :55].T), bp[0], atol=0.08)
     packed = stars.spectra.bp.correlations
     np.testing.assert_allclose(packed[0], bp[0][np.tril_indices(55, -1)], atol=1e-6)
@@ -76,7 +67,7 @@ def test_noise_has_the_covariance_that_is_told() -> None:
 
 def test_the_seed_says_all() -> None:
     one, same, other = (
-        coefficients_of(simulate_spectra(black_body(5000), g_mag=15, seed=seed))
+        simulate_spectra(black_body(5000), g_mag=15, seed=seed).spectra.coefficients
         for seed in (1, 1, 2)
     )
     assert np.array_equal(one, same)
@@ -131,5 +122,5 @@ def test_the_command_makes_a_table_that_predict_reads(
         words = ["simulate", *files, "--noiseless", "--wavelengths", medium, "--overwrite"]
         assert main([*words, "--output", output]) == 0
         assert "no noise was added" in read(output).notes
-        found.append(coefficients_of(read(output)))
+        found.append(read(output).spectra.coefficients)
     assert 1e-5 < np.abs(found[1] / found[0] - 1)[0, 0] < 1e-2

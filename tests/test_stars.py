@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
+from archive_files import arrays_of, same
 from twins import random_stars
 from xplabels.core.errors import InputError
 from xplabels.core.flags import MEANING, Flag, describe
@@ -36,25 +37,16 @@ def labelled(n: int = 4) -> Stars:
 def test_a_selection_takes_the_same_rows_of_everything(rows) -> None:
     stars = labelled()
     part = stars[rows]
-    np.testing.assert_array_equal(part.source_id, stars.source_id[rows])
-    for band in ("bp", "rp"):
-        for array in ("coefficients", "errors", "correlations"):
-            np.testing.assert_array_equal(
-                getattr(getattr(part.spectra, band), array),
-                getattr(getattr(stars.spectra, band), array)[rows],
-            )
-    np.testing.assert_array_equal(part.photometry.values, stars.photometry.values[rows])
-    np.testing.assert_array_equal(part.labels.values, stars.labels.values[rows])
-    np.testing.assert_array_equal(part.flags, stars.flags[rows])
+    arrays = arrays_of(part)
+    assert len(arrays) == 12
+    for name, values in arrays_of(stars).items():
+        np.testing.assert_array_equal(arrays[name], values[rows], err_msg=name)
 
 
 def test_blocks_stack_to_the_whole() -> None:
     stars = labelled()
     whole = concatenate([stars[:1], stars[1:]])
-    np.testing.assert_array_equal(whole.source_id, stars.source_id)
-    np.testing.assert_array_equal(whole.spectra.rp.correlations, stars.spectra.rp.correlations)
-    np.testing.assert_array_equal(whole.labels.errors, stars.labels.errors)
-    assert whole.spectra.widths == (3, 2)
+    same(whole, stars)
 
 
 def test_messages_name_the_file_before_the_origin() -> None:
@@ -148,11 +140,8 @@ def test_a_missing_band_or_correlation_is_noticed() -> None:
     spectra = stars.spectra
     spectra.bp.coefficients[1] = np.nan
     spectra.rp.coefficients[2] = np.nan
-    assert Stars.of(stars.source_id, spectra).flags.tolist() == [
-        0,
-        Flag.MISSING_BP,
-        Flag.MISSING_RP,
-    ]
+    flags = Stars.of(stars.source_id, spectra).flags
+    assert flags.tolist() == [0, Flag.MISSING_BP, Flag.MISSING_RP]
     bare = replace(spectra, rp=replace(spectra.rp, correlations=None))
     flags = Stars.of(stars.source_id, bare).flags
     assert (flags & Flag.NO_CORRELATIONS).all()

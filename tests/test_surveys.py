@@ -332,8 +332,12 @@ def test_matching_by_id_does_what_trying_every_pair_does(keys: list[int], pairs:
     expected = {
         s: (row, flags(len(candidates[s]) > 1, rows.count(row) > 1)) for s, row in chosen.items()
     }
-    found = (column.tolist() for column in match_by_id(np.array(keys), neighbours_of(pairs)))
-    assert {s: (row, flag) for s, row, flag in zip(*found, strict=True)} == expected
+    found = match_by_id(np.array(keys), neighbours_of(pairs))
+    matches = [*zip(*(column.tolist() for column in found), strict=True)]
+    claimed = len(expected)
+    assert {source: (row, flag) for source, row, flag in matches[:claimed]} == expected
+    rest = sorted({*range(len(keys))} - {*rows})
+    assert matches[claimed:] == [(0, row, 0) for row in rest]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), PAIRS)
@@ -346,9 +350,10 @@ def test_translation_does_what_trying_every_pair_does(keys: list[int], pairs: Pa
     expected = [
         (
             nearest.get(key, 0),
+            row,
             flags(sum(p[0] == key for p in real) > 1, sources.count(nearest.get(key, 0)) > 1),
         )
-        for key in keys
+        for row, key in enumerate(keys)
     ]
     found = (column.tolist() for column in translate(np.array(keys), neighbours_of(pairs)))
     assert list(zip(*found, strict=True)) == expected

@@ -27,17 +27,13 @@ def stars() -> Stars:
 
 def table() -> Table:
     """Three stars, one null of each kind, another order than the stars'."""
-    return Table(
-        {
-            "SOURCE_ID": IDS[[2, 0, 1]],
-            "phot_g_mean_mag": MaskedColumn([12.5, 0, 14.0], mask=[0, 1, 0]),
-            "phot_g_mean_flux_over_error": [100.0, 200.0, 400.0],
-            "j_m": [1.0, 2.0, 3.0],
-            "j_msigcom": MaskedColumn([0.02, 0.0, 0.03], mask=[0, 1, 0]),
-            "n_obs": MaskedColumn([3, 0, 5], mask=[0, 1, 0]),
-            "ph_qual": ["AAA", "BBB", "UUU"],
-        }
-    )
+    return Table({
+        "SOURCE_ID": IDS[[2, 0, 1]],
+        "phot_g_mean_mag": MaskedColumn([12.5, 0, 14.0], mask=[0, 1, 0]),
+        "phot_g_mean_flux_over_error": [100.0, 200.0, 400.0],
+        "j_m": [1.0, 2.0, 3.0], "j_msigcom": MaskedColumn([0.02, 0.0, 0.03], mask=[0, 1, 0]),
+        "n_obs": MaskedColumn([3, 0, 5], mask=[0, 1, 0]), "ph_qual": ["AAA", "BBB", "UUU"],
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -79,17 +75,12 @@ def test_a_long_csv_may_change_its_mind_about_a_type(tmp_path: Path) -> None:
 
 def test_a_later_table_overrides_where_it_has_values(stars: Stars, tmp_path: Path) -> None:
     first = write(table(), tmp_path / "a.fits")
-    later = Table(
-        {
-            "source_id": IDS[:2],
-            "j_m": [np.nan, 7.0],
-            "j_msigcom": [np.nan, 0.5],
-            "k_m": [5.0, np.nan],  # 2MASS's own name
-            "k_msigcom": [0.04, np.nan],
-            "parallax": [-0.3, 2.0],
-            "parallax_error": [0.1, 0.2],
-        }
-    )
+    later = Table({
+        "source_id": IDS[:2],
+        "j_m": [np.nan, 7.0], "j_msigcom": [np.nan, 0.5],
+        "k_m": [5.0, np.nan], "k_msigcom": [0.04, np.nan],  # 2MASS's own name
+        "parallax": [-0.3, 2.0], "parallax_error": [0.1, 0.2],
+    })  # fmt: skip
     joined = join_photometry(stars, [first, write(later, tmp_path / "b.ecsv")]).photometry
     assert np.array_equal(joined.column("j_m")[0], [np.nan, 7, 1], equal_nan=True)
     assert np.array_equal(joined.column("j_m")[1], [np.nan, 0.5, 0.02], equal_nan=True)
@@ -98,9 +89,8 @@ def test_a_later_table_overrides_where_it_has_values(stars: Stars, tmp_path: Pat
 
 
 def test_what_the_stars_had_stays_where_no_table_speaks(stars: Stars, tmp_path: Path) -> None:
-    had = stars.with_photometry(
-        Photometry.of(3, {"w1mpro": (np.array([1.0, 2, 3]), np.full(3, 0.1))})
-    )
+    known = {"w1mpro": (np.array([1.0, 2, 3]), np.full(3, 0.1))}
+    had = stars.with_photometry(Photometry.of(3, known))
     joined = join_photometry(had, write(table(), tmp_path / "t.csv"))
     assert joined.photometry.column("w1mpro")[0].tolist() == [1, 2, 3]
 
@@ -180,15 +170,11 @@ def test_rows_without_a_gaia_source_are_nobodys(stars: Stars, tmp_path: Path) ->
 
 
 def labels_table() -> Table:
-    return Table(
-        {
-            "source_id": [IDS[1], IDS[0], 99],
-            "TEFF": [5000.0, 6000.0, 7000.0],
-            "teff_err": [50.0, np.nan, 70.0],
-            "logg": [4.0, 1.0, -0.5],
-            "logg_error": [0.1, 0.2, 0.3],
-        }
-    )
+    return Table({
+        "source_id": [IDS[1], IDS[0], 99],
+        "TEFF": [5000.0, 6000.0, 7000.0], "teff_err": [50.0, np.nan, 70.0],
+        "logg": [4.0, 1.0, -0.5], "logg_error": [0.1, 0.2, 0.3],
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -219,13 +205,37 @@ def test_labels_join(ending: str, stars: Stars, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_labels_are_named(
-    change: Callable[[Table], None],
-    names: list[str] | None,
-    message: str,
-    stars: Stars,
+    change: Callable[[Table], None], names: list[str] | None, message: str, stars: Stars,
     tmp_path: Path,
-) -> None:
+) -> None:  # fmt: skip
     content = labels_table()
     change(content)
     with pytest.raises(InputError, match=message):
         join_labels(stars, write(content, tmp_path / "l.fits"), names)
+
+
+@pytest.mark.parametrize("nothing", [-9999, -9999.99, -999, 1e20])
+def test_what_stands_for_no_value_of_any_label_is_noticed(
+    nothing: float, stars: Stars, tmp_path: Path
+) -> None:
+    path = write(
+        Table({"source_id": IDS, "age": [1.0, nothing, 3.0], "age_err": [0.1] * 3}),
+        tmp_path / "l.csv",
+    )
+    with pytest.raises(InputError, match=rf"{IDS[1]}, column age: .* that there is no value"):
+        join_labels(stars, path)
+    (tmp_path / "l.toml").write_text("[labels.age]\nrange = [-1e5, 1e21]\n")
+    assert join_labels(stars, path).labels.values[1, 0] == nothing
+
+
+def test_a_table_without_the_labels_of_a_model_is_an_error(stars: Stars, tmp_path: Path) -> None:
+    path = write(table(), tmp_path / "gaia.csv")
+    with pytest.raises(InputError, match=r"gaia\.csv: has none of the labels teff"):
+        join_labels(stars, path, ["teff"], needed=False)
+
+
+def test_the_name_of_one_label_is_a_name(stars: Stars, tmp_path: Path) -> None:
+    path = write(
+        Table({"source_id": IDS, "teff": [5000.0] * 3, "teff_err": [50.0] * 3}), tmp_path / "l.csv"
+    )
+    assert join_labels(stars, path, "teff").labels.names == ("teff",)

@@ -10,7 +10,7 @@ import pytest
 from astropy.table import Table
 
 import xplabels as xp
-from field_stars import field_coefficients
+from survey_tables import write
 from xplabels.cli import main
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Stars
@@ -37,17 +37,8 @@ def wide(stars: Stars, value: str, error: str, first: int = 0) -> Table:
 
 @pytest.mark.parametrize("ending", ["fits", "csv", "ecsv", "vot", "parquet"])
 def test_a_column_a_coefficient_in_any_format(ending: str, stars: Stars, tmp_path: Path) -> None:
-    path = tmp_path / f"wide.{ending}"
     table = wide(stars, "{band}_coeff_{i}", "e_{band}_coeff_{i}")
-    if ending == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.table({n: np.asarray(table[n]) for n in table.colnames}), path)
-    else:
-        names = {"ecsv": "ascii.ecsv", "csv": "ascii.csv", "vot": "votable"}
-        table.write(path, format=names.get(ending))
-    read = xp.read(path)
+    read = xp.read(write(table, tmp_path / f"wide.{ending}"))
     np.testing.assert_array_equal(read.source_id, stars.source_id)
     np.testing.assert_allclose(read.spectra.rp.coefficients, stars.spectra.rp.coefficients)
     np.testing.assert_allclose(read.spectra.bp.errors, stars.spectra.bp.errors)
@@ -97,11 +88,12 @@ def test_a_lost_coefficient_is_named_and_a_bad_one_found(stars: Stars, tmp_path:
 
 
 def test_real_field_stars_are_read_as_they_are(shared_data: Path) -> None:
-    coefficients, errors = field_coefficients(shared_data / "xp_field_2000.fits")
-    spectra = xp.read(shared_data / "xp_field_2000.fits").spectra
-    both = np.concatenate([spectra.bp.coefficients, spectra.rp.coefficients], axis=1)
-    np.testing.assert_array_equal(both, coefficients)
-    np.testing.assert_array_equal(np.concatenate([spectra.bp.errors, spectra.rp.errors], 1), errors)
+    path = shared_data / "xp_field_2000.fits"
+    table, spectra = Table.read(path), xp.read(path).spectra
+    names = [f"{band}_coeff_{i}" for band in ("bp", "rp") for i in range(55)]
+    for prefix, values in (("", spectra.coefficients), ("e_", spectra.errors)):
+        columns = [np.asarray(table[prefix + name], np.float64) for name in names]
+        np.testing.assert_array_equal(values, np.stack(columns, axis=1))
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +153,11 @@ def test_another_sampling_and_a_missing_band(tmp_path: Path) -> None:
     path.write_text(text.replace("2e-16", "x"))
     with pytest.raises(xp.InputError, match="row 1, column flux: cannot be read as numbers"):
         xp.read(path)
+
+
+def test_spectra_in_pseudo_wavelengths_are_refused(tmp_path: Path) -> None:
+    flux = ",".join(["1.0"] * 343)  # as many as GaiaXPy's default for calibrated ones
+    text = f'source_id,xp,flux,flux_error\n1,BP,"[{flux}]","[{flux}]"\n'
+    (tmp_path / "converted.csv").write_text(text)
+    with pytest.raises(xp.InputError, match=r"pseudo-wavelengths, .*; use GaiaXPy's"):
+        xp.read(tmp_path / "converted.csv")

@@ -41,6 +41,8 @@ from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.stars import Photometry, Stars
 from xplabels.io import write_stars
+from xplabels.io.catalogue import write_catalogue
+from xplabels.io.plain import read_table
 from xplabels.model import Model
 from xplabels.pipeline import (
     AuxiliaryTables,
@@ -180,6 +182,21 @@ def test_order_and_place_of_the_files_do_not_matter_nor_whether_the_catalogue_is
     one = pq.read_table(tmp_path / "one.parquet").replace_schema_metadata()
     parts = [pq.read_table(labelled[1] / name).replace_schema_metadata() for name in NAMES]
     assert one.to_pandas().equals(pa.concat_tables(parts).to_pandas())
+
+
+def test_flipped_bits_of_a_catalogue_are_noticed(
+    labelled: Folders, small_model: Model, tmp_path: Path
+) -> None:
+    one, table = tmp_path / "one.parquet", tmp_path / "table.parquet"
+    predict_catalogue(find_inputs([labelled[0]]), one, small_model, PredictOptions())
+    write_catalogue(small_model.predict(archive.read(labelled[0] / spectra_name(0))), table)
+    for path in (labelled[1] / NAMES[0], one, table):
+        column = pq.read_metadata(path).row_group(0).column(1)
+        data = bytearray(path.read_bytes())
+        data[column.data_page_offset + column.total_compressed_size - 5] ^= 16
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="is not a whole Parquet file"):
+            read_table(path)
 
 
 # Runs that go on -------------------------------------------------------------------------------

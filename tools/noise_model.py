@@ -3,13 +3,15 @@ of real field stars.
 
     python tools/noise_model.py xp_field_2000.fits
 
-The table is described in field_stars.py. Only the fitted figures ship. The factors in the
-provenance are of stars that were left out of the fit (five parts, by turns): `factor` is what
-that share of all their errors lies within, either side of the prediction.
+The table has archive coefficients and errors of randomly drawn Gaia DR3 sources. Only the fitted
+figures ship. The factors in the provenance are of stars that were left out of the fit (five parts,
+by turns): `factor` is what that share of all their errors lies within, either side of the
+prediction.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import sys
@@ -19,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from field_stars import field_coefficients, provenance_of
 from xplabels.instrument import WIDTHS, band_fluxes, magnitudes
 from xplabels.instrument.noise import (
     BACKGROUND,
@@ -29,6 +30,7 @@ from xplabels.instrument.noise import (
     interpolation_weights,
     terms,
 )
+from xplabels.io import read
 
 Array = NDArray[np.float64]
 
@@ -95,7 +97,8 @@ def left_out_ratios(errors: Array, g: Array, colour: Array) -> Array:
 
 
 def main(path: str) -> None:
-    coefficients, errors = field_coefficients(path)
+    spectra = read(path).spectra
+    coefficients, errors = spectra.coefficients, spectra.errors
     g, bp, rp = magnitudes(coefficients).T
     model = fit_noise(errors, g, bp - rp)
     save_file({"weights": model.weights}, DATA / "noise_model.safetensors")
@@ -117,7 +120,8 @@ def main(path: str) -> None:
         "(xplabels.instrument.noise.terms); G and colour synthesised by GaiaXPy",
         "stars": len(g),
         "g_range": [round(float(g.min()), 2), round(float(g.max()), 2)],
-        **provenance_of(path, "coefficients and errors"),
+        "source": f"{Path(path).name} (archive coefficients and errors of real Gaia DR3 sources)",
+        "source_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "command": "python tools/noise_model.py xp_field_2000.fits",
         "factor": {
             f"{share} %": round(float(np.exp(np.quantile(np.abs(np.log(ratio)), share / 100))), 3)

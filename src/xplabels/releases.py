@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xplabels.core.bounds import read_toml, whole
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, located
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +33,13 @@ SOURCES = "gaia_source"
 """The product that says which stars there are."""
 TYPES = ("bool", "int32", "int64", "float32", "float64", "string")
 FORMATS = ("csv", "ecsv", "votable", "votable_plain", "fits")
+
+SPECTRA_COLUMNS = (
+    "source_id",
+    "bp_coefficients", "bp_coefficient_errors", "bp_coefficient_correlations",
+    "rp_coefficients", "rp_coefficient_errors", "rp_coefficient_correlations",
+)  # fmt: skip
+"""Our columns of spectra."""
 
 VARIABLE = "XPLABELS_RELEASE"
 """The environment's variable that names a release (or its file) by whose names tables are read."""
@@ -175,11 +182,8 @@ def load_release(name: str | Path) -> Release:
     with whole(path):
         content = path.read_bytes()
     raw = read_toml(path, content)
-    try:
+    with located(path):
         return _release(raw, path, hashlib.sha256(content).hexdigest())
-    except InputError as error:
-        where = path if error.where is None else f"{path}, {error.where}"
-        raise InputError(error.what, where=where, remedy=error.remedy) from error
 
 
 @contextmanager
@@ -219,13 +223,7 @@ def spectra_columns() -> dict[str, str]:
 
 
 def with_inputs(names: Collection[str]) -> tuple[str, ...]:
-    """``names`` of columns, and the archive's from which they can be made where they are absent.
-
-    Examples
-    --------
-    >>> with_inputs(["w1sigmpro"])
-    ('w1sigmpro', 'w1mpro_error')
-    """
+    """``names`` of columns, and the archive's from which they can be made where they are absent."""
     more = (name for column in _made_of_others(names) for name in column.needs)
     return tuple(dict.fromkeys([*names, *more]))
 
@@ -262,13 +260,7 @@ def _made_of_others(names: Collection[str]) -> Iterator[Column]:
 
 
 def nearest(name: str, names: Iterable[str], most: int = 3) -> list[str]:
-    """The names most like ``name``, at most ``most``.
-
-    Examples
-    --------
-    >>> nearest("ruwe", ["ra", "dec", "ruwe_new"])
-    ['ruwe_new']
-    """
+    """The names most like ``name``, at most ``most``."""
     return difflib.get_close_matches(name, [*names], n=most, cutoff=0.6)
 
 
@@ -276,13 +268,11 @@ def nearest(name: str, names: Iterable[str], most: int = 3) -> list[str]:
 
 
 def _release(raw: Mapping[str, Any], path: Path, digest: str) -> Release:
-    given = {name: value for name, value in raw.items() if name != "ids"}
     needed: dict[str, type] = dict.fromkeys(("title", "schema", "cone", "has_spectrum"), str)
     needed |= dict.fromkeys(("datalink", "bulk", "tables", "products"), dict)
     _check(raw, needed | {"status": str, "widths": list, "ids": dict, "spectra": dict}, "", needed)
-    schema = raw["schema"]
     tables = {
-        label: _table(label, _checked(table, dict, f"[tables.{label}]"), schema)
+        label: _table(label, _checked(table, dict, f"[tables.{label}]"), raw["schema"])
         for label, table in raw["tables"].items()
     }
     products = {}
@@ -297,7 +287,7 @@ def _release(raw: Mapping[str, Any], path: Path, digest: str) -> Release:
         raise InputError(
             f"has no product {SOURCES!r}", where="[products]", remedy=f"add [products.{SOURCES}]"
         )
-    widths = given.get("widths")
+    widths = raw.get("widths")
     if widths is not None and [type(n) is int and n > 0 for n in widths] != [True, True]:
         raise InputError(
             "are not two numbers", where="widths", remedy="write [BP, RP], as [55, 55]"
@@ -312,26 +302,19 @@ def _release(raw: Mapping[str, Any], path: Path, digest: str) -> Release:
     spectra = _texts(raw.get("spectra", {}), "[spectra]")
     for name in spectra:
         _one_of(name, SPECTRA_COLUMNS, "[spectra]")
+    ids = {
+        name: tables[_one_of(label, tables, f"[ids] {name}")]
+        for name, label in _texts(raw.get("ids", {}), "[ids]").items()
+    }
     release = Release(
-        raw["title"],
-        schema,
-        raw.get("status", ""),
-        None if widths is None else (widths[0], widths[1]),
-        tables[_one_of(raw["cone"], tables, "cone")],
-        raw["has_spectrum"],
-        datalink,
-        bulk,
-        tables,
-        products,
-        {
-            name: tables[_one_of(label, tables, f"[ids] {name}")]
-            for name, label in _texts(raw.get("ids", {}), "[ids]").items()
-        },
-        spectra,
-        path,
-        digest,
-    )
-    _one_of(release.has_spectrum, _columns_of(release, SOURCES), "has_spectrum")
+        title=raw["title"], schema=raw["schema"], status=raw.get("status", ""),
+        widths=None if widths is None else (widths[0], widths[1]),
+        cone=tables[_one_of(raw["cone"], tables, "cone")], has_spectrum=raw["has_spectrum"],
+        datalink=datalink, bulk=bulk, tables=tables, products=products, ids=ids, spectra=spectra,
+        file=path, digest=digest,
+    )  # fmt: skip
+    sources = [column.name for table in release.tables_of(SOURCES) for column in table.columns]
+    _one_of(release.has_spectrum, sources, "has_spectrum")
     for name in ("ra", "dec"):
         _one_of(name, [one.name for one in release.cone.columns], f"[tables.{release.cone.label}]")
     for name, table in release.ids.items():
@@ -341,21 +324,6 @@ def _release(raw: Mapping[str, Any], path: Path, digest: str) -> Release:
                 remedy="name the column of the other release's ids",
             )  # fmt: skip
     return release
-
-
-SPECTRA_COLUMNS = (
-    "source_id",
-    *(
-        f"{band}_coefficient{end}"
-        for band in ("bp", "rp")
-        for end in ("s", "_errors", "_correlations")
-    ),
-)
-"""Our columns of spectra."""
-
-
-def _columns_of(release: Release, product: str) -> list[str]:
-    return [column.name for table in release.tables_of(product) for column in table.columns]
 
 
 def _table(label: str, raw: Mapping[str, Any], schema: str) -> Table:
@@ -419,12 +387,8 @@ def _check(
     """Raise :class:`InputError` for a key that is unknown, missing, or of another type."""
     for key, value in raw.items():
         if key not in known:
-            like = nearest(key, known, 1)
-            raise InputError(
-                f"has an unknown key {key!r}",
-                where=where or None,
-                remedy=f"write {like[0]!r}" if like else f"choose of {', '.join(known)}",
-            )
+            what = f"has an unknown key {key!r}"
+            raise InputError(what, where=where or None, remedy=_choice(key, known))
         _checked(value, known[key], f"{where} {key}".strip())
     for key in needed:
         if key not in raw:
@@ -445,13 +409,14 @@ def _texts(raw: Mapping[str, Any], where: str) -> dict[str, str]:
 
 def _one_of(name: str, known: Collection[str], where: str) -> str:
     if name not in known:
-        like = nearest(name, known, 1)
-        raise InputError(
-            f"{name!r} is none of those there are",
-            where=where,
-            remedy=f"write {like[0]!r}" if like else f"choose of {', '.join(known)}",
-        )
+        what = f"{name!r} is none of those there are"
+        raise InputError(what, where=where, remedy=_choice(name, known))
     return name
+
+
+def _choice(name: str, known: Collection[str]) -> str:
+    like = nearest(name, known, 1)
+    return f"write {like[0]!r}" if like else f"choose of {', '.join(known)}"
 
 
 def _named(text: str, where: str) -> None:
@@ -461,28 +426,21 @@ def _named(text: str, where: str) -> None:
         )
 
 
-_ARITHMETIC = (ast.Expression, ast.BinOp, ast.Name, ast.Load, ast.Constant, ast.Add, ast.Sub,
-               ast.Mult, ast.Div)  # fmt: skip
+_ARITHMETIC = (ast.Expression, ast.BinOp, ast.Name, ast.Load, ast.Add, ast.Sub, ast.Mult, ast.Div)
 
 
 def _check_expression(text: str, where: str) -> None:
+    nodes, why = list[ast.AST](), ""
     try:
         nodes = [*ast.walk(ast.parse(text, mode="eval"))]
     except (SyntaxError, ValueError, RecursionError) as error:
-        nodes = []
         why = f" ({error})"
-    else:
-        why = ""
-    constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
-    plain = all(isinstance(node, _ARITHMETIC) for node in nodes)
-    numbers = all(type(value) in (int, float) for value in constants)
-    if not (
-        nodes
-        and plain
-        and numbers
-        and any(isinstance(node, ast.Name) for node in nodes)
-        and text.isascii()
-    ):
+    arithmetic = text.isascii() and all(
+        type(node.value) in (int, float) if isinstance(node, ast.Constant)
+        else isinstance(node, _ARITHMETIC)
+        for node in nodes
+    )  # fmt: skip
+    if not arithmetic or not any(isinstance(node, ast.Name) for node in nodes):
         raise InputError(
             f"the expression {text[:100]!r} cannot be used{why}",
             where=where,

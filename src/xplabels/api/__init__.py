@@ -14,13 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xplabels.core.errors import InputError
 from xplabels.core.selection import Selection
 from xplabels.core.stars import Stars
-from xplabels.io.atomic import (
-    MODEL_FILES,
-    check_distinct,
-    check_new_folder,
-    check_parquet,
-    discard,
-)
+from xplabels.io.atomic import MODEL_FILES, check_distinct, check_new_folder, check_parquet, discard
 from xplabels.io.catalogue import FORMATS, check_catalogue
 from xplabels.model import DEFAULT_MODEL as DEFAULT_MODEL
 
@@ -68,7 +62,8 @@ def read_stars(
         else:
             stars = join_labels(stars, label_table, names, needed)
     for note in stars.notes:
-        if note.endswith("not in this table"):
+        # columns of the table of stars itself were joined to all of them
+        if note.endswith("not in this table") and not note.startswith(f"{path}: "):
             logger.info(note)
     return stars
 
@@ -200,7 +195,8 @@ def predict_files(
             where=remote[0],
             remedy="add --cone RA,DEC,RADIUS, --box or --pixel, or copy the catalogue",
         )
-    tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, tuple(carried))
+    carry = tuple(dict.fromkeys(name.lower() for name in carried))
+    tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, carry)
     inputs = pipeline.find_inputs([Path(path) for path in paths])
     keys: dict[str, Any] = {
         "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,

@@ -213,11 +213,7 @@ def validate(
     g, bp, rp = (stars.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
     with located(stars.where):
         validation = score_prediction(
-            prediction,
-            labels,
-            g_mag=g,
-            bp_rp=bp - rp,
-            selection_text="; ".join(flow),
+            prediction, labels, g_mag=g, bp_rp=bp - rp, selection_text="; ".join(flow)
         )
     provenance = {
         "command": command,

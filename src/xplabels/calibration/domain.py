@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.labels import LABELS
-
-Array = NDArray[np.float64]
 
 COMPONENTS = 40
 """Principal components of the scaled inputs that are compared; later ones are mostly noise."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from xplabels.core.arrays import Array
 
 BOUND = 2.5
 """Labels beyond these many standard deviations count as lying there: no polynomial extrapolates."""

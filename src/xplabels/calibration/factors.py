@@ -13,16 +13,14 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xplabels.calibration.error_shape import ErrorShape
 from xplabels.calibration.local import LocalFactors, inner_score, outer_score
+from xplabels.core.arrays import Array
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 
 if TYPE_CHECKING:
     from xplabels.network.likelihood import Likelihood
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

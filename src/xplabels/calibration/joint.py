@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core import distribution as predictive
+from xplabels.core.arrays import Array
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import Prediction, unpacked
 from xplabels.core.scores import SEED, distance_from_uniform
 
-Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 FEWEST_STARS, ENOUGH_STARS = 100, 1000

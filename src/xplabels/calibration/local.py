@@ -18,11 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
-
-Array = NDArray[np.float64]
 
 LARGEST = 3.0
 """A half-width is multiplied by this at most, and divided by it at most."""

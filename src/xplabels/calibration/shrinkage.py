@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 
 from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factors
+from xplabels.core.arrays import Array
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels
 from xplabels.core.prediction import PARTS, Prediction
 from xplabels.core.scores import slope
 from xplabels.features.scaling import Scaling
-
-Array = NDArray[np.float64]
 
 LARGEST_STRETCH = 1.5
 """Of the distance to the mean. Beyond it a star's error grows faster than its shrinkage falls: on

@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
 from xplabels.core.errors import InputError
-
-Array = NDArray[np.float64]
 
 LARGEST_SAMPLE, LARGEST_BARE_SAMPLE = 4000, 2000
 """Calibration stars that a model keeps, and how many of them once more without photometry."""

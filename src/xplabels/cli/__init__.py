@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -35,7 +36,7 @@ from xplabels.cli import (
     train,
     validate,
 )
-from xplabels.core.errors import EXTRA_OF, InputError, not_installed
+from xplabels.core.errors import EXTRA_OF, InputError, interruptible, not_installed
 
 COMMANDS = (
     demo, models, label, fetch, releases, predict, check_errors, convert, library, match,
@@ -60,11 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         parser.print_help()
         return 2
+    if any(not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word) for word in words):
+        parser.error("an argument is empty: is a variable of the shell not set?")
     args = parser.parse_args(words)
     args.command = shlex.join(["xplabels", *words])
     _show_log()
     try:
-        with _ended_by_sigterm():
+        with interruptible(), _ended_by_sigterm():
             _check_distinct(vars(args))
             with using(getattr(args, "release", None)):
                 args.run(args)

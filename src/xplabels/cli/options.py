@@ -29,14 +29,6 @@ MOST_PROCESSES = 1024
 PAPER = "FS24: Fallows & Sanders (2024), on whose method xplabels is based."
 
 
-def seed(text: str) -> int:
-    """A random seed."""
-    number = int(text)
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{number} is not a seed: give 0 or more, below 2^63")
-    return number
-
-
 def whole(text: str, most: int = MOST) -> int:
     """A whole number; nobody can mean more than ``most``."""
     try:
@@ -56,9 +48,20 @@ def positive(text: str) -> int:
     return number
 
 
+def seed(text: str) -> int:
+    """A random seed."""
+    number = whole(text, most=2**63 - 1)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is not a seed: give 0 or more")
+    return number
+
+
 def positive_number(text: str) -> float:
     """A finite number above 0."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and finite")
     return number

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xplabels.cli import options
+from xplabels.core.errors import InputError
 
 SURVEYS_HELP = """\
 NAME of a table:
@@ -52,16 +53,11 @@ def add(commands: options.Commands) -> None:
     text = "XP spectra or star tables"
     command.add_argument("spectra", type=Path, nargs="+", metavar="SPECTRA", help=text)
     options.share(command, "--output", metavar="TABLE.parquet", help="star table to write")
-    several: dict[str, Any] = {
-        "type": named,
-        "nargs": "+",
-        "action": "extend",
-        "metavar": "NAME=FILE",
-    }
+    many: dict[str, Any] = {"type": named, "nargs": "+", "action": "extend", "metavar": "NAME=FILE"}
     text = "tables of surveys, in any format that astropy or pyarrow reads"
-    command.add_argument("--table", dest="tables", default=[], help=text, **several)
+    command.add_argument("--table", dest="tables", default=[], help=text, **many)
     text = "the Gaia archive's tables that relate a survey's identifiers to source_ids"
-    command.add_argument("--neighbours", default=[], help=text, **several)
+    command.add_argument("--neighbours", default=[], help=text, **many)
     text = "labels to keep, with commas (default all)"
     command.add_argument("--labels", type=options.names, metavar="NAMES", help=text)
     text = "rules that replace the default ones"
@@ -91,6 +87,8 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.cuts.rules import load_rules
     from xplabels.cuts.selecting import SelectOptions, select_stars
 
+    if len(dict(args.neighbours)) < len(args.neighbours):
+        raise InputError("--neighbours names a survey twice", remedy="give one table for each")
     options = SelectOptions(
         tuple(args.spectra),
         tuple(args.tables),

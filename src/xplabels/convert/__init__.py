@@ -92,7 +92,7 @@ class Conversion:
         if self.damaged:
             lines.append(f"{self.damaged:9d}  damaged rows, flagged BAD_ROW")
         if self.outside:
-            lines.append(f"{self.outside:9d}  stars stand beside the partition of their source_id")
+            lines.append(f"{self.outside:9d}  stars lie outside the partition of their source_id")
         if self.gaps:
             first, last = self.gaps[0]
             lines.append(

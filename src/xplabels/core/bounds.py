@@ -10,7 +10,7 @@ from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
-from xplabels.core.errors import InputError, XplabelsError
+from xplabels.core.errors import InputError, XplabelsError, interruptible
 
 GZIP = "gzip file"
 MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
@@ -21,13 +21,7 @@ _ARCHIVES = re.compile(
 
 
 def again(path: object) -> str:
-    """How to get a whole file in place of a damaged one: an archive's is downloaded again.
-
-    Examples
-    --------
-    >>> again("GaiaSource_000000-003111.csv.gz"), again("mine.csv")
-    ('download the file again', 'copy or write the file again')
-    """
+    """How to get a whole file in place of a damaged one: an archive's is downloaded again."""
     archived = _ARCHIVES.search(Path(str(path)).name)
     return "download the file again" if archived else "copy or write the file again"
 
@@ -36,9 +30,8 @@ def again(path: object) -> str:
 def whole(path: Path | str, what: str = "file", remedy: str | None = None) -> Iterator[None]:
     """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it.
 
-    The one boundary between a reader and the libraries that parse what a file holds. ``what`` is
-    the kind of file it should be; a library's message says why it is none. Errors that the package
-    raises on purpose pass unchanged.
+    ``what`` is the kind of file it should be; a library's message says why it is not. Errors that
+    the package raises on purpose pass unchanged.
 
     Examples
     --------
@@ -49,7 +42,8 @@ def whole(path: Path | str, what: str = "file", remedy: str | None = None) -> It
 int() with base 10: 'one'); copy or write the file again
     """
     try:
-        yield
+        with interruptible():
+            yield
     except XplabelsError:
         raise
     except MemoryError as error:

@@ -1,9 +1,17 @@
-"""One row per star, where a survey has several."""
+"""Values that occur several times, and one row per star where a survey has several."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+def repeated(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values [N] occur more than once."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray(counts[inverse] > 1)
 
 
 def best_rows(

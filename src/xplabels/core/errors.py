@@ -55,6 +55,23 @@ def _shortened(line: str) -> str:
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C or SIGTERM ends the block as such, not as an error of what it interrupted.
+
+    A reader that was stopped anywhere may raise anything while it is closed: astropy reads on.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while isinstance(cause, Exception):
+            cause = cause.__context__
+        if cause is not None:
+            raise cause from None
+        raise
+
+
 EXTRA_OF = {
     "torch": "train", "scipy": "report", "matplotlib": "report", "jinja2": "report",
     "markdown_it": "report",

@@ -123,6 +123,7 @@ def check_names(names: Sequence[str]) -> tuple[Label, ...]:
     InputError
         If a name cannot be that of a label or is repeated, or if there is none.
     """
+    names = [names] if isinstance(names, str) else names
     if not names:
         raise InputError("no label was named", remedy="name columns of numbers with errors")
     labels = tuple(label_of(name if isinstance(name, Label) else name.lower()) for name in names)

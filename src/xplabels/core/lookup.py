@@ -41,13 +41,7 @@ class Lookup:
         return len(self._rows)
 
     def find(self, source_id: NDArray[np.int64]) -> tuple[Rows, Rows]:
-        """Which of ``source_id`` [M] are in the table, and the row of each.
-
-        Returns
-        -------
-        stars, rows
-            Of one length: positions in ``source_id``, ascending, and rows of the table.
-        """
+        """Positions of those of ``source_id`` [M] that are in the table, and the row of each."""
         place = np.searchsorted(self._sorted, source_id)
         inside = np.flatnonzero(place < len(self._sorted))
         stars = inside[self._sorted[place[inside]] == source_id[inside]]

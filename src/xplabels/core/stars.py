@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, counted
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels, Rows, check_shapes, rows_of
 
@@ -106,6 +106,16 @@ class CoefficientSpectra:
     def widths(self) -> tuple[int, int]:
         """Number of BP and RP coefficients."""
         return self.bp.width, self.rp.width
+
+    @property
+    def coefficients(self) -> NDArray[np.float64]:
+        """Coefficients [N, n], BP before RP."""
+        return np.concatenate([self.bp.coefficients, self.rp.coefficients], axis=1)
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """Their errors [N, n]."""
+        return np.concatenate([self.bp.errors, self.rp.errors], axis=1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -432,8 +442,8 @@ def check_unique(source_id: NDArray[np.int64], where: object = None) -> None:
     ids, counts = np.unique(source_id, return_counts=True)
     if (counts > 1).any():
         raise InputError(
-            f"source_id {ids[counts > 1][0]} occurs {counts.max()} times "
-            f"({int((counts > 1).sum())} source_ids are duplicated)",
+            f"source_id {ids[counts > 1][0]} occurs {counts[counts > 1][0]} times "
+            f"({counted(int((counts > 1).sum()), 'source_id')} more than once)",
             where=where or None,
             remedy="keep one row per star",
         )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.figures import CYCLE, styled
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -85,34 +87,29 @@ class CutFlow:
             lines.append(f"{cut.name:{width}}  {numbers} {remaining:>10}  {cut.text}")
         return "\n".join(lines)
 
+    @styled
     def figure(self) -> Figure:
         """Rows removed by each rule alone and in sequence, on a logarithmic axis."""
         from matplotlib.figure import Figure
 
-        from xplabels.figures import CYCLE, styled
-
-        @styled
-        def draw() -> Figure:
-            applied = [cut for cut in self.cuts if cut.applies is not None]
-            figure = Figure(figsize=(7.0, 1.1 + 0.42 * len(applied)), layout="constrained")
-            axes = figure.subplots()
-            place = np.arange(len(applied))
-            for shift, values, colour, label in (
-                (-0.2, [cut.alone for cut in applied], CYCLE[0], "by this rule alone"),
-                (0.2, [cut.removed for cut in applied], CYCLE[1], "in sequence"),
-            ):
-                bars = axes.barh(place + shift, values, 0.38, color=colour, label=label)
-                axes.bar_label(bars, [f"{value:,}" for value in values], padding=3, fontsize=7)
-            axes.set_xscale("symlog", linthresh=1.0)
-            axes.set_xlim(0, max(self.before, 1) * 8)
-            axes.set_yticks(place, [cut.name for cut in applied])
-            axes.invert_yaxis()
-            axes.set_xlabel("rows removed")
-            axes.set_title(f"{self.before:,} rows given, {self.after:,} kept", loc="left")
-            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
-            return figure
-
-        return draw()
+        applied = [cut for cut in self.cuts if cut.applies is not None]
+        figure = Figure(figsize=(7.0, 1.1 + 0.42 * len(applied)), layout="constrained")
+        axes = figure.subplots()
+        place = np.arange(len(applied))
+        for shift, values, colour, label in (
+            (-0.2, [cut.alone for cut in applied], CYCLE[0], "by this rule alone"),
+            (0.2, [cut.removed for cut in applied], CYCLE[1], "in sequence"),
+        ):
+            bars = axes.barh(place + shift, values, 0.38, color=colour, label=label)
+            axes.bar_label(bars, [f"{value:,}" for value in values], padding=3, fontsize=7)
+        axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xlim(0, max(self.before, 1) * 8)
+        axes.set_yticks(place, [cut.name for cut in applied])
+        axes.invert_yaxis()
+        axes.set_xlabel("rows removed")
+        axes.set_title(f"{self.before:,} rows given, {self.after:,} kept", loc="left")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+        return figure
 
 
 Result = tuple[NDArray[np.bool_], NDArray[np.bool_]] | None

@@ -122,7 +122,13 @@ def read_tables(options: SelectOptions) -> tuple[list[SurveyTable], dict[str, Su
     asked = _asked_for(options)
     for name in options.neighbours:
         if name not in dict(options.tables):
-            raise InputError(f"neighbours of {name!r}, of which no table is given")
+            raise InputError(
+                f"neighbours of {name!r}, of which no table is given",
+                remedy=f"add --table {name}=FILE",
+            )
+    for name, path in options.tables:
+        if options.tables.count((name, path)) > 1:
+            raise InputError("is given twice", where=path, remedy="give each table once")
 
     def read(photometric: bool) -> Iterator[SurveyTable]:
         for name, path in options.tables:

@@ -22,7 +22,7 @@ from xplabels.core.stars import Stars
 from xplabels.features import KS_OVER_V, RJCE_SLOPE, RJCE_ZERO
 from xplabels.giants.emulator import Emulator, black_body, emulator_labels
 from xplabels.giants.relations import G_OVER_V
-from xplabels.instrument import gaiaxpy_instrument, sampled_flux
+from xplabels.instrument import WIDTHS, gaiaxpy_instrument, sampled_flux
 from xplabels.instrument.sed import Sed, read_sed
 from xplabels.model import Model
 
@@ -245,10 +245,8 @@ def simulated_difference(
 
     Raises :class:`InputError` if a spectrum is too short.
     """
-    instrument = gaiaxpy_instrument()
-    coefficients = instrument.coefficients([low, high], extrapolate=extrapolate)
-    x = coefficients / coefficients[:, instrument.widths[0], None]
-    _, flux = sampled_flux(x)
+    coefficients = gaiaxpy_instrument().coefficients([low, high], extrapolate=extrapolate)
+    _, flux = sampled_flux(coefficients / coefficients[:, WIDTHS[0], None])
     return Curve(title, (flux[1] - flux[0]) / step)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,12 +84,10 @@ class GiantSpectra:
         """d ln f / dy times f, as coefficients [N, 6, n]: central differences within the range."""
         low, high = self._bounds(values)
         found = []
-        for k, name in enumerate(NAMES):
-            below, above = values.copy(), values.copy()
-            below[:, k] = np.maximum(values[:, k] - STEPS[name] / 2, low[:, k])
-            above[:, k] = np.minimum(values[:, k] + STEPS[name] / 2, high[:, k])
-            change = self.flux(above, values) - self.flux(below, values)
-            found.append(self.coefficients(change) / (above[:, k] - below[:, k])[:, None])
+        for half in np.diag([STEPS[name] / 2 for name in NAMES]):
+            below, above = (np.clip(values + step, low, high) for step in (-half, half))
+            change = self.coefficients(self.flux(above, values) - self.flux(below, values))
+            found.append(change / (above - below).sum(axis=1, keepdims=True))
         return np.stack(found, axis=1)
 
     def by_dust(self, flux: Array) -> Array:
@@ -99,10 +98,9 @@ class GiantSpectra:
     def _bounds(self, values: Array) -> tuple[Array, Array]:
         """The range [N, 6] of our labels in the network in charge of each star."""
         low, high = self.emulator.bounds(values[:, 0])
-        numbers = emulator_labels(NAMES, np.arange(1.0, 7.0)[None, :])[0]
-        columns = [numbers == k + 1 for k in range(len(NAMES))]
-        low = np.stack([low[:, column].max(axis=1) for column in columns], axis=1)
-        high = np.stack([high[:, column].min(axis=1) for column in columns], axis=1)
+        ours = emulator_labels(NAMES, np.eye(len(NAMES))) > 0  # [6, 22]
+        low = np.stack([low[:, columns].max(axis=1) for columns in ours], axis=1)
+        high = np.stack([high[:, columns].min(axis=1) for columns in ours], axis=1)
         low[:, 0] = np.maximum(low[:, 0], TEFF_BOUNDS[0])
         high[:, 0] = np.minimum(high[:, 0], TEFF_BOUNDS[-1])
         return low, high
@@ -183,19 +181,21 @@ class Content:
 
     def binned(self, axis: str) -> dict[str, Any]:
         """Medians [B, K] of all errors and the robust scatter of the residuals, in bins."""
-        edges = EDGES[axis]
-        at = np.digitize(self.axes[axis], edges) - 1
-        bins = [(b, np.flatnonzero(at == b)) for b in range(len(edges) - 1)]
-        bins = [(b, rows) for b, rows in bins if len(rows) >= FEWEST]
+        x = self.axes[axis]
+        bins = {
+            (low, high): np.flatnonzero((x >= low) & (x < high))
+            for low, high in pairwise(EDGES[axis])
+        }
+        bins = {edges: rows for edges, rows in bins.items() if len(rows) >= FEWEST}
 
         def of_bins(statistic: Callable[[Array], Array], values: Array) -> Array:
-            found = [statistic(values[rows]) for _, rows in bins]
+            found = [statistic(values[rows]) for rows in bins.values()]
             return np.reshape(found, (len(bins), len(self.names)))
 
         return {
-            "middle": [float(np.median(self.axes[axis][rows])) for _, rows in bins],
-            "edges": [[edges[b], edges[b + 1]] for b, _ in bins],
-            "stars": [len(rows) for _, rows in bins],
+            "middle": [float(np.median(x[rows])) for rows in bins.values()],
+            "edges": list(map(list, bins)),
+            "stars": list(map(len, bins.values())),
             "attainable": {kind: of_bins(_median, e) for kind, e in self.attainable.items()},
             "stated": of_bins(_median, self.stated),
             "scatter": of_bins(_robust_scatter, self.residuals),
@@ -234,11 +234,8 @@ def information_content(model: Model, stars: Stars, emulator: Emulator) -> Conte
     Raises :class:`InputError` if fewer than 20 stars have known Teff, log g, [Fe/H] and G that the
     emulators and the noise model cover.
     """
-    labels = (
-        {}
-        if stars.labels is None
-        else dict(zip(stars.labels.names, stars.labels.values.T, strict=True))
-    )
+    known = stars.labels
+    labels = dict(zip(known.names, known.values.T, strict=True)) if known else {}
     unknown = {name: np.nan if name in ("teff", "logg", "fe_h") else 0.0 for name in NAMES}
     columns = [labels.get(name, np.full(len(stars), unknown[name])) for name in NAMES]
     values, g_mag = np.stack(columns, axis=1), stars.photometry.column("phot_g_mean_mag")[0]
@@ -254,7 +251,9 @@ def information_content(model: Model, stars: Stars, emulator: Emulator) -> Conte
     everyone = len(rows)
     rows = rows[np.linspace(0, everyone - 1, min(everyone, MOST)).astype(np.intp)]
     chosen, values, g_mag = stars[rows], values[rows], g_mag[rows]
-    population = np.cov(values.T) + np.diag([(1e-3 * STEPS[name]) ** 2 for name in NAMES])
+    # a label that the stars do not have is free; the others must not be exactly known
+    spread = [(1e-3 if name in labels else 1e3) * STEPS[name] for name in NAMES]
+    population = np.cov(values.T) + np.diag(np.square(spread))
     whitened = whitened_derivatives(emulator, values, g_mag)
     bounds = {
         DUSTLESS: attainable_errors(whitened[:, :-1]),
@@ -265,13 +264,13 @@ def information_content(model: Model, stars: Stars, emulator: Emulator) -> Conte
     ours = [NAMES.index(name) for name in names]
     theirs = [model.names.index(name) for name in names]
     prediction = model.predict(chosen.with_photometry(Photometry.missing(len(chosen))))
-    known = np.where([name in labels for name in names], values[:, ours], np.nan)
+    truth = np.where([name in labels for name in names], values[:, ours], np.nan)
     return Content(
         names,
         {"teff": values[:, 0], "fe_h": values[:, 2]},
         {kind: errors[:, ours] for kind, errors in bounds.items()},
         prediction.errors[:, theirs],
-        prediction.values[:, theirs] - known,
+        prediction.values[:, theirs] - truth,
         f"{len(rows)} of {everyone} giants that the emulators cover, G {g_mag.min():.1f}-"
         f"{g_mag.max():.1f}, median {np.median(g_mag):.1f}",
     )

@@ -32,9 +32,9 @@ CURVES_TEXT = (
 def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     """What the model looks at, as far as it can be said.
 
-    Curves, of a model of DR3 spectra and with GaiaXPy, are of the red clump among ``everyone``,
-    stars with known labels, also those trained on, without dusty ones where dust is known. The
-    attention is over ``compared``, the stars of the report.
+    The attention is over ``compared``, the stars of the report. Curves need a model of DR3 spectra
+    and GaiaXPy; they are of the red clump among ``everyone``, the stars with known labels, also
+    those trained on, without dusty ones where dust is known.
     """
     section = Section("attention", "What the model looks at", folded=True)
     metrics: dict[str, object] = {}

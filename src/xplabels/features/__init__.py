@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.errors import InputError, located
 from xplabels.core.flags import Flag, missing_input
 from xplabels.core.stars import (
@@ -27,7 +28,6 @@ from xplabels.core.stars import (
 )
 from xplabels.features.projection import Projection
 
-Array = NDArray[np.float64]
 Packed = tuple[NDArray[np.float32], NDArray[np.float32]]
 CovarianceRule = Literal["exact", "fs24"]
 

@@ -24,12 +24,10 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
-from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.errors import InputError
 from xplabels.core.stars import SampledSpectra
-
-Array = NDArray[np.float64]
 
 FLUX_UNIT = 1e-17
 """W m^-2 nm^-1: keeps D of order one."""

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.errors import InputError
-
-Array = NDArray[np.float64]
 
 RIDGE = 1e-4
 """Added to the diagonal of the inputs' correlation matrix before it is inverted."""

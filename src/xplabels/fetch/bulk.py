@@ -156,7 +156,7 @@ def fetch_bulk(
     :class:`InputError` if ``folder`` is a file, or another run is at work in it.
     """
     if parallel < 1:
-        raise InputError(f"{parallel} downloads at a time are none", remedy="choose 1 or more")
+        raise InputError(f"{parallel} downloads at a time are too few", remedy="choose 1 or more")
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError("is not a folder", where=folder, remedy="choose another name")

@@ -12,7 +12,7 @@ from xplabels.releases import NAMES, Release, Table, nearest
 
 MOST_ROWS = 100_000
 """Of TAP_SCHEMA."""
-MOST_TOLD = 3
+MOST_LISTED = 3
 """Differences in one message; ``releases --check`` prints all."""
 
 
@@ -81,9 +81,9 @@ class Comparison:
         if not self.missing:
             return
         name = self.release.file.stem
-        listed = [one.to_text() for one in self.missing[:MOST_TOLD]]
-        if len(self.missing) > MOST_TOLD:
-            listed.append(f"and {len(self.missing) - MOST_TOLD} more")
+        listed = [one.to_text() for one in self.missing[:MOST_LISTED]]
+        if len(self.missing) > MOST_LISTED:
+            listed.append(f"and {len(self.missing) - MOST_LISTED} more")
         copy = f"a copy (xplabels releases {name} > my.toml; --release my.toml)"
         raise InputError(
             f"the service lacks the {', the '.join(listed)}",
@@ -98,20 +98,20 @@ def compare(release: Release, tap: Tap, labels: Collection[str] | None = None) -
 
     Raises :class:`InputError` if the service cannot be asked.
     """
-    tables = [*release.tables.values()]
-    if labels is not None:
-        tables = [table for table in tables if table.label in labels]
+    tables = [one for one in release.tables.values() if labels is None or one.label in labels]
+    parts = [part for some in release.products.values() for part in some]
+    # tables that are never asked for by themselves
+    beside = {label for part in parts for label in part.beside}
     with located(tap.url):
         present = _present(tap, [table.name for table in tables])
-        known = [] if all(present.values()) else _column(tap, "table_name", "tables")
+        known = [] if all(present.values()) else _table_names(tap)
     differences = []
     for table in tables:
         here = present[table.name]
         if not here:
             needed = any(table.needs()[name] for one in table.columns for name in one.needs)
-            needed |= table.label not in _beside(release)
-            like = nearest(table.name, known)
-            differences.append(Difference(table, "", needed, tuple(like)))
+            needed |= table.label not in beside
+            differences.append(Difference(table, "", needed, tuple(nearest(table.name, known))))
             continue
         # a renamed column is among those that nothing in the declaration asks for
         others = here - {name.lower() for name in table.needs()}
@@ -122,12 +122,6 @@ def compare(release: Release, tap: Tap, labels: Collection[str] | None = None) -
     return Comparison(release, tap.url, present, tuple(differences))
 
 
-def _beside(release: Release) -> set[str]:
-    """Tables that are never asked for by themselves."""
-    parts = [part for some in release.products.values() for part in some]
-    return {label for part in parts for label in part.beside}
-
-
 def _present(tap: Tap, names: Iterable[str]) -> dict[str, frozenset[str]]:
     columns: dict[str, set[str]] = {name: set() for name in names}
     listed = ", ".join(f"'{name}'" for name in columns)
@@ -135,8 +129,7 @@ def _present(tap: Tap, names: Iterable[str]) -> dict[str, frozenset[str]]:
         f"SELECT table_name, column_name FROM TAP_SCHEMA.columns WHERE table_name IN ({listed})",
         most=MOST_ROWS,
     )
-    pairs = zip(rows["table_name"], rows["column_name"], strict=True)
-    for table, column in pairs:
+    for table, column in zip(rows["table_name"], rows["column_name"], strict=True):
         columns[str(table)].add(str(column).strip('"').lower())
     for name, found in columns.items():
         if not found:  # services differ in how TAP_SCHEMA writes the names of tables
@@ -148,6 +141,6 @@ def _present(tap: Tap, names: Iterable[str]) -> dict[str, frozenset[str]]:
     return {name: frozenset(found) for name, found in columns.items()}
 
 
-def _column(tap: Tap, column: str, table: str) -> list[str]:
-    rows = tap.query(f"SELECT {column} FROM TAP_SCHEMA.{table}", most=MOST_ROWS)
-    return sorted({str(value) for value in rows[column]})
+def _table_names(tap: Tap) -> list[str]:
+    rows = tap.query("SELECT table_name FROM TAP_SCHEMA.tables", most=MOST_ROWS)
+    return sorted({str(name) for name in rows["table_name"]})

@@ -60,7 +60,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise InputError(f"{self.attempts} attempts are none", remedy="allow at least 1")
+            raise InputError(f"{self.attempts} attempts are too few", remedy="allow at least 1")
         for name in ("timeout", "job_timeout", "longest_wait"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is not positive", remedy="give seconds")

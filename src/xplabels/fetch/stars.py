@@ -163,8 +163,8 @@ class FetchRun:
             rows = pq.read_table(path)
             ids = rows["source_id"].to_pylist()
             column = release.has_spectrum
-            said = rows[column].to_pylist() if column in rows.column_names else [None] * len(ids)
-            has |= dict(zip(ids, said, strict=True))
+            flags = rows[column].to_pylist() if column in rows.column_names else [None] * len(ids)
+            has |= dict(zip(ids, flags, strict=True))
         table = release.tables_of(SOURCES)[0].name
         for one in self.state.ids:
             if has.get(one) is False:
@@ -173,7 +173,7 @@ class FetchRun:
                 status[one] = self.state.status(SOURCES, one)
             elif one not in has:
                 status[one] = IdStatus(FAILED, f"{table} could not be asked")
-        return {one: said for one, said in has.items() if said is not False}
+        return {one: flag for one, flag in has.items() if flag is not False}
 
 
 def _chunks(ids: Ids, size: int) -> list[Ids]:
@@ -244,8 +244,8 @@ def fetch_stars(
         Replace an output of another request, or ask anew for one that is complete.
 
     Raises :class:`InputError` if the output is of another request, or another run is making it; if
-    the service refuses the request, or lacks a table or column that is declared and needed (told
-    before anything is downloaded); or if the extra ``archive`` is missing.
+    the service refuses the request, or lacks a table or column that is declared and needed
+    (checked before anything is downloaded); or if the extra ``archive`` is missing.
     """
     check_installed()
     archive, settings = archive or Archive(), settings or FetchSettings()

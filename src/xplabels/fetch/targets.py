@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, located
 from xplabels.fetch.archive import Ids, digest_of
@@ -16,6 +17,7 @@ from xplabels.io.files import byte_lines
 from xplabels.io.plain import read_table
 from xplabels.releases import Release
 
+Degrees = NDArray[np.float64]
 MOST_ROWS = 3_000_000
 """Rows that an asynchronous query of an anonymous user may return at ESA's archive."""
 
@@ -45,6 +47,21 @@ class Cone:
         if not (0 <= ra <= 360 and -90 <= dec <= 90 and 0 < radius <= 180):
             raise InputError(f"the cone {text!r} is not on the sphere", remedy=remedy)
         return cls(ra, dec, radius)
+
+    def contains(
+        self, ra: Degrees, dec: Degrees, beyond: Degrees | float = 0.0
+    ) -> NDArray[np.bool_]:
+        """Which positions [N] lie in it, or no farther than ``beyond`` from it; in degrees.
+
+        Examples
+        --------
+        >>> Cone(0.0, 60.0, 1.0).contains(np.array([1.9, 359.0, 4.0]), np.full(3, 60.0))
+        array([ True,  True, False])
+        """
+        from astropy.coordinates import angular_separation
+
+        place = (np.deg2rad(degrees) for degrees in (ra, dec, self.ra, self.dec))
+        return np.asarray(angular_separation(*place) <= np.deg2rad(self.radius + beyond))
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.features import Features
 from xplabels.forward.directions import Directions
-
-Array = NDArray[np.float64]
 
 LARGEST_LOG_VARIANCE = 12.0
 """Of the scatter, in units of its training variance; the lowest is minus this."""
@@ -59,21 +58,11 @@ class Layers(NamedTuple):
 
 @dataclass(frozen=True)
 class Tail:
-    """The share of ordinary stars beyond a statistic, by the level of their noise.
+    """The share of ordinary stars beyond a statistic, by the level of their noise."""
 
-    Attributes
-    ----------
-    levels
-        Float64 [B], ascending: noise levels.
-    shares
-        Float64 [Q], descending: shares of stars.
-    statistics
-        Float64 [B, Q]: the statistic beyond which that share lies.
-    """
-
-    levels: Array
-    shares: Array
-    statistics: Array
+    levels: Array  # float64 [B], ascending: noise levels
+    shares: Array  # float64 [Q], descending: shares of stars
+    statistics: Array  # float64 [B, Q]: the statistic beyond which that share lies
 
     @classmethod
     def fit(cls, statistic: Array, level: Array, shares: Array, bins: int) -> Tail:
@@ -130,53 +119,31 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True)
 class ForwardModel:
-    """Labels to spectrum with scatter; F inputs are the K scaled labels and the noise level.
+    """Labels to spectrum with scatter; F inputs are the K scaled labels and the noise level."""
 
-    Attributes
-    ----------
-    directions
-        The k directions in which spectra are compared, then d of the distance.
-    spectra
-        Float64 [k, n]: what the normalised coefficients are per unit of each of the k, by least
-        squares over the training stars.
-    spread
-        Float64 [d]: variance of the training stars along each (with their noise).
-    low, high
-        Float64 [F]: the inputs are kept within this range.
-    linear
-        Float64 [1 + F, k]: intercept and slopes of the mean.
-    network
-        F inputs to what the mean has beyond that [k], and the logarithm of the scatter's
-        variance [k].
-    cap
-        Float64 [k]: the largest of these logarithms that is believed.
-    kinds
-        Residuals [k] and inputs [F] to the logits [C] that two stars are seen, and (if C is 2)
-        emission lines.
-    fit_tail, kind_tails, either_tail, distance_tail
-        What ordinary stars reach: in ln chi-squared, each logit, :meth:`worse` of these, and the
-        logarithm of the distance.
-    threshold
-        Of the p-value, below which a fit is poor.
-    distance_threshold
-        Of the distance's p-value, below which a star is out of domain.
-    """
-
-    directions: Directions
+    directions: Directions  # the k directions in which spectra are compared, then d of the distance
+    # float64 [k, n]: what the normalised coefficients are per unit of each of the k, by least
+    # squares over the training stars
     spectra: Array
-    spread: Array
+    spread: Array  # float64 [d]: variance of the training stars along each (with their noise)
+    # float64 [F]: the inputs are kept within this range
     low: Array
     high: Array
-    linear: Array
+    linear: Array  # float64 [1 + F, k]: intercept and slopes of the mean
+    # from F inputs: what the mean has beyond that [k], and the logarithm of the scatter's variance
+    # [k]
     network: Layers
-    cap: Array
+    cap: Array  # float64 [k]: the largest of these logarithms that is believed
+    # residuals [k] and inputs [F] to the logits [C] that two stars are seen, and (if C is 2)
+    # emission lines
     kinds: Layers
+    # what ordinary stars reach: in ln chi-squared, each logit, the worse of these, and ln distance
     fit_tail: Tail
     kind_tails: tuple[Tail, ...]
     either_tail: Tail
     distance_tail: Tail
-    threshold: float
-    distance_threshold: float
+    threshold: float  # of the p-value, below which a fit is poor
+    distance_threshold: float  # of the distance's p-value, below which a star is out of domain
 
     def level(self, noise: Array) -> Array:
         """log10 [N] of the typical error in the directions' units, of ``noise`` [N, k + d]."""

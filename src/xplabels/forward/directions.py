@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.jit import available
 from xplabels.features import Features
-
-Array = NDArray[np.float64]
-
-COMPILED_FROM = 1000
-"""Fewer stars than these are done before compiled code is even loaded."""
+from xplabels.inference import COMPILED_FROM
 
 
 @dataclass(frozen=True)

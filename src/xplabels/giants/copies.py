@@ -67,6 +67,7 @@ def farther(
     source_id: NDArray[np.int64],
     projection: Projection,
     random: np.random.Generator,
+    like: Stars | None = None,
 ) -> Stars:
     """Stars as they would be seen from farther away.
 
@@ -75,7 +76,8 @@ def farther(
     the error template of ``projection``, as a network trained on sampled spectra assumes.
 
     N stars need sampled spectra, G and BP - RP; ``dimming`` [N], mag, is not negative;
-    ``source_id`` [N] is that of the copies.
+    ``source_id`` [N] is that of the copies. ``like``: the same stars before something was done to
+    their spectra, where it was; errors are then such as these have at the copies' G and colour.
 
     Raises :class:`InputError` if the spectra are archive coefficients.
     """
@@ -83,9 +85,12 @@ def farther(
     if not isinstance(spectra, SampledSpectra):
         raise InputError("only sampled spectra are moved away", where=stars.origin or None)
     dim = 10 ** (-0.4 * dimming)
-    before = projection.coefficient_errors(spectra)
-    present = dim[:, None] * before
-    after = np.maximum(before * _growth(stars.photometry, dimming, projection.widths), present)
+    source = stars if like is None else like
+    if not isinstance(source.spectra, SampledSpectra):
+        raise InputError("only sampled spectra are moved away", where=source.origin or None)
+    before = projection.coefficient_errors(source.spectra)
+    present = dim[:, None] * projection.coefficient_errors(spectra)
+    after = np.maximum(before * _growth(source, stars, dimming, projection.widths), present)
     added = np.sqrt(after**2 - present**2)
     noise = added * random.standard_normal(added.shape)
     squares = projection.design.T**2
@@ -93,16 +98,22 @@ def farther(
     moved = SampledSpectra(
         spectra.wavelength,
         dim[:, None] * spectra.flux + noise @ projection.design.T,
-        spectra.flux_error * wider,
+        source.spectra.flux_error * wider,
     )
     photometry = _farther_photometry(stars.photometry, dimming, random)
     return replace(stars, source_id=source_id, spectra=moved, photometry=photometry)
 
 
-def _growth(photometry: Photometry, dimming: Array, widths: tuple[int, int]) -> Array:
-    """Errors [N, n] of the copies over those of their stars, one factor per band."""
-    g, bp, rp = (photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
-    new, old = (noise_model().errors(at, bp - rp) for at in (g + dimming, g))
+def _growth(source: Stars, stars: Stars, dimming: Array, widths: tuple[int, int]) -> Array:
+    """Errors [N, n] of the copies of ``stars`` over those of ``source``, one factor per band."""
+
+    def g_and_colour(of: Stars) -> tuple[Array, Array]:
+        g, bp, rp = (of.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
+        return g, bp - rp
+
+    (g_before, before), (g, colour) = g_and_colour(source), g_and_colour(stars)
+    colour = np.where(np.isfinite(colour), colour, before)  # an altered star may lack a magnitude
+    new, old = (noise_model().errors(*at) for at in ((g + dimming, colour), (g_before, before)))
     factors = [np.median(band, axis=1) for band in np.split(new / old, [widths[0]], axis=1)]
     return np.repeat(np.stack(factors, axis=1), widths, axis=1)
 

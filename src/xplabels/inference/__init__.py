@@ -17,16 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.jit import available
 from xplabels.features import Features, FeatureSet
 from xplabels.features.scaling import Completion, Scaling
-from xplabels.inference.network import (
-    Array,
-    LabelDistribution,
-    Perceptron,
-    products,
-    sample_covariance,
-)
+from xplabels.inference.network import LabelDistribution, Perceptron, products, sample_covariance
 
 STARS = 128
 """Stars that go through a network together: their hidden units stay in the processor's cache."""

@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.errors import InputError
 
 LOG_VARIANCE_RANGE = (-14.0, 6.0)
@@ -24,7 +25,6 @@ SATURATED = -40.0
 
 ModelScatter = Literal["none", "dropout", "distilled"]
 Floats = NDArray[np.floating[Any]]
-Array = NDArray[np.float64]
 
 A = TypeVar("A")
 """An array of numpy or a tensor of torch: what is done with them here, both can."""
@@ -114,7 +114,7 @@ class Architecture:
     masks: int
     hidden: tuple[int, ...]  # width of each hidden layer
     labels: int  # number of labels K
-    activation: str = "silu"  # A key of ACTIVATIONS
+    activation: str = "silu"  # a key of ACTIVATIONS
     dropout: float = 0.0  # probability that a hidden unit is dropped in training
     # where the model's part of the error comes from: ``dropout`` of this network, ``distilled`` (K
     # further outputs that learnt the scatter of an ensemble), or ``none``

@@ -57,12 +57,11 @@ class Instrument:
     """The linear map of spectral energy distributions to coefficients.
 
     ``edges`` [B + 1] border the wavelength bins, nm; ``matrix`` [n, B] has the coefficients
-    (archive units) of unit flux (W m^-2 nm^-1) in a bin, BP before RP, n = sum of ``widths``.
+    (archive units) of unit flux (W m^-2 nm^-1) in a bin, BP before RP.
     """
 
     edges: Array
     matrix: Array
-    widths: tuple[int, int]
 
     def coefficients(self, seds: Sed | Sequence[Sed], *, extrapolate: bool = False) -> Array:
         """Noiseless archive coefficients [N, n], BP before RP, of one or N SEDs.
@@ -80,7 +79,8 @@ def bin_flux(sed: Sed, edges: Array, *, extrapolate: bool = False) -> Array:
 
     Raises :class:`InputError` as :meth:`Instrument.coefficients`.
     """
-    low, high = sed.wavelength[0], sed.wavelength[-1]
+    wavelength, flux = sed.wavelength, sed.flux
+    low, high = wavelength[0], wavelength[-1]
     if not extrapolate and (low > NEEDED_RANGE[0] or high < NEEDED_RANGE[1]):
         raise InputError(
             f"covers {low:g}-{high:g} nm, needed is {NEEDED_RANGE[0]:g}-{NEEDED_RANGE[1]:g} nm",
@@ -88,11 +88,9 @@ def bin_flux(sed: Sed, edges: Array, *, extrapolate: bool = False) -> Array:
             remedy="check its unit; else extend it, or hold its ends constant: --extrapolate, "
             "or extrapolate=True",
         )
-    wavelength, flux = sed.wavelength, sed.flux
     if extrapolate:
-        ends = np.array([min(low, edges[0]) - 1.0, max(high, edges[-1]) + 1.0])
-        wavelength = np.concatenate([ends[:1], wavelength, ends[1:]])
-        flux = np.concatenate([flux[:1], flux, flux[-1:]])
+        wavelength = np.r_[min(low, edges[0]) - 1.0, wavelength, max(high, edges[-1]) + 1.0]
+        flux = np.r_[flux[0], flux, flux[-1]]
     inside = edges[(edges > wavelength[0]) & (edges < wavelength[-1])]
     nodes = np.union1d(wavelength, inside)
     values = np.interp(nodes, wavelength, flux)
@@ -117,8 +115,8 @@ def gaiaxpy_instrument() -> Instrument:
     """
     low, high = RESPONSE_RANGE
     edges = np.linspace(low, high, round((high - low) / STEP) + 1)
-    bp, rp = (band_matrix(band_model(band), edges) for band in MODELS)
-    return Instrument(edges, np.concatenate([bp, rp]), (len(bp), len(rp)))
+    matrices = [band_matrix(band_model(band), edges) for band in MODELS]
+    return Instrument(edges, np.concatenate(matrices))
 
 
 def band_model(band: str) -> Any:
@@ -181,11 +179,9 @@ def _argument(bases: Any, pseudo_wavelength: Array) -> tuple[Array, float]:
 
 def hermite_functions(count: int, u: Array) -> Array:
     """Orthonormal Hermite functions 0 ... count - 1 at ``u`` [L] -> [count, L]."""
-    values = np.empty((count, len(u)))
+    values = np.zeros((count, len(u)))
     values[0] = np.pi**-0.25 * np.exp(-0.5 * u**2)
-    if count > 1:
-        values[1] = np.sqrt(2.0) * u * values[0]
-    for k in range(2, count):
+    for k in range(1, count):  # for k = 1 the second term is zero
         values[k] = np.sqrt(2.0 / k) * u * values[k - 1] - np.sqrt((k - 1) / k) * values[k - 2]
     return values
 
@@ -253,14 +249,12 @@ def band_fluxes() -> tuple[Array, Array]:
         table = generate(
             unit_vectors(), photometric_system=PhotometricSystem.Gaia_DR3_Vega, save_file=False
         ).sort_values("source_id")
-    fluxes, zero_points = [], []
-    for band in ("G", "BP", "RP"):
-        flux = np.asarray(table[f"GaiaDr3Vega_flux_{band}"], np.float64)
-        magnitude = np.asarray(table[f"GaiaDr3Vega_mag_{band}"], np.float64)
-        brightest = int(np.argmax(flux))
-        fluxes.append(flux)
-        zero_points.append(magnitude[brightest] + 2.5 * np.log10(flux[brightest]))
-    return np.stack(fluxes), np.array(zero_points)
+    flux, magnitude = (
+        np.stack([table[f"GaiaDr3Vega_{key}_{band}"] for band in ("G", "BP", "RP")])
+        for key in ("flux", "mag")
+    )
+    brightest = np.arange(3), np.argmax(flux, axis=1)
+    return flux, magnitude[brightest] + 2.5 * np.log10(flux[brightest])
 
 
 def magnitudes(coefficients: Array) -> Array:

@@ -89,9 +89,7 @@ class Basis:
     def sha256(self) -> str:
         """A digest of the numbers."""
         parts = (self.wavelength, self.matrix, np.array(self.widths))
-        return hashlib.sha256(
-            b"".join(np.ascontiguousarray(p).tobytes() for p in parts)
-        ).hexdigest()
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write it as ``.safetensors``; InputError if it exists and ``overwrite`` is false."""
@@ -127,13 +125,13 @@ class Basis:
 
         Raises InputError if the wavelengths differ.
         """
-        same = self.wavelength.shape == other.wavelength.shape and np.allclose(
-            self.wavelength, other.wavelength, rtol=0, atol=1e-6
-        )
-        if not same:
+        wavelength = other.wavelength
+        if self.wavelength.shape != wavelength.shape or not np.allclose(
+            self.wavelength, wavelength, rtol=0, atol=1e-6
+        ):
             raise InputError(
                 f"the basis {self.name} is sampled at other wavelengths than the model's "
-                f"{len(other.wavelength)} ({other.wavelength[0]:g}-{other.wavelength[-1]:g} nm)",
+                f"{len(wavelength)} ({wavelength[0]:g}-{wavelength[-1]:g} nm)",
                 remedy="sample it there: GaiaXPy's default sampling",
             )
         maps: list[Array] = []

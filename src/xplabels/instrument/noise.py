@@ -153,13 +153,12 @@ def with_correlations(stars: Stars) -> Stars:
         or has_correlations(spectra)
     ):
         return stars
-    bands = (spectra.bp, spectra.rp)
-    typical = typical_correlations().of(np.concatenate([b.coefficients for b in bands], axis=1))
-    completed = (
+    typical = typical_correlations().of(spectra.coefficients)
+    bands = (
         band if band.correlations is not None else replace(band, correlations=packed)
-        for band, packed in zip(bands, typical, strict=True)
+        for band, packed in zip((spectra.bp, spectra.rp), typical, strict=True)
     )
-    return replace(stars, spectra=CoefficientSpectra(*completed))
+    return replace(stars, spectra=CoefficientSpectra(*bands))
 
 
 @cache

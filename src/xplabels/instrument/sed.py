@@ -46,13 +46,7 @@ AIR_FROM = 200.0
 class Sed:
     """Flux [L] of one source, W m^-2 nm^-1, linear between vacuum wavelengths [L], nm, increasing.
 
-    ``name`` is for messages and tables.
-
-    Examples
-    --------
-    >>> flat = Sed.of([300.0, 1100.0], [1e-16, 1e-16], name="flat")
-    >>> len(flat.wavelength)
-    2
+    ``name`` is for messages and tables. Made by :meth:`of`.
     """
 
     wavelength: Array
@@ -67,8 +61,8 @@ class Sed:
                 "should have one and the same dimension",
                 where=where,
             )
-        for what, values in (("wavelength", self.wavelength), ("flux", self.flux)):
-            bad = np.flatnonzero(~np.isfinite(values))
+        for what in ("wavelength", "flux"):
+            bad = np.flatnonzero(~np.isfinite(getattr(self, what)))
             if bad.size:
                 raise InputError(
                     f"{what} is not finite",
@@ -122,34 +116,28 @@ class Sed:
 
 def _plain(wavelength: Any, flux: Any, name: str) -> tuple[Array, Array]:
     """Both as plain arrays in nm and W m^-2 nm^-1."""
-    if hasattr(wavelength, "unit") or hasattr(flux, "unit"):
-        from astropy import units as u
+    problem = "wavelength or flux is not a number"
+    try:
+        if hasattr(wavelength, "unit") or hasattr(flux, "unit"):
+            from astropy import units as u
 
-        axis = u.Quantity(wavelength) if hasattr(wavelength, "unit") else wavelength * u.nm
-        density = u.W / u.m**2 / u.nm
-        try:
+            problem = "its units are not those of a spectrum"
+            density = u.W / u.m**2 / u.nm
+            axis = u.Quantity(wavelength) if hasattr(wavelength, "unit") else wavelength * u.nm
             nm = axis.to(u.nm, u.spectral())
             values = flux if hasattr(flux, "unit") else flux * density
             flux = u.Quantity(values).to_value(density, u.spectral_density(nm))
-        except (u.UnitConversionError, u.UnitTypeError) as error:
-            raise InputError(
-                f"its units are not those of a spectrum ({error})", where=name or None, remedy=UNITS
-            ) from error
-        wavelength = nm.value
-    try:
+            wavelength = nm.value
         return np.asarray(wavelength, np.float64), np.asarray(flux, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"wavelength or flux is not a number ({error})", where=name or None, remedy=UNITS
-        ) from error
+    except (TypeError, ValueError) as error:  # astropy's errors of units are both
+        raise InputError(f"{problem} ({error})", where=name or None, remedy=UNITS) from error
 
 
 def air_to_vacuum(wavelength: Array) -> Array:
     """Vacuum wavelengths [nm] of wavelengths in standard air (15 C, 101325 Pa), 200 nm and up.
 
     Refraction index of Ciddor 1996 (dry air, 450 ppm CO2), whose argument is the vacuum
-    wavelength: two steps of a fixed-point iteration reach 1e-9 nm. Raises :class:`InputError` for
-    wavelengths below 200 nm.
+    wavelength, by fixed-point iteration to 1e-9 nm. Raises :class:`InputError` below 200 nm.
     """
     if (wavelength < AIR_FROM).any():
         raise InputError(
@@ -169,13 +157,12 @@ def air_to_vacuum(wavelength: Array) -> Array:
 def read_sed(
     path: str | Path, *, medium: Medium = "vacuum", wavelength_unit: str = "", flux_unit: str = ""
 ) -> Sed:
-    """A spectral energy distribution from a table of wavelength and flux.
+    """A spectral energy distribution from a table, ECSV, FITS, VOTable, CSV or text.
 
-    Any format astropy reads: ECSV, FITS, VOTable, CSV or text; or a FITS image of one dimension
-    whose header has the wavelengths. Columns are found by their names
-    (:data:`WAVELENGTH_COLUMNS`, :data:`FLUX_COLUMNS`, in any case); a table of just two columns is
-    taken as wavelength and flux. ``wavelength_unit`` and ``flux_unit`` are of columns that state
-    none, as astropy spells units; empty: nm and W m^-2 nm^-1.
+    Or from a FITS image of one dimension whose header has the wavelengths. Columns are found by
+    their names (:data:`WAVELENGTH_COLUMNS`, :data:`FLUX_COLUMNS`, in any case); a table of just two
+    columns is taken as wavelength and flux. ``wavelength_unit`` and ``flux_unit`` are of columns
+    that state none, as astropy spells units; empty: nm and W m^-2 nm^-1.
 
     Raises :class:`InputError` if the file is absent or unreadable, lacks the columns, has
     wavelengths in air where ``medium`` is vacuum, a unit is unknown, or as :meth:`Sed.of`.

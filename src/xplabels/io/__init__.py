@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -91,15 +92,17 @@ def read_blocks(
     if bad_rows not in get_args(BadRows):
         raise InputError(f"bad_rows is {bad_rows!r}", remedy="choose 'error' or 'flag'")
     path = Path(path)
-    if path.is_dir() and is_catalogue(path):
-        reader, kind = read_hats, "HATS catalogue"
-    else:
+    with whole(path):
+        catalogue = path.is_dir() and is_catalogue(path)
+    reader: Reader = read_hats
+    kind = "HATS catalogue"
+    if not catalogue:
         ending = format_of(path, READERS)
         reader, kind = READERS[ending], KINDS[ending]
+    if reader is read_csv:
+        reader = partial(read_csv, digest=digest)
     if coefficients is not None:
         blocks = read_unpacked(path, bad_rows, block, coefficients) or iter(())
-    elif digest is not None and reader is read_csv:
-        blocks = _or_unpacked(read_csv(path, bad_rows, block, digest), path, bad_rows, block)
     else:
         blocks = _or_unpacked(reader(path, bad_rows, block), path, bad_rows, block)
     return _guarded(blocks, path, kind)

@@ -76,7 +76,7 @@ def write_table(table: pa.Table, path: Path, overwrite: bool = False) -> None:
 def _write_parquet(table: pa.Table, path: Path) -> None:
     import pyarrow.parquet as pq
 
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:

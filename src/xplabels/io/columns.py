@@ -75,6 +75,9 @@ bands, nor have Gaia's spurious parallaxes passed -190 mas in DR3; the nearest s
 POSSIBLE_ERROR = dict.fromkeys(MEASURED, 9.0) | {"parallax": 999.0}
 """Errors from there on say that there is none, as 9.99 mag does."""
 LARGEST_RATIO = 1e9
+NO_VALUES = (-999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
+NO_VALUE = 1e20
+"""What stands for no value in a column of labels of any range; numbers from the last one on."""
 SENTINEL_ERROR = -9.0
 """Errors at or below it say that there is none; those between it and zero are wrong."""
 PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
@@ -307,6 +310,16 @@ def _label(
     values = _in_unit(columns, name, label, unit, where)
     errors = _in_unit(columns, error_name, label, of_error, where)
     check_positive(errors, source_id, where, error_name)
+    if np.isinf([label.lowest, label.highest]).all():
+        none = np.isfinite(values) & (np.isin(values, NO_VALUES) | (np.abs(values) >= NO_VALUE))
+        if none.any():
+            row = int(none.argmax())
+            raise InputError(
+                f"{values[row]:g} says in most tables that there is no value "
+                f"({int(none.sum())} such rows)",
+                where=f"{where}, source_id {source_id[row]}, column {name}",
+                remedy="write nothing (or NaN) there, or declare the label's range",
+            )
     outside = np.isfinite(values) & ((values < label.lowest) | (values > label.highest))
     if outside.any():
         row = int(outside.argmax())

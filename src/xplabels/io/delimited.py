@@ -28,7 +28,7 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import Stars
 from xplabels.io.arrays import EMPTY, Cells, parse_array
 from xplabels.io.files import LONGEST_LINE, Digest, again, byte_lines, open_bytes, words_of_page
-from xplabels.io.forms import SOURCE_ID, FileTable, id_of_text, names_of
+from xplabels.io.forms import SOURCE_ID, FileTable, check_rounding, id_of_text, names_of
 from xplabels.io.rows import (
     ARRAYS,
     BLOCK_ROWS,
@@ -107,12 +107,12 @@ class Header:
 def _check_text(first: str, rest: Iterator[bytes], path: Path) -> None:
     """Raise InputError with its words if a file is not a table but a page with an error on it."""
     begin = first.lstrip()[:200].lower()
-    if begin.startswith(("<", "{")) or _ERROR.match(begin):
+    if begin.startswith(("<", "{", "[{")) or _ERROR.match(begin):
         page = first + b"".join(islice(rest, 50)).decode("utf-8", "replace")
         raise InputError(
             f"is not a table but a page of text: {words_of_page(page)[:200]}",
             where=path,
-            remedy="ask the archive again",
+            remedy="ask the archive again, or write it as CSV",
         )
     if "\0" in first or first.count("\ufffd") > len(first) // 10:
         raise InputError(
@@ -261,7 +261,9 @@ class _Rows:
             cells[name] = usual[:rows]
             if other:
                 cells[name] = [other[n][name] if n in other else usual[n] for n in range(rows)]
-        raw = RawBlock(np.array(self.source_id, np.int64), cells, self._faults)
+        source_id = np.array(self.source_id, np.int64)
+        check_rounding(source_id, self._path)
+        raw = RawBlock(source_id, cells, self._faults)
         self._taken += rows
         self._begin_block()
         self._set_lengths(self._lengths)
@@ -333,6 +335,8 @@ class _Rows:
             texts, fault = text.split(delimiter, 1 + self._star), f"is not readable ({error})"
         if not fault and len(texts) != self._columns:
             fault = f"has {len(texts)} of {self._columns} columns"
+            if len(texts) > self._columns + 50:
+                fault += ": its arrays are not within double quotes"
         if fault and not line.endswith((b"\n", b"\r")):
             raise InputError(
                 f"is truncated: the last line {fault}", where=where, remedy=again(self._path)

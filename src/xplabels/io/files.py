@@ -172,6 +172,10 @@ def format_of(path: Path, endings: Collection[str]) -> str:
 
     Raises InputError if there is no file, it is empty, or its extension is not one of them.
     """
+    with whole(path):
+        if path.is_dir():
+            raise InputError("is a folder, not a file", where=path, remedy="give a file of it")
+        present = path.is_file()
     name = path.name.lower()
     ending = Path(name.removesuffix(".gz")).suffix
     ending = ALIASES.get(ending, ending)
@@ -181,9 +185,8 @@ def format_of(path: Path, endings: Collection[str]) -> str:
             where=path,
             remedy=f"give one of {', '.join(endings)} (all but .parquet and .zip also with .gz)",
         )
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise InputError(what, where=path, remedy="check the path")
+    if not present:
+        raise InputError("does not exist", where=path, remedy="check the path")
     first = b""
     with suppress(XplabelsError), whole(path), open_bytes(path) as file:  # its reader says it
         first = file.peek(BEGIN)[:BEGIN] if hasattr(file, "peek") else file.read(BEGIN)

@@ -112,6 +112,10 @@ def _id_name(names: Collection[str]) -> str | None:
 def no_ids(names: Collection[str], where: object) -> InputError:
     """What to raise of a table none of whose columns holds Gaia DR3's identifiers."""
     remedy = "name the column of Gaia source identifiers source_id"
+    if value := next((name for name in names if re.fullmatch(r"\d{15,19}", name.strip())), None):
+        what = f"its first line holds values ({value.strip()}), not the names of columns"
+        remedy = "write their names as the first line, not as a comment"
+        return InputError(what, where=where, remedy=remedy)
     for name in names:
         squashed = re.sub(r"[^a-z0-9]", "", name.lower())
         if _OTHER_RELEASE.fullmatch(squashed):
@@ -212,10 +216,8 @@ def fields_of(column: Column) -> dict[str, Column]:
 
 def as_numpy(column: Column) -> NDArray[Any]:
     """A column as numpy: masked where integers are null; text as str objects, None where null."""
-    if isinstance(column, np.ndarray):
-        return column
-    if not hasattr(column, "to_numpy") or not hasattr(column, "null_count"):
-        return np.asarray(column)
+    if not hasattr(column, "null_count"):
+        return np.asanyarray(column)
     import pyarrow as pa
     from pyarrow import types
 
@@ -315,7 +317,7 @@ def id_of_text(text: str, row: int, where: object, name: str = SOURCE_ID) -> int
         return int(text)
     if text.lower() in NULL_WORDS:
         return NOBODY
-    match = _ID_TEXT.fullmatch(text) if len(text) < 100 else None
+    match = _ID_TEXT.fullmatch(" ".join(text.split())) if len(text) < 100 else None
     if match is None or abs(int(match[2])) >= 2**63:
         _no_integer(text, row, where, name)
     release = (match[1] or "DR3").upper()

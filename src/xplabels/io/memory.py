@@ -34,29 +34,26 @@ KINDS = (
 
 @dataclass(frozen=True)
 class MemoryTable:
-    """One table in memory.
+    """One table in memory, of columns in any form of :mod:`xplabels.io.forms`."""
 
-    Attributes
-    ----------
-    where
-        What messages call it: ``the DataFrame``.
-    columns
-        Its columns by name, in any form of :mod:`xplabels.io.forms`.
-    words
-        Lower-case name -> unit, description and UCD, as far as they are declared.
-    meta
-        The entry of a star table of this package, where it is one.
-    """
-
-    where: str
+    where: str  # what messages call it: ``the DataFrame``
     columns: Mapping[str, forms.Column]
     words: Words = field(default_factory=dict)
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)  # of a star table of this package
 
     def __str__(self) -> str:
         return self.where
 
     def __post_init__(self) -> None:
+        one = [
+            name for name, column in self.columns.items()
+            if not hasattr(column, "__len__") or getattr(column, "ndim", 1) == 0
+        ]  # fmt: skip
+        if one:
+            raise InputError(
+                f"{one[0]!r} is one value, not a column", where=self.where,
+                remedy="give one value, or array, for each star",
+            )  # fmt: skip
         rows = {name: len(column) for name, column in self.columns.items()}
         first = next(iter(rows), "")
         for name, count in rows.items():
@@ -82,8 +79,9 @@ def name_of(source: Any) -> str:
 def listed(sources: Any) -> list[Any]:
     """One or several tables, files or in memory, as a list."""
     several = isinstance(sources, list | tuple) or (
-        not isinstance(sources, Mapping)
-        and (isinstance(sources, Iterable) and not is_path(sources) and not is_table(sources))
+        isinstance(sources, Iterable)
+        and not isinstance(sources, Mapping | bytes)
+        and not (is_path(sources) or is_table(sources) or hasattr(sources, "read"))  # open files
     )
     return list(sources) if several else [sources]
 
@@ -121,10 +119,17 @@ def table_of(source: Any, where: str = "") -> MemoryTable:
     if library == "pyarrow" or hasattr(source, "to_arrow"):
         for make in ("to_arrow", "to_table", "read_all"):
             source = getattr(source, make)() if hasattr(source, make) else source
-        return _arrow(source, where)
+        if hasattr(source, "schema"):
+            return _arrow(source, where)
+    elif hasattr(source, "__arrow_c_stream__"):  # DuckDB
+        import pyarrow as pa
+
+        return _arrow(pa.table(source), where)
     if isinstance(source, np.ndarray) and source.dtype.names is not None:
         return MemoryTable(where, {name: source[name] for name in source.dtype.names})
     if isinstance(source, Mapping):
+        if not source:
+            raise InputError("is empty", where=where, remedy="check what was asked for")
         units = {str(name): {"unit": getattr(one, "unit", None)} for name, one in source.items()}
         columns = {str(name): _column(one) for name, one in source.items()}
         return MemoryTable(where, columns, column_words(units))
@@ -149,7 +154,7 @@ def tables_of(source: Any) -> Iterator[MemoryTable]:
         return
     if not isinstance(source, Mapping):
         raise InputError(f"{name_of(source)} is not a table", remedy=f"give {KINDS}")
-    found, passed = [], []
+    found, passed = list[MemoryTable](), list[MemoryTable]()
     for name, one in source.items():
         several = one if isinstance(one, list) else [one]
         for number, each in enumerate(several, start=1):
@@ -238,6 +243,8 @@ def _polars(frame: Any, where: str) -> MemoryTable:
     if hasattr(frame, "collect"):
         frame = frame.collect()
     oldest = polars.CompatLevel.oldest()
+    # Arrow has no integers of 128 bits
+    frame = frame.cast({polars.Int128: polars.String})
     return MemoryTable(where, {
         column.name: column.to_numpy() if column.dtype == polars.Object
         else column.to_arrow(compat_level=oldest)

@@ -96,13 +96,8 @@ def write_star_blocks(
     later block has besides is an error, one that it lacks is null there. Columns of
     ``measurements`` (of :data:`~xplabels.core.stars.MEASUREMENTS`) are there in any case.
 
-    Returns
-    -------
-    int
-        Stars written.
-
-    Raises InputError as :func:`write_stars`; if there is no block; if the blocks differ in space,
-    widths or labels, or a later one has more columns.
+    Returns the number of stars. Raises InputError as :func:`write_stars`; if there is no block; if
+    the blocks differ in space, widths or labels, or a later one has more columns.
     """
     import pyarrow.parquet as pq
 
@@ -376,11 +371,8 @@ def _with_the_rest(
 
 
 def _flags(noticed: NDArray[np.uint32], plain: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
-    """The table's flags with what was noticed while reading it.
-
-    A row that was damaged when the table was made is NaN now; that does not mean that the archive
-    has no spectrum of the star.
-    """
+    """The table's flags with what was noticed while reading it."""
+    # a row that was damaged when the table was made is NaN now: the archive may have its spectrum
     kept = plain.get("flags", np.zeros(len(noticed))).astype(np.uint32)
     return np.where(kept & np.uint32(Flag.BAD_ROW), kept, kept | noticed).astype(np.uint32)
 

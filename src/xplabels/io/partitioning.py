@@ -46,20 +46,11 @@ def partitions(
 ) -> Iterator[tuple[Pixel, list[Rows]]]:
     """The rows of ``root`` as the largest pixels in it that have at most ``most`` rows.
 
-    Parameters
-    ----------
-    blocks
-        All rows of ``root`` and no others, ascending in their pixels.
-    root
-        No partition is larger.
-    most
-        Rows a partition; only a pixel of level 12, which is not divided, may have more.
+    ``blocks`` are all rows of ``root`` and no others, ascending in their pixels. Only a pixel of
+    level 12, which is not divided, may have more than ``most``.
 
-    Yields
-    ------
-    tuple
-        A pixel, and its rows as a list of pieces. Pixels ascend on the sky; empty ones are left
-        out. This is what the HATS library's ``generate_alignment`` makes of a histogram.
+    Yields pixels, ascending on the sky and never empty, each with its rows as a list of pieces.
+    This is what the HATS library's ``generate_alignment`` makes of a histogram.
     """
     read: list[PixelRows] = []  # what belongs to no partition yet
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.duplicates import repeated
 from xplabels.core.errors import InputError
 from xplabels.core.lookup import Lookup
 from xplabels.io.plain import read_columns
@@ -66,13 +67,7 @@ class Pairs:
 
     @classmethod
     def of(cls, columns: Mapping[str, NDArray[Any]]) -> Pairs | None:
-        """Those of a table with the archive's names; None if it has not the ids of two releases.
-
-        Examples
-        --------
-        >>> Pairs.of({"source_id": np.array([11, 12]), "dr3_source_id": np.array([1, 2])}).older
-        array([1, 2])
-        """
+        """Those of a table with the archive's names; None if it has not the ids of two releases."""
         for new, old in _names():
             if {new, old} <= columns.keys():
                 older, newer = columns[old], columns[new]
@@ -130,7 +125,7 @@ def partners(
     ids = np.asarray(ids, np.int64)
     here, there = (pairs.newer, pairs.older) if back else (pairs.older, pairs.newer)
     mine, theirs = here[pairs.probable], there[pairs.probable]
-    several, twice = _repeated(mine), _repeated(theirs)
+    several, twice = repeated(mine), repeated(theirs)
     status = np.where(np.isin(ids, here), Status.IMPROBABLE.value, Status.NONE.value).astype("U10")
     status[np.isin(ids, mine[twice])] = Status.SHARED.value
     status[np.isin(ids, mine[several])] = Status.SEVERAL.value
@@ -152,8 +147,3 @@ def _names() -> dict[tuple[str, str], None]:
         for other, table in ids
         for names in ((table.key, table.match), ("source_id", f"{other}_source_id"))
     )
-
-
-def _repeated(values: Ids) -> NDArray[np.bool_]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray(counts[inverse] > 1)

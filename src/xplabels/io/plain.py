@@ -19,7 +19,7 @@ from xplabels.io.fits import fits_tables, open_fits, readable_fits
 from xplabels.io.forms import SOURCE_ID, FileTable
 from xplabels.io.parquet import open_parquet
 from xplabels.io.votable import votables
-from xplabels.io.words import schema_words
+from xplabels.io.words import Words, schema_words
 from xplabels.io.zipped import named, unzipped
 
 Columns = dict[str, NDArray[Any]]
@@ -111,7 +111,8 @@ class _Wanted:
         if name in self.integers:
             return forms.integers(column, where, name, self.integers[name], forms.int_of_text)
         values = forms.plain_column(column)
-        if values.dtype.kind == "O" and len(values) and _is_array(values):
+        cells = values[:1000] if values.dtype.kind == "O" and values.ndim == 1 else ()
+        if any(isinstance(cell, np.ndarray | list | tuple) for cell in cells):
             return _short_arrays(values, name, where)
         return values
 
@@ -119,10 +120,7 @@ class _Wanted:
 def _read(source: Any, wanted: _Wanted) -> Columns:
     if not memory.is_path(source):
         table = memory.table_of(source)
-        flat = forms.flattened(table.columns)
-        units = {name: table.words.get(name.strip().lower(), {}).get("unit", "") for name in flat}
-        one = FileTable("it", list(flat), flat.__getitem__, units)
-        return _together([one], wanted, table.where)
+        return _together([_file_table(table.columns, table.words)], wanted, table.where)
     path = Path(source)
     ending = format_of(path, KINDS)
     if path.stat().st_size == 0:
@@ -148,10 +146,8 @@ def _read(source: Any, wanted: _Wanted) -> Columns:
                     where=path,
                     remedy="leave out columns, or save it as FITS",
                 )
-            table = Table.read(lines, format="ascii.ecsv")
-            units = {name: str(table[name].unit) for name in table.colnames if table[name].unit}
-            read = FileTable("it", table.colnames, table.__getitem__, units)
-            return _together([read], wanted, path)
+            table = memory.table_of(Table.read(lines, format="ascii.ecsv"))
+            return _together([_file_table(table.columns, table.words)], wanted, path)
         return _together(votables(path), wanted, path)
 
 
@@ -204,25 +200,21 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Columns:
     with open_parquet(path) as file:
         schema = file.schema_arrow
         # without a list of columns, arrays (of coefficients, say) are not asked for
-        names = [
-            one.name
-            for one in schema
-            if wanted.columns is not None or not types.is_nested(one.type)
-        ]
+        every = wanted.columns is None
+        names = [one.name for one in schema if not (every and types.is_nested(one.type))]
         chosen = forms.names_of(names, path, wanted.columns)
         # fields of structs may have the names wanted
         structs = [name for name in names if types.is_struct(schema.field(name).type)]
         asked = dict.fromkeys((*chosen.values(), *structs))
         table = file.read(columns=list(asked))
-    flat = forms.flattened({name: table.column(name) for name in asked})
-    words = schema_words(schema)
-    units = {name: words[name.strip().lower()]["unit"] for name in asked
-             if "unit" in words.get(name.strip().lower(), {})}  # fmt: skip
-    return _together([FileTable("it", list(flat), flat.__getitem__, units)], wanted, path)
+    columns = {name: table.column(name) for name in asked}
+    return _together([_file_table(columns, schema_words(schema))], wanted, path)
 
 
-def _is_array(values: NDArray[Any]) -> bool:
-    return any(isinstance(v, np.ndarray | list | tuple) for v in values[:1000])
+def _file_table(columns: Mapping[str, forms.Column], words: Words) -> FileTable:
+    flat = forms.flattened(columns)
+    units = {name: words.get(name.strip().lower(), {}).get("unit", "") for name in flat}
+    return FileTable("it", list(flat), flat.__getitem__, units)
 
 
 def _short_arrays(values: NDArray[Any], name: str, where: object) -> NDArray[Any]:

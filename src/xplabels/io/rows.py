@@ -47,21 +47,11 @@ def kind_of(column: str) -> type[np.floating]:
 
 @dataclass
 class RawBlock:
-    """N rows as a format gave them.
+    """N rows as a format gave them; columns of correlations may be left out of ``cells``."""
 
-    Attributes
-    ----------
-    source_id
-        Int64 [N]; :data:`~xplabels.io.forms.NOBODY` in a row that is left out.
-    cells
-        Column of :data:`ARRAYS` -> its arrays. Columns of correlations may be left out.
-    faults
-        Row in the block -> (column, what is wrong), for what the format itself noticed.
-    """
-
-    source_id: NDArray[np.int64]
-    cells: Mapping[str, Cells]
-    faults: dict[int, tuple[str, str]] = field(default_factory=dict)
+    source_id: NDArray[np.int64]  # NOBODY in a row that is left out
+    cells: Mapping[str, Cells]  # by column of ARRAYS
+    faults: dict[int, tuple[str, str]] = field(default_factory=dict)  # row -> column, what is wrong
 
 
 class Faults:
@@ -117,19 +107,17 @@ EMPTY_BAND = Band(np.empty((0, 0)), np.empty((0, 0)))
 class Assembler:
     """Turns the raw blocks of one file, in order, into stars.
 
-    It remembers what the blocks of one file share: the numbers of coefficients, the source_ids
-    seen, the rows read, the numbers in the file of those of this block, how many could be read, and
-    what was wrong with the first of the others.
+    It remembers what the blocks of one file share.
     """
 
     path: Path
     bad_rows: BadRows
-    read: int = 0
-    readable: int = 0
-    first: str = ""
-    numbers: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
-    widths: dict[str, int] = field(default_factory=dict)
-    seen: set[int] = field(default_factory=set)
+    read: int = 0  # rows
+    readable: int = 0  # of these
+    first: str = ""  # what was wrong with the first of the others
+    numbers: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))  # of this block
+    widths: dict[str, int] = field(default_factory=dict)  # of coefficients, by band
+    seen: set[int] = field(default_factory=set)  # source_ids
 
     def stars(self, raw: RawBlock) -> Stars:
         """The block's stars; damaged rows are NaN with :attr:`Flag.BAD_ROW`, or an error.
@@ -176,12 +164,11 @@ class Assembler:
     ) -> tuple[NDArray[np.intp], dict[str, Cells], tuple[str, ...]]:
         """The rows of this block that are of a star, their cells, and a note on the others.
 
-        Raises InputError if a source_id came before, or they look rounded.
+        Raises InputError if a source_id came before.
         """
         kept = np.flatnonzero(source_id != NOBODY)
         self.numbers = self.read + 1 + kept
         self.read += len(source_id)
-        forms.check_rounding(source_id[kept], self.path)
         self._check_ids(source_id[kept])
         if len(kept) == len(source_id):
             return kept, dict(cells), ()

@@ -118,7 +118,7 @@ def join_labels(
         column that has one of errors, but positions, motions and magnitudes; the log lists them.
     needed
         Whether one of ``names`` that is absent is an error. If not, those of ``LABELS`` are taken,
-        too; where the table has none at all the stars stay as they are.
+        too; where the file of the stars itself has none they stay as they are.
 
     Raises InputError if the table cannot be read, has a source_id twice or shares none with the
     stars; if a label or its column of errors is absent; if an error is zero or negative or a value
@@ -158,8 +158,14 @@ def join_labels(
     if not needed:
         either = dict.fromkeys((*wanted, *LABELS))
         wanted = tuple(name for name in either if name in table.columns)
-        if not wanted:
+        if not wanted and name_of(source) == stars.file:
             return stars
+        if not wanted:
+            raise InputError(
+                f"has none of the labels {', '.join(either)}",
+                where=table.path,
+                remedy="check that it is the table you mean, and how its columns are named",
+            )
     rows, found = table.find(stars.source_id)
     if len(rows) == 0:
         raise _nothing_shared(table.path)
@@ -177,13 +183,7 @@ def join_labels(
 
 
 def matched(table: object, found: int, stars: int) -> str:
-    """How many of the stars a table has a row for, in words.
-
-    Examples
-    --------
-    >>> matched("gaia.csv", 2, 3)
-    'gaia.csv: 2 of 3 stars joined, 1 not in this table'
-    """
+    """How many of the stars a table has a row for, in words."""
     return f"{table}: {found} of {counted(stars, 'star')} joined, {stars - found} not in this table"
 
 
@@ -257,7 +257,7 @@ def check_photometry(table: Table) -> None:
 
 @dataclass(frozen=True)
 class Filled:
-    """Stars whose photometry and flags are being filled from tables, in place of their own."""
+    """Stars whose photometry and flags are being filled from tables."""
 
     before: Stars
     photometry: Photometry

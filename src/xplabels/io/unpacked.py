@@ -54,12 +54,19 @@ def read_unpacked(
     patterns = PATTERNS if pattern is None else (pattern,)
     names = {one: _names(one) for one in patterns}
     every = [name for both in names.values() for bands in both for name in bands]
-    columns = read_columns(path, {*every, *FLUX, *OTHERS})
+    columns = read_columns(path, {*every, *FLUX, *OTHERS, "xp"})
     if "source_id" in columns:
         for values, errors in names.values():
             if any(name in columns for name in values):
                 return _coefficients(path, bad_rows, block, columns, values, errors)
         if pattern is None and all(name in columns for name in FLUX):
+            if {str(band).upper() for band in columns.get("xp", ())} & {"BP", "RP"}:
+                raise InputError(
+                    "holds spectra in pseudo-wavelengths, a row for each band, as GaiaXPy's "
+                    "convert gives them",
+                    where=path,
+                    remedy="use GaiaXPy's calibrate(truncation=False), or the archive's file",
+                )
             return _sampled(path, bad_rows, block, columns)
     if pattern is not None:
         raise InputError(
@@ -105,8 +112,8 @@ def _coefficients(
     assembler = Assembler(path, bad_rows)
     for start in range(0, len(columns["source_id"]), block):
         rows = slice(start, start + block)
-        here = {name: column[rows] for name, column in (plain | arrays).items()}
-        yield stars_of_columns(here, {}, assembler, {})
+        part_of = {name: column[rows] for name, column in (plain | arrays).items()}
+        yield stars_of_columns(part_of, {}, assembler, {})
     assembler.finish()
 
 

@@ -45,10 +45,11 @@ def column_words(columns: Mapping[str, Mapping[str, Any]]) -> Words:
     """Units, descriptions and UCDs of columns by lower-case name, without empty ones."""
     found: dict[str, dict[str, Any]] = {}
     for name, about in columns.items():
-        texts = {k: str(about[k]).strip() for k in TEXTS if about.get(k)}
-        if texts.get("unit", "").lower() in NO_UNIT:
-            texts.pop("unit", None)
-        found[name.strip().lower()] = {key: text for key, text in texts.items() if text}
+        texts = {key: str(about[key]).strip() for key in TEXTS if about.get(key)}
+        found[name.strip().lower()] = {
+            key: text for key, text in texts.items()
+            if text and not (key == "unit" and text.lower() in NO_UNIT)
+        }  # fmt: skip
     return found
 
 
@@ -58,9 +59,8 @@ def schema_words(schema: Any) -> Words:
     if (text := (schema.metadata or {}).get(b"table_meta_yaml")) is not None:
         columns = _of_yaml(text.decode("utf-8", "replace").split("\n"))
     for field in schema:
-        metadata = field.metadata or {}
-        own = {key.decode("utf-8", "replace"): v.decode("utf-8", "replace")
-               for key, v in metadata.items()}  # fmt: skip
+        own = {key.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+               for key, value in (field.metadata or {}).items()}  # fmt: skip
         columns[field.name] = columns.get(field.name, {}) | own
     found = {name: dict(about) for name, about in column_words(columns).items()}
     for name, about in columns.items():  # a star table's own

@@ -20,6 +20,9 @@ from xplabels.io.rows import BLOCK_ROWS, BadRows
 CONTINUOUS = re.compile(r"(XP_CONTINUOUS|MEAN_SPECTRUM_XP)(?!.*SAMPLED)", re.I)
 """Members with spectra in an answer of DataLink (DR3, DR4): PRODUCT-Gaia DR3 ID.csv."""
 
+NO_DATA = re.compile(r"^__MACOSX/|(^|/)(\.|readme)[^/]*$", re.I)
+"""Members that belong to a system, or are for people."""
+
 
 @contextmanager
 def unzipped(path: Path) -> Iterator[dict[str, Callable[[], Path]]]:
@@ -27,7 +30,7 @@ def unzipped(path: Path) -> Iterator[dict[str, Callable[[], Path]]]:
     with zipfile.ZipFile(path) as archive, TemporaryDirectory() as folder:
         members = [
             one for one in archive.infolist()
-            if not one.is_dir() and not one.filename.startswith("__MACOSX")
+            if not one.is_dir() and not NO_DATA.search(one.filename)
         ]  # fmt: skip
         check_size(path, sum(member.file_size for member in members))
 

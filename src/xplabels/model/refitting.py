@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xplabels.calibration.shrinkage import FEWEST_STARS, ShrinkageCorrection
 from xplabels.calibration.transfer import (
@@ -19,14 +18,13 @@ from xplabels.calibration.transfer import (
     CalibrationStars,
     Transfer,
 )
+from xplabels.core.arrays import Array
 from xplabels.core.errors import InputError
 from xplabels.core.labels import Labels
 from xplabels.core.selection import Selection
 from xplabels.core.split import part_mask
 from xplabels.core.stars import Photometry, Stars
 from xplabels.model import BLOCK, Model
-
-Array = NDArray[np.float64]
 
 
 def fit_unshrinking(model: Model, stars: Stars) -> Model:

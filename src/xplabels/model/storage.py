@@ -40,6 +40,7 @@ FILES = ("weights.safetensors", "card.md")
 LABEL_AUDIT = "label_audit.csv"
 """A table of training stars with labels that are probably wrong, which not every model has."""
 _SHAPE = [field.name for field in fields(Architecture) if field.name != "labels"]
+_SCALING = [field.name for field in fields(Scaling)]
 _PROJECTION = ("wavelength", "design", "from_flux", "error_template")
 _LOCAL = ("knots", "inner", "outer")
 _UNSHRINKING = ("strength", "factor", "factor_95")
@@ -60,10 +61,7 @@ def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
     """Write ``model`` as ``folder``; see :meth:`xplabels.model.Model.save`."""
     from safetensors.numpy import save
 
-    contents = {
-        "weights.safetensors": save(_arrays(model)),
-        "card.md": model.card.encode("utf-8"),
-    }
+    contents = {"weights.safetensors": save(_arrays(model)), "card.md": model.card.encode("utf-8")}
     if model.label_audit:
         contents[LABEL_AUDIT] = model.label_audit.encode("utf-8")
     description = _description(model)
@@ -159,33 +157,24 @@ def _sha256(data: bytes) -> str:
 
 
 def _arrays(model: Model) -> dict[str, NDArray[Any]]:
+    local = model.calibration.local
     arrays: dict[str, NDArray[Any]] = {
-        f"scaling.{name}": array for name, array in vars(model.scaling).items()
-    }
-    arrays |= {
-        "calibration.factor": model.calibration.factor,
-        "calibration.factor_95": model.calibration.factor_95,
-        "calibration.joint": np.array(model.calibration.joint),
         "calibration.shape": model.calibration.shape.weights,
+        "calibration.bare": np.broadcast_to(local.bare, (2, len(model.names))),
         "domain.whitening": model.domain.whitening,
         "label_range": model.label_range,
     }
-    local = model.calibration.local
-    arrays["calibration.bare"] = np.broadcast_to(local.bare, (2, len(model.names)))
-    if local.knots.size:
-        arrays |= {f"local.{name}": getattr(local, name) for name in _LOCAL}
-    if model.calibration_stars is not None:
-        arrays |= {f"stars.{name}": array for name, array in vars(model.calibration_stars).items()}
-    projection = model.feature_set.projection
-    if projection is not None:
-        for name in _PROJECTION:
-            arrays[f"projection.{name}"] = getattr(projection, name)
-    if model.unshrinking is not None:
-        for name in _UNSHRINKING:
-            arrays[f"unshrinking.{name}"] = getattr(model.unshrinking, name)
-        arrays["unshrinking.joint"] = np.array(model.unshrinking.joint)
-    if model.support is not None:
-        arrays |= {"support.low": model.support.low, "support.share": model.support.share}
+    for prefix, part, names in (
+        ("scaling", model.scaling, _SCALING),
+        ("calibration", model.calibration, ("factor", "factor_95", "joint")),
+        ("local", local if local.knots.size else None, _LOCAL),
+        ("stars", model.calibration_stars, ("coordinates", "ratios")),
+        ("projection", model.feature_set.projection, _PROJECTION),
+        ("unshrinking", model.unshrinking, (*_UNSHRINKING, "joint")),
+        ("support", model.support, ("low", "share")),
+    ):
+        if part is not None:
+            arrays |= {f"{prefix}.{name}": getattr(part, name) for name in names}
     if model.forward is not None:
         arrays |= forward_storage.to_arrays(model.forward)
     for number, network in enumerate(model.networks):
@@ -257,7 +246,7 @@ def _rebuild(
     common = tuple(map(int, description.get("common", ())))
     if description["format"] == 1:
         arrays["scaling.logarithmic"] = np.zeros(len(names), bool)
-    scaling = Scaling(**{name: arrays[f"scaling.{name}"] for name in Scaling.__dataclass_fields__})
+    scaling = Scaling(**{name: arrays[f"scaling.{name}"] for name in _SCALING})
     _check(description, arrays, feature_set, architecture, len(names))
     if network["members"] < 1:
         raise ValueError("a model needs at least one network")

@@ -170,10 +170,7 @@ class Propagation:
 
 
 def input_variance(
-    jacobian: Tensor,
-    stars: ErrorTensors,
-    features: FeatureSet,
-    projection: Tensor | None = None,
+    jacobian: Tensor, stars: ErrorTensors, features: FeatureSet, projection: Tensor | None = None
 ) -> Tensor:
     """diag(J C J^T) [N, K] of FS24's eq. 7, by pull-back of J to the measurements.
 

@@ -267,8 +267,8 @@ def _writer(path: Path, first: pa.Table) -> Any:
     if path.suffix == PART:
         fast = pa.ipc.IpcWriteOptions(compression="lz4")
         return pa.ipc.new_file(path, first.schema, options=fast)
-    few = len(first) <= FEW  # which no compression makes smaller
-    return pq.ParquetWriter(path, first.schema, compression="none" if few else "zstd")
+    how = "none" if len(first) <= FEW else "zstd"  # which makes nothing smaller of a few rows
+    return pq.ParquetWriter(path, first.schema, compression=how, write_page_checksum=True)
 
 
 @contextlib.contextmanager

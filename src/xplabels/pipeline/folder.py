@@ -503,7 +503,7 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool, joined: Sequ
         return
     with (
         whole_file(output, overwrite) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         for group in regrouped(groups):
             writer.write_table(group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -55,11 +56,11 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
     files: list[Path] = []
     for path in paths:
         files.extend(_files_of(path) if path.is_dir() else [path])
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in files:
-        if path.resolve() in seen:
+        if (real := os.path.realpath(path)) in seen:  # resolve() raises in a loop of links
             raise InputError("is given twice", where=path, remedy="give each file once")
-        seen.add(path.resolve())
+        seen.add(real)
     published: dict[Path, str] = {}
     gaps: list[str] = []
     absent: list[Path] = []

@@ -91,9 +91,16 @@ class AuxiliaryTables:
         Raises InputError if one cannot be read or holds neither photometry nor a column to carry.
         """
         for path in self.tables:
+            if [one.resolve() for one in self.tables].count(path.resolve()) > 1:
+                raise InputError("is given twice", where=path, remedy="give each table once")
             if path not in self._opened:
                 self._opened[path] = _open(path, self.carried)
         return [self._opened[path] for path in self.tables]
+
+    def name(self, path: Path) -> str:
+        """By what entries count the stars of a table: with its folder if another has its name."""
+        alone = [table.name for table in self.tables].count(path.name) < 2
+        return path.name if alone else "/".join(path.absolute().parts[-2:])
 
     def check_joined(self, entries: Iterable[ManifestEntry]) -> None:
         """Raise InputError if a table met no star of any file: that is a mistake."""
@@ -102,7 +109,7 @@ class AuxiliaryTables:
             for joined in entry.joined:
                 met[joined.table] += joined.stars
         for table in self.tables:
-            if not met[table.name]:
+            if not met[self.name(table)]:
                 raise InputError(
                     "shares no source_id with the stars",
                     where=table,
@@ -118,7 +125,7 @@ class Join:
     """
 
     def __init__(self, path: Path, tables: AuxiliaryTables) -> None:
-        self._carried = tables.carried
+        self._carried, self._name = tables.carried, tables.name
         self._tables = [*tables.open()]
         self.source: tuple[FileFingerprint, ...] = ()
         source = tables.source_of(path)
@@ -164,7 +171,7 @@ class Join:
     def joined(self) -> tuple[Joined, ...]:
         """How many stars each table had a row for."""
         counts = zip(self._tables, self._stars, strict=True)
-        return tuple(Joined(table.path.name, stars) for table, stars in counts)
+        return tuple(Joined(self._name(table.path), stars) for table, stars in counts)
 
 
 def _open(path: Path, carried: Sequence[str]) -> Table:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, interruptible
 from xplabels.io.atomic import remove_leftovers
 from xplabels.io.job import Job, Record
 
@@ -110,7 +110,8 @@ def attempt(
 ) -> T | Failure:
     """What ``work`` returns, or why it failed."""
     try:
-        return work(job, count_stars)
+        with interruptible():
+            return work(job, count_stars)
     except InputError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_REFUSES:
             full = InputError(error.what, where=error.where, remedy="free some space; " + GO_ON)

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.duplicates import repeated
 from xplabels.core.errors import InputError, counted
 from xplabels.io.atomic import whole_file
 from xplabels.io.columns import numbers
 from xplabels.io.plain import read_columns
 from xplabels.sky.crossmatch import ADDED, crossmatch
 from xplabels.surveys import SURVEYS
-from xplabels.surveys.matching import MatchFlag, describe_matches, shared
+from xplabels.surveys.matching import MatchFlag, describe_matches
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def match_on_sky(
     columns |= {name: frame[name].to_numpy(kind) for name, kind in ADDED.items()}
     info = right.hc_structure.catalog_info
     place = frame[[info.ra_column, info.dec_column]].to_numpy(np.float64)
-    same = shared(np.ascontiguousarray(place).view(np.complex128)[:, 0])
+    same = repeated(np.ascontiguousarray(place).view(np.complex128)[:, 0])
     flags = columns["match_flags"] | np.where(same, MatchFlag.SHARED, 0)
     return SkyMatches(columns | {"match_flags": flags.astype(np.uint8)}, count)
 

@@ -22,16 +22,12 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, counted
 from xplabels.fetch.http import RetryPolicy, ServiceError, in_parallel
-from xplabels.fetch.targets import Cone
+from xplabels.fetch.targets import Cone, Degrees
 from xplabels.io.atomic import whole_file
 from xplabels.io.job import open_partial
 from xplabels.io.nested import NEEDED, archive_columns, is_nested
 
 logger = logging.getLogger(__name__)
-
-Array = NDArray[np.float64]
-Catalogue = Any
-"""A hats ``HealpixDataset``."""
 
 PIXEL_ORDER = 3
 HUB = "https://huggingface.co"
@@ -67,6 +63,19 @@ class Box:
             raise InputError(f"the box {text!r} is not on the sphere", remedy=remedy)
         return cls((ra1, ra2), (dec1, dec2))
 
+    def contains(
+        self, ra: Degrees, dec: Degrees, beyond: Degrees | float = 0.0
+    ) -> NDArray[np.bool_]:
+        """Which positions [N] lie in it, or no farther than ``beyond`` from it; in degrees."""
+        (ra1, ra2), (dec1, dec2) = self.ra, self.dec
+        # a circle spans more right ascension the nearer it is to a pole, and all of it around one
+        ratio = np.sin(np.deg2rad(beyond)) / np.maximum(np.cos(np.deg2rad(dec)), 1e-9)
+        span = np.rad2deg(np.arcsin(np.minimum(ratio, 1)))
+        span = np.where(np.abs(dec) + beyond < 90, span, 360)
+        width = ra2 - ra1 + (360 if ra2 < ra1 else 0)
+        across = (ra - ra1 + span) % 360 <= width + 2 * span
+        return np.asarray(across & (dec >= dec1 - beyond) & (dec <= dec2 + beyond))
+
 
 @dataclass(frozen=True)
 class SkyPixel:
@@ -84,31 +93,14 @@ class SkyPixel:
             )
         return cls(int(text))
 
+    def contains(self, ra: Degrees, dec: Degrees) -> NDArray[np.bool_]:
+        """Which positions [N] lie in it."""
+        from hats.pixel_math import healpix_shim
+
+        return np.asarray(healpix_shim.radec2pix(PIXEL_ORDER, ra, dec) == self.number)
+
 
 Area = Cone | Box | SkyPixel
-
-
-def inside(area: Area, ra: Array, dec: Array) -> NDArray[np.bool_]:
-    """Which positions [N], in degrees, lie in the area.
-
-    Examples
-    --------
-    >>> inside(Cone(0.0, 60.0, 1.0), np.array([1.9, 359.0, 4.0]), np.array([60.0, 60.0, 60.0]))
-    array([ True,  True, False])
-    """
-    if isinstance(area, Cone):
-        from astropy.coordinates import angular_separation
-
-        place = (np.deg2rad(degrees) for degrees in (ra, dec, area.ra, area.dec))
-        return np.asarray(angular_separation(*place) <= np.deg2rad(area.radius))
-    if isinstance(area, Box):
-        (ra1, ra2), (dec1, dec2) = area.ra, area.dec
-        across = (ra >= ra1) & (ra <= ra2) if ra1 < ra2 else (ra >= ra1) | (ra <= ra2)
-        return np.asarray(across & (dec >= dec1) & (dec <= dec2))
-    from hats.pixel_math import healpix_shim
-
-    pixel = healpix_shim.radec2pix(PIXEL_ORDER, ra, dec)
-    return np.asarray(pixel == area.number)
 
 
 def copy_area(
@@ -141,11 +133,15 @@ def copy_area(
     request = {"catalogue": address, "area": repr(area)}
     with _reading(address):
         catalogue = retry.call(lambda: _opened(address))
-    partitions = _partitions(catalogue, area)
+    partitions = zip(catalogue.get_healpix_pixels(), catalogue.get_pixel_paths(), strict=True)
     open_partial(folder, REQUEST, request, (REQUEST, "*.parquet", ".*.partial.*"), overwrite)
     info = catalogue.catalog_info
     position = (info.ra_column, info.dec_column)
-    wanted = {folder / f"Norder={p.order}_Npix={p.pixel}.parquet": path for p, path in partitions}
+    wanted = {
+        folder / f"Norder={p.order}_Npix={p.pixel}.parquet": path
+        for (p, path), near in zip(partitions, _meets(area, catalogue), strict=True)
+        if near
+    }
     waiting = {here: path for here, path in wanted.items() if not here.exists()}
 
     def fetch(here: Path) -> None:
@@ -164,7 +160,7 @@ def copy_area(
     total = sum(rows.values())
     if not total:
         raise InputError(
-            f"has no star in the {type(area).__name__.lower()} that was asked for",
+            f"has no star in the {type(area).__name__.lower().removeprefix('sky')} asked for",
             where=address,
             remedy="choose another part of the sky",
         )
@@ -194,7 +190,8 @@ def plain_address(address: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _opened(address: str) -> Catalogue:
+def _opened(address: str) -> Any:
+    """The main hats catalogue at an address."""
     try:
         import hats
         from hats.io.file_io import get_upath
@@ -207,17 +204,21 @@ def _opened(address: str) -> Catalogue:
     return getattr(found, "main_catalog", found)
 
 
-def _partitions(catalogue: Catalogue, area: Area) -> list[tuple[Any, Any]]:
-    """The pixels that meet the area, each with the path of its file or folder."""
-    from hats.pixel_math import HealpixPixel
+def _meets(area: Area, catalogue: Any) -> NDArray[np.bool_]:
+    """Which partitions of a hats catalogue hold a part of the area; a few beside it, too."""
+    from astropy.coordinates import angular_separation
+    from cdshealpix.nested import healpix_to_lonlat, vertices
 
-    if isinstance(area, Cone):
-        part = catalogue.filter_by_cone(area.ra, area.dec, 3600 * area.radius)
-    elif isinstance(area, Box):
-        part = catalogue.filter_by_box(area.ra, area.dec)
-    else:
-        part = catalogue.filter_from_pixel_list([HealpixPixel(PIXEL_ORDER, area.number)])
-    return list(zip(part.get_healpix_pixels(), part.get_pixel_paths(), strict=True))
+    pixels = catalogue.get_healpix_pixels()
+    order, number = np.array([(p.order, p.pixel) for p in pixels], np.int64).reshape(-1, 2).T
+    if isinstance(area, SkyPixel):
+        finer, coarser = np.maximum(order - PIXEL_ORDER, 0), np.maximum(PIXEL_ORDER - order, 0)
+        return np.asarray(number >> 2 * finer == area.number >> 2 * coarser)
+    place = (number.astype(np.uint64), order.astype(np.uint8))
+    ra, dec = (angle.rad for angle in healpix_to_lonlat(*place))
+    corners = (angle.rad for angle in vertices(*place))
+    radius = angular_separation(ra[:, None], dec[:, None], *corners).max(axis=1)
+    return area.contains(*np.rad2deg([ra, dec, radius]))
 
 
 def _copy(path: Any, area: Area, position: tuple[str, str], here: Path) -> None:
@@ -247,8 +248,8 @@ def _row_groups(path: Any, area: Area, position: tuple[str, str]) -> Iterator[An
         needed = [*position, *NEEDED] if is_nested(file.schema_arrow.names) else None
         for group in range(file.num_row_groups):
             places = file.read_row_group(group, columns=list(position))
-            ra, dec = (places[name].to_numpy() for name in position)
-            within = inside(area, ra, dec)
+            ra, dec = (places[name].to_numpy().astype(np.float64) for name in position)
+            within = area.contains(ra, dec)
             if within.any():
                 yield file.read_row_group(group, columns=needed).filter(within)
 

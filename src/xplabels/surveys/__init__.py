@@ -190,20 +190,13 @@ def _by_neighbours(
             remedy="leave --neighbours out, or give the table with its identifiers",
         )
     pairs, keys = read_neighbours(neighbours, survey.key_is_gaia), columns[survey.key]
-    if survey.key_is_gaia:
-        source_id, flags = translate(keys, pairs)
-        rows, found = np.arange(len(keys)), int((source_id > 0).sum())
-        unclaimed = len(keys) - found
-    else:
-        source_id, rows, flags = match_by_id(keys, pairs)
-        rest, found = np.setdiff1d(np.arange(len(keys)), rows), len(rows)
-        unclaimed = len(rest)
-        source_id = np.append(source_id, np.full(unclaimed, NO_SOURCE))
-        rows, flags = np.append(rows, rest), np.append(flags, np.zeros(unclaimed, flags.dtype))
+    source_id, rows, flags = (translate if survey.key_is_gaia else match_by_id)(keys, pairs)
+    found = int(np.count_nonzero(source_id))
+    unclaimed = len(source_id) - found
     taken = {name: values[rows] for name, values in columns.items()}
     note = f"{unclaimed} of {len(keys)} rows have no Gaia source"
     return RawTable(
-        taken | {MATCH_FLAGS: flags.astype(np.int64)},
+        taken | {MATCH_FLAGS: flags},
         source_id,
         where,
         [f"{where}: {describe_matches(found, flags)}; {note}"],

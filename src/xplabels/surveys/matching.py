@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.duplicates import repeated
 from xplabels.core.errors import InputError
 from xplabels.core.lookup import Lookup
 from xplabels.io.memory import name_of
@@ -83,13 +84,13 @@ def read_neighbours(path: Any, key_is_gaia: bool) -> Neighbours:
 
 def match_by_id(
     keys: NDArray[Any], neighbours: Neighbours
-) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.uint8]]:
-    """The rows of a table, known by their ``keys`` [N], that belong to Gaia sources.
+) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64]]:
+    """The rows of a table, known by their ``keys`` [N], under the Gaia sources they belong to.
 
     Of several candidates of a source the nearest is taken (of a source and of a key alike, the
     first of equals), and the match is flagged. Of keys that occur twice in the table the first
-    row is taken. Returns source_ids [M], ascending, each once, their rows, and uint8 flags of
-    :class:`MatchFlag`.
+    row is taken. Returns source_ids [M], ascending, each once, their rows, and flags of
+    :class:`MatchFlag`; last come the rows of no source, with 0.
     """
     known, first = np.unique(
         keys if neighbours.key.dtype.kind == "i" else _text(keys), return_index=True
@@ -98,14 +99,16 @@ def match_by_id(
     pairs = np.flatnonzero((known[place] == neighbours.key) & (neighbours.source_id > 0))
     source_id, chosen, flags = _nearest(neighbours.source_id[pairs], neighbours.separation[pairs])
     row = first[place[pairs[chosen]]]
-    flags[(neighbours.mates[pairs[chosen]] > 0) | shared(row)] |= np.uint8(MatchFlag.SHARED)
-    return source_id, row, flags
+    flags[(neighbours.mates[pairs[chosen]] > 0) | repeated(row)] |= MatchFlag.SHARED
+    rest = np.setdiff1d(np.arange(len(keys)), row)
+    nothing = np.zeros(len(rest), np.int64)
+    return np.append(source_id, nothing), np.append(row, rest), np.append(flags, nothing)
 
 
 def translate(
     keys: NDArray[np.int64], neighbours: Neighbours
-) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Gaia source_ids [N] of rows known by identifiers of another release, and flags [N].
+) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64]]:
+    """Gaia source_ids [N] of rows known by identifiers of another release, the rows, and flags.
 
     As :func:`match_by_id`, the other way round: any number of rows may have one key (a star
     observed twice), and each gets the nearest source of its key, or 0.
@@ -113,29 +116,23 @@ def translate(
     usable = np.flatnonzero(neighbours.source_id > 0)
     known, chosen, flags_of = _nearest(neighbours.key[usable], neighbours.separation[usable])
     source = neighbours.source_id[usable[chosen]]
-    flags_of[shared(source)] |= np.uint8(MatchFlag.SHARED)
-    source_id, flags = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.uint8)
+    flags_of[repeated(source)] |= MatchFlag.SHARED
+    source_id, flags = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
     rows, place = Lookup(known).find(keys)
     source_id[rows], flags[rows] = source[place], flags_of[place]
-    return source_id, flags
+    return source_id, np.arange(len(keys)), flags
 
 
 def _nearest(
     ids: NDArray[np.int64], separation: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.uint8]]:
+) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64]]:
     """Each of ``ids`` [M] once, its pair of smallest separation, and SEVERAL where it has more."""
     order = np.lexsort((np.nan_to_num(separation, nan=np.inf), ids))
     once, start, count = np.unique(ids[order], return_index=True, return_counts=True)
-    return once, order[start], np.where(count > 1, MatchFlag.SEVERAL, 0).astype(np.uint8)
+    return once, order[start], np.where(count > 1, MatchFlag.SEVERAL, 0)
 
 
-def shared(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which values [M] occur more than once."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray(counts[inverse] > 1)
-
-
-def describe_matches(matches: int, flags: NDArray[np.uint8]) -> str:
+def describe_matches(matches: int, flags: NDArray[np.integer[Any]]) -> str:
     """How many matches, and how many of them have each flag."""
     counts = [
         f"{int((flags & flag.value > 0).sum())} {flag.name} ({text})"

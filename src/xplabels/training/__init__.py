@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -112,7 +111,6 @@ def train(
         labels = () if stars.labels is None else stars.labels.names
     names = check_names(labels)
     table = training_table(stars, names, recipe, test_fraction)
-    provenance = table.provenance()
     states = _states(table, recipe, seed, checkpoint, overwrite_checkpoint)
     run = Run(table, recipe, seed, states, progress, device)
     for reason in run.left_out:
@@ -123,16 +121,15 @@ def train(
         wrong = wrong_by_folds(_uncalibrated(table, recipe, folds[0].networks), table, folds)
         note = f"{wrong.sum()} training stars whose label is probably wrong are left out"
         logger.info(note)
-        table = replace(table, train=table.train & ~wrong)
-        provenance = table.provenance()
-        provenance["notes"].append(note)
+        stars = replace(table.stars, notes=(*table.stars.notes, note))
+        table = replace(table, stars=stars, train=table.train & ~wrong)
         run = Run(table, recipe, seed, states, progress, device)
     networks, history = run.networks()
     model = replace(
         _uncalibrated(table, recipe, networks),
         metadata={
             "name": name or recipe.name,
-            "training": provenance,
+            "training": table.provenance(),
             "split": {
                 "rule": "u = first 8 hex digits of sha256(str(source_id)) / 2^32; "
                 "test: u < test_fraction; validation: the next validation_fraction; else training",
@@ -141,7 +138,7 @@ def train(
             },
             "seed": seed,
             "history": {
-                stage: [{key: _finite(value) for key, value in entry.items()} for entry in entries]
+                stage: [as_json({k: round(v, 6) for k, v in one.items()}) for one in entries]
                 for stage, entries in history.items()
             },
             "versions": {
@@ -244,7 +241,3 @@ def _uncalibrated(table: TrainingTable, recipe: Recipe, networks: tuple[Perceptr
         np.stack([np.nanmin(known, axis=0), np.nanmax(known, axis=0)], axis=1),
         common=tuple(np.flatnonzero(~table.sparse).tolist()) if table.sparse.any() else (),
     )
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 6) if math.isfinite(value) else None

@@ -30,6 +30,7 @@ from xplabels.calibration.factors import Calibration
 from xplabels.calibration.joint import fit_joint_factors
 from xplabels.calibration.local import LARGEST, LocalFactors
 from xplabels.calibration.transfer import SMALLEST_SAMPLE
+from xplabels.core.arrays import Array
 from xplabels.core.prediction import Prediction, stack
 from xplabels.core.stars import Photometry
 from xplabels.model import Model
@@ -37,8 +38,6 @@ from xplabels.model.refitting import sample
 from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
 from xplabels.validation.audit import LabelAudit, audit_labels
-
-Array = NDArray[np.float64]
 
 LARGEST_CORRECTION = 1.5
 """Of a level, either way: more is not chance, but a fold gone wrong."""

@@ -19,14 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xplabels.core.arrays import Array
+from xplabels.core.prediction import unpacked
 from xplabels.core.split import fold_of
-from xplabels.core.stars import (
-    MEASUREMENTS,
-    CoefficientSpectra,
-    Photometry,
-    SampledSpectra,
-    Stars,
-)
+from xplabels.core.stars import MEASUREMENTS, CoefficientSpectra, Photometry, SampledSpectra, Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.forward import LARGEST_LOG_VARIANCE, ForwardModel, Layers, Statistics, Tail
 from xplabels.forward.directions import Directions
@@ -35,8 +31,6 @@ from xplabels.model import Model
 from xplabels.training.lines import Lines
 from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
-
-Array = NDArray[np.float64]
 
 DIRECTIONS, FIT, DISTANCE = 48, 40, 24
 """Leading directions, by the training stars' scatter relative to noise, that hold the spectra; how
@@ -161,13 +155,13 @@ class _Predict:
     def __call__(self, features: Features, rows: NDArray[np.intp]) -> Array:
         """Of ``features`` [N] that are of, or made of, the training stars ``rows`` [N]."""
         fold = self.fold[rows]
-        labels: Array | None = None
-        for f, inference in enumerate(self.inferences):
-            mine = fold == f
-            found = self.of_common(inference.run(features[mine]).labels.mean)
-            labels = np.empty((len(rows), found.shape[1])) if labels is None else labels
-            labels[mine] = found
-        assert labels is not None
+        parts = [
+            self.of_common(inference.run(features[fold == f]).labels.mean)
+            for f, inference in enumerate(self.inferences)
+        ]
+        labels = np.empty((len(rows), parts[0].shape[1]))
+        for f, part in enumerate(parts):
+            labels[fold == f] = part
         return labels
 
 
@@ -186,14 +180,11 @@ def fainter(
         (slice(0, bp), slice(bp, n)), features.correlations or (), strict=False
     ):
         width = noise[:, columns].shape[1]
-        rows, others = np.tril_indices(width, -1)
         # in blocks: the matrices of all stars would take gigabytes
         for start in range(0, len(noise), BLOCK):
             some = slice(start, start + BLOCK)
-            matrix = np.tile(np.eye(width), (len(packed[some]), 1, 1))
-            matrix[:, rows, others] = matrix[:, others, rows] = packed[some]
             # float32 storage may have cost a matrix its rank
-            values, vectors = np.linalg.eigh(matrix)
+            values, vectors = np.linalg.eigh(unpacked(packed[some].astype(np.float64), width))
             root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
             noise[some, columns] = np.einsum("nij,nj->ni", root, noise[some, columns])
     added = noise * relative * np.sqrt(factor**2 - 1)[:, None]

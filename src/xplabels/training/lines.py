@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.features import Features, FeatureSet
 from xplabels.features.projection import Projection
-
-Array = NDArray[np.float64]
 
 NAMED: tuple[tuple[tuple[float, float], ...], ...] = (
     ((656.46, 1.0),),

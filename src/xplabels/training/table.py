@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.errors import InputError, located
 from xplabels.core.flags import UNUSABLE, Flag
 from xplabels.core.labels import LABELS, Label, Labels, label_of
@@ -23,8 +24,6 @@ from xplabels.features.scaling import Scaling
 from xplabels.network.propagation import Block
 from xplabels.recipes import Recipe, check_learnt
 from xplabels.training.objective import LabelledStars
-
-Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.calibration.joint import Joint, joint_coverage
+from xplabels.core.arrays import Array
 from xplabels.core.errors import InputError
 from xplabels.core.flags import Flag
 from xplabels.core.labels import Labels, predicted
 from xplabels.core.prediction import Prediction
-from xplabels.core.scores import Array, Bin, LabelSample, Scores, binned, scores_by_label
+from xplabels.core.scores import Bin, LabelSample, Scores, binned, scores_by_label
 from xplabels.validation.audit import LabelAudit, audit_labels
 
 PREDICTED = "_predicted"

@@ -84,7 +84,7 @@ def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Findi
             "bootstrap_seed": SEED,
             "nominal_coverage_68": LEVEL_68,
             "nominal_coverage_95": LEVEL_95,
-        },
+        }
     }
     return Finding(metrics, section=section)
 
@@ -113,16 +113,11 @@ def range_finding(validation: Validation) -> Finding:
         f"{GOOD}. Flags marked 'not good' say that a star is outside the usable range; the others "
         "are remarks."
     )
-    flagged = [
-        [
-            flag.name or "",
-            f"{validation.flags[flag.name or '']:,}",
-            f"{100 * validation.flags[flag.name or ''] / n:.3g}",
-            about.meaning + (" [not good]" if about.bad else ""),
-        ]
-        for flag, about in ABOUT.items()
-        if validation.flags[flag.name or ""]
-    ]
+    flagged = []
+    for flag, about in ABOUT.items():
+        if count := validation.flags[str(flag.name)]:
+            meaning = about.meaning + (" [not good]" if about.bad else "")
+            flagged.append([str(flag.name), f"{count:,}", f"{100 * count / n:.3g}", meaning])
     if flagged:
         section.add_table("Flags", ["flag", "stars", "%", ""], flagged)
     return Finding({"flags": validation.flags}, section=section)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xplabels.core.arrays import Array
 from xplabels.core.distribution import LEVEL_68, SMALLEST_EIGENVALUE, matched_t
 from xplabels.core.flags import BAD, MEANING, Flag
 from xplabels.core.labels import Labels, label_of
@@ -30,8 +31,6 @@ from xplabels.validation.finding import Finding, Section, with_unit
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Array = NDArray[np.float64]
 
 WRONG = 0.5
 """Probability above which a star's labels are called probably wrong."""

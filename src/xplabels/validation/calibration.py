@@ -134,11 +134,7 @@ def calibration_findings(validation: Validation) -> list[Finding]:
 def _add_overall(section: Section, verdict: Verdict) -> None:
     """Sizes at both levels, with their intervals, over all stars."""
     rows: list[list[str | Cell]] = [
-        [
-            label,
-            one.counted,
-            *(part for size in one.sizes for part in _cells(size, judged=True)),
-        ]
+        [label, one.counted, *(part for size in one.sizes for part in _cells(size, judged=True))]
         for label, one in verdict.overall.items()
     ]
     section.add_table(

@@ -13,15 +13,9 @@ import numpy as np
 
 from xplabels import figures
 from xplabels.calibration.shrinkage import ShrinkageCorrection
+from xplabels.core.arrays import Array
 from xplabels.core.prediction import Prediction
-from xplabels.core.scores import (
-    SEED,
-    Array,
-    rms,
-    robust_scatter,
-    scores_by_label,
-    some_scores,
-)
+from xplabels.core.scores import SEED, rms, robust_scatter, scores_by_label, some_scores
 from xplabels.validation import METAL_POOR, Validation, common_names
 from xplabels.validation.finding import Finding, Section, aligned, score_row, score_title, with_unit
 from xplabels.validation.populations import add_slopes, slopes_by_snr

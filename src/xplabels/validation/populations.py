@@ -15,10 +15,10 @@ from itertools import pairwise
 import numpy as np
 
 from xplabels import figures
+from xplabels.core.arrays import Array
 from xplabels.core.labels import Labels
 from xplabels.core.scores import (
     SCORES,
-    Array,
     Bin,
     LabelSample,
     Scores,
@@ -158,10 +158,7 @@ def paper_finding(validation: Validation) -> Finding:
 
 
 def add_paper_table(
-    section: Section,
-    validation: Validation,
-    caption: str,
-    printed: Mapping[str, tuple[float, ...]],
+    section: Section, validation: Validation, caption: str, printed: Mapping[str, tuple[float, ...]]
 ) -> dict[str, Scores]:
     """FS24's table 1 or 2: scores of each label; the paper's numbers fill the last columns."""
     scores, rows = scores_by_label(validation.samples, PAPER_SCORES, validation.resamples), []

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels import figures
+from xplabels.core.arrays import Array
 from xplabels.core.errors import InputError, counted, located
 from xplabels.core.labels import Labels
 from xplabels.core.lookup import Lookup
 from xplabels.core.prediction import Prediction
-from xplabels.core.scores import Array, Bin, LabelSample, binned, scores_by_label
+from xplabels.core.scores import Bin, LabelSample, binned, scores_by_label
 from xplabels.core.stars import Photometry
 from xplabels.io.memory import name_of
 from xplabels.surveys import SPECTROSCOPIC, read_survey
@@ -101,10 +102,7 @@ class ReferenceSurvey:
 
 
 def open_survey(
-    path: Any,
-    survey: str,
-    neighbours: Any = None,
-    inflation: Mapping[str, float] | None = None,
+    path: Any, survey: str, neighbours: Any = None, inflation: Mapping[str, float] | None = None
 ) -> ReferenceSurvey:
     """Read a survey's table; of several rows for a star, the one of highest S/N is taken.
 

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.calibration.joint import Joint
+from xplabels.core.arrays import Array
 from xplabels.core.distribution import LEVEL_68, LEVEL_95
-from xplabels.core.scores import Array, LabelSample
+from xplabels.core.scores import LabelSample
 from xplabels.validation import PREDICTED, Validation, bin_width
 
 TOLERANCE = 0.10
@@ -332,9 +333,7 @@ def judged(
     ]
     for axis, values in axes.items():
         edges = merged_edges(
-            values[every],
-            bin_width(axis, values),
-            None if star is None else star[every],
+            values[every], bin_width(axis, values), None if star is None else star[every]
         )
         for label, sample in samples.items():
             here = values[sample.rows]
