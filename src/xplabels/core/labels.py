@@ -28,7 +28,7 @@ class Label(str):
         For catalogues, reports and figures; "" where there is none, the name where there are no
         other words.
     lowest, highest
-        What is physically believable in a training table (in ``unit``); a value outside is an
+        What is physically plausible in a training table (in ``unit``); a value outside is an
         input error, not a star.
     logarithmic
         Whether a per cent is a per cent everywhere: the label is positive and its logarithm is
