@@ -232,7 +232,7 @@ def labels() -> str:
     from xplabels import LABELS
 
     return table(
-        ("name", "unit", "UCD", "meaning", "believable range"),
+        ("name", "unit", "UCD", "meaning", "plausible range"),
         [
             (
                 f"`{name}`",

@@ -213,7 +213,7 @@ def test_a_wrong_toml_is_named(text: str, said: str, tmp_path: Path) -> None:
         (
             lambda t: t["MASS"].fill(500),
             ["mass"],
-            "500 is outside the believable range 0.01 to 200",
+            "500 is outside the plausible range 0.01 to 200",
         ),
     ],
 )

@@ -210,7 +210,7 @@ def test_the_commands(
     assert shown.count("Gaia DR3: 55 BP + 55 RP coefficients") == 2
     assert "343 wavelengths, 336-1020 nm" in shown
     assert main(["basis", "--from-gaiaxpy", "--widths", "51,55", "--output", "x.safetensors"]) == 2
-    assert "has no basis of 51 BP + 55 RP" in capsys.readouterr().err
+    assert "has no basis of 51 BP + 55 RP coefficients; update GaiaXPy" in capsys.readouterr().err
     invented.save("inv.safetensors")
     stars, _ = xp.simulate_stars(20, widths=WIDTHS)
     xp.write_stars(stars, "s.parquet")

@@ -128,3 +128,35 @@ def test_a_wrong_input_is_told_and_nothing_is_written(
     told = capsys.readouterr().err
     assert re.search(message, told), told
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predct", "x.csv"], "did you mean predict?"),
+        (["predict", "x.csv", "--ouput", "y.fits"], "unknown: --ouput, did you mean --output?"),
+        (["predict", "x.csv", "--output=y.fits", "--correlation"], "did you mean --correlations?"),
+    ],
+)
+def test_a_misspelt_word_is_answered_by_the_nearest(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_of_a_report_gets_no_catalogues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import xplabels as xp
+
+    stars = tmp_path / "s.parquet"
+    xp.write_stars(xp.example_stars(3), stars)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.html").touch()
+    assert main(["predict", str(stars), "--output", str(tmp_path / "report")]) == 2
+    assert "report: holds report.html" in capsys.readouterr().err
+    assert main(["predict", str(stars), "--output", str(tmp_path / "labels")]) == 0
+    assert f"Folder of catalogues: {tmp_path / 'labels'}" in capsys.readouterr().out

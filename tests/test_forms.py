@@ -588,7 +588,7 @@ def test_datalinks_zip_is_read(ending: str, whole: Stars, tmp_path: Path) -> Non
     stars = read(path)
     assert stars.source_id.tolist() == IDS
     assert np.array_equal(stars.spectra.rp.coefficients, whole.spectra.rp.coefficients)
-    assert f"passed by: MCMC_MSC-Gaia DR3 1.{ending}" in stars.notes[0]
+    assert f"not read: MCMC_MSC-Gaia DR3 1.{ending}" in stars.notes[0]
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(f"XP_CONTINUOUS-Gaia DR3 2.{ending}", "broken")
     with pytest.raises(InputError, match=r"answer\.zip, XP_CONTINUOUS-Gaia DR3 2"):

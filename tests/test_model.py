@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,3 +300,29 @@ def test_one_dominant_flux_mode_does_not_spoil_the_prediction(small_model, small
     jacobian = network.astype(np.float64).forward(x).jacobian
     wanted = explicit(model.feature_set, stars, jacobian[..., :14] / model.scaling.x_scale)
     np.testing.assert_allclose(stated, np.sqrt(wanted) * unit, rtol=1e-4)
+
+
+def test_a_table_or_file_of_spectra_can_be_predicted(tmp_path: Path) -> None:
+    import xplabels as xp
+
+    stars, model = xp.example_stars(3), xp.load_model()
+    xp.write_stars(stars, tmp_path / "s.parquet")
+    labels = model.predict(tmp_path / "s.parquet", covariance=True)
+    np.testing.assert_array_equal(labels.values, model.predict(stars).values)
+    np.testing.assert_array_equal(labels.covariance("teff"), labels.covariance(["teff"]))
+    table = labels.to_table()
+    assert len(table["flags"].description) < 60
+    assert "NO_PREDICTION" in table.meta["FLAGS"]
+    with pytest.raises(InputError, match=r"known labels are a dict; give stars.join"):
+        xp.score_prediction(labels, {"source_id": [1]})
+    assert len(repr(xp.score_prediction(labels, stars.labels, resamples=2))) < 200
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_a_package_that_is_absent_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import xplabels as xp
+
+    labels = xp.load_model().predict(xp.example_stars(1))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=f"needs {package}.*pip install {package}"):
+        getattr(labels, f"to_{package}")()

@@ -193,3 +193,20 @@ def test_every_flag_and_label_is_described() -> None:
         assert label.lowest < label.highest
         assert label.unit
         assert label.ucd
+
+
+def test_a_number_chooses_one_star_and_text_is_answered() -> None:
+    import xplabels as xp
+
+    stars = xp.example_stars(3)
+    assert stars.labels is not None
+    labels = xp.load_model().predict(stars)
+    assert [part[-1].source_id.tolist() for part in (stars, labels)] == [[stars.source_id[2]]] * 2
+    assert [len(one) for one in labels] == [len(one) for one in stars.labels] == [1, 1, 1]
+    assert len(stars.photometry[np.int64(0)]) == len(stars.spectra[0]) == 1
+    with pytest.raises(IndexError):
+        stars[3]
+    for text, part in (("teff", stars.labels), ("j_m", stars.photometry), ("teff", stars)):
+        with pytest.raises(InputError, match=f"'{text}' does not choose stars; use "):
+            part[text]
+    assert not np.isfinite(stars.with_photometry(None).photometry.values).any()

@@ -280,7 +280,7 @@ def test_a_table_of_ones_own_is_held_to_account(tmp_path: Path) -> None:
     assert table.survey == "galah"
     assert table.quality.tolist() == [1, 2, 3, 4]
     assert known(table) == {"teff": "1111"}
-    with pytest.raises(InputError, match="outside the believable range"):
+    with pytest.raises(InputError, match="outside the plausible range"):
         read_survey("galah", write(good | {"teff": [1.0] * 4}, tmp_path / "b.csv"))
     nobody = good | {"source_id": [*IDS[:3], 0], "teff": [5e3] * 3 + [1.0]}  # in the last row
     assert known(read_survey("galah", write(nobody, tmp_path / "n.csv"))) == {"teff": "1110"}

@@ -60,7 +60,10 @@ def read_stars(
         if survey in SPECTROSCOPIC and table:
             stars = join_survey(stars, survey, table, names)
         else:
-            stars = join_labels(stars, label_table, names, needed)
+            before, stars = stars.notes, join_labels(stars, label_table, names, needed)
+            if label_table == path:  # nothing was joined
+                kept = tuple(n for n in stars.notes if not n.endswith("not in this table"))
+                stars = replace(stars, notes=(*before, *kept[len(before) :]))
     for note in stars.notes:
         # columns of the table of stars itself were joined to all of them
         if note.endswith("not in this table") and not note.startswith(f"{path}: "):
@@ -124,7 +127,7 @@ def train_model(
     )  # fmt: skip
     if model.unshrinking is not None:
         for text in model.unshrinking.caveats(model.names):
-            logger.info(f"mind: {text}")
+            logger.info(f"warning: {text}")
     made = {"selection": selection.to_metadata() | {"flow": flow}, "command": command}
     model = replace(model, metadata=model.metadata | made)
     model = replace(model, card=write_card(model))

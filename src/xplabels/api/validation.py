@@ -289,7 +289,7 @@ def _with_estimate(model: Model, stars: Stars, unshrunk: bool) -> Model:
         )
     if model.unshrinking is not None:
         for text in model.unshrinking.caveats(model.names):
-            logger.info("mind: %s", text)
+            logger.info("warning: %s", text)
     return model.unshrunk()
 
 

@@ -90,12 +90,12 @@ class ShrinkageCorrection:
     def caveats(self, names: Sequence[str]) -> list[str]:
         """What a user of ``names`` [K] has to know of the fit before using it."""
         at_bound = (
-            "the shrinkage cannot be corrected: the strength is at its largest "
-            f"({LARGEST_STRENGTH:g}), --unshrunk does not mend the slope and its errors are large "
-            "(few training stars, or little of the label in the spectra)"
+            "--unshrunk cannot correct the shrinkage: even the largest correction allowed "
+            f"(strength {LARGEST_STRENGTH:g}) leaves a slope below 1, and the errors become large "
+            "(few training stars, or the spectra say little about the label)"
         )
         none = (
-            "--unshrunk leaves it as it is: no shrinkage was seen, or fewer than "
+            "--unshrunk leaves it as it is: no shrinkage was found, or fewer than "
             f"{FEWEST_STARS} stars of the validation part have it"
         )
         return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 from xplabels import __version__
 from xplabels.cli import (
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if any(not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word) for word in words):
         parser.error("an argument is empty: is a variable of the shell not set?")
+    _Parser.words = words
     args = parser.parse_args(words)
     args.command = shlex.join(["xplabels", *words])
     _show_log()
@@ -158,9 +160,28 @@ def _describe(error: OSError) -> str:
     return str(InputError(what, where=error.filename, remedy=remedy))
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that says what a misspelt command or option may have been."""
+
+    words: ClassVar[Sequence[str]] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message with the nearest names of what is unknown, and exit."""
+        groups = self._subparsers._group_actions if self._subparsers else ()
+        commands = {name: one for group in groups for name, one in (group.choices or {}).items()}
+        first = next(iter(self.words), "")
+        command = commands.get(first, self)
+        known = [*command._option_string_actions, *(commands if command is self else ())]
+        given = [word.partition("=")[0] for word in self.words if word.startswith("--")]
+        for word in [first, *given] if command is self and commands else given:
+            if word not in known and (near := difflib.get_close_matches(word, known, 1)):
+                message += f"; unknown: {word}, did you mean {near[0]}?"
+        super().error(message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="xplabels",
         description="Stellar labels, with calibrated errors, from Gaia XP spectra.",
         epilog="See xplabels COMMAND --help for units and columns.",

@@ -34,7 +34,7 @@ def add(commands: options.Commands) -> None:
 @options.alone
 def run(args: argparse.Namespace) -> None:
     """Write a basis, or describe one."""
-    from xplabels.instrument.basis import SUFFIX, Basis, gaiaxpy_basis
+    from xplabels.instrument.basis import SUFFIX, THREE_WAYS, Basis, gaiaxpy_basis
 
     if args.from_gaiaxpy == (args.file is not None):
         raise InputError("give either FILE or --from-gaiaxpy")
@@ -44,7 +44,13 @@ def run(args: argparse.Namespace) -> None:
                 f"a basis is written to a file with the extension {SUFFIX}",
                 remedy=f"give --output FILE{SUFFIX}",
             )
-        basis = gaiaxpy_basis(_widths(args.widths), tuple(args.models))
+        try:
+            basis = gaiaxpy_basis(_widths(args.widths), tuple(args.models))
+        except InputError as error:
+            if error.remedy != THREE_WAYS:
+                raise
+            remedy = "update GaiaXPy to a version that has a basis of these numbers of coefficients"
+            raise InputError(error.what, where=error.where, remedy=remedy) from error
         basis.save(args.output, args.overwrite)
     else:
         basis = Basis.load(args.file)

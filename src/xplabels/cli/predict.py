@@ -125,7 +125,8 @@ def run(args: argparse.Namespace) -> None:
     )
     print("\n".join(summary_lines(summary)))
     check_failures(summary, args.allow_missing)
-    print(f"Catalogue: {args.output}")
+    what = "Folder of catalogues" if args.output.is_dir() else "Catalogue"
+    print(f"{what}: {args.output}")
 
 
 def path_or_address(text: str) -> Path | str:
@@ -170,11 +171,13 @@ def summary_lines(summary: Summary) -> list[str]:
 
 
 def check_failures(summary: Summary, allow_missing: bool) -> None:
-    """Raise :class:`InputError` that names every file without labels, absent ones included."""
+    """Raise :class:`InputError` that names files without labels, absent ones included."""
     from xplabels.pipeline.folder import check_absent
 
     if summary.failed:
-        listed = "\n".join(summary.failed.values())
+        whys = list(summary.failed.values())
+        rest = [f"and {len(whys) - SHOWN} more"] if len(whys) > SHOWN else []
+        listed = "\n".join([*whys[:SHOWN], *rest])
         raise InputError(
             f"{len(summary.failed)} of {summary.files + len(summary.failed)} files "
             f"could not be labelled{'; the others are done' if summary.files else ''}:\n{listed}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xplabels.cli import options
 from xplabels.cli.help import LABELS_HELP, METRICS_HELP, PHOTOMETRY_HELP, STARS_HELP
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, require
 
 if TYPE_CHECKING:
     from xplabels.validation.surveys import ReferenceSurvey
@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> None:
     from xplabels.io.atomic import REPORT_FILES, check_new_folder
     from xplabels.model import Model
 
+    require("scipy", "matplotlib", "jinja2", "markdown_it")
     check_new_folder(args.output, REPORT_FILES, args.overwrite)
     survey = _survey(args)
     model = Model.load(args.model)

@@ -130,7 +130,7 @@ def convert_files(
         import hats  # noqa: F401
     except ImportError:
         raise InputError(
-            "writing a HATS catalogue needs the library hats", remedy="pip install xplabels[lsdb]"
+            "writing a HATS catalogue needs the library hats", remedy="pip install 'xplabels[lsdb]'"
         ) from None
     if workers < 1 or most_rows < 1:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 LONGEST = 500
 """Characters of a line of a message: what a file holds may be of any length."""
@@ -76,15 +77,29 @@ EXTRA_OF = {
     "markdown_it": "report",
 }  # fmt: skip
 """The extra that installs a package which prediction does without."""
+TORCH_FOR_CPU = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
 def not_installed(package: str) -> InputError:
-    """What to raise where a package of :data:`EXTRA_OF` is absent."""
+    """What to raise where a package that prediction does without is absent."""
     name = {"torch": "PyTorch", "scipy": "SciPy", "markdown_it": "markdown-it-py"}.get(package)
-    return InputError(
-        f"this needs {name or package}, which is not installed",
-        remedy=f"pip install 'xplabels[{EXTRA_OF[package]}]'",
-    )
+    extra = EXTRA_OF.get(package)
+    remedy = f"pip install 'xplabels[{extra}]'" if extra else f"pip install {package}"
+    if package == "torch":
+        remedy += f"; on Linux, to be spared gigabytes of GPU libraries, first {TORCH_FOR_CPU}"
+    return InputError(f"this needs {name or package}, which is not installed", remedy=remedy)
+
+
+def require(*packages: str) -> None:
+    """Raise, before any work, :func:`not_installed` for the first of ``packages`` that is absent.
+
+    Examples
+    --------
+    >>> require("numpy")
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise not_installed(package)
 
 
 @contextmanager

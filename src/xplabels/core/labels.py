@@ -28,7 +28,7 @@ class Label(str):
         For catalogues, reports and figures; "" where there is none, the name where there are no
         other words.
     lowest, highest
-        What is physically believable in a training table (in ``unit``); a value outside is an
+        What is physically plausible in a training table (in ``unit``); a value outside is an
         input error, not a star.
     logarithmic
         Whether a per cent is a per cent everywhere: the label is positive and its logarithm is
@@ -172,6 +172,29 @@ def is_unit(text: str) -> bool:
     return True
 
 
+Rows = int | NDArray[np.bool_] | NDArray[np.intp] | slice
+"""What chooses stars; a number, one star."""
+
+
+def rows_of(rows: Any, count: int, instead: str = "a mask, a slice or numbers") -> Any:
+    """What chooses ``rows`` of arrays [count, ...] without dropping an axis.
+
+    Raises IndexError beyond the last star, as iteration needs, and :class:`InputError` for text,
+    whose remedy is ``instead``.
+
+    Examples
+    --------
+    >>> rows_of(-1, 5)
+    slice(4, 5, None)
+    """
+    if isinstance(rows, str):
+        raise InputError(f"{rows!r} does not choose stars", remedy=f"use {instead}")
+    if isinstance(rows, int | np.integer) and not isinstance(rows, bool):
+        row = range(count)[rows]
+        return slice(row, row + 1)
+    return rows
+
+
 def check_shapes(shape: tuple[int, ...], arrays: Mapping[str, NDArray[np.float64]]) -> None:
     """Raise :class:`InputError` unless both arrays have the shape."""
     if any(array.shape != shape for array in arrays.values()):
@@ -215,7 +238,8 @@ class Labels:
         each = (f"{label_of(n).with_unit} of {k:,}" for n, k in zip(self.names, known, strict=True))
         return f"Labels(N = {len(self)}: {', '.join(each)})"
 
-    def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Labels:
+    def __getitem__(self, rows: Rows) -> Labels:
+        rows = rows_of(rows, len(self), f"labels.select([{rows!r}]).values")
         return Labels(self.names, self.values[rows], self.errors[rows])
 
     def extended(self, names: Sequence[str]) -> Labels:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from xplabels.core.errors import InputError
+from xplabels.core.errors import InputError, require
 from xplabels.core.flags import GOOD, describe, is_good
-from xplabels.core.labels import label_of
+from xplabels.core.labels import Rows, label_of, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,21 @@ if TYPE_CHECKING:
 PARTS = ("model", "input", "excess")
 SHOWN = 5
 """Stars in the HTML of a prediction."""
+
+
+def plus_minus(value: float, error: float) -> str:
+    """A value to the second significant digit of its error.
+
+    Examples
+    --------
+    >>> plus_minus(10142.3, 898.7), plus_minus(2.4381, 0.0713)
+    ('10140 ± 900', '2.438 ± 0.071')
+    """
+    if not (np.isfinite(value) and error > 0):
+        return f"{value:.4g} ± {error:.2g}"
+    digits = 1 - int(np.floor(np.log10(float(f"{error:.2g}"))))
+    value, error = round(value, digits), round(error, digits)
+    return f"{value:.{max(digits, 0)}f} ± {error:.{max(digits, 0)}f}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,9 +63,7 @@ class LabelEstimate:
     parts: dict[str, NDArray[np.float64]]
 
     def __repr__(self) -> str:
-        first = [
-            f"{v:.4g} +- {e:.2g}" for v, e in zip(self.value[:SHOWN], self.error, strict=False)
-        ]
+        first = [plus_minus(v, e) for v, e in zip(self.value[:SHOWN], self.error, strict=False)]
         more = ", ..." if len(self.value) > SHOWN else ""
         title = f"{self.name} [{self.unit}]" if self.unit else self.name
         return f"LabelEstimate({title}, N = {len(self.value)}: {', '.join(first)}{more})"
@@ -131,11 +144,9 @@ class Prediction:
     def __getitem__(self, key: str) -> LabelEstimate: ...
 
     @overload
-    def __getitem__(self, key: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Prediction: ...
+    def __getitem__(self, key: Rows) -> Prediction: ...
 
-    def __getitem__(
-        self, key: str | NDArray[np.bool_] | NDArray[np.intp] | slice
-    ) -> LabelEstimate | Prediction:
+    def __getitem__(self, key: str | Rows) -> LabelEstimate | Prediction:
         """One label by its name, or the stars of a mask, a slice or row numbers."""
         if isinstance(key, str):
             k = self._column(key)
@@ -147,9 +158,9 @@ class Prediction:
                 self.errors_95[:, k],
                 {part: self.part(part)[:, k] for part in PARTS},
             )
-        known = ((name, getattr(self, name)) for name in _ARRAYS)
-        rows: dict[str, Any] = {name: one if one is None else one[key] for name, one in known}
-        return replace(self, **rows)
+        rows, known = rows_of(key, len(self)), ((name, getattr(self, name)) for name in _ARRAYS)
+        some: dict[str, Any] = {name: one if one is None else one[rows] for name, one in known}
+        return replace(self, **some)
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self.names)
@@ -164,7 +175,7 @@ class Prediction:
         rows = []
         for star in range(min(len(self), SHOWN)):
             cells = "".join(
-                f"<td>{value:.4g} &plusmn; {error:.2g}</td>"
+                f"<td>{plus_minus(value, error)}</td>"
                 for value, error in zip(self.values[star], self.errors[star], strict=True)
             )
             rows.append(
@@ -185,7 +196,7 @@ class Prediction:
         array: NDArray[np.float64] = getattr(self, f"errors_{name}")
         return array
 
-    def covariance(self, names: Sequence[str] | None = None) -> NDArray[np.float64]:
+    def covariance(self, names: str | Sequence[str] | None = None) -> NDArray[np.float64]:
         """Covariance of the errors of the labels ``names``, by default all, [N, K, K].
 
         Its diagonal is ``errors`` squared. For regions of several labels at once, multiply it by
@@ -204,7 +215,7 @@ class Prediction:
         covariance: NDArray[np.float64] = self.errors[:, :, None] * matrix * self.errors[:, None, :]
         if names is None:
             return covariance
-        columns = [self._column(name) for name in names]
+        columns = [self._column(name) for name in ([names] if isinstance(names, str) else names)]
         return covariance[:, columns][:, :, columns]
 
     def _column(self, name: str) -> int:
@@ -241,14 +252,19 @@ class Prediction:
 
     def to_table(self) -> Table:
         """The catalogue (:meth:`to_arrow`) as an astropy table."""
-        return astropy_table(self.to_arrow())
+        table = astropy_table(self.to_arrow())
+        bits, flags = "FLAGS", table["flags"]
+        table.meta[bits], flags.description = flags.description, f"Bit mask, see meta[{bits!r}]"
+        return table
 
     def to_pandas(self) -> pd.DataFrame:
         """The catalogue (:meth:`to_arrow`) as a data frame."""
+        require("pandas")
         return self.to_arrow().to_pandas()
 
     def to_polars(self) -> pl.DataFrame:
         """The catalogue (:meth:`to_arrow`) as a data frame of polars."""
+        require("polars")
         import polars
 
         return polars.DataFrame(self.to_arrow())

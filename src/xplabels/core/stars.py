@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.errors import InputError, counted
 from xplabels.core.flags import Flag
-from xplabels.core.labels import Labels, check_shapes
-
-Rows = NDArray[np.bool_] | NDArray[np.intp] | slice
+from xplabels.core.labels import Labels, Rows, check_shapes, rows_of
 
 MEASUREMENTS = (
     "phot_g_mean_mag",
@@ -78,6 +76,7 @@ class Band:
         return int(self.coefficients.shape[1])
 
     def __getitem__(self, rows: Rows) -> Band:
+        rows = rows_of(rows, len(self.coefficients))
         correlations = None if self.correlations is None else self.correlations[rows]
         return Band(self.coefficients[rows], self.errors[rows], correlations)
 
@@ -148,6 +147,7 @@ class SampledSpectra:
         return f"SampledSpectra(N = {len(self)}: {_spectra_kind(self)})"
 
     def __getitem__(self, rows: Rows) -> SampledSpectra:
+        rows = rows_of(rows, len(self))
         return SampledSpectra(self.wavelength, self.flux[rows], self.flux_error[rows])
 
 
@@ -206,6 +206,7 @@ class Photometry:
         return f"Photometry(N = {len(self)}: {', '.join(each) or 'nothing'})"
 
     def __getitem__(self, rows: Rows) -> Photometry:
+        rows = rows_of(rows, len(self), f"photometry.column({rows!r})")
         return Photometry(self.values[rows], self.errors[rows])
 
     def column(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -300,6 +301,7 @@ class Stars:
         return len(self.source_id)
 
     def __getitem__(self, rows: Rows) -> Stars:
+        rows = rows_of(rows, len(self))
         return replace(
             self,
             source_id=self.source_id[rows],
@@ -331,9 +333,9 @@ class Stars:
         """Notes that say that the stars are not real: what is made from them must say so, too."""
         return tuple(note for note in self.notes if any(word in note for word in MADE))
 
-    def with_photometry(self, photometry: Photometry) -> Stars:
-        """With other photometry."""
-        return replace(self, photometry=photometry)
+    def with_photometry(self, photometry: Photometry | None) -> Stars:
+        """With other photometry; None: without any."""
+        return replace(self, photometry=photometry or Photometry.missing(len(self)))
 
     def with_labels(self, labels: Labels | None) -> Stars:
         """With other labels."""

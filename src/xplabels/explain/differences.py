@@ -223,7 +223,8 @@ def _check_enough(label: Array) -> None:
     if len(label) < FEWEST or np.ptp(label) == 0:
         raise InputError(
             f"{len(label)} stars with spectrum and label are too few, or all alike",
-            remedy=f"select {FEWEST} or more, by --range or a larger --max-extinction",
+            remedy=f"select {FEWEST} or more, by --range (without it: the red clump) or a larger "
+            "--max-extinction",
         )
 
 

@@ -165,7 +165,7 @@ def labels_of(
     of ``names`` come first, and values in another unit are converted.
 
     Raises InputError if a column is absent, an error is zero or negative, or a value is outside the
-    label's believable range.
+    label's plausible range.
     """
     values = np.full((len(source_id), len(names)), np.nan)
     errors = values.copy()
@@ -324,7 +324,7 @@ def _label(
     if outside.any():
         row = int(outside.argmax())
         raise InputError(
-            f"{values[row]:g} is outside the believable range "
+            f"{values[row]:g} is outside the plausible range "
             f"{label.lowest:g} to {label.highest:g} {label.unit}".rstrip()
             + f" ({int(outside.sum())} such rows)",
             where=f"{where}, source_id {source_id[row]}, column {name}",

@@ -278,11 +278,12 @@ def open_partial(
                     where=folder,
                     remedy="move it away, or choose another output",
                 )
-            if found == json.loads(text):
+            now = json.loads(text)  # in which tuples are lists, as in the file
+            if found == now:
                 return
             if not overwrite:
                 raise InputError(
-                    f"was left by a run with other options ({difference(found, settings)})",
+                    f"was left by a run with other options ({difference(found, now)})",
                     where=folder,
                     remedy="repeat that run's command, or start anew with --overwrite",
                 )

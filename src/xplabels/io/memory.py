@@ -170,7 +170,7 @@ def tables_of(source: Any) -> Iterator[MemoryTable]:
             remedy="ask for retrieval_type='XP_CONTINUOUS'",
         )
     if passed:
-        logger.info("passed by, no XP_CONTINUOUS: %s", names[:300])
+        logger.info("not read, no XP_CONTINUOUS: %s", names[:300])
     yield from found
 
 

@@ -122,7 +122,7 @@ def join_labels(
 
     Raises InputError if the table cannot be read, has a source_id twice or shares none with the
     stars; if a label or its column of errors is absent; if an error is zero or negative or a value
-    is outside the label's believable range.
+    is outside the label's plausible range.
 
     Examples
     --------

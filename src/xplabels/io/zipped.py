@@ -80,7 +80,7 @@ def read_zip(
         others = [name for name in members if name not in taken]
         notes: tuple[str, ...] = ()
         if others:
-            notes = (f"{path}: passed by: {', '.join(others)[:300]}",)
+            notes = (f"{path}: not read: {', '.join(others)[:300]}",)
         seen: dict[int, str] = {}
         for name in taken:
             file = members[name]()

@@ -27,6 +27,7 @@ from xplabels.inference import Inference
 from xplabels.inference.network import Perceptron
 from xplabels.instrument.basis import THREE_WAYS, Basis, converted, gaiaxpy_basis
 from xplabels.instrument.noise import with_correlations
+from xplabels.io import read
 from xplabels.model.storage import find_model, read_model, shipped, write_model
 from xplabels.recipes import Recipe
 
@@ -173,7 +174,7 @@ class Model:
 
     def predict(
         self,
-        stars: Stars,
+        stars: Stars | Any,
         progress: bool = False,
         correlations: bool = False,
         covariance: bool = False,
@@ -184,7 +185,7 @@ class Model:
         ----------
         stars
             Archive coefficients of the widths trained on or, for a model trained on sampled
-            spectra, sampled flux; photometry may be missing.
+            spectra, sampled flux; photometry may be missing. Or what :func:`xplabels.read` reads.
         progress
             Whether to show a bar.
         correlations, covariance
@@ -204,6 +205,7 @@ class Model:
         >>> prediction["teff"].value.shape, prediction.covariance(["teff", "logg"]).shape
         ((3,), (3, 2, 2))
         """
+        stars = stars if isinstance(stars, Stars) else read(stars)
         starts: Sequence[int] = range(0, max(len(stars), 1), BLOCK)
         if progress:
             from tqdm import tqdm

@@ -29,7 +29,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
     student_t = f"Student t with {recipe.dof:g} degrees of freedom"
     trained_on = "archive coefficients" if features.projection is None else "sampled spectra"
     ranges = [
-        f"| {label.description} `{label}` | {label.unit} | {low:.4g} | {high:.4g} |"
+        f"| {label.description} `{label}` | {label.unit} | {_plain(low)} | {_plain(high)} |"
         for label, (low, high) in zip(map(label_of, model.names), model.label_range, strict=True)
     ]
     lines = [
@@ -156,4 +156,9 @@ def _table(model: Model, metrics: Mapping[str, Any]) -> list[str]:
 def _cell(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if float(value).is_integer() and value >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if float(value).is_integer() and value >= 1000 else _plain(value)
+
+
+def _plain(value: float) -> str:
+    """Four digits, and no exponent before a million."""
+    return f"{float(f'{value:.4g}'):g}"

@@ -26,6 +26,8 @@ import numpy as np
 from xplabels.core.errors import InputError, counted
 from xplabels.io.atomic import (
     LAST_WORD,
+    MODEL_FILES,
+    REPORT_FILES,
     alone,
     check_distinct,
     check_output,
@@ -131,6 +133,13 @@ def predict_folder(
         raise InputError("is a file, not a folder", where=output, remedy="name a folder")
     if not output.exists():
         check_output(output)
+    for name in (*MODEL_FILES, *REPORT_FILES):
+        if (output / name).is_file():
+            raise InputError(
+                f"holds {name}: it is the folder of a model or of a report, not of catalogues",
+                where=output,
+                remedy="choose another folder, or end the name as in labels.fits",
+            )
     with _cleared(output):
         run = _Run(inputs, outputs, output, settings, options, command)
         run.check_existing(overwrite)

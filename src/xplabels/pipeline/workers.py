@@ -272,7 +272,7 @@ def connected(where: OnDask) -> Iterator[Any]:
     try:
         from dask.distributed import Client
     except ImportError:
-        raise InputError("Dask is not installed", remedy="pip install xplabels[lsdb]") from None
+        raise InputError("Dask is not installed", remedy="pip install 'xplabels[lsdb]'") from None
     keys: dict[str, Any] = {"address": where.address, "timeout": CONNECT_SECONDS}
     if where.address == LOCAL:
         keys = {"n_workers": where.workers, "threads_per_worker": 1, "dashboard_address": None}

@@ -177,7 +177,7 @@ def _workers(number: int) -> Iterator[None]:
         import lsdb  # noqa: F401
     except ImportError:
         raise InputError(
-            "matching on the sky needs LSDB", remedy="pip install xplabels[lsdb]"
+            "matching on the sky needs LSDB", remedy="pip install 'xplabels[lsdb]'"
         ) from None
     if number == 1:
         with dask.config.set(scheduler="synchronous"):

@@ -1,6 +1,6 @@
 """Surveys of labels: APOGEE, LAMOST, GSP-Phot, Fallows & Sanders (2024), and a user's own table.
 
-A survey's table is not the user's to mend: a value outside the label's believable range, or
+A survey's table is not the user's to mend: a value outside the label's plausible range, or
 without a positive error, becomes unknown and is counted. In a user's own it is an error.
 """
 

@@ -107,7 +107,7 @@ def library_path() -> Path:
     except PackageNotFoundError:
         raise InputError(
             f"the star library is not installed (package {DISTRIBUTION})",
-            remedy="pip install xplabels[library]",
+            remedy="pip install 'xplabels[library]'",
         ) from None
     for file in installed.files or ():
         if file.name == FILE_NAME and Path(str(file.locate())).is_file():

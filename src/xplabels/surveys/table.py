@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xplabels.core.duplicates import best_rows
-from xplabels.core.labels import Labels
+from xplabels.core.labels import Labels, Rows
 from xplabels.core.lookup import Lookup
-from xplabels.core.stars import Photometry, Rows
+from xplabels.core.stars import Photometry
 from xplabels.io.columns import first_present, meant
 from xplabels.surveys.matching import MATCH_FLAGS, MatchFlag
 

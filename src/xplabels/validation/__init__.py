@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class GroupScores:
         return {"n": self.n, "labels": {k: s.to_dict() for k, s in self.labels.items()}}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Validation:
     """What :func:`score_prediction` found.
 
@@ -82,18 +82,23 @@ class Validation:
         Identifies the star of each row [N], where several rows belong to one.
     """
 
-    prediction: Prediction = field(repr=False)
+    prediction: Prediction
     names: tuple[str, ...]
     groups: Mapping[str, GroupScores]
-    bins: Mapping[str, Mapping[str, tuple[Bin, ...]]] = field(repr=False)
-    samples: Mapping[str, LabelSample] = field(repr=False)
-    axes: Mapping[str, Array] = field(repr=False)
-    audit: LabelAudit = field(repr=False)
+    bins: Mapping[str, Mapping[str, tuple[Bin, ...]]]
+    samples: Mapping[str, LabelSample]
+    axes: Mapping[str, Array]
+    audit: LabelAudit
     flags: Mapping[str, int]
     selection: str
     resamples: int
-    joint: Joint | None = field(default=None, repr=False)
-    star: NDArray[np.int64] | None = field(default=None, repr=False)
+    joint: Joint | None = None
+    star: NDArray[np.int64] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Validation(N = {self.n}: {', '.join(self.names)}; scores in .labels, .groups, .bins)"
+        )
 
     @property
     def n(self) -> int:
@@ -164,6 +169,11 @@ def score_prediction(
     >>> validation.n, sorted(validation.labels["teff"].value)[:3]
     (300, ['bias', 'coverage_68', 'coverage_95'])
     """
+    if not isinstance(labels, Labels):
+        raise InputError(
+            f"the known labels are a {type(labels).__name__}",
+            remedy="give stars.join(labels=TABLE).labels",
+        )
     names = common_names(prediction.names, labels.names)
     labels = labels.in_units_of(names)
     n = len(prediction)

@@ -56,13 +56,14 @@ def calibration_findings(validation: Validation) -> list[Finding]:
         "which the interval would hold its share of the stars, less one; the known labels' own "
         f"errors are allowed for. {verdict.judged_sizes} sizes are judged: each label's, that of "
         "all together where correlations are predicted, and those in bins, at 68.3 and 95.4 %. "
-        f"Their intervals hold at once, but for a chance of {100 * FALSE_ALARMS:g} %: so rarely "
-        "are errors that are exactly right called anything else.",
+        "The rule allows for the number of sizes judged: the probability that errors which are "
+        f"exactly right are called anything else is at most {100 * FALSE_ALARMS:g} %.",
         f"{WRONG.capitalize()}: off by more than {100 * TOLERANCE:g} %, all over the interval, for "
         f"the stars as a whole or in bins of at least {100 * MANY:g} % of them. "
-        f"{SLIGHTLY.capitalize()}: not zero for certain, but less, or for fewer stars. "
-        f"{RIGHT.capitalize()}: perhaps zero, or less than {100 * TOLERANCE:g} % for certain. "
-        f"{FEW.capitalize()}: perhaps zero, perhaps more than {100 * USEFUL:g} %.",
+        f"{SLIGHTLY.capitalize()}: significantly off, but by less, or for fewer stars. "
+        f"{RIGHT.capitalize()}: consistent with zero, or significantly less than "
+        f"{100 * TOLERANCE:g} %. {FEW.capitalize()}: zero and more than {100 * USEFUL:g} % are "
+        "both possible.",
         "Bins are judged along "
         + (", ".join(map(_axis_title, verdict.judged)) or "nothing")
         + f"; neighbours are merged until they hold {BIN_STARS} stars. Along a known label "
