@@ -160,7 +160,7 @@ def test_where_nothing_can_be_said() -> None:
 @pytest.mark.parametrize(
     ("label_error", "sentence"),
     [
-        (1.0, "The stars are too few, or their known labels too uncertain, to tell"),
+        (1.0, "The known labels are too uncertain to tell whether the error bars are right"),
         (1.3, "the known labels' errors alone are as large as the differences"),
     ],
 )

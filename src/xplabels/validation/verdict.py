@@ -216,10 +216,13 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in a sentence, with the clearest statement on each label that is off."""
         if self.word == FEW:
-            return (
-                "The stars are too few, or their known labels too uncertain, to tell whether the "
-                "error bars are right."
+            # the known labels' own errors may explain the differences, however many stars there are
+            hidden = any(
+                one.sizes[0].low > -1 and np.isinf(one.sizes[0].high)
+                for one in self.overall.values()
             )
+            why = "The known labels are too uncertain" if hidden else "There are too few stars"
+            return f"{why} to tell whether the error bars are right."
         if self.word == RIGHT:
             return (
                 "The error bars are right: for every label they are off by less than "
