@@ -168,7 +168,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message with the nearest names of what is unknown, and exit."""
         groups = self._subparsers._group_actions if self._subparsers else ()
-        commands = {name: one for group in groups for name, one in (group.choices or {}).items()}
+        commands = {
+            name: one for group in groups for name, one in dict(group.choices or {}).items()
+        }
         first = next(iter(self.words), "")
         command = commands.get(first, self)
         known = [*command._option_string_actions, *(commands if command is self else ())]

@@ -7,7 +7,7 @@ there, and to the lists below.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def read_survey(
         CSV (also delimited by ``|``), ECSV, FITS or VOTable (each also with ``.gz``), Parquet, or a
         table in memory (:mod:`xplabels.io.memory`).
     extra
-        Lower-case names of columns that rules ask for.
+        Lower-case names of columns that rules ask for; a mapping has the rules' names as values.
     neighbours
         For a table without ``source_id``: a table that relates the survey's identifiers to Gaia
         DR3's (see :func:`~xplabels.surveys.matching.read_neighbours`). For a table with ids of an
@@ -115,7 +115,8 @@ def read_survey(
         raise InputError(
             f"column {absent[0]!r}, which a rule asks for, is absent",
             where=where,
-            remedy="leave the rule out (--without NAME) or get the table with this column",
+            remedy=f"leave the rule out (--without {_rule(extra, absent[0])}) or get the table "
+            "with this column",
         )
     content = survey.read(table)
     quality = first_present(survey.quality, table.columns)
@@ -125,7 +126,10 @@ def read_survey(
         name,
         where,
         table.source_id,
-        {column: _for_rules(table, column, column in masks) for column in kept},
+        {
+            column: _for_rules(table, column, column in masks, _rule(extra, column))
+            for column in kept
+        },
         content if isinstance(content, Labels) else None,
         content if isinstance(content, Photometry) else None,
         None if quality is None else table.numbers(quality),
@@ -205,7 +209,12 @@ def _by_neighbours(
     )
 
 
-def _for_rules(table: RawTable, name: str, is_mask: bool) -> NDArray[Any]:
+def _rule(extra: Collection[str], column: str) -> str:
+    """The name of the rule that asks for a column."""
+    return str(extra.get(column, "NAME")) if isinstance(extra, Mapping) else "NAME"
+
+
+def _for_rules(table: RawTable, name: str, is_mask: bool, rule: str) -> NDArray[Any]:
     """A column that a rule asks for, with nulls as this package writes them."""
     values = table.columns[name]
     if is_mask:
@@ -218,6 +227,6 @@ def _for_rules(table: RawTable, name: str, is_mask: bool) -> NDArray[Any]:
         raise InputError(
             "does not hold one number per row",
             where=f"{table.where}, column {name}",
-            remedy="rules compare numbers: leave the rule out (--without NAME)",
+            remedy=f"rules compare numbers: leave the rule out (--without {rule})",
         )
     return table.numbers(name)
