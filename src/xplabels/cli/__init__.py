@@ -88,9 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(str(not_installed(package)))
     except KeyboardInterrupt as error:
-        print("xplabels: interrupted; repeat the command to resume", file=sys.stderr)
-        return 143 if isinstance(error, _Terminated) else 130
-    return 0
+        status = 143 if isinstance(error, _Terminated) else 130
+    else:
+        return 0
+    # after the clause, when the frames that were interrupted, and their progress bars, are closed
+    print("xplabels: interrupted; repeat the command to resume", file=sys.stderr)
+    return status
 
 
 class _Terminated(KeyboardInterrupt):

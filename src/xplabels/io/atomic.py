@@ -26,8 +26,9 @@ from xplabels.core.errors import InputError
 MODEL_FILES = ("model.json", "weights.safetensors", "card.md", "label_audit.csv")
 REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
 """All files that the folders of a model and of a report may hold; any other is the user's."""
-LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(.*)")
-"""Names of temporary files and folders: number of the process, kind, name of the output."""
+LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(?:\.\d+\.partial\.)*(.*)")
+"""Names of temporary files and folders: number of the process, kind, name of the output, which may
+itself be a temporary name."""
 LAST_WORD = "finished.json"
 """Name of the file, in the folder of an unfinished run, that identifies the finished output."""
 REMEDIES = {
