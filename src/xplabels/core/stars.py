@@ -460,8 +460,10 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
     if len(blocks) == 1:
         return first
     for block in blocks[1:]:
-        wavelengths = (getattr(stars.spectra, "wavelength", 0) for stars in (block, first))
-        if _kind(block) != _kind(first) or not np.array_equal(*wavelengths):
+        own, wanted = (
+            np.asarray(getattr(stars.spectra, "wavelength", 0)) for stars in (block, first)
+        )
+        if _kind(block) != _kind(first) or not np.array_equal(own, wanted):
             raise InputError(
                 f"holds {_kind(block)}, but {first.where or 'the first file'} {_kind(first)}",
                 where=block.where,
