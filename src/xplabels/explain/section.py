@@ -1,4 +1,4 @@
-"""What the model looks at, in a validation: FS24's figures 8 and 11-14."""
+"""What the model uses of the spectra, in a validation: FS24's figures 8 and 11-14."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xplabels.model import Model
 from xplabels.validation.finding import Finding, Section
 
 ATTENTION_STARS = 4000
-"""Attention is over so many of the stars compared, evenly taken from them, where there are more."""
+"""Most stars over which attention is taken, an even sample of those compared."""
 ATTENTION_TEXT = (
     "Standard deviation over stars of J_ij x_i, what each input contributes to a label (eq. 13). "
     "BP is blue, RP orange, other inputs green. As figure 8 of Fallows & Sanders (2024)."
@@ -30,11 +30,11 @@ CURVES_TEXT = (
 
 
 def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
-    """What the model looks at, as far as it can be said.
+    """What the model uses of the spectra, as far as it can be derived for them.
 
     The attention is over ``compared``, the stars of the report. Curves need a model of DR3 spectra
-    and GaiaXPy; they are of the red clump among ``everyone``, the stars with known labels, also
-    those trained on, without dusty ones where dust is known.
+    and GaiaXPy; they are for the red clump among ``everyone``, the stars with known labels
+    (including those trained on), without dusty stars if the dust is known.
     """
     section = Section("attention", "What the model looks at", folded=True)
     metrics: dict[str, object] = {}
