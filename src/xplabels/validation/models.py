@@ -106,8 +106,8 @@ def model_finding(validation: Validation, other: Prediction, title: str, note: s
             continue
         column = np.where(predicted, np.stack([truth[name], ours[name], theirs]), np.nan)
         columns.append(column)
-        residuals = (column[1:] - column[0])[:, predicted]
-        ratios[name] = _ratios(*residuals, validation.resamples)
+        our_residuals, their_residuals = (column[1:] - column[0])[:, predicted]
+        ratios[name] = _ratios(our_residuals, their_residuals, validation.resamples)
     rows = []
     for name, ratio in ratios.items():
         cells = [with_unit(name), f"{ratio['n']:,}"]
