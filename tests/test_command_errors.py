@@ -160,3 +160,27 @@ def test_a_folder_of_a_report_gets_no_catalogues(
     assert "report: holds report.html" in capsys.readouterr().err
     assert main(["predict", str(stars), "--output", str(tmp_path / "labels")]) == 0
     assert f"Folder of catalogues: {tmp_path / 'labels'}" in capsys.readouterr().out
+
+
+def test_what_stays_of_a_failed_run_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import xplabels as xp
+
+    for name in "ab":
+        xp.write_stars(xp.example_stars(3), tmp_path / f"{name}.parquet")
+    output = tmp_path / "twice.fits"
+    words = [str(tmp_path / f"{name}.parquet") for name in "ab"]
+    assert main(["predict", *words, "--output", str(output)]) == 2
+    assert f"{output}.partial keeps what is finished, for the next run" in capsys.readouterr().out
+
+
+def test_labels_of_the_stars_own_table_are_not_announced_as_joined(tmp_path: Path) -> None:
+    import xplabels as xp
+    from xplabels.api import read_stars
+
+    path = tmp_path / "s.parquet"
+    xp.write_stars(xp.example_stars(3), path)
+    for names in (["teff", "mass"], ["teff"]):
+        notes = read_stars(path, names=names, needed=False).notes
+        assert not any("joined" in note for note in notes)

@@ -238,7 +238,7 @@ def test_wise_of_one_scale_fills_gaps(tmp_path: Path) -> None:
     ("rule", "said"),
     [
         ("r=gaai.ruwe < 1", "asks for 'gaai', of which no table is given"),
-        ("r=gaia.radius < 1", "column 'radius', which a rule asks for, is absent"),
+        ("r=gaia.radius < 1", "leave the rule out (--without r)"),
         ("ruwe=gaia.ruwe < 0", "no star is left of "),
     ],
 )

@@ -1,7 +1,8 @@
 """What each Gaia data release calls its tables, columns and products: one TOML file a release.
 
 ``data/dr3.toml`` and ``data/dr4.toml`` are such declarations; a user's corrected copy is as good.
-No other module names a table or column of the archive.
+Other modules take the names of the archive's tables and columns from them, but for Gaia's own
+astrophysical parameters, which `xplabels.surveys.labels` declares as a survey's.
 """
 
 from __future__ import annotations

@@ -88,9 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(str(not_installed(package)))
     except KeyboardInterrupt as error:
-        print("xplabels: interrupted; repeat the command to resume", file=sys.stderr)
-        return 143 if isinstance(error, _Terminated) else 130
-    return 0
+        status = 143 if isinstance(error, _Terminated) else 130
+    else:
+        return 0
+    # after the clause, when the frames that were interrupted, and their progress bars, are closed
+    print("xplabels: interrupted; repeat the command to resume", file=sys.stderr)
+    return status
 
 
 class _Terminated(KeyboardInterrupt):
@@ -168,7 +171,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message with the nearest names of what is unknown, and exit."""
         groups = self._subparsers._group_actions if self._subparsers else ()
-        commands = {name: one for group in groups for name, one in (group.choices or {}).items()}
+        commands = {
+            name: one for group in groups for name, one in dict(group.choices or {}).items()
+        }
         first = next(iter(self.words), "")
         command = commands.get(first, self)
         known = [*command._option_string_actions, *(commands if command is self else ())]

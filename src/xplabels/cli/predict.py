@@ -171,13 +171,11 @@ def summary_lines(summary: Summary) -> list[str]:
 
 
 def check_failures(summary: Summary, allow_missing: bool) -> None:
-    """Raise :class:`InputError` that names files without labels, absent ones included."""
+    """Raise :class:`InputError` that names every file without labels, absent ones included."""
     from xplabels.pipeline.folder import check_absent
 
     if summary.failed:
-        whys = list(summary.failed.values())
-        rest = [f"and {len(whys) - SHOWN} more"] if len(whys) > SHOWN else []
-        listed = "\n".join([*whys[:SHOWN], *rest])
+        listed = "\n".join(summary.failed.values())
         raise InputError(
             f"{len(summary.failed)} of {summary.files + len(summary.failed)} files "
             f"could not be labelled{'; the others are done' if summary.files else ''}:\n{listed}"

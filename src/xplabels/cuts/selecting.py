@@ -134,8 +134,12 @@ def read_tables(options: SelectOptions) -> tuple[list[SurveyTable], dict[str, Su
         for name, path in options.tables:
             if (name in PHOTOMETRIC) == photometric:
                 masks = [column for column, is_mask in asked[name].items() if is_mask]
+                rules = {
+                    rule.condition.column: rule.name for rule in options.rules
+                    if not isinstance(rule.condition, HasValues) and rule.condition.survey == name
+                }  # fmt: skip
                 yield read_survey(
-                    name, path, asked[name].keys(), options.neighbours.get(name), masks,
+                    name, path, rules, options.neighbours.get(name), masks,
                     options.labels or (),
                 )  # fmt: skip
 

@@ -60,11 +60,6 @@ def step_of(name: str) -> float:
     return SHOWN_STEPS.get(label_of(name).unit, 1.0)
 
 
-def step_text(name: str) -> str:
-    """The same in words: ``100 K``."""
-    return f"{step_of(name):g} {label_of(name).unit}"
-
-
 def most_informative(
     wavelength: Array, change: Array, error: Array, share: float = 0.5, width: float = 20.0
 ) -> list[tuple[float, float]]:

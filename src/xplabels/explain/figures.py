@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xplabels.core.labels import label_of
 from xplabels.explain.attention import Attention
-from xplabels.explain.differences import SIDES, Curve, correlations, step_of, step_text
+from xplabels.explain.differences import SIDES, Curve, correlations, step_of
 from xplabels.explain.information import DUSTLESS, FREE, GRID, GRID_G, POPULATION, Content
 from xplabels.figures import CYCLE, MARKERS, axis_title, styled
 
@@ -110,9 +110,10 @@ def _colour(name: str) -> str:
 def curves(name: str, wavelength: Array, shown: Sequence[Curve], flux: Array) -> Figure:
     """Curves of one label in BP and RP with lines and bands marked (FS24, figures 11-14).
 
-    All are in per cent of the typical ``flux`` [L] per step of the label, on one scale for each
-    side, beyond which the largest may extend. At the right are the correlations of all pairs of
-    curves on that side.
+    All are in per cent of the typical ``flux`` [L] per step of the label (:func:`step_of`, or a
+    tenth of it and so on, so that the flux does not double), on one scale for each side, beyond
+    which the largest may extend. At the right are the correlations of all pairs of curves on that
+    side.
     """
     from matplotlib.figure import Figure
 
@@ -120,7 +121,12 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve], flux: Array) ->
     axes = figure.subplots(2, 2, width_ratios=(3.6, 1.0))
     colours = list(islice(cycle(CYCLE), len(shown)))
     related = correlations(wavelength, shown)
-    per_cent = 100 * step_of(name) / flux
+    # of a label such as mass one unit may be far more than the stars differ by
+    typical = np.median([np.percentile(np.abs(curve.values / flux), 97) for curve in shown])
+    step = step_of(name)
+    while step * typical > 1:
+        step /= 10
+    per_cent = 100 * step / flux
     for (ax, matrix), (side, (low, high)) in zip(axes, SIDES.items(), strict=True):
         inside = (wavelength >= low) & (wavelength <= high)
         for number, (colour, curve) in enumerate(zip(colours, shown, strict=True), start=1):
@@ -137,7 +143,7 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve], flux: Array) ->
         sizes = [np.percentile(np.abs(per_cent * curve.values)[inside], 97) for curve in shown]
         reach = 1.6 * float(np.median(sizes))
         ax.set(xlim=(low, high), ylim=(-reach, reach))
-        ax.set_ylabel(f"{side}: change of flux\nper {step_text(name)} [%]")
+        ax.set_ylabel(f"{side}: change of flux\nper {step:g} {label_of(name).unit} [%]")
         _mark(ax, low, high)
         pairs = [related[f"{a.title} / {b.title}"][side] for a, b in combinations(shown, 2)]
         _matrix(matrix, pairs, colours)

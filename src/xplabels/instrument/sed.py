@@ -46,7 +46,13 @@ AIR_FROM = 200.0
 class Sed:
     """Flux [L] of one source, W m^-2 nm^-1, at increasing vacuum wavelengths [L], nm.
 
-    It is linear in between. ``name`` is for messages and tables. :meth:`of` makes one.
+    It is linear in between. ``name`` is for messages and tables.
+
+    Examples
+    --------
+    >>> flat = Sed.of([300.0, 1100.0], [1e-16, 1e-16], name="flat")
+    >>> len(flat.wavelength)
+    2
     """
 
     wavelength: Array

@@ -26,7 +26,8 @@ from xplabels.core.errors import InputError
 MODEL_FILES = ("model.json", "weights.safetensors", "card.md", "label_audit.csv")
 REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
 """All that a model's and a report's folder may hold; anything else is the user's."""
-LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(.*)")
+LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(?:\.\d+\.partial\.)*(.*)")
+"""Temporary names, also of what was being written under a temporary name."""
 LAST_WORD = "finished.json"
 """In the folder of an unfinished run: which file or folder its output becomes."""
 REMEDIES = {

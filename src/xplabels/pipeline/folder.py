@@ -215,6 +215,8 @@ def predict_catalogue(
         except BaseException:
             if not any(folder.glob(f"[!.]*{PART}")):  # no trace of a run that finished no file
                 shutil.rmtree(folder, ignore_errors=True)
+            else:
+                logger.info("%s keeps what is finished, for the next run", folder)
             raise
     discard(folder, output)
     return replace(run.summary, account=None)

@@ -7,7 +7,7 @@ downstream depends on them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def read_survey(
         CSV (also delimited by ``|``), ECSV, FITS or VOTable (each also with ``.gz``), Parquet, or a
         table in memory (:mod:`xplabels.io.memory`).
     extra
-        Lower-case names of columns that rules ask for.
+        Lower-case names of columns that rules ask for; a mapping has the rules' names as values.
     neighbours
         A table that relates the survey's identifiers to Gaia DR3's (see
         :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``; or
@@ -115,7 +115,8 @@ def read_survey(
         raise InputError(
             f"column {absent[0]!r}, which a rule asks for, is absent",
             where=where,
-            remedy="leave the rule out (--without NAME) or get the table with this column",
+            remedy=f"leave the rule out (--without {_rule(extra, absent[0])}) or get the table "
+            "with this column",
         )
     known = survey.read(table)
     quality = first_present(survey.quality, table.columns)
@@ -124,7 +125,10 @@ def read_survey(
         name,
         where,
         table.source_id,
-        {column: _for_rules(table, column, column in masks) for column in kept},
+        {
+            column: _for_rules(table, column, column in masks, _rule(extra, column))
+            for column in kept
+        },
         known if isinstance(known, Labels) else None,
         known if isinstance(known, Photometry) else None,
         None if quality is None else table.numbers(quality),
@@ -203,7 +207,12 @@ def _by_neighbours(
     )
 
 
-def _for_rules(table: RawTable, name: str, is_mask: bool) -> NDArray[Any]:
+def _rule(extra: Collection[str], column: str) -> str:
+    """The name of the rule that asks for a column."""
+    return str(extra.get(column, "NAME")) if isinstance(extra, Mapping) else "NAME"
+
+
+def _for_rules(table: RawTable, name: str, is_mask: bool, rule: str) -> NDArray[Any]:
     """A column that a rule asks for, nulls as this package writes them."""
     values = table.columns[name]
     if is_mask:
@@ -215,6 +224,6 @@ def _for_rules(table: RawTable, name: str, is_mask: bool) -> NDArray[Any]:
         raise InputError(
             "does not hold one number per row",
             where=f"{table.where}, column {name}",
-            remedy="rules compare numbers: leave the rule out (--without NAME)",
+            remedy=f"rules compare numbers: leave the rule out (--without {rule})",
         )
     return table.numbers(name)
