@@ -233,19 +233,20 @@ class Transfer:
     def answer(self) -> str:
         """Whether the error bars hold, in a sentence."""
         lonely, n = int(self.lonely.sum()), self.n
-        fine = n - lonely
-        if fine < 0.05 * n:
-            return f"No: {fine:,} of your {_stars(n)} are like calibration stars."
-        whole = "" if not self.many_lonely else f" for {fine:,} ({100 * fine / n:.0f} %)"
-        rest = "" if not self.many_lonely else f"; no for {lonely:,}: their errors are extrapolated"
-        of = f"of your {_stars(n)}" if whole else f"for your {_stars(n)}"
+        similar = n - lonely
+        if similar < 0.05 * n:
+            return f"No: {similar:,} of your {_stars(n)} are like calibration stars."
+        share, rest, of = "", "", f"for your {_stars(n)}"
+        if self.many_lonely:
+            share, of = f" for {similar:,} ({100 * similar / n:.0f} %)", f"of your {_stars(n)}"
+            rest = f"; no for {lonely:,}: their errors are extrapolated"
         if self.wrong:
             k = [self.names.index(name) for name in self.wrong]
             times = ", ".join(f"{self.names[i]} by {self.factor[0, i]:.2f}" for i in k)
-            return f"Not as they are{whole} {of}: multiply the errors of {times}{rest}."
+            return f"Not as they are{share} {of}: multiply the errors of {times}{rest}."
         if not (self.effective >= LEAST_EFFECTIVE).any():
-            return f"Perhaps{whole} {of}: it rests on too few calibration stars to tell{rest}."
-        return f"Yes{whole} {of}{rest}."
+            return f"Perhaps{share} {of}: it rests on too few calibration stars to tell{rest}."
+        return f"Yes{share} {of}{rest}."
 
     def to_text(self) -> str:
         """The answer with its reasons, for the terminal."""

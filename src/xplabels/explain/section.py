@@ -55,23 +55,23 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     except InputError:  # its package is not installed
         emulator = None
     try:
-        found = explain(
+        explanation = explain(
             model, everyone, a_g=known_extinction(everyone), emulator=emulator, seen=seen
         )
     except InputError as error:
         section.paragraphs.append(f"No curves in wavelength: {error}.")
         return finding
-    numbers = found.to_metrics()
+    numbers = explanation.to_metrics()
     metrics |= {key: numbers[key] for key in ("selection", "attention", "correlations")}
     section.paragraphs.append(
         "Curves are of the red clump (table 5 of the paper) among all stars of the table, also "
         "those trained on, since they ask what the model does, not how well: "
-        f"{'; '.join(found.flow)}."
+        f"{'; '.join(explanation.flow)}."
     )
-    for name, curves in found.curves.items():
+    for name, curves in explanation.curves.items():
         title = label_of(name).description
-        draw = partial(figures.curves, name, found.wavelength, curves, found.flux)
-        caption = f"{found.sentence(name)} {CURVES_TEXT}"
+        draw = partial(figures.curves, name, explanation.wavelength, curves, explanation.flux)
+        caption = f"{explanation.sentence(name)} {CURVES_TEXT}"
         section.add_picture(f"curves_{name}", title, caption, draw)
     sides = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
     for name, pairs in numbers["correlations"].items():

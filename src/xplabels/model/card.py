@@ -75,7 +75,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
 
 
 def _recalibrated(model: Model) -> str:
-    """On which stars."""
+    """Whether and on which stars the errors were recalibrated, in words."""
     recipe = model.recipe
     if not recipe.recalibrate:
         return "not recalibrated"

@@ -430,7 +430,7 @@ def _train(x: Array, outputs: int, loss: Any, targets: Sequence[Array], seed: in
     sizes = (x.shape[1], HIDDEN_WIDTH, HIDDEN_WIDTH, outputs)
     linear = [nn.Linear(a, b) for a, b in pairwise(sizes)]
     network = nn.Sequential(linear[0], nn.SiLU(), linear[1], nn.SiLU(), linear[2])
-    inputs, *known = (
+    inputs, *target_tensors = (
         torch.as_tensor(a, dtype=torch.float32) for a in ((x - centre) / scale, *targets)
     )
     batch = min(BATCH, len(x))
@@ -439,7 +439,7 @@ def _train(x: Array, outputs: int, loss: Any, targets: Sequence[Array], seed: in
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, total_steps=steps)
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(x))[: len(x) // batch * batch].split(batch):
-            value = loss(network(inputs[rows]), *(target[rows] for target in known))
+            value = loss(network(inputs[rows]), *(target[rows] for target in target_tensors))
             optimiser.zero_grad()
             value.backward()
             optimiser.step()

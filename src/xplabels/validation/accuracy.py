@@ -94,9 +94,9 @@ def range_finding(validation: Validation) -> Finding:
     section, n = Section("range", "Usable range"), validation.n
     rows = []
     axes = {axis: validation.axes[axis] for axis in ("g_mag", "bp_rp") if axis in validation.axes}
-    known = {with_unit(name): one.truth for name, one in validation.samples.items()}
+    by_label = {with_unit(name): s.truth for name, s in validation.samples.items()}
     for title, values in (
-        known | {f"{MAGNITUDES[axis]} [mag]": v[validation.rows] for axis, v in axes.items()}
+        by_label | {f"{MAGNITUDES[axis]} [mag]": v[validation.rows] for axis, v in axes.items()}
     ).items():
         values = values[np.isfinite(values)]
         numbers = ["-"] * len(RANGE)

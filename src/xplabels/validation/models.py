@@ -58,12 +58,12 @@ def estimates_finding(
     for title, prediction in (("mean", mean), ("unshrunk", correction.apply(mean))):
         samples = {
             name: replace(
-                known,
-                predicted=prediction.values[known.rows, k],
-                error=prediction.errors[known.rows, k],
-                error_95=prediction.errors_95[known.rows, k],
+                sample,
+                predicted=prediction.values[sample.rows, k],
+                error=prediction.errors[sample.rows, k],
+                error_95=prediction.errors_95[sample.rows, k],
             )
-            for name, known in validation.samples.items()
+            for name, sample in validation.samples.items()
             for k in (prediction.names.index(name),)
         }
         groups = {"all": samples}

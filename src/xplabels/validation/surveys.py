@@ -82,7 +82,7 @@ class ReferenceSurvey:
 
         Raises :class:`InputError` if it has none of them.
         """
-        rows, found = Lookup(self.source_id, self.where).find(source_id)
+        rows, survey_rows = Lookup(self.source_id, self.where).find(source_id)
         if len(rows) == 0:
             raise InputError(
                 f"none of its {counted(len(self.source_id), 'Gaia source')} is among the "
@@ -94,7 +94,7 @@ class ReferenceSurvey:
 
         def in_order(values: Array) -> Array:
             column = np.full((len(source_id), *values.shape[1:]), np.nan)
-            column[rows] = values[found]
+            column[rows] = values[survey_rows]
             return column
 
         labels = Labels(
