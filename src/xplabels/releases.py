@@ -1,8 +1,8 @@
-"""What each Gaia data release calls its tables, columns and products: one TOML file a release.
+"""What each Gaia data release calls its tables, columns and products: one TOML file per release.
 
-``data/dr3.toml`` and ``data/dr4.toml`` are such declarations; a user's corrected copy is as good.
-Other modules take the names of the archive's tables and columns from them, but for Gaia's own
-astrophysical parameters, which `xplabels.surveys.labels` declares as a survey's.
+``data/dr3.toml`` and ``data/dr4.toml`` are such declarations; users may give a corrected copy
+instead. Other modules take the names of the archive's tables and columns from them, except those of
+Gaia's own astrophysical parameters, which `xplabels.surveys.labels` declares as a survey's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parent / "data"
 NAMES = ("dr3", "dr4")
-"""Releases whose declarations are in the package."""
+"""Releases whose declarations come with the package."""
 SOURCES = "gaia_source"
 """The product that says which stars there are."""
 TYPES = ("bool", "int32", "int64", "float32", "float64", "string")
@@ -40,38 +40,38 @@ SPECTRA_COLUMNS = (
     "bp_coefficients", "bp_coefficient_errors", "bp_coefficient_correlations",
     "rp_coefficients", "rp_coefficient_errors", "rp_coefficient_correlations",
 )  # fmt: skip
-"""Our columns of spectra."""
+"""This package's names for the columns of spectra."""
 
 VARIABLE = "XPLABELS_RELEASE"
-"""The environment's variable that names a release (or its file) by whose names tables are read."""
+"""Environment variable that names a release, or its file, whose column names are read, too."""
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
-_KINDS = {"str": str, "bool": bool, "dict": dict, "list": list}
-_WORDS = {str: "text", bool: "true or false", dict: "a table", list: "a list"}
+_TYPES = {"str": str, "bool": bool, "dict": dict, "list": list}
+_TYPE_WORDS = {str: "text", bool: "true or false", dict: "a table", list: "a list"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column that ``fetch`` writes, and what it is in the archive's table."""
+    """A column that ``fetch`` writes, and how it is obtained from the archive's table."""
 
     name: str
-    type: str  # of Arrow
+    type: str  # Arrow's name of it
     unit: str = ""
-    column: str = ""  # in the archive; none if it is computed
-    expression: str = ""  # of columns of the archive's table
+    column: str = ""  # its name in the archive; "" if it is computed
+    expression: str = ""  # by which it is computed from the archive's columns
     optional: bool = False
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The archive's columns that it is made of."""
+        """The archive's columns from which it is made."""
         if not self.expression:
             return (self.column,)
         names = (n.id for n in ast.walk(ast.parse(self.expression)) if isinstance(n, ast.Name))
         return tuple(dict.fromkeys(names))
 
     def adql(self, alias: str) -> str:
-        """What to select it by, from a table known as ``alias``."""
+        """The ADQL by which it is selected from a table with the ``alias``."""
         if not self.expression:
             return f"{alias}.{self.column}"
         return re.sub(r"\b[A-Za-z_]\w*", lambda match: f"{alias}.{match[0]}", self.expression)
@@ -88,7 +88,7 @@ class Table:
     columns: tuple[Column, ...] = ()
 
     def needs(self) -> dict[str, bool]:
-        """Every column of it that is used -> whether it has to be there."""
+        """Every column of it that is used -> whether it is required."""
         used = {name: True for name in (self.key, self.match) if name}
         for column in self.columns:
             for name in column.needs:
@@ -98,11 +98,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Part:
-    """Where rows of a product come from: labels of tables."""
+    """Where the rows of a product come from, by the labels of tables."""
 
-    source: str
-    matched: str = ""
-    beside: tuple[str, ...] = ()
+    source: str  # the table that says which stars have a row
+    matched: str = ""  # a table that is joined by the key `match` of the source
+    beside: tuple[str, ...] = ()  # tables that add columns, null for stars that they lack
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ class Part:
 
 @dataclass(frozen=True)
 class DataLinkWords:
-    """What DataLink is asked by; of several words, the first that it knows."""
+    """Words of DataLink's requests; of several, the first that the service knows is used."""
 
     products: tuple[str, ...]
     structures: tuple[str, ...]
@@ -163,13 +163,13 @@ class Release:
         return tuple(self.tables[label] for label in dict.fromkeys(labels))
 
     def position(self, alias: str) -> str:
-        """ADQL for right ascension and declination in the table of cones, known as ``alias``."""
+        """ADQL for right ascension and declination in the table of cones, with the ``alias``."""
         columns = {column.name: column for column in self.cone.columns}
         return ", ".join(columns[name].adql(alias) for name in ("ra", "dec"))
 
 
 def load_release(name: str | Path) -> Release:
-    """The release called ``dr3`` or ``dr4``, or that of a declaration of the user's.
+    """The release ``dr3`` or ``dr4``, or that of a user's declaration (a ``.toml`` file).
 
     Raises :class:`InputError` if there is none of that name, or the file is not a declaration.
     """
@@ -189,7 +189,7 @@ def load_release(name: str | Path) -> Release:
 
 @contextmanager
 def using(name: str | Path | None) -> Iterator[None]:
-    """Tables are read by the names of this release, too, in the block and in processes it starts.
+    """Read tables by the names of this release, too, in the block and in processes it starts.
 
     Raises :class:`InputError` as :func:`load_release`.
     """
@@ -208,7 +208,7 @@ def using(name: str | Path | None) -> Iterator[None]:
 
 
 def in_use() -> tuple[Release, ...]:
-    """The releases whose names are read: one that is named, and those of the package."""
+    """The releases whose names are read: that of :func:`using`, and those of the package."""
     return _loaded(tuple(dict.fromkeys([*filter(None, [os.environ.get(VARIABLE)]), *NAMES])))
 
 
@@ -218,19 +218,19 @@ def _loaded(names: tuple[str, ...]) -> tuple[Release, ...]:
 
 
 def spectra_columns() -> dict[str, str]:
-    """Columns of spectra as these releases call them, in lower case -> as they are called here."""
+    """Lower-case names of columns of spectra in the releases in use -> this package's names."""
     pairs = (pair for release in in_use() for pair in release.spectra.items())
     return {theirs.lower(): ours for ours, theirs in pairs}
 
 
 def with_inputs(names: Collection[str]) -> tuple[str, ...]:
-    """``names`` of columns, and the archive's from which they can be made where they are absent."""
+    """``names`` of columns, and those of the archive from which absent ones can be computed."""
     more = (name for column in _made_of_others(names) for name in column.needs)
     return tuple(dict.fromkeys([*names, *more]))
 
 
 def computed(columns: Mapping[str, Values], names: Collection[str]) -> dict[str, Values]:
-    """Those of ``names`` that are among ``columns`` [N] or can be made of them.
+    """Those columns ``names`` that are among ``columns`` [N] or can be computed from them.
 
     Examples
     --------
@@ -242,14 +242,14 @@ def computed(columns: Mapping[str, Values], names: Collection[str]) -> dict[str,
     """
     import numpy as np
 
-    found = {name: values for name, values in columns.items() if name in names}
+    results = {name: values for name, values in columns.items() if name in names}
     for column in _made_of_others(names):
-        if column.name not in found and {*column.needs} <= columns.keys():
+        if column.name not in results and {*column.needs} <= columns.keys():
             text = column.expression or column.column
             with np.errstate(divide="ignore", invalid="ignore"):
-                # only arithmetic of names: the declaration was checked
-                found[column.name] = eval(text, {"__builtins__": {}}, dict(columns))
-    return found
+                # safe, because declarations are checked to hold nothing but arithmetic of names
+                results[column.name] = eval(text, {"__builtins__": {}}, dict(columns))
+    return results
 
 
 def _made_of_others(names: Collection[str]) -> Iterator[Column]:
@@ -336,15 +336,15 @@ def _table(label: str, raw: Mapping[str, Any], schema: str) -> Table:
         _named(text, f"{where} {what}")
     columns = []
     for column, value in raw.get("columns", {}).items():
-        place = f"[tables.{label}.columns] {column}"
-        values = {"type": value} if isinstance(value, str) else _checked(value, dict, place)
-        made = _made(Column, values, place, name=column)
-        _one_of(made.type, TYPES, f"{place} type")
+        key_of_column = f"[tables.{label}.columns] {column}"
+        values = {"type": value} if isinstance(value, str) else _checked(value, dict, key_of_column)
+        made = _made(Column, values, key_of_column, name=column)
+        _one_of(made.type, TYPES, f"{key_of_column} type")
         if made.expression:
-            _check_expression(made.expression, place)
+            _check_expression(made.expression, key_of_column)
         elif not made.column:
-            made = _made(Column, {**values, "column": column}, place, name=column)
-        _named(made.column or "x", f"{place} column")
+            made = _made(Column, {**values, "column": column}, key_of_column, name=column)
+        _named(made.column or "x", f"{key_of_column} column")
         columns.append(made)
     full = name if "." in name else f"{schema}.{name}"
     return Table(label, full, raw["key"], raw.get("match", ""), tuple(columns))
@@ -367,11 +367,12 @@ def _part(raw: Mapping[str, Any], tables: Mapping[str, Table], where: str) -> Pa
 def _made(cls: type[T], raw: Mapping[str, Any], where: str, **given: Any) -> T:
     """An instance of a dataclass from a table whose keys are its fields."""
     known, needed = {}, []
-    for one in fields(cls):  # type: ignore[arg-type]
-        kind = str(one.type).split("[")[0]
-        known[one.name] = {"tuple": list, "Mapping": dict}.get(kind) or _KINDS[kind]
-        if one.name not in given and one.default is MISSING and one.default_factory is MISSING:
-            needed.append(one.name)
+    for each in fields(cls):  # type: ignore[arg-type]
+        kind = str(each.type).split("[")[0]
+        known[each.name] = {"tuple": list, "Mapping": dict}.get(kind) or _TYPES[kind]
+        has_default = each.default is not MISSING or each.default_factory is not MISSING
+        if each.name not in given and not has_default:
+            needed.append(each.name)
     _check(raw, known, where, needed)
     values = {
         name: tuple(_checked(item, str, f"{where} {name}") for item in value)
@@ -399,7 +400,9 @@ def _check(
 def _checked(value: Any, kind: type[T], where: str) -> T:
     if not isinstance(value, kind):
         raise InputError(
-            f"{value!r} is not {_WORDS[kind]}"[:200], where=where, remedy=f"give {_WORDS[kind]}"
+            f"{value!r} is not {_TYPE_WORDS[kind]}"[:200],
+            where=where,
+            remedy=f"give {_TYPE_WORDS[kind]}",
         )
     return value
 
@@ -416,8 +419,8 @@ def _one_of(name: str, known: Collection[str], where: str) -> str:
 
 
 def _choice(name: str, known: Collection[str]) -> str:
-    like = nearest(name, known, 1)
-    return f"write {like[0]!r}" if like else f"choose of {', '.join(known)}"
+    similar = nearest(name, known, 1)
+    return f"write {similar[0]!r}" if similar else f"choose of {', '.join(known)}"
 
 
 def _named(text: str, where: str) -> None:

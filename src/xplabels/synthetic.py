@@ -1,7 +1,7 @@
-"""Simulated stars with known truth, for tests, examples and anyone who wants to check an error bar.
+"""Simulated stars with known true labels, for tests, examples and checks of errors.
 
-Nothing here is a model of real spectra: coefficients depend on the labels through smooth invented
-templates, errors and correlations have the shape of the archive's, and all of it is known exactly.
+The spectra are not realistic: coefficients depend on the labels through smooth invented templates.
+Errors and correlations have the shape of the archive's. All of these are known exactly.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def simulate_stars(
     hidden_scatter: float = 0.0,
     seed: int = 0,
 ) -> tuple[Stars, Labels]:
-    """Stars with noisy spectra, photometry and labels, and their true labels.
+    """Simulate stars with noisy spectra, photometry and labels, and return their true labels, too.
 
     ``labels`` are K names, ``widths`` the numbers of BP and RP coefficients. ``noise``, one number
     or one per star [n], multiplies the coefficient errors: 1 is an S/N of about 600 in RP 0.
     ``curvature`` is the strength of the quadratic dependence on the labels (0: spectra are linear
-    in them), ``hidden_scatter`` the scatter of the labels that spectra do not show, relative to the
-    population's. Everything follows from ``seed``.
+    in them). ``hidden_scatter`` is a scatter of the labels of which spectra show nothing, relative
+    to the population's. ``seed`` determines everything.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def simulate_stars(
     error = np.full_like(true, LABEL_ERROR)
     measured = true + error * random.standard_normal(true.shape)
     stars = Stars.of(
-        # spread over the sky, so that the split by hash is what it is for real stars
+        # ids spread over the sky like those of real stars
         random.choice(2**40, size=n, replace=False).astype(np.int64) << 22,
         CoefficientSpectra(*bands),
         _photometry(shown, brightness, random),
@@ -95,7 +95,7 @@ def spectrum(scaled_labels: Array, width: int, number: int, curvature: float) ->
 
     ``number`` is 0 for BP, 1 for RP.
     """
-    # one stream per band, so that the templates do not depend on the widths' sum
+    # one stream of random numbers per band, so that its templates do not depend on the other band
     templates = np.random.default_rng(TEMPLATE_SEED + number)
     index = np.arange(width)
     mean = np.exp(-index / 4.0) * np.cos(index)
@@ -103,7 +103,7 @@ def spectrum(scaled_labels: Array, width: int, number: int, curvature: float) ->
     k = scaled_labels.shape[1]
     linear = templates.standard_normal((width, 6))[:, :k].T * decay
     quadratic = templates.standard_normal((width, 6))[:, :k].T * decay
-    # RP 0 carries the brightness, nothing else: the ratio to it is then known exactly
+    # RP 0 depends on the brightness only, so that ratios to it are known exactly
     if number == 1:
         linear[:, 0] = quadratic[:, 0] = 0.0
     return mean + scaled_labels @ linear + curvature * (scaled_labels**2 - 1) @ quadratic

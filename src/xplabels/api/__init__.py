@@ -1,6 +1,6 @@
-"""The steps behind each command: files in, files out.
+"""The steps behind each command, from files to files.
 
-The command line parses words and calls these; the demo chains them.
+The command line parses its arguments and calls these functions, and so does the demo.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def read_stars(
 ) -> Stars:
     """One table of stars with photometry and labels joined by source_id.
 
-    ``names`` are labels to take, also from columns of ``path`` itself; where they are not
-    ``needed``, as far as they are there.
+    ``names`` are the labels to take, also from columns of ``path`` itself; with ``needed``, it is
+    an error if one of them is absent.
     """
     from xplabels import io as archive
     from xplabels.io.plain import is_table
@@ -61,9 +61,9 @@ def read_stars(
             stars = join_survey(stars, survey, table, names)
         else:
             before, stars = stars.notes, join_labels(stars, label_table, names, needed)
-            if label_table == path:  # nothing was joined
-                kept = tuple(n for n in stars.notes if not n.endswith("not in this table"))
-                stars = replace(stars, notes=(*before, *kept[len(before) :]))
+            if label_table == path:  # not a join of two tables, so its counts say nothing
+                notes = tuple(n for n in stars.notes if not n.endswith("not in this table"))
+                stars = replace(stars, notes=(*before, *notes[len(before) :]))
     for note in stars.notes:
         # columns of the table of stars itself were joined to all of them
         if note.endswith("not in this table") and not note.startswith(f"{path}: "):
@@ -72,7 +72,7 @@ def read_stars(
 
 
 def source_of(stars: Stars) -> str:
-    """What cards and reports call the stars: their table, and where it says that they are from.
+    """The name of the stars in cards and reports: their table, and its own statement of origin.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def source_of(stars: Stars) -> str:
 
 
 def write_star_table(make: Callable[[], Stars], path: Path, overwrite: bool = False) -> int:
-    """Check that the table can be written, make the stars and write them; their number."""
+    """Check that the table can be written, make the stars and write them; returns their number."""
     from xplabels.io.parquet import write_stars
 
     check_parquet(path, overwrite)
@@ -109,7 +109,7 @@ def train_model(
     command: str,
     device: str = "cpu",
 ) -> Model:
-    """Select, train and save; a run that was killed goes on from ``output.partial``.
+    """Select stars, train and save a model; a run that was killed resumes from ``output.partial``.
 
     Raises InputError if the output exists, or as :func:`xplabels.training.train`.
     """
@@ -128,8 +128,8 @@ def train_model(
     if model.unshrinking is not None:
         for text in model.unshrinking.caveats(model.names):
             logger.info(f"warning: {text}")
-    made = {"selection": selection.to_metadata() | {"flow": flow}, "command": command}
-    model = replace(model, metadata=model.metadata | made)
+    provenance = {"selection": selection.to_metadata() | {"flow": flow}, "command": command}
+    model = replace(model, metadata=model.metadata | provenance)
     model = replace(model, card=write_card(model))
     model.save(output, overwrite=overwrite)
     discard(checkpoint, output)
@@ -155,13 +155,13 @@ def predict_files(
 ) -> Summary:
     """Labels of every star in ``paths``, files or folders; see :mod:`xplabels.pipeline`.
 
-    An ``output`` with an ending is one catalogue of all stars; one without, or a folder that is
-    there, gets a catalogue for each file. ``correlations``: with a column for each pair of labels.
-    ``coefficients``: see :func:`xplabels.read_blocks`.
-    ``allow_missing``: one catalogue may be made of a folder that lacks files its own list names,
-    and a folder of catalogues be complete without them. With an ``area`` the one path is a HATS
-    catalogue, here or at an address, of which that part is labelled; its rows are kept in
-    ``OUTPUT.spectra`` until the catalogue is whole (beside a folder of catalogues they stay).
+    An ``output`` with an ending is one catalogue of all stars; one without, or an existing folder,
+    is a folder with a catalogue for each file. ``correlations`` adds a column for each pair of
+    labels. ``coefficients`` is that of :func:`xplabels.read_blocks`. With ``allow_missing``, a
+    folder of input may lack files that its own list names.
+    With an ``area`` the only path is a HATS catalogue, local or at an address, of which that part
+    is labelled; its rows are kept in ``OUTPUT.spectra`` until the catalogue is complete (beside a
+    folder of catalogues they are kept for good).
     Raises InputError as :func:`~xplabels.sky.area.copy_area`,
     :func:`~xplabels.pipeline.predict_catalogue` and :func:`~xplabels.pipeline.predict_folder`.
 
@@ -181,7 +181,7 @@ def predict_files(
         raise InputError(f"{number} workers are none", remedy="choose 1 or more")
     source = () if gaia_source is None else (gaia_source,)
     check_distinct([output], (*paths, *photometry, *source), replaced=False)
-    # the catalogues of a folder should not differ by the words that asked for them
+    # not in a folder, whose catalogues should not depend on the command that made them
     single = output.suffix.lower() in FORMATS or (output.suffix != "" and not output.is_dir())
     metadata = {"COMMAND": command} if single else {}
     if area is not None:
@@ -190,7 +190,7 @@ def predict_files(
             metadata["SPECTRA"] = f"{paths[0]}, {area}"
         spectra = output.with_name(f"{output.name}.spectra")
         paths = _area_of(paths, area, spectra, overwrite)
-        if carried:  # as ra,dec, which the rows have
+        if carried:  # columns such as ra and dec may be carried from the catalogue itself
             photometry = (*map(Path, paths), *photometry)
     elif remote := [str(path) for path in paths if "://" in str(path)]:
         raise InputError(
@@ -201,22 +201,22 @@ def predict_files(
     carry = tuple(dict.fromkeys(name.lower() for name in carried))
     tables = pipeline.AuxiliaryTables(tuple(photometry), gaia_source, carry)
     inputs = pipeline.find_inputs([Path(path) for path in paths])
-    keys: dict[str, Any] = {
+    run_options: dict[str, Any] = {
         "workers": workers, "overwrite": overwrite, "allow_missing": allow_missing,
     }  # fmt: skip
     options = pipeline.PredictOptions(tables, bad_rows, correlations, metadata, coefficients)
     if single:
-        summary = pipeline.predict_catalogue(inputs, output, model, options, **keys)
+        summary = pipeline.predict_catalogue(inputs, output, model, options, **run_options)
         if area is not None:
             discard(spectra, output)
         return summary
-    return pipeline.predict_folder(inputs, output, model, options, command=command, **keys)
+    return pipeline.predict_folder(inputs, output, model, options, command=command, **run_options)
 
 
 def _area_of(
     paths: Sequence[Path | str], area: Area, spectra: Path, overwrite: bool
 ) -> list[Path | str]:
-    """The rows of one catalogue inside ``area`` as files in the folder ``spectra``."""
+    """Copy the rows of one catalogue inside ``area`` to files in the folder ``spectra``."""
     from xplabels.sky.area import copy_area
 
     if len(paths) != 1:

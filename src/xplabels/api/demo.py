@@ -1,7 +1,7 @@
 """The whole chain on real stars: library -> train -> predict the test part -> validate -> report.
 
-Each step's result appears whole or not at all, so that a demo that was killed goes on where it
-stopped: a step whose result is there, under the same settings, is skipped.
+Each step's result appears whole or not at all. Steps whose results exist, made with the same
+settings, are skipped, so a demo that was killed resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ def run_demo(
         logger.info(f"[{now - last:6.1f} s] {what}: {where}")
         last = now
 
-    chosen = load_recipe(recipe)
-    open_folder(folder, demo_settings(chosen, seed), overwrite)
+    chosen_recipe = load_recipe(recipe)
+    open_folder(folder, demo_settings(chosen_recipe, seed), overwrite)
     path = folder / "library.parquet"
-    found = path.exists()
-    if not found:
+    exists = path.exists()
+    if not exists:
         write_star_table(read_library, path)
     stars = read_stars(path)
-    done(f"{'found' if found else 'wrote'} the library, {len(stars)} stars", path)
+    done(f"{'found' if exists else 'wrote'} the library, {len(stars)} stars", path)
     path = folder / "model"
-    found = path.is_dir()
-    if not found:
+    exists = path.is_dir()
+    if not exists:
         train_model(
-            stars, path, LABELS, chosen, selection=Selection(), seed=seed,
+            stars, path, LABELS, chosen_recipe, selection=Selection(), seed=seed,
             test_fraction=TEST_FRACTION, overwrite=False, command=command,
         )  # fmt: skip
-    done("found the model" if found else "trained", path)
+    done("found the model" if exists else "trained", path)
     model = Model.load(path)
     path = folder / "catalogue.fits"
     if not path.exists():
@@ -102,7 +102,7 @@ def demo_settings(recipe: Recipe, seed: int) -> dict[str, Any]:
 
 
 def open_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Go on in a folder with the same settings; make it, or make it anew with ``overwrite``."""
+    """Resume in a folder with the same settings, or make a new one (``overwrite``: always)."""
     manifest, wanted = folder / "demo.json", json.dumps(settings, indent=1, sort_keys=True)
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file, not a folder", where=folder, remedy="name a folder")

@@ -1,4 +1,4 @@
-"""Ids, or a circle on the sky, to labels: what is missing is fetched, then labelled."""
+"""Label stars by their ids, or in a circle on the sky; their spectra are fetched if necessary."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 Ids = NDArray[np.int64]
 
 SPECTRA = "xp.parquet"
-"""In each folder of a fetch; its other Parquet files are tables of photometry."""
+"""File of spectra in the folder of a fetch; its other Parquet files are tables of photometry."""
 
 
 def label(
@@ -56,12 +56,12 @@ def label(
     model
         A model, its folder, or the name of one that ships.
     data
-        Folder in which what was fetched is kept, so that it is not fetched again; without it,
+        Folder in which fetched data are kept, so that they are not fetched again; without it,
         nothing is kept.
     archive, settings
-        Where from and how; ESA's archive by default.
+        The archive, by default ESA's, and how requests are made.
     correlations
-        Whether to give the correlations of each star's label errors, too.
+        Whether to add the correlations of each star's label errors.
 
     Returns
     -------
@@ -84,10 +84,10 @@ def label(
     wanted = wanted[wanted > 0]
     with tempfile.TemporaryDirectory(prefix="xplabels-") as folder:
         output = Path(folder) / "labels.parquet"
-        kept = Path(folder) / "data" if data is None else Path(data)
-        made = model if isinstance(model, Model) else Model.load(model)
+        data = Path(folder) / "data" if data is None else Path(data)
+        model = model if isinstance(model, Model) else Model.load(model)
         label_stars(
-            Targets.of_ids(wanted), output, made, data=kept, archive=archive, settings=settings,
+            Targets.of_ids(wanted), output, model, data=data, archive=archive, settings=settings,
             correlations=correlations,
         )  # fmt: skip
         table = astropy_table(pq.ParquetFile(output).read())
@@ -110,11 +110,11 @@ def label_stars(
     overwrite: bool = False,
     command: str = "",
 ) -> Summary:
-    """The catalogue ``output`` of the stars of ``targets``: fetch what is missing, and predict.
+    """Make the catalogue ``output`` of the stars of ``targets``, fetching spectra if necessary.
 
-    What is fetched is kept in the folder ``data``, where later calls find it; by default in
-    ``OUTPUT.data`` until the catalogue is there. A call that was interrupted goes on when it is
-    repeated.
+    Fetched data are kept in the folder ``data``, where later calls find them; by default in
+    ``OUTPUT.data`` until the catalogue is complete. A call that was interrupted can be repeated to
+    resume it.
 
     Raises InputError if the output exists, some ids could not be fetched, or none has a spectrum.
     """
@@ -125,7 +125,8 @@ def label_stars(
     archive = archive or Archive()
     folder = output.with_name(f"{output.name}.data") if data is None else data
     ids = _fetched(targets, folder, archive, settings)
-    tables = [path for one in _fetches(folder, archive) for path in sorted(one.glob("*.parquet"))]
+    fetches = _fetches(folder, archive)
+    tables = [path for fetch in fetches for path in sorted(fetch.glob("*.parquet"))]
     spectra = [path for path in tables if path.name == SPECTRA and _has(path, ids)]
     if not spectra:
         raise InputError(
@@ -134,10 +135,10 @@ def label_stars(
             remedy="check that the ids are of this data release",
         )
     with _only(ids, spectra, folder) as inputs:
-        known = np.concatenate([_ids_of(path) for path in inputs])
+        with_spectra = np.concatenate([_ids_of(path) for path in inputs])
         options = pipeline.PredictOptions(
             pipeline.AuxiliaryTables(
-                tuple(path for path in tables if path.name != SPECTRA and _has(path, known))
+                tuple(path for path in tables if path.name != SPECTRA and _has(path, with_spectra))
             ),
             correlations=correlations,
             metadata={"COMMAND": command} if command else {},
@@ -155,9 +156,9 @@ def label_stars(
 def _fetched(
     targets: Targets, folder: Path, archive: Archive, settings: FetchSettings | None
 ) -> Ids:
-    """The ids, of which all that the archive has is in ``folder`` now.
+    """Fetch what ``folder`` lacks of the data of the targets, and return their ids.
 
-    Each fetch has a folder there, named by its ids, so that one that was interrupted goes on.
+    Each fetch has a folder in it, named by its ids, so that an interrupted one can be resumed.
     """
     from xplabels.fetch import FetchSettings, Targets, fetch_stars
     from xplabels.fetch.archive import digest_of
@@ -165,14 +166,14 @@ def _fetched(
 
     settings = settings or FetchSettings()
     ids = targets.find(Tap(archive.tap, settings.retry))
-    left = ids
-    for one in _fetches(folder, archive):  # its ids were received, or the archive lacks them
-        left = left[~np.isin(left, read_table(one / "ids.csv", ())["source_id"])]
-    logger.info(f"stars: {len(ids)}, {len(ids) - len(left)} of them fetched before")
-    if len(left):
+    missing = ids
+    for fetch in _fetches(folder, archive):  # its ids were received, or the archive lacks them
+        missing = missing[~np.isin(missing, read_table(fetch / "ids.csv", ())["source_id"])]
+    logger.info(f"stars: {len(ids)}, {len(ids) - len(missing)} of them fetched before")
+    if len(missing):
         folder.mkdir(exist_ok=True)
-        here = folder / digest_of(left)[:16]
-        summary = fetch_stars(Targets.of_ids(left), here, archive, settings=settings)
+        output = folder / digest_of(missing)[:16]
+        summary = fetch_stars(Targets.of_ids(missing), output, archive, settings=settings)
         summary.check()
         counts = (f"{name} {count['received']}" for name, count in summary.counts.items())
         logger.info(f"fetched: {', '.join(counts)}")
@@ -180,19 +181,19 @@ def _fetched(
 
 
 def _fetches(folder: Path, archive: Archive) -> list[Path]:
-    """The folders of earlier fetches from the same data release; one with failures goes on."""
-    found = ((path.parent, read_json(path) or {}) for path in sorted(folder.glob("*/fetch.json")))
+    """The folders of complete fetches from the same data release, which have no failures."""
+    records = ((path.parent, read_json(path) or {}) for path in sorted(folder.glob("*/fetch.json")))
     release = archive.release.title
     return [
-        one
-        for one, record in found
+        fetch
+        for fetch, record in records
         if record.get("complete") and record.get("request", {}).get("release") == release
     ]
 
 
 @contextlib.contextmanager
 def _only(ids: Ids, spectra: Sequence[Path], folder: Path) -> Iterator[list[Path]]:
-    """Tables of the stars ``ids`` alone; copies, for the time, where others are among them."""
+    """Tables of spectra of only the stars ``ids``; temporary copies if the tables have others."""
 
     def chosen(path: Path) -> Iterator[Stars]:
         for stars in read_blocks(path):
@@ -205,21 +206,21 @@ def _only(ids: Ids, spectra: Sequence[Path], folder: Path) -> Iterator[list[Path
         return
     from xplabels.fetch.archive import digest_of
 
-    here = folder / f"{digest_of(ids)[:16]}.selected"
-    here.mkdir(exist_ok=True)
-    copies = [here / f"{path.parent.name}.parquet" for path in spectra]
+    selected = folder / f"{digest_of(ids)[:16]}.selected"
+    selected.mkdir(exist_ok=True)
+    copies = [selected / f"{path.parent.name}.parquet" for path in spectra]
     for path, copy in zip(spectra, copies, strict=True):
         if not copy.exists():
             write_star_blocks(chosen(path), copy)
     yield copies
-    shutil.rmtree(here)
+    shutil.rmtree(selected)
 
 
 def _ids_of(path: Path) -> Ids:
     import pyarrow.parquet as pq
 
-    found: Ids = pq.ParquetFile(path).read(columns=["source_id"])["source_id"].to_numpy()
-    return found
+    ids: Ids = pq.ParquetFile(path).read(columns=["source_id"])["source_id"].to_numpy()
+    return ids
 
 
 def _has(path: Path, ids: Ids) -> bool:

@@ -1,4 +1,4 @@
-"""A model, stars and known labels to findings and a report."""
+"""Validate a model on stars with known labels: findings and a report."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class ValidationResult:
-    """What :func:`validate` found; it prints itself as text.
+    """The result of :func:`validate`, which prints as text.
 
-    ``validation`` holds the scores against the stars' known labels or, where they have none, the
-    survey's; ``findings`` every part, in the order of the report.
+    ``validation`` holds the scores against the stars' known labels or, if they have none, the
+    survey's; ``findings`` are all parts of the report, in its order.
     """
 
     validation: Validation
@@ -77,8 +77,8 @@ def reporting_stars(
 ) -> tuple[Stars, Labels, list[str]]:
     """The stars to validate on, their known labels, and the cut flow.
 
-    These are the test part of the model's split, unless ``every`` star is taken, within the
-    ``selection`` of known labels or, where none is given, the one the model was trained with.
+    These are the test part of the model's split, or with ``every`` all stars, inside the
+    ``selection`` of known labels, by default that with which the model was trained.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def validate(
     if compare_model is not None:
         with located(_name(compare_model)):
             common_names(model.names, compare_model.names)
-    everyone = stars
+    all_given = stars
     stars, labels, flow = reporting_stars(model, stars, selection, all_stars)
     for line in flow:
         logger.info(line)
@@ -202,11 +202,11 @@ def validate(
     model = _with_estimate(model, given, unshrunk)
     if compare_model is not None:
         compare_model = _with_estimate(compare_model, given, unshrunk)
-    shown = stars
+    inputs = stars
     if withhold_photometry:
-        shown = stars.with_photometry(Photometry.missing(len(stars)))
+        inputs = stars.with_photometry(Photometry.missing(len(stars)))
         flow = [*flow, "photometry withheld"]
-    mean = replace(model, estimate="mean").predict(shown, progress=True, correlations=True)
+    mean = replace(model, estimate="mean").predict(inputs, progress=True, correlations=True)
     prediction = mean
     if model.estimate == "unshrunk" and model.unshrinking is not None:
         prediction = model.unshrinking.apply(mean, model.label_range)
@@ -225,34 +225,34 @@ def validate(
     if labelled_by is not None:
         provenance["labels compared with"] = f"{labelled_by.title}: {labelled_by.where}"
     along, snr = signal_to_noise(stars.spectra)
-    found: list[Finding | None] = [*findings_of(validation, training_labels, provenance)]
+    findings: list[Finding | None] = [*findings_of(validation, training_labels, provenance)]
     if model.unshrinking is not None:
-        found.append(
+        findings.append(
             estimates_finding(validation, mean, model.unshrinking, along, snr, model.estimate)
         )
-    found.append(shrinkage_finding(validation, along, snr))
+    findings.append(shrinkage_finding(validation, along, snr))
     if compare_survey is not None:
         known = labels if labelled_by is None else None
-        found.append(survey_finding(prediction, compare_survey, known, stars.photometry))
+        findings.append(survey_finding(prediction, compare_survey, known, stars.photometry))
     if cuts := _cut_flow(stars):
-        found.append(flow_finding(cuts))
+        findings.append(flow_finding(cuts))
     if compare_model is not None:
-        other, note = compare_model.predict(shown), _note(model, compare_model)
-        found.append(model_finding(validation, other, _name(compare_model), note))
-    found += [
-        explain_finding(model, everyone, shown),
+        other, note = compare_model.predict(inputs), _note(model, compare_model)
+        findings.append(model_finding(validation, other, _name(compare_model), note))
+    findings += [
+        explain_finding(model, all_given, inputs),
         card_finding(model.card),
         provenance_finding(provenance),
     ]
-    return ValidationResult(validation, [one for one in found if one is not None])
+    return ValidationResult(validation, [one for one in findings if one is not None])
 
 
 def audit(model: Model, stars: Stars, *, all_stars: bool = False) -> LabelAudit:
-    """Which known labels of ``stars`` are probably wrong (:mod:`xplabels.validation.audit`).
+    """Find known labels of ``stars`` that are probably wrong (:mod:`xplabels.validation.audit`).
 
-    Those of the model's training part are left out, which it has seen, unless ``all_stars`` says
-    that it saw none. Raises :class:`InputError` if no star has a label of the model's, or all
-    trained it.
+    Stars of the model's training part are left out, unless ``all_stars`` says that none was used in
+    training. Raises :class:`InputError` if no star has a label of the model's, or all are in the
+    training part.
     """
     from xplabels.validation import common_names
     from xplabels.validation.audit import audit_labels
@@ -270,14 +270,16 @@ def audit(model: Model, stars: Stars, *, all_stars: bool = False) -> LabelAudit:
                 "not seen these stars",
             )
         stars = stars[unseen]
-    found = audit_labels(model.predict(stars, progress=True, correlations=True), _labels(stars))
-    if not found.compared.any():
+    label_audit = audit_labels(
+        model.predict(stars, progress=True, correlations=True), _labels(stars)
+    )
+    if not label_audit.compared.any():
         raise InputError("no star has a known label that the model predicts", where=stars.where)
-    return found
+    return label_audit
 
 
 def _with_estimate(model: Model, stars: Stars, unshrunk: bool) -> Model:
-    """The model with the estimate asked for, fitted first where it lacks it."""
+    """The model with the estimate asked for; a shrinkage correction is fitted if it has none."""
     if not unshrunk:
         return model
     if model.unshrinking is None:
@@ -298,7 +300,7 @@ def _name(model: Model) -> str:
 
 
 def _labelled_by(survey: ReferenceSurvey, stars: Stars) -> tuple[Stars, ReferenceSurvey]:
-    """The stars with labels in the survey, which become the known ones."""
+    """The stars that have labels in the survey, with these as their known labels."""
     survey = survey.of_stars(stars.source_id)
     matched = survey.matched
     if not matched.any():
@@ -311,7 +313,7 @@ def _labelled_by(survey: ReferenceSurvey, stars: Stars) -> tuple[Stars, Referenc
 
 
 def _note(model: Model, other: Model) -> str:
-    """A warning where the other model may have been trained on some of the stars."""
+    """A warning if the other model may have been trained on some of the stars."""
     ours, theirs = test_fraction_of(model), test_fraction_of(other)
     if theirs >= ours:
         return ""

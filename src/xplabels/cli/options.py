@@ -24,13 +24,13 @@ Container = argparse._ActionsContainer  # a parser, or a group of its arguments
 Run = Callable[[argparse.Namespace], None]
 """What does a command's work."""
 MOST = 10**9
-"""Of copies, draws, rows and the like."""
+"""Largest number of copies, draws, rows and the like."""
 MOST_PROCESSES = 1024
 PAPER = "FS24: Fallows & Sanders (2024), on whose method xplabels is based."
 
 
 def whole(text: str, most: int = MOST) -> int:
-    """A whole number; nobody can mean more than ``most``."""
+    """A whole number, at most ``most``."""
     try:
         number = int(text)
     except ValueError:
@@ -154,7 +154,7 @@ ARCHIVE_RELEASE = {
 }
 """What ``--release`` is where data are fetched."""
 TABLES = ("--photometry", "--label-table", "--bad-rows")
-"""What may be joined to stars with known labels, and what becomes of damaged rows."""
+"""Options of commands that read stars with known labels."""
 
 
 def add_command(
@@ -177,13 +177,13 @@ def add_command(
 
 
 def share(command: Container, *names: str, **changes: Any) -> None:
-    """Add arguments of :data:`SHARED`, with what this command changes about them."""
+    """Add arguments of :data:`SHARED`, with this command's ``changes``."""
     for name in names:
         command.add_argument(name, **SHARED[name] | changes)
 
 
 def alone(run: Run) -> Run:
-    """A command whose output no second run makes at the same time."""
+    """Decorate a command so that its output is locked against other runs at the same time."""
 
     @functools.wraps(run)
     def locked(args: argparse.Namespace) -> None:
@@ -200,12 +200,12 @@ def model(args: argparse.Namespace) -> Model:
     """The model of ``--model``, ``--unshrunk`` and ``--basis``."""
     from xplabels.model import DEFAULT_MODEL, Model
 
-    found = Model.load(args.model or DEFAULT_MODEL)
+    chosen = Model.load(args.model or DEFAULT_MODEL)
     if args.basis is not None:
         from xplabels.instrument.basis import Basis
 
-        found = found.with_basis(Basis.load(args.basis))
-    return found.unshrunk() if args.unshrunk else found
+        chosen = chosen.with_basis(Basis.load(args.basis))
+    return chosen.unshrunk() if args.unshrunk else chosen
 
 
 def archive(args: argparse.Namespace, bulk: str | None = None) -> Archive:
@@ -232,7 +232,7 @@ def area(args: argparse.Namespace) -> Area | None:
 
 
 def labelled_stars(args: argparse.Namespace, model: Model) -> tuple[Stars, Selection | None]:
-    """The stars with the model's labels, as far as they are known, and the cuts that were given."""
+    """The stars with those of the model's labels that are known, and the cuts that were given."""
     from xplabels.api import read_stars
     from xplabels.core.selection import Selection
 

@@ -1,10 +1,11 @@
 """Bulk files of XP spectra -> one HATS catalogue, in one pass and in half the space.
 
-While a run lasts there is ``CATALOGUE.partial/`` with a manifest and a folder of partitions for
-each finished piece of sky, which no reader takes for a catalogue; the same command goes on from
-there. When all pieces are there they become the catalogue, and the folder gets its name.
+While a run lasts there is a folder ``CATALOGUE.partial/`` with a manifest and a folder of
+partitions for each finished piece of sky, which no reader takes for a catalogue; the same command
+resumes from there. When all pieces are done, they are joined into the catalogue and the folder is
+renamed.
 
-The library hats-import was weighed and left: it reads the text twice (a pass is 174 of the 220
+The library hats-import is not used, because it reads the text twice (reading takes 174 of the 220
 microseconds per star of a conversion), keeps the whole catalogue once more as shards (6 kB per
 star), does not notice that an input changed, and sorts partitions by position, not ``source_id``.
 """
@@ -25,10 +26,11 @@ from xplabels.convert.region import (
     FILE_LEVEL,
     INDEX,
     INDEX_LEVEL,
+    POSITION_NOTES,
     PRECISION,
     REGION_ORDER,
-    SOURCES,
     Layout,
+    PixelFile,
     Region,
     RegionRecord,
     convert_region,
@@ -55,7 +57,7 @@ from xplabels.pipeline.workers import Outcome, run_jobs
 __all__ = ["MOST_ROWS", "Conversion", "convert_files"]
 
 MOST_ROWS = 50_000
-"""Of a partition: some 340 MB in memory; the archive's own files have 65,000 on average."""
+"""Most rows of a partition: some 340 MB in memory (the archive's files have 65,000 on average)."""
 MANIFEST = "conversion.json"
 REGIONS = "regions"
 OUR_FILES = (
@@ -68,11 +70,12 @@ OUR_FILES = (
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a run made.
+    """Counts of what a run made.
 
-    ``damaged`` rows have no usable spectrum (BAD_ROW); ``outside``: stars outside the partition
-    that their source_id names; ``resumed`` pieces of sky of an earlier run; ``gaps``: ranges of
-    the files' pixels, of ``level``, between the first and the last, that no file holds.
+    ``damaged`` rows have no usable spectrum (BAD_ROW). ``outside`` counts stars that lie outside
+    the partition that their source_id names, ``resumed`` the pieces of sky that an earlier run had
+    finished. ``gaps`` are the ranges (first, last) of pixels of ``level`` between the first and the
+    last file that no file holds.
     """
 
     rows: int
@@ -114,17 +117,18 @@ def convert_files(
     level: int = FILE_LEVEL,
     overwrite: bool = False,
 ) -> Conversion:
-    """The stars of bulk files, or folders of them, as a HATS catalogue, the folder ``output``.
+    """Convert bulk files, or folders of them, to a HATS catalogue in the folder ``output``.
 
-    From ``gaia_source``, a folder of the same-named files, positions, motions and photometry are
-    taken over; without it a position is the centre of a pixel, in columns that say so. ``workers``
-    processes hold a partition each (at most ``most_rows``) and some thousand rows. ``bad_rows``:
-    see :func:`xplabels.io.read_blocks`. ``level``: of the pixels in the files' names, 3 to 12.
-    ``overwrite`` replaces an existing catalogue, or what an
-    interrupted run with other options left.
+    ``gaia_source`` is a folder of the GaiaSource files of the same names, from which positions,
+    proper motions and photometry are taken; without it, a star's position is the centre of a pixel,
+    in columns that say so. Each of the ``workers`` processes holds one partition (at most
+    ``most_rows``) and some thousand rows in memory. ``bad_rows`` is that of
+    :func:`xplabels.io.read_blocks`; ``level``, 3 to 12, is that of the pixels in the files' names.
+    ``overwrite`` replaces an existing catalogue, or what an interrupted run with other options
+    left.
 
-    Raises InputError if an input cannot be read or is not sorted, the output is in the way, or the
-    extra ``lsdb`` is not installed. Finished pieces stay, so that the run can go on.
+    Raises InputError if an input cannot be read or is not sorted, ``output`` exists, or the extra
+    ``lsdb`` is not installed. Finished pieces of sky are kept, so that the run can be resumed.
     """
     try:
         import hats  # noqa: F401
@@ -158,30 +162,38 @@ def convert_files(
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder, every=True)
     regions = regions_of(files, folder, settings, layout)
-    records, resumed = _make(regions, workers)
+    records, resumed = _convert_regions(regions, workers)
     rows = _finish(partial, output.name, regions, records, layout)
     replace_folder(partial, output)
     discard(output / REGIONS, output)
-    gaps = tuple((a.last + 1, b.first - 1) for a, b in pairwise(files) if b.first > a.last + 1)
     return Conversion(
         rows,
         sum(len(record.partitions) for record in records),
         sum(record.damaged for record in records),
         sum(record.outside for record in records),
         resumed,
-        gaps,
+        _gaps(files),
         level,
     )
 
 
-def _make(regions: Sequence[Region], workers: int) -> tuple[list[RegionRecord], int]:
-    """The records of all regions, in order, and how many were there already."""
+def _gaps(files: Sequence[PixelFile]) -> tuple[tuple[int, int], ...]:
+    """The ranges of pixels (first, last) between two files, sorted by pixel, that none holds."""
+    return tuple(
+        (before.last + 1, after.first - 1)
+        for before, after in pairwise(files)
+        if after.first > before.last + 1
+    )
+
+
+def _convert_regions(regions: Sequence[Region], workers: int) -> tuple[list[RegionRecord], int]:
+    """The records of all regions, in order, and how many of these an earlier run had finished."""
     from tqdm import tqdm
 
-    found = {region.output: region.check_existing(RegionRecord) for region in regions}
-    records = {path: r for path, r in found.items() if isinstance(r, RegionRecord)}
+    existing = {region.output: region.check_existing(RegionRecord) for region in regions}
+    records = {path: r for path, r in existing.items() if isinstance(r, RegionRecord)}
     resumed = len(records)
-    missing = [region for region in regions if region.output not in records]
+    to_convert = [region for region in regions if region.output not in records]
     # disable=None: no bar where the output is not a terminal
     with tqdm(unit=" stars", unit_scale=True, disable=None) as bar:
 
@@ -189,10 +201,10 @@ def _make(regions: Sequence[Region], workers: int) -> tuple[list[RegionRecord], 
             if not isinstance(outcome, RegionRecord):
                 raise InputError(outcome.why)  # type: ignore[union-attr]
             records[job.output] = outcome
-            bar.set_description(f"piece of sky {len(records) - resumed}/{len(missing)}")
+            bar.set_description(f"piece of sky {len(records) - resumed}/{len(to_convert)}")
             bar.update(sum(rows for *_, rows in outcome.partitions))
 
-        run_jobs(convert_region, missing, workers, report)
+        run_jobs(convert_region, to_convert, workers, report)
     return [records[region.output] for region in regions], resumed
 
 
@@ -203,7 +215,10 @@ def _finish(
     records: Sequence[RegionRecord],
     layout: Layout,
 ) -> int:
-    """Make the folder of regions a catalogue; may be cut off and repeated. The number of rows."""
+    """Turn the folder of regions into a catalogue, and return its number of rows.
+
+    If the run is killed meanwhile, this can be repeated.
+    """
     from hats.catalog import CatalogType, PartitionInfo, TableProperties
     from hats.io import paths
     from hats.io.parquet_metadata import write_parquet_metadata
@@ -211,21 +226,21 @@ def _finish(
     from hats.pixel_math import HealpixPixel
 
     pixels, sizes = [], []
-    wanted: set[Path] = set()
+    partition_paths: set[Path] = set()
     counts = np.zeros(12 * 4**FILE_LEVEL, np.int64)
     for region, record in zip(regions, records, strict=True):
         for order, number, stars in record.partitions:
             pixels.append(HealpixPixel(order, number))
             sizes.append(stars)
-            place = Path(str(paths.new_pixel_catalog_file(partial, pixels[-1], create_dirs=True)))
-            wanted.add(place)
-            made = region.output / partition_name(order, number)
-            if made.exists():
-                os.replace(made, place)
+            path = Path(str(paths.new_pixel_catalog_file(partial, pixels[-1], create_dirs=True)))
+            partition_paths.add(path)
+            converted = region.output / partition_name(order, number)
+            if converted.exists():
+                os.replace(converted, path)
         for pixel, stars in record.counts:
             counts[pixel] += stars
-    for stray in set((partial / "dataset").rglob("*.parquet")) - wanted:
-        stray.unlink()  # of a finish that was cut off, before an input file changed
+    for stray in set((partial / "dataset").rglob("*.parquet")) - partition_paths:
+        stray.unlink()  # left by a run that was killed in here; then an input file changed
     rows = int(write_parquet_metadata(partial))
     if rows != sum(sizes):
         raise InputError(
@@ -236,7 +251,7 @@ def _finish(
     partitions: Any = PartitionInfo(pixels)
     partitions.write_to_file(catalog_path=partial)
     write_skymap(counts, partial)
-    TableProperties(  # what makes the folder a catalogue, so the last that is written
+    TableProperties(  # written last, as this makes the folder a catalogue
         catalog_name=name,
         catalog_type=CatalogType.OBJECT,
         total_rows=rows,
@@ -250,7 +265,7 @@ def _finish(
         moc_sky_fraction=round(partitions.calculate_fractional_coverage(), 8),
         hats_cols_sort="source_id",
         hats_cols_survey_id="source_id",
-        xplabels_position=SOURCES[layout.from_gaia_source],
+        xplabels_position=POSITION_NOTES[layout.from_gaia_source],
         xplabels_precision=PRECISION,
         xplabels_outside=sum(record.outside for record in records),
         **TableProperties.new_provenance_dict(partial, builder=f"xplabels v{__version__}"),

@@ -31,20 +31,21 @@ from xplabels.pipeline.inputs import no_spectra
 FILE_LEVEL = LEVEL - (PIXEL_SHIFT - LEVEL_SHIFT) // 2
 """HEALPix level of the pixels in DR3's names of files, and of the catalogue's sky map: 8."""
 REGION_ORDER = 3
-"""HEALPix order of the pieces of sky that are converted one by one: 768 of them, 285,000 DR3 stars
-in one on average."""
+"""HEALPix order of the pieces of sky that are converted one by one. There are 768 of them, with
+285,000 DR3 stars each on average."""
 INDEX = "_healpix_29"
-"""Column of the nested HEALPix pixel of the position, at the level its name says."""
+"""Column of the nested HEALPix pixel of a star's position, of the level in its name."""
 INDEX_LEVEL = 29
 POSITION = ("ra", "dec", "pmra", "pmdec", "ref_epoch")
-"""Columns taken over from GaiaSource beside the photometry; the first two have to be there."""
+"""Columns taken from GaiaSource besides the photometry; the first two are required."""
 PIXEL_POSITION = ("pixel_ra", "pixel_dec")
-"""Columns of the position where GaiaSource is not given: the centre of a pixel, not of a star."""
-SOURCES = {
+"""Columns of the position if GaiaSource is not given: that of the centre of a star's pixel."""
+POSITION_NOTES = {
     True: "GaiaSource",
     False: "pixel_ra, pixel_dec are the centre of the HEALPix pixel (level 12) that source_id "
     "names: the star may stand most of an arcminute away",
 }
+"""Whether positions are from GaiaSource -> what the catalogue says of them."""
 PRECISION = "coefficients and their errors are float32, correlations float16"
 ZSTD = {"compression": "zstd", "compression_level": 3}
 AS_IN_ARCHIVE = "give files named as the archive names them, XpContinuousMeanSpectrum_A-B.csv.gz"
@@ -57,47 +58,47 @@ ArrowTable = Any
 
 @dataclass(frozen=True)
 class PixelFile:
-    """A bulk file of spectra: its pixels, and its GaiaSource file if that is joined."""
+    """A bulk file of spectra, and its GaiaSource file if that is joined."""
 
     path: Path
-    first: int
-    last: int
+    first: int  # pixel
+    last: int  # pixel
     gaia_source: Path | None = None
-    level: int = FILE_LEVEL
+    level: int = FILE_LEVEL  # of the pixels
 
 
 def find_files(
     inputs: Sequence[Path], gaia_source: Path | None = None, level: int = FILE_LEVEL
 ) -> list[PixelFile]:
-    """The bulk files among ``inputs``, in the order of the sky; those of a folder by their names.
+    """The bulk files among ``inputs`` (files and folders), in the order of their pixels.
 
     ``level`` is that of the pixels in the names.
 
     Raises InputError if there is none, a name does not tell its pixels, two files hold the same
     pixel, or the folder ``gaia_source`` lacks a ``GaiaSource_A-B.csv.gz``.
     """
-    found = [_named(path, gaia_source, level) for path in find_inputs(inputs).files]
-    if not found:
+    files = [_pixel_file(path, gaia_source, level) for path in find_inputs(inputs).files]
+    if not files:
         raise no_spectra(inputs[0])
-    found.sort(key=lambda file: (file.first, file.last))
-    for before, after in pairwise(found):
+    files.sort(key=lambda file: (file.first, file.last))
+    for before, after in pairwise(files):
         if after.first <= before.last:
             raise InputError(
                 f"holds pixel {after.first:06d}, as does {before.path}",
                 where=after.path,
                 remedy="give each file once",
             )
-    return found
+    return files
 
 
-def _named(path: Path, gaia_source: Path | None, level: int) -> PixelFile:
-    FileFingerprint.of(path)
-    named = PIXELS.search(path.name)
-    if named is None:
+def _pixel_file(path: Path, gaia_source: Path | None, level: int) -> PixelFile:
+    FileFingerprint.of(path)  # raises InputError if it cannot be read
+    pixels = PIXELS.search(path.name)
+    if pixels is None:
         raise InputError(
             "its name does not say which pixels it holds", where=path, remedy=AS_IN_ARCHIVE
         )
-    first, last = int(named[1]), int(named[2])
+    first, last = int(pixels[1]), int(pixels[2])
     if not 0 <= first <= last < 12 * 4**level:
         raise InputError(
             f"{first} to {last} are not HEALPix pixels of level {level}",
@@ -109,7 +110,7 @@ def _named(path: Path, gaia_source: Path | None, level: int) -> PixelFile:
     source = AuxiliaryTables(gaia_source=gaia_source).source_of(path)
     if source is None or not source.is_file():
         raise InputError(
-            f"holds no GaiaSource{named[0]}csv.gz",
+            f"holds no GaiaSource{pixels[0]}csv.gz",
             where=gaia_source,
             remedy="download it (xplabels fetch), or convert without --gaia-source",
         )
@@ -123,9 +124,9 @@ def _named(path: Path, gaia_source: Path | None, level: int) -> PixelFile:
 class Layout:
     """The columns of every partition.
 
-    ``widths`` are the numbers of BP and RP coefficients; ``position`` has columns of
-    :data:`POSITION`, or :data:`PIXEL_POSITION`; ``measurements`` are what GaiaSource has of
-    :data:`~xplabels.core.stars.MEASUREMENTS`.
+    ``widths`` are the numbers of BP and RP coefficients. ``position`` names columns of
+    :data:`POSITION`, or :data:`PIXEL_POSITION`; ``measurements`` those of
+    :data:`~xplabels.core.stars.MEASUREMENTS` that GaiaSource has.
     """
 
     widths: tuple[int, int]
@@ -139,20 +140,20 @@ class Layout:
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
-        """Of every partition's schema, as a star table has them."""
+        """The metadata of every partition's schema, as of a star table."""
         values = {
             "format": FORMAT_VERSION,
             "space": CoefficientSpectra.space,
             "origin": "bulk files of the Gaia archive, converted to HATS",
             "notes": [PRECISION],
             "labels": [],
-            "position": SOURCES[self.from_gaia_source],
+            "position": POSITION_NOTES[self.from_gaia_source],
         }
         return {META_KEY: json.dumps(values).encode()}
 
 
 def layout_of(files: Sequence[PixelFile], bad_rows: BadRows) -> Layout:
-    """The columns, from the first file with both bands and the first of GaiaSource.
+    """The columns: widths from the first file with both bands, others from the first GaiaSource.
 
     Raises InputError if GaiaSource has no positions, or a file cannot be read.
     """
@@ -166,30 +167,30 @@ def layout_of(files: Sequence[PixelFile], bad_rows: BadRows) -> Layout:
     source = files[0].gaia_source
     if source is None:
         return Layout(widths)
-    names = KeyedTable.read(source, (*POSITION, *TAKEN_COLUMNS)).columns
-    position = tuple(name for name in POSITION if name in names)
+    columns = KeyedTable.read(source, (*POSITION, *TAKEN_COLUMNS)).columns
+    position = tuple(name for name in POSITION if name in columns)
     if position[:2] != POSITION[:2]:
         raise InputError(
             "has no columns ra and dec", where=source, remedy="give the archive's gaia_source"
         )
-    measured = [name for name in MEASUREMENTS if names.keys() & set(MEASURED[name].values)]
+    measured = [name for name in MEASUREMENTS if columns.keys() & set(MEASURED[name].values)]
     return Layout(widths, position, tuple(measured))
 
 
 def rows_of(stars: Stars, layout: Layout, gaia: KeyedTable | None) -> ArrowTable:
-    """A block of stars as the catalogue has them, ``source_id`` first, :data:`INDEX` second.
+    """A block of stars in the columns of the catalogue, ``source_id`` first, :data:`INDEX` second.
 
-    Raises InputError if the stars have not the layout's numbers of coefficients, or GaiaSource
-    lacks one of them or its position.
+    Raises InputError if the numbers of coefficients differ from the layout's, or GaiaSource lacks
+    a star or its position.
     """
     import pyarrow as pa
     from hats.pixel_math.spatial_index import compute_spatial_index
 
     stars = with_widths(stars, layout.widths)
-    found = stars.spectra.widths if isinstance(stars.spectra, CoefficientSpectra) else (0, 0)
-    if found != layout.widths:
+    widths = stars.spectra.widths if isinstance(stars.spectra, CoefficientSpectra) else (0, 0)
+    if widths != layout.widths:
         raise InputError(
-            f"{found[0]}+{found[1]} coefficients, where other files have "
+            f"{widths[0]}+{widths[1]} coefficients, where other files have "
             f"{layout.widths[0]}+{layout.widths[1]}",
             where=stars.where,
             remedy="convert the files of each data release by themselves",
@@ -207,7 +208,7 @@ def rows_of(stars: Stars, layout: Layout, gaia: KeyedTable | None) -> ArrowTable
 
 
 def _joined(stars: Stars, gaia: KeyedTable) -> tuple[Stars, dict[str, NDArray[np.float64]]]:
-    """``stars`` with photometry and flags, and as many columns of :data:`POSITION` as there are."""
+    """``stars`` with GaiaSource's photometry and flags, and its columns of :data:`POSITION`."""
     rows, columns = gaia.find(stars.source_id)
     remedy = "download it again, or convert without --gaia-source"
     if len(rows) < len(stars):
@@ -220,9 +221,9 @@ def _joined(stars: Stars, gaia: KeyedTable) -> tuple[Stars, dict[str, NDArray[np
     filled = Filled.of(stars)
     filled.take(rows, columns, gaia.path)
     position = {name: columns[name].astype(float) for name in POSITION if name in columns}
-    lost = ~np.isfinite(position["ra"] + position["dec"])
-    if lost.any():
-        where = f"{gaia.path}, source_id {stars.source_id[lost][0]}"
+    unplaced = ~np.isfinite(position["ra"] + position["dec"])
+    if unplaced.any():
+        where = f"{gaia.path}, source_id {stars.source_id[unplaced][0]}"
         raise InputError("has no position", where=where, remedy=remedy)
     return filled.stars(), position
 
@@ -242,7 +243,7 @@ def pixel_centres(
 
 @dataclass(frozen=True, kw_only=True)
 class Region(Job):
-    """The job of one piece of sky and the files that hold rows of it: a folder of partitions."""
+    """The job of one piece of sky: from the files that hold rows of it, a folder of partitions."""
 
     pixel: Pixel
     files: tuple[PixelFile, ...]
@@ -251,9 +252,10 @@ class Region(Job):
 
 @dataclass(frozen=True)
 class RegionRecord(Record):
-    """What was made of a region: partitions [order, number, rows] and counts [level-8 pixel, rows].
+    """What was made of a region.
 
-    ``outside``: stars whose position is outside the partition that their source_id names.
+    ``partitions`` are [order, number, rows], ``counts`` [level-8 pixel, rows]. ``outside`` counts
+    stars whose position is outside the partition that their source_id names.
     """
 
     partitions: list[list[int]]
@@ -272,32 +274,37 @@ def regions_of(
         for number in range(file.first >> bits, (file.last >> bits) + 1):
             touched.setdefault(number, []).append(file)
     regions = []
-    for number, some in touched.items():
+    for number, region_files in touched.items():
         output = folder / f"{REGION_ORDER}-{number}"
-        paths = tuple(p for file in some for p in (file.path, file.gaia_source) if p is not None)
+        paths = tuple(
+            path
+            for file in region_files
+            for path in (file.path, file.gaia_source)
+            if path is not None
+        )
         regions.append(
             Region(
                 paths, settings, output, output / "record.json",
-                pixel=Pixel(REGION_ORDER, number), files=tuple(some), layout=layout,
+                pixel=Pixel(REGION_ORDER, number), files=tuple(region_files), layout=layout,
             )
         )  # fmt: skip
     return regions
 
 
 def partition_name(order: int, number: int) -> str:
-    """Of a partition's file in the folder of its region."""
+    """The name of a partition's file in the folder of its region."""
     return f"{order}-{number}.parquet"
 
 
 def convert_region(job: Job, count_stars: object = None) -> RegionRecord:
-    """Make the partitions of a :class:`Region` in its folder, which appears whole.
+    """Write the partitions of a :class:`Region` into its folder, which appears whole.
 
-    Raises InputError as :func:`rows_of`, and if a file is damaged, its rows do not ascend in
-    source_id, or are not those its name says.
+    Raises InputError as :func:`rows_of`, and if a file is damaged, or its rows do not ascend in
+    source_id or are not of the pixels in its name.
     """
     if not isinstance(job, Region):
         raise TypeError(f"{job} is not a region")
-    made: list[list[int]] = []
+    written: list[list[int]] = []
     counts: Counter[int] = Counter()
     damaged = outside = 0
     first, *others = map(FileFingerprint.of, job.inputs)
@@ -306,45 +313,47 @@ def convert_region(job: Job, count_stars: object = None) -> RegionRecord:
             for pixel, pieces in partitions(blocks, job.pixel, job.settings["most_rows"]):
                 table, strays = _indexed(pieces, pixel)
                 write_partition(table, folder / partition_name(*pixel))
-                made.append([*pixel, len(table)])
+                written.append([*pixel, len(table)])
                 source_id = table["source_id"].to_numpy()
                 counts.update((source_id >> PIXEL_SHIFT).tolist())
                 damaged += int(np.count_nonzero(table["flags"].to_numpy() & int(Flag.BAD_ROW)))
                 outside += strays
         record = RegionRecord(
             first, tuple(others), FileFingerprint(job.output.name, 0, 0), job.settings,
-            made, [list(pair) for pair in counts.items()], damaged, outside,
+            written, [list(pair) for pair in counts.items()], damaged, outside,
         )  # fmt: skip
         record.write(folder / job.record.name)
     return record
 
 
 def write_partition(table: ArrowTable, path: Path) -> None:
-    """One partition as Parquet, encoded as the HATS library does, but for the arrays.
+    """Write one partition as Parquet, encoded as the HATS library does except for the arrays.
 
-    DuckDB reads no byte-split float16, so that correlations stay plain; the smallest and largest
-    of all coefficients of all stars, which take longest to write, are of no use.
+    Correlations are encoded plainly, because DuckDB cannot read byte-split float16. Statistics of
+    arrays (the extremes of all coefficients of all stars) are left out: they take longest to write
+    and are of no use.
     """
     import pyarrow.parquet as pq
     from hats.io.file_io.file_io import get_parquet_write_table_kwargs
 
-    halves = [name for name in table.column_names if name.endswith("correlations")]
-    keys = ZSTD | {"column_encoding": {f"{name}.list.element": "PLAIN" for name in halves}}
-    keys = get_parquet_write_table_kwargs(table.schema, write_table_kwargs=keys)
-    numbers = [field.name for field in table.schema if field.type.num_fields == 0]
+    float16 = [name for name in table.column_names if name.endswith("correlations")]
+    options = ZSTD | {"column_encoding": {f"{name}.list.element": "PLAIN" for name in float16}}
+    options = get_parquet_write_table_kwargs(table.schema, write_table_kwargs=options)
+    scalars = [field.name for field in table.schema if field.type.num_fields == 0]
     pq.write_table(
         table,
         path,
-        **(keys | {"row_group_size": ROW_GROUP, "write_statistics": numbers}),
+        **(options | {"row_group_size": ROW_GROUP, "write_statistics": scalars}),
         write_page_checksum=True,
     )
 
 
 def _indexed(pieces: Sequence[ArrowTable], pixel: Pixel) -> tuple[ArrowTable, int]:
-    """The rows of a partition, and how many stand outside it: their index is moved to its edge.
+    """The rows of a partition, and how many have an index outside it, which is moved to its edge.
 
-    A source_id names the pixel where the star was first seen; it has moved since, or was
-    measured better. A reader that looks for rows by their index would lose it if that lay outside.
+    A source_id names the pixel where the star was first seen; it has moved since, or its position
+    was measured better. A reader that finds rows by their index would miss a star whose index lies
+    outside its partition.
     """
     import pyarrow as pa
 
@@ -359,8 +368,8 @@ def _indexed(pieces: Sequence[ArrowTable], pixel: Pixel) -> tuple[ArrowTable, in
 
 
 def _blocks(region: Region) -> Generator[PixelRows]:
-    """The rows of the region, ascending."""
-    last = np.int64(-1)
+    """The rows of the region, ascending in source_id."""
+    last_id = np.int64(-1)
     first, end = (bound << LEVEL_SHIFT for bound in region.pixel.span(LEVEL))
     for file in region.files:
         gaia = None
@@ -368,26 +377,27 @@ def _blocks(region: Region) -> Generator[PixelRows]:
             read_blocks(file.path, region.settings["bad_rows"])  # type: ignore[type-var]
         ) as blocks:
             for stars in blocks:
-                _check_order(stars, last, file)
-                last = stars.source_id[-1]
-                some = slice(*np.searchsorted(stars.source_id, [first, end]).tolist())
-                here = stars if some == slice(0, len(stars)) else stars[some]
-                if len(here):
+                _check_order(stars, last_id, file)
+                last_id = stars.source_id[-1]
+                inside = slice(*np.searchsorted(stars.source_id, [first, end]).tolist())
+                if inside != slice(0, len(stars)):
+                    stars = stars[inside]
+                if len(stars):
                     if gaia is None and file.gaia_source is not None:
                         gaia = KeyedTable.read(file.gaia_source, (*POSITION, *TAKEN_COLUMNS))
-                    rows = rows_of(here, region.layout, gaia)
-                    yield PixelRows(rows, here.source_id >> LEVEL_SHIFT)
-                if last >= end:
+                    rows = rows_of(stars, region.layout, gaia)
+                    yield PixelRows(rows, stars.source_id >> LEVEL_SHIFT)
+                if last_id >= end:
                     return
 
 
-def _check_order(stars: Stars, last: np.int64, file: PixelFile) -> None:
-    """Rows in the order of the sky, within the pixels that the file's name says."""
-    run: NDArray[np.int64] = np.concatenate([[last], stars.source_id])
-    fallen = np.flatnonzero(run[1:] <= run[:-1])
-    if len(fallen):
+def _check_order(stars: Stars, last_id: np.int64, file: PixelFile) -> None:
+    """Raise InputError unless ids ascend after ``last_id``, in the pixels of the file's name."""
+    ids: NDArray[np.int64] = np.concatenate([[last_id], stars.source_id])
+    descents = np.flatnonzero(ids[1:] <= ids[:-1])
+    if len(descents):
         raise InputError(
-            f"source_id {run[fallen[0] + 1]} comes after {run[fallen[0]]}",
+            f"source_id {ids[descents[0] + 1]} comes after {ids[descents[0]]}",
             where=file.path,
             remedy="sort its rows by source_id",
         )

@@ -1,4 +1,4 @@
-"""The one boundary between files and the libraries that parse them."""
+"""Turn the errors of libraries that parse files into errors that name the file."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from xplabels.core.errors import InputError, XplabelsError, interruptible
 
 GZIP = "gzip file"
 MOST_TOML, LONGEST_TOML_LINE = 1_000_000, 5_000
-"""Bytes."""
+"""Most bytes of a TOML file, and of a line of it."""
 _ARCHIVES = re.compile(
     r"XpContinuous|GaiaSource|XP_(CONTINUOUS|SAMPLED)|MEAN_SPECTRUM_XP|dl_products|datalink", re.I
 )
 
 
 def again(path: object) -> str:
-    """How to get a whole file in place of a damaged one: an archive's is downloaded again."""
+    """The remedy for a damaged file: download it again, if it is an archive's, or copy it again."""
     archived = _ARCHIVES.search(Path(str(path)).name)
     return "download the file again" if archived else "copy or write the file again"
 
 
 @contextmanager
 def whole(path: Path | str, what: str = "file", remedy: str | None = None) -> Iterator[None]:
-    """Whatever goes wrong while ``path`` is read becomes an :class:`InputError` that names it.
+    """Turn any error while ``path`` is read into an :class:`InputError` that names it.
 
-    ``what`` is the kind of file it should be; a library's message says why it is not. Errors that
-    the package raises on purpose pass unchanged.
+    ``what`` is the kind of file that it should be; the library's message says why it is not. Errors
+    that the package raises on purpose are not changed.
 
     Examples
     --------
@@ -52,7 +52,7 @@ int() with base 10: 'one'); copy or write the file again
         ) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno == ENOSPC:
-            raise  # nothing that was read: what is unpacked is being written
+            raise  # the disk is full, so this is an error of writing an unpacked file
         if isinstance(error, FileNotFoundError) and not Path(path).exists():
             raise InputError("does not exist", where=path, remedy="check the path") from error
         if isinstance(error, OSError) and error.strerror:
@@ -67,10 +67,10 @@ int() with base 10: 'one'); copy or write the file again
 
 
 def read_toml(path: Path | str, data: bytes | None = None) -> dict[str, Any]:
-    """The keys of a TOML file, or of ``data`` that ``path`` names.
+    """The contents of a TOML file, or of ``data``, which messages call ``path``.
 
-    Raises InputError if it cannot be read, is not TOML, or longer, as a whole or in a line, than a
-    text that someone wrote: a key of n parts takes time and memory as n squared.
+    Raises InputError if it cannot be read, is not TOML, or is much longer, as a whole or in a line,
+    than what people write: reading a key of n parts takes time and memory proportional to n^2.
     """
     with whole(path, "TOML file", "mend it"):
         data = Path(path).read_bytes() if data is None else data

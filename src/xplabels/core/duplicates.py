@@ -1,4 +1,4 @@
-"""Values that occur several times, and one row per star where a survey has several."""
+"""Find values that occur several times, and the best row of a star that has several."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def repeated(values: NDArray[Any]) -> NDArray[np.bool_]:
 def best_rows(
     source_id: NDArray[np.int64], quality: NDArray[np.float64], use: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
-    """Of each ``source_id`` among the rows in ``use``, the row of highest ``quality``.
+    """The row of highest ``quality`` of each ``source_id`` among the rows in ``use``.
 
-    The first of equals wins, NaN loses; the rows [M] come in ascending order.
+    Of equals the first is taken; NaN counts as lowest. The rows [M] are in ascending order.
     """
     candidates = np.flatnonzero(use)
     goodness = np.nan_to_num(quality[candidates], nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    # lexsort is stable and its last key counts first: by id, then falling quality, then row
+    # lexsort is stable and sorts by its last key first: by id, then descending quality, then row
     order = np.lexsort((-goodness, source_id[candidates]))
     _, first = np.unique(source_id[candidates][order], return_index=True)
     return np.sort(candidates[order[first]])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 LONGEST = 500
-"""Characters of a line of a message: what a file holds may be of any length."""
+"""Most characters of a line of a message, as quoted contents of a file may be of any length."""
 
 
 class XplabelsError(Exception):
@@ -50,16 +50,16 @@ class InputError(XplabelsError, ValueError):
 
 
 def _shortened(line: str) -> str:
-    """A line without its middle, if it is too long: file and remedy stand at its ends."""
+    """A line, without its middle if it is too long, as file and remedy are at its ends."""
     half = LONGEST // 2 - 3
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C or SIGTERM ends the block as such, not as an error of what it interrupted.
+    """Raise Ctrl-C or SIGTERM as such, not as an error of what it interrupted.
 
-    A reader that was stopped anywhere may raise anything while it is closed: astropy reads on.
+    A reader that is interrupted may raise another error while it is closed, as astropy reads on.
     """
     try:
         yield
@@ -76,12 +76,12 @@ EXTRA_OF = {
     "torch": "train", "scipy": "report", "matplotlib": "report", "jinja2": "report",
     "markdown_it": "report",
 }  # fmt: skip
-"""The extra that installs a package which prediction does without."""
+"""Package that prediction does not need -> the extra that installs it."""
 TORCH_FOR_CPU = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
 def not_installed(package: str) -> InputError:
-    """What to raise where a package that prediction does without is absent."""
+    """The error to raise if a package that prediction does not need is not installed."""
     name = {"torch": "PyTorch", "scipy": "SciPy", "markdown_it": "markdown-it-py"}.get(package)
     extra = EXTRA_OF.get(package)
     remedy = f"pip install 'xplabels[{extra}]'" if extra else f"pip install {package}"
@@ -104,7 +104,7 @@ def require(*packages: str) -> None:
 
 @contextmanager
 def located(where: object) -> Iterator[None]:
-    """Name ``where`` first in an :class:`InputError` of code that does not know the file.
+    """Add ``where`` in front of the location of an :class:`InputError` raised in the block.
 
     Examples
     --------

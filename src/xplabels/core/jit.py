@@ -1,8 +1,8 @@
-"""Compiling with numba, which is an extra: what is decorated here runs in no other way.
+"""Compile functions with numba, an extra, without which the decorated functions cannot run.
 
-Modules of compiled functions import this one, and are themselves imported only where
-:func:`available` says that they can be. Numba's cache does not notice a change of the options
-here: touch the files of the functions, too.
+Modules of compiled functions import this one, and are themselves imported only if
+:func:`available`. Numba's cache does not notice a change of the options below: after one, touch the
+files of the functions, too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ def available() -> bool:
 
 
 def fast_jit(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile ``function`` when it is first called, once a machine where its cache can be kept.
+    """Compile ``function`` when it is first called, and cache the result on disk if possible.
 
-    Sums may be made in any order and multiply-adds be fused; NaN and infinity stay.
+    Sums may be made in any order and multiplications fused with additions, but NaN and infinity
+    are handled as usual.
     """
     import numba
 
@@ -35,6 +36,6 @@ def fast_jit(function: Callable[P, R]) -> Callable[P, R]:
     }
     try:
         compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
+    except RuntimeError:  # the cache can be written neither to the package's nor the user's folder
         compiled = numba.njit(**options)(function)
     return compiled

@@ -1,4 +1,4 @@
-"""What is inferred: the labels, their units, and tables of known values with errors."""
+"""Labels, which are what networks infer, their units, and tables of known values with errors."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from xplabels.core.errors import InputError
 
 
 class Label(str):
-    """One quantity that a network infers: its name, and what is known of it.
+    """One quantity that a network infers: its name, with unit, description and range.
 
-    A label is a ``str``, so that its unit goes wherever its name goes; :func:`label_of` makes one
-    of any name.
+    A label is a ``str``, so that it can be used wherever its name can; :func:`label_of` makes one
+    from any name.
 
     Parameters
     ----------
     name
         Lower-case letters, digits and underscores.
     unit, ucd, description, symbol
-        For catalogues, reports and figures; "" where there is none, the name where there are no
-        other words.
+        For catalogues, reports and figures. Unit and UCD are "" by default, description and symbol
+        the name.
     lowest, highest
-        What is physically plausible in a training table (in ``unit``); a value outside is an
-        input error, not a star.
+        Range of plausible values in a training table (in ``unit``); a value outside is an error.
     logarithmic
-        Whether a per cent is a per cent everywhere: the label is positive and its logarithm is
-        learned. Of Teff the recipe says that.
+        Whether the label is positive and its logarithm is learned, because relative differences
+        matter. For Teff, the recipe decides that.
 
     Examples
     --------
@@ -65,7 +64,7 @@ class Label(str):
         return f"{self} [{self.unit}]" if self.unit else str(self)
 
     def about(self) -> dict[str, Any]:
-        """Every argument but the name, where it is not its default."""
+        """The arguments, without the name, that differ from their defaults."""
         default = Label(self)
         return {key: value for key, value in vars(self).items() if value != vars(default)[key]}
 
@@ -87,7 +86,7 @@ LABELS: dict[str, Label] = {
               r"[$\alpha$/M]", -2.0, 2.0),
     )
 }  # fmt: skip
-"""Labels of which units, UCDs and words are known; any other number with an error can be one."""
+"""Labels with known units, UCDs and descriptions; any other number with an error can be a label."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TAKEN = re.compile(
@@ -95,11 +94,11 @@ _TAKEN = re.compile(
     r"phot_\w+|[jhk]s?_m|w[12]mpro|parallax|(bp|rp)_coefficient\w*|"
     r"\w+_(err|error|error_95|error_model|error_input|error_excess|predicted|known|corr)"
 )
-"""Names that columns of star tables, catalogues and reports have."""
+"""Names of other columns in star tables, catalogues and reports, which no label can have."""
 
 
 def label_of(name: str) -> Label:
-    """The label of a name: itself, one of :data:`LABELS`, or one without unit and words."""
+    """The label of a name: itself, one of :data:`LABELS`, or one without unit and description."""
     return name if isinstance(name, Label) else LABELS.get(name) or Label(name)
 
 
@@ -144,7 +143,7 @@ def check_names(names: Sequence[str]) -> tuple[Label, ...]:
 
 
 def unit_factor(unit: str, wanted: str, name: str) -> float:
-    """By what numbers in ``unit`` are multiplied to be in the unit ``wanted``; 1 where one is "".
+    """The factor that converts numbers in ``unit`` to the unit ``wanted``; 1 if one of them is "".
 
     Raises :class:`InputError` if that is not possible.
     """
@@ -173,11 +172,11 @@ def is_unit(text: str) -> bool:
 
 
 Rows = int | NDArray[np.bool_] | NDArray[np.intp] | slice
-"""What chooses stars; a number, one star."""
+"""An index of stars: a mask, row numbers, a slice, or the number of one star."""
 
 
 def rows_of(rows: Any, count: int, instead: str = "a mask, a slice or numbers") -> Any:
-    """What chooses ``rows`` of arrays [count, ...] without dropping an axis.
+    """An index that selects ``rows`` of arrays [count, ...] without dropping an axis.
 
     Raises IndexError beyond the last star, as iteration needs, and :class:`InputError` for text,
     whose remedy is ``instead``.
@@ -243,17 +242,17 @@ class Labels:
         return Labels(self.names, self.values[rows], self.errors[rows])
 
     def extended(self, names: Sequence[str]) -> Labels:
-        """With the labels ``names``, too, unknown for every star where they are absent."""
+        """With those of the labels ``names`` added that are absent, as unknown for every star."""
         absent = [name for name in names if name not in self.names]
         unknown = np.full((len(self), len(absent)), np.nan)
-        both = (np.hstack([array, unknown]) for array in (self.values, self.errors))
-        return Labels((*self.names, *absent), *both)
+        values, errors = (np.hstack([array, unknown]) for array in (self.values, self.errors))
+        return Labels((*self.names, *absent), values, errors)
 
     def in_units_of(self, others: Sequence[str]) -> Labels:
-        """The same labels, in the units and with the words of ``others``, as far as they have any.
+        """The same labels with the units and descriptions of ``others``, if they have any.
 
-        A label without a unit is taken to be in the other's. Raises :class:`InputError` if one unit
-        cannot be converted into the other.
+        A label without a unit is assumed to be in the other's. Raises :class:`InputError` if one
+        unit cannot be converted to the other.
         """
         words = {str(label): label.about() for label in map(label_of, others)}
         names = tuple(

@@ -11,13 +11,13 @@ Rows = NDArray[np.intp]
 
 
 class Lookup:
-    """Where each star stands in a table.
+    """Finds the row of each star in a table.
 
     Parameters
     ----------
     source_id
-        Int64 [N] of the table's rows. Zero and negative ids, which surveys write where a star has
-        no Gaia source, belong to no star.
+        Int64 [N] of the table's rows. Zero and negative ids, which surveys write for stars without
+        a Gaia source, are ignored.
     where
         The table's name in messages.
 
@@ -41,8 +41,8 @@ class Lookup:
         return len(self._rows)
 
     def find(self, source_id: NDArray[np.int64]) -> tuple[Rows, Rows]:
-        """Positions of those of ``source_id`` [M] that are in the table, and the row of each."""
-        place = np.searchsorted(self._sorted, source_id)
-        inside = np.flatnonzero(place < len(self._sorted))
-        stars = inside[self._sorted[place[inside]] == source_id[inside]]
-        return stars, self._rows[place[stars]]
+        """Indices of those of ``source_id`` [M] that are in the table, and the row of each."""
+        index = np.searchsorted(self._sorted, source_id)
+        in_range = np.flatnonzero(index < len(self._sorted))
+        stars = in_range[self._sorted[index[in_range]] == source_id[in_range]]
+        return stars, self._rows[index[stars]]

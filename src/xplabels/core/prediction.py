@@ -1,4 +1,4 @@
-"""What a model says of stars: labels, error bars, their parts, and flags."""
+"""What a model predicts for stars: labels, errors and their parts, and flags."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class Prediction:
 
     @property
     def good(self) -> NDArray[np.bool_]:
-        """Which stars [N] have a prediction that no flag speaks against (docs/flags.md)."""
+        """Which stars [N] have a prediction and no flag that casts doubt on it (docs/flags.md)."""
         return is_good(self.flags)
 
     def part(self, name: str) -> NDArray[np.float64]:
@@ -226,11 +226,11 @@ class Prediction:
         return self.names.index(name)
 
     def to_arrow(self) -> pa.Table:
-        """The catalogue: units, UCDs and descriptions in the fields' metadata.
+        """The catalogue, with units, UCDs and descriptions in the fields' metadata.
 
         Columns: ``source_id``; per label ``teff, teff_error, teff_error_model, teff_error_input,
-        teff_error_excess, teff_error_95``; where correlations were asked for,
-        ``teff_logg_corr`` for every pair of labels; ``domain_distance``; ``good``; ``flags``.
+        teff_error_excess, teff_error_95``; if correlations were asked for, ``teff_logg_corr`` for
+        every pair of labels; ``domain_distance``; ``fit_chisq, fit_p_value``; ``good``; ``flags``.
         """
         import pyarrow as pa
 
@@ -240,7 +240,7 @@ class Prediction:
             metadata = {key: text for key, text in about.items() if text}
             kind = pa.from_numpy_dtype(values.dtype)
             bits = np.packbits(values, bitorder="little") if values.dtype == bool else values
-            # pa.array would import pandas, to see that these are none of its own
+            # not by pa.array, which would import pandas to check for its types
             buffers = [None, pa.py_buffer(np.ascontiguousarray(bits))]
             arrays.append(pa.Array.from_buffers(kind, len(values), buffers))
             fields.append(pa.field(name, kind, metadata=metadata))
@@ -358,7 +358,7 @@ def packed_correlations(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     packed = np.divide(
         covariance[:, rows, columns], product, out=np.zeros_like(product), where=product > 0
     )
-    # rounding must not carry one beyond 1
+    # rounding errors may have made some larger than 1
     limited: NDArray[np.float64] = np.clip(packed, -1.0, 1.0)
     return limited
 

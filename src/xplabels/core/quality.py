@@ -1,7 +1,7 @@
-"""Gaia's own columns of quality: which flag each sets, where a table of the user's has them.
+"""Flags that are set by Gaia's own columns of quality, if a user's table has them.
 
-All that is needed stands in :data:`RULES`. A rule whose columns a table lacks says nothing, and so
-does a missing value.
+The rules are in :data:`RULES`. If a table lacks a rule's columns, or a value is missing, the rule
+sets no flag.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 
 RUWE = 1.4
-"""Beyond it the astrometry is not that of a well-behaved single star (Lindegren 2018,
-GAIA-C3-TN-LU-LL-124-01)."""
+"""Largest RUWE of a well-behaved single star (Lindegren 2018, GAIA-C3-TN-LU-LL-124-01)."""
 BLENDED_SHARE = 0.5
-"""Of the transits in BP and RP: beyond it the mean spectrum is one of two sources, however faint
-the other one is. Gaia counts a transit as blended by the distance of the sources alone, and as
-contaminated if more than 1 % of its flux comes from one outside the window (DR3 documentation,
-5.3.2), so near the Galactic plane a lower share would flag nearly every star."""
+"""Largest share of blended or contaminated transits in BP and RP: above, the mean spectrum is that
+of two sources, however faint the other one is. Gaia counts a transit as blended by the distance of
+the sources alone, and as contaminated if more than 1 % of its flux comes from a source outside the
+window (DR3 documentation, 5.3.2), so near the Galactic plane a lower share would flag nearly every
+star."""
 EXCESS_SIGMAS = 5.0
+"""Largest deviation of the corrected excess factor from 0, in units of its scatter."""
 EXCESS_OF_STARS = (
     (0.5, (1.154360, 0.033772, 0.032277)),
     (4.0, (1.162004, 0.011464, 0.049255, -0.005879)),
@@ -65,14 +66,14 @@ def _ruwe(columns: Columns, photometry: Photometry) -> NDArray[np.bool_]:
 def _blended(columns: Columns, photometry: Photometry) -> NDArray[np.bool_]:
     """The share of blended transits (beta of Riello et al. 2021), or of contaminated ones."""
 
-    def both(end: str) -> Array:
+    def bp_plus_rp(end: str) -> Array:
         return np.asarray(columns[f"phot_bp_{end}"] + columns[f"phot_rp_{end}"], np.float64)
 
-    found = both("n_blended_transits")
-    ends = [f"phot_{band}_n_contaminated_transits" for band in ("bp", "rp")]
-    if all(name in columns for name in ends):
-        found = np.fmax(found, both("n_contaminated_transits"))
-    return found > BLENDED_SHARE * both("n_obs")
+    transits = bp_plus_rp("n_blended_transits")
+    contaminated = [f"phot_{band}_n_contaminated_transits" for band in ("bp", "rp")]
+    if all(name in columns for name in contaminated):
+        transits = np.fmax(transits, bp_plus_rp("n_contaminated_transits"))
+    return transits > BLENDED_SHARE * bp_plus_rp("n_obs")
 
 
 def _excess(columns: Columns, photometry: Photometry) -> NDArray[np.bool_]:
@@ -85,11 +86,11 @@ def _excess(columns: Columns, photometry: Photometry) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class QualityRule:
-    """A flag, the columns without which it is never set, further ones, and which stars get it."""
+    """A flag and the rule by which it is set."""
 
     flag: Flag
-    needed: tuple[str, ...]
-    further: tuple[str, ...]
+    needed: tuple[str, ...]  # columns without which the flag is not set
+    further: tuple[str, ...]  # columns that are used if they are there
     applies: Callable[[Columns, Photometry], NDArray[np.bool_]]
 
 
@@ -105,7 +106,7 @@ RULES = (
     QualityRule(Flag.BAD_EXCESS_FACTOR, ("phot_bp_rp_excess_factor",), ("bp_rp",), _excess),
 )  # fmt: skip
 QUALITY_COLUMNS = tuple(name for rule in RULES for name in (*rule.needed, *rule.further))
-"""What to read of a table."""
+"""The columns that the rules use."""
 
 
 def has_quality(names: Collection[str]) -> bool:

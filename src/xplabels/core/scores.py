@@ -19,7 +19,7 @@ from xplabels.core import distribution as predictive
 Array = NDArray[np.float64]
 
 SEED = 0
-"""Of every bootstrap."""
+"""Seed of every bootstrap."""
 
 _ELEMENTS = 4_000_000  # resampled values held at once: 32 MB per array
 
@@ -44,7 +44,7 @@ class LabelSample:
     def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> LabelSample:
         return LabelSample(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
-    # the label's error widens both half-widths in quadrature: a Gaussian of its own
+    # the label's error is Gaussian, and added in quadrature to both half-widths
     @cached_property
     def _half_68(self) -> Array:
         return np.hypot(self.error, self.label_error)
@@ -82,10 +82,11 @@ class LabelSample:
     def needed(self) -> tuple[Array, Array]:
         """The factors on ``error`` and on ``error_95`` with which the interval ends at the truth.
 
-        The label's error stays as it is, in quadrature; 0 where it reaches by itself.
+        The label's own error is in quadrature, and not multiplied; the factor is 0 if it suffices.
         """
-        left = [self.residual**2 - (times * self.label_error) ** 2 for times in (1, 2)]
-        inner, outer = (np.sqrt(np.maximum(squared, 0)) for squared in left)
+        # the squared residual that remains for the predicted half-widths
+        remaining = [self.residual**2 - (times * self.label_error) ** 2 for times in (1, 2)]
+        inner, outer = (np.sqrt(np.maximum(squared, 0)) for squared in remaining)
         return inner / self.error, outer / self.error_95
 
     @cached_property
@@ -176,7 +177,7 @@ SCORES: dict[str, Statistic] = {
         median, ("error",), "median error (half-width of the 68.3 % interval)", True
     ),
 }
-"""What each score is."""
+"""The scores, by name."""
 
 
 def some_scores(*names: str) -> dict[str, Statistic]:
@@ -218,7 +219,7 @@ class Bin:
 
     @property
     def middle(self) -> float:
-        """Of its edges."""
+        """Middle of its edges."""
         return (self.low + self.high) / 2
 
     @property
@@ -248,15 +249,19 @@ def score(
     n, unknown = len(sample), dict.fromkeys(statistics, float("nan"))
     if n == 0:
         return Scores(0, unknown, unknown)
-    needed = {name: getattr(sample, name) for one in statistics.values() for name in one.arguments}
+    arguments = {
+        name: getattr(sample, name)
+        for statistic in statistics.values()
+        for name in statistic.arguments
+    }
 
-    def of(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def computed(arrays: Mapping[str, Array]) -> dict[str, Array]:
         return {
-            key: one.function(*(arrays[name] for name in one.arguments))
-            for key, one in statistics.items()
+            key: statistic.function(*(arrays[name] for name in statistic.arguments))
+            for key, statistic in statistics.items()
         }
 
-    value = {key: float(found) for key, found in of(needed).items()}
+    value = {key: float(result) for key, result in computed(arguments).items()}
     if n < 2 or resamples < 2:
         return Scores(n, value, unknown)
     rng = np.random.default_rng(SEED)
@@ -264,7 +269,7 @@ def score(
     blocks = []
     for start in range(0, resamples, at_once):
         chosen = rng.integers(0, n, (min(at_once, resamples - start), n))
-        blocks.append(of({name: array[chosen] for name, array in needed.items()}))
+        blocks.append(computed({name: array[chosen] for name, array in arguments.items()}))
     error = {k: float(np.concatenate([block[k] for block in blocks]).std(ddof=1)) for k in value}
     return Scores(n, value, error)
 
@@ -291,12 +296,12 @@ def binned(
 
     ``star`` [N] identifies the star of each row, where a star may have several.
     """
-    here = values[sample.rows]
-    found = []
+    axis = values[sample.rows]
+    bins = []
     for low, high in edges:
-        inside = (here >= low) & (here < high)
+        inside = (axis >= low) & (axis < high)
         if inside.any():
             scores = score(sample[inside], statistics, resamples)
             different = scores.n if star is None else len(np.unique(star[sample.rows][inside]))
-            found.append(Bin(low, high, scores, different))
-    return tuple(found)
+            bins.append(Bin(low, high, scores, different))
+    return tuple(bins)

@@ -1,4 +1,4 @@
-"""Cuts on known labels: which stars train and which report, with a count of what is left out."""
+"""Cuts on known labels for training and validation, with counts of the stars that are left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xplabels.core.stars import Stars
 
 
 def parse_range(text: str) -> tuple[str, tuple[float, float]]:
-    """A range in the words of the command line, either side of which may be left out.
+    """A range as the command line writes it; either bound may be left out.
 
     >>> parse_range("fe_h=:-1")
     ('fe_h', (-inf, -1.0))
@@ -69,20 +69,21 @@ class Selection:
         return cls(ranges, tuple(stored.get("complete", ())))
 
     @classmethod
-    def of_model(cls, metadata: Mapping[str, Any], here: Sequence[str]) -> Selection:
-        """The one a model was trained with, as far as it is about the labels ``here``.
+    def of_model(cls, metadata: Mapping[str, Any], present: Sequence[str]) -> Selection:
+        """The selection with which a model was trained, without cuts on labels not in ``present``.
 
-        A table with fewer labels than the training set is cut by those it has.
+        So a table with fewer labels than the training set is cut on those that it has.
         """
-        whole = cls.from_metadata(metadata.get("selection", {})).complete_in(here)
-        return replace(whole, ranges={n: r for n, r in whole.ranges.items() if n in here})
+        trained = cls.from_metadata(metadata.get("selection", {})).complete_in(present)
+        ranges = {name: limits for name, limits in trained.ranges.items() if name in present}
+        return replace(trained, ranges=ranges)
 
-    def complete_in(self, here: Sequence[str]) -> Selection:
-        """The same; of the labels that must be known, only those that the table has at all."""
-        return replace(self, complete=tuple(name for name in self.complete if name in here))
+    def complete_in(self, present: Sequence[str]) -> Selection:
+        """The selection that requires only those of its labels to be known that are ``present``."""
+        return replace(self, complete=tuple(name for name in self.complete if name in present))
 
     def to_metadata(self) -> dict[str, Any]:
-        """What a model records of it (JSON has no infinity: an open side is null)."""
+        """The selection as stored with a model; as JSON has no infinity, open bounds are null."""
         ranges = {
             name: [bound if math.isfinite(bound) else None for bound in bounds]
             for name, bounds in self.ranges.items()
@@ -110,7 +111,7 @@ class Selection:
         return (stars if keep.all() else stars[keep]), flow
 
     def to_text(self) -> str:
-        """The cuts in words, "" where there are none.
+        """The cuts in words, "" if there are none.
 
         >>> Selection({"teff": (3200.0, math.inf)}, ("teff", "logg")).to_text()
         '3200 < teff K; all of teff, logg known'

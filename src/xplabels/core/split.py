@@ -1,8 +1,8 @@
-"""The one rule that decides which stars train, which choose and which only report.
+"""The rule that divides stars into a training, a validation and a test part.
 
-u = first 8 hexadecimal digits of sha256(str(source_id)) / 2^32. With test fraction t: u < t is the
-test part, t <= u < t + 0.1 the validation part, the rest trains. A star's side depends on its
-source_id alone, so no star stands on two sides, in any table.
+u = first 8 hexadecimal digits of sha256(str(source_id)) / 2^32. With test fraction t, stars with
+u < t are the test part, those with t <= u < t + 0.1 the validation part, and all others the
+training part. As this depends on the source_id alone, a star is in the same part in every table.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from xplabels.core.stars import Stars
 
 VALIDATION_FRACTION = 0.1
 SLICES = 10_000
-"""Stars whose hashes lie in the same of so many equal parts of 0-1 share every split and fold: a
-star's fainter copies (:mod:`xplabels.giants.copies`) have such ids."""
+"""Number of equal parts of 0-1. Stars whose hashes lie in the same one are in the same part of any
+split and fold, so a star's fainter copies (:mod:`xplabels.giants.copies`) are given such ids."""
 
 Part = Literal["train", "validation", "test"]
 

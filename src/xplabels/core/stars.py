@@ -1,4 +1,4 @@
-"""What a star brings: its XP spectra, photometry and, where known, labels.
+"""The data of stars: XP spectra, photometry and, if known, labels.
 
 These are plain arrays in frozen classes, checked once when they are built. The number of
 coefficients comes from the data: nothing here or downstream assumes 55 + 55.
@@ -31,7 +31,7 @@ MEASUREMENTS = (
 )
 """Broad-band magnitudes (Vega, mag) and the parallax (mas), by the archives' names."""
 MADE = ("simulated", "semi-synthetic")
-"""Words of notes on stars that are not real ones (:attr:`Stars.made`)."""
+"""Words by which notes say that stars are not real (:attr:`Stars.made`)."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -181,8 +181,8 @@ class Photometry:
     @classmethod
     def missing(cls, stars: int) -> Photometry:
         """Photometry of stars of which nothing is known."""
-        nothing = np.full((stars, len(MEASUREMENTS)), np.nan)
-        return cls(nothing, nothing.copy())
+        empty = np.full((stars, len(MEASUREMENTS)), np.nan)
+        return cls(empty, empty.copy())
 
     @classmethod
     def of(
@@ -325,12 +325,12 @@ class Stars:
 
     @property
     def where(self) -> str | None:
-        """What messages call these stars: the file a user can look into, else their origin."""
+        """The name of these stars in messages: the file they were read from, else their origin."""
         return self.file or self.origin or None
 
     @property
     def made(self) -> tuple[str, ...]:
-        """Notes that say that the stars are not real: what is made from them must say so, too."""
+        """Notes that the stars are not real ones, which must be kept in what is made from them."""
         return tuple(note for note in self.notes if any(word in note for word in MADE))
 
     def with_photometry(self, photometry: Photometry | None) -> Stars:
@@ -429,10 +429,10 @@ def with_widths(stars: Stars, widths: tuple[int, int]) -> Stars:
     bands = []
     for band, width in zip((spectra.bp, spectra.rp), widths, strict=True):
         if band.width == 0:
-            nothing = np.full((len(stars), width), np.nan)
+            blank = np.full((len(stars), width), np.nan)
             packed = np.full((len(stars), width * (width - 1) // 2), np.nan, np.float32)
-            known = band.correlations is not None
-            band = Band(nothing, nothing.copy(), packed if known else None)
+            correlated = band.correlations is not None
+            band = Band(blank, blank.copy(), packed if correlated else None)
         bands.append(band)
     return replace(stars, spectra=CoefficientSpectra(*bands))
 
@@ -460,8 +460,8 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
     if len(blocks) == 1:
         return first
     for block in blocks[1:]:
-        one, other = (np.asarray(getattr(x.spectra, "wavelength", 0)) for x in (block, first))
-        if _kind(block) != _kind(first) or not np.array_equal(one, other):
+        wavelengths = (getattr(stars.spectra, "wavelength", 0) for stars in (block, first))
+        if _kind(block) != _kind(first) or not np.array_equal(*wavelengths):
             raise InputError(
                 f"holds {_kind(block)}, but {first.where or 'the first file'} {_kind(first)}",
                 where=block.where,
@@ -470,7 +470,7 @@ def concatenate(blocks: Sequence[Stars]) -> Stars:
     spectra = stacked([block.spectra for block in blocks])
     flags = np.concatenate([block.flags for block in blocks])
     if not has_correlations(spectra):
-        # also where a block had them: they are not used next to others that lack them
+        # also for blocks that have them, as they are not used if any block lacks them
         flags = flags | np.uint32(Flag.NO_CORRELATIONS)
     return Stars(
         np.concatenate([block.source_id for block in blocks]),

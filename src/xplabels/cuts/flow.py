@@ -1,4 +1,4 @@
-"""How many rows a selection had, and how many each rule removed."""
+"""The cut flow of a selection: how many rows it had, and how many each rule removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Cut:
 
     name: str
     text: str
-    applies: int | None  # rows that the rule is about; None: not applied, its table was not given
+    applies: int | None  # rows that the rule concerns; None: not applied, as its table is missing
     alone: int  # rows it would remove by itself
     removed: int  # rows it removed of those that the rules before it had left
 
@@ -95,16 +95,16 @@ class CutFlow:
         applied = [cut for cut in self.cuts if cut.applies is not None]
         figure = Figure(figsize=(7.0, 1.1 + 0.42 * len(applied)), layout="constrained")
         axes = figure.subplots()
-        place = np.arange(len(applied))
+        bars_at = np.arange(len(applied))
         for shift, values, colour, label in (
             (-0.2, [cut.alone for cut in applied], CYCLE[0], "by this rule alone"),
             (0.2, [cut.removed for cut in applied], CYCLE[1], "in sequence"),
         ):
-            bars = axes.barh(place + shift, values, 0.38, color=colour, label=label)
+            bars = axes.barh(bars_at + shift, values, 0.38, color=colour, label=label)
             axes.bar_label(bars, [f"{value:,}" for value in values], padding=3, fontsize=7)
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(0, max(self.before, 1) * 8)
-        axes.set_yticks(place, [cut.name for cut in applied])
+        axes.set_yticks(bars_at, [cut.name for cut in applied])
         axes.invert_yaxis()
         axes.set_xlabel("rows removed")
         axes.set_title(f"{self.before:,} rows given, {self.after:,} kept", loc="left")
@@ -113,7 +113,7 @@ class CutFlow:
 
 
 Result = tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
-"""Which rows [N] a rule applies to and which pass (looked at only there); None: not applied."""
+"""Which rows [N] a rule applies to, and which of these pass; None if the rule was not applied."""
 
 
 def count(

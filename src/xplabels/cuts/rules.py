@@ -1,4 +1,4 @@
-"""Named rules that a star must meet to be selected, as one writes them: ``gaia.ruwe <= 1.4``.
+"""Named rules that a star must meet to be selected, written as ``gaia.ruwe <= 1.4``.
 
 ====================================================  ==========================================
 ``SURVEY.COLUMN < NUMBER`` (also <=, >, >=, ==, !=)   the number is known and compares so
@@ -7,8 +7,8 @@
 ``photometry has j_m, w1mpro``                        these magnitudes or parallaxes are known
 ====================================================  ==========================================
 
-What is missing fails; ``... or missing`` at the end lets it pass. Bits go by name where the
-survey names them, or by number.
+Rows with missing values fail, unless ``or missing`` is added at the end. Bits are given by name if
+the survey names them, or by number.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _COMPARISON = re.compile(r"([\w-]+)\.(\w+)\s*(<=|>=|==|!=|<|>)\s*(\S+)")
 _LACKS = re.compile(r"([\w-]+)\.(\w+)\s+lacks\s+(.+)")
 _HAS = re.compile(r"(labels|photometry)\s+has\s+(.+)")
 _NAME = re.compile(r"[A-Za-z]\w*")
-HOW = (
+SYNTAX = (
     "write 'SURVEY.COLUMN <= NUMBER', 'SURVEY.COLUMN lacks BIT, BIT', 'labels has all' or "
     "'photometry has NAME, NAME', each also with 'or missing'"
 )
@@ -53,7 +53,7 @@ HOW = (
 
 @dataclass(frozen=True)
 class ColumnCondition:
-    """A relation between a survey's column and a bound, or a mask of bits."""
+    """A comparison of a survey's column with a bound, or with a mask of bits."""
 
     survey: str
     column: str
@@ -75,7 +75,7 @@ class HasValues:
     names: tuple[str, ...]
 
     def passes(self, known: Labels | Photometry) -> NDArray[np.bool_]:
-        """Which stars [N] have them."""
+        """Which stars [N] have them, with their errors."""
         present = np.isfinite(known.values) & np.isfinite(known.errors)
         if self.names == ("any",):
             return np.asarray(present.any(axis=1))
@@ -121,9 +121,9 @@ def parse_rule(name: str, text: str) -> Rule:
         try:
             bound = float(number)
         except ValueError:
-            raise InputError(f"{number!r} is not a number", where=where, remedy=HOW) from None
+            raise InputError(f"{number!r} is not a number", where=where, remedy=SYNTAX) from None
         if not np.isfinite(bound):
-            raise InputError(f"the bound {number} is not finite", where=where, remedy=HOW)
+            raise InputError(f"the bound {number} is not finite", where=where, remedy=SYNTAX)
         condition = ColumnCondition(survey, column.lower(), relation, bound, missing)
     elif match := _LACKS.fullmatch(body):
         survey, column = match[1], match[2].lower()
@@ -135,15 +135,15 @@ def parse_rule(name: str, text: str) -> Rule:
             if match[1] == "labels":
                 with located(where):
                     names = check_names(names)
-            elif strange := [name for name in names if name not in MEASUREMENTS]:
+            elif unknown := [name for name in names if name not in MEASUREMENTS]:
                 raise InputError(
-                    f"photometry has no {strange[0]!r}",
+                    f"photometry has no {unknown[0]!r}",
                     where=where,
                     remedy=f"choose among {', '.join(MEASUREMENTS)}",
                 )
         condition = HasValues(match[1], names)
     else:
-        raise InputError(f"{text!r} is not a rule", where=where, remedy=HOW)
+        raise InputError(f"{text!r} is not a rule", where=where, remedy=SYNTAX)
     return Rule(name, words, condition)
 
 
@@ -163,12 +163,12 @@ def load_rules(
     """The rules of a TOML file with one table ``[rules]`` of ``NAME = "EXPRESSION"``, in order.
 
     Without ``path``, the cuts of Fallows & Sanders 2024 (:data:`DEFAULT_RULES`). A change,
-    ``NAME=EXPRESSION``, replaces the rule of that name, or comes last; ``without`` names rules to
-    leave out.
+    ``NAME=EXPRESSION``, replaces the rule of that name, or is added as the last; ``without`` names
+    rules to leave out.
     """
     source = DEFAULT_RULES if path is None else Path(path)
     texts = dict(_read_toml(source))
-    here = set(texts)
+    from_file = set(texts)
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals or not _NAME.fullmatch(name.strip()):
@@ -177,7 +177,7 @@ def load_rules(
                 "'ruwe=gaia.ruwe <= 1.2'"
             )  # fmt: skip
         texts[name.strip()] = text.strip()
-        here.discard(name.strip())
+        from_file.discard(name.strip())
     for name in without:
         if name not in texts:
             raise InputError(
@@ -187,19 +187,19 @@ def load_rules(
         del texts[name]
     rules = []
     for name, text in texts.items():
-        with located(source if name in here and path is not None else None):
+        with located(source if name in from_file and path is not None else None):
             rules.append(parse_rule(name, text))
     return tuple(rules)
 
 
 def _read_toml(path: Path) -> Mapping[str, str]:
     contents = read_toml(path)
-    strange = sorted(set(contents) - {"rules"})
+    unknown = sorted(set(contents) - {"rules"})
     rules = contents.get("rules")
-    if strange or not isinstance(rules, dict):
-        what = f"has an unknown key {strange[0]!r}" if strange else "has no table [rules]"
+    if unknown or not isinstance(rules, dict):
+        what = f"has an unknown key {unknown[0]!r}" if unknown else "has no table [rules]"
         raise InputError(what, where=path, remedy='write [rules] and NAME = "EXPRESSION" below it')
     for name, text in rules.items():
         if not isinstance(text, str):
-            raise InputError("is not text", where=f"{path}, rule {name!r}", remedy=HOW)
+            raise InputError("is not text", where=f"{path}, rule {name!r}", remedy=SYNTAX)
     return rules

@@ -1,8 +1,8 @@
-"""Tables of surveys and files of spectra -> the star table that ``xplabels train`` reads.
+"""Make the star table that ``xplabels train`` reads, from tables of surveys and files of spectra.
 
-Rows come from the tables of labels, or, where none is given, from the files of spectra. Every
-one is accounted for: no Gaia source, cut by a rule, a repeat, merged with another survey's row,
-without a spectrum, or in the table.
+Rows come from the tables of labels or, if none is given, from the files of spectra. Every row is
+accounted for: without a Gaia source, cut by a rule, a repeat, merged with another survey's row,
+without a spectrum, or in the star table.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class SelectOptions:
 
     spectra: tuple[Path, ...]  # files of XP spectra
     tables: tuple[tuple[str, Path], ...] = ()
-    """Survey and file; a survey may have several files. Names that are no
-    :data:`~xplabels.surveys.SURVEYS` are tables of labels of the user's own. The order of those
-    with labels is their precedence."""
+    """Pairs of survey and file; a survey may have several files. A name that is not in
+    :data:`~xplabels.surveys.SURVEYS` stands for a table of labels of the user's own. Tables of
+    labels are in order of precedence."""
     neighbours: Mapping[str, Path] = field(default_factory=dict)
     """Survey -> table that relates its identifiers to Gaia's."""
     rules: tuple[Rule, ...] = ()  # in the order in which they are applied
@@ -79,9 +79,9 @@ def select_stars(
 ) -> dict[str, Any]:
     """Write the selected stars as a star table, and the cut flow as JSON and figure next to it.
 
-    The table comes last: a report without its table is of a run that was killed, and is replaced.
-    Returns what the JSON holds; its main points are logged. Raises :class:`InputError` if an
-    output exists, a table or file is wrong, a rule asks for what is not there, or no star is left.
+    The table is written last, so a report without its table is that of a killed run, and is
+    replaced. Returns what the JSON holds, and logs its main points. Raises :class:`InputError` if
+    an output exists, a table or file is wrong, a rule's column is absent, or no star is left.
     """
     numbers, picture = output.with_suffix(".cuts.json"), output.with_suffix(".cuts.png")
     given = [*options.spectra, *(path for _, path in options.tables)]
@@ -95,7 +95,7 @@ def select_stars(
 
     selection = _Selection(options)
     with whole_file(output, overwrite) as table_file:
-        # the first block may lack what later ones have: nine columns of nulls cost nothing
+        # with a column for every measurement, as later blocks may have some that the first lacks
         write_star_blocks(_gathered(selection.blocks()), table_file, measurements=MEASUREMENTS)
         report = selection.report(command)
         with whole_file(numbers, overwrite) as json_file:
@@ -144,24 +144,24 @@ def read_tables(options: SelectOptions) -> tuple[list[SurveyTable], dict[str, Su
                 )  # fmt: skip
 
     labelled: dict[str, list[SurveyTable]] = defaultdict(list)
-    light: dict[str, list[SurveyTable]] = defaultdict(list)
+    photometric_tables: dict[str, list[SurveyTable]] = defaultdict(list)
     for table in read(photometric=False):
         labelled[table.survey].append(_with_labels(table, options.labels))
     wanted = [table.source_id for tables in labelled.values() for table in tables]
     for table in read(photometric=True):
-        real = table.source_id > 0
-        # bulk files of gaia_source are many and large: only what may be needed stays
+        used = table.source_id > 0
+        # bulk files of gaia_source are many and large: only rows of stars with labels are kept
         if wanted:
-            real &= np.isin(table.source_id, np.concatenate(wanted))
-        light[table.survey].append(table.take(np.flatnonzero(real)))
+            used &= np.isin(table.source_id, np.concatenate(wanted))
+        photometric_tables[table.survey].append(table.take(np.flatnonzero(used)))
     return (
         [stack(in_common_units(tables)) for tables in labelled.values()],
-        {name: stack(tables) for name, tables in light.items()},
+        {name: stack(tables) for name, tables in photometric_tables.items()},
     )
 
 
 def _asked_for(options: SelectOptions) -> Mapping[str, dict[str, bool]]:
-    """Survey -> columns that rules ask for -> whether they are bit masks."""
+    """Survey -> column that a rule uses -> whether it is a bit mask."""
     asked: dict[str, dict[str, bool]] = defaultdict(dict)
     for rule in options.rules:
         if isinstance(rule.condition, HasValues):
@@ -178,17 +178,17 @@ def _asked_for(options: SelectOptions) -> Mapping[str, dict[str, bool]]:
 
 
 def _with_labels(table: SurveyTable, names: tuple[str, ...] | None) -> SurveyTable:
-    """Only the labels wanted, as far as the survey has them."""
+    """The table with only those of its labels that are wanted (None: all)."""
     if names is None or table.labels is None:
         return table
-    here = [name for name in names if name in table.labels.names]
-    if not here:
+    present = [name for name in names if name in table.labels.names]
+    if not present:
         raise InputError(
             f"has none of the labels {', '.join(names)}",
             where=table.where,
             remedy=f"it has {', '.join(table.labels.names)}",
         )
-    return replace(table, labels=table.labels.select(here))
+    return replace(table, labels=table.labels.select(present))
 
 
 def apply_cuts(
@@ -197,17 +197,17 @@ def apply_cuts(
     rules: Sequence[Rule],
     own: Photometry | None = None,
 ) -> tuple[NDArray[np.bool_], CutFlow]:
-    """Which rows [N] of ``tables``, one after the other, every rule keeps, and the flow.
+    """Which of the rows [N] of all ``tables``, in order, every rule keeps, and the flow.
 
-    The first cut is of rows without a Gaia source. Rules look up tables of photometry (``light``)
-    by source_id; ``own`` is photometry [N] of the rows themselves.
+    The first cut is of rows without a Gaia source. Rows of the tables of photometry, ``light``, are
+    found by source_id; ``own`` is photometry [N] of the rows themselves.
     """
     source_id = np.concatenate([table.source_id for table in tables])
-    sourced: Result = (np.ones(len(source_id), bool), source_id > 0)
+    has_source: Result = (np.ones(len(source_id), bool), source_id > 0)
     results = [
         (rule.name, rule.text, _result(rule, tables, light, source_id, own)) for rule in rules
     ]
-    return count(len(source_id), [("source", "the row has a Gaia source_id", sourced), *results])
+    return count(len(source_id), [("source", "the row has a Gaia source_id", has_source), *results])
 
 
 def _result(
@@ -241,7 +241,7 @@ def _result(
 def _by_table(
     values: NDArray[Any], tables: Sequence[SurveyTable]
 ) -> Iterator[tuple[SurveyTable, NDArray[Any]]]:
-    """Each table with its part of ``values`` of all rows."""
+    """Each table with its part of ``values``, which are those of all tables' rows in order."""
     ends = np.cumsum([len(table) for table in tables])
     return zip(tables, np.split(values, ends[:-1]), strict=True)
 
@@ -264,16 +264,16 @@ class _Selection:
             self._select_rows()
 
     def _select_rows(self) -> None:
-        """Choose rows of the tables of labels: one per star, on one scale."""
+        """Choose one row per star from the tables of labels, and put labels on one scale."""
         keep, flow = apply_cuts(self.tables, self.light, self.options.rules)
         alone = applies = repeats = 0
         kept = []
-        for table, mine in _by_table(keep, self.tables):
-            kept.append(table.best(mine))
-            real = table.source_id[table.source_id > 0]
-            applies += len(real)
-            alone += len(real) - len(np.unique(real))
-            repeats += int(mine.sum()) - len(kept[-1])
+        for table, keep_of_table in _by_table(keep, self.tables):
+            kept.append(table.best(keep_of_table))
+            ids = table.source_id[table.source_id > 0]
+            applies += len(ids)
+            alone += len(ids) - len(np.unique(ids))
+            repeats += int(keep_of_table.sum()) - len(kept[-1])
         text = "one row per star and survey: that of highest S/N (the first of equals)"
         flow = flow.followed_by(Cut("repeats", text, applies, alone, repeats))
         kept = in_common_units(kept)
@@ -291,7 +291,7 @@ class _Selection:
         self.flow = flow
 
     def blocks(self) -> Iterator[Stars]:
-        """The selected stars with their spectra; afterwards the counts are complete."""
+        """The selected stars with their spectra; the counts are complete after the last block."""
         ids, usable = [], []
         for block in _read_spectra(self.options):
             good = (block.flags & np.uint32(UNUSABLE)) == 0
@@ -307,16 +307,17 @@ class _Selection:
         self._account(np.concatenate(ids), np.concatenate(usable))
 
     def _of_tables(self, block: Stars, good: NDArray[np.bool_]) -> Stars:
+        """The selected stars of a block that have a good spectrum, with their labels."""
         stars, rows = self._lookup.find(block.source_id)
-        some = good[stars]
+        is_good = good[stars]
         return replace(
-            block[stars[some]],
-            labels=self._labels[rows[some]],
+            block[stars[is_good]],
+            labels=self._labels[rows[is_good]],
             origin=", ".join(f"{table.survey}: {table.where}" for table in self.tables),
         )
 
     def _of_block(self, block: Stars, good: NDArray[np.bool_]) -> Stars:
-        """The spectra that the rules keep, where the spectra are the rows."""
+        """The stars of a block that the rules keep, if rows come from the files of spectra."""
         labels = block.labels
         if labels is not None and self.options.labels is not None:
             labels = labels.select(self.options.labels)
@@ -399,7 +400,7 @@ class _Selection:
 
 
 def _read_spectra(options: SelectOptions) -> Iterator[Stars]:
-    """Blocks of all files; a band that a block lacks gets the width it has in the others."""
+    """The blocks of all files; a band that a block lacks gets the width that it has in others."""
     from xplabels.io import read_blocks
 
     widths = (0, 0)
@@ -407,8 +408,8 @@ def _read_spectra(options: SelectOptions) -> Iterator[Stars]:
     for blocks in [read_blocks(path, options.bad_rows) for path in options.spectra]:
         for block in blocks:
             if isinstance(block.spectra, CoefficientSpectra):
-                here = block.spectra.widths
-                widths = (widths[0] or here[0], widths[1] or here[1])
+                block_widths = block.spectra.widths
+                widths = (widths[0] or block_widths[0], widths[1] or block_widths[1])
             yield with_widths(block, widths)
 
 

@@ -1,4 +1,4 @@
-"""What DataLink sends, zipped or not, in any format -> files that :mod:`xplabels.io` reads."""
+"""Unpack DataLink's answers, zipped or not, into files that :mod:`xplabels.io` reads."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def unpacked(answer: Path) -> list[Path]:
         return _tables(Path(shutil.copy(answer, answer.with_name("0.member"))), "")
     files = []
     with whole(answer, "ZIP file"), zipfile.ZipFile(answer) as archive:
-        # no member gives more bytes than it says
+        # unpacking stops at the size that a member declares, so declared sizes can be relied on
         check_size(answer, sum(member.file_size for member in archive.infolist()))
         for number, member in enumerate(archive.infolist()):
-            # the names inside are the service's: none of them becomes a path here
+            # for safety, the names that the service gave its members are not used as paths
             path = answer.with_name(f"{number}.member")
             with archive.open(member) as packed, path.open("wb") as target:
                 shutil.copyfileobj(packed, target)
@@ -42,7 +42,7 @@ def unpacked(answer: Path) -> list[Path]:
 
 
 def _tables(path: Path, name: str) -> list[Path]:
-    """The file under the ending of what it is, if it is a table with rows."""
+    """The file, renamed to the ending of its format, if it is a table with rows; else none."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     if packed:
@@ -67,7 +67,7 @@ def _tables(path: Path, name: str) -> list[Path]:
 
 
 def columns_of(path: Path) -> list[str]:
-    """Names of a table's columns, in lower case. Raises :class:`InputError` if it is damaged."""
+    """The names of a table's columns, in lower case; :class:`InputError` if it is damaged."""
     if path.suffix == ".fits":
         with open_fits(path) as hdus:
             return [name.lower() for name in first_table(hdus, path).columns.names]
@@ -80,13 +80,13 @@ def columns_of(path: Path) -> list[str]:
 
 def check_columns(columns: Sequence[str], release: Release) -> None:
     """Raise :class:`InputError` if a table lacks a column of spectra that the release declares."""
-    theirs = {release.spectra.get(name, name).lower(): name for name in SPECTRA_COLUMNS}
-    for name, ours in theirs.items():
+    declared = {release.spectra.get(name, name).lower(): name for name in SPECTRA_COLUMNS}
+    for name, ours in declared.items():
         if name not in columns:
-            like = nearest(name, [one for one in columns if one not in theirs])
+            similar = nearest(name, [column for column in columns if column not in declared])
             raise InputError(
                 f"DataLink's answer has no column {name!r}"
-                + (f" (nearest: {', '.join(like)})" if like else ""),
+                + (f" (nearest: {', '.join(similar)})" if similar else ""),
                 where=release.file,
                 remedy=f'write [spectra] {ours} = "NAME" in (a copy of) it, with the archive\'s '
                 "name, and give it as --release FILE.toml",

@@ -1,4 +1,4 @@
-"""Where an archive is."""
+"""The addresses of an archive's services."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xplabels.releases import Release, load_release
 
 Ids = NDArray[np.int64]
 MOST_IDS = 5000
-"""DataLink hands out no more stars per request."""
+"""Most stars per request that DataLink allows."""
 
 
 @dataclass(frozen=True)

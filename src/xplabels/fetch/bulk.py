@@ -1,8 +1,8 @@
 """The archive's bulk files: listed by their published MD5 sums, downloaded, resumed, verified.
 
-``NAME.partial`` is a download that has begun; only a file whose sum is the published one gets its
-name. A partial file is continued by an HTTP range request; if the whole is then not what was
-published, it is begun anew.
+A download is called ``NAME.partial`` until it is complete and has the published sum. A partial file
+is continued by an HTTP range request; if the result does not have the published sum, it is
+downloaded from the beginning.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from xplabels.io.job import md5_of
 
 SUMS = "_MD5SUM.txt"
 PIXEL_SHIFT = 43
-"""``source_id >> 43`` is the HEALPix level-8 pixel by which the files are cut."""
+"""``source_id >> 43`` is a star's HEALPix level-8 pixel, by which stars are put into files."""
 
 _SUM = re.compile(r"([0-9a-fA-F]{32})\s+\*?(\S+)")
 PIXELS = re.compile(r"_(\d+)-(\d+)\.")
@@ -51,13 +51,13 @@ class RemoteFile:
     @property
     def pixels(self) -> tuple[int, int] | None:
         """First and last HEALPix level-8 pixel in it, if its name says so."""
-        found = PIXELS.search(self.name)
-        return None if found is None else (int(found[1]), int(found[2]))
+        named = PIXELS.search(self.name)
+        return None if named is None else (int(named[1]), int(named[2]))
 
 
 @dataclass(frozen=True)
 class BulkSummary:
-    """What became of the files asked for; each is in one of the first three."""
+    """What became of the files asked for; each is in ``received``, ``present`` or ``failed``."""
 
     received: tuple[str, ...] = ()  # downloaded and verified now
     present: tuple[str, ...] = ()  # there already (verified again where that was asked for)
@@ -79,7 +79,7 @@ def list_bulk(
     """The files of a bulk table, from its published list of MD5 sums.
 
     ``table`` is one of the release's ``bulk_tables`` or a folder below the release's. Raises
-    InputError if the list cannot be had or is none; without the extra ``archive``.
+    InputError if the list cannot be fetched or is not one, or the extra ``archive`` is missing.
     """
     check_installed()
     retry = retry or RetryPolicy()
@@ -105,15 +105,15 @@ def parse_sums(text: str, folder: str) -> list[RemoteFile]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        found = _SUM.fullmatch(line.strip())
-        # a name from outside becomes a file here: never one in another folder
-        name = found[2].rsplit("/", 1)[-1] if found else ""
-        if found is None or name in ("", ".", "..") or "\\" in name:
+        match = _SUM.fullmatch(line.strip())
+        # without folders, so that a name from outside never leads to a file elsewhere
+        name = match[2].rsplit("/", 1)[-1] if match else ""
+        if match is None or name in ("", ".", "..") or "\\" in name:
             raise InputError("is not an MD5 sum with a name", where=f"{where}, line {number}")
         if name in files:
             raise InputError(f"names {name} twice", where=where)
         if name != SUMS:
-            files[name] = RemoteFile(name, found[1].lower(), f"{folder}/{name}")
+            files[name] = RemoteFile(name, match[1].lower(), f"{folder}/{name}")
     if not files:
         raise InputError("names no file", where=where, remedy="check the address")
     return [files[name] for name in sorted(files)]
@@ -124,20 +124,20 @@ def covering(files: Sequence[RemoteFile], ids: NDArray[np.int64]) -> list[Remote
 
     Raises InputError if no file's name says which pixels it holds, or a star is in none.
     """
-    known = sorted((*file.pixels, file.name) for file in files if file.pixels is not None)
-    if not known:
+    spans = sorted((*file.pixels, file.name) for file in files if file.pixels is not None)
+    if not spans:
         raise InputError("the files' names do not say which part of the sky they hold")
-    first, last = np.array([pixels for *pixels, _ in known]).T
+    first, last = np.array([pixels for *pixels, _ in spans]).T
     pixel = np.asarray(ids, np.int64) >> PIXEL_SHIFT
-    place = np.searchsorted(first, pixel, side="right") - 1
-    outside = (place < 0) | (pixel > last[place])
+    span_of = np.searchsorted(first, pixel, side="right") - 1
+    outside = (span_of < 0) | (pixel > last[span_of])
     if outside.any():
         raise InputError(
             f"no file holds source_id {ids[np.flatnonzero(outside)[0]]} "
             f"({int(outside.sum())} such stars)",
             remedy="check the ids",
         )
-    names = {known[row][-1] for row in np.unique(place)}
+    names = {spans[number][-1] for number in np.unique(span_of)}
     return [file for file in files if file.name in names]
 
 
@@ -151,8 +151,8 @@ def fetch_bulk(
 ) -> BulkSummary:
     """Download files of :func:`list_bulk` into ``folder``, ``parallel`` at a time.
 
-    The folder is made if it is not there. Files in it that have their final name are left alone;
-    ``verify`` computes their MD5 sums and fetches again those that differ. Raises
+    The folder is made if it does not exist. Files in it that have their final name are not fetched
+    again; with ``verify``, those whose MD5 sum differs from the published one are. Raises
     :class:`InputError` if ``folder`` is a file, or another run is at work in it.
     """
     if parallel < 1:
@@ -199,7 +199,7 @@ class _Download:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def fetch(self, file: RemoteFile) -> int | ServiceError | None:
-        """Bytes received of one file; None if it was there; the error if it does not come."""
+        """Bytes received of one file; None if it was there already; the error if it failed."""
         path = self.folder / file.name
         partial = self.folder / f"{file.name}.partial"
         if path.exists():
@@ -211,7 +211,7 @@ class _Download:
         def attempt() -> None:
             self._receive(file, partial, sizes)
             if md5_of(partial) != file.md5:
-                # where it went wrong is unknown: none of it is kept
+                # none of it is kept, as the place of the error is unknown
                 partial.unlink()
                 raise ServiceError("its MD5 sum is not the published one")
             rename(partial, path)
@@ -224,7 +224,7 @@ class _Download:
 
     def _receive(self, file: RemoteFile, partial: Path, sizes: list[int]) -> None:
         have = partial.stat().st_size if partial.exists() else 0
-        # no compression on the way: a range counts the bytes of the file
+        # no compression in transfer, so that a range counts the bytes of the file itself
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
 
         def received(size: int) -> None:
@@ -233,10 +233,10 @@ class _Download:
 
         with response_to(self.retry, "GET", file.url, headers=headers) as response:
             if response.status_code == 416 and have:
-                return  # nothing lies beyond what is here: it is whole, or not what it should be
-            goes_on, span = response.status_code == 206, response.headers.get("Content-Range", "")
-            if goes_on and not span.startswith(f"bytes {have}-"):
+                return  # the server has nothing more; the MD5 sum tells whether the file is right
+            continues, span = response.status_code == 206, response.headers.get("Content-Range", "")
+            if continues and not span.startswith(f"bytes {have}-"):
                 partial.unlink(missing_ok=True)
                 raise ServiceError("the server sent another range than was asked for")
-            with partial.open("ab" if goes_on else "wb") as target:
+            with partial.open("ab" if continues else "wb") as target:
                 write_body(response, target, self.stop, received)

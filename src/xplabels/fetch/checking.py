@@ -1,4 +1,4 @@
-"""A release's declaration beside the tables and columns that a service says it has."""
+"""Compare a release's declaration with the tables and columns that a service has."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from xplabels.fetch.tap import Tap
 from xplabels.releases import NAMES, Release, Table, nearest
 
 MOST_ROWS = 100_000
-"""Of TAP_SCHEMA."""
+"""Most rows of TAP_SCHEMA that are asked for."""
 MOST_LISTED = 3
-"""Differences in one message; ``releases --check`` prints all."""
+"""Most differences in an error message; ``releases --check`` prints all."""
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,23 @@ class Difference:
     """A declared table, or column of one, that the service lacks."""
 
     table: Table
-    column: str  # none: the whole table
+    column: str  # "": the whole table
     needed: bool
-    nearest: tuple[str, ...]
+    nearest: tuple[str, ...]  # names in the service that are most like it
 
     @property
     def place(self) -> str:
-        """Where the declaration names it."""
+        """The key of the declaration that names it."""
         if not self.column:
             return f"[tables.{self.table.label}] name"
         for key, name in (("key", self.table.key), ("match", self.table.match)):
             if name == self.column:
                 return f"[tables.{self.table.label}] {key}"
-        column = next(one.name for one in self.table.columns if self.column in one.needs)
-        return f"[tables.{self.table.label}.columns] {column}"
+        ours = next(column.name for column in self.table.columns if self.column in column.needs)
+        return f"[tables.{self.table.label}.columns] {ours}"
 
     def to_text(self) -> str:
-        """What is lacking, and what is most like it."""
+        """What is missing, and what is most like it."""
         what = f"column {self.table.name}.{self.column}"
         if not self.column:
             what = f"table {self.table.name}"
@@ -46,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A declaration and a service."""
+    """How a service's tables differ from a release's declaration."""
 
     release: Release
     address: str
@@ -56,24 +56,25 @@ class Comparison:
     @property
     def missing(self) -> tuple[Difference, ...]:
         """Differences that make fetching impossible."""
-        return tuple(one for one in self.differences if one.needed)
+        return tuple(difference for difference in self.differences if difference.needed)
 
     def to_text(self) -> str:
-        """What is there and what is not, a line each."""
+        """A line for each table that the service has, and for each difference."""
         lines = [f"{self.release.title} ({self.release.file.name}) at {self.address}"]
         for table in self.release.tables.values():
             if self.present.get(table.name):
-                used = [name.lower() for name in table.needs()]
-                here = sum(name in self.present[table.name] for name in used)
-                more = len(self.present[table.name]) - here
+                declared = [name.lower() for name in table.needs()]
+                present = sum(name in self.present[table.name] for name in declared)
+                more = len(self.present[table.name]) - present
                 lines.append(
-                    f"  {table.name}: {here} of {counted(len(used), 'column')} declared are there, "
-                    f"{more} more"
+                    f"  {table.name}: {present} of {counted(len(declared), 'column')} declared "
+                    f"are there, {more} more"
                 )
-            for one in self.differences:
-                if one.table is table:
-                    how = "" if one.needed else "optional "
-                    lines.append(f"    lacks the {how}{one.to_text()}: {one.place}")
+            for difference in self.differences:
+                if difference.table is table:
+                    optional = "" if difference.needed else "optional "
+                    what = f"{optional}{difference.to_text()}"
+                    lines.append(f"    lacks the {what}: {difference.place}")
         return "\n".join(lines)
 
     def check(self) -> None:
@@ -81,7 +82,7 @@ class Comparison:
         if not self.missing:
             return
         name = self.release.file.stem
-        listed = [one.to_text() for one in self.missing[:MOST_LISTED]]
+        listed = [difference.to_text() for difference in self.missing[:MOST_LISTED]]
         if len(self.missing) > MOST_LISTED:
             listed.append(f"and {len(self.missing) - MOST_LISTED} more")
         copy = f"a copy (xplabels releases {name} > my.toml; --release my.toml)"
@@ -94,35 +95,37 @@ class Comparison:
 
 
 def compare(release: Release, tap: Tap, labels: Collection[str] | None = None) -> Comparison:
-    """Compare the tables of these labels (default: all that are declared) with the service's.
+    """Compare the declared tables of these ``labels`` (default: all) with the service's.
 
     Raises :class:`InputError` if the service cannot be asked.
     """
-    tables = [one for one in release.tables.values() if labels is None or one.label in labels]
-    parts = [part for some in release.products.values() for part in some]
-    # tables that are never asked for by themselves
+    tables = [table for table in release.tables.values() if labels is None or table.label in labels]
+    parts = [part for parts in release.products.values() for part in parts]
+    # tables that only add columns to others, and so are never asked for by themselves
     beside = {label for part in parts for label in part.beside}
     with located(tap.url):
         present = _present(tap, [table.name for table in tables])
-        known = [] if all(present.values()) else _table_names(tap)
+        all_tables = [] if all(present.values()) else _table_names(tap)
     differences = []
     for table in tables:
-        here = present[table.name]
-        if not here:
-            needed = any(table.needs()[name] for one in table.columns for name in one.needs)
+        columns = present[table.name]
+        if not columns:
+            needed = any(table.needs()[name] for column in table.columns for name in column.needs)
             needed |= table.label not in beside
-            differences.append(Difference(table, "", needed, tuple(nearest(table.name, known))))
+            similar = nearest(table.name, all_tables)
+            differences.append(Difference(table, "", needed, tuple(similar)))
             continue
-        # a renamed column is among those that nothing in the declaration asks for
-        others = here - {name.lower() for name in table.needs()}
+        # a renamed column is among those that the declaration does not name
+        others = columns - {name.lower() for name in table.needs()}
         for name, needed in table.needs().items():
-            if name.lower() not in here:
-                like = nearest(name.lower(), others)
-                differences.append(Difference(table, name, needed, tuple(like)))
+            if name.lower() not in columns:
+                similar = nearest(name.lower(), others)
+                differences.append(Difference(table, name, needed, tuple(similar)))
     return Comparison(release, tap.url, present, tuple(differences))
 
 
 def _present(tap: Tap, names: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Table -> lower-case names of its columns in the service; none if it lacks the table."""
     columns: dict[str, set[str]] = {name: set() for name in names}
     listed = ", ".join(f"'{name}'" for name in columns)
     rows = tap.query(
@@ -131,14 +134,14 @@ def _present(tap: Tap, names: Iterable[str]) -> dict[str, frozenset[str]]:
     )
     for table, column in zip(rows["table_name"], rows["column_name"], strict=True):
         columns[str(table)].add(str(column).strip('"').lower())
-    for name, found in columns.items():
-        if not found:  # services differ in how TAP_SCHEMA writes the names of tables
+    for name, names_of_columns in columns.items():
+        if not names_of_columns:  # TAP_SCHEMA may write the table's name in another way
             try:
-                found |= tap.column_names(name)
+                names_of_columns |= tap.column_names(name)
             except ServiceError as error:
                 if error.transient:
                     raise
-    return {name: frozenset(found) for name, found in columns.items()}
+    return {name: frozenset(of_table) for name, of_table in columns.items()}
 
 
 def _table_names(tap: Tap) -> list[str]:

@@ -1,8 +1,8 @@
 """XP spectra from the archive's DataLink service.
 
-The protocol is the one ``astroquery.gaia.Gaia.load_data`` speaks: ids in a form, a ZIP back. It is
-spoken here directly because that function has no timeout, notices neither a truncated answer nor
-ids left out, and unpacks into the current folder.
+The protocol is that of ``astroquery.gaia.Gaia.load_data``: ids are posted in a form, a ZIP file
+comes back. That function is not used, because it has no timeout, notices neither a truncated answer
+nor ids left out, and unpacks into the current folder.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from xplabels.io import read, write_stars
 logger = logging.getLogger(__name__)
 
 ROUNDS = 3
-"""How often ids that answers leave out are asked for."""
+"""How often an id is asked for that answers leave out."""
 SPLIT_ATTEMPTS = 2
 """Attempts at each part of a chunk that failed as a whole."""
 MOST_FAILURES = 16
-"""Requests that fail in a row before no more are made. It takes 13 to isolate one star on which
-the service fails among 5,000."""
+"""Requests that may fail in a row before no more are made; isolating one star among 5,000 on which
+the service fails takes 13."""
 
 
 class DataLink:
-    """The service of spectra; answers lie in the folder ``scratch`` while they are read."""
+    """The service of spectra. Answers are unpacked in the folder ``scratch``."""
 
     def __init__(
         self, archive: Archive, retry: RetryPolicy, scratch: Path, stop: threading.Event
@@ -46,23 +46,24 @@ class DataLink:
         self.archive, self.retry, self.scratch, self.stop = archive, retry, scratch, stop
         self._failures = 0  # in a row, in all threads
         words = archive.release.datalink
+        # pairs of a product and a structure by which spectra may be asked for
         self._ways = [(what, how) for what in words.products for how in words.structures]
         self._warned = False
 
     def choose_words(self, ids: Ids) -> None:
-        """Find, by single stars of ``ids``, the product and structure that the service knows.
+        """Find the product and structure that the service knows, by asking for single ``ids``.
 
-        Raises :class:`InputError` if it answers none of those declared. With one of each, nothing
-        is asked.
+        Nothing is asked if the release declares only one of each. Raises :class:`InputError` if the
+        service knows none of those declared.
         """
         if len(self._ways) == 1:
             return
         errors: dict[str, str] = {}
         empty = []
-        for one in np.unique(ids[[0, len(ids) // 2, -1]]):
+        for star in np.unique(ids[[0, len(ids) // 2, -1]]):
             for way in self._ways:
                 try:
-                    stars = self.retry.call(partial(self._request, one[None], way), self.stop, 2)
+                    stars = self.retry.call(partial(self._request, star[None], way), self.stop, 2)
                 except ServiceError as error:
                     errors[" ".join(way)] = error.what
                     continue
@@ -81,10 +82,11 @@ class DataLink:
         self._ways = empty[:1]
 
     def spectra(self, ids: Ids) -> tuple[Response, list[int]]:
-        """Spectra of ``ids`` [N], and the ids that whole answers leave out.
+        """Spectra of ``ids`` [N], and the ids that undamaged answers leave out.
 
-        Ids that an answer leaves out are asked for again by themselves. If a request fails for
-        good its ids are asked for in halves, until the star that the service fails on is alone.
+        Ids that an answer leaves out are asked for again by themselves. If a request fails in all
+        attempts, its ids are asked for in halves, until the star on which the service fails is
+        alone.
         """
         response = Response()
         left_out = ids.tolist()
@@ -105,9 +107,9 @@ class DataLink:
             if len(ids) == 1:
                 response.failed[int(ids[0])] = error.what
                 return []
-            one, other = np.array_split(ids, 2)
-            left_out = self._in_halves(one, SPLIT_ATTEMPTS, response)
-            return left_out + self._in_halves(other, SPLIT_ATTEMPTS, response)
+            first, second = np.array_split(ids, 2)
+            left_out = self._in_halves(first, SPLIT_ATTEMPTS, response)
+            return left_out + self._in_halves(second, SPLIT_ATTEMPTS, response)
         self._failures = 0
         if stars is None:
             return list(ids.tolist())
@@ -120,7 +122,7 @@ class DataLink:
         product, structure = way or self._ways[0]
         form = {
             "RETRIEVAL_TYPE": product,
-            "ID": ",".join(str(one) for one in ids.tolist()),
+            "ID": ",".join(str(star) for star in ids.tolist()),
             "RELEASE": release.title,
             "DATA_STRUCTURE": structure,
             "FORMAT": release.datalink.format,
@@ -134,36 +136,36 @@ class DataLink:
                 path.open("wb") as file,
             ):
                 write_body(response, file, self.stop)
-            with _answer():
+            with _damage_as_service_error():
                 files = unpacked(path)
                 columns = [columns_of(table) for table in files]
             if not files:
                 return None
             for names in columns:
                 check_columns(names, release)
-            with _answer():
+            with _damage_as_service_error():
                 try:
                     stars = read(files)
                 except InputError as error:
                     if not error.what.endswith("occurs twice"):
                         raise
-                    # the same words will do the same again
+                    # not transient: the same request gives the same answer
                     what = f"the answer has several rows of one star: {structure} unrolls arrays; "
                     what += f"name another word under [datalink] structures in {release.file}"
                     raise ServiceError(what, transient=False) from error
         stars = stars[np.flatnonzero(np.isin(stars.source_id, ids))]
-        # the temporary files are no provenance
+        # the names of the temporary files would be no provenance
         origin = f"{release.title} {product}"
         self._compare_widths(stars)
         return replace(stars, origin=origin, notes=(), file="") if len(stars) else None
 
     def _compare_widths(self, stars: Stars) -> None:
-        """Say once if spectra have other numbers of coefficients than declared."""
+        """Warn, once, if spectra have other numbers of coefficients than declared."""
         release, spectra = self.archive.release, stars.spectra
         if self._warned or release.widths is None or not isinstance(spectra, CoefficientSpectra):
             return
-        differ = [w not in (0, d) for w, d in zip(spectra.widths, release.widths, strict=True)]
-        if any(differ):
+        widths = zip(spectra.widths, release.widths, strict=True)
+        if any(width not in (0, declared) for width, declared in widths):
             self._warned = True
             logger.warning(
                 "the archive's spectra have %d + %d coefficients, where %s says %d + %d: they are "
@@ -173,8 +175,8 @@ class DataLink:
 
 
 @contextmanager
-def _answer() -> Iterator[None]:
-    """Damage to an answer may be gone from the next one."""
+def _damage_as_service_error() -> Iterator[None]:
+    """Turn damage to an answer into a :class:`ServiceError`: the next answer may be undamaged."""
     try:
         yield
     except ServiceError:

@@ -1,6 +1,6 @@
 """HTTP with retries: which failures are transient, how long to wait, and when to give up.
 
-One loop serves all services. urllib3's ``Retry`` would not replace it: it retries neither a body
+All services share one loop. urllib3's ``Retry`` could not replace it, as it retries neither a body
 that breaks off nor one whose content is damaged, and its waits cannot be interrupted.
 """
 
@@ -26,12 +26,13 @@ T = TypeVar("T")
 TRANSIENT = frozenset((408, 425, 429, 500, 502, 503, 504, 507, 509))
 """HTTP statuses after which the same request may well succeed."""
 LONGEST_RETRY_AFTER = 600.0
+"""Seconds to wait at most, even if a service asks for more."""
 BLOCK_BYTES = 1 << 16
-"""What is lost, at most, of a download that breaks off."""
+"""Bytes written at a time: the most that a download which breaks off loses."""
 
 
 class ServiceError(InputError):
-    """Why a request failed, and whether it may succeed later (after ``retry_after`` seconds)."""
+    """A failed request; if ``transient``, it may succeed later (after ``retry_after`` seconds)."""
 
     def __init__(self, reason: str, *, transient: bool = True, retry_after: float = 0.0) -> None:
         super().__init__(reason, remedy="check the query and the address, or try again later")
@@ -39,17 +40,17 @@ class ServiceError(InputError):
 
 
 LONGEST = 86_400.0
-"""Seconds that a wait or timeout may be."""
+"""Longest wait or timeout, seconds."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often one request is made before it counts as failed; waits in seconds.
+    """How often one request is made before it counts as failed; times in seconds.
 
-    The wait before the second attempt is ``first_wait``, doubled each time up to ``longest_wait``;
-    each is drawn from half to one and a half of this, so that clients do not return in step.
-    ``timeout`` is for a connection or the next byte of an answer, ``job_timeout`` for an
-    asynchronous query.
+    The wait before the second attempt is ``first_wait``, and doubles each time up to
+    ``longest_wait``. It is multiplied by a random factor between 0.5 and 1.5, so that clients do
+    not return at the same moment. ``timeout`` limits the wait for a connection or the next byte of
+    an answer, ``job_timeout`` an asynchronous query.
     """
 
     attempts: int = 5
@@ -75,10 +76,10 @@ class RetryPolicy:
         stop: threading.Event | None = None,
         attempts: int | None = None,
     ) -> T:
-        """What ``request`` returns, repeated while it raises a transient :class:`ServiceError`.
+        """Call ``request``, again while it raises a transient :class:`ServiceError`.
 
-        Raises the last ServiceError if every attempt failed or one failed for good, and
-        CancelledError if ``stop`` is set between attempts.
+        Returns what it returns. Raises the last ServiceError if every attempt failed or the error
+        is not transient, and CancelledError if ``stop`` is set between attempts.
         """
         stop = stop or threading.Event()
         attempts = attempts or self.attempts
@@ -97,7 +98,7 @@ class RetryPolicy:
 
 
 def check_installed() -> None:
-    """Raise :class:`InputError` if the packages that speak to archives are not installed."""
+    """Raise :class:`InputError` if the packages for requests to archives are not installed."""
     for package in ("pyvo", "requests"):
         if importlib.util.find_spec(package) is None:
             raise InputError(
@@ -106,7 +107,7 @@ def check_installed() -> None:
 
 
 def session(retry: RetryPolicy) -> requests.Session:
-    """A session whose requests all have the policy's timeout, whatever pyvo's own is."""
+    """A session whose requests all have the policy's timeout, also those that pyvo makes."""
     import requests
 
     from xplabels import __version__
@@ -115,18 +116,18 @@ def session(retry: RetryPolicy) -> requests.Session:
         def request(self, *args, **kwargs):  # type: ignore[no-untyped-def]
             return super().request(*args, **kwargs | {"timeout": retry.timeout})
 
-    made = TimeoutSession()
-    made.headers["User-Agent"] = f"xplabels/{__version__}"
-    return made
+    new_session = TimeoutSession()
+    new_session.headers["User-Agent"] = f"xplabels/{__version__}"
+    return new_session
 
 
 @contextmanager
 def response_to(
     retry: RetryPolicy, method: str, url: str, **options: Any
 ) -> Iterator[requests.Response]:
-    """The response to one request, of success or 416, its body not read yet.
+    """The response to one request, if it succeeded or is a 416; its body is not read yet.
 
-    What fails, also while the body is read inside the block, is raised as :class:`ServiceError`.
+    Any failure, also while the body is read inside the block, is raised as :class:`ServiceError`.
     """
     with (
         as_service_error(),
@@ -150,7 +151,7 @@ def write_body(
     stop: threading.Event,
     received: Callable[[int], object] = lambda size: None,
 ) -> None:
-    """Append a body to ``file``; ``received`` gets the size of each block.
+    """Append a response's body to ``file``; ``received`` is called with the size of each block.
 
     Raises CancelledError once ``stop`` is set.
     """
@@ -185,9 +186,9 @@ def as_service_error() -> Iterator[None]:
 def in_parallel(
     work: Callable[[S], T], items: Iterable[S], parallel: int, stop: threading.Event
 ) -> Iterator[tuple[S, T]]:
-    """Each item and what ``work`` makes of it, as they are done, ``parallel`` at a time.
+    """Yield each item with the result of ``work``, as they are done, ``parallel`` at a time.
 
-    However the loop over them ends, ``stop`` is set if work is left.
+    If the loop over them ends before all are done, ``stop`` is set.
     """
     waiting = iter(items)
     running: dict[Future[T], S] = {}

@@ -1,4 +1,4 @@
-"""Ids of another release -> those of this one, by the archive's table of both."""
+"""Translate ids of another data release to this one, by the archive's table of both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoundPartners:
-    """``ids`` [N] of this release, a table of all pairs looked at, and counts in words."""
+    """``ids`` [N] of this release, a table of all pairs found, and counts in words."""
 
     ids: Ids
     table: pa.Table
@@ -38,34 +38,39 @@ def find_partners(
 ) -> FoundPartners:
     """The partners of ``ids`` [M] of the release ``other``, asked for ``chunk`` at a time.
 
-    The table has a row per pair, and one for each id without any: ``source_id``,
+    The table has one row per pair, and one for each id without any: ``source_id``,
     ``OTHER_source_id``, the release's columns (separation, difference of magnitudes, whether the
     match is probable) and ``status`` (see :class:`~xplabels.io.partners.Status`). Raises
     :class:`InputError` if the service does not answer, or no id has exactly one partner.
     """
     import pyarrow as pa
 
-    where, theirs = release.ids[other], f"{other}_source_id"
-    rows = _rows(where, ids, tap, present, chunk)
-    old, new = (np.ma.getdata(rows[name]).astype(np.int64) for name in (where.match, where.key))
-    columns = {one.name: rows[one.name] for one in where.columns if one.name in rows}
-    pairs = Pairs.of({**columns, "source_id": new, theirs: old})
-    alone = np.setdiff1d(ids, old)
-    every = np.concatenate([old, alone])
+    neighbours, other_name = release.ids[other], f"{other}_source_id"
+    rows = _rows(neighbours, ids, tap, present, chunk)
+    old, new = (
+        np.ma.getdata(rows[name]).astype(np.int64) for name in (neighbours.match, neighbours.key)
+    )
+    columns = {column.name: rows[column.name] for column in neighbours.columns
+               if column.name in rows}  # fmt: skip
+    pairs = Pairs.of({**columns, "source_id": new, other_name: old})
     found = partners(ids, pairs or {})
     chosen = np.unique(found.partner[found.partner > 0])
     text = f"{counted(len(ids), 'id')} of {other} in {release.title}: {found.to_text()}"
     if not len(chosen):
-        raise InputError(text, where=where.name, remedy=f"check that the ids are of {other}")
-    lost = np.arange(len(every)) >= len(old)
-    fields = {theirs: pa.array(every)}
-    fields["source_id"] = pa.array(np.append(new, alone), mask=lost)
-    for one in where.columns:
-        if one.name in columns:
-            some = as_column(columns[one.name], pa.type_for_alias(one.type))
-            fields[one.name] = pa.concat_arrays([some, pa.nulls(len(alone), some.type)])
-    fields["status"] = pa.array(partners(every, pairs or {}).status.tolist())
-    table = pa.table(fields).sort_by([(theirs, "ascending"), ("source_id", "ascending")])
+        raise InputError(text, where=neighbours.name, remedy=f"check that the ids are of {other}")
+    # the pairs, then a row for each id without any, in which all but the id is null
+    unpaired = np.setdiff1d(ids, old)
+    all_old = np.concatenate([old, unpaired])
+    fields = {other_name: pa.array(all_old)}
+    null = np.arange(len(all_old)) >= len(old)
+    fields["source_id"] = pa.array(np.append(new, unpaired), mask=null)
+    for column in neighbours.columns:
+        if column.name in columns:
+            values = as_column(columns[column.name], pa.type_for_alias(column.type))
+            nulls = pa.nulls(len(unpaired), values.type)
+            fields[column.name] = pa.concat_arrays([values, nulls])
+    fields["status"] = pa.array(partners(all_old, pairs or {}).status.tolist())
+    table = pa.table(fields).sort_by([(other_name, "ascending"), ("source_id", "ascending")])
     return FoundPartners(chosen, table, text)
 
 
@@ -73,22 +78,23 @@ def _rows(
     table: Table, ids: Ids, tap: Tap, present: Mapping[str, Collection[str]], chunk: int
 ) -> Columns:
     """Rows of these ids, and of all others that share a partner with them."""
-    columns = [one for one in table.columns if {*one.needs} <= {*present[table.name]}]
-    chosen = [f"t.{name}" for name in (table.key, table.match)]
-    chosen += [f"{one.adql('t')} AS {one.name}" for one in columns]
+    columns = [column for column in table.columns if {*column.needs} <= {*present[table.name]}]
+    selected = [f"t.{name}" for name in (table.key, table.match)]
+    selected += [f"{column.adql('t')} AS {column.name}" for column in columns]
     rows: Columns = {}
     with located(f"{tap.url}, {table.name}"):
+        # first the partners of the ids, then all ids that have one of these partners
         for by in (table.match, table.key):
-            found = [
+            parts = [
                 tap.query(
-                    f"SELECT {', '.join(chosen)} FROM tap_upload.{UPLOAD} AS {UPLOAD} "
+                    f"SELECT {', '.join(selected)} FROM tap_upload.{UPLOAD} AS {UPLOAD} "
                     f"JOIN {table.name} AS t ON t.{by} = {UPLOAD}.source_id",
                     ids[start : start + chunk],
                     most=100 * chunk,
                 )
                 for start in range(0, len(ids), chunk)
             ]
-            rows = {name: np.ma.hstack([some[name] for some in found]) for name in found[0]}
+            rows = {name: np.ma.hstack([part[name] for part in parts]) for name in parts[0]}
             ids = np.unique(np.ma.getdata(rows[table.key]).astype(np.int64))
             if not len(ids):
                 break

@@ -27,7 +27,7 @@ class Query:
 
     source: str  # the table that says which stars have a row
     joins: str
-    columns: Mapping[Column, int]  # column -> place of its table
+    columns: Mapping[Column, int]  # column -> number of its table, t0, t1, ... in the query
 
     @classmethod
     def of(cls, part: Part, tables: Mapping[str, Table], present: Present | None) -> Query:
@@ -35,49 +35,51 @@ class Query:
         used = [tables[label] for label in part.tables]
         joins: list[str] = []
         columns: dict[Column, int] = {}
-        for place, table in enumerate(used):
-            here = None if present is None else present[table.name]
-            if here is not None and not here:
+        for number, table in enumerate(used):
+            available = None if present is None else present[table.name]
+            if available is not None and not available:
                 continue
-            matched = part.matched and place == 1
+            matched = part.matched and number == 1
             link = f"t0.{used[0].match}" if matched else f"{UPLOAD}.source_id"
-            outer = "LEFT OUTER " if place > bool(part.matched) else ""
-            joins.append(f"{outer}JOIN {table.name} AS t{place} ON t{place}.{table.key} = {link}")
+            outer = "LEFT OUTER " if number > bool(part.matched) else ""
+            alias = f"t{number}"
+            joins.append(f"{outer}JOIN {table.name} AS {alias} ON {alias}.{table.key} = {link}")
             taken = {column.name for column in columns}
             columns |= {
-                one: place
-                for one in table.columns
-                if one.name not in taken
-                and (here is None or {name.lower() for name in one.needs} <= {*here})
+                column: number
+                for column in table.columns
+                if column.name not in taken
+                and (available is None or {name.lower() for name in column.needs} <= {*available})
             }
         return cls(used[0].name, " ".join(joins), columns)
 
     def adql(self) -> str:
         """ADQL for the stars of the uploaded table ``tap_upload.wanted``."""
-        chosen = [f"{UPLOAD}.source_id"]
-        chosen += [f"{one.adql(f't{place}')} AS {one.name}" for one, place in self.columns.items()]
-        return f"SELECT {', '.join(chosen)} FROM tap_upload.{UPLOAD} AS {UPLOAD} {self.joins}"
+        selected = [f"{UPLOAD}.source_id"]
+        for column, number in self.columns.items():
+            selected.append(f"{column.adql(f't{number}')} AS {column.name}")
+        return f"SELECT {', '.join(selected)} FROM tap_upload.{UPLOAD} AS {UPLOAD} {self.joins}"
 
 
 @dataclass(frozen=True)
 class Product:
-    """A table made of the archive's, at most one row per star."""
+    """A table made of the archive's, with at most one row per star."""
 
     name: str  # of the product and its file
-    queries: tuple[Query, ...]  # a star's row is of the first that has it
+    queries: tuple[Query, ...]  # a star's row comes from the first that returns one
 
     @classmethod
     def of(cls, name: str, release: Release, present: Present | None = None) -> Product:
         """The product ``name`` of a release.
 
-        Optional columns, and tables of them, that are not among those ``present`` are left out.
+        Optional columns and tables that are not among those ``present`` are left out.
         """
         parts = release.products[name]
         return cls(name, tuple(Query.of(part, release.tables, present) for part in parts))
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Those of its file, besides source_id."""
+        """The columns of its file, besides source_id."""
         columns: dict[str, Column] = {}
         for column in chain.from_iterable(query.columns for query in self.queries):
             columns.setdefault(column.name, column)
@@ -89,7 +91,7 @@ class Product:
         return f"no row in {' or '.join(query.source for query in self.queries)}"
 
     def schema(self) -> pa.Schema:
-        """Of the Parquet file; units in the fields' metadata."""
+        """The schema of the Parquet file, with units in the fields' metadata."""
         import pyarrow as pa
 
         fields = [pa.field("source_id", pa.int64(), nullable=False)]
@@ -99,10 +101,10 @@ class Product:
         return pa.schema(fields)
 
     def to_arrow(self, columns: Mapping[str, NDArray[Any]], query: Query | None = None) -> pa.Table:
-        """Rows as one query gave them -> this product's table, sorted by source_id.
+        """This product's table, sorted by source_id, from the rows that one query returned.
 
-        Columns that no row of the query can have are null. Raises InputError if one of the query's
-        is absent or not of its type, or a source_id comes twice.
+        Columns that are not the query's are null. Raises InputError if one of the query's is absent
+        or not of its type, or a source_id occurs twice.
         """
         import pyarrow as pa
 
@@ -131,7 +133,7 @@ class Product:
 
 
 def as_column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """One column; what is masked, NaN or an empty text is null."""
+    """One column in Arrow's type ``kind``; masked values, NaN and empty texts are null."""
     import pyarrow as pa
 
     mask, plain = np.ma.getmaskarray(values), np.ma.getdata(values)
@@ -140,7 +142,7 @@ def as_column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
         if pa.types.is_boolean(kind):  # some services send truth values as text
             texts = [{"t": "true", "f": "false"}.get(text.lower(), text) for text in texts]
         pairs = zip(texts, mask, strict=True)
-        return pa.array([text if text and not m else None for text, m in pairs]).cast(kind)
+        return pa.array([text if text and not null else None for text, null in pairs]).cast(kind)
     if pa.types.is_floating(kind):
         plain = np.asarray(plain, np.float64)
         mask = mask | np.isnan(plain)

@@ -1,4 +1,4 @@
-"""Stars by id, cone or query -> a folder of tables, every id accounted for."""
+"""Fetch stars by id, cone or query into a folder of tables, which accounts for every id."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MOST_TAP_FAILURES = 3
-"""Chunks of ids that fail in a row, each in every attempt, before no more are asked for."""
+"""Chunks of ids that may fail in a row, each in every attempt, before no more are asked for."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class FetchSettings:
 
 @dataclass(frozen=True)
 class FetchRun:
-    """One fetch, inside the opened ``state``, of what is ``present`` in the archive."""
+    """One fetch from an archive, whose tables and columns are ``present``, into ``state``."""
 
     state: FetchState
     archive: Archive
@@ -81,27 +81,28 @@ class FetchRun:
     present: Present
 
     def fetch(self, name: str) -> None:
-        """Fetch the ids of one product that are not accounted for yet, into :attr:`state`."""
+        """Fetch one product for the ids that are not accounted for yet, into :attr:`state`."""
         spectra = name == SPECTRA
-        every = self.state.ids
-        published = self._published() if spectra else dict.fromkeys(every)
-        failed = (one for one in every if self.state.status(name, one).status == FAILED)
-        left = np.array([one for one in failed if one in published], np.int64)
-        if not len(left):
+        all_ids = self.state.ids
+        published = self._published() if spectra else dict.fromkeys(all_ids)
+        # an id counts as failed until an answer says otherwise
+        failed = (star for star in all_ids if self.state.status(name, star).status == FAILED)
+        to_fetch = np.array([star for star in failed if star in published], np.int64)
+        if not len(to_fetch):
             return
-        answers = self._spectra(left, published) if spectra else self._rows(name, left)
+        answers = self._spectra(to_fetch, published) if spectra else self._rows(name, to_fetch)
         with tqdm(
-            total=len(every), initial=len(every) - len(left), desc=name, unit=" stars",
+            total=len(all_ids), initial=len(all_ids) - len(to_fetch), desc=name, unit=" stars",
             disable=not self.settings.progress,
         ) as bar:  # fmt: skip
             for ids, response in answers:
                 self.state.record(name, response)
                 bar.update(len(ids) - len(response.failed))
 
-    def _rows(self, name: str, left: Ids) -> Iterator[tuple[Ids, Response]]:
+    def _rows(self, name: str, to_fetch: Ids) -> Iterator[tuple[Ids, Response]]:
         product = Product.of(name, self.archive.release, self.present)
         failures = 0
-        for ids in _chunks(left, self.settings.tap_chunk):
+        for ids in _chunks(to_fetch, self.settings.tap_chunk):
             try:
                 response = self._query(product, ids)
                 failures = 0
@@ -132,48 +133,48 @@ class FetchRun:
         return response
 
     def _spectra(
-        self, left: Ids, published: dict[int, bool | None]
+        self, to_fetch: Ids, published: dict[int, bool | None]
     ) -> Iterator[tuple[Ids, Response]]:
         stop = threading.Event()
         datalink = DataLink(self.archive, self.settings.retry, self.state.folder, stop)
-        datalink.choose_words(left)
+        datalink.choose_words(to_fetch)
 
         def request(ids: Ids) -> Response:
             response, left_out = datalink.spectra(ids)
-            for one in left_out:
-                if published[one]:
-                    response.failed[one] = "the archive has its spectrum but leaves it out"
+            for star in left_out:
+                if published[star]:
+                    response.failed[star] = "the archive has its spectrum but leaves it out"
                 else:
-                    response.absent[one] = "the archive returns no XP spectrum of it"
+                    response.absent[star] = "the archive returns no XP spectrum of it"
             return response
 
-        chunks = _chunks(left, self.settings.chunk)
+        chunks = _chunks(to_fetch, self.settings.chunk)
         return in_parallel(request, chunks, self.settings.parallel, stop)
 
     def _published(self) -> dict[int, bool | None]:
-        """Ids to ask for -> whether the archive has a spectrum; None where it does not say.
+        """Ids to ask for -> whether the archive has a spectrum; None if it does not say.
 
-        The others are accounted for here: without one, or not in gaia_source at all.
+        For all other ids, the status is set here: without a spectrum, or not in gaia_source.
         """
         import pyarrow.parquet as pq
 
         status, release = self.state.products[SPECTRA], self.archive.release
-        has: dict[int, bool | None] = {}
+        has_spectrum: dict[int, bool | None] = {}
         for path in self.state.files[SOURCES]:
             rows = pq.read_table(path)
             ids = rows["source_id"].to_pylist()
             column = release.has_spectrum
             flags = rows[column].to_pylist() if column in rows.column_names else [None] * len(ids)
-            has |= dict(zip(ids, flags, strict=True))
+            has_spectrum |= dict(zip(ids, flags, strict=True))
         table = release.tables_of(SOURCES)[0].name
-        for one in self.state.ids:
-            if has.get(one) is False:
-                status[one] = IdStatus(ABSENT, "the archive has no XP spectrum of it")
-            elif self.state.status(SOURCES, one).status == ABSENT:
-                status[one] = self.state.status(SOURCES, one)
-            elif one not in has:
-                status[one] = IdStatus(FAILED, f"{table} could not be asked")
-        return {one: flag for one, flag in has.items() if flag is not False}
+        for star in self.state.ids:
+            if has_spectrum.get(star) is False:
+                status[star] = IdStatus(ABSENT, "the archive has no XP spectrum of it")
+            elif self.state.status(SOURCES, star).status == ABSENT:
+                status[star] = self.state.status(SOURCES, star)
+            elif star not in has_spectrum:
+                status[star] = IdStatus(FAILED, f"{table} could not be asked")
+        return {star: flag for star, flag in has_spectrum.items() if flag is not False}
 
 
 def _chunks(ids: Ids, size: int) -> list[Ids]:
@@ -182,10 +183,10 @@ def _chunks(ids: Ids, size: int) -> list[Ids]:
 
 @dataclass(frozen=True)
 class FetchSummary:
-    """What a fetch of ``ids`` stars brought into the folder ``output``."""
+    """Counts of a fetch into the folder ``output``."""
 
     output: Path
-    ids: int
+    ids: int  # stars asked for
     counts: dict[str, dict[str, int]]  # product -> status -> ids; for each product they add up
     reasons: tuple[tuple[str, str, int], ...] = ()  # of failures, common ones first, with counts
 
@@ -230,18 +231,18 @@ def fetch_stars(
     output
         Folder to make: ``xp.parquet`` (a star table of this package), ``gaia_source.parquet``,
         ``tmass.parquet``, ``allwise.parquet`` (the archive's column names, one row per star,
-        keyed by ``source_id``), ``ids.csv`` (what became of each id) and ``fetch.json`` (what was
-        asked of whom); where the ids are of another release, ``OTHER_neighbourhood.parquet``, too
-        (see :func:`~xplabels.fetch.partners.find_partners`).
-        While the fetch lasts, ``OUTPUT.partial`` holds what has come; the same
-        call goes on from there, also with ids that failed in spite of all attempts.
+        keyed by ``source_id``), ``ids.csv`` (what became of each id) and ``fetch.json`` (the
+        request and its counts). If the ids are of another release there is
+        ``OTHER_neighbourhood.parquet``, too (see :func:`~xplabels.fetch.partners.find_partners`).
+        While the fetch lasts, ``OUTPUT.partial`` holds what has been received; the same call
+        resumes from there, also for ids that failed in all attempts.
     archive
         ESA's with DR3 by default.
     products
-        Of those that the release declares, and ``xp`` (default: all); ``gaia_source`` is always
-        among them, since it says which stars exist and which have spectra.
+        Some of those that the release declares and ``xp`` (default: all). ``gaia_source`` is always
+        fetched, since it says which stars exist and which have spectra.
     overwrite
-        Replace an output of another request, or ask anew for one that is complete.
+        Replace an output of another request, or fetch a complete one again.
 
     Raises :class:`InputError` if the output is of another request, or another run is making it; if
     the service refuses the request, or lacks a table or column that is declared and needed
@@ -249,12 +250,12 @@ def fetch_stars(
     """
     check_installed()
     archive, settings = archive or Archive(), settings or FetchSettings()
-    known = products_of(archive.release)
-    products = known if products is None else products
+    available = products_of(archive.release)
+    products = available if products is None else products
     for name in products:
-        if name not in known:
-            raise InputError(f"no product {name!r}", remedy=f"choose of {', '.join(known)}")
-    chosen = [name for name in known if name in products or name == SOURCES]
+        if name not in available:
+            raise InputError(f"no product {name!r}", remedy=f"choose of {', '.join(available)}")
+    chosen = [name for name in available if name in products or name == SOURCES]
     request = {
         "format": FORMAT,
         "stars": targets.to_dict(),
@@ -266,29 +267,32 @@ def fetch_stars(
     if archive.release.file.stem not in NAMES:
         request["declaration"] = archive.release.digest
     state = FetchState(Path(output), request)
-    record = None if overwrite else state.finished()
-    if record is not None:
+    finished = None if overwrite else state.finished()
+    if finished is not None:
         state.discard()
-        return FetchSummary(Path(output), record["ids"], record["counts"])
-    release, tap, found = archive.release, Tap(archive.tap, settings.retry), None
+        return FetchSummary(Path(output), finished["ids"], finished["counts"])
+    release, tap = archive.release, Tap(archive.tap, settings.retry)
+    found_partners = None
     labels = {table.label for name in chosen for table in release.tables_of(name)}
-    if targets.release:
-        labels.add(_ids_table(targets.release, release))
+    if targets.ids_release:
+        labels.add(_ids_table(targets.ids_release, release))
     service = compare(release, tap, labels)
     service.check()
-    if targets.release and targets.ids is not None:
-        found = find_partners(
-            targets.ids, targets.release, release, tap, service.present, settings.tap_chunk
+    if targets.ids_release and targets.ids is not None:
+        found_partners = find_partners(
+            targets.ids, targets.ids_release, release, tap, service.present, settings.tap_chunk
         )
-        logger.info("%s", found.text)
+        logger.info("%s", found_partners.text)
     with state.opened(overwrite), using(release.file):
         if not state.ids:
-            state.set_ids(targets.find(tap) if found is None else found.ids)
+            state.set_ids(targets.find(tap) if found_partners is None else found_partners.ids)
         run = FetchRun(state, archive, settings, tap, service.present)
         for name in chosen:
             run.fetch(name)
-        pairs = {} if found is None else {f"{targets.release}_neighbourhood": found.table}
-        return _publish(state, chosen, pairs)
+        more = {}
+        if found_partners is not None:
+            more[f"{targets.ids_release}_neighbourhood"] = found_partners.table
+        return _publish(state, chosen, more)
 
 
 def _ids_table(other: str, release: Release) -> str:
@@ -346,29 +350,30 @@ def _publish(state: FetchState, products: Sequence[str], more: Mapping[str, Any]
 
 
 def _sorted_blocks(files: Sequence[Path]) -> Iterator[Stars]:
-    """The stars of ``files`` by source_id, a row group at a time.
+    """The stars of ``files`` sorted by source_id, a row group at a time.
 
-    The files' ranges of source_id may overlap, where ids were asked for again: each file is in
-    memory from the first block that needs it to the last.
+    The files' ranges of source_id may overlap, as ids were asked for again. Each file is in memory
+    from the first block that needs it to the last.
     """
     import pyarrow.parquet as pq
 
     ids = [pq.read_table(file, columns=["source_id"])["source_id"].to_numpy() for file in files]
-    every = np.concatenate(ids)
-    file_of = np.repeat(np.arange(len(files)), [len(part) for part in ids])
-    order = np.argsort(every)
-    # every block has both bands, even if none of its stars has; a band that no star of a file has
-    # is of type null there
-    kinds = [[pq.read_schema(f).field(f"{b}_coefficients").type for b in BANDS] for f in files]
-    bp, rp = np.array([[getattr(kind, "list_size", 0) for kind in row] for row in kinds]).max(0)
-    read: dict[int, Stars] = {}
+    all_ids = np.concatenate(ids)
+    file_of = np.repeat(np.arange(len(files)), [len(file_ids) for file_ids in ids])
+    order = np.argsort(all_ids)
+    # all blocks get bands of the same widths; a band that no star of a file has is null there
+    types = [[pq.read_schema(f).field(f"{b}_coefficients").type for b in BANDS] for f in files]
+    bp, rp = np.array([[getattr(kind, "list_size", 0) for kind in row] for row in types]).max(0)
+    in_memory: dict[int, Stars] = {}
     for start in range(0, len(order), ROW_GROUP):
         rows = order[start : start + ROW_GROUP]
         parts = []
         for n in np.unique(file_of[rows]).tolist():
-            stars = read[n] if n in read else read_stars(files[n])
-            read[n] = with_widths(stars, (int(bp), int(rp)))
-            parts.append(read[n][np.flatnonzero(np.isin(read[n].source_id, every[rows]))])
+            if n not in in_memory:
+                in_memory[n] = with_widths(read_stars(files[n]), (int(bp), int(rp)))
+            stars = in_memory[n]
+            parts.append(stars[np.flatnonzero(np.isin(stars.source_id, all_ids[rows]))])
         block = concatenate(parts)
         yield block[np.argsort(block.source_id)]
-        read = {n: stars for n, stars in read.items() if ids[n].max() > every[rows[-1]]}
+        last = all_ids[rows[-1]]
+        in_memory = {n: stars for n, stars in in_memory.items() if ids[n].max() > last}

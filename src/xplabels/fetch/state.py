@@ -1,9 +1,9 @@
 """The state of a fetch: the folder from which a killed one resumes.
 
 ``OUTPUT.partial/`` holds the request (``request.json``), Parquet files of rows received and
-``state.jsonl``: a line with the ids, then one per answer with its files, the ids in them, and the
-ids of which the archive has nothing. A file counts once its line is written, so that a kill loses
-one answer at most. Failed ids are not written down: they are asked for again.
+``state.jsonl``: a line with the ids, then one line per answer with its files, the ids in them, and
+the ids of which the archive has nothing. A file is valid once its line is written, so that a kill
+loses at most one answer. Failed ids are not written down, and so asked for again.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ REQUEST, STATE = "request.json", "state.jsonl"
 RECORD = "fetch.json"
 ACCOUNT = "ids.csv"
 OUTPUT_FILES = (RECORD, ACCOUNT, "*.parquet")
-"""All that the folder of a fetch may hold."""
+"""All files that the folder of a finished fetch may hold."""
 PARTIAL_FILES = (REQUEST, STATE, "*.parquet", "whole/*", "old/*", "answer-*", ".*.partial.*")
-"""All that an unfinished one may hold."""
+"""All files that the folder of an unfinished fetch may hold."""
 
 
 class IdStatus(NamedTuple):
-    """What became of one id, for one product, and, unless it was received, why."""
+    """What became of one id, for one product, and why, unless it was received."""
 
     status: str = FAILED
     reason: str = GIVEN_UP
@@ -45,8 +45,8 @@ class IdStatus(NamedTuple):
 class Response:
     """What became of the ids of one request.
 
-    ``parts`` has the ids received and what writes their rows to a path; ``absent`` and ``failed``
-    say why the archive has nothing of an id, and why no whole answer came.
+    ``parts`` are the ids received, each with a function that writes their rows to a path.
+    ``absent`` says why the archive has nothing of an id, ``failed`` why an id got no valid answer.
     """
 
     parts: list[tuple[Ids, Callable[[Path], object]]] = field(default_factory=list)
@@ -60,12 +60,12 @@ class FetchState:
     def __init__(self, output: Path, request: Mapping[str, Any]) -> None:
         self.output, self.request = output, dict(request)
         self.folder = output.with_name(output.name + ".partial")
-        self.ids: list[int] = []  # sorted; none before they are known
+        self.ids: list[int] = []  # sorted; empty until they are known
         self.products: dict[str, dict[int, IdStatus]] = defaultdict(dict)
         self.files: dict[str, list[Path]] = defaultdict(list)  # of each product's rows
 
     def status(self, product: str, one: int) -> IdStatus:
-        """What became of one id."""
+        """What became of one id of a product."""
         return self.products[product].get(one, IdStatus())
 
     def finished(self) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ class FetchState:
             yield
 
     def _restore(self) -> None:
-        """Read the state, and remove what a kill left half-written."""
+        """Read the state, and remove what a killed run left half-written."""
         path = self.folder / STATE
         lines, end, _ = path.read_bytes().rpartition(b"\n")
         os.truncate(path, len(lines + end))
@@ -121,12 +121,12 @@ class FetchState:
             status |= dict.fromkeys(ids, IdStatus(ABSENT, why))
 
     def set_ids(self, ids: Ids) -> None:
-        """Write the ids down: a resumed fetch keeps them, even if the query would give others."""
+        """Set and save the ids; a resumed fetch keeps them, even if the query would give others."""
         self.ids = ids.tolist()
         self._write({"ids": self.ids})
 
     def record(self, product: str, response: Response) -> None:
-        """Write an answer: its rows first, then its line in the state."""
+        """Save an answer: its rows first, then its line in the state."""
         files, received = [], []
         for ids, write in response.parts:
             files.append(f"{product}-{digest_of(ids)[:20]}.parquet")

@@ -34,15 +34,15 @@ class Tap:
     ) -> Columns:
         """The rows of an asynchronous query.
 
-        ``ids`` [N] are uploaded as the column ``source_id`` of ``tap_upload.wanted``; ``most`` rows
-        are asked for where the service's own limit might be lower. Raises ServiceError if every
-        attempt failed, or the service refuses the query.
+        ``ids`` [N] are uploaded as the column ``source_id`` of ``tap_upload.wanted``. ``most`` is
+        the number of rows to ask for if the service's default limit might be lower. Raises
+        ServiceError if every attempt failed, or the service refuses the query.
         """
         return self.retry.call(lambda: self._query(adql, ids, most))
 
     def column_names(self, table: str) -> frozenset[str]:
         """Lower-case names of a table's columns."""
-        # from a row of it: services differ in how they write table names in TAP_SCHEMA
+        # taken from a row of it, as services write table names differently in TAP_SCHEMA
         return frozenset(self.query(f"SELECT TOP 1 * FROM {table}"))
 
     def _query(self, adql: str, ids: NDArray[np.int64] | None, most: int | None) -> Columns:
@@ -53,7 +53,7 @@ class Tap:
         uploads = None if ids is None else {UPLOAD: Table({"source_id": ids})}
         try:
             with as_service_error(), session(self.retry) as http, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of VOTables that are not to the letter
+                warnings.simplefilter("ignore")  # of small violations of the VOTable standard
                 http.hooks["response"].append(_read_whole)
                 with AsyncTAPJob.create(
                     self.url, adql, maxrec=most, uploads=uploads, session=http
@@ -63,7 +63,7 @@ class Tap:
                     job.raise_if_error()
                     result = job.fetch_result()
         except DALQueryError as error:
-            # a query that is right for one chunk of ids is right for the next
+            # a query with uploaded ids is ours, hence valid: only the service can have failed
             transient = ids is not None
             raise ServiceError(f"the query failed ({_line(error)})", transient=transient) from error
         except DALServiceError as error:
@@ -74,7 +74,7 @@ class Tap:
             ) from error
         except ServiceError:
             raise
-        except Exception as error:  # pyvo's parsers raise what they like of a damaged answer
+        except Exception as error:  # pyvo's parsers may raise anything if an answer is damaged
             raise ServiceError(f"the service's answer makes no sense ({_line(error)})") from error
         if result.query_status == "OVERFLOW":
             raise ServiceError("the result is longer than the service allows", transient=False)
@@ -91,9 +91,10 @@ class Tap:
 
 
 def _read_whole(response: Any, **options: Any) -> None:
-    """Read a body and check its length before pyvo parses it, which stops where its XML ends.
+    """Read and check a whole body before pyvo parses it.
 
-    Nor does it open what a VOTable refers to.
+    Pyvo stops where the XML ends, and so would not notice a truncated body; and it would open files
+    and addresses that a VOTable refers to.
     """
     import urllib3
 

@@ -60,8 +60,8 @@ class Cone:
         """
         from astropy.coordinates import angular_separation
 
-        place = (np.deg2rad(degrees) for degrees in (ra, dec, self.ra, self.dec))
-        return np.asarray(angular_separation(*place) <= np.deg2rad(self.radius + beyond))
+        positions = (np.deg2rad(degrees) for degrees in (ra, dec, self.ra, self.dec))
+        return np.asarray(angular_separation(*positions) <= np.deg2rad(self.radius + beyond))
 
 
 @dataclass(frozen=True)
@@ -70,25 +70,28 @@ class Targets:
 
     ids: Ids | None = None
     query: str = ""
-    release: str = ""  # that the ids are of, where it is another one (dr3)
+    ids_release: str = ""  # data release of the ids (dr3), if not the archive's own
 
     @classmethod
-    def of_ids(cls, ids: Ids, release: str = "") -> Targets:
-        """These ids, in any order, each once or more."""
-        return cls(np.unique(np.asarray(ids, np.int64)), release=release)
+    def of_ids(cls, ids: Ids, ids_release: str = "") -> Targets:
+        """Targets from ids in any order, each once or more."""
+        return cls(np.unique(np.asarray(ids, np.int64)), ids_release=ids_release)
 
     @classmethod
-    def of_file(cls, path: Path, release: str = "") -> Targets:
+    def of_file(cls, path: Path, ids_release: str = "") -> Targets:
         """The ids in a table (see :func:`~xplabels.io.forms.names_of`), or, ``.txt``, one per line.
 
-        Ids that are zero or negative, by which surveys say that a star has none, are left out.
+        Ids that are zero or negative, with which surveys mark stars without one, are left out.
         Raises InputError if the file cannot be read or holds no id.
         """
-        ids = _ids_of_text(path) if path.suffix == ".txt" else read_table(path, ())["source_id"]
+        if path.suffix == ".txt":
+            ids = _ids_of_text(path)
+        else:
+            ids = read_table(path, columns=())["source_id"]  # which is always read
         ids = ids[ids > 0]
         if not len(ids):
             raise InputError("holds no source_id", where=path, remedy="give at least one")
-        return cls.of_ids(ids, release)
+        return cls.of_ids(ids, ids_release)
 
     @classmethod
     def of_cone(cls, cone: Cone, release: Release) -> Targets:
@@ -103,8 +106,8 @@ class Targets:
         """What identifies the request."""
         if self.ids is None:
             return {"query": self.query}
-        of = {"ids_release": self.release} if self.release else {}
-        return {"ids": len(self.ids), "ids_sha256": digest_of(self.ids), **of}
+        release = {"ids_release": self.ids_release} if self.ids_release else {}
+        return {"ids": len(self.ids), "ids_sha256": digest_of(self.ids), **release}
 
     def find(self, tap: Tap) -> Ids:
         """The ids [N], sorted, each once.
@@ -120,16 +123,16 @@ class Targets:
                 f"the query returns no column source_id but {', '.join(columns)}",
                 remedy="select source_id",
             )
-        found = columns["source_id"]
-        if np.ma.getmaskarray(found).any() or found.dtype.kind not in "iu":
+        ids = columns["source_id"]
+        if np.ma.getmaskarray(ids).any() or ids.dtype.kind not in "iu":
             raise InputError("the query's source_id is not an integer in every row")
-        if not len(found):
+        if not len(ids):
             raise InputError("the query finds no star", remedy="widen it")
-        return np.unique(np.ma.getdata(found).astype(np.int64))
+        return np.unique(np.ma.getdata(ids).astype(np.int64))
 
 
 def _ids_of_text(path: Path) -> Ids:
-    """The ids of a file without columns; a heading, blank lines and comments are passed by."""
+    """The ids of a file without columns; a heading, blank lines and comments are skipped."""
     ids: list[int] = []
     for row, line in enumerate(byte_lines(path)):
         text = line.decode("utf-8", "replace").strip()
@@ -137,6 +140,6 @@ def _ids_of_text(path: Path) -> Ids:
             continue
         words = [text] if "gaia" in text.lower() else text.replace(",", " ").split()
         ids += [forms.id_of_text(word, row, path) for word in words]
-    found = np.array(ids, np.int64)
-    forms.check_rounding(found, path)
-    return found
+    id_array = np.array(ids, np.int64)
+    forms.check_rounding(id_array, path)
+    return id_array

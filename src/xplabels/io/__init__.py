@@ -1,4 +1,4 @@
-"""Files of XP spectra -> :class:`~xplabels.core.stars.Stars`; nothing downstream knows a format."""
+"""Read files of XP spectra in any format into :class:`~xplabels.core.stars.Stars`."""
 
 from __future__ import annotations
 
@@ -71,13 +71,14 @@ def read_blocks(
         Damage to the whole file (truncation, an absent column, a source_id that is unreadable or
         occurs twice) is always an error.
     block
-        Most stars a block.
+        Most stars in a block.
     digest
-        Counts the file's bytes as they are read; ``digest.take_rest(path)`` after the last block
-        counts what a format leaves unread.
+        Takes the file's bytes as they are read; call ``digest.take_rest(path)`` after the last
+        block for those that a format leaves unread.
     coefficients
-        The pattern of a column's name, and of that of its error, in a table with one column a
-        coefficient, such as ``"{band}_coeff_{i},e_{band}_coeff_{i}"``, which needs none.
+        For a table with one column per coefficient: the pattern of the names of coefficients and of
+        their errors. Some are recognised without it, such as
+        ``"{band}_coeff_{i},e_{band}_coeff_{i}"``.
 
     Raises InputError here for a missing file or an unknown ending, while iterating for what is
     wrong inside, and if the file changes in the meantime.
@@ -109,7 +110,7 @@ def read_blocks(
 
 
 def _guarded(blocks: Iterator[Stars], path: Path, kind: str) -> Iterator[Stars]:
-    """The blocks, with every error one that names the file, which must not change meanwhile."""
+    """The blocks; every error names the file, which must not change while it is read."""
     with unchanged(path), whole(path, kind):
         yield from blocks
 
@@ -117,14 +118,14 @@ def _guarded(blocks: Iterator[Stars], path: Path, kind: str) -> Iterator[Stars]:
 def _or_unpacked(
     blocks: Iterator[Stars], path: Any, bad_rows: BadRows, block: int
 ) -> Iterator[Stars]:
-    """The blocks, or those of a table that has spectra, but not in the archive's columns."""
+    """The blocks or, if the archive's columns are absent, those of other columns of spectra."""
     try:
         yield from blocks
     except AbsentColumns:
-        found = read_unpacked(path, bad_rows, block)
-        if found is None:
+        unpacked = read_unpacked(path, bad_rows, block)
+        if unpacked is None:
             raise
-        yield from found
+        yield from unpacked
 
 
 def read(
@@ -157,13 +158,13 @@ def read(
     3
     """
     if isinstance(paths, tuple) and len(paths) == 2 and isinstance(paths[1], np.ndarray):
-        paths, wavelength = paths  # of GaiaXPy's calibrate
-    # every file is looked at before the first is read: a misspelt name should not cost an hour
+        paths, wavelength = paths  # what GaiaXPy's calibrate returns
+    # every file is opened before the first is read, so that a misspelt name is noticed at once
     opened = [
-        read_blocks(one, bad_rows, coefficients=coefficients)
-        if is_path(one)
-        else _of_memory(one, bad_rows, coefficients, wavelength)
-        for one in listed(paths)
+        read_blocks(source, bad_rows, coefficients=coefficients)
+        if is_path(source)
+        else _of_memory(source, bad_rows, coefficients, wavelength)
+        for source in listed(paths)
     ]
     blocks = [block for blocks in opened for block in blocks]
     _check_across_files(blocks)
@@ -173,7 +174,7 @@ def read(
 def _of_memory(
     source: Any, bad_rows: BadRows, coefficients: str | None, wavelength: Any
 ) -> Iterator[Stars]:
-    """The stars of a table in memory, or of several, as :func:`read_blocks` has those of a file."""
+    """The stars of one or several tables in memory, like :func:`read_blocks` those of a file."""
     if not is_table(source):
         return read_memory(source, bad_rows, wavelength)
     table = table_of(source)
@@ -183,7 +184,7 @@ def _of_memory(
 
 
 def _check_across_files(blocks: Sequence[Stars]) -> None:
-    """Raise if two blocks share a source_id (within one file the reader has looked)."""
+    """Raise InputError if two blocks share a source_id (readers check within a file)."""
     if len(blocks) < 2:
         return
     ids = np.concatenate([block.source_id for block in blocks])

@@ -1,4 +1,4 @@
-"""Columns of one array a row -> arrays of numbers, in whatever form a user brings them."""
+"""Read columns that hold one array per row, in any form, as arrays of numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from xplabels.io.forms import NULL_WORDS, Column
 
 Cells = NDArray[np.floating] | list[NDArray[np.floating]]
-"""One array a row: a rectangle [N, n], or N arrays of any length (0: null)."""
+"""One array per row: an array [N, n], or a list of N arrays of any length (0: null)."""
 EMPTY: NDArray[np.float64] = np.empty(0)
 
 LONGEST = 200_000
-"""Letters of an array that a program printed; the longest, a matrix of 55 x 55, takes 70,000."""
-# bounded repeats: what does not match is given up at once, not tried in every way
+"""Most characters of a printed array; a matrix of 55 x 55, the largest that is used, takes 70,000.
+"""
+# repeats are bounded, so that text which does not match takes no long search
 _WRAPPED = re.compile(r"(?:\w{1,20}\.){0,3}[A-Za-z]\w{0,20}\(\s{0,4}'?([^()',\s]{0,60})'?\s{0,4}\)")
 _PRINTED = re.compile(r"(?:\w{1,20}\.)?(?:\w{0,20}array|tensor)\(\s*(?:data\s*=\s*)?(?=[\[(])")
 _QUOTED = re.compile(r"""b?(["'])(.*)\1""", re.DOTALL)
@@ -25,10 +26,11 @@ _SHELLS = ("[]", "()", "{}")
 
 
 def cells_of(column: Column, kind: type[np.floating] = np.float64) -> tuple[Cells, dict[int, str]]:
-    """One array of numbers a row, and row -> why it cannot be read as such.
+    """One array of numbers per row, and row -> why it cannot be read.
 
-    From lists of any kind, arrays, or text in any of the forms of :func:`parse_array`; a square
-    matrix becomes its packed triangle, as the archive packs correlations.
+    The column may hold lists of any kind, arrays, or text in any of the forms of
+    :func:`parse_array`. A square matrix becomes its triangle, packed as the archive packs
+    correlations.
 
     Examples
     --------
@@ -56,7 +58,7 @@ def cells_of(column: Column, kind: type[np.floating] = np.float64) -> tuple[Cell
 
 
 def _lists(column: Any) -> Any:
-    """A pyarrow column as a rectangle, or a sequence of cells."""
+    """A pyarrow column as an array [N, n], if lists have one length, or as a list of cells."""
     import pyarrow as pa
     from pyarrow import types
 
@@ -90,7 +92,7 @@ def _array(cell: Any, kind: type[np.floating]) -> NDArray[np.floating]:
         return EMPTY
     if isinstance(cell, np.ma.MaskedArray):
         cell = np.ma.filled(cell.astype(np.float64), np.nan)
-    # beyond float32: infinite, which the row checks refuse
+    # numbers too large for float32 become infinite, which the checks of rows refuse
     with np.errstate(over="ignore"):
         values = np.atleast_1d(np.asarray(cell, dtype=object if _is_list(cell) else None))
         if values.dtype.kind in "OSU":
@@ -98,7 +100,7 @@ def _array(cell: Any, kind: type[np.floating]) -> NDArray[np.floating]:
         values = values.astype(kind, copy=False)
     if values.ndim > 1:
         values = _packed(values[None])[0]
-    # a lone null in place of an array
+    # a single NaN is a null that stands for the whole array
     return EMPTY if len(values) == 1 and np.isnan(values[0]) else values
 
 
@@ -122,7 +124,7 @@ def _packed(matrices: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def parse_array(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
-    """Numbers from text; empty for a null. Raises ValueError for what is none.
+    """An array of numbers from text; empty for a null. Raises ValueError if it is not one.
 
     ``[a,b]`` and ``(a, b)`` as archives write them, ``{a,b}``, ``[a b]`` as numpy prints it, also
     with line ends, and ``[np.float64(a), ...]``, ``array([a, b], dtype=float32)``.
@@ -140,7 +142,7 @@ def parse_array(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
         if values[-1].strip() == "":  # "(a,)"
             values.pop()
         try:
-            with np.errstate(over="ignore"):  # beyond float32: infinite, which row checks refuse
+            with np.errstate(over="ignore"):  # infinite beyond float32, which row checks refuse
                 return np.array(values, kind)
         except ValueError:
             pass
@@ -148,17 +150,17 @@ def parse_array(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
 
 
 def _bracketed(text: str) -> str:
-    """The part of ``text`` from its first letter, a bracket, to the one that closes it."""
+    """The part of ``text`` from its first character, a bracket, to the one that closes it."""
     depth = 0
-    for place, letter in enumerate(text):
+    for end, letter in enumerate(text):
         depth += (letter in "[(") - (letter in "])")
         if not depth:
-            return text[: place + 1]
+            return text[: end + 1]
     return text
 
 
 def _parse_printed(text: str, kind: type[np.floating]) -> NDArray[np.floating]:
-    """As :func:`parse_array`, for text that a program printed for people."""
+    """As :func:`parse_array`, for text as numpy and others print arrays."""
     if "..." in text or "\u2026" in text:
         raise ValueError(
             "it was shortened to '...' when it was printed, as numpy does: its numbers are lost"

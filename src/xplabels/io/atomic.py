@@ -1,6 +1,6 @@
-"""Outputs appear whole or not at all, and what exists is replaced only where that is asked for.
+"""Write outputs whole or not at all, and replace existing ones only on request.
 
-(A rerun over a folder of catalogues replaces its own outputs of another model; it says so first,
+(Runs over a folder of catalogues replace their own outputs of another model, but say so first; see
 :mod:`xplabels.pipeline.folder`.)
 """
 
@@ -25,11 +25,12 @@ from xplabels.core.errors import InputError
 
 MODEL_FILES = ("model.json", "weights.safetensors", "card.md", "label_audit.csv")
 REPORT_FILES = ("metrics.json", "report.html", "figures/*.png")
-"""All that a model's and a report's folder may hold; anything else is the user's."""
+"""All files that the folders of a model and of a report may hold; any other is the user's."""
 LEFTOVER = re.compile(r"\.(\d+)\.(partial|old)\.(?:\.\d+\.partial\.)*(.*)")
-"""Temporary names, also of what was being written under a temporary name."""
+"""Names of temporary files and folders: number of the process, kind, name of the output, which may
+itself be a temporary name."""
 LAST_WORD = "finished.json"
-"""In the folder of an unfinished run: which file or folder its output becomes."""
+"""Name of the file, in the folder of an unfinished run, that identifies the finished output."""
 REMEDIES = {
     errno.ENOSPC: "free some space and repeat the command",
     errno.EDQUOT: "free some space and repeat the command",
@@ -37,7 +38,7 @@ REMEDIES = {
     errno.EACCES: "choose another folder or change its permissions",
     errno.EROFS: "choose another folder",
 }
-"""Of errors of the system on writing."""
+"""Error number of the system on writing -> remedy."""
 
 
 def check_output(path: Path, overwrite: bool = False) -> None:
@@ -52,7 +53,7 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     if not parent.is_dir():
         raise InputError("its folder does not exist", where=path, remedy=f"make {parent}")
     try:
-        # tried, not asked: the superuser may write everywhere, but not on a read-only disk
+        # by trying, as permissions tell a superuser nothing of a read-only disk
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
@@ -71,10 +72,10 @@ def check_parquet(path: Path, overwrite: bool = False, what: str = "a star table
 
 
 def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False) -> None:
-    """Make sure, before any work, that ``folder`` may be made, or replaced with ``overwrite``.
+    """Check, before any work, that ``folder`` may be made, or replaced with ``overwrite``.
 
-    Raises InputError as :func:`check_output`; if it is not a folder or holds a file that matches
-    none of the patterns ``ours``: a user's folder is never replaced.
+    Raises InputError as :func:`check_output`, and if it is not a folder or holds a file that
+    matches none of the patterns ``ours``, so that a user's folder is never replaced.
     """
     check_output(folder, overwrite)
     if folder.exists():
@@ -82,7 +83,7 @@ def check_new_folder(folder: Path, ours: Sequence[str], overwrite: bool = False)
 
 
 def check_ours(folder: Path, ours: Sequence[str]) -> None:
-    """Make sure that an existing ``folder`` holds nothing of a user's before it is replaced.
+    """Check that an existing ``folder`` holds no files of a user's, before it is replaced.
 
     Raises InputError if it is not a folder, or holds a file that matches none of the patterns
     ``ours``.
@@ -104,7 +105,7 @@ def check_distinct(
 ) -> None:
     """Raise :class:`InputError` if an output is also an input, by whatever name or link.
 
-    Where it is a folder that is ``replaced``, no input may lie in it either.
+    If the output is a folder that is ``replaced``, no input may lie in it either.
     """
     read = {file: Path(path) for path in inputs if (file := _file_of(path)) is not None}
     for output in outputs:
@@ -123,7 +124,7 @@ def check_distinct(
 
 
 def _file_of(path: str | Path) -> tuple[int, int] | None:
-    """What is the same for two names of one file; None where there is none."""
+    """Device and inode, which are the same for two names of one file; None if there is no file."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):  # a word that is not a name of a file
@@ -133,10 +134,10 @@ def _file_of(path: str | Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def claimed(output: Path) -> Iterator[None]:
-    """Keep ``output`` for this run, and clear away what a run that died left half-written of it.
+    """Lock ``output`` for this run, and remove what a killed run left half-written of it.
 
-    A file ``.NAME.lock`` beside it (in it, where only the folder ``output`` itself can be written)
-    is locked until the run ends in whatever way. Raises InputError if another run holds it.
+    The lock is a file ``.NAME.lock`` beside it (or in it, if only the folder ``output`` itself can
+    be written), and is released however the run ends. Raises InputError if another run holds it.
     """
     from filelock import FileLock, Timeout
 
@@ -144,7 +145,7 @@ def claimed(output: Path) -> Iterator[None]:
     folder = path.parent if os.access(path.parent, os.W_OK) else path
     lock = FileLock(folder / f".{path.name}.lock", timeout=0)
     try:
-        if folder.is_dir():  # else it would be made
+        if folder.is_dir():  # otherwise FileLock would make it
             lock.acquire()
     except Timeout:
         if os.path.exists(lock.lock_file):
@@ -153,7 +154,7 @@ def claimed(output: Path) -> Iterator[None]:
                 where=output,
                 remedy="wait for it, or name another output",
             ) from None
-    except OSError:  # nothing can be written or locked there: what writes the output will say so
+    except OSError:  # nothing can be written there, which writing the output will report
         pass
     try:
         if lock.is_locked:
@@ -164,25 +165,25 @@ def claimed(output: Path) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
-            os.unlink(lock.lock_file)  # while it is held: no other run can hold this file
+            os.unlink(lock.lock_file)  # before the release, while no other run can hold it
             lock.release()
 
 
 def _last_word(output: Path) -> Path:
-    """Where the folder of an unfinished run says which file or folder its output becomes.
+    """The file, in the folder of an unfinished run, that identifies the output when it is written.
 
-    So that after a kill between that and the folder's removal the next run knows: it is finished.
+    If the run is killed before that folder is removed, the next run sees that it had finished.
     """
     return output.with_name(f"{output.name}.partial") / LAST_WORD
 
 
-def _announce(partial: Path, output: Path) -> None:
+def _write_last_word(partial: Path, output: Path) -> None:
     if _last_word(output).parent.is_dir():
         _last_word(output).write_text(json.dumps(_identity(partial)))
 
 
 def _identity(path: Path) -> list[int]:
-    """What a file or folder keeps when it is renamed, and shares with no other."""
+    """Inode and time, which a file or folder keeps when it is renamed and shares with no other."""
     state = path.stat()
     return [state.st_ino, state.st_mtime_ns]
 
@@ -192,7 +193,7 @@ R = TypeVar("R")
 
 
 def alone(function: Callable[P, R]) -> Callable[P, R]:
-    """A function whose parameter ``output`` is :func:`claimed` while it runs."""
+    """Decorate a function so that its parameter ``output`` is :func:`claimed` while it runs."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -206,22 +207,26 @@ def alone(function: Callable[P, R]) -> Callable[P, R]:
 def remove_leftovers(folder: Path, name: str = "*", every: bool = False) -> None:
     """Remove temporary files of ``name`` (a pattern) in ``folder`` whose processes died.
 
-    ``every``: whoever wrote them. What a dead process had moved away to replace it comes back.
+    With ``every``, those of living processes are removed, too. An output that a dead process had
+    moved aside to replace it is moved back.
     """
-    # by plain strings: a folder may hold thousands of files, and each is written by way of here
+    # names as plain strings, for speed: a folder may hold thousands of files, and this is called
+    # before each is written
     hidden = [other for other in os.listdir(folder) if other[0] == "."] if folder.is_dir() else []
-    for found in filter(None, map(LEFTOVER.fullmatch, hidden)):
-        pid, kind, whole = found.groups()
-        if not fnmatch(whole, name) or (not every and int(pid) != os.getpid() and _alive(int(pid))):
+    for match in filter(None, map(LEFTOVER.fullmatch, hidden)):
+        pid, kind, output = match.groups()
+        if not fnmatch(output, name):
             continue
-        left = folder / found[0]
-        with contextlib.suppress(PermissionError):  # another user's, in a folder of all
-            if kind == "old" and not (folder / whole).exists():
-                os.replace(left, folder / whole)
-            elif left.is_dir():
-                shutil.rmtree(left)
+        if not every and int(pid) != os.getpid() and _alive(int(pid)):
+            continue
+        leftover = folder / match[0]
+        with contextlib.suppress(PermissionError):  # another user's, in a shared folder
+            if kind == "old" and not (folder / output).exists():
+                os.replace(leftover, folder / output)
+            elif leftover.is_dir():
+                shutil.rmtree(leftover)
             else:
-                left.unlink(missing_ok=True)
+                leftover.unlink(missing_ok=True)
 
 
 def _partial(path: Path) -> Path:
@@ -234,17 +239,17 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # another user's, or no process at all
+    except (OSError, OverflowError):  # another user's process, or not a process number
         return True
     return True
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, overwrite: bool = False, one_of_many: bool = False) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well.
+    """A temporary path beside ``path``, which is renamed to it if the block ends without error.
 
-    ``one_of_many`` replaces what is there, in a folder that was tried and cleared of leftovers
-    before, and does not wait for the disk: where the file is complete, :func:`sync` says so.
+    ``one_of_many`` is for speed, in a folder that was checked and cleared of leftovers before: an
+    existing file is replaced, and the file is not synced to disk, which is left to :func:`sync`.
 
     Raises InputError as :func:`check_output`, or if the system refuses to write.
     """
@@ -257,7 +262,7 @@ def whole_file(path: Path, overwrite: bool = False, one_of_many: bool = False) -
         if one_of_many:
             os.replace(partial, path)
         else:
-            _announce(partial, path)
+            _write_last_word(partial, path)
             rename(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -267,7 +272,7 @@ def whole_file(path: Path, overwrite: bool = False, one_of_many: bool = False) -
 
 @contextlib.contextmanager
 def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends well.
+    """A temporary folder beside ``path``, which is renamed to it if the block ends without error.
 
     Raises InputError as :func:`check_output`, or if the system refuses to write.
     """
@@ -277,7 +282,7 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         partial.mkdir()
         yield partial
-        _announce(partial, path)
+        _write_last_word(partial, path)
         replace_folder(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -286,33 +291,33 @@ def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def unwritable(path: Path, error: OSError) -> InputError:
-    """What to raise where the system refuses to write."""
+    """The error to raise if the system refuses to write."""
     what = f"cannot be written: {error.strerror or error}"
     return InputError(what, where=path, remedy=REMEDIES.get(error.errno or 0))
 
 
 def rename(partial: Path, path: Path) -> None:
-    """Give a whole file its name, once the disk holds what is in it."""
+    """Rename a complete file, once the disk holds its contents."""
     sync(partial)
     os.replace(partial, path)
     sync(path.parent)
 
 
 def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
-    """Give ``folder`` the name ``path``; what has it now, a folder or a file, is removed.
+    """Rename ``folder`` to ``path``, and remove the folder or file that has that name now.
 
-    ``old`` is its name for a moment, beside it by default.
+    That is renamed to ``old`` in between, by default a path beside it.
     """
     old = old or path.with_name(f".{os.getpid()}.old.{path.name}")
-    for one in (*folder.rglob("*"), folder):
-        sync(one)
+    for entry in (*folder.rglob("*"), folder):
+        sync(entry)
     try:
         if path.exists():
             os.replace(path, old)
         os.replace(folder, path)
         sync(path.parent)
     finally:
-        # whatever stopped the exchange, Ctrl-C included: what was there comes back
+        # if anything, such as Ctrl-C, stopped the exchange, the old output is moved back
         if old.exists() and not path.exists():
             os.replace(old, path)
         if old.is_dir():
@@ -322,9 +327,9 @@ def replace_folder(folder: Path, path: Path, old: Path | None = None) -> None:
 
 
 def discard(folder: Path, output: Path) -> None:
-    """Remove the folder of a run whose ``output`` is whole now.
+    """Remove the folder of a run whose ``output`` is complete.
 
-    It loses its name first: what a kill leaves of it is a leftover of ``output``.
+    It is renamed first, so that after a kill the rest of it is removed as a leftover of ``output``.
     """
     if folder.exists():
         remove_leftovers(output.parent, glob.escape(output.name))
@@ -334,9 +339,9 @@ def discard(folder: Path, output: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk holds a file, or the names in a folder: a rename may not come first."""
+    """Wait until the disk holds a file's contents, or a folder's names, e.g. before a rename."""
     if path.is_dir():
-        with contextlib.suppress(OSError):  # some systems do that by themselves, and refuse
+        with contextlib.suppress(OSError):  # some systems need and allow no sync of folders
             _sync_opened(os.open(path, os.O_RDONLY))
     else:
         _sync_opened(os.open(path, os.O_RDWR))

@@ -1,8 +1,8 @@
-"""A prediction as a catalogue file, in the format that its ending names.
+"""Write a prediction as a catalogue file, in the format that its ending names.
 
-Units, UCDs, descriptions and provenance go as far as each format holds them: FITS and VOTable
-have no unit ``dex`` (the description says it instead), VOTable takes provenance as INFO elements,
-CSV holds names and numbers only.
+Units, UCDs, descriptions and provenance are kept as far as each format allows: FITS and VOTable
+have no unit ``dex`` (it is put into the description), VOTable has provenance as INFO elements, CSV
+has names and numbers only.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ UNWRITABLE_UNITS = {"dex"}
 
 
 def check_catalogue(path: Path, overwrite: bool = False, instead: str = "") -> None:
-    """Make sure, before any work, that a catalogue can be written to ``path``.
+    """Check, before any work, that a catalogue can be written to ``path``.
 
-    ``instead`` is what else may be done where the ending is unknown.
+    ``instead`` is added to the remedy for an unknown ending.
 
     Raises InputError if the ending is unknown, the file exists and ``overwrite`` is false, or the
     folder is absent or cannot be written.
@@ -123,7 +123,7 @@ def _write_fits(table: pa.Table, path: Path) -> None:
 
 
 def _put_meta(hdu: BinTableHDU, meta: Mapping[str, str]) -> None:
-    """Short entries become cards; what a card cannot hold becomes HISTORY."""
+    """Write short entries as cards of the header, and those too long for a card as HISTORY."""
     for key, text in meta.items():
         card = key.upper()
         fits_card = len(card) <= 8 and card.replace("_", "").replace("-", "").isalnum()

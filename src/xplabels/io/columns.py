@@ -1,4 +1,4 @@
-"""The archives' column names, and what a row must hold to count as a measurement or a label."""
+"""The archives' column names, and which values count as measurements and labels."""
 
 from __future__ import annotations
 
@@ -70,16 +70,17 @@ MEASURED: dict[str, MeasurementColumns] = {
 POSSIBLE: dict[str, tuple[float, float]] = dict.fromkeys(MEASURED, (-8.0, 35.0)) | {
     "parallax": (-999.0, 999.0)
 }
-"""Between these a measurement may lie, mag and mas. No star is brighter than -5 mag in any of the
-bands, nor have Gaia's spurious parallaxes passed -190 mas in DR3; the nearest star's is 768 mas."""
+"""Range of possible measurements, mag and mas. No star is brighter than -5 mag in any band, and
+Gaia's spurious parallaxes do not go below -190 mas in DR3; that of the nearest star is 768 mas."""
 POSSIBLE_ERROR = dict.fromkeys(MEASURED, 9.0) | {"parallax": 999.0}
-"""Errors from there on say that there is none, as 9.99 mag does."""
+"""Errors of at least this much, such as 9.99 mag, stand for a missing one."""
 LARGEST_RATIO = 1e9
-NO_VALUES = (-999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
-NO_VALUE = 1e20
-"""What stands for no value in a column of labels of any range; numbers from the last one on."""
+"""Ratios of a flux to its error of at least this much stand for a missing one."""
+SENTINELS = (-999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
+LARGE_SENTINEL = 1e20
+"""Numbers that stand for a missing value in labels without a range: these, and from this one on."""
 SENTINEL_ERROR = -9.0
-"""Errors at or below it say that there is none; those between it and zero are wrong."""
+"""Errors of at most this much stand for a missing one; those between it and zero are wrong."""
 PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
     name
     for measured in MEASURED.values()
@@ -87,16 +88,16 @@ PHOTOMETRY_COLUMNS: tuple[str, ...] = tuple(
     if name is not None
 )
 LABEL_ERRORS = ("{}_err", "{}_error", "{}_unc", "{}_uncertainty", "{}_sigma", "{}_std", "e_{}")
-"""What the column of a label's errors may be called; the first that is there counts."""
+"""Names that the column of a label's errors may have, in order of precedence."""
 ARCHIVE = re.compile(
     r"(\w+_)?(ra|dec|pm|pmra|pmdec|parallax|plx|radial_velocity|rv|ruwe|pseudocolour|\w*mag)|"
     r"l|b|[ugrizyjhkv]|ks|bp|rp|w[1-4]|v(helio|hrv)\w*"
 )
-"""Positions, motions and magnitudes of archives, which are not labels unless they are named."""
+"""Names of archives' positions, motions and magnitudes, which are labels only if asked for."""
 
 
 def error_columns(name: str) -> list[str]:
-    """The columns that may hold the errors of a label, in their order."""
+    """The columns that may hold the errors of a label, in order of precedence."""
     return [ending.format(name) for ending in LABEL_ERRORS]
 
 
@@ -106,10 +107,10 @@ def label_columns(names: Sequence[str]) -> set[str]:
 
 
 def labels_among(columns: Collection[str]) -> tuple[str, ...]:
-    """The columns that are labels though nobody named them.
+    """The columns that are taken as labels if none are asked for by name.
 
-    Those of :data:`~xplabels.core.labels.LABELS`; then, in their order, all others that have a
-    column of errors and are none of the archive's.
+    These are those of :data:`~xplabels.core.labels.LABELS`, then all others, in their order, that
+    have a column of errors and are not an archive's (:data:`ARCHIVE`).
     """
     known = [name for name in LABELS if name in columns]
     others = (
@@ -131,7 +132,7 @@ def photometry_of(
 ) -> tuple[Photometry, tuple[str, ...]]:
     """Photometry [N] from a table's columns, and notes on values that are taken as missing.
 
-    These have no error, or are none that a star can have (:data:`POSSIBLE`).
+    These are values without an error, or that no star can have (:data:`POSSIBLE`).
 
     Raises InputError if a column of values has no column of errors, or an error is zero or
     negative.
@@ -142,14 +143,16 @@ def photometry_of(
         column = first_present(MEASURED[name].values, columns)
         if column is None:
             continue
-        values, strange = meant(numbers(columns, column, where), name)
-        if strange:
-            what = counted(strange, "value")
+        values, impossible = meant(numbers(columns, column, where), name)
+        if impossible:
+            what = counted(impossible, "value")
             notes.append(f"{where}: {what} of {column} that no star can have: taken as missing")
         errors = _errors_of(MEASURED[name], column, columns, source_id, where, values)
-        alone = int((np.isfinite(values) & ~np.isfinite(errors)).sum())
-        if alone:
-            text = f"{counted(alone, 'value')} of {column} without an error: taken as missing"
+        without_error = int((np.isfinite(values) & ~np.isfinite(errors)).sum())
+        if without_error:
+            text = (
+                f"{counted(without_error, 'value')} of {column} without an error: taken as missing"
+            )
             notes.append(f"{where}: {text}")
         measured[name] = (values, errors)
     return Photometry.of(len(source_id), measured), tuple(notes)
@@ -161,8 +164,8 @@ def labels_of(
 ) -> tuple[Labels, tuple[str, ...]]:  # fmt: skip
     """The labels ``names`` [N] from a table's columns, and notes on values without an error.
 
-    ``words`` are what the table says of its columns (:mod:`xplabels.io.words`); units and words
-    of ``names`` come first, and values in another unit are converted.
+    ``words`` are the table's own descriptions of its columns (:mod:`xplabels.io.words`). Units and
+    descriptions of ``names`` take precedence, and values in another unit are converted.
 
     Raises InputError if a column is absent, an error is zero or negative, or a value is outside the
     label's plausible range.
@@ -174,18 +177,21 @@ def labels_of(
     for k, name in enumerate(names):
         label = described(name, (words or {}).get(name, {}))
         labels.append(label)
-        one, sigma = _label(columns, label, words or {}, source_id, where)
-        known = np.isfinite(one) & np.isfinite(sigma)
-        values[known, k], errors[known, k] = one[known], sigma[known]
-        alone = int((np.isfinite(one) & ~known).sum())
-        if alone:
-            text = f"{counted(alone, 'value')} of {name} without an error: taken as unknown"
+        value, error = _label(columns, label, words or {}, source_id, where)
+        known = np.isfinite(value) & np.isfinite(error)
+        values[known, k], errors[known, k] = value[known], error[known]
+        without_error = int((np.isfinite(value) & ~known).sum())
+        if without_error:
+            text = f"{counted(without_error, 'value')} of {name} without an error: taken as unknown"
             notes.append(f"{where}: {text}")
     return Labels(tuple(labels), values, errors), tuple(notes)
 
 
 def described(name: str, words: Mapping[str, Any]) -> Label:
-    """A label with what a table says of it; of :data:`~xplabels.core.labels.LABELS`, ranges."""
+    """A label with a table's description of it.
+
+    For one of :data:`~xplabels.core.labels.LABELS`, only the range is taken from the table.
+    """
     own = label_of(name)
     if name in LABELS:
         words = {key: words[key] for key in ("lowest", "highest") if key in words}
@@ -198,7 +204,7 @@ def _in_unit(
 ) -> NDArray[np.float64]:
     """A column of values or errors [N] in its label's unit, from the ``unit`` declared."""
     values = numbers(columns, column, where)
-    # [cm/s2], log(cm.s**-2): dex by many names
+    # logarithmic units are written in many ways, such as [cm/s2] and log(cm.s**-2), and are dex
     if not unit or (label in LABELS and (label.unit == "dex" or not is_unit(unit))):
         return values
     with located(where):
@@ -206,9 +212,10 @@ def _in_unit(
 
 
 def meant(values: NDArray[np.float64], name: str) -> tuple[NDArray[np.float64], int]:
-    """Values [N] of a measurement, NaN where it is none that a star can have; how many these are.
+    """Values [N] of a measurement, NaN where impossible, and how many of these there are.
 
-    Tables say 99, -9999, 1e20, 9.9e37, or 0 mag, where they have none, declared or not.
+    Impossible values are those that no star can have, which includes 99, -9999, 1e20, 9.9e37 and
+    0 mag, with which tables mark missing values.
 
     Examples
     --------
@@ -216,16 +223,16 @@ def meant(values: NDArray[np.float64], name: str) -> tuple[NDArray[np.float64], 
     (array([12.5,  nan,  nan]), 1)
     """
     lowest, highest = POSSIBLE[name]
-    strange = ~np.isnan(values) & ~((values > lowest) & (values < highest))
+    impossible = ~np.isnan(values) & ~((values > lowest) & (values < highest))
     if name != "parallax":
-        strange |= values == 0  # what tools write that know no null
-    return np.where(strange, np.nan, values), int(strange.sum())
+        impossible |= values == 0  # written by tools that have no null
+    return np.where(impossible, np.nan, values), int(impossible.sum())
 
 
 def _stated(
     errors: NDArray[np.float64], values: NDArray[np.float64], most: float
 ) -> NDArray[np.float64]:
-    """Errors [N], NaN where the value is missing, or they are what stands for none (-9.99, 99)."""
+    """Errors [N]; NaN where the value is missing, or the error is a sentinel (-9.99, 99)."""
     return np.where(
         np.isfinite(values) & (errors > SENTINEL_ERROR) & (errors < most), errors, np.nan
     )
@@ -234,18 +241,18 @@ def _stated(
 def numbers(columns: Columns, name: str, where: object) -> NDArray[np.float64]:
     """The column ``name`` as float64 [N].
 
-    Raises InputError, with row and value where it is text, if it does not hold one number per row.
+    Raises InputError if it does not hold one number per row; if it is text, with row and value.
     """
     column = columns[name]
     if column.dtype.kind not in "iufb" or column.ndim != 1:
-        wrong = ((n, text) for n, text in enumerate(column.tolist(), 1) if not _is_number(text))
-        row, text = next(wrong, (1, ""))
-        what, place = "does not hold one number per row", f"column {name}"
-        if isinstance(text, str) and column.ndim == 1:
-            what, place = f"{text[:60]!r} is not a number", f"row {row}, column {name}"
+        cells = enumerate(column.tolist(), start=1)
+        row, cell = next(((row, cell) for row, cell in cells if not _is_number(cell)), (1, ""))
+        what, location = "does not hold one number per row", f"column {name}"
+        if isinstance(cell, str) and column.ndim == 1:
+            what, location = f"{cell[:60]!r} is not a number", f"row {row}, column {name}"
         raise InputError(
             what,
-            where=f"{where}, {place}",
+            where=f"{where}, {location}",
             remedy="write numbers, and nothing where a value is missing",
         )
     return column.astype(np.float64)
@@ -255,7 +262,7 @@ def _is_number(text: object) -> bool:
     if text == "":
         return True  # null
     if isinstance(text, str) and ("_" in text or not text.isascii()):
-        return False  # Python alone takes 1_000
+        return False  # 1_000 is a number only in Python
     try:
         float(text)  # type: ignore[arg-type]  # what is not a number raises
     except (ValueError, TypeError):
@@ -272,15 +279,15 @@ def _errors_of(
     values: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Errors [N] of one measurement, each positive or NaN; NaN where ``values`` [N] are."""
-    # k_m goes with k_msigcom before ks_msigcom
-    order = sorted(measured.errors, key=lambda name: not name.startswith(column))
-    over = measured.over_error or order[0]
-    name = first_present([*order, over], columns)
+    # errors whose name begins as that of the values come first: of k_m k_msigcom, not ks_msigcom
+    error_names = sorted(measured.errors, key=lambda name: not name.startswith(column))
+    last = measured.over_error or error_names[0]
+    name = first_present([*error_names, last], columns)
     if name is None:
         raise InputError(
-            f"column {column!r} has no errors: column {over!r} is absent",
+            f"column {column!r} has no errors: column {last!r} is absent",
             where=where,
-            remedy=f"add {over}, or leave {column} out",
+            remedy=f"add {last}, or leave {column} out",
         )
     most = POSSIBLE_ERROR[measured.name]
     is_ratio = name == measured.over_error
@@ -306,17 +313,18 @@ def _label(
             remedy=f"add {name}_err",
         )
     unit = str(words.get(name, {}).get("unit", ""))
-    of_error = str(words.get(error_name, {}).get("unit", unit))
+    error_unit = str(words.get(error_name, {}).get("unit", unit))
     values = _in_unit(columns, name, label, unit, where)
-    errors = _in_unit(columns, error_name, label, of_error, where)
+    errors = _in_unit(columns, error_name, label, error_unit, where)
     check_positive(errors, source_id, where, error_name)
     if np.isinf([label.lowest, label.highest]).all():
-        none = np.isfinite(values) & (np.isin(values, NO_VALUES) | (np.abs(values) >= NO_VALUE))
-        if none.any():
-            row = int(none.argmax())
+        sentinel = np.isin(values, SENTINELS) | (np.abs(values) >= LARGE_SENTINEL)
+        sentinel &= np.isfinite(values)
+        if sentinel.any():
+            row = int(sentinel.argmax())
             raise InputError(
                 f"{values[row]:g} says in most tables that there is no value "
-                f"({int(none.sum())} such rows)",
+                f"({int(sentinel.sum())} such rows)",
                 where=f"{where}, source_id {source_id[row]}, column {name}",
                 remedy="write nothing (or NaN) there, or declare the label's range",
             )

@@ -1,12 +1,13 @@
-"""Spectra as delimited text: DataLink CSV and ECSV, the bulk files, and any like them.
+"""Read spectra from delimited text: DataLink CSV and ECSV, the bulk files, and similar ones.
 
-A file is: maybe header lines that begin with ``#``, a line of column names, then one line per star.
-Arrays are quoted text, ``"[a,b]"`` (bulk) or ``"(a, b)"`` (DataLink); null is ``null`` or nothing.
+A file may begin with lines that begin with ``#``; then come a line of column names and one line per
+star. Arrays are quoted text, ``"[a,b]"`` (bulk) or ``"(a, b)"`` (DataLink); null is ``null`` or
+empty.
 
-Nearly all lines hold six arrays of the same lengths in the same places; where simdjson is installed
-(extra ``fast``) it reads their numbers, correctly rounded as Python's ``float`` is, ten times as
-fast. Any other line goes through :mod:`csv` and :func:`parse_array`, which know every form and
-every fault, so that what comes out does not depend on simdjson.
+Nearly all lines hold six arrays of the same lengths in the same columns. If simdjson is installed
+(extra ``fast``), it reads their numbers, correctly rounded as Python's ``float`` does, ten times as
+fast. All other lines are read by :mod:`csv` and :func:`parse_array`, which handle every form and
+every fault, so that the result does not depend on simdjson.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ from xplabels.io.rows import (
 
 DELIMITERS = (",", "\t", ";", "|")
 _ERROR = re.compile(r"(error|warning|exception|traceback|http/|http status|job error)\b[^,;\t|]*$")
-FEW = 8
-"""Rows for which there is room at first: a file of one star shall not take a block's memory."""
-SHELLS = (tuple(b"[]"), tuple(b"()"))
-csv.field_size_limit(LONGEST_LINE)  # 131,072 by default: the correlations of 150 coefficients
+FIRST_ROOM = 8
+"""Rows for which memory is taken at first, so that a file of one star does not take a block's."""
+BRACKETS = (tuple(b"[]"), tuple(b"()"))
+csv.field_size_limit(LONGEST_LINE)  # the default, 131,072, holds correlations of 150 coefficients
 _DELIMITER = re.compile(rb"""^#\s*delimiter:\s*(["'])(.)\1\s*$""")
 
 
@@ -74,7 +75,7 @@ def read_ecsv(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterato
 
 @dataclass(frozen=True)
 class Header:
-    """How a delimited file begins: ``lines`` up to and with that of the column ``names``."""
+    """The beginning of a delimited file: its ``lines``, the last of which has the ``names``."""
 
     lines: int
     names: list[str]
@@ -82,11 +83,11 @@ class Header:
 
     @classmethod
     def of(cls, lines: Iterator[bytes], path: Path) -> Header:
-        """Read from the first lines of a file.
+        """The header from the first lines of a file.
 
-        The delimiter is the one that an ECSV header names, else that of comma, semicolon, tab and
-        bar which divides the line of names into most. Raises InputError if there is no such line,
-        or it is none of a table.
+        The delimiter is the one that an ECSV header names or else, of comma, semicolon, tab and
+        bar, the one that occurs most often in the line of names. Raises InputError if there is no
+        such line, or it is not one of a table.
         """
         declared = None
         for number, line in enumerate(lines, start=1):
@@ -105,7 +106,7 @@ class Header:
 
 
 def _check_text(first: str, rest: Iterator[bytes], path: Path) -> None:
-    """Raise InputError with its words if a file is not a table but a page with an error on it."""
+    """Raise InputError, quoting it, if a file is not a table but a page with an error message."""
     begin = first.lstrip()[:200].lower()
     if begin.startswith(("<", "{", "[{")) or _ERROR.match(begin):
         page = first + b"".join(islice(rest, 50)).decode("utf-8", "replace")
@@ -123,9 +124,9 @@ def _check_text(first: str, rest: Iterator[bytes], path: Path) -> None:
 
 
 def csv_table(path: Path, wanted: Collection[str] | None, digest: Digest | None) -> FileTable:
-    """A delimited file, those of its columns that are ``wanted`` (None: all) as text.
+    """A delimited file with those of its columns that are ``wanted`` (None: all), as text.
 
-    Guessing types from the first rows fails on what follows.
+    Types are not guessed from the first rows, as later rows may not have them.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -151,7 +152,7 @@ def csv_table(path: Path, wanted: Collection[str] | None, digest: Digest | None)
     except pa.ArrowException as error:
         if "Empty CSV" in str(error):
             raise InputError("has no rows", where=path, remedy="give a table with stars") from error
-        if "straddling" in str(error):  # two of the blocks of 1 MB in which it is read
+        if "straddling" in str(error):  # a line reaches over two of the blocks of 1 MB
             raise InputError(
                 "has a line of more than 1 MB", where=path, remedy="write one line per row"
             ) from error
@@ -167,7 +168,7 @@ def _raw_blocks(path: Path, block: int, digest: Digest | None) -> Iterator[RawBl
     rows = _Rows(path, places, len(header.names), header.delimiter, block)
     filled = Pushback(line for line in lines if not line.isspace())
     while True:
-        # beyond float32: infinite, which the row checks refuse
+        # numbers too large for float32 become infinite, which the checks of rows refuse
         with np.errstate(over="ignore"):
             for line in islice(filled, block):
                 rows.add(line, filled)
@@ -177,7 +178,7 @@ def _raw_blocks(path: Path, block: int, digest: Digest | None) -> Iterator[RawBl
 
 
 class Pushback:
-    """An iterator of lines that takes some back."""
+    """An iterator of lines to which lines can be given back."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines, self._waiting = lines, list[bytes]()
@@ -189,9 +190,10 @@ class Pushback:
         return self._waiting.pop() if self._waiting else next(self._lines)
 
     def continued(self, line: bytes, is_row: Callable[[bytes], bool]) -> bytes:
-        """A line with those after it until its quotes are closed, if they are one row together.
+        """A line, joined with those after it until its quotes are closed if that makes a row.
 
-        So tools write an array of many numbers. An unclosed quote must not swallow other rows.
+        Some tools break arrays of many numbers into lines. If it is only an unclosed quote, the
+        lines are given back, so that other rows are not lost.
         """
         if line.count(b'"') % 2 == 0:
             return line
@@ -208,10 +210,10 @@ class Pushback:
 
 
 class _Rows:
-    """Lines -> raw blocks; text becomes numbers at once, so a block holds no text.
+    """Reads lines into raw blocks. Text becomes numbers at once, so that a block holds no text.
 
-    The arrays of usual rows, of one length per column, go into rectangles of ``_room`` rows, those
-    of any other row into ``_other``.
+    Rows are usual if each array has the length that is usual in its column. Their arrays go into
+    ``_usual``, arrays of ``_room`` rows, those of all other rows into ``_other``.
     """
 
     def __init__(
@@ -221,12 +223,13 @@ class _Rows:
         self._star = places[SOURCE_ID]
         in_file = sorted((place, name) for name, place in places.items() if name in ARRAYS)
         self._column = {name: place for place, name in in_file}
-        # pieces of text, some empty, before the first array, between one and the next, and after
-        self._apart = (np.diff([0, *self._column.values(), columns - 1]) + 1).tolist()
+        # numbers of pieces, some empty, into which delimiters divide the text before the first
+        # array, between one array and the next, and after the last
+        self._pieces = (np.diff([0, *self._column.values(), columns - 1]) + 1).tolist()
         self._parser: Any = None
         with suppress(ImportError):
             self._parser = importlib.import_module("simdjson").Parser()
-        self._taken, self._block, self._room = 0, block, min(FEW, block)
+        self._taken, self._block, self._room = 0, block, min(FIRST_ROOM, block)
         self._begin_block()
         self._set_lengths([0] * len(self._column))
 
@@ -244,7 +247,7 @@ class _Rows:
         }
 
     def add(self, line: bytes, rest: Pushback) -> None:
-        """One data line; the ``rest`` of a broken one may follow.
+        """Read one data line; lines of the ``rest`` that continue it are read, too.
 
         Raises InputError if it is cut off or its source_id is unreadable.
         """
@@ -270,13 +273,16 @@ class _Rows:
         return raw
 
     def _add_usual(self, line: bytes) -> int | None:
-        """Read all arrays as one JSON document; the source_id, None if the row is not usual."""
+        """Read a usual row, its arrays as one JSON document; None if it is not usual.
+
+        Returns its source_id.
+        """
         view, at = memoryview(line), 0
         between, arrays = [], []
         for _ in self._column:
             start = line.find(b'"', at) + 1
             end = line.find(b'"', start)
-            if not 0 < start < end or (line[start], line[end - 1]) not in SHELLS:
+            if not 0 < start < end or (line[start], line[end - 1]) not in BRACKETS:
                 return None
             if line.find(b"[", start + 1, end) > 0:
                 return None
@@ -285,9 +291,9 @@ class _Rows:
             at = end + 1
         after = line[at:].rstrip(b"\r\n")
         before, *between = *between, after.split(self._delimiter)
-        if [len(before), *map(len, between)] != self._apart or b'"' in after:
+        if [len(before), *map(len, between)] != self._pieces or b'"' in after:
             return None
-        # quotes stand around whole cells
+        # quotes must enclose whole cells, so that pieces next to them are empty
         if before[-1] or between[-1][0] or any(cells[0] or cells[-1] for cells in between[:-1]):
             return None
         star = before[self._star] if self._star < len(before) else b""
@@ -323,13 +329,13 @@ class _Rows:
         return False
 
     def _add_other(self, line: bytes) -> int:
-        """Read a line of any kind; its source_id."""
+        """Read a line of any kind, and return its source_id."""
         row = len(self.source_id)
         where = f"{self._path}, row {self._taken + row + 1}"
         text, delimiter = line.decode("utf-8", "replace"), self._delimiter.decode()
         fault = ""
         try:
-            # one reader per line: an unclosed quote must not swallow the lines that follow
+            # one reader per line, so that an unclosed quote does not take in the lines after it
             texts = next(csv.reader([text], delimiter=delimiter, strict=True))
         except csv.Error as error:
             texts, fault = text.split(delimiter, 1 + self._star), f"is not readable ({error})"
@@ -347,7 +353,7 @@ class _Rows:
         except InputError as error:
             if self._faults.get(row - 1, ("whole",))[0]:
                 raise
-            # the rest of a row that is broken, rather than one of its own
+            # after a damaged row, this is probably its continuation, not a row
             raise InputError(
                 f"{self._faults[row - 1][1]}, and the next line is not a row",
                 where=f"{self._path}, row {self._taken + row}",

@@ -1,8 +1,8 @@
-"""Opening files that may be gzipped, within bounds, and naming the file that is damaged.
+"""Open files that may be gzipped, and keep damaged ones from doing harm.
 
-A file may hold anything, and so may make the libraries that parse it raise anything, or take any
-amount of memory. Every reader of files therefore works inside :func:`~xplabels.core.bounds.whole`,
-and what a file says of its own size passes :func:`check_size` before memory is taken for it.
+A damaged file may make the libraries that parse it raise any error, or take any amount of memory.
+So every reader of files works inside :func:`~xplabels.core.bounds.whole`, and sizes that a file
+declares are checked by :func:`check_size` before memory is taken.
 """
 
 from __future__ import annotations
@@ -26,22 +26,21 @@ from xplabels.core.errors import InputError, XplabelsError
 BUFFER = 1 << 20
 """Bytes unpacked at a time."""
 LONGEST_LINE = 1 << 26
-"""Bytes; a star with 2,000 coefficients has a line of half as many."""
+"""Most bytes of a line; that of a star with 2,000 coefficients has half as many."""
 SMALL = 1 << 27
-"""Bytes that any file may unpack to; beyond, it may do so to as many ``TIMES`` its own size.
-
-Catalogues shrink by 2 to 20 when they are packed.
-"""
+"""Bytes that any file may unpack to."""
 TIMES = 100
+"""How many times its own size a file may unpack to, beyond :data:`SMALL`. For catalogues it is 2 to
+20 times."""
 GZIP_MAGIC = b"\x1f\x8b"
 BEGIN = 1000
-"""Bytes of a file by which its format is known."""
+"""Bytes at a file's beginning by which its format is recognised."""
 KINDS = {
     ".csv": "CSV file", ".tsv": "CSV file", ".ecsv": "ECSV file", ".fits": "FITS file",
     ".vot": "VOTable", ".votable": "VOTable", ".xml": "VOTable", ".parquet": "Parquet file",
     ".zip": "ZIP file",
 }  # fmt: skip
-"""Ending -> what a file of that format is called."""
+"""Ending -> name of the format in messages."""
 TEXT = (".csv", ".tsv", ".ecsv")
 ALIASES = {".fit": ".fits", ".fts": ".fits", ".pq": ".parquet", ".parq": ".parquet"}
 BEGINNINGS: dict[str, tuple[bytes, ...]] = {
@@ -55,11 +54,11 @@ PACKED = {
     GZIP_MAGIC: "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "Zstandard",
     b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR",
 }  # fmt: skip
-"""How a packed file begins (gzip, if it is still one when unpacked), and what packs so."""
+"""How a packed file begins -> what packed it (gzip, if the unpacked file is gzipped again)."""
 
 
 class Digest:
-    """The MD5 sum of a file, of the very bytes that its reader gets: no second pass over it."""
+    """The MD5 sum of the bytes of a file that a reader gets, without reading it a second time."""
 
     def __init__(self) -> None:
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -71,7 +70,7 @@ class Digest:
         self._read += len(data)
 
     def take_rest(self, path: Path) -> None:
-        """Count what no reader asked for: all of a file, or what follows its last row."""
+        """Count the bytes that the reader has not read: those after the last row, or all."""
         with open(path, "rb") as file:
             file.seek(self._read)
             while data := file.read(BUFFER):
@@ -83,7 +82,7 @@ class Digest:
 
 
 class _Watched(io.RawIOBase):
-    """A file whose bytes go to ``look`` as they are read; the files ``below`` close with it."""
+    """A file that calls ``look`` with bytes as they are read; closing it closes those ``below``."""
 
     def __init__(
         self, path: Path, file: Any, look: Callable[[memoryview], None], *below: IO[bytes]
@@ -95,9 +94,9 @@ class _Watched(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with whole(self._path, GZIP):
-            got: int = self._file.readinto(buffer) or 0
-        self._look(memoryview(buffer)[:got])
-        return got
+            count: int = self._file.readinto(buffer) or 0
+        self._look(memoryview(buffer)[:count])
+        return count
 
     def close(self) -> None:
         for file in self._files:
@@ -106,7 +105,7 @@ class _Watched(io.RawIOBase):
 
 
 def _isal(module: str) -> Any:
-    """A module of ISA-L (extra ``fast``), which unpacks three times as fast; None without it."""
+    """A module of ISA-L (extra ``fast``), which unpacks three times as fast; None if absent."""
     try:
         return importlib.import_module(f"isal.{module}")
     except ImportError:
@@ -116,7 +115,7 @@ def _isal(module: str) -> Any:
 def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
     """The bytes of a file, unpacked if it begins as gzip does, UTF-16 text as UTF-8.
 
-    ``digest`` counts them as they stand on the disk.
+    ``digest`` counts the bytes on disk, before they are unpacked.
     """
     start = _gzip_start(path)
     with ExitStack() as stack:
@@ -137,20 +136,20 @@ def open_bytes(path: Path, digest: Digest | None = None) -> IO[bytes]:
 
 
 def _unpacked(path: Path, file: Any) -> IO[bytes]:
-    held, got = path.stat().st_size, 0
+    size, total = path.stat().st_size, 0
 
     def check(data: memoryview) -> None:
-        nonlocal got
-        got += len(data)
-        check_size(path, got, held)
+        nonlocal total
+        total += len(data)
+        check_size(path, total, size)
 
     unpacked = _Watched(path, (_isal("igzip") or gzip).open(file, "rb"), check, file)
-    # lines from its own small buffer cost a third more
+    # a larger buffer than its own, from which reading lines takes a third longer
     return io.BufferedReader(unpacked, BUFFER)
 
 
 def _gzip_start(path: Path) -> int | None:
-    """Where a gzip stream begins in a file, maybe after blanks; None: it is not a gzip file."""
+    """Where the gzip stream in a file begins, maybe after blanks; None if it is not a gzip file."""
     with path.open("rb", 0) as raw:
         first = raw.read(64)
     blank = len(first) - len(first.lstrip())
@@ -158,7 +157,7 @@ def _gzip_start(path: Path) -> int | None:
 
 
 def open_seekable(path: Path) -> IO[bytes]:
-    """The bytes of a file, to be read in any order; unpacked in memory if they are gzip's."""
+    """The bytes of a file, to be read in any order; if it is gzipped, unpacked in memory."""
     start, file = _gzip_start(path), path.open("rb")
     if start is None:
         return file
@@ -188,7 +187,8 @@ def format_of(path: Path, endings: Collection[str]) -> str:
     if not present:
         raise InputError("does not exist", where=path, remedy="check the path")
     first = b""
-    with suppress(XplabelsError), whole(path), open_bytes(path) as file:  # its reader says it
+    # an error here would be reported by the file's reader, with more detail
+    with suppress(XplabelsError), whole(path), open_bytes(path) as file:
         first = file.peek(BEGIN)[:BEGIN] if hasattr(file, "peek") else file.read(BEGIN)
     first = first.lstrip()
     found = next((e for e, b in BEGINNINGS.items() if e in endings and first.startswith(b)), ending)
@@ -205,7 +205,7 @@ def format_of(path: Path, endings: Collection[str]) -> str:
 
 
 def _check_no_text(first: bytes, ending: str, path: Path) -> None:
-    """Raise InputError with its words if a file that should be of another format begins as text."""
+    """Raise InputError, quoting it, if a file that should not be text begins as text."""
     page = re.match(rb"<!doctype html|<html|(<\?xml[^>]*>\s*)?<(\w+:)?(job|error)", first, re.I)
     xml = first.startswith(b"<") and KINDS[ending] == "VOTable" and not page
     if not first or xml or re.search(rb"[^\t\r\n\x20-\x7e]", first) or first[:6] == b"SIMPLE":
@@ -248,7 +248,7 @@ def byte_lines(path: Path, digest: Digest | None = None) -> Iterator[bytes]:
 
 
 def text_lines(path: Path, longest: int = LONGEST_LINE) -> list[str]:
-    """The lines of a text for astropy, which opens a text of one line as a file or an address.
+    """The lines of a text file, for astropy, which takes a single line for a file or an address.
 
     Raises InputError as :func:`byte_lines`, and for a line of more than ``longest`` bytes.
     """
@@ -268,9 +268,9 @@ def _too_long(path: Path, longest: int) -> InputError:
 
 @contextmanager
 def unchanged(path: Path) -> Iterator[None]:
-    """What is read of ``path`` in the block is of one state of the file.
+    """Check that a file did not change while it was read in the block.
 
-    Raises InputError if it is another one at the end, or when what was read made no sense.
+    Raises InputError if it did, also in place of any InputError raised inside.
     """
     before = _state(path)
     try:
@@ -300,9 +300,9 @@ def _changed(path: Path) -> InputError:
 
 
 def check_size(path: Path | str, size: int, held: int | None = None) -> None:
-    """Raise :class:`InputError` where a file says to hold ``size`` bytes, and cannot.
+    """Raise :class:`InputError` if a file declares more bytes (``size``) than it can hold.
 
-    ``held`` bytes hold them; without it, the file's own.
+    ``held`` is the number of bytes in which they are packed, by default the file's size.
     """
     held = Path(path).stat().st_size if held is None else held
     if size > max(SMALL, TIMES * held):

@@ -1,8 +1,8 @@
-"""One policy for each form that a user's column comes in, whatever file or table holds it.
+"""How columns of users' tables are interpreted, whatever file or table they come from.
 
-A column is a pyarrow array or a numpy one (masked or not), of numbers, of text, or of one array a
-row. Readers of files and of tables in memory hand their columns over as they are; what names an
-identifier, what is null, and how text is read stands here alone.
+A column is a pyarrow array or a numpy one (masked or not), of numbers, of text, or of one array per
+row. Readers of files and of tables in memory pass their columns on unchanged; which names stand for
+an identifier, what is null, and how text is read are defined only here.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Column = Any
 
 SOURCE_ID = "source_id"
 NOBODY = -(2**63)
-"""The source_id of a row that belongs to no star, where it is null. (Surveys write 0, or -9999.)"""
+"""The source_id of a row that belongs to no star, as it is null. (Surveys write 0, or -9999.)"""
 NULL_WORDS = frozenset(
     ("", "null", "(null)", "nan", "-nan", "na", "n/a", "n.a.", "#n/a", "#na", "none", "<na>", "nat",
      "nil", "\\n", "-", "--", "---", "masked", "missing", "1.#ind", "-1.#ind", "1.#qnan",
      "-1.#qnan")
 )  # fmt: skip
-"""Text, in lower case, that says that there is no value: pandas's words, and databases'."""
+"""Texts, in lower case, that stand for a missing value in pandas and databases."""
 
 _ID_NAME = re.compile(r"sourceid|(gaia)?(source)?(id|name)?(gaia)?e?dr3(source)?(id|name)?|source")
 _NOT_AN_ID = frozenset(("dr3", "edr3"))
@@ -44,13 +44,14 @@ _ID_TEXT = re.compile(
     r"""[b=]?["']?\s*(?:gaia[\s_]*(e?dr\d+|fpr)[\s_]+)?(-?\d+)\s*["']?""", re.I | re.A
 )
 _RELEASES = ("DR3", "EDR3", "DR4")
-"""Releases whose designations are taken: EDR3's identifiers are DR3's."""
+"""Releases whose designations are accepted; EDR3's identifiers are the same as DR3's."""
 WRITE_IDS = "write source_id in full, as in 5853498713190525696, as 64-bit integers or as text"
 
 GRAIN = 128
-"""Gaia's source_ids are multiples of it, but for parts of double stars."""
+"""Gaia's source_ids are multiples of this number, except for components of double stars."""
 DOUBTFUL, IMPOSSIBLE = 1 / 500, 1e-9
-"""Chances that true source_ids look rounded, below which that is said, and they are refused."""
+"""If the chance that true source_ids would look as rounded is below the first number, a warning is
+logged; below the second, they are refused."""
 
 
 # --- names ----------------------------------------------------------------------------------
@@ -59,13 +60,13 @@ DOUBTFUL, IMPOSSIBLE = 1 / 500, 1e-9
 def names_of(
     names: Iterable[str], where: object, wanted: Collection[str] | None = None
 ) -> dict[str, str]:
-    """Lower-case name -> name, of the columns ``wanted`` (None: all), that of the ids among them.
+    """This package's names of columns -> the table's, for columns ``wanted`` (None: all).
 
-    The column of identifiers comes as ``source_id``, whatever a user calls it
-    (``GAIAEDR3_SOURCE_ID``, ``dr3_source_id``, ``Gaia DR3``, ...); columns of spectra come by the
-    names of this package, whatever a release calls them (``--release``).
+    Names are in lower case. The column of identifiers is called ``source_id``, whatever its name in
+    the table (``GAIAEDR3_SOURCE_ID``, ``dr3_source_id``, ``Gaia DR3``, ...), and columns of spectra
+    have this package's names, whatever a release calls them (``--release``).
 
-    Raises InputError where two names differ in case alone.
+    Raises InputError if two names differ in case only.
 
     Examples
     --------
@@ -89,7 +90,7 @@ def names_of(
             )
         found[lower] = name
     if SOURCE_ID not in found and (wanted is None or SOURCE_ID in wanted):
-        # what is wanted by its own name, as a designation is, is something else
+        # a column that is wanted by its own name, such as a designation, is not taken for the ids
         ids = _id_name([name for name in listed if name.strip().lower() not in (wanted or ())])
         if ids is not None:
             found[SOURCE_ID] = ids
@@ -97,9 +98,9 @@ def names_of(
 
 
 def _id_name(names: Collection[str]) -> str | None:
-    """The column of Gaia DR3's identifiers by another name than ``source_id``; None: there is none.
+    """The column of Gaia DR3's identifiers if not called ``source_id``; None if there is none.
 
-    A designation is taken last: other catalogues have theirs.
+    A column ``designation`` is the last choice, as other catalogues have one, too.
     """
     squashed = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in names}
     matching = [s for s in squashed if _ID_NAME.fullmatch(s) and s not in _NOT_AN_ID]
@@ -110,7 +111,7 @@ def _id_name(names: Collection[str]) -> str | None:
 
 
 def no_ids(names: Collection[str], where: object) -> InputError:
-    """What to raise of a table none of whose columns holds Gaia DR3's identifiers."""
+    """The error to raise if no column of a table holds Gaia DR3's identifiers."""
     remedy = "name the column of Gaia source identifiers source_id"
     if value := next((name for name in names if re.fullmatch(r"\d{15,19}", name.strip())), None):
         what = f"its first line holds values ({value.strip()}), not the names of columns"
@@ -136,7 +137,7 @@ def no_ids(names: Collection[str], where: object) -> InputError:
 class FileTable:
     """One of the tables of a file."""
 
-    label: str  # how messages call it
+    label: str  # its name in messages
     names: Sequence[str]
     column: Callable[[str], Column]
     units: Mapping[str, str] = field(default_factory=dict)  # by name, where one is declared
@@ -147,39 +148,40 @@ class FileTable:
 def alike(
     tables: Sequence[FileTable], wanted: Collection[str] | None, where: object
 ) -> list[dict[str, str]]:
-    """The columns ``wanted`` of a file's tables, which are read as one: lower-case name -> name.
+    """The columns ``wanted`` (:func:`names_of`) of each of a file's tables that are read as one.
 
-    Empty for those of ``tables`` that have no source_ids, or, if none has, fewer of the columns.
-    Raises InputError that names the tables where those that count differ in their columns.
+    Tables with source_ids are used or, if none has, those with most of the columns wanted; for all
+    others, the result is empty. Raises InputError if the tables used differ in their columns.
     """
     chosen = [names_of(table.names, where, wanted) for table in tables]
-    keyed = [SOURCE_ID in names for names in chosen]
-    if not any(keyed):
+    used = [SOURCE_ID in names for names in chosen]
+    if not any(used):
         most = max(map(len, chosen), default=0)
-        keyed = [len(names) == most > 0 for names in chosen]
-    first = keyed.index(True) if any(keyed) else 0
+        used = [len(names) == most > 0 for names in chosen]
+    first = used.index(True) if any(used) else 0
     for n, table in enumerate(tables):
-        if keyed[n] and chosen[n].keys() != chosen[first].keys():
+        if used[n] and chosen[n].keys() != chosen[first].keys():
             raise InputError(
                 f"{tables[first].label} and {table.label} both have source_ids, but not the same "
                 f"columns ({', '.join(sorted(chosen[n].keys() ^ chosen[first].keys()))[:150]})",
                 where=where,
                 remedy="write the table you mean to a file of its own",
             )
-    return [names if use else {} for names, use in zip(chosen, keyed, strict=True)]
+    return [names if is_used else {} for names, is_used in zip(chosen, used, strict=True)]
 
 
 def flattened(columns: Mapping[str, Column]) -> dict[str, Column]:
-    """Columns with the fields of nested ones (structs, lists of structs) beside them, by name."""
-    found = [(name, fields_of(column), column) for name, column in columns.items()]
-    short = Counter(field for name, fields, _ in found for field in fields or (name,))
+    """Columns with nested ones (structs, lists of structs) replaced by their fields, by name."""
+    nested = [(name, fields_of(column), column) for name, column in columns.items()]
+    count = Counter(field for name, fields, _ in nested for field in fields or (name,))
     flat: dict[str, Column] = {}
-    for name, fields, column in found:
-        # those of two structs, as bp and rp, or of a struct and the table, go by both names
+    for name, fields, column in nested:
+        # a field's name that occurs twice, as in structs bp and rp, gets the struct's before it
         flat |= {
-            field if short[field] == 1 else f"{name}_{field}": one for field, one in fields.items()
+            field if count[field] == 1 else f"{name}_{field}": values
+            for field, values in fields.items()
         } or {name: column}
-    # a.b, as tools flatten a struct, is b, where there is no other b
+    # tools that flatten a struct a with a field b write a.b: it is called b if no other column is
     last = [name.rpartition(".")[2] for name in flat]
     return {
         short if last.count(short) == 1 else name: column
@@ -188,7 +190,7 @@ def flattened(columns: Mapping[str, Column]) -> dict[str, Column]:
 
 
 def fields_of(column: Column) -> dict[str, Column]:
-    """The fields of a pyarrow struct, or of the structs in lists, as lists; none of others."""
+    """The fields of a pyarrow column of structs or of lists of structs (as lists); else none."""
     kind = getattr(column, "type", None)
     if kind is None:
         return {}
@@ -198,7 +200,7 @@ def fields_of(column: Column) -> dict[str, Column]:
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if types.is_struct(kind):
         names = [kind.field(i).name for i in range(kind.num_fields)]
-        # flatten(), unlike field(), takes over the nulls of the struct
+        # with flatten(), unlike field(), a field is null where the struct is
         return flattened(dict(zip(names, whole.flatten(), strict=True)))
     lists = types.is_list(kind) or types.is_large_list(kind)
     if not lists or not types.is_struct(kind.value_type):
@@ -236,8 +238,8 @@ def source_ids(column: Column, where: object, name: str = SOURCE_ID) -> NDArray[
 
     Integers, floats that lost nothing, or text: ``N``, ``Gaia DR3 N`` or ``Gaia EDR3 N``.
 
-    Raises InputError that names row and value where one is none of these; where they are of another
-    release; or where all look as if they had gone through floating-point numbers.
+    Raises InputError with row and value if one is none of these, or is of another release; and if
+    all look as if they had been converted to floating-point numbers.
 
     Examples
     --------
@@ -256,11 +258,11 @@ def integers(
     null: int,
     of_text: Callable[[str, int, object, str], int],
 ) -> NDArray[np.int64]:
-    """Identifiers or bit masks [N], ``null`` where there is none; never by way of a float.
+    """Identifiers or bit masks [N], ``null`` where missing, never converted by way of a float.
 
     ``of_text`` reads one text: :func:`id_of_text` or :func:`int_of_text`.
 
-    Raises InputError that names row and value where one is no 64-bit integer.
+    Raises InputError with row and value if one is not a 64-bit integer.
     """
     texts = _arrow_text(column)
     if texts is not None and not texts.null_count:
@@ -275,14 +277,14 @@ def integers(
             "does not hold one identifier a row", where=f"{where}, column {name}", remedy=WRITE_IDS
         )
     if plain.dtype.kind in "OSU":
-        found = np.full(len(plain), null, np.int64)
+        ids = np.full(len(plain), null, np.int64)
         for row in np.flatnonzero(~nulls).tolist():
             text = _text(plain[row])
             if text.lower() not in NULL_WORDS:
-                found[row] = of_text(text, row, where, name)
-        return found
+                ids[row] = of_text(text, row, where, name)
+        return ids
     if plain.dtype.kind == "f":
-        # a whole number below 2^53 survives a float; an identifier beyond it does not
+        # floats hold integers below 2^53 exactly, but not larger identifiers
         nulls = nulls | ~np.isfinite(plain)
         wrong = ~nulls & ((np.abs(plain) >= 2**53) | (plain % 1 != 0))
     elif plain.dtype.kind == "u":
@@ -346,11 +348,11 @@ def check_rounding(ids: NDArray[np.int64], where: object, name: str = SOURCE_ID)
     Logs a warning where that is likely; raises InputError where it is certain.
     """
     if len(ids) < 2 or not (large := ids[ids > 2**60]).size:
-        return  # float64 holds smaller ones
+        return  # smaller ones are exact in float64
     spacing = np.int64(1) << (np.frexp(large.astype(np.float64))[1].astype(np.int64) - 53)
     spacing = np.maximum(spacing, GRAIN)
     zeros = next((n for n in (4, 3, 2) if not (large % 10**n).any()), 0)
-    # ids that were made as multiples of more than that are not rounded ones
+    # ids that are all multiples of an even larger number were made so, not rounded
     if not (large % spacing).any() and (large // spacing % 2).any():
         chance = float(np.exp2(-np.log2(spacing / GRAIN).sum()))
         end = "after rounding to floating-point numbers"
@@ -367,10 +369,11 @@ def check_rounding(ids: NDArray[np.int64], where: object, name: str = SOURCE_ID)
 
 
 def plain_column(column: Column) -> NDArray[Any]:
-    """Numbers or text [N]: integers and truth as they are, float64 with NaN where some are null.
+    """A column as numpy numbers or text [N].
 
-    Text that is numbers throughout (but for null words) becomes numbers; other text stays, as str
-    objects, ``""`` where null. Arrays, one a row, come as they are.
+    Integers and booleans stay as they are, or become float64 with NaN if some are null. Text in
+    which all cells are numbers or null words becomes numbers; other text becomes str objects,
+    ``""`` where null. Columns of arrays are returned unchanged.
     """
     if (texts := _arrow_text(column)) is not None:
         return numbers_or_text(texts)
@@ -395,7 +398,7 @@ def _is_text(value: object) -> bool:
 
 
 def _arrow_text(column: Column) -> Any:
-    """A pyarrow column of text (or bytes, or categories of it) as strings; None: it is none."""
+    """A pyarrow column of text (or bytes, or categories of it) as strings; None of any other."""
     if isinstance(column, np.ndarray) or not hasattr(column, "type"):
         return None
     import pyarrow as pa
@@ -404,7 +407,7 @@ def _arrow_text(column: Column) -> Any:
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
     texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary,
              types.is_large_binary)  # fmt: skip
-    return column.cast(pa.string()) if any(one(kind) for one in texts) else None
+    return column.cast(pa.string()) if any(is_text(kind) for is_text in texts) else None
 
 
 def _of_objects(values: NDArray[Any], null: NDArray[np.bool_]) -> NDArray[Any]:
@@ -441,7 +444,7 @@ UNITS: dict[str, str] = {
     "parallax": "mas", "parallax_error": "mas", "ra": "deg", "dec": "deg", "pmra": "mas / yr",
     "pmdec": "mas / yr",
 }  # fmt: skip
-"""The unit in which a column is used; columns of magnitudes (:func:`unit_of`) are in mag."""
+"""Column -> unit in which it is used; columns of magnitudes (:func:`unit_of`) are in mag."""
 _MAGNITUDE = re.compile(
     r"phot_.*_mean_mag(_error)?|(j|h|k|ks)_(m|msigcom|cmsig)|w[12](m|sigm)pro.*"
 )
@@ -449,15 +452,15 @@ _VEGA = re.compile(r"\W*(vega)?\W*(mags?|magnitudes?)\W*(vega)?\W*", re.I)
 
 
 def unit_of(name: str) -> str | None:
-    """The unit in which a column is used; None where any is as good."""
+    """The unit in which a column is used; None if it is not converted."""
     return "mag" if _MAGNITUDE.fullmatch(name) else UNITS.get(name)
 
 
 def converted(values: NDArray[Any], name: str, unit: str | None, where: object) -> NDArray[Any]:
     """``values`` [N] of the column ``name`` in the unit in which it is used.
 
-    ``unit`` is the declared one; without it (or with ``-``) the values are taken as they are.
-    Raises InputError where one cannot be converted to the other.
+    ``unit`` is the declared one; if it is absent (or ``-``), the values are not converted.
+    Raises InputError if the units cannot be converted.
 
     Examples
     --------

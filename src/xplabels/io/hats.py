@@ -1,4 +1,4 @@
-"""A folder of Parquet files, as a HATS catalogue is: star tables, and tables to look stars up in.
+"""Read HATS catalogues and other folders of Parquet files, as star tables or tables to look up.
 
 HATS is Parquet in ``dataset/Norder=K/Dir=D/Npix=N.parquet``, one file (or one folder of files) per
 HEALPix pixel, with ``hats.properties`` beside ``dataset``. Each file is a star table by itself
@@ -32,9 +32,9 @@ _FINEST = 29
 _PARTITION = re.compile(r"Norder=(\d+)/(?:.*/)?Npix=(\d+)")
 
 AHEAD = 32
-"""As many blocks' ranges of source_id are read together: neighbours share row groups."""
+"""Blocks whose ranges of source_id are read together, as neighbouring stars share row groups."""
 ROWS_AHEAD = 4_000_000
-"""Rows beyond which only what the stars at hand need is kept."""
+"""Most rows that are read ahead; if there are more, only those of the present stars are read."""
 
 
 def is_catalogue(path: Path) -> bool:
@@ -106,9 +106,9 @@ class PartitionedTable:
     """Numbers from a folder of Parquet files, looked up by ``source_id``.
 
     A ``source_id`` begins with the star's HEALPix pixel in nested order, by which HATS divides the
-    sky, so stars near one another stand in few row groups: only those whose statistics allow one of
-    the stars are read. The names of partitions would not do, because the pixel of a ``source_id``
-    is that of a position measured earlier, which may lie across a border.
+    sky, so neighbouring stars are in few row groups. Only row groups whose statistics admit one of
+    the stars are read. Partitions are not chosen by their names, because the pixel in a
+    ``source_id`` is that of an earlier position, which may lie in another partition.
 
     Parameters
     ----------
@@ -138,10 +138,10 @@ class PartitionedTable:
         self._dataset = dataset.dataset([str(path) for path in files])
         self._key = dataset.field(names["source_id"])
         self._wanted = wanted
-        here = tuple(name for name in with_inputs(wanted) if name in names)
-        self.columns = tuple(computed({name: np.empty(0) for name in here}, wanted))
+        present = tuple(name for name in with_inputs(wanted) if name in names)
+        self.columns = tuple(computed({name: np.empty(0) for name in present}, wanted))
         self._fields = {"source_id": self._key} | {
-            name: dataset.field(names[name]).cast(pa.float64(), safe=False) for name in here
+            name: dataset.field(names[name]).cast(pa.float64(), safe=False) for name in present
         }
         self._range = (1, 0)
         self._read(np.empty(0, np.int64), *self._range)
@@ -159,14 +159,14 @@ class PartitionedTable:
         return stars, {name: values[rows] for name, values in self._values.items()}
 
     def _read(self, source_id: NDArray[np.int64], first: int, last: int) -> None:
-        """Read what the stars need, and what those after them will."""
+        """Read the rows of these stars, and those that the next stars will probably need."""
         import pyarrow as pa
 
         ahead = min(last + (AHEAD - 1) * (last - first), np.iinfo(np.int64).max)
         near = (self._key >= first) & (self._key <= ahead)
         with whole(self.path, "folder of Parquet files"):
             if self._dataset.count_rows(filter=near, use_threads=False) > ROWS_AHEAD:
-                # what is kept for these stars alone says nothing of others between them
+                # an empty range, as of other stars between these nothing is read
                 first, ahead = 1, 0
                 near = (self._key >= source_id.min()) & (self._key <= last)
                 near &= self._key.isin(pa.array(source_id))
@@ -178,7 +178,7 @@ class PartitionedTable:
 
 
 def main_catalogue(folder: Path) -> Path:
-    """The folder itself or, of a collection, that of its main catalogue: its margin repeats stars.
+    """The folder itself or, of a collection, that of its main catalogue (margins repeat stars).
 
     Raises InputError if a collection names none.
     """

@@ -1,9 +1,9 @@
-"""A job makes an output from input files under settings and checks whether that is done.
+"""Jobs, which make an output from input files under settings, and check if it exists already.
 
-What an output was made from stands in its record, a small JSON file that is written just before
-the output takes its place. So an output that fits its record is complete; one that does not fit is
-ours, and made again; one without a record is a user's. An output is removed without a replacement
-only if it is known not to be the wanted one: if an input or the record cannot be read, it stays.
+What an output was made from is in its record, a small JSON file that is written just before the
+output. So an output that agrees with its record is complete; one that does not is ours, and made
+again; one without a record is a user's. An output is removed without a replacement only if it is
+known not to be the one wanted; if an input or the record cannot be read, it is kept.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from xplabels.io.files import whole
 Settings = Mapping[str, Any]
 """What an output depends on besides its inputs: plain JSON values."""
 DIGITS = 12
-"""Of a digest, in messages."""
+"""Digits of a digest that messages show."""
 MOST_TEXT = 240
-"""Characters of what differs, in messages."""
+"""Most characters of differing settings that messages show."""
 
 
 @dataclass(frozen=True)
 class FileFingerprint:
     """A file as it was when it was read or written.
 
-    ``name`` without its folder: a file that is moved stays the same; ``size``, bytes; ``time`` of
-    the last change, ns; ``md5``, or "" where it was not read as a whole.
+    ``name`` is without the folder, so that a file may be moved; ``size`` is in bytes; ``time`` is
+    that of the last change, ns; ``md5`` is "" if the file was not read as a whole.
     """
 
     name: str
@@ -44,7 +44,7 @@ class FileFingerprint:
 
     @classmethod
     def of(cls, path: Path, md5: str = "") -> FileFingerprint:
-        """Of a file as it is; raises InputError if it is not a readable file."""
+        """The fingerprint of a file; raises InputError if it is not a readable file."""
         try:
             state = path.stat()
             with path.open("rb"):
@@ -64,9 +64,9 @@ class FileFingerprint:
         return file
 
     def fits(self, path: Path) -> bool:
-        """Whether ``path`` is that file: by size and time or, if only the time differs, its sum.
+        """Whether ``path`` is that file, by size and time or, if only the time differs, MD5 sum.
 
-        Raises OSError if it cannot be read: it may be that file all the same.
+        Raises OSError if it cannot be read, as then it is unknown.
         """
         state = path.stat()
         if state.st_size != self.size:
@@ -74,7 +74,7 @@ class FileFingerprint:
         return state.st_mtime_ns == self.time or (bool(self.md5) and md5_of(path) == self.md5)
 
     def has_content_of(self, path: Path) -> bool:
-        """Whether ``path`` has the same bytes, whenever it was copied; True for a folder."""
+        """Whether ``path`` has the same bytes, whatever its time; True for a folder."""
         try:
             return not self.md5 or (path.stat().st_size, md5_of(path)) == (self.size, self.md5)
         except OSError:
@@ -89,11 +89,11 @@ def md5_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What an output was made from, as it stands in JSON.
+    """What an output was made from, as stored in JSON.
 
-    The ``input`` file, those ``beside`` it that belong to it alone (the same-named GaiaSource),
-    what was written (without a sum where it is a folder, which appears whole), and all other
-    ``settings``.
+    ``input`` is the main input file, ``beside`` are those that belong to it alone (the GaiaSource
+    file of the same name). ``output`` has no MD5 sum if it is a folder, which appears whole.
+    ``settings`` are everything else that the output depends on.
     """
 
     input: FileFingerprint
@@ -149,7 +149,7 @@ def check_types(values: Iterable[object], kind: type | tuple[type, ...]) -> None
 class StaleReason:
     """Why an output has to be made again, in words that follow "an output".
 
-    ``stays``: whether it stays if it cannot be made again.
+    ``stays`` says whether it is kept if it cannot be made again.
     """
 
     why: str
@@ -172,8 +172,9 @@ R = TypeVar("R", bound=Record)
 class Job:
     """One output to be made: a file, or a folder that appears whole.
 
-    ``inputs``: the input file, and those that belong to it alone, even if they are missing. The
-    :class:`Record` of a folder stands in it. ``published``: MD5 sum that the input must have.
+    ``inputs`` are the main input file and those that belong to it alone, even if they are missing.
+    ``record`` is the path of the output's :class:`Record`, in the output itself if it is a folder.
+    ``published`` is the MD5 sum that the input must have.
     """
 
     inputs: tuple[Path, ...]
@@ -183,21 +184,22 @@ class Job:
     published: str | None = None
 
     def absolute(self) -> Job:
-        """The same for a process with another working directory."""
+        """The same with absolute paths, for a process with another working directory."""
         inputs = tuple(path.absolute() for path in self.inputs)
         output, record = self.output.absolute(), self.record.absolute()
         return replace(self, inputs=inputs, output=output, record=record)
 
     def check_existing(self, kind: type[R], gone: bool = False) -> R | StaleReason | None:
-        """The record of an output that is as wanted; why it is not; None where there is none.
+        """The record of an existing output that is as wanted; else why not; None if there is none.
 
-        ``gone``: the input is not there any more, and known by its published sum alone. The
-        GaiaSource file may be gone, too; one that is there, or is asked for, must have been used.
+        ``gone`` says that the input has been removed, so that only its published sum is known. The
+        GaiaSource file may have been removed, too; if it exists or is asked for, it must have been
+        used.
         """
         if not self.output.exists():
             return None
         record = kind.read(self.record)
-        if record is None:  # one that cannot be read is ours all the same
+        if record is None:  # if there is a record, if an unreadable one, the output is ours
             return UNCLEAR if self.record.exists() else FOREIGN
         if not record.output.has_content_of(self.output):
             return ALTERED
@@ -224,23 +226,23 @@ class Job:
 
 
 def difference(made: Settings, wanted: Settings) -> str:
-    """In what two settings differ: then and now."""
+    """The differences between the settings of an output and those wanted, in words."""
     parts = []
     for key in dict.fromkeys([*wanted, *made]):
         if key in made and key in wanted and made[key] == wanted[key]:
             continue
-        one, other = made.get(key), wanted.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping) and "sha256" not in other:
-            parts.append(difference(one, other))
+        before, now = made.get(key), wanted.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping) and "sha256" not in now:
+            parts.append(difference(before, now))
         elif key == "photometry":  # names, sizes and sums of tables: too long to read
             parts.append("other photometry")
         else:
-            parts.append(f"{key} {_short(one)}, now {_short(other)}")
+            parts.append(f"{key} {_short(before)}, now {_short(now)}")
     return textwrap.shorten("; ".join(parts), MOST_TEXT, placeholder=" ...")
 
 
 def _short(value: Any) -> str:
-    """A setting in a few words; of a model, its name and the first digits of its digest."""
+    """A setting in a few words, e.g. a model's name and the first digits of its digest."""
     if isinstance(value, Mapping):
         rest = ", ".join(
             f"{key} {str(text)[:DIGITS]}" if key.endswith("sha256") else f"{key} {text}"
@@ -258,12 +260,12 @@ def _short(value: Any) -> str:
 def open_partial(
     folder: Path, manifest: str, settings: Settings, ours: Sequence[str], overwrite: bool
 ) -> None:
-    """Go on in the folder of an interrupted run with the same ``settings``, or make it.
+    """Open the folder of an interrupted run with the same ``settings``, or make a new one.
 
-    Its file ``manifest`` holds the settings; ``ours`` are patterns of all that it may hold.
+    Its file ``manifest`` holds the settings; ``ours`` are patterns of all files it may hold.
 
-    Raises InputError if a run with other settings left it and ``overwrite`` is false, or if
-    anything in it is not of our making: a user's folder is never removed.
+    Raises InputError if a run with other settings left it and ``overwrite`` is false, or if it
+    holds any other file, so that a user's folder is never removed.
     """
     remove_leftovers(folder.parent, glob.escape(folder.name))
     path, text = folder / manifest, json.dumps(settings, indent=1, sort_keys=True)
@@ -271,19 +273,19 @@ def open_partial(
         check_ours(folder, ours)
         remove_leftovers(folder)
         if any(".partial." not in entry.name for entry in folder.iterdir()):
-            found = read_json(path)
-            if found is None or found.keys() != settings.keys():
+            existing = read_json(path)
+            if existing is None or existing.keys() != settings.keys():
                 raise InputError(
                     "is in the way: it has not the manifest of an interrupted run",
                     where=folder,
                     remedy="move it away, or choose another output",
                 )
-            now = json.loads(text)  # in which tuples are lists, as in the file
-            if found == now:
+            wanted = json.loads(text)  # in which tuples are lists, as in the file
+            if existing == wanted:
                 return
             if not overwrite:
                 raise InputError(
-                    f"was left by a run with other options ({difference(found, now)})",
+                    f"was left by a run with other options ({difference(existing, wanted)})",
                     where=folder,
                     remedy="repeat that run's command, or start anew with --overwrite",
                 )

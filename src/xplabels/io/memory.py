@@ -1,9 +1,10 @@
-"""Tables in memory -> the columns that files have, by the same rules (:mod:`xplabels.io.forms`).
+"""Read tables in memory by the same rules as files (:mod:`xplabels.io.forms`).
 
 A table is any of: astropy's ``Table`` and ``QTable``, pandas' and polars' ``DataFrame`` (GaiaXPy's
 among them), pyarrow's ``Table`` and ``RecordBatch``, a numpy array with named fields, a mapping of
-names to arrays, or anything with ``to_arrow()``, such as a prediction. Where several are taken, so
-is a list of them, or a mapping of names to tables or lists of tables: astroquery's DataLink answer.
+names to arrays, or anything with ``to_arrow()``, such as a prediction. Functions that take several
+tables take a list of them or, as astroquery's DataLink answers, a mapping of names to tables or
+lists of tables.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ KINDS = (
 class MemoryTable:
     """One table in memory, of columns in any form of :mod:`xplabels.io.forms`."""
 
-    where: str  # what messages call it: ``the DataFrame``
+    where: str  # its name in messages: ``the DataFrame``
     columns: Mapping[str, forms.Column]
     words: Words = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)  # of a star table of this package
@@ -45,13 +46,13 @@ class MemoryTable:
         return self.where
 
     def __post_init__(self) -> None:
-        one = [
+        scalars = [
             name for name, column in self.columns.items()
             if not hasattr(column, "__len__") or getattr(column, "ndim", 1) == 0
         ]  # fmt: skip
-        if one:
+        if scalars:
             raise InputError(
-                f"{one[0]!r} is one value, not a column", where=self.where,
+                f"{scalars[0]!r} is one value, not a column", where=self.where,
                 remedy="give one value, or array, for each star",
             )  # fmt: skip
         rows = {name: len(column) for name, column in self.columns.items()}
@@ -65,12 +66,12 @@ class MemoryTable:
 
 
 def is_path(source: object) -> bool:
-    """Whether it names a file."""
+    """Whether ``source`` names a file."""
     return isinstance(source, str | Path)
 
 
 def name_of(source: Any) -> str:
-    """What messages call a table: its path, or ``the DataFrame``."""
+    """The name of a table in messages: its path, or ``the DataFrame``."""
     if isinstance(source, MemoryTable):
         return source.where
     return str(source) if is_path(source) else f"the {type(source).__name__}"
@@ -87,14 +88,14 @@ def listed(sources: Any) -> list[Any]:
 
 
 def is_table(source: Any) -> bool:
-    """Whether it is one table in memory, not several."""
-    if isinstance(source, Mapping):
-        return not any(is_table(one) or (isinstance(one, list) and one and is_table(one[0]))
-                       for one in source.values())  # fmt: skip
+    """Whether ``source`` is one table in memory, not several."""
+    if isinstance(source, Mapping):  # of columns, not of tables or lists of tables
+        return not any(is_table(value) or (isinstance(value, list) and value and is_table(value[0]))
+                       for value in source.values())  # fmt: skip
     if isinstance(source, np.ndarray):
         return source.dtype.names is not None
-    # a LazyFrame warns when it is asked for its columns
-    return any(hasattr(source, one) for one in (
+    # "columns" comes last, as a LazyFrame warns when it is asked for them
+    return any(hasattr(source, name) for name in (
         "colnames", "to_arrow", "collect", "column_names", "to_table", "read_all", "columns",
     ))  # fmt: skip
 
@@ -139,39 +140,39 @@ def table_of(source: Any, where: str = "") -> MemoryTable:
 
 
 def words_of(source: Any) -> Words:
-    """What a table, a file or in memory, says of its columns."""
+    """Units and descriptions of the columns of a table, in a file or in memory."""
     return label_words(source) if is_path(source) else table_of(source).words
 
 
 def tables_of(source: Any) -> Iterator[MemoryTable]:
     """The tables of spectra in one or several tables in memory.
 
-    Of a mapping of tables (a DataLink answer) those without columns of coefficients are passed by,
-    and named. Raises InputError if none has any.
+    In a mapping of tables (a DataLink answer), those without columns of coefficients are skipped,
+    and named in the log. Raises InputError if none has such columns.
     """
     if is_table(source) or isinstance(source, MemoryTable):
         yield table_of(source)
         return
     if not isinstance(source, Mapping):
         raise InputError(f"{name_of(source)} is not a table", remedy=f"give {KINDS}")
-    found, passed = list[MemoryTable](), list[MemoryTable]()
-    for name, one in source.items():
-        several = one if isinstance(one, list) else [one]
-        for number, each in enumerate(several, start=1):
-            where = f"{name}, table {number}" if len(several) > 1 else str(name)
-            table = table_of(each, where)
-            with_spectra = any(c.lower() in ARRAYS for c in forms.flattened(table.columns))
-            (found if with_spectra else passed).append(table)
-    names = ", ".join(table.where for table in passed)
-    if passed and not found:
+    with_spectra, skipped = list[MemoryTable](), list[MemoryTable]()
+    for name, value in source.items():
+        tables = value if isinstance(value, list) else [value]
+        for number, given in enumerate(tables, start=1):
+            where = f"{name}, table {number}" if len(tables) > 1 else str(name)
+            table = table_of(given, where)
+            has_spectra = any(c.lower() in ARRAYS for c in forms.flattened(table.columns))
+            (with_spectra if has_spectra else skipped).append(table)
+    names = ", ".join(table.where for table in skipped)
+    if skipped and not with_spectra:
         raise InputError(
             f"none of its tables has coefficients of XP spectra ({names[:200]})",
             where=name_of(source),
             remedy="ask for retrieval_type='XP_CONTINUOUS'",
         )
-    if passed:
+    if skipped:
         logger.info("not read, no XP_CONTINUOUS: %s", names[:300])
-    yield from found
+    yield from with_spectra
 
 
 def read_memory(
@@ -193,7 +194,7 @@ def read_memory(
 
 
 def _column(values: Any) -> forms.Column:
-    """One value of a mapping, or a column of astropy's, without its unit."""
+    """A column of a mapping or of an astropy table, without its unit."""
     library = type(values).__module__.partition(".")[0]
     if library == "pyarrow":
         return values
@@ -213,7 +214,7 @@ def _ragged(values: list[Any]) -> bool:
 
 
 def _named(pairs: Iterable[tuple[Any, Any]], where: str) -> dict[str, Any]:
-    """Columns by name; InputError if one comes twice."""
+    """Columns by name; InputError if two have the same name."""
     columns: dict[str, Any] = {}
     for name, column in pairs:
         if str(name) in columns:

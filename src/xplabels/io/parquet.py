@@ -1,9 +1,9 @@
-"""The project's own star table: Parquet, one row per star, fixed-size lists.
+"""The package's own star table: Parquet, one row per star, arrays as fixed-size lists.
 
 Columns: ``source_id``; spectra, either archive coefficients (``bp_coefficients``,
 ``bp_coefficient_errors``, ``bp_coefficient_correlations`` packed as in the archive, and ``rp_*``)
 or sampled flux (``flux``, ``flux_error``); photometry and labels by the archives' names; ``flags``,
-to which Gaia's columns of quality add, where a user has added them.
+to which those from Gaia's columns of quality are added if the table has such columns.
 The metadata entry ``xplabels`` is JSON: ``format`` (version), ``space``, ``wavelength`` (nm, if
 sampled), ``labels``, ``notes``, ``origin``. Without it, a table with the archive's columns is read
 as archive coefficients.
@@ -58,10 +58,10 @@ FORMAT_VERSION = 1
 META_KEY = b"xplabels"
 COMPRESSION_LEVEL = 3
 ROW_GROUP = 8192
-"""Rows a Parquet row group: 100 MB of coefficients, so a reader needs little memory."""
+"""Rows per Parquet row group: 100 MB of coefficients, so that readers need little memory."""
 
 COMPACT = (np.float32, np.float32, np.float16)
-"""Types of coefficients, errors and correlations in half the space."""
+"""Types of coefficients, errors and correlations in a compact table, half the size."""
 
 ArrowTable = Any
 """A pyarrow ``Table`` or ``RecordBatch``."""
@@ -70,9 +70,9 @@ ArrowTable = Any
 def write_stars(stars: Stars, path: str | Path, overwrite: bool = False) -> None:
     """Write ``stars`` as a star table; :func:`read_stars` gives exactly the same stars back.
 
-    Columns of measurements that no star has are left out. Gaia's magnitude errors stand twice: as
-    the archive's ``phot_*_mean_flux_over_error`` and, exactly, as ``phot_*_mean_mag_error``.
-    The file appears whole or not at all.
+    Columns of measurements that no star has are left out. Gaia's magnitude errors are written
+    twice: as the archive's ``phot_*_mean_flux_over_error`` and, exactly, as
+    ``phot_*_mean_mag_error``. The file appears whole or not at all.
 
     Raises InputError if ``path`` exists and ``overwrite`` is false, or it cannot be written.
 
@@ -92,9 +92,9 @@ def write_star_blocks(
 ) -> int:
     """Write blocks of stars one after the other as one star table, in memory one at a time.
 
-    The first block says which columns there are, and ``origin`` and ``notes``; a column that a
-    later block has besides is an error, one that it lacks is null there. Columns of
-    ``measurements`` (of :data:`~xplabels.core.stars.MEASUREMENTS`) are there in any case.
+    Columns, ``origin`` and ``notes`` are those of the first block. A column that only a later block
+    has is an error; one that it lacks is null there. Columns of ``measurements`` (some of
+    :data:`~xplabels.core.stars.MEASUREMENTS`) are always written.
 
     Returns the number of stars. Raises InputError as :func:`write_stars`; if there is no block; if
     the blocks differ in space, widths or labels, or a later one has more columns.
@@ -119,7 +119,7 @@ def write_star_blocks(
 
 
 def _as_before(table: ArrowTable, schema: Any, block: Stars) -> ArrowTable:
-    """One block's columns as the first block has them."""
+    """One block in the columns of the first block, which has ``schema``."""
     import pyarrow as pa
 
     more = [name for name in table.column_names if name not in schema.names]
@@ -154,14 +154,14 @@ def read_stars(path: str | Path, block: int = BLOCK_ROWS) -> Stars:
 def open_parquet(path: Path) -> Iterator[Any]:
     """A ``pyarrow.parquet.ParquetFile`` whose checksums are verified where it has any.
 
-    Raises InputError if it says to hold more than it can.
+    Raises InputError if it declares more than it can hold.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         meta = file.metadata
-        # not what each column says: pyarrow ends the process if that is damaged
+        # the sizes of columns are not looked at, as pyarrow crashes if these are damaged
         groups = map(meta.row_group, range(meta.num_row_groups))
         size = sum(group.total_byte_size for group in groups)
         check_size(path, max(size, 8 * meta.num_rows * meta.num_columns))
@@ -273,7 +273,7 @@ def _photometry_columns(stars: Stars, always: Collection[str]) -> dict[str, NDAr
 
 
 def _narrowest(values: NDArray[np.float64]) -> NDArray[np.floating]:
-    """The values as float32 if that loses nothing (the archive's errors are float32)."""
+    """The values as float32 if they are all exact in it (the archive's errors are float32)."""
     with np.errstate(over="ignore", under="ignore"):
         narrow = values.astype(np.float32)
     return narrow if np.array_equal(narrow, values, equal_nan=True) else values
@@ -298,7 +298,7 @@ def stars_of(batch: ArrowTable, meta: Mapping[str, Any], assembler: Assembler) -
 def stars_of_columns(
     columns: Mapping[str, forms.Column], meta: Mapping[str, Any], assembler: Assembler, words: Words
 ) -> Stars:
-    """The stars of columns in any form; ``words`` say of what unit they are."""
+    """The stars of columns in any form; ``words`` have their units and descriptions."""
     path = assembler.path
     flat = forms.flattened(archive_columns(columns, path))
     names = forms.names_of(flat, path)
@@ -324,13 +324,13 @@ def stars_of_columns(
         check_columns(columns, path)
         cells, faults = _cells(columns, [name for name in ARRAYS if name in columns], path)
         stars = assembler.stars(RawBlock(source_id, cells, faults))
-    kept, plain = source_id != forms.NOBODY, {}
+    has_id, plain = source_id != forms.NOBODY, {}
     for name, column in columns.items():
         if name != forms.SOURCE_ID and _is_flat(column):
             unit = words.get(name, {}).get("unit")
             values = forms.converted(forms.plain_column(column), name, unit, path)
             if values.dtype.kind in "iufb":
-                plain[name] = values[kept]
+                plain[name] = values[has_id]
     return _with_the_rest(stars, plain, meta, path, words)
 
 
@@ -358,8 +358,8 @@ def _with_the_rest(
         origin=meta.get("origin") or stars.origin,
         notes=(*meta.get("notes", ()), *stars.notes, *notes),
     )
-    # ours lists its labels, of which a user may have dropped some; a foreign table's "teff" without
-    # an error is not a label
+    # a star table of this package lists its labels, though a user may have dropped some columns; in
+    # any other table, columns such as teff are labels only if there are errors
     names = [name for name in meta.get("labels", () if meta else LABELS) if name in plain]
     if not meta:
         names = [name for name in names if first_present(error_columns(name), plain)]
@@ -371,16 +371,16 @@ def _with_the_rest(
 
 
 def _flags(noticed: NDArray[np.uint32], plain: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
-    """The table's flags with what was noticed while reading it."""
-    # a row that was damaged when the table was made is NaN now: the archive may have its spectrum
-    kept = plain.get("flags", np.zeros(len(noticed))).astype(np.uint32)
-    return np.where(kept & np.uint32(Flag.BAD_ROW), kept, kept | noticed).astype(np.uint32)
+    """The table's flags combined with those ``noticed`` while reading it."""
+    # rows that were damaged when the table was made are NaN, but not flagged as lacking a spectrum
+    stored = plain.get("flags", np.zeros(len(noticed))).astype(np.uint32)
+    return np.where(stored & np.uint32(Flag.BAD_ROW), stored, stored | noticed).astype(np.uint32)
 
 
 def _cells(
     columns: Mapping[str, ArrowTable], names: Iterable[str], path: Path
 ) -> tuple[dict[str, Cells], dict[int, tuple[str, str]]]:
-    """Columns of arrays, and row -> (column, what is wrong) of those that cannot be read."""
+    """Columns of arrays, and row -> (column, what is wrong) for those that cannot be read."""
     from pyarrow import types
 
     cells: dict[str, Cells] = {}
@@ -389,7 +389,8 @@ def _cells(
         column = columns[name]
         arrow = hasattr(column, "type")
         kind = column.type if arrow else getattr(column, "dtype", np.dtype(object))
-        if types.is_primitive(kind) if arrow else kind.kind in "iufb" and np.ndim(column) == 1:
+        plain_numpy = not arrow and kind.kind in "iufb" and np.ndim(column) == 1
+        if plain_numpy or (arrow and types.is_primitive(kind)):
             raise InputError(
                 f"holds {kind}, not lists of numbers",
                 where=f"{path}, column {name}",

@@ -1,8 +1,8 @@
-"""Rows in the order of the sky -> HEALPix partitions of bounded size, in one pass.
+"""Divide rows in the order of the sky into HEALPix partitions of bounded size, in one pass.
 
 A source_id begins with the nested HEALPix pixel of its star (level 12), so rows that ascend in
-source_id ascend in every coarser pixel too: a partition is a run of rows. Which runs they are
-needs no more rows in memory than one partition may have.
+source_id ascend in every coarser pixel, too, and a partition is a run of successive rows. To find
+these runs, no more rows have to be in memory than one partition may have.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEVEL_SHIFT = 35
 """``source_id >> LEVEL_SHIFT`` is that pixel, in the nested scheme."""
 
 Rows = Any
-"""A pyarrow ``Table``, or anything else that ``len`` and ``slice(start, length)`` know."""
+"""A pyarrow ``Table``, or anything else with ``len`` and ``slice(start, length)``."""
 
 
 class Pixel(NamedTuple):
@@ -44,18 +44,18 @@ class PixelRows(NamedTuple):
 def partitions(
     blocks: Iterator[PixelRows], root: Pixel, most: int
 ) -> Iterator[tuple[Pixel, list[Rows]]]:
-    """The rows of ``root`` as the largest pixels in it that have at most ``most`` rows.
+    """Divide the rows of the pixel ``root`` into the largest pixels with at most ``most`` rows.
 
-    ``blocks`` are all rows of ``root`` and no others, ascending in their pixels. Only a pixel of
-    level 12, which is not divided, may have more than ``most``.
+    ``blocks`` are all rows of ``root`` and no others, ascending in their pixels. A pixel of level
+    12 is not divided further, so only it may have more than ``most`` rows.
 
     Yields pixels, ascending on the sky and never empty, each with its rows as a list of pieces.
-    This is what the HATS library's ``generate_alignment`` makes of a histogram.
+    The HATS library's ``generate_alignment`` makes the same of a histogram.
     """
-    read: list[PixelRows] = []  # what belongs to no partition yet
+    read: list[PixelRows] = []  # rows that are read but not yielded yet
 
     def count_below(end: int, limit: int | None) -> int:
-        """Rows below the pixel ``end``: all of them, or any number above ``limit``."""
+        """Number of rows before the pixel ``end``; if above ``limit``, maybe not all of them."""
         count = sum(int(np.searchsorted(block.pixels, end)) for block in read)
         while (limit is None or count <= limit) and not (read and read[-1].pixels[-1] >= end):
             block = next(blocks, None)
@@ -69,19 +69,19 @@ def partitions(
     def take(count: int) -> Iterator[Rows]:
         while count:
             rows, pixels = read.pop(0)
-            some = min(count, len(pixels))
-            if some < len(pixels):
-                read.insert(0, PixelRows(rows.slice(some), pixels[some:]))
-            count -= some
-            yield rows.slice(0, some)
+            taken = min(count, len(pixels))
+            if taken < len(pixels):
+                read.insert(0, PixelRows(rows.slice(taken), pixels[taken:]))
+            count -= taken
+            yield rows.slice(0, taken)
 
-    def divided(pixel: Pixel) -> Iterator[tuple[Pixel, list[Rows]]]:
+    def divide(pixel: Pixel) -> Iterator[tuple[Pixel, list[Rows]]]:
         finest = pixel.order == LEVEL
         count = count_below(pixel.span(LEVEL)[1], None if finest else most)
         if count and (finest or count <= most):
             yield pixel, list(take(count))
         elif count:
             for child in range(4):
-                yield from divided(Pixel(pixel.order + 1, 4 * pixel.number + child))
+                yield from divide(Pixel(pixel.order + 1, 4 * pixel.number + child))
 
-    return divided(root)
+    return divide(root)

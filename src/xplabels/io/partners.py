@@ -1,7 +1,7 @@
-"""Ids of one Gaia release in another, by the archive's table of both.
+"""Translate ids of one Gaia release to another, by the archive's table of both.
 
-A source of one release may be two in the next, or two may be one. Where that is so, or where the
-archive itself does not think the match probable, nothing is chosen.
+A source of one release may be two in the next, or two may be one. In these cases, and if the
+archive itself does not consider the match probable, no partner is chosen.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ MEANING: dict[Status, str] = {
 
 @dataclass(frozen=True)
 class Partners:
-    """Ids [N] in another release."""
+    """The partners of ``ids`` [N] in another release."""
 
     ids: Ids
-    partner: Ids  # 0 where not exactly one source is the partner
+    partner: Ids  # 0 unless there is exactly one
     status: NDArray[np.str_]  # of :class:`Status`
 
     def to_text(self) -> str:
-        """How many ids have which status."""
+        """The number of ids with each status."""
         counts = {status: int((self.status == status.value).sum()) for status in Status}
         return "; ".join(f"{n} {status} ({MEANING[status]})" for status, n in counts.items() if n)
 
@@ -67,21 +67,21 @@ class Pairs:
 
     @classmethod
     def of(cls, columns: Mapping[str, NDArray[Any]]) -> Pairs | None:
-        """Those of a table with the archive's names; None if it has not the ids of two releases."""
+        """The pairs of a table with the archive's column names; None if it lacks one of the ids."""
         for new, old in _names():
             if {new, old} <= columns.keys():
                 older, newer = columns[old], columns[new]
-                said = np.asarray(columns.get(PROBABLE, np.ones(len(older), bool)))
-                if said.dtype.kind not in "iufb":
-                    said = np.isin(np.char.lower(said.astype(str)), ("true", "t", "1"))
-                known = (older > 0) & (newer > 0)
-                return cls(older, newer, known & (np.nan_to_num(said) > 0))
+                probable = np.asarray(columns.get(PROBABLE, np.ones(len(older), bool)))
+                if probable.dtype.kind not in "iufb":
+                    probable = np.isin(np.char.lower(probable.astype(str)), ("true", "t", "1"))
+                has_both = (older > 0) & (newer > 0)
+                return cls(older, newer, has_both & (np.nan_to_num(probable) > 0))
         return None
 
     @classmethod
     def read(cls, path: str | Path) -> Pairs | None:
-        """Those of a file."""
-        integers = dict.fromkeys((name for both in _names() for name in both), 0)
+        """The pairs of a file; None as for :meth:`of`."""
+        integers = dict.fromkeys((name for pair in _names() for name in pair), 0)
         return cls.of(read_columns(path, (*integers, PROBABLE), integers))
 
 
@@ -98,9 +98,9 @@ def partners(
         The archive's table of both, such as DR4's ``dr3_neighbourhood`` (columns ``source_id,
         dr3_source_id, probable_match``), as file or as columns.
 
-    Only pairs that the archive calls probable count, where it says so; a partner is given if it is
-    the only one, and nobody else's. Raises :class:`InputError` if the table cannot be read or has
-    not the ids of two releases.
+    If the table says which pairs are probable, only these are used. A partner is given if it is the
+    only one of its id, and no other id's partner. Raises :class:`InputError` if the table cannot be
+    read or lacks the ids of two releases.
 
     Examples
     --------
@@ -123,16 +123,16 @@ def partners(
             remedy="give the archive's table, as DR4's dr3_neighbourhood: source_id, dr3_source_id",
         )
     ids = np.asarray(ids, np.int64)
-    here, there = (pairs.newer, pairs.older) if back else (pairs.older, pairs.newer)
-    mine, theirs = here[pairs.probable], there[pairs.probable]
-    several, twice = repeated(mine), repeated(theirs)
-    status = np.where(np.isin(ids, here), Status.IMPROBABLE.value, Status.NONE.value).astype("U10")
-    status[np.isin(ids, mine[twice])] = Status.SHARED.value
-    status[np.isin(ids, mine[several])] = Status.SEVERAL.value
-    alone = np.flatnonzero(~several & ~twice)
+    own, other = (pairs.newer, pairs.older) if back else (pairs.older, pairs.newer)
+    probable_own, probable_other = own[pairs.probable], other[pairs.probable]
+    several, shared = repeated(probable_own), repeated(probable_other)
+    status = np.where(np.isin(ids, own), Status.IMPROBABLE.value, Status.NONE.value).astype("U10")
+    status[np.isin(ids, probable_own[shared])] = Status.SHARED.value
+    status[np.isin(ids, probable_own[several])] = Status.SEVERAL.value
+    unique = np.flatnonzero(~several & ~shared)
     partner = np.zeros(len(ids), np.int64)
-    found, rows = Lookup(mine[alone]).find(ids)
-    partner[found], status[found] = theirs[alone[rows]], Status.ONE.value
+    matched, rows = Lookup(probable_own[unique]).find(ids)
+    partner[matched], status[matched] = probable_other[unique[rows]], Status.ONE.value
     return Partners(ids, partner, status)
 
 
@@ -140,7 +140,7 @@ PROBABLE = "probable_match"
 
 
 def _names() -> dict[tuple[str, str], None]:
-    """Columns of the newer and the older id, as releases call them and as ``fetch`` does."""
+    """Columns of the newer and the older id: as releases name them, and as ``fetch`` does."""
     ids = [item for name in reversed(NAMES) for item in load_release(name).ids.items()]
     return dict.fromkeys(
         names

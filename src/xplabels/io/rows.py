@@ -1,7 +1,7 @@
-"""Rows of an archive file, in whatever format, -> checked blocks of :class:`Stars`.
+"""Turn the rows of a file in any format into checked blocks of :class:`Stars`.
 
-Every reader hands its rows over as :class:`RawBlock`; what counts as missing, what as damage and
-how a damaged row is reported stand here once, so all formats agree.
+Every reader passes its rows on as :class:`RawBlock`. What counts as missing or as damage, and how a
+damaged row is reported, is defined only here, so that all formats agree.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ BANDS = ("bp", "rp")
 PARTS = ("coefficients", "coefficient_errors", "coefficient_correlations")
 ARRAYS = tuple(f"{band}_{part}" for band in BANDS for part in PARTS)
 NEEDED = tuple(name for name in ARRAYS if not name.endswith("correlations"))
-"""The correlations may be absent: the stars are flagged NO_CORRELATIONS then."""
+"""Required columns. Without correlations, stars are flagged NO_CORRELATIONS."""
 
 BLOCK_ROWS = 2000
-"""Rows a block: about 30 MB of numbers, whatever the length of the file."""
+"""Rows per block: about 30 MB of numbers, whatever the length of the file."""
 CORRELATION_ROUNDING = 1e-6
 """How far beyond 1 the archive's float32 rounding may push a correlation."""
 
@@ -47,7 +47,7 @@ def kind_of(column: str) -> type[np.floating]:
 
 @dataclass
 class RawBlock:
-    """N rows as a format gave them; columns of correlations may be left out of ``cells``."""
+    """N rows as read from a file; ``cells`` need not have columns of correlations."""
 
     source_id: NDArray[np.int64]  # NOBODY in a row that is left out
     cells: Mapping[str, Cells]  # by column of ARRAYS
@@ -55,7 +55,7 @@ class RawBlock:
 
 
 class Faults:
-    """Which rows of a block are damaged, and what was noticed first in each."""
+    """Which rows of a block are damaged, and the first damage noticed in each."""
 
     def __init__(self, rows: int, known: Mapping[int, tuple[str, str]]) -> None:
         self.rows = np.zeros(rows, bool)
@@ -76,7 +76,7 @@ class Faults:
         expected: int,
         cut: str = "",
     ) -> None:
-        """Mark those of ``rows`` whose array is not as long as expected; ``cut`` may say why."""
+        """Mark those of ``rows`` whose array has not the length expected; ``cut`` may say why."""
         self.add(
             rows & (lengths != expected),
             column,
@@ -89,7 +89,7 @@ class Faults:
         """Mark those of ``rows`` that hold an impossible value."""
         lowest, highest, what = _limits(column)
         if values.size and values.min() >= lowest and values.max() <= highest:
-            return  # nearly always, in a quarter of the time of looking at each; NaN compares false
+            return  # nearly always, four times as fast as checking each value; false if any is NaN
         wrong = ~((values >= lowest) & (values <= highest))
 
         def first(row: int) -> str:
@@ -100,23 +100,24 @@ class Faults:
 
 
 EMPTY_BAND = Band(np.empty((0, 0)), np.empty((0, 0)))
-"""Of a block in which every row is nobody's: nothing says how many coefficients there are."""
+"""The band of a block without stars, whose number of coefficients is unknown."""
 
 
 @dataclass
 class Assembler:
     """Turns the raw blocks of one file, in order, into stars.
 
-    It remembers what the blocks of one file share.
+    It keeps what is known of the blocks before.
     """
 
     path: Path
     bad_rows: BadRows
-    read: int = 0  # rows
-    readable: int = 0  # of these
-    first: str = ""  # what was wrong with the first of the others
-    numbers: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))  # of this block
-    widths: dict[str, int] = field(default_factory=dict)  # of coefficients, by band
+    read: int = 0  # number of rows
+    readable: int = 0  # number of rows that are not damaged
+    first: str = ""  # where and how the first damaged row is damaged
+    numbers: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+    """Numbers in the file, from 1, of the rows of the current block that are kept."""
+    widths: dict[str, int] = field(default_factory=dict)  # band -> number of coefficients
     seen: set[int] = field(default_factory=set)  # source_ids
 
     def stars(self, raw: RawBlock) -> Stars:
@@ -162,7 +163,7 @@ class Assembler:
     def _take(
         self, source_id: NDArray[np.int64], cells: Mapping[str, Cells]
     ) -> tuple[NDArray[np.intp], dict[str, Cells], tuple[str, ...]]:
-        """The rows of this block that are of a star, their cells, and a note on the others.
+        """The rows of this block that have a source_id, their cells, and a note on the others.
 
         Raises InputError if a source_id came before.
         """
@@ -182,12 +183,12 @@ class Assembler:
     def _block(
         self, source_id: NDArray[np.int64], spectra: Spectra, faults: Faults, notes: tuple[str, ...]
     ) -> Stars:
-        """Stars of one block, their damaged rows reported and flagged."""
+        """The stars of one block, with damaged rows reported and flagged."""
         notes += self._report(source_id, faults.first)
         name = str(self.path)
         stars = Stars.of(source_id, spectra, origin=name, notes=notes, file=name)
         self.readable += int((~faults.rows).sum())
-        # nothing is known of a damaged row, not even that the archive lacks a spectrum
+        # a damaged row is not flagged as lacking a spectrum, as that is unknown
         lacking = np.uint32(Flag.MISSING_BP | Flag.MISSING_RP)
         damaged = (stars.flags & ~lacking) | np.uint32(Flag.BAD_ROW)
         flags = np.where(faults.rows, damaged, stars.flags).astype(np.uint32)
@@ -205,7 +206,7 @@ class Assembler:
             raise InputError(what, where=self.path, remedy=again(self.path))
 
     def _where(self, row: int, source_id: int, column: str = "") -> str:
-        """File, row of the file (1-based; in the block the first is 0), source_id, column."""
+        """File, row of the file, source_id and column, of a ``row`` of the block counted from 0."""
         text = f"{self.path}, row {self.numbers[row]}, source_id {source_id}"
         return f"{text}, column {column}" if column else text
 
@@ -240,42 +241,43 @@ class Assembler:
     def _band(self, cells: Mapping[str, Cells], band: str, faults: Faults) -> Band:
         """One band, NaN where it is missing or damaged; adds to ``faults``."""
         names = [f"{band}_{part}" for part in PARTS]
+        coefficients, errors, correlations = names
         cells = {name: cells[name] for name in names if name in cells}
-        if names[2] in cells:
-            cells[names[2]] = _packed(cells[names[2]], cells[names[0]])
+        if correlations in cells:
+            cells[correlations] = _packed(cells[correlations], cells[coefficients])
         lengths = {name: _lengths(column) for name, column in cells.items()}
         width = self._width(band, lengths, names)
         expected = dict(zip(names, (width, width, width * (width - 1) // 2), strict=True))
-        filled = lengths[names[0]] > 0
-        # a column of correlations in which nothing stands is none
-        if width > 1 and names[2] in cells and _nothing(cells[names[2]]):
+        filled = lengths[coefficients] > 0
+        # a column of correlations that holds no number is taken as absent
+        if width > 1 and correlations in cells and _is_blank(cells[correlations]):
             undamaged = np.flatnonzero(filled & ~faults.rows).tolist()
-            if any(np.isfinite(cells[names[0]][row]).any() for row in undamaged):
-                del cells[names[2]]
+            if any(np.isfinite(cells[coefficients][row]).any() for row in undamaged):
+                del cells[correlations]
         cut = _cut(lengths, names, width)
         arrays: dict[str, NDArray[np.floating]] = {}
         for name, column in cells.items():
-            found, length = lengths[name], expected[name]
-            faults.check_lengths(filled | (found > 0), name, found, length, cut)
-            kind = np.float32 if name == names[2] else np.float64
-            arrays[name] = _rectangle(column, found == length, length, kind)
-        present = ~np.isnan(arrays[names[0]]).all(axis=1)
-        # tools that know no null in a column of arrays (TOPCAT's colfits) fill it with zeros
-        zero = present & ~(arrays[names[1]][:, :1] != 0).any(axis=1)
+            length, wanted = lengths[name], expected[name]
+            faults.check_lengths(filled | (length > 0), name, length, wanted, cut)
+            kind = np.float32 if name == correlations else np.float64
+            arrays[name] = _rectangle(column, length == wanted, wanted, kind)
+        present = ~np.isnan(arrays[coefficients]).all(axis=1)
+        # tools without null in a column of arrays (TOPCAT's colfits) write zeros instead
+        zero = present & ~(arrays[errors][:, :1] != 0).any(axis=1)
         if zero.any():
-            present &= arrays[names[0]].any(axis=1) | arrays[names[1]].any(axis=1)
+            present &= arrays[coefficients].any(axis=1) | arrays[errors].any(axis=1)
         faults.add(
-            ~present & ~zero & np.isfinite(arrays[names[1]]).any(axis=1),
-            names[0],
-            lambda row: f"is empty, though {names[1]} is not",
+            ~present & ~zero & np.isfinite(arrays[errors]).any(axis=1),
+            coefficients,
+            lambda row: f"is empty, though {errors} is not",
         )
         for name, values in arrays.items():
             faults.check_values(present, name, values)
-        correlations = arrays.get(names[2])
+        packed = arrays.get(correlations)
         result = Band(
-            np.asarray(arrays[names[0]], np.float64),
-            np.asarray(arrays[names[1]], np.float64),
-            None if correlations is None else np.asarray(correlations, np.float32),
+            np.asarray(arrays[coefficients], np.float64),
+            np.asarray(arrays[errors], np.float64),
+            None if packed is None else np.asarray(packed, np.float32),
         )
         _blank(result, ~present)
         return result
@@ -283,14 +285,16 @@ class Assembler:
     def _width(
         self, band: str, lengths: Mapping[str, NDArray[np.intp]], names: Sequence[str]
     ) -> int:
-        """Number of coefficients: what most of the first rows with a spectrum agree on."""
+        """Number of coefficients: that of most rows in the first block with a spectrum."""
         if band in self.widths:
             return self.widths[band]
         coefficients = lengths[names[0]]
-        whole = (coefficients > 0) & (lengths[names[1]] == coefficients)
+        consistent = (coefficients > 0) & (lengths[names[1]] == coefficients)
         if names[2] in lengths:
-            whole &= lengths[names[2]] == coefficients * (coefficients - 1) // 2
-        candidates = coefficients[whole] if whole.any() else coefficients[coefficients > 0]
+            consistent &= lengths[names[2]] == coefficients * (coefficients - 1) // 2
+        candidates = (
+            coefficients[consistent] if consistent.any() else coefficients[coefficients > 0]
+        )
         if len(candidates) == 0:
             return 0
         self.widths[band] = int(Counter(candidates.tolist()).most_common(1)[0][0])
@@ -298,7 +302,7 @@ class Assembler:
 
 
 class AbsentColumns(InputError):
-    """A table lacks columns of the archive's, so that it may be one of another kind."""
+    """A table lacks some of the archive's columns; it may hold spectra in another form."""
 
 
 def check_columns(names: Collection[str], path: object, required: Sequence[str] = NEEDED) -> None:
@@ -350,22 +354,27 @@ def column_blocks(
 ) -> Iterator[RawBlock]:
     """Blocks of rows from whole columns, in any of the forms of :mod:`xplabels.io.forms`.
 
-    ``readable`` names the damage that shows when cells are looked at; ``faults`` as of
-    :class:`RawBlock`, by row of the file. Raises InputError if a column is absent, or source_ids
-    are not identifiers.
+    ``readable`` is a context in which cells are read, which turns the errors of damaged ones into
+    InputError; ``faults`` are those of :class:`RawBlock`, by row of the file. Raises InputError if
+    a column is absent, or source_ids are not identifiers.
     """
     flat = forms.flattened(columns)
     chosen = spectra_columns(flat, path)
     source_id = forms.source_ids(flat[chosen.pop(forms.SOURCE_ID)], path)
     for start in range(0, len(source_id), block):
         rows = slice(start, start + block)
-        here = {n - start: f for n, f in (faults or {}).items() if start <= n < start + block}
+        block_faults = {
+            row - start: fault
+            for row, fault in (faults or {}).items()
+            if start <= row < start + block
+        }
         cells: dict[str, Cells] = {}
         with readable(path), np.errstate(over="ignore"):
             for name, column in chosen.items():
                 cells[name], wrong = cells_of(flat[column][rows], kind_of(name))
-                here |= {n: (name, unreadable(what)) for n, what in wrong.items() if n not in here}
-        yield RawBlock(source_id[rows], cells, here)
+                for row, why in wrong.items():
+                    block_faults.setdefault(row, (name, unreadable(why)))
+        yield RawBlock(source_id[rows], cells, block_faults)
 
 
 def _packed(correlations: Cells, coefficients: Cells) -> Cells:
@@ -378,7 +387,7 @@ def _packed(correlations: Cells, coefficients: Cells) -> Cells:
         cell = np.asarray(correlations[row])
         if width > 1 and len(cell) == width**2:
             matrix = cell.reshape(width, width)
-            # without ones in the diagonal it is a matrix of something else: its length is wrong
+            # without ones on the diagonal it is no correlation matrix, and counts as too long
             if np.allclose(np.diag(matrix), 1, atol=CORRELATION_ROUNDING):
                 # rows of the lower triangle are columns of the upper one
                 cell = matrix[np.tril_indices(width, -1)]
@@ -387,7 +396,7 @@ def _packed(correlations: Cells, coefficients: Cells) -> Cells:
 
 
 def unreadable(why: str) -> str:
-    """What is said of an array that cannot be read."""
+    """The message for an array that cannot be read."""
     return f"cannot be read as numbers ({why})"
 
 
@@ -404,7 +413,7 @@ def assembled(raw_blocks: Iterator[RawBlock], path: Path, bad_rows: BadRows) -> 
 
 
 def _cut(lengths: Mapping[str, NDArray[np.intp]], names: Sequence[str], width: int) -> str:
-    """What is said of arrays that are shorter, or longer, than those of most rows."""
+    """A hint, for messages, why arrays are shorter or longer than those of most rows."""
     coefficients = lengths[names[0]]
     other = (coefficients > 0) & (coefficients != width) & (lengths[names[1]] == coefficients)
     band = names[0][:2]
@@ -417,15 +426,15 @@ def _lengths(column: Cells) -> NDArray[np.intp]:
     return np.array([len(cell) for cell in column], np.intp)
 
 
-def _nothing(column: Cells) -> bool:
-    """Whether the cells hold no number: the first that does ends the search."""
+def _is_blank(column: Cells) -> bool:
+    """Whether no cell holds a number; the first number ends the search."""
     return all(np.isnan(cell).all() for cell in column)
 
 
 def _rectangle(
     column: Cells, rows: NDArray[np.bool_], width: int, kind: type[np.floating]
 ) -> NDArray[np.floating]:
-    """The cells of ``rows`` as [N, width]; NaN elsewhere."""
+    """The cells of all rows as [N, width]; NaN in those that are not in ``rows`` [N]."""
     if rows.all() and len(rows):
         whole = column if isinstance(column, np.ndarray) else np.stack(column)
         return np.require(whole, kind, ("C", "W"))  # a copy where it has to be
@@ -437,7 +446,7 @@ def _rectangle(
 
 
 def _limits(column: str) -> tuple[float, float, str]:
-    """The smallest and largest value of an archive column, and what is said of one beyond them."""
+    """The smallest and largest value of an archive's column, and the message for any other."""
     largest = float(np.finfo(np.float64).max)
     if column.endswith("correlations"):
         return -1 - CORRELATION_ROUNDING, 1 + CORRELATION_ROUNDING, "is not between -1 and 1"
@@ -447,7 +456,7 @@ def _limits(column: str) -> tuple[float, float, str]:
 
 
 def _blank(band: Band, rows: NDArray[np.bool_]) -> None:
-    """Make ``rows`` NaN throughout, in place: the arrays are ours until the stars are built."""
+    """Set all values of ``rows`` to NaN, in place."""
     for values in (band.coefficients, band.errors, band.correlations):
         if values is not None:
             values[rows] = np.nan

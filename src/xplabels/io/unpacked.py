@@ -1,8 +1,8 @@
-"""Spectra in tables that are not the archive's: a column for each coefficient, or sampled flux.
+"""Read spectra from other tables than the archive's: one column per coefficient, or sampled flux.
 
-Papers give coefficients as ``bp_coeff_0, bp_coeff_1, ...`` with errors ``e_bp_coeff_0, ...``;
+Papers publish coefficients as ``bp_coeff_0, bp_coeff_1, ...`` with errors ``e_bp_coeff_0, ...``;
 GaiaXPy's ``calibrate`` and the archive's XP_SAMPLED give ``flux`` and ``flux_error``. Such tables
-are small: they are read whole, by the package's reader of any table.
+are small, so they are read as a whole, by the reader of any table (:mod:`xplabels.io.plain`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ PATTERNS = (
     "{band}_coeff_{i},e_{band}_coeff_{i}",
     "{band}_coefficients_{i},{band}_coefficient_errors_{i}",
 )
-"""Names of a coefficient and of its error that are looked for."""
-MOST = 128
-"""Coefficients of a band that are looked for."""
+"""Patterns of the names of coefficients and errors that are tried."""
+MOST_COEFFICIENTS = 128
+"""Most coefficients of a band that are looked for."""
 FLUX = ("flux", "flux_error")
 OTHERS = ("source_id", *PHOTOMETRY_COLUMNS, *QUALITY_COLUMNS)
 SAMPLING = "sampling"
 DEFAULT_SAMPLING = np.linspace(336.0, 1020.0, 343)
-"""nm: of XP_SAMPLED, and GaiaXPy's default."""
+"""Wavelengths of XP_SAMPLED, and GaiaXPy's default, nm."""
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
 
 
@@ -46,15 +46,15 @@ def read_unpacked(
 ) -> Iterator[Stars] | None:
     """Blocks of stars from a table of columns of coefficients, or of sampled flux.
 
-    ``pattern`` gives the names of a coefficient and of its error, between them a comma, with
-    ``{band}`` (bp, rp) and ``{i}`` (from 0, or from 1). None if the table has neither.
+    ``pattern`` has the names of a coefficient and of its error, separated by a comma, with
+    ``{band}`` (bp, rp) and ``{i}`` (from 0 or 1). Returns None if the table has no such columns.
 
-    Raises InputError if the table cannot be read, or has not what ``pattern`` says.
+    Raises InputError if the table cannot be read, or lacks the columns of ``pattern``.
     """
     patterns = PATTERNS if pattern is None else (pattern,)
-    names = {one: _names(one) for one in patterns}
-    every = [name for both in names.values() for bands in both for name in bands]
-    columns = read_columns(path, {*every, *FLUX, *OTHERS, "xp"})
+    names = {each: _names(each) for each in patterns}
+    all_names = [name for values, errors in names.values() for name in (*values, *errors)]
+    columns = read_columns(path, {*all_names, *FLUX, *OTHERS, "xp"})
     if "source_id" in columns:
         for values, errors in names.values():
             if any(name in columns for name in values):
@@ -78,16 +78,17 @@ def read_unpacked(
 
 
 def _names(pattern: str) -> tuple[list[str], list[str]]:
-    """Names of all coefficients, BP before RP, that there may be, and of their errors."""
+    """The names of all coefficients that a table may have, BP before RP, and of their errors."""
     value, comma, error = pattern.lower().partition(",")
     if not comma or any("{i}" not in one or "{band}" not in one for one in (value, error)):
         raise InputError(
             f"{pattern!r} is not a pattern of names",
             remedy="name coefficient and error, as in '" + PATTERNS[0] + "'",
         )
+    numbered = [(band, str(i)) for band in BANDS for i in range(MOST_COEFFICIENTS)]
     values, errors = (
-        [one.replace("{band}", band).replace("{i}", str(i)) for band in BANDS for i in range(MOST)]
-        for one in (value, error)
+        [template.replace("{band}", band).replace("{i}", i) for band, i in numbered]
+        for template in (value, error)
     )
     return values, errors
 
@@ -98,16 +99,17 @@ def _coefficients(
 ) -> Iterator[Stars]:  # fmt: skip
     arrays: dict[str, NDArray[Any]] = {}
     for number, band in enumerate(BANDS):
-        here = slice(number * MOST, (number + 1) * MOST)
-        for part, names in (("coefficients", values[here]), ("coefficient_errors", errors[here])):
-            found = [name for name in names if name in columns]
-            first = names.index(found[0]) if found else 0
-            if not found or first > 1 or found != names[first : first + len(found)]:
-                lacking = next(name for name in names if name not in found)
+        of_band = slice(number * MOST_COEFFICIENTS, (number + 1) * MOST_COEFFICIENTS)
+        parts = {"coefficients": values[of_band], "coefficient_errors": errors[of_band]}
+        for part, names in parts.items():
+            present = [name for name in names if name in columns]
+            first = names.index(present[0]) if present else 0
+            if not present or first > 1 or present != names[first : first + len(present)]:
+                absent = next(name for name in names if name not in present)
                 raise InputError(
-                    f"column {lacking!r} is absent", where=path, remedy="give all coefficients"
+                    f"column {absent!r} is absent", where=path, remedy="give all coefficients"
                 )
-            arrays[f"{band}_{part}"] = np.stack([columns[name] for name in found], axis=1)
+            arrays[f"{band}_{part}"] = np.stack([columns[name] for name in present], axis=1)
     plain = {name: columns[name] for name in OTHERS if name in columns}
     assembler = Assembler(path, bad_rows)
     for start in range(0, len(columns["source_id"]), block):
@@ -121,21 +123,20 @@ def _sampled(path: Path, bad_rows: BadRows, block: int, columns: Columns) -> Ite
     cells = {name: _arrays(columns[name], name, path) for name in FLUX}
     width = max(len(cell) for cell in cells["flux"])
     wavelength = _sampling(path, width)
-    # without a band, GaiaXPy writes no flux, or none where that band would be
-    whole = [len(cell) == width and bool(np.isfinite(cell).all()) for cell in cells["flux"]]
-    unusable = ~np.array(whole)
-    nothing = np.full(width, np.nan)
+    # of a star without BP or RP, GaiaXPy writes no flux at all, or none at that band's wavelengths
+    complete = [len(cell) == width and bool(np.isfinite(cell).all()) for cell in cells["flux"]]
+    unusable = ~np.array(complete)
     for row in np.flatnonzero(unusable).tolist():
         for name in FLUX:
-            cells[name][row] = nothing
+            cells[name][row] = np.full(width, np.nan)
     assembler = Assembler(path, bad_rows)
     for start in range(0, len(unusable), block):
         rows = slice(start, start + block)
         part = {name: cell[rows] for name, cell in cells.items()}
         stars = assembler.sampled(columns["source_id"][rows], wavelength, part, unusable[rows])
-        here = {name: columns[name][rows] for name in OTHERS if name in columns}
-        photometry, notes = photometry_of(here, stars.source_id, path)
-        flags = stars.flags | quality_flags(here, photometry)
+        columns_of_rows = {name: columns[name][rows] for name in OTHERS if name in columns}
+        photometry, notes = photometry_of(columns_of_rows, stars.source_id, path)
+        flags = stars.flags | quality_flags(columns_of_rows, photometry)
         notes = (*stars.notes, *notes)
         yield replace(stars, photometry=photometry, flags=flags, notes=notes)
     assembler.finish()
@@ -154,8 +155,8 @@ def _arrays(column: NDArray[Any], name: str, path: Path) -> list[NDArray[np.floa
 
 
 def _sampling(path: Path, width: int) -> NDArray[np.float64]:
-    """Wavelengths [L], nm, as GaiaXPy writes them beside its spectra; its default without them."""
-    path = Path(str(path))  # a table in memory has none beside it
+    """Wavelengths [L], nm, that GaiaXPy wrote with its spectra; else its default."""
+    path = Path(str(path))  # for a table in memory there is no such file
     stem, _, ending = path.name.removesuffix(".gz").rpartition(".")
     beside, ending, text = path.with_name(f"{stem}_{SAMPLING}.csv"), ending.lower(), ""
     if ending == "fits":
@@ -173,13 +174,13 @@ def _sampling(path: Path, width: int) -> NDArray[np.float64]:
         text = head.partition(f"{SAMPLING}:")[2]
     elif beside.is_file():
         text = beside.read_text(encoding="utf-8")
-    found = np.array(NUMBER.findall(text), np.float64)
-    if not len(found) and width == len(DEFAULT_SAMPLING):
+    wavelengths = np.array(NUMBER.findall(text), np.float64)
+    if not len(wavelengths) and width == len(DEFAULT_SAMPLING):
         return DEFAULT_SAMPLING
-    if len(found) != width:
+    if len(wavelengths) != width:
         raise InputError(
-            f"has {width} samples a spectrum, and {len(found) or 'no'} wavelengths",
+            f"has {width} samples a spectrum, and {len(wavelengths) or 'no'} wavelengths",
             where=path,
             remedy=f"keep {beside.name} beside it, or sample with GaiaXPy's default",
         )
-    return found
+    return wavelengths

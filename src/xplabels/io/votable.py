@@ -1,8 +1,8 @@
-"""DataLink VOTable, in any of its serialisations (TABLEDATA, BINARY, BINARY2, FITS).
+"""Read DataLink's VOTables, in any of their serialisations (TABLEDATA, BINARY, BINARY2, FITS).
 
 The two that the archive sends, BINARY2 and TABLEDATA (VOTable 1.4, sections 5.1 and 5.4), are read
-here: astropy takes nine and three times as long, and an integer beyond 64 bits as another one.
-Whatever else a VOTable may be is left to astropy.
+here, because astropy takes nine and three times as long, and reads an integer beyond 64 bits as
+another one. All others are read by astropy.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ KINDS = {
     "double": ">f8", "boolean": "S1", "char": "S1", "unicodeChar": "V2", "floatComplex": "V8",
     "doubleComplex": "V16",
 }  # fmt: skip
-"""VOTable's data types as bytes; ``bit``, which is packed, is not among them."""
+"""VOTable's data types -> numpy's, without ``bit``, which is packed."""
 
 
 Columns = dict[str, tuple[str, int | None]]
-"""Lower-case name -> type of an element, elements a cell (None: varies)."""
+"""Lower-case name -> type of an element, and elements per cell (None: any number)."""
 Row = tuple[int | str | None, dict[str, NDArray[Any]], tuple[str, str] | None]
-"""A source_id (None: null), the arrays, and what else is wrong."""
+"""A source_id (None: null), the arrays by column, and (column, what is wrong) of a damaged row."""
 
 
 def read_votable(path: Path, bad_rows: BadRows, block: int = BLOCK_ROWS) -> Iterator[Stars]:
@@ -115,22 +115,22 @@ def open_checked(path: Path) -> Iterator[IO[bytes]]:
 
 
 def check_votable(file: IO[bytes], path: Path | str) -> None:
-    """Raise InputError where a VOTable makes astropy do more than read it.
+    """Raise InputError if astropy should not read a VOTable.
 
-    That is where its data are elsewhere, at an address or in another file, which astropy would
-    open; where it defines XML entities; or where it says to be larger than it can be.
+    That is if its data are elsewhere, at an address or in another file, which astropy would open;
+    if it defines XML entities; or if it declares to be larger than it can be.
     """
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
-    row = rows = said = 0
+    row = rows = declared = 0  # bytes of a row, and numbers of rows, of the current table
 
     def begin(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal row, rows, said
+        nonlocal row, rows, declared
         name = tag.rpartition(" ")[2]
         if name == "TD":
             return
         if name == "TABLE":
-            row, rows, said = 0, 0, int(attributes.get("nrows") or 0)
+            row, rows, declared = 0, 0, int(attributes.get("nrows") or 0)
         elif name == "FIELD":
             size = attributes.get("arraysize", "")
             numbers = [1] if size.endswith("*") else map(int, re.findall(r"\d+", size))
@@ -146,7 +146,7 @@ def check_votable(file: IO[bytes], path: Path | str) -> None:
             )
         elif name == "STREAM" and not row:
             raise ValueError("its rows are empty")
-        check_size(path, row * max(rows, said), end)
+        check_size(path, row * max(rows, declared), end)
 
     def entity(name: str, *_: object) -> None:
         raise InputError(
@@ -168,7 +168,7 @@ def _raw_blocks(path: Path, block: int) -> Iterator[RawBlock]:
 
 
 def _usual_tables(path: Path) -> list[FileTable] | None:
-    """The tables of a file whose spectra are BINARY2 or TABLEDATA; None of one for astropy."""
+    """The tables of a file whose spectra are BINARY2 or TABLEDATA; None if it is for astropy."""
     with open_checked(path) as file:
         root = ElementTree.parse(file).getroot()
     statuses = root.iterfind(".//{*}INFO[@name='QUERY_STATUS']")
@@ -193,10 +193,10 @@ def _usual_tables(path: Path) -> list[FileTable] | None:
 
 
 def check_answer(statuses: Iterable[tuple[str | None, str | None]], path: Path) -> None:
-    """Look at the (value, text) of a file's INFOs QUERY_STATUS.
+    """Check the (value, text) of a file's INFO elements QUERY_STATUS.
 
-    Raises InputError with the words of a service that answered with an error, not a table; logs a
-    warning where it says that rows are missing.
+    Raises InputError with the service's message if it is an error; logs a warning if it says that
+    rows are missing.
     """
     for value, text in statuses:
         if value == "ERROR":
@@ -210,7 +210,7 @@ def check_answer(statuses: Iterable[tuple[str | None, str | None]], path: Path) 
 
 
 def _usual_rows(table: ElementTree.Element, chosen: Mapping[str, str]) -> Iterator[Row] | None:
-    """The rows of a table of stars; None where it is one for astropy."""
+    """The rows of a table of stars; None if astropy has to read it."""
     if not {SOURCE_ID, *NEEDED} <= chosen.keys():
         return None
     columns: Columns = {}
@@ -225,7 +225,7 @@ def _usual_rows(table: ElementTree.Element, chosen: Mapping[str, str]) -> Iterat
         all(kind for kind, _ in columns.values())
         and columns[SOURCE_ID] == (">i8", 1)
         and all(columns[name][0] in (">f4", ">f8") for name in arrays)
-        and table.find("{*}FIELD/{*}VALUES[@null]") is None  # a number stands for a null
+        and table.find("{*}FIELD/{*}VALUES[@null]") is None  # else a number stands for a null
     )
     text = table.find("{*}DATA/{*}TABLEDATA")
     stream = table.find("{*}DATA/{*}BINARY2/{*}STREAM")
@@ -237,11 +237,11 @@ def _usual_rows(table: ElementTree.Element, chosen: Mapping[str, str]) -> Iterat
 
 
 def _binary_rows(columns: Columns, data: bytes, arrays: Sequence[str]) -> Iterator[Row]:
-    """Rows of BINARY2: a bit a column for nulls, then the cells, arrays after their length."""
-    at, flags = 0, (len(columns) + 7) // 8
+    """Rows of BINARY2: one bit per column for nulls, then the cells, arrays after their length."""
+    at, flag_bytes = 0, (len(columns) + 7) // 8
     while at < len(data):
-        nulls = int.from_bytes(data[at : at + flags].ljust(flags, b"\0"))
-        at += flags
+        nulls = int.from_bytes(data[at : at + flag_bytes].ljust(flag_bytes, b"\0"))
+        at += flag_bytes
         row: dict[str, NDArray[Any]] = {}
         for number, (name, (kind, count)) in enumerate(columns.items(), start=1):
             if count is None:
@@ -250,7 +250,7 @@ def _binary_rows(columns: Columns, data: bytes, arrays: Sequence[str]) -> Iterat
             end = at + count * np.dtype(kind).itemsize
             if count < 0 or end > len(data):
                 raise ValueError("its BINARY2 stream ends inside a row")
-            if not nulls >> (8 * flags - number) & 1:
+            if not nulls >> (8 * flag_bytes - number) & 1:
                 row[name] = np.frombuffer(data, kind, count, at)
             at = end
         star = int(row["source_id"][0]) if "source_id" in row else None
@@ -258,7 +258,7 @@ def _binary_rows(columns: Columns, data: bytes, arrays: Sequence[str]) -> Iterat
 
 
 def _text_rows(columns: Columns, data: ElementTree.Element, arrays: Sequence[str]) -> Iterator[Row]:
-    """Rows of TABLEDATA: one element a cell, the numbers of an array apart by blanks."""
+    """Rows of TABLEDATA: one element per cell, the numbers of an array separated by blanks."""
     for element in data.findall("{*}TR"):
         texts = [cell.text or "" for cell in element]
         fault = None

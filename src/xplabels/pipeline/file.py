@@ -34,23 +34,26 @@ if TYPE_CHECKING:
 
 
 BLOCK = 1000
-"""Stars at a time: half of what readers take, so that what was read is still in the processor's
-cache, and no fewer than compiled code wants (:data:`xplabels.inference.COMPILED_FROM`)."""
-FEW, FILES = 8, 128
-"""Of so many files with few stars each, such as DataLink's, stars are labelled together."""
+"""Stars that are labelled at a time: half of what readers take, so that what was read is still in
+the processor's cache, and no fewer than :data:`xplabels.inference.COMPILED_FROM`, from which on
+compiled code is used."""
+FEW_STARS = 8
+"""A file with at most so many stars, such as DataLink's, is labelled together with others."""
+FILES_TOGETHER = 128
+"""Most files whose stars are labelled together."""
 PART = ".arrow"
-"""Ending of the parts of an unfinished catalogue: Arrow's own format, which only we read."""
+"""Ending of the parts of an unfinished catalogue, which are Arrow files that only we read."""
 ROW_GROUP = 65_536
-"""Rows of a Parquet row group: a file of the archive is one or two groups."""
+"""Rows of a Parquet row group; an output of one of the archive's files has one or two groups."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """The options of every file of a run.
+    """The options that all files of a run share.
 
-    ``tables``: photometry to join. ``bad_rows``: see :func:`xplabels.io.read_blocks`. With
-    ``correlations`` of each star's label errors. ``metadata`` is added to that of each output.
-    ``coefficients``: see :func:`xplabels.io.read_blocks`.
+    ``tables`` are photometry to join. ``bad_rows`` and ``coefficients`` are those of
+    :func:`xplabels.io.read_blocks`. ``correlations`` adds those of each star's label errors.
+    ``metadata`` is added to that of each output.
     """
 
     tables: AuxiliaryTables = field(default_factory=AuxiliaryTables)
@@ -92,49 +95,54 @@ def predict_file(
     block: int = BLOCK,
     done: Callable[[int], object] = lambda stars: None,
 ) -> ManifestEntry:
-    """Labels of all stars of one file, read and written in blocks: memory is bounded.
+    """Label all stars of one file, in blocks, so that memory is bounded.
 
-    Every row read is a row written, into the file ``output``, Parquet or a :data:`PART`; its entry
-    (:func:`~xplabels.pipeline.manifest.entry_path`) is written just before it takes its place.
-    ``published`` is the MD5 sum that the file must have; ``settings`` are
-    ``options.settings(model)``, where they are at hand. The labels do not depend on ``block``,
-    stars at a time (but for float32's rounding). ``done`` is called with the stars of each finished
-    block; what it raises ends the work.
+    Every row read becomes a row of the file ``output``, Parquet or a :data:`PART`. Its entry
+    (:func:`~xplabels.pipeline.manifest.entry_path`) is written just before ``output`` takes its
+    place. ``published`` is the MD5 sum that the file must have; ``settings`` are
+    ``options.settings(model)``, if they have been computed already. ``block`` is the number of
+    stars at a time; labels do not depend on it (but for float32's rounding). ``done`` is called
+    with the number of stars of each finished block; what it raises ends the work.
 
     Raises InputError if the file is damaged, truncated, holds no star, holds one twice, changes
     while it is read, or is not the one published; if photometry is damaged; if the output exists or
     cannot be written. Nothing is left of the output then.
     """
     check_output(output, overwrite)
-    steps = file_steps(
+    started = start_file(
         model, path, output, options, published=published, settings=settings,
         block=block, done=done,
     )  # fmt: skip
-    next(steps)
-    entry = finished(steps)
+    next(started)
+    entry = finish_file(started)
     sync(output)
     return entry
 
 
-Labels = tuple["pa.Table | None", NDArray[np.float64]]
-"""Those of a file's first stars, None if they are still to be made, and what they took [2], s."""
-Steps = Generator[Stars, Labels, ManifestEntry]
+# Of files with few stars, many are labelled in one call of the model, which is far faster than a
+# call for each. So the work on a file is a generator, which pauses once. `next` makes it read the
+# first block of stars, which it yields; then it is sent their labels (NOT_LABELLED: it computes
+# them itself), labels all further blocks, and returns the file's entry.
+
+FirstLabels = tuple["pa.Table | None", NDArray[np.float64]]
+"""Labels of a file's first stars, None if not computed yet, and the wall-clock and processor time
+that they took [2], s."""
+StartedFile = Generator[Stars, FirstLabels, ManifestEntry]
+
+NOT_LABELLED: FirstLabels = (None, np.zeros(2))
 
 
-TO_BE_MADE: Labels = (None, np.zeros(2))
-
-
-def finished(steps: Steps, labels: Labels = TO_BE_MADE) -> ManifestEntry:
-    """The entry of a file whose first stars are read (:func:`file_steps`) and have ``labels``."""
+def finish_file(started: StartedFile, labels: FirstLabels = NOT_LABELLED) -> ManifestEntry:
+    """Finish a file whose first stars are read and have ``labels``; its entry."""
     try:
-        steps.send(labels)
+        started.send(labels)
     except StopIteration as end:
         entry: ManifestEntry = end.value
         return entry
-    raise AssertionError("a file has one step")
+    raise AssertionError("the work on a file pauses only once")
 
 
-def file_steps(
+def start_file(
     model: Model,
     path: Path,
     output: Path,
@@ -144,10 +152,10 @@ def file_steps(
     settings: Settings | None = None,
     block: int = BLOCK,
     done: Callable[[int], object] = lambda stars: None,
-) -> Steps:
-    """:func:`predict_file` that stops when the first stars are read, and is sent their labels."""
+) -> StartedFile:
+    """:func:`predict_file` as a generator that pauses when the first stars are read."""
     options = options or PredictOptions()
-    begun = _clocks()
+    start = _clocks()
     fingerprint, digest = FileFingerprint.of(path), archive.Digest()
     join = Join(path, options.tables)
     rows_in = rows_out = good = 0
@@ -159,26 +167,28 @@ def file_steps(
     def joined() -> Iterator[tuple[Stars, dict[str, NDArray[np.float64]]]]:
         """Each block with its photometry, and the columns to carry; notes what is in it."""
         nonlocal rows_in
-        for read in archive.read_blocks(
+        for as_read in archive.read_blocks(
             path, options.bad_rows, block, digest, options.coefficients
         ):
-            # stars none of which has a band do not say how wide it would have been
-            stars, carried = join.join(with_widths(read, model.feature_set.widths))
-            ids.extend((int(read.source_id.min()), int(read.source_id.max())))
-            bad = np.flatnonzero(read.flags & np.uint32(Flag.BAD_ROW))
+            # if no star of a block has a band, the block does not say how wide it would have been
+            stars, carried = join.join(with_widths(as_read, model.feature_set.widths))
+            ids.extend((int(as_read.source_id.min()), int(as_read.source_id.max())))
+            bad = np.flatnonzero(as_read.flags & np.uint32(Flag.BAD_ROW))
             for row in bad[: DAMAGED_LISTED - len(damaged)].tolist():
-                damaged.append((rows_in + row + 1, int(read.source_id[row])))
+                damaged.append((rows_in + row + 1, int(as_read.source_id[row])))
             notes.extend(stars.notes[: DAMAGED_LISTED - len(notes)])
-            rows_in += len(read)
+            rows_in += len(as_read)
             # the output keeps those notes that hold wherever its input lies
-            yield replace(stars, notes=tuple(n for n in read.notes if str(path) not in n)), carried
+            kept_notes = tuple(note for note in as_read.notes if str(path) not in note)
+            yield replace(stars, notes=kept_notes), carried
 
-    def predicted(table: pa.Table | None) -> Iterator[pa.Table]:
-        """Each block as rows of the catalogue, the first those of ``table``; counts them."""
+    def predicted(first_labels: pa.Table | None) -> Iterator[pa.Table]:
+        """Each block as rows of the catalogue; counts them. The first's may be ``first_labels``."""
         nonlocal good
+        labels = first_labels
         for stars, carried in chain(first, blocks):
-            rows = labels_of(model, stars, options) if table is None else table
-            table = None
+            rows = labels_of(model, stars, options) if labels is None else labels
+            labels = None
             flags = rows["flags"].to_numpy()
             for flag in Flag:
                 counts[str(flag.name)] += int(np.count_nonzero(flags & flag.value))
@@ -190,13 +200,14 @@ def file_steps(
         with unchanged(path), contextlib.ExitStack() as stack:
             blocks = joined()
             first = list(islice(blocks, 1))
-            table = None
+            first_labels = None
             if first:
-                waits = _clocks()
-                table, took = yield first[0][0]
-                begun += _clocks() - waits - took
+                paused = _clocks()
+                first_labels, labelling_time = yield first[0][0]
+                # this file's time is without the pause, but with its part of the labelling
+                start += _clocks() - paused - labelling_time
             writer: Any = None
-            for group in regrouped(predicted(table)):
+            for group in regrouped(predicted(first_labels)):
                 if writer is None:
                     writer = stack.enter_context(_writer(temporary, group))
                 writer.write_table(group, ROW_GROUP)
@@ -206,7 +217,7 @@ def file_steps(
         if not rows_out:
             raise InputError("holds no star", where=path, remedy="leave it out")
         written = FileFingerprint.of(temporary, md5_of(temporary))
-        seconds, processor = (_clocks() - begun).round(3).tolist()
+        seconds, processor = (_clocks() - start).round(3).tolist()
         entry = ManifestEntry(
             input=replace(fingerprint, md5=digest.hexadecimal()),
             beside=join.source,
@@ -237,38 +248,40 @@ def labels_of(model: Model, stars: Stars, options: PredictOptions) -> pa.Table:
 
 def labels_of_files(
     model: Model, firsts: Sequence[Stars], options: PredictOptions
-) -> Iterator[Labels]:
+) -> Iterator[FirstLabels]:
     """Rows of the catalogue for the first stars of each file, made together where they are few."""
-    together: dict[Any, list[int]] = {}
-    for number, stars in enumerate(firsts):
-        if len(stars) <= FEW and isinstance(spectra := stars.spectra, CoefficientSpectra):
-            known = tuple(band.correlations is not None for band in (spectra.bp, spectra.rp))
-            alike = spectra.widths, known, stars.labels is None, stars.made
-            together.setdefault(alike, []).append(number)
-    found: dict[int, Labels] = {}
-    for numbers in together.values():
-        begun = _clocks()
+    # only stars whose arrays have the same shapes can be put together
+    files_by_shape: dict[Any, list[int]] = {}
+    for file, stars in enumerate(firsts):
+        if len(stars) <= FEW_STARS and isinstance(spectra := stars.spectra, CoefficientSpectra):
+            correlated = tuple(band.correlations is not None for band in (spectra.bp, spectra.rp))
+            shape = spectra.widths, correlated, stars.labels is None, stars.made
+            files_by_shape.setdefault(shape, []).append(file)
+    labelled: dict[int, FirstLabels] = {}
+    for files in files_by_shape.values():
+        start = _clocks()
         try:
-            table = labels_of(model, concatenate([firsts[n] for n in numbers]), options)
-        except Exception:  # each by itself says what is wrong with which
+            table = labels_of(model, concatenate([firsts[file] for file in files]), options)
+        except Exception:  # labelled one by one, the files say which of them is wrong, and how
             continue
-        share, start = (_clocks() - begun) / len(table), 0
-        for n in numbers:
-            found[n] = table.slice(start, len(firsts[n])), share * len(firsts[n])
-            start += len(firsts[n])
-    return (found.get(n, TO_BE_MADE) for n in range(len(firsts)))
+        time_per_star, row = (_clocks() - start) / len(table), 0
+        for file in files:
+            rows = len(firsts[file])
+            labelled[file] = table.slice(row, rows), time_per_star * rows
+            row += rows
+    return (labelled.get(file, NOT_LABELLED) for file in range(len(firsts)))
 
 
 def _writer(path: Path, first: pa.Table) -> Any:
-    """Of a Parquet file, or of a :data:`PART`, which a star's rows take a tenth of the time for."""
+    """The writer of a Parquet file, or of a :data:`PART`, which takes a tenth of the time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if path.suffix == PART:
-        fast = pa.ipc.IpcWriteOptions(compression="lz4")
-        return pa.ipc.new_file(path, first.schema, options=fast)
-    how = "none" if len(first) <= FEW else "zstd"  # which makes nothing smaller of a few rows
-    return pq.ParquetWriter(path, first.schema, compression=how, write_page_checksum=True)
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        return pa.ipc.new_file(path, first.schema, options=options)
+    compression = "none" if len(first) <= FEW_STARS else "zstd"  # a few rows do not get smaller
+    return pq.ParquetWriter(path, first.schema, compression=compression, write_page_checksum=True)
 
 
 @contextlib.contextmanager
@@ -295,16 +308,16 @@ def _clocks() -> NDArray[np.float64]:
 
 
 def _with_carried(table: pa.Table, carried: Mapping[str, Any]) -> pa.Table:
-    """The catalogue's columns, those carried from photometry after ``source_id``."""
+    """The catalogue's columns, with those carried from photometry after ``source_id``."""
     import pyarrow as pa
 
-    for place, (name, values) in enumerate(carried.items(), start=1):
+    for position, (name, values) in enumerate(carried.items(), start=1):
         if name in table.column_names:
             raise InputError(
                 f"column {name!r} is one of the catalogue's own", remedy="do not carry it"
             )
-        field_of = pa.field(name, pa.float64(), metadata=CARRIED.get(name, {}))
-        table = table.add_column(place, field_of, pa.array(values))
+        field = pa.field(name, pa.float64(), metadata=CARRIED.get(name, {}))
+        table = table.add_column(position, field, pa.array(values))
     return table
 
 
@@ -316,11 +329,11 @@ CARRIED: dict[str, dict[str, str]] = {
     "parallax": {"unit": "mas", "ucd": "pos.parallax.trig", "description": "Parallax"},
     "phot_g_mean_mag": {"unit": "mag", "ucd": "phot.mag;em.opt", "description": "G"},
 }
-"""What is known of columns that are often carried."""
+"""Units, UCDs and descriptions of columns that are often carried."""
 
 
 def regrouped(tables: Iterable[pa.Table], size: int = ROW_GROUP) -> Iterator[pa.Table]:
-    """The same rows as tables of ``size`` rows: bytes do not depend on the blocks."""
+    """The same rows as tables of ``size`` rows, so that files do not depend on the blocks."""
     import pyarrow as pa
 
     waiting: list[pa.Table] = []
@@ -329,8 +342,8 @@ def regrouped(tables: Iterable[pa.Table], size: int = ROW_GROUP) -> Iterator[pa.
         waiting.append(table)
         rows += len(table)
         while rows >= size:
-            together = pa.concat_tables(waiting)
-            yield together[:size].combine_chunks()
-            waiting, rows = [together[size:]], rows - size
-    if rows:  # in one piece, because pages are cut where pieces are
+            joined = pa.concat_tables(waiting)
+            yield joined[:size].combine_chunks()
+            waiting, rows = [joined[size:]], rows - size
+    if rows:  # in one chunk, because a chunk begins a new page of the file
         yield pa.concat_tables(waiting).combine_chunks()

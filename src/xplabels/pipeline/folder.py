@@ -1,10 +1,10 @@
 """Many files of spectra -> a folder of catalogues, one each, or one catalogue of all.
 
-What is complete is said by the entries of :mod:`~xplabels.pipeline.manifest`, and not made again.
-The summary of the last run is ``_manifest/run.json``, which no run relies on. One catalogue of all
-is made in ``CATALOGUE.partial/``, a folder of the same kind whose ``manifest.json`` says what its
-labels depend on; when all its files are there the catalogue is written from them and the folder
-removed.
+The entries of :mod:`~xplabels.pipeline.manifest` say which outputs are complete; these are not made
+again. ``_manifest/run.json`` is a summary of the last run, which no run relies on. One catalogue of
+all is made in ``CATALOGUE.partial/``, a folder of the same kind whose ``manifest.json`` says what
+its labels depend on; when all its files are there, the catalogue is written from them and the
+folder is removed.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from xplabels.io.catalogue import check_catalogue, write_table
 from xplabels.io.job import FOREIGN, FileFingerprint, Job, Settings, StaleReason, open_partial
 from xplabels.io.tables import matched
 from xplabels.pipeline.file import (
-    FEW,
-    FILES,
+    FEW_STARS,
+    FILES_TOGETHER,
     PART,
-    Labels,
+    FirstLabels,
     PredictOptions,
-    Steps,
-    file_steps,
-    finished,
+    StartedFile,
+    finish_file,
     labels_of_files,
     open_part,
     part_groups,
     regrouped,
+    start_file,
 )
 from xplabels.pipeline.inputs import Inputs, no_spectra, output_names, stem
 from xplabels.pipeline.manifest import MANIFEST, ManifestEntry, entry_path
@@ -79,12 +79,12 @@ class Summary:
     """What a run did.
 
     ``stars`` and ``files`` count all outputs, ``resumed`` those that were complete before,
-    ``remade`` those made again, by reason; ``good`` the good stars, ``flags`` stars by flag.
+    ``remade`` those made again, by reason; ``good`` counts the good stars, ``flags`` stars by flag.
     ``damaged`` rows are (file, row, source_id), as far as the files' entries list them; ``failed``
-    says why an input has no output. The folders of input lack ``missing``, in words; ``absent`` are
-    the files among them that the folder's own list names, and that have no output of an earlier run
-    either. ``joined`` says how many stars each table has, ``notes`` what was noticed in it, and in
-    the files. ``account`` is the file of all this, if there is one.
+    says why an input has no output. ``missing`` says in words what the folders of input lack;
+    ``absent`` are the files that such a folder's own list names, and that have no output of an
+    earlier run either. ``joined`` says how many of the stars each table has, ``notes`` what was
+    noticed in the tables and files. ``account`` is the file that holds all this, if there is one.
     """
 
     stars: int = 0
@@ -116,12 +116,12 @@ def predict_folder(
 ) -> Summary:
     """Labels of every star of every input, in one Parquet file per input, in the folder ``output``.
 
-    Which outputs are made again, and why, is logged before the work begins. They stay until what
-    replaces them is whole. ``workers`` files are done at a time, each in a process (1: in this
+    Which outputs are made again, and why, is logged before the work begins; each stays until its
+    replacement is whole. ``workers`` files are done at a time, each in a process (1: in this
     one), or on a Dask cluster. ``overwrite`` replaces files of the same name that were not made
-    here; ``allow_missing``: a run may be complete though files that a folder of input lists are
-    absent; ``command`` is for ``run.json``. A file that could not be labelled is in ``failed`` of
-    the summary; the others are done.
+    here. With ``allow_missing`` a run counts as complete although files that a folder of input
+    lists are absent. ``command`` is written to ``run.json``. Files that could not be labelled are
+    in ``failed`` of the summary; the others are done.
 
     Raises InputError if the run cannot begin, or every other file would fail in the same way.
     """
@@ -178,7 +178,7 @@ def predict_catalogue(
     run.
     """
     check_catalogue(output, overwrite, ", or make a folder of that name")
-    if not allow_missing:  # once it stands, the same command would not add to it
+    if not allow_missing:  # a finished catalogue would not be completed by the same command
         check_absent(inputs.absent, "no catalogue is made")
     if not inputs.files and inputs.absent:
         raise no_spectra(inputs.absent[0].parent)
@@ -236,7 +236,7 @@ def check_absent(absent: Sequence[Path], consequence: str) -> None:
 
 
 def again(reasons: Mapping[str, int], words: str = "made again") -> str:
-    """How many outputs are made again, and why; reasons are those of :attr:`Summary.remade`."""
+    """How many outputs are made again, and why, in words; ``reasons`` as :attr:`Summary.remade`."""
     listed = "; ".join(f"{number} {why}" for why, number in reasons.items())
     return f"{counted(sum(reasons.values()), 'output')} {words}: {listed}"
 
@@ -245,61 +245,66 @@ def predict_job(
     model: Model, options: PredictOptions, job: Job, count_stars: CountStars
 ) -> ManifestEntry:
     """Label one file."""
-    steps = _begin(model, options, job, count_stars)
-    next(steps)
-    return finished(steps)
+    started = _start(model, options, job, count_stars)
+    next(started)
+    return finish_file(started)
 
 
-def _begin(model: Model, options: PredictOptions, job: Job, count_stars: CountStars) -> Steps:
-    return file_steps(
+def _start(model: Model, options: PredictOptions, job: Job, count_stars: CountStars) -> StartedFile:
+    return start_file(
         model, job.inputs[0], job.output, options, published=job.published,
         settings=job.settings, done=count_stars,
     )  # fmt: skip
 
 
-def _read(steps: Steps, job: Job, count_stars: CountStars) -> Stars:
-    return next(steps)
+# the signature of both is that of what `attempt` calls
 
 
-def _finish(steps: Steps, labels: Labels, job: Job, count_stars: CountStars) -> ManifestEntry:
-    return finished(steps, labels)
+def _read_first(started: StartedFile, job: Job, count_stars: CountStars) -> Stars:
+    return next(started)
+
+
+def _finish(
+    started: StartedFile, labels: FirstLabels, job: Job, count_stars: CountStars
+) -> ManifestEntry:
+    return finish_file(started, labels)
 
 
 def predict_together(
     model: Model, options: PredictOptions, jobs: Sequence[Job], count_stars: CountStars
 ) -> Iterator[tuple[Job, Outcome]]:
-    """Label files in order, the stars of those with few of them together."""
-    waiting: list[tuple[Job, Steps, Stars | Failure]] = []
+    """Label files in order; where files have few stars, those of several are labelled together."""
+    batch: list[tuple[Job, StartedFile, Stars | Failure]] = []
     for number, job in enumerate(jobs, start=1):
-        steps = _begin(model, options, job, count_stars)
-        first = attempt(partial(_read, steps), job)
-        waiting.append((job, steps, first))
-        many = not isinstance(first, Failure) and len(first) > FEW
-        if not many and len(waiting) < FILES and number < len(jobs):
+        started = _start(model, options, job, count_stars)
+        first = attempt(partial(_read_first, started), job)
+        batch.append((job, started, first))
+        has_many = not isinstance(first, Failure) and len(first) > FEW_STARS
+        if not has_many and len(batch) < FILES_TOGETHER and number < len(jobs):
             continue
-        read = [stars for _, _, stars in waiting if not isinstance(stars, Failure)]
-        labels = labels_of_files(model, read, options)
-        for job, steps, stars in waiting:
+        firsts = [stars for _, _, stars in batch if not isinstance(stars, Failure)]
+        labels = labels_of_files(model, firsts, options)
+        for job, started, stars in batch:
             if isinstance(stars, Failure):
                 yield job, stars
             else:
-                yield job, attempt(partial(_finish, steps, next(labels)), job)
-        waiting.clear()
+                yield job, attempt(partial(_finish, started, next(labels)), job)
+        batch.clear()
 
 
 @dataclass
 class _Run:
-    """What is known of the files of one run."""
+    """The jobs of one run and what became of them."""
 
     inputs: Inputs
-    outputs: Mapping[Path, Path]
+    outputs: Mapping[Path, Path]  # by input file
     folder: Path
     settings: Settings
     options: PredictOptions
     command: str = ""
-    waiting: list[Job] = field(default_factory=list)
-    entries: dict[Path, ManifestEntry] = field(default_factory=dict)
-    stale: dict[Path, StaleReason] = field(default_factory=dict)
+    waiting: list[Job] = field(default_factory=list)  # jobs not done by an earlier run
+    entries: dict[Path, ManifestEntry] = field(default_factory=dict)  # by input file that is done
+    stale: dict[Path, StaleReason] = field(default_factory=dict)  # why an output is made again
 
     def __post_init__(self) -> None:
         self.jobs = [self._job(path, output) for path, output in self.outputs.items()]
@@ -315,17 +320,17 @@ class _Run:
         return Job(files, self.settings, output, entry_path(output), published)
 
     def check_existing(self, overwrite: bool) -> None:
-        """Sort out which jobs are done; an output that is not ours needs ``overwrite``."""
+        """Find the jobs that are done already; an output that is not ours needs ``overwrite``."""
         foreign = []
         for job in self.jobs:
-            found = job.check_existing(ManifestEntry)
-            if isinstance(found, ManifestEntry):
-                self.entries[job.inputs[0]] = found
+            existing = job.check_existing(ManifestEntry)
+            if isinstance(existing, ManifestEntry):
+                self.entries[job.inputs[0]] = existing
                 continue
             self.waiting.append(job)
-            if found is not None:
-                self.stale[job.inputs[0]] = found
-            if found is FOREIGN:
+            if existing is not None:
+                self.stale[job.inputs[0]] = existing
+            if existing is FOREIGN:
                 foreign.append(job.output)
         self.summary.resumed = len(self.entries)
         if foreign and not overwrite:
@@ -337,22 +342,23 @@ class _Run:
             )
 
     def check_absent(self) -> None:
-        """Sort out what is missing: not what was labelled before its spectra were removed."""
-        done = []
+        """Find what is missing: files that were labelled before they were removed are not."""
+        removed = []
         for path in self.inputs.absent:
             job = self._job(path, self.folder / f"{stem(path)}.parquet")
             entry = job.check_existing(ManifestEntry, gone=True)
             if isinstance(entry, ManifestEntry):
-                done.append(job)
+                removed.append(job)
                 self.entries[path] = entry
         # first, so that of two files with the same stars the one stays that cannot be made again
-        self.jobs = done + self.jobs
-        left = tuple(path for path in self.inputs.absent if path not in self.entries)
-        self.summary.missing, self.summary.absent = replace(self.inputs, absent=left).missing, left
+        self.jobs = removed + self.jobs
+        absent = tuple(path for path in self.inputs.absent if path not in self.entries)
+        self.summary.missing = replace(self.inputs, absent=absent).missing
+        self.summary.absent = absent
         self.summary.resumed = len(self.entries)
 
     def label(self, model: Model, workers: int | OnDask) -> None:
-        """Do the waiting jobs, find stars that two files have, and sum up in ``run.json``."""
+        """Do the waiting jobs, leave out files that repeat stars, and sum up in ``run.json``."""
         from tqdm import tqdm
 
         if self.waiting:  # the last run's account does not hold any more
@@ -376,7 +382,8 @@ class _Run:
 
             def report(job: Job, outcome: Outcome) -> None:
                 self._note(job, outcome)
-                if workers != 1 and isinstance(outcome, ManifestEntry):  # counted elsewhere
+                # other processes do not count their blocks here
+                if workers != 1 and isinstance(outcome, ManifestEntry):
                     count(outcome.rows_out)
                 bar.update(sizes.get(job.inputs[0], 0))
 
@@ -393,16 +400,16 @@ class _Run:
         return [(job, self.entries[job.inputs[0]]) for job in self.jobs if job.inputs[0] in paths]
 
     def _note(self, job: Job, outcome: Outcome) -> None:
-        """Keep what became of a file.
+        """Take down the outcome of a job.
 
-        If it could not be labelled, an output goes that is broken, or of an input that is known to
-        be another one now (:class:`~xplabels.io.job.StaleReason`); any other stays.
+        If the file could not be labelled, an earlier output is removed if it is broken or its input
+        is known to have changed since (:class:`~xplabels.io.job.StaleReason`); any other stays.
         """
         if isinstance(outcome, ManifestEntry):
             self.entries[job.inputs[0]] = outcome
         elif isinstance(outcome, Failure):
             stale = self.stale.get(job.inputs[0])
-            if outcome.ends_run:  # there may be no room even to say so
+            if outcome.ends_run:  # the disk may be full: writing this down may fail, too
                 with contextlib.suppress(InputError):
                     self._fail(job, outcome.why)
             elif stale is not None and stale.stays:
@@ -416,9 +423,9 @@ class _Run:
         self.write(complete=False)
 
     def _reasons(self, done: bool) -> dict[str, int]:
-        """Why outputs have been made again, or still are to be -> how many."""
-        of = [stale.why for path, stale in self.stale.items() if (path in self.entries) == done]
-        return dict(Counter(of))
+        """Why outputs have been made again (``done``) or still have to be -> how many."""
+        stale = self.stale.items()
+        return dict(Counter(reason.why for path, reason in stale if (path in self.entries) == done))
 
     def write(self, complete: bool) -> None:
         """Sum up, and write ``run.json``."""
@@ -430,12 +437,12 @@ class _Run:
         summary.good = sum(entry.good for entry in entries)
         summary.flags, summary.remade = dict(flags), self._reasons(done=True)
         summary.damaged = [(e.input.name, row, star) for e in entries for row, star in e.damaged]
-        joined, asked = Counter[str](), Counter[str]()
+        joined, stars = Counter[str](), Counter[str]()
         for entry in entries:
-            for one in entry.joined:
-                joined[one.table] += one.stars
-                asked[one.table] += entry.rows_out
-        summary.joined = tuple(matched(name, joined[name], asked[name]) for name in asked)
+            for table in entry.joined:
+                joined[table.table] += table.stars
+                stars[table.table] += entry.rows_out
+        summary.joined = tuple(matched(name, joined[name], stars[name]) for name in stars)
         summary.notes = tuple(dict.fromkeys(note for entry in entries for note in entry.notes))
         account = {
             "command": self.command,
@@ -463,14 +470,14 @@ class _Run:
 def find_duplicates(files: Sequence[tuple[Job, ManifestEntry]]) -> Iterator[tuple[Job, str]]:
     """Files with a star that an earlier file has, and the message for each.
 
-    Only files whose ranges of source_id overlap are read: the archive's bulk files are apart.
+    Only files whose ranges of source_id overlap are read; those of the archive do not.
     """
     import pyarrow.parquet as pq
 
     first = np.array([entry.first_id for _, entry in files], np.int64)
     last = np.array([entry.last_id for _, entry in files], np.int64)
     order = np.argsort(first, kind="stable")
-    # a group begins where no file before reaches
+    # a new group of overlapping files begins where a file begins after the end of all before it
     begins = first[order][1:] > np.maximum.accumulate(last[order])[:-1]
     for group in np.split(order, np.flatnonzero(begins) + 1):
         seen = np.empty(0, np.int64)
@@ -480,11 +487,12 @@ def find_duplicates(files: Sequence[tuple[Job, ManifestEntry]]) -> Iterator[tupl
                 ids = np.concatenate([g["source_id"].to_numpy() for g in part_groups(job.output)])
             else:
                 ids = pq.read_table(job.output, columns=["source_id"])["source_id"].to_numpy()
-            both = np.intersect1d(seen, ids)
-            if len(both):
-                what = f"source_id {both[0]} occurs in an earlier input file too "
-                what += f"({len(both)} source_ids do)"
-                yield job, str(InputError(what, where=job.inputs[0], remedy="give each star once"))
+            repeated = np.intersect1d(seen, ids)
+            if len(repeated):
+                message = f"source_id {repeated[0]} occurs in an earlier input file too "
+                message += f"({len(repeated)} source_ids do)"
+                error = InputError(message, where=job.inputs[0], remedy="give each star once")
+                yield job, str(error)
             else:
                 seen = np.concatenate([seen, ids])
 
@@ -500,8 +508,8 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool, joined: Sequ
             schemas.append(file.schema)
     metadata = dict(schemas[0].metadata or {})
     notes = dict.fromkeys((schema.metadata or {}).get(b"NOTES") for schema in schemas)
-    if kept := [note for note in notes if note]:
-        metadata[b"NOTES"] = b"; ".join(kept)
+    if texts := [note for note in notes if note]:
+        metadata[b"NOTES"] = b"; ".join(texts)
     if joined:
         metadata[b"JOINED"] = "; ".join(joined).encode()
     schema = schemas[0].with_metadata(metadata)  # the first part's, with the notes of all
@@ -522,14 +530,14 @@ def _assemble(parts: Sequence[Path], output: Path, overwrite: bool, joined: Sequ
 
 @contextlib.contextmanager
 def _cleared(folder: Path) -> Iterator[None]:
-    """Clear away what a kill left half-written, before the work and, of workers, after it."""
-    places = folder, folder / MANIFEST
-    places[1].mkdir(parents=True, exist_ok=True)
-    for place in places:
-        remove_leftovers(place, every=True)
+    """Clear away half-written files, of killed runs before the work, of dead workers after it."""
+    manifest = folder / MANIFEST
+    manifest.mkdir(parents=True, exist_ok=True)
+    for cleared in (folder, manifest):
+        remove_leftovers(cleared, every=True)
     yield
-    for place in places:  # a scheduler may have replaced a worker that died without our notice
-        remove_leftovers(place, every=True)
+    for cleared in (folder, manifest):  # Dask may have replaced a dead worker without our notice
+        remove_leftovers(cleared, every=True)
 
 
 def _remove(job: Job) -> None:

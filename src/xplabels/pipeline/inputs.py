@@ -17,12 +17,12 @@ from xplabels.releases import in_use
 
 
 def spectra_names() -> tuple[str, ...]:
-    """How names of bulk files of spectra begin."""
+    """How the names of bulk files of spectra begin."""
     return tuple(dict.fromkeys(release.bulk.spectra for release in in_use()))
 
 
 def source_names() -> tuple[str, ...]:
-    """How names of the files beside the spectra begin, which are none."""
+    """How the names of GaiaSource files begin, which lie beside the spectra and hold none."""
     return tuple(dict.fromkeys(release.bulk.sources for release in in_use()))
 
 
@@ -30,10 +30,10 @@ def source_names() -> tuple[str, ...]:
 class Inputs:
     """Files to label.
 
-    ``files`` are in the order given, those of a folder by name; none, if all that is listed is
-    absent. ``published`` MD5 sums are from the ``_MD5SUM.txt`` of the file's folder; ``absent``
-    files are in that list, but not in the folder, packed or unpacked. ``gaps`` are ranges of pixels
-    that a folder without such a list lacks between those of two files.
+    ``files`` are in the order given, those of a folder by name; there are none if all files that a
+    folder lists are absent. ``published`` MD5 sums are from the ``_MD5SUM.txt`` of the file's
+    folder; ``absent`` files are in that list, but not in the folder, packed or unpacked. ``gaps``
+    describe the ranges of pixels that a folder without such a list lacks between two of its files.
     """
 
     files: tuple[Path, ...]
@@ -48,7 +48,7 @@ class Inputs:
 
 
 def find_inputs(paths: Sequence[Path]) -> Inputs:
-    """The files meant by files and folders, a HATS catalogue's partitions among them.
+    """The files that ``paths`` (files, folders and HATS catalogues) stand for.
 
     Raises InputError if a folder neither holds nor lists spectra, a file comes twice, or a list of
     sums is damaged.
@@ -66,17 +66,17 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
     absent: list[Path] = []
     folders = [*(path.parent for path in files), *(path for path in paths if path.is_dir())]
     for folder in dict.fromkeys(folders):
-        here = [path for path in files if path.parent == folder]
+        in_folder = [path for path in files if path.parent == folder]
         sums = published_sums(folder)
-        published |= {path: sums[path.name] for path in here if path.name in sums}
+        published |= {path: sums[path.name] for path in in_folder if path.name in sums}
         if folder in paths:
             listed = [name for name in sums if name.startswith(spectra_names())]
-            present = {stem(path) for path in here}  # X.csv is as good as the X.csv.gz listed
-            lacking = [name for name in listed if stem(Path(name)) not in present]
-            absent.extend(folder / name for name in lacking)
-            published |= {folder / name: sums[name] for name in lacking}
+            present = {stem(path) for path in in_folder}  # X.csv is as good as the X.csv.gz listed
+            missing = [name for name in listed if stem(Path(name)) not in present]
+            absent.extend(folder / name for name in missing)
+            published |= {folder / name: sums[name] for name in missing}
             if not listed:
-                gaps.extend(_gaps(folder, here))
+                gaps.extend(_gaps(folder, in_folder))
     return Inputs(tuple(files), published, tuple(absent), tuple(gaps))
 
 
@@ -96,7 +96,7 @@ def output_names(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def stem(path: Path) -> str:
-    """A file's name without its endings; of a HATS partition, its order and pixel."""
+    """A file's name without its endings, or the order and pixel of a HATS partition."""
     pixel = pixel_of(path)
     if pixel is not None:
         return f"Norder={pixel.order}_Npix={pixel.number}"
@@ -157,11 +157,11 @@ def _readable(path: Path) -> bool:
 
 
 def _gaps(folder: Path, files: Sequence[Path]) -> list[str]:
-    """Ranges of pixels between those of two files; the ends of the sky do not count."""
+    """The ranges of pixels missing between two files, in words; before and after all, none is."""
     spans = sorted(
-        (int(found[1]), int(found[2]), path.name)
+        (int(pixels[1]), int(pixels[2]), path.name)
         for path in files
-        if path.name.startswith(spectra_names()) and (found := PIXELS.search(path.name))
+        if path.name.startswith(spectra_names()) and (pixels := PIXELS.search(path.name))
     )
     return [
         f"{folder}: pixels {last + 1:06d}-{first - 1:06d}, between {before} and {after}"

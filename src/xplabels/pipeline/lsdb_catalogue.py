@@ -24,14 +24,14 @@ Frame = Any
 
 ZSTD = {"compression": "zstd", "compression_level": 3}
 META: Mapping[str, Any] = {"format": FORMAT_VERSION, "space": CoefficientSpectra.space}
-"""Metadata of a star table, which do not survive in a data frame."""
+"""The metadata of a star table, which a data frame does not keep."""
 
 
 class SentModel:
-    """A model on its way to the workers: unpacked once in each of their processes.
+    """A model as it is sent to Dask's workers, each of which unpacks it once.
 
-    A folder or the name of a shipped model travels as such, so that every worker has to see it; a
-    :class:`~xplabels.model.Model` travels whole, with every task.
+    Of a model given by its folder or name, only that is sent: every worker must see the same files.
+    A :class:`~xplabels.model.Model` is sent as a whole, with every task.
     """
 
     def __init__(self, model: Model | str | Path, correlations: bool = False) -> None:
@@ -66,21 +66,21 @@ def predict_catalog(
 ) -> Catalogue:
     """Labels of all stars of an LSDB catalogue of spectra, as an LSDB catalogue.
 
-    Nothing is computed before the result is: by :func:`write_catalog`, or LSDB's own methods, on
-    the Dask client of the time. Its columns are ``source_id``, the catalogue's two of position, and
-    those of :meth:`~xplabels.core.prediction.Prediction.to_arrow`; its partitions are the
-    catalogue's.
+    As usual in LSDB, nothing is computed until the result is written (:func:`write_catalog`) or
+    computed, on the Dask client of that time. Its columns are ``source_id``, the catalogue's two
+    columns of position, and those of :meth:`~xplabels.core.prediction.Prediction.to_arrow`; it has
+    the catalogue's partitions.
 
     Parameters
     ----------
     model
         A model, or its folder or name, if all workers see the same files.
     catalog
-        What ``lsdb.open_catalog`` gives of a catalogue that ``xplabels convert`` made, with all
-        its columns, of the public collection of DR3's spectra, or of any other with the archive's
-        columns of coefficients; InputError if not.
+        What ``lsdb.open_catalog`` returns for a catalogue that ``xplabels convert`` made, opened
+        with all its columns, for the public collection of DR3's spectra, or for any other with the
+        archive's columns of coefficients; InputError if not.
     correlations
-        Whether to give the correlations of each star's label errors, too.
+        Whether to add the correlations of each star's label errors.
 
     Examples
     --------
@@ -99,9 +99,9 @@ def predict_catalog(
         )
     info = catalog.hc_structure.catalog_info
     position = (info.ra_column, info.dec_column)
-    sent = SentModel(model, correlations)
-    meta = _labels(catalog.meta.iloc[:0], sent, position)
-    return catalog.map_partitions(_labels, sent, position, meta=meta)
+    packed_model = SentModel(model, correlations)
+    meta = _labels(catalog.meta.iloc[:0], packed_model, position)
+    return catalog.map_partitions(_labels, packed_model, position, meta=meta)
 
 
 def write_catalog(labels: Catalogue, folder: str | Path, overwrite: bool = False) -> None:
@@ -132,19 +132,19 @@ def _labels(frame: Frame, sent: SentModel, position: tuple[str, str]) -> Frame:
     prediction = model.predict(stars, correlations=sent.correlations)
     labels = prediction.to_arrow().to_pandas(types_mapper=pd.ArrowDtype)
     labels.index = frame.index
-    for place, name in enumerate(position, start=1):
-        labels.insert(place, name, frame[name])
+    for number, name in enumerate(position, start=1):
+        labels.insert(number, name, frame[name])
     return type(frame)(labels)
 
 
 def _stars(frame: Frame, widths: tuple[int, int]) -> Stars:
-    """The stars of a partition; of the model's widths where there are none."""
+    """The stars of a partition; an empty one gets bands of the model's ``widths``."""
     import pyarrow as pa
 
     if len(frame):
         (batch,) = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks().to_batches()
         return with_widths(stars_of(batch, META, Assembler(Path("catalogue"), "flag")), widths)
-    nothing = [np.empty((0, width)) for width in widths]
-    packed = [np.empty((0, width * (width - 1) // 2), np.float32) for width in widths]
-    bands = [Band(none, none, pairs) for none, pairs in zip(nothing, packed, strict=True)]
+    empty = [np.empty((0, width)) for width in widths]
+    correlations = [np.empty((0, width * (width - 1) // 2), np.float32) for width in widths]
+    bands = [Band(rows, rows, pairs) for rows, pairs in zip(empty, correlations, strict=True)]
     return Stars.of(np.empty(0, np.int64), CoefficientSpectra(*bands))

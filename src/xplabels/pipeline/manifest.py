@@ -1,8 +1,8 @@
 """The manifest of a folder of catalogues: what became of each input file, one entry each.
 
-An output ``FOLDER/NAME.parquet`` has its entry in ``FOLDER/_manifest/NAME.json``. Small files,
-because each appears whole with its output, whoever is writing others at the time and whenever a
-run is killed: there is no list that all would have to change.
+An output ``FOLDER/NAME.parquet`` has its entry in ``FOLDER/_manifest/NAME.json``. Each entry is a
+file of its own, not a line of a list that all workers would have to change, so that it appears
+whole with its output whenever a run is killed.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Joined:
 class ManifestEntry(Record):
     """What became of one input file; as many rows were written as read.
 
-    Of the :class:`~xplabels.io.job.Record`, ``input.md5`` is of the bytes that were read. ``good``
-    counts the good stars, ``flags`` stars by flag. ``damaged`` rows are (row, source_id), at most
-    :data:`DAMAGED_LISTED`, the first row being 1; ``notes`` of the reader and the tables, at most
-    as many. ``md5_published``: whether the input's sum is that of ``_MD5SUM.txt``; None where there
-    is none.
+    ``input.md5`` is the sum of the bytes that were read. ``good`` counts the good stars, ``flags``
+    stars by flag. ``damaged`` rows are (row, source_id), the first row being 1; ``notes`` are those
+    of the reader and the tables; of both there are at most :data:`DAMAGED_LISTED`.
+    ``md5_published`` says whether the input's sum is that of ``_MD5SUM.txt``; None where there is
+    no such list.
     """
 
     rows_in: int
@@ -57,10 +57,10 @@ class ManifestEntry(Record):
     def parse(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The fields from JSON values; raises TypeError where one is of another type."""
         check_types([values["flags"]], dict)
-        joined = tuple(Joined(**one) for one in values["joined"])
-        whole = ("rows_in", "rows_out", "good", "first_id", "last_id")
-        check_types([values[name] for name in whole], int)
-        check_types((*values["flags"].values(), *(one.stars for one in joined)), int)
+        joined = tuple(Joined(**table) for table in values["joined"])
+        integers = ("rows_in", "rows_out", "good", "first_id", "last_id")
+        check_types([values[name] for name in integers], int)
+        check_types((*values["flags"].values(), *(table.stars for table in joined)), int)
         check_types([values["processor_seconds"]], (int, float))
         return super().parse(values) | {
             "joined": joined,
@@ -70,7 +70,7 @@ class ManifestEntry(Record):
 
 
 def entry_path(output: Path) -> Path:
-    """Where the entry of an output stands."""
+    """The path of an output's entry."""
     return output.parent / MANIFEST / f"{output.stem}.json"
 
 

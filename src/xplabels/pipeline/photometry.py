@@ -29,20 +29,21 @@ from xplabels.pipeline.inputs import check_sum, published_sums, source_names
 from xplabels.pipeline.manifest import Joined, ManifestEntry
 
 ENDINGS = (".csv.gz", ".csv", ".parquet")
-"""Of GaiaSource files."""
+"""Endings that a GaiaSource file may have."""
 
 
 @dataclass
 class AuxiliaryTables:
-    """The photometry of a run, and which of its columns the catalogue takes over.
+    """The photometry of a run, and which of its columns are carried into the catalogue.
 
     ``tables`` are keyed by ``source_id``: files in any format (held in memory), and folders of
-    Parquet files, such as HATS catalogues (read where the stars are). A later one overrides an
-    earlier one where it has values, and all of them GaiaSource. ``gaia_source`` is the folder of
-    the bulk files ``GaiaSource_aaaaaa-bbbbbb.csv.gz``; without it they are taken where they lie
-    beside the spectra. ``carried`` columns of numbers are from the first table that has them.
+    Parquet files, such as HATS catalogues (of which only the part near the stars is read). Values
+    of a later table override those of an earlier one, and those of any table GaiaSource's.
+    ``gaia_source`` is the folder of the bulk files ``GaiaSource_aaaaaa-bbbbbb.csv.gz``; without it,
+    those that lie beside the spectra are used. ``carried`` columns of numbers are taken from the
+    first table that has them.
 
-    It may be sent to another process: tables are opened when they are first used.
+    An instance can be sent to another process, as tables are opened when they are first used.
     """
 
     tables: tuple[Path, ...] = ()
@@ -51,29 +52,29 @@ class AuxiliaryTables:
     _opened: dict[Path, Table] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        # tables in memory stay here; of a folder, only the ranges of its row groups are known
-        kept = {p: t for p, t in self._opened.items() if isinstance(t, PartitionedTable)}
-        return self.__dict__ | {"_opened": kept}
+        # tables in memory are not sent; those in folders are small, as their rows stay on disk
+        sent = {p: t for p, t in self._opened.items() if isinstance(t, PartitionedTable)}
+        return self.__dict__ | {"_opened": sent}
 
     def identity(self) -> list[str]:
-        """Each table by what tells it from another one, wherever it lies and whenever it came.
+        """What identifies the contents of each table, whatever its folder and date.
 
-        Of a file: name, size and MD5 sum, for it is held in memory anyhow; of a folder: name, and
-        the names and sizes of its files, which may be too many to read. Raises InputError if one
+        A file is identified by name, size and MD5 sum (it is read anyhow), a folder by its name and
+        the names and sizes of its files, which may be too large to read. Raises InputError if one
         cannot be read.
         """
         return [_identity(path) for path in self.tables]
 
     def absolute(self) -> AuxiliaryTables:
-        """The same for a process with another working directory."""
+        """The same with absolute paths, for a process with another working directory."""
         tables = tuple(path.absolute() for path in self.tables)
         source = None if self.gaia_source is None else self.gaia_source.absolute()
         return AuxiliaryTables(tables, source, self.carried)
 
     def source_of(self, path: Path) -> Path | None:
-        """The GaiaSource file of an input file, if there is one.
+        """The GaiaSource file of an input file; None if there is none.
 
-        If a folder was named for them and has none, it is one that does not exist.
+        If the folder ``gaia_source`` lacks it, this is the path that it should have there.
         """
         span = PIXELS.search(path.name)
         folder = self.gaia_source or path.parent
@@ -91,25 +92,25 @@ class AuxiliaryTables:
         Raises InputError if one cannot be read or holds neither photometry nor a column to carry.
         """
         for path in self.tables:
-            if [one.resolve() for one in self.tables].count(path.resolve()) > 1:
+            if [table.resolve() for table in self.tables].count(path.resolve()) > 1:
                 raise InputError("is given twice", where=path, remedy="give each table once")
             if path not in self._opened:
                 self._opened[path] = _open(path, self.carried)
         return [self._opened[path] for path in self.tables]
 
     def name(self, path: Path) -> str:
-        """By what entries count the stars of a table: with its folder if another has its name."""
-        alone = [table.name for table in self.tables].count(path.name) < 2
-        return path.name if alone else "/".join(path.absolute().parts[-2:])
+        """A table's name in the files' entries, with its folder if two tables share a name."""
+        unique = [table.name for table in self.tables].count(path.name) < 2
+        return path.name if unique else "/".join(path.absolute().parts[-2:])
 
     def check_joined(self, entries: Iterable[ManifestEntry]) -> None:
-        """Raise InputError if a table met no star of any file: that is a mistake."""
-        met: Counter[str] = Counter()
+        """Raise InputError if a table was joined to no star of any file, which is a mistake."""
+        stars: Counter[str] = Counter()
         for entry in entries:
             for joined in entry.joined:
-                met[joined.table] += joined.stars
+                stars[joined.table] += joined.stars
         for table in self.tables:
-            if not met[self.name(table)]:
+            if not stars[self.name(table)]:
                 raise InputError(
                     "shares no source_id with the stars",
                     where=table,
@@ -157,12 +158,12 @@ class Join:
         carried = {name: np.full(len(stars), np.nan) for name in self._carried}
         notes: list[str] = []
         for index, table in enumerate(self._tables):
-            rows, found = table.find(stars.source_id)
-            if has_photometry(found):
-                notes.extend(filled.take(rows, found, table.path))
-            for name in carried.keys() & found.keys():
-                lacking = np.isnan(carried[name][rows])
-                carried[name][rows[lacking]] = found[name][lacking]
+            rows, columns = table.find(stars.source_id)
+            if has_photometry(columns):
+                notes.extend(filled.take(rows, columns, table.path))
+            for name in carried.keys() & columns.keys():
+                gaps = np.isnan(carried[name][rows])
+                carried[name][rows[gaps]] = columns[name][gaps]
             self._stars[index] += len(rows)
         if self._tables:
             stars = replace(filled.stars(), notes=(*stars.notes, *notes))
@@ -183,7 +184,7 @@ def _open(path: Path, carried: Sequence[str]) -> Table:
 
 
 def _identity(path: Path) -> str:
-    name = path.name  # by which entries count the stars it was joined to
+    name = path.name
     try:
         if not path.is_dir():
             return f"{name} {FileFingerprint.of(path).size} bytes md5 {md5_of(path)}"

@@ -1,8 +1,8 @@
 """Jobs done one after the other, side by side in processes that may die, or on a Dask cluster.
 
-Each job makes an output that appears whole with its record; what comes back is the record. So a
-worker that dies loses only its current file, which another one begins anew; a file at which two
-have died is named and left out.
+Each job makes an output that appears whole with its record, and returns the record. So a worker
+that dies loses only its current file, which another one begins anew. A file at which two workers
+have died is left out and reported.
 """
 
 from __future__ import annotations
@@ -30,24 +30,28 @@ from xplabels.io.atomic import remove_leftovers
 from xplabels.io.job import Job, Record
 
 DEATHS_PER_FILE = 2
+"""Workers that may die at a file before it is left out."""
 DEATHS_IN_SUCCESSION = 10
-"""Workers that may die, no file being finished in between, until the run gives up."""
+"""Workers that may die without a file being finished in between, before the run gives up."""
 POLL_SECONDS = 1.0
 LOCAL = "local"
 CONNECT_SECONDS = 20
 DASK_RETRIES = 2
-"""How often Dask tries a job again that failed for a reason that is none of its file's."""
-DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Errors that every other file would meet."""
-GO_ON = "repeat the command to resume"
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""How often Dask repeats a job that failed for another reason than its file."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of the disk, which every other file would meet too."""
+RESUME = "repeat the command to resume"
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
+)  # fmt: skip
+"""Environment variables that set how many threads numerical libraries use."""
 
 
 @dataclass(frozen=True)
 class OnDask:
-    """A Dask cluster: of the scheduler at an ``address`` such as ``tcp://host:8786``.
+    """The Dask cluster of the scheduler at an ``address`` such as ``tcp://host:8786``.
 
-    :data:`LOCAL`: of ``workers`` processes on this machine, for the time of the run.
+    :data:`LOCAL` stands for one of ``workers`` processes on this machine, started for the run.
     """
 
     address: str = LOCAL
@@ -66,9 +70,9 @@ T = TypeVar("T")
 Outcome = Record | Failure
 CountStars = Callable[[int], None]
 Work = Callable[[Job, CountStars], Record]
-"""Does a job and calls back with the stars of each block; it travels to other processes."""
+"""Does a job and calls back with the stars of each block; it is sent to other processes."""
 Together = Callable[[Sequence[Job], CountStars], Iterator[tuple[Job, Outcome]]]
-"""Does jobs in order, but what is alike in several of them at once."""
+"""Does jobs in order, sharing work between several of them."""
 Report = Callable[[Job, Outcome], None]
 
 
@@ -80,29 +84,29 @@ def run_jobs(
     count_stars: CountStars = lambda stars: None,
     together: Together | None = None,
 ) -> None:
-    """Do every job, replacing its output; one that fails does not keep the others from being done.
+    """Do every job, replacing its output; the others are done even if one fails.
 
     ``workers`` are processes (1: this process), or a Dask cluster. ``report`` is called with each
-    job and its outcome; what it raises ends the run. ``count_stars`` is called with numbers of
-    stars as they are done, where this process does them; it does jobs ``together``, if given.
+    job and its outcome; what it raises ends the run. Where this process does the jobs, it calls
+    ``count_stars`` with the number of stars of each block, and does them by ``together``, if given.
 
     Raises InputError if nothing can be written any more, or if worker after worker dies.
     """
 
-    def ended(job: Job, outcome: Outcome) -> None:
+    def report_or_end(job: Job, outcome: Outcome) -> None:
         report(job, outcome)
         if isinstance(outcome, Failure) and outcome.ends_run:
             raise InputError(outcome.why)
 
     if isinstance(workers, OnDask):
         with connected(workers) as client:
-            _run_on_dask(work, jobs, client, ended)
+            _run_on_dask(work, jobs, client, report_or_end)
     elif workers == 1:
         one_by_one = ((job, attempt(work, job, count_stars)) for job in jobs)
         for job, outcome in together(jobs, count_stars) if together else one_by_one:
-            ended(job, outcome)
+            report_or_end(job, outcome)
     elif jobs:
-        _run_in_processes(work, jobs, min(workers, len(jobs)), ended)
+        _run_in_processes(work, jobs, min(workers, len(jobs)), report_or_end)
 
 
 def attempt(
@@ -113,8 +117,9 @@ def attempt(
         with interruptible():
             return work(job, count_stars)
     except InputError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_REFUSES:
-            full = InputError(error.what, where=error.where, remedy="free some space; " + GO_ON)
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_ERRORS:
+            remedy = f"free some space; {RESUME}"
+            full = InputError(error.what, where=error.where, remedy=remedy)
             return Failure(str(full), ends_run=True)
         return Failure(str(error))
     except Exception:  # one file must not cost the others their run, whatever it is
@@ -122,12 +127,12 @@ def attempt(
 
 
 def _killed(job: Job, what: str) -> Failure:
-    remedy = f"is there enough memory for every worker? {GO_ON}"
+    remedy = f"is there enough memory for every worker? {RESUME}"
     return Failure(str(InputError(what, where=job.inputs[0], remedy=remedy)))
 
 
 def _do_anew(work: Work, job: Job) -> Outcome:
-    """Do a job of which a dead worker may have left half-written files."""
+    """Do a job whose half-written files a dead worker may have left behind."""
     for path in (job.output, job.record):
         remove_leftovers(path.parent, glob.escape(path.name), every=True)
     return attempt(work, job)
@@ -138,12 +143,12 @@ def _do_anew(work: Work, job: Job) -> Outcome:
 
 def _run_in_processes(work: Work, jobs: Sequence[Job], workers: int, report: Report) -> None:
     waiting, deaths = deque(jobs), _Deaths()
-    # plain pickle: multiprocessing's own would put the model's arrays into shared memory; in a
-    # file: a process that dies before it has read its pipe would leave us writing for ever
-    place = Path(tempfile.gettempdir())
-    remove_leftovers(place, "xplabels-*")
+    # plain pickle, because multiprocessing's own would put the model's arrays into shared memory;
+    # in a file, because writing to the pipe of a process that died would never end
+    folder = Path(tempfile.gettempdir())
+    remove_leftovers(folder, "xplabels-*")
     prefix = f".{os.getpid()}.partial.xplabels-"
-    with tempfile.NamedTemporaryFile(prefix=prefix, dir=place) as file, _one_thread():
+    with tempfile.NamedTemporaryFile(prefix=prefix, dir=folder) as file, _one_thread():
         file.write(pickle.dumps(work))
         file.flush()
         while waiting:  # another pool, if all its workers died before they had begun
@@ -151,38 +156,38 @@ def _run_in_processes(work: Work, jobs: Sequence[Job], workers: int, report: Rep
 
 
 class _Deaths:
-    """Of workers: by output, and since the last file that was finished."""
+    """How many workers died: at each output, and since the last file that was finished."""
 
     def __init__(self) -> None:
         self.of_output: Counter[Path] = Counter()
         self.in_succession = 0
 
     def count(self, job: Job) -> None:
-        """One more; raises InputError where there are too many."""
+        """Count one more death, at ``job``; raises InputError if there were too many."""
         self.in_succession += 1
         if self.in_succession >= DEATHS_IN_SUCCESSION:
             raise InputError(
                 f"{self.in_succession} workers died one after the other, the last at this file",
                 where=job.inputs[0],
-                remedy=f"find out what kills them (memory?), or use fewer; {GO_ON}",
+                remedy=f"find out what kills them (memory?), or use fewer; {RESUME}",
             )
 
 
 def _run_pool(
     work: Path, waiting: deque[Job], workers: int, report: Report, deaths: _Deaths
 ) -> None:
-    """Do the jobs ``waiting``; those that are not done when this returns are still there."""
+    """Do the jobs ``waiting``; those that are not done if the pool breaks are left in it."""
     from pebble import ProcessExpired, ProcessPool
 
     context = multiprocessing.get_context("spawn")
-    pool: Any = ProcessPool(workers, 0, _begin, (work,), context)
+    pool: Any = ProcessPool(workers, 0, _begin_worker, (work,), context)
     running: dict[Any, Job] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 try:
-                    running[pool.schedule(_do, (waiting[0],))] = waiting[0]
-                except RuntimeError as error:  # Pebble's, of a pool that is broken
+                    running[pool.schedule(_do_in_worker, (waiting[0],))] = waiting[0]
+                except RuntimeError as error:  # raised by Pebble if the pool is broken
                     deaths.count(waiting[0])
                     raise BrokenProcessPool from error
                 waiting.popleft()
@@ -213,40 +218,40 @@ def _run_pool(
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes that begin now keep to one thread: there is one for each processor already."""
-    before = {name: os.environ[name] for name in THREADS if name in os.environ}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+    """Processes started in the block use one thread each, as there is a process per processor."""
+    before = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:
         yield
     finally:
-        for name in THREADS:
+        for name in THREAD_VARIABLES:
             del os.environ[name]
         os.environ.update(before)
 
 
 _work: Work
-"""What a worker process does."""
+"""What this worker process does with each job."""
 
 
-def _begin(work: Path) -> None:
+def _begin_worker(work: Path) -> None:
     global _work
     from tqdm import tqdm
 
-    # its own would be a semaphore of the system, which outlives a worker that is ended
+    # tqdm's own lock would be a semaphore of the system, which outlives a worker that is killed
     tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _work = _unpacked(work.read_bytes())
 
 
 def _end_with_parent() -> None:
-    """End at once if the run is killed, in place of when the file is done."""
+    """End this worker at once if the run is killed, not only when its file is done."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _do(job: Job) -> Outcome:
+def _do_in_worker(job: Job) -> Outcome:
     return _do_anew(_work, job)
 
 
@@ -264,7 +269,7 @@ def _unpacked(work: bytes) -> Work:
 
 
 @contextlib.contextmanager
-def connected(where: OnDask) -> Iterator[Any]:
+def connected(cluster: OnDask) -> Iterator[Any]:
     """A ``distributed.Client`` of the cluster.
 
     Raises InputError if Dask is not installed, or no scheduler answers at the address.
@@ -273,9 +278,9 @@ def connected(where: OnDask) -> Iterator[Any]:
         from dask.distributed import Client
     except ImportError:
         raise InputError("Dask is not installed", remedy="pip install 'xplabels[lsdb]'") from None
-    keys: dict[str, Any] = {"address": where.address, "timeout": CONNECT_SECONDS}
-    if where.address == LOCAL:
-        keys = {"n_workers": where.workers, "threads_per_worker": 1, "dashboard_address": None}
+    keys: dict[str, Any] = {"address": cluster.address, "timeout": CONNECT_SECONDS}
+    if cluster.address == LOCAL:
+        keys = {"n_workers": cluster.workers, "threads_per_worker": 1, "dashboard_address": None}
         keys |= {"memory_limit": None, "silence_logs": logging.CRITICAL}
     try:
         client = Client(**keys)
@@ -283,7 +288,7 @@ def connected(where: OnDask) -> Iterator[Any]:
         first = (str(error).splitlines() or ["timeout"])[0]
         raise InputError(
             f"no Dask scheduler answers ({first})",
-            where=where.address,
+            where=cluster.address,
             remedy="start one (dask scheduler), or give --dask local",
         ) from error
     with client:
@@ -295,26 +300,26 @@ def _run_on_dask(work: Work, jobs: Sequence[Job], client: Any, report: Report) -
     from dask.distributed import as_completed
     from distributed.scheduler import KilledWorker
 
-    # not scattered: a task's result can be made again where the worker that had it has died
+    # a task's result, not scattered data: Dask can make it again if the worker that had it died
     shared = client.submit(_unpacked, pickle.dumps(work), pure=False)
 
     def begin(job: Job) -> Any:
         return client.submit(_do_anew, shared, job.absolute(), pure=False, retries=DASK_RETRIES)
 
     running = {begin(job): job for job in jobs}
-    deadly: list[Job] = []
+    suspects: list[Job] = []
     try:
         for future in as_completed(running):
             try:
                 report(running[future], future.result())
             except KilledWorker:
-                deadly.append(running[future])
+                suspects.append(running[future])
         # Dask blames a death on every file that its worker had, so each is tried by itself
-        for job in deadly:
-            last = begin(job)
-            running[last] = job
+        for job in suspects:
+            retry = begin(job)
+            running[retry] = job
             try:
-                outcome: Outcome = last.result()
+                outcome: Outcome = retry.result()
             except KilledWorker:
                 outcome = _killed(job, "worker after worker died at it")
             report(job, outcome)

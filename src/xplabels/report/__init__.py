@@ -1,4 +1,4 @@
-"""Findings of a validation to metrics.json, figures and one self-contained HTML page."""
+"""Write findings of a validation as metrics.json, figures and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def write_report(
     """
     folder = Path(folder)
     check_new_folder(folder, REPORT_FILES, overwrite)
-    found = [finding.section for finding in findings if finding.section is not None]
-    sections = sorted(found, key=lambda section: section.folded)
+    with_section = [finding.section for finding in findings if finding.section is not None]
+    sections = sorted(with_section, key=lambda section: section.folded)
     images = {
         picture.name: png(picture.draw()) for section in sections for picture in section.pictures
     }

@@ -1,8 +1,8 @@
 """Gaia stars and a survey's catalogue, matched on the sky through LSDB (extra ``lsdb``).
 
-Both are read as HATS catalogues, local or remote, one HEALPix partition at a time; a table of
-stars will do as well. Stars are moved to the catalogue's epoch before they are compared, so the
-catalogue's margin has to reach as far as they move: a star that moves farther is flagged FAST.
+Both are read as HATS catalogues, local or remote, one HEALPix partition at a time; the stars may
+also be a table in any format. Stars are moved to the catalogue's epoch before they are compared, so
+the catalogue's margin has to be as wide as they move; a star that moves farther is flagged FAST.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ EPOCHS = {
     # an estimate: the middle of the observations, June 1997 to February 2001
     "twomass": 1999.1,
 }
-"""Mean epoch of a catalogue's positions, Julian year."""
+"""Survey -> mean epoch of its positions, Julian year."""
 EARLIEST, LATEST = 1880.0, 2100.0
-"""Of positions, Julian year: from the first photographic plates on."""
-PLACE = ("source_id", "ra", "dec")
-MOTION = ("pmra", "pmdec", "ref_epoch")
+"""Epochs between which positions may be, Julian year; 1880 is before the first survey by
+photographic plates."""
+REQUIRED_COLUMNS = ("source_id", "ra", "dec")
+MOTION_COLUMNS = ("pmra", "pmdec", "ref_epoch")
+"""Columns of the stars that must be there, and those that are used if they are."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class SkyMatches:
     """``source_id``, the catalogue's columns, ``match_separation`` (arcsec, at the catalogue's
     epoch), ``match_count`` (candidates within the radius) and ``match_flags``
     (:class:`~xplabels.surveys.matching.MatchFlag`)."""
-    stars: int  # how many there were
+    stars: int  # how many there were, with a counterpart or without
 
     def summary(self) -> str:
         """Counts, for the terminal."""
@@ -111,7 +113,7 @@ def match_on_sky(
         raise InputError(
             f"the epoch {epoch:g} is not a year of a survey", remedy="give one as 2010.5"
         )
-    # LSDB warns its own users of slow performance and of stars without margins
+    # LSDB's warnings of slow performance and of stars without margins are not for our users
     with warnings.catch_warnings(action="ignore"), _workers(workers):
         left, count = _stars(stars)
         right = _catalogue(catalogue, margin, survey, more_columns)
@@ -133,8 +135,8 @@ def match_on_sky(
             if "overlap" not in str(error):
                 raise
             logger.warning("%s and %s have no part of the sky in common", stars, catalogue)
-            nothing = {name.lower(): np.empty(0, kind) for name, kind in _kinds(right).items()}
-            return SkyMatches({"source_id": np.empty(0, np.int64), **nothing}, count)
+            empty = {name.lower(): np.empty(0, kind) for name, kind in _column_types(right).items()}
+            return SkyMatches({"source_id": np.empty(0, np.int64), **empty}, count)
         frame = joined.compute(progress_bar=False).sort_values("source_id_star", kind="stable")
     if frame["source_id_star"].duplicated().any():
         raise InputError(
@@ -146,17 +148,22 @@ def match_on_sky(
             columns[name.lower()] = frame[name].to_numpy()
     columns |= {name: frame[name].to_numpy(kind) for name, kind in ADDED.items()}
     info = right.hc_structure.catalog_info
-    place = frame[[info.ra_column, info.dec_column]].to_numpy(np.float64)
-    same = repeated(np.ascontiguousarray(place).view(np.complex128)[:, 0])
-    flags = columns["match_flags"] | np.where(same, MatchFlag.SHARED, 0)
+    position = frame[[info.ra_column, info.dec_column]].to_numpy(np.float64)
+    # rows of the catalogue have no identifier here: the same position is the same row. A pair of
+    # floats is viewed as one complex number, so that pairs can be compared
+    shared = repeated(np.ascontiguousarray(position).view(np.complex128)[:, 0])
+    flags = columns["match_flags"] | np.where(shared, MatchFlag.SHARED, 0)
     return SkyMatches(columns | {"match_flags": flags.astype(np.uint8)}, count)
 
 
-def _kinds(right: Any) -> dict[str, Any]:
+def _column_types(catalogue: Any) -> dict[str, Any]:
     """The columns of matches with a catalogue, but for source_id, and their numpy types."""
-    known = {n: np.dtype(object) if k.kind == "O" else np.dtype(getattr(k, "numpy_dtype", k))
-             for n, k in right.dtypes.items()}  # fmt: skip
-    return known | ADDED | {"match_flags": np.uint8}
+    types: dict[str, Any] = {}
+    for name, dtype in catalogue.dtypes.items():
+        # pandas' types that wrap Arrow's have a numpy type, too
+        numpy_type = object if dtype.kind == "O" else getattr(dtype, "numpy_dtype", dtype)
+        types[name] = np.dtype(numpy_type)
+    return types | ADDED | {"match_flags": np.uint8}
 
 
 def write_matches(matches: SkyMatches, path: Path, overwrite: bool = False) -> None:
@@ -196,21 +203,22 @@ def _workers(number: int) -> Iterator[None]:
 
 
 def _stars(path: str | Path) -> tuple[Any, int]:
-    """The stars as an LSDB catalogue, and how many they are."""
+    """The stars as an LSDB catalogue, and their number."""
     import lsdb
     import pandas as pd
 
+    wanted = (*REQUIRED_COLUMNS, *MOTION_COLUMNS)
     remedy = "give a table with source_id, ra and dec (deg), such as gaia_source"
     if "://" in str(path) or Path(path).is_dir():
         left = _open(path)
-        _check_columns(left.columns, PLACE, path, remedy)
-        return left[[name for name in (*PLACE, *MOTION) if name in left.columns]], len(left)
-    columns = read_columns(path, (*PLACE, *MOTION))
-    _check_columns(columns, PLACE, path, remedy)
+        _check_columns(left.columns, REQUIRED_COLUMNS, path, remedy)
+        return left[[name for name in wanted if name in left.columns]], len(left)
+    columns = read_columns(path, wanted)
+    _check_columns(columns, REQUIRED_COLUMNS, path, remedy)
     frame = pd.DataFrame(
         {
-            n: values if n == "source_id" else numbers(columns, n, path)
-            for n, values in columns.items()
+            name: values if name == "source_id" else numbers(columns, name, path)
+            for name, values in columns.items()
         }
     )
     frame = frame[frame.source_id > 0]
@@ -223,7 +231,7 @@ def _stars(path: str | Path) -> tuple[Any, int]:
         raise InputError(
             "no row has a source_id and a position on the sky", where=path, remedy="mend ra and dec"
         )
-    # stars need no margin: the survey's rows come to them
+    # stars need no margin, as each is compared with the survey's partition and its margin
     left = lsdb.from_dataframe(frame, ra_column="ra", dec_column="dec", margin_threshold=None)
     return left, len(frame)
 
@@ -239,18 +247,18 @@ def _catalogue(
             where=path,
             remedy="open the collection it belongs to, or name its margin with --margin",
         )
-    info, known = right.hc_structure.catalog_info, SURVEYS[survey]
-    wanted = {*known.columns, *known.masks, known.key, *more_columns}
-    chosen = [name for name in right.columns if name.lower() in wanted]
-    if not any(name.lower() in known.columns for name in chosen):
+    info, its_survey = right.hc_structure.catalog_info, SURVEYS[survey]
+    wanted = {*its_survey.columns, *its_survey.masks, its_survey.key, *more_columns}
+    kept = [name for name in right.columns if name.lower() in wanted]
+    if not any(name.lower() in its_survey.columns for name in kept):
         raise InputError(
-            f"has none of the columns {', '.join(known.columns)}",
+            f"has none of the columns {', '.join(its_survey.columns)}",
             where=path,
-            remedy=f"check that it is a catalogue of {known.title}",
+            remedy=f"check that it is a catalogue of {its_survey.title}",
         )
-    every = ", ".join(map(str, right.columns))
-    _check_columns(right.columns, more_columns, path, f"name columns of the catalogue: {every}")
-    return right[list(dict.fromkeys([info.ra_column, info.dec_column, *chosen]))]
+    remedy = f"name columns of the catalogue: {', '.join(map(str, right.columns))}"
+    _check_columns(right.columns, more_columns, path, remedy)
+    return right[list(dict.fromkeys([info.ra_column, info.dec_column, *kept]))]
 
 
 def _open(path: str | Path, **options: Any) -> Any:
@@ -259,9 +267,9 @@ def _open(path: str | Path, **options: Any) -> Any:
     try:
         return lsdb.open_catalog(str(path), columns="all", **options)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        first = (str(error).splitlines() or ["unreadable"])[0]
+        reason = (str(error).splitlines() or ["unreadable"])[0]
         raise InputError(
-            f"cannot be read as a HATS catalogue ({first})",
+            f"cannot be read as a HATS catalogue ({reason})",
             where=path,
             remedy="give the folder or address that holds its properties",
         ) from error

@@ -1,8 +1,9 @@
-"""A part of the sky out of a HATS catalogue, wherever it is: its rows as Parquet files here.
+"""Copy a part of the sky out of a local or remote HATS catalogue, into Parquet files.
 
 Of a catalogue at an address (``https://``, ``hf://``, or any that fsspec knows) only what is needed
-travels, by range requests: the list of partitions, the footers of those that the area meets, the
-positions in them, and of the row groups with a star inside the columns that labels are made of.
+is downloaded, by range requests: the list of partitions, the footers of those that overlap the
+area, the positions in them and, of row groups with a star inside the area, the columns that labels
+are made of.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ logger = logging.getLogger(__name__)
 
 PIXEL_ORDER = 3
 HUB = "https://huggingface.co"
-HUB_SETTING = "HF_ENDPOINT"
-"""The environment's word for another address of the hub, as its own client takes it."""
+HUB_VARIABLE = "HF_ENDPOINT"
+"""Environment variable with another address of the hub, which the hub's own client uses, too."""
 PARALLEL = 4
-"""Partitions that are read at a time."""
+"""Partitions that are read at the same time."""
 REQUEST = "area.json"
 
 
 @dataclass(frozen=True)
 class Box:
-    """Right ascensions from ``ra[0]`` to ``ra[1]``, over 0 if that is smaller, by declinations."""
+    """A range of right ascension, across 0 if ``ra[1]`` is below ``ra[0]``, and of declination."""
 
     ra: tuple[float, float]
     dec: tuple[float, float]
@@ -68,7 +69,8 @@ class Box:
     ) -> NDArray[np.bool_]:
         """Which positions [N] lie in it, or no farther than ``beyond`` from it; in degrees."""
         (ra1, ra2), (dec1, dec2) = self.ra, self.dec
-        # a circle spans more right ascension the nearer it is to a pole, and all of it around one
+        # a circle of radius `beyond` spans more right ascension the nearer it is to a pole, and all
+        # of it if it contains the pole
         ratio = np.sin(np.deg2rad(beyond)) / np.maximum(np.cos(np.deg2rad(dec)), 1e-9)
         span = np.rad2deg(np.arcsin(np.minimum(ratio, 1)))
         span = np.where(np.abs(dec) + beyond < 90, span, 360)
@@ -110,18 +112,18 @@ def copy_area(
     overwrite: bool = False,
     retry: RetryPolicy | None = None,
 ) -> list[Path]:
-    """The rows of a HATS catalogue inside ``area``, a file of each partition, in ``folder``.
+    """Copy the rows of a HATS catalogue inside ``area`` to ``folder``, one file per partition.
 
-    What is there already of the same catalogue and area is not read again. The files are tables
-    that :func:`xplabels.read` takes.
+    Files that are there already, of the same catalogue and area, are not read again. All of them
+    are tables that :func:`xplabels.read` takes.
 
     Parameters
     ----------
     address
         A folder, or an address: ``hf://datasets/OWNER/NAME[@REVISION][/FOLDER]``, ``https://...``
-        or what else fsspec opens. A collection stands for its main catalogue.
+        or any other that fsspec opens. A collection stands for its main catalogue.
     overwrite
-        Whether to begin anew where ``folder`` is of another catalogue or area.
+        Whether to begin anew if ``folder`` holds another catalogue or area.
 
     Raises InputError if the extra ``lsdb`` is missing, there is no such catalogue, the service
     fails in every attempt, or no star lies in the area.
@@ -137,26 +139,26 @@ def copy_area(
     open_partial(folder, REQUEST, request, (REQUEST, "*.parquet", ".*.partial.*"), overwrite)
     info = catalogue.catalog_info
     position = (info.ra_column, info.dec_column)
-    wanted = {
-        folder / f"Norder={p.order}_Npix={p.pixel}.parquet": path
-        for (p, path), near in zip(partitions, _meets(area, catalogue), strict=True)
-        if near
+    source_of = {  # file to write -> partition of the catalogue
+        folder / f"Norder={pixel.order}_Npix={pixel.pixel}.parquet": partition
+        for (pixel, partition), overlaps in zip(partitions, _overlap(area, catalogue), strict=True)
+        if overlaps
     }
-    waiting = {here: path for here, path in wanted.items() if not here.exists()}
+    to_fetch = [file for file in source_of if not file.exists()]
 
-    def fetch(here: Path) -> None:
-        with whole_file(here) as temporary:
-            retry.call(lambda: _copy(waiting[here], area, position, temporary), stop)
+    def fetch(file: Path) -> None:
+        with whole_file(file) as temporary:
+            retry.call(lambda: _copy(source_of[file], area, position, temporary), stop)
 
     stop = threading.Event()
     with (
         _reading(address),
-        tqdm(desc="spectra", total=len(wanted), initial=len(wanted) - len(waiting),
+        tqdm(desc="spectra", total=len(source_of), initial=len(source_of) - len(to_fetch),
              unit=" partitions", disable=None) as bar,
     ):  # fmt: skip
-        for _ in in_parallel(fetch, waiting, PARALLEL, stop):
+        for _ in in_parallel(fetch, to_fetch, PARALLEL, stop):
             bar.update()
-    rows = {here: pq.read_metadata(here).num_rows for here in wanted}
+    rows = {file: pq.read_metadata(file).num_rows for file in source_of}
     total = sum(rows.values())
     if not total:
         raise InputError(
@@ -165,14 +167,14 @@ def copy_area(
             remedy="choose another part of the sky",
         )
     logger.info(
-        f"spectra: {counted(total, 'star')} from {counted(len(wanted), 'partition')} "
+        f"spectra: {counted(total, 'star')} from {counted(len(source_of), 'partition')} "
         f"of {len(catalogue.get_healpix_pixels())}"
     )
-    return [here for here, stars in rows.items() if stars]
+    return [file for file, stars in rows.items() if stars]
 
 
 def plain_address(address: str) -> str:
-    """The same address over HTTP, for those of the Hugging Face hub: no client, no account.
+    """An address on the Hugging Face hub as one over HTTP, which needs no client and no account.
 
     Examples
     --------
@@ -185,7 +187,7 @@ def plain_address(address: str) -> str:
     if not prefix or inner.startswith("resolve/"):
         return address
     name, _, revision = name.partition("@")
-    hub = os.environ.get(HUB_SETTING, HUB).rstrip("/")
+    hub = os.environ.get(HUB_VARIABLE, HUB).rstrip("/")
     parts = (hub, "datasets", owner, name, "resolve", revision or "main", inner)
     return "/".join(part for part in parts if part)
 
@@ -199,64 +201,65 @@ def _opened(address: str) -> Any:
         raise InputError(
             "a part of the sky needs the package hats", remedy="pip install 'xplabels[lsdb]'"
         ) from None
-    with as_service_error(), warnings.catch_warnings(action="ignore"):
-        found = hats.read_hats(get_upath(plain_address(address)), read_moc=False)
-    return getattr(found, "main_catalog", found)
+    with fsspec_as_service_error(), warnings.catch_warnings(action="ignore"):
+        catalogue = hats.read_hats(get_upath(plain_address(address)), read_moc=False)
+    return getattr(catalogue, "main_catalog", catalogue)
 
 
-def _meets(area: Area, catalogue: Any) -> NDArray[np.bool_]:
-    """Which partitions of a hats catalogue hold a part of the area; a few beside it, too."""
+def _overlap(area: Area, catalogue: Any) -> NDArray[np.bool_]:
+    """Which partitions of a hats catalogue overlap the area, and a few that only come close."""
     from astropy.coordinates import angular_separation
     from cdshealpix.nested import healpix_to_lonlat, vertices
 
     pixels = catalogue.get_healpix_pixels()
     order, number = np.array([(p.order, p.pixel) for p in pixels], np.int64).reshape(-1, 2).T
     if isinstance(area, SkyPixel):
+        # both are compared at the coarser of their orders; a pixel has four times its parent's area
         finer, coarser = np.maximum(order - PIXEL_ORDER, 0), np.maximum(PIXEL_ORDER - order, 0)
         return np.asarray(number >> 2 * finer == area.number >> 2 * coarser)
-    place = (number.astype(np.uint64), order.astype(np.uint8))
-    ra, dec = (angle.rad for angle in healpix_to_lonlat(*place))
-    corners = (angle.rad for angle in vertices(*place))
+    pixel = (number.astype(np.uint64), order.astype(np.uint8))
+    ra, dec = (angle.rad for angle in healpix_to_lonlat(*pixel))
+    corners = (angle.rad for angle in vertices(*pixel))
     radius = angular_separation(ra[:, None], dec[:, None], *corners).max(axis=1)
     return area.contains(*np.rad2deg([ra, dec, radius]))
 
 
-def _copy(path: Any, area: Area, position: tuple[str, str], here: Path) -> None:
-    """The rows of one partition that lie in the area, and of these the columns needed."""
+def _copy(path: Any, area: Area, position: tuple[str, str], target: Path) -> None:
+    """Write the rows of one partition that lie in the area, with the columns needed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with as_service_error():
+    with fsspec_as_service_error():
         files = [path] if path.suffix == ".parquet" else sorted(path.glob("*.parquet"))
         tables = [table for file in files for table in _row_groups(file, area, position)]
-    whole = pa.table({"source_id": pa.array([], pa.int64())})  # says that it was looked at
+    copied = pa.table({"source_id": pa.array([], pa.int64())})  # a sign that there are no rows
     if tables:
-        whole = pa.concat_tables(tables).combine_chunks()
-        columns = {name: whole[name] for name in whole.column_names}
-        known = archive_columns(columns, Path(path.path))
-        whole = pa.table(known | {name: columns[name] for name in position})
-    pq.write_table(whole, here, compression="zstd", compression_level=1)
+        read = pa.concat_tables(tables).combine_chunks()
+        columns = {name: read[name] for name in read.column_names}
+        renamed = archive_columns(columns, Path(path.path))
+        copied = pa.table(renamed | {name: columns[name] for name in position})
+    pq.write_table(copied, target, compression="zstd", compression_level=1)
 
 
 def _row_groups(path: Any, area: Area, position: tuple[str, str]) -> Iterator[Any]:
-    """What one file has inside the area, by row groups."""
+    """The rows of one file inside the area, a table for each row group that has any."""
     import pyarrow.parquet as pq
 
-    # blocks that are read ahead would be twice what is needed
+    # without a cache, as blocks read ahead would be twice what is needed
     keys = {} if path.protocol in ("", "file", "local") else {"cache_type": "none"}
     with path.fs.open(path.path, "rb", **keys) as raw, pq.ParquetFile(raw, pre_buffer=True) as file:
         needed = [*position, *NEEDED] if is_nested(file.schema_arrow.names) else None
         for group in range(file.num_row_groups):
-            places = file.read_row_group(group, columns=list(position))
-            ra, dec = (places[name].to_numpy().astype(np.float64) for name in position)
-            within = area.contains(ra, dec)
-            if within.any():
-                yield file.read_row_group(group, columns=needed).filter(within)
+            positions = file.read_row_group(group, columns=list(position))
+            ra, dec = (positions[name].to_numpy().astype(np.float64) for name in position)
+            inside = area.contains(ra, dec)
+            if inside.any():
+                yield file.read_row_group(group, columns=needed).filter(inside)
 
 
 @contextmanager
-def as_service_error() -> Iterator[None]:
-    """What fsspec and its clients raise, as :class:`ServiceError`."""
+def fsspec_as_service_error() -> Iterator[None]:
+    """Turn what fsspec and its clients raise into :class:`ServiceError`."""
     import asyncio
 
     import pyarrow as pa
@@ -266,7 +269,7 @@ def as_service_error() -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError as error:
-        # fsspec says the same of a server that is busy
+        # fsspec raises the same if a server is busy
         status = getattr(error.__cause__, "status", 404)
         said = "is not there" if status == 404 else f"was refused with status {status}"
         raise ServiceError(f"{said} ({error})", transient=status >= 429) from error
@@ -279,7 +282,7 @@ def as_service_error() -> Iterator[None]:
 
 @contextmanager
 def _reading(address: str) -> Iterator[None]:
-    """Name the catalogue in what goes wrong."""
+    """Turn a :class:`ServiceError` into an :class:`InputError` that names the catalogue."""
     try:
         yield
     except ServiceError as error:

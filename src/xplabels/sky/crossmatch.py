@@ -12,7 +12,7 @@ from xplabels.surveys.matching import MatchFlag
 MAS_PER_DEGREE = 3.6e6
 ARCSEC_PER_DEGREE = 3600.0
 REFERENCE_EPOCH = 2016.0
-"""Of Gaia DR3 positions, Julian year, where a table has no column ``ref_epoch``."""
+"""Epoch of Gaia DR3's positions, Julian year, used if a table has no column ``ref_epoch``."""
 ADDED = {"match_separation": "float64", "match_count": "int64", "match_flags": "int64"}
 """Columns that a match adds, and their types."""
 
@@ -42,9 +42,9 @@ def crossmatch(radius: float, epoch: float) -> Any:
             star, candidate, separation, count = nearest(moved, candidates, radius)
             shift = _arcsec(np.linalg.norm(moved[star] - start[star], axis=1))
             margin = crossmatch_args.right_margin_catalog_info
-            reach = 0.0 if margin is None else margin.margin_threshold
+            margin_width = 0.0 if margin is None else margin.margin_threshold
             flags = np.where(count > 1, MatchFlag.SEVERAL, 0)
-            flags |= np.where(shift + radius > reach, MatchFlag.FAST, 0)
+            flags |= np.where(shift + radius > margin_width, MatchFlag.FAST, 0)
             added = dict(zip(ADDED, (separation, count, flags), strict=True))
             return star, candidate, pd.DataFrame(added).astype(types)
 
@@ -52,7 +52,7 @@ def crossmatch(radius: float, epoch: float) -> Any:
 
 
 def _at_epoch(frame: Any, info: Any, epoch: float) -> tuple[Array, Array]:
-    """Directions [N, 3] as given and at ``epoch``, the same where the motion is not known."""
+    """Directions [N, 3] as given and at ``epoch``; the same if the motion is not known."""
     ra, dec = _floats(frame[info.ra_column]), _floats(frame[info.dec_column])
     start = unit_vectors(ra, dec)
     if "pmra" not in frame.columns or "pmdec" not in frame.columns:
@@ -70,8 +70,8 @@ def propagate(ra: Array, dec: Array, pmra: Array, pmdec: Array, years: Array | f
     """Directions [N, 3] after some Julian years of uniform motion along a straight line in space.
 
     Positions are in degrees, motions in mas/yr, ``pmra`` with cos(dec) in it, as Gaia gives them;
-    NaN counts as 0. Parallax and radial velocity are left out: below 0.1 arcsec but for some
-    hundred of the nearest stars.
+    NaN counts as 0. Parallax and radial velocity are neglected; they matter by less than 0.1 arcsec
+    except for some hundred of the nearest stars.
     """
     alpha, delta = np.radians(ra), np.radians(dec)
     east = np.stack([-np.sin(alpha), np.cos(alpha), np.zeros_like(alpha)])
@@ -79,8 +79,8 @@ def propagate(ra: Array, dec: Array, pmra: Array, pmdec: Array, years: Array | f
         [-np.sin(delta) * np.cos(alpha), -np.sin(delta) * np.sin(alpha), np.cos(delta)]
     )
     move = np.radians(np.nan_to_num(np.stack([pmra, pmdec])) * years / MAS_PER_DEGREE)
-    there = (unit_vectors(ra, dec).T + move[0] * east + move[1] * north).T
-    return np.asarray(there / np.linalg.norm(there, axis=1, keepdims=True))
+    moved = (unit_vectors(ra, dec).T + move[0] * east + move[1] * north).T
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True))
 
 
 def unit_vectors(ra: Array, dec: Array) -> Array:
@@ -102,14 +102,15 @@ def nearest(
     from scipy.spatial import cKDTree
 
     if not len(stars) or not len(candidates):
-        none = np.empty(0, np.intp)
-        return none, none, np.empty(0), np.empty(0, np.int64)
+        empty = np.empty(0, np.intp)
+        return empty, empty, np.empty(0), np.empty(0, np.int64)
     chord = 2 * np.sin(np.radians(radius / ARCSEC_PER_DEGREE) / 2)
     tree = cKDTree(candidates)
     distance, candidate = tree.query(stars, distance_upper_bound=chord)
-    found = np.flatnonzero(np.isfinite(distance))
-    inside = tree.query_ball_point(stars[found], chord, return_length=True)
-    return found, candidate[found], _arcsec(distance[found]), np.asarray(inside, np.int64)
+    matched = np.flatnonzero(np.isfinite(distance))
+    count = tree.query_ball_point(stars[matched], chord, return_length=True)
+    separation = _arcsec(distance[matched])
+    return matched, candidate[matched], separation, np.asarray(count, np.int64)
 
 
 def _arcsec(chord: Array) -> Array:

@@ -1,8 +1,8 @@
 """Tables of surveys -> :class:`~xplabels.surveys.table.SurveyTable`: photometry, labels, flags.
 
 Each survey's conventions (names, nulls, units, bits) are in :mod:`~xplabels.surveys.labels` or
-:mod:`~xplabels.surveys.photometry`, where a new survey is added, and its name below; nothing
-downstream depends on them.
+:mod:`~xplabels.surveys.photometry`; nothing downstream depends on them. A new survey is added
+there, and to the lists below.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from xplabels.surveys.photometry import ALLWISE, CATWISE, GAIA, TWOMASS, UNWISE
 from xplabels.surveys.table import NO_SOURCE, UNKNOWN_BITS, RawTable, Survey, SurveyTable
 
 PHOTOMETRIC: dict[str, Survey] = {s.name: s for s in (GAIA, TWOMASS, UNWISE, CATWISE, ALLWISE)}
-"""Surveys that measure magnitudes: a later one fills only what earlier ones lack."""
+"""Surveys that measure magnitudes, in order of precedence."""
 SPECTROSCOPIC: dict[str, Survey] = {
     s.name: s for s in (APOGEE, LAMOST_LRS, LAMOST_MRS, GSPPHOT, FS24)
 }
@@ -80,15 +80,15 @@ def read_survey(
     extra
         Lower-case names of columns that rules ask for; a mapping has the rules' names as values.
     neighbours
-        A table that relates the survey's identifiers to Gaia DR3's (see
-        :func:`~xplabels.surveys.matching.read_neighbours`), for a table without ``source_id``; or
-        the ids of two Gaia releases (see :func:`~xplabels.io.partners.partners`), for a table
-        with those of the earlier one.
+        For a table without ``source_id``: a table that relates the survey's identifiers to Gaia
+        DR3's (see :func:`~xplabels.surveys.matching.read_neighbours`). For a table with ids of an
+        earlier Gaia release: one of the ids of both releases (see
+        :func:`~xplabels.io.partners.partners`).
     bit_masks
         Those of ``extra`` that hold bit masks, besides the survey's own.
     labels
-        Of a table of the user's own: the labels to read; default: every column that has one of
-        errors.
+        The labels to read from a table of the user's own; default: every column that has a column
+        of errors.
 
     Raises :class:`InputError` if the table cannot be read, lacks a column of ``extra``, or has no
     source_ids and no neighbours were given.
@@ -118,9 +118,10 @@ def read_survey(
             remedy=f"leave the rule out (--without {_rule(extra, absent[0])}) or get the table "
             "with this column",
         )
-    known = survey.read(table)
+    content = survey.read(table)
     quality = first_present(survey.quality, table.columns)
-    kept = dict.fromkeys([*extra, *(name for name in survey.context if name in table.columns)])
+    context = (name for name in survey.context if name in table.columns)
+    kept = dict.fromkeys([*extra, *context])
     return SurveyTable(
         name,
         where,
@@ -129,8 +130,8 @@ def read_survey(
             column: _for_rules(table, column, column in masks, _rule(extra, column))
             for column in kept
         },
-        known if isinstance(known, Labels) else None,
-        known if isinstance(known, Photometry) else None,
+        content if isinstance(content, Labels) else None,
+        content if isinstance(content, Photometry) else None,
         None if quality is None else table.numbers(quality),
         tuple(table.notes),
     )
@@ -141,28 +142,29 @@ def join_survey(
 ) -> Stars:
     """``stars`` with labels from a survey's table as published, in place of any they had.
 
-    Of a star with several rows the best counts; no rule but the survey's own nulls is applied.
-    ``names`` are the labels wanted, by default all that the table has; NaN where a star has none.
+    If a star has several rows, the best is used; no cuts are applied. ``names`` are the labels
+    wanted, by default all that the table has. Labels that a star does not have are NaN.
 
-    Raises :class:`InputError` as :func:`read_survey`; if a label is absent, or no star is shared.
+    Raises :class:`InputError` as :func:`read_survey`, and if a label is absent or no star is
+    shared.
     """
     table = read_survey(name, path)
     table = table.best(table.source_id != NO_SOURCE)
     if table.labels is None:
         raise InputError(f"survey {name!r} has no labels", where=path)
     labels = table.labels if names is None else table.labels.select(names)
-    here, rows = table.lookup.find(stars.source_id)
-    if not len(here):
+    joined_stars, rows = table.lookup.find(stars.source_id)
+    if not len(joined_stars):
         raise InputError("shares no source_id with the stars", where=path)
     values = np.full((len(stars), len(labels.names)), np.nan)
     errors = values.copy()
-    values[here], errors[here] = labels.values[rows], labels.errors[rows]
+    values[joined_stars], errors[joined_stars] = labels.values[rows], labels.errors[rows]
     joined = Labels(labels.names, values, errors)
     return replace(stars, labels=joined, notes=(*stars.notes, *table.notes))
 
 
 def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) -> NDArray[np.int64]:
-    """Gaia source_ids [N] as the table has them."""
+    """Gaia source_ids [N] from the table's own column; :data:`NO_SOURCE` where there is none."""
     column = first_present((*survey.source_id, "source_id"), columns)
     if column is None:
         hint = "" if survey.key is None else ", or translate its identifiers by --neighbours"
@@ -178,14 +180,14 @@ def _source_ids(survey: Survey, columns: dict[str, NDArray[Any]], where: str) ->
 def _by_neighbours(
     survey: Survey, columns: dict[str, NDArray[Any]], neighbours: Any, where: str
 ) -> RawTable:
-    """The rows under the Gaia source_ids of their own identifiers, with match flags.
+    """The rows with the Gaia source_ids that ``neighbours`` gives them, and match flags.
 
-    Rows that no Gaia source claims stay, so that they are accounted for.
+    Rows without a Gaia source are kept, so that they are accounted for.
     """
-    if not survey.key_is_gaia and (both := Pairs.read(neighbours)) is not None:
-        theirs = partners(_source_ids(survey, columns, where), both)
-        note = f"{where}: ids of another release: {theirs.to_text()}"
-        return RawTable(columns, theirs.partner, where, [note])
+    if not survey.key_is_gaia and (pairs_of_ids := Pairs.read(neighbours)) is not None:
+        translated = partners(_source_ids(survey, columns, where), pairs_of_ids)
+        note = f"{where}: ids of another release: {translated.to_text()}"
+        return RawTable(columns, translated.partner, where, [note])
     if survey.key is None or survey.key not in columns:
         raise InputError(
             f"has no column {survey.key or 'of its own identifiers'} to look up in "
@@ -194,16 +196,16 @@ def _by_neighbours(
             remedy="leave --neighbours out, or give the table with its identifiers",
         )
     pairs, keys = read_neighbours(neighbours, survey.key_is_gaia), columns[survey.key]
-    source_id, rows, flags = (translate if survey.key_is_gaia else match_by_id)(keys, pairs)
-    found = int(np.count_nonzero(source_id))
-    unclaimed = len(source_id) - found
-    taken = {name: values[rows] for name, values in columns.items()}
-    note = f"{unclaimed} of {len(keys)} rows have no Gaia source"
+    match = translate if survey.key_is_gaia else match_by_id
+    source_id, rows, flags = match(keys, pairs)
+    matches = int(np.count_nonzero(source_id))
+    matched = {name: values[rows] for name, values in columns.items()}
+    note = f"{len(source_id) - matches} of {len(keys)} rows have no Gaia source"
     return RawTable(
-        taken | {MATCH_FLAGS: flags},
+        matched | {MATCH_FLAGS: flags},
         source_id,
         where,
-        [f"{where}: {describe_matches(found, flags)}; {note}"],
+        [f"{where}: {describe_matches(matches, flags)}; {note}"],
     )
 
 
@@ -213,10 +215,11 @@ def _rule(extra: Collection[str], column: str) -> str:
 
 
 def _for_rules(table: RawTable, name: str, is_mask: bool, rule: str) -> NDArray[Any]:
-    """A column that a rule asks for, nulls as this package writes them."""
+    """A column that a rule asks for, with nulls as this package writes them."""
     values = table.columns[name]
     if is_mask:
-        # a 32-bit mask with its highest bit set reads as negative; sentinels and nulls are small
+        # a 32-bit mask with its highest bit set is read as a large negative number; sentinels that
+        # stand for a null are small ones
         negative = (values < 0) & (values >= -(2**31)) & (values < -99999)
         unsigned = np.where(negative, values + 2**32, values)
         return np.where(unsigned < 0, UNKNOWN_BITS, unsigned)

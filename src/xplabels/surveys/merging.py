@@ -1,4 +1,4 @@
-"""One row per star from several files and surveys."""
+"""Merge several files and surveys into one row per star."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xplabels.surveys.table import SurveyTable
 
 
 def stack(tables: Sequence[SurveyTable]) -> SurveyTable:
-    """Tables of one survey, from several files, as one; they must have the same columns."""
+    """The tables of one survey, from several files, as one; they must have the same columns."""
     first = tables[0]
     if len(tables) == 1:
         return first
@@ -52,8 +52,9 @@ def merged_photometry(
 ) -> Photometry:
     """Magnitudes and parallaxes [N]: each from the first survey that has it.
 
-    The order is that of :data:`~xplabels.surveys.PHOTOMETRIC`, so AllWISE fills what unWISE
-    lacks, band by band: both are on AllWISE's scale. ``own`` photometry comes last.
+    The order is that of :data:`~xplabels.surveys.PHOTOMETRIC`. So AllWISE is used, band by band,
+    where unWISE has no value; both are on AllWISE's scale. The stars' ``own`` photometry comes
+    last.
     """
     merged = Photometry.missing(len(source_id))
 
@@ -72,38 +73,40 @@ def merged_photometry(
 
 
 def in_common_units(tables: Sequence[SurveyTable]) -> list[SurveyTable]:
-    """The tables with each label in the unit of the first that declares one.
+    """The tables with each label in the unit of the first table that declares one.
 
     Raises InputError if one cannot be converted.
     """
-    units: dict[str, Label] = {}
-    for label in (label_of(n) for t in tables if t.labels is not None for n in t.labels.names):
+    units: dict[str, Label] = {}  # the first label of each name that has a unit
+    names = (name for table in tables if table.labels is not None for name in table.labels.names)
+    for label in map(label_of, names):
         if not units.get(label, Label(label)).unit:
             units[label] = label
-    common = []
+    converted = []
     for table in tables:
         with located(table.where):
             labels = None if table.labels is None else table.labels.in_units_of([*units.values()])
-        common.append(replace(table, labels=labels))
-    return common
+        converted.append(replace(table, labels=labels))
+    return converted
 
 
 def merged_labels(
     tables: Sequence[SurveyTable],
 ) -> tuple[NDArray[np.int64], Labels, dict[str, dict[str, int]]]:
-    """Stars of several surveys, each once in each, and each label from the first that has it.
+    """Merge the stars of several surveys, taking each label from the first survey that has it.
 
-    Returns source_ids [N], ascending, labels [N, K], K all that any survey has, and label ->
-    survey -> number of stars that took it from there.
+    ``tables`` have one row per star. Returns source_ids [N], ascending, labels [N, K], all K that
+    any survey has, and label -> survey -> number of stars whose label is from that survey.
     """
-    known = [(table, table.labels) for table in tables if table.labels is not None]
-    source_id = np.unique(np.concatenate([table.source_id for table, _ in known]))
-    here = {name: name for _, labels in known for name in labels.names}
-    names = tuple(here.pop(name) for name in LABELS if name in here) + tuple(here)
+    labelled = [(table, table.labels) for table in tables if table.labels is not None]
+    source_id = np.unique(np.concatenate([table.source_id for table, _ in labelled]))
+    # the package's own labels first, in their order; as keys are names, as values labels with units
+    others = {name: name for _, labels in labelled for name in labels.names}
+    names = tuple(others.pop(name) for name in LABELS if name in others) + tuple(others)
     values = np.full((len(source_id), len(names)), np.nan)
     errors = values.copy()
     counts: dict[str, dict[str, int]] = {name: {} for name in names}
-    for table, labels in known:
+    for table, labels in labelled:
         rows = np.searchsorted(source_id, table.source_id)
         for column, name in enumerate(labels.names):
             k = names.index(name)

@@ -60,9 +60,9 @@ UNWISE_COLUMNS: Bands = {
 ZERO_POINT = 22.5
 """Vega magnitude of one nanomaggy."""
 TO_ALLWISE = {"w1mpro": 0.004, "w2mpro": 0.032}
-"""Subtracted from unWISE magnitudes, mag."""
+"""What is subtracted from unWISE magnitudes, mag."""
 LOWEST_SNR = 3.0
-"""Of a flux that gives a magnitude: the logarithm of a non-detection has no Gaussian error."""
+"""Lowest S/N of a flux that is converted to a magnitude: below, its error is not Gaussian."""
 
 
 def read_gaia(table: RawTable) -> Photometry:
@@ -83,7 +83,10 @@ def read_gaia(table: RawTable) -> Photometry:
 
 
 def read_graded(bands: Bands, bad: str, why: str, null_is_bad: bool, table: RawTable) -> Photometry:
-    """Magnitudes [mag, Vega] [N]; those with a letter of ``bad`` in ``ph_qual`` are missing."""
+    """Magnitudes [mag, Vega] [N]; those with a letter of ``bad`` in ``ph_qual`` are missing.
+
+    ``why`` says what such values are, ``null_is_bad`` whether those without an error are the same.
+    """
     grades = table.letters("ph_qual")
     measured: dict[str, tuple[Array, Array]] = {}
     for band, (name, (values, errors)) in enumerate(bands.items()):
@@ -140,9 +143,10 @@ def read_catwise(table: RawTable) -> Photometry:
     for band, (name, (values, errors)) in enumerate(CATWISE_BANDS.items()):
         magnitude, sigma = np.full(len(table), np.nan), np.full(len(table), np.nan)
         for value, its_errors in ((values[0], errors[:2]), (values[1], errors[2:])):
-            here = table.numbers(value)
-            gap = np.isfinite(here) & ~(sigma > 0)  # a magnitude and its error go together
-            magnitude = np.where(gap, here, magnitude)
+            candidate = table.numbers(value)
+            # a magnitude is taken with its own error, where no earlier one has an error
+            gap = np.isfinite(candidate) & ~(sigma > 0)
+            magnitude = np.where(gap, candidate, magnitude)
             sigma = np.where(gap, table.numbers(*its_errors), sigma)
         magnitude = table.possible(magnitude, name)
         marked = np.array([flag[band : band + 1] not in ("", "0") for flag in flags])

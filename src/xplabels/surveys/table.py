@@ -41,33 +41,32 @@ class RawTable:
         return len(self.source_id)
 
     def numbers(self, *names: str) -> Array:
-        """A column as float64 [N], its gaps filled from the next one; NaN where all lack a number.
+        """A column as float64 [N], with gaps filled from the next columns; NaN where none has any.
 
-        Sentinels and infinities are gaps, too.
+        Sentinels and infinities count as gaps.
         """
-        found = np.full(len(self), np.nan)
+        filled = np.full(len(self), np.nan)
         for name in names:
             if name in self.columns:
                 values = np.asarray(self.columns[name], np.float64)
-                gap = np.isnan(found) & np.isfinite(values) & (values > SENTINEL)
-                found = np.where(gap, values, found)
-        return found
+                gap = np.isnan(filled) & np.isfinite(values) & (values > SENTINEL)
+                filled = np.where(gap, values, filled)
+        return filled
 
     def letters(self, *names: str) -> NDArray[np.str_]:
-        """The first of these columns that is there, as text [N]; empty texts without any."""
+        """The first of these columns that is present, as text [N]; empty texts if none is."""
         name = first_present(names, self.columns)
         return np.full(len(self), "") if name is None else self.columns[name].astype(str)
 
     def possible(self, values: Array, name: str) -> Array:
-        """Values [N] of a measurement, NaN where no star can have such a one, which is noted."""
-        kept, _ = meant(values, name)
-        self.note(
-            np.isnan(kept) & ~np.isnan(values), f"values of {name} that no star can have: missing"
-        )
-        return kept
+        """Values [N] of a measurement; NaN where no star can have such a value, which is noted."""
+        possible, _ = meant(values, name)
+        impossible = np.isnan(possible) & ~np.isnan(values)
+        self.note(impossible, f"values of {name} that no star can have: missing")
+        return possible
 
     def note(self, rows: NDArray[np.bool_], what: str) -> None:
-        """Note of how many rows ``what`` is true, if there are any."""
+        """Add a note of how many ``rows`` [N] there are, if any, and ``what`` they are."""
         if rows.any():
             self.notes.append(f"{self.where}: {np.count_nonzero(rows)} {what}")
 
@@ -84,12 +83,12 @@ class SurveyTable:
     where: str  # the file, for messages
     source_id: NDArray[np.int64]  # [N], Gaia DR3; NO_SOURCE where there is none; may repeat
     columns: dict[str, NDArray[Any]] = field(default_factory=dict)
-    """What rules ask for, and the survey's context: float64 [N] with NaN where null; bit masks
-    int64 with :data:`UNKNOWN_BITS`."""
+    """Columns that rules use, and the survey's context: float64 [N] with NaN where null, or int64
+    with :data:`UNKNOWN_BITS` if they are bit masks."""
     labels: Labels | None = None
     photometry: Photometry | None = None
     quality: Array | None = None
-    """[N], the higher the better (S/N of the spectrum), chooses among rows of one star; NaN where
+    """S/N of the spectrum or the like [N], by which one of a star's rows is chosen; NaN where
     unknown."""
     notes: tuple[str, ...] = ()  # what a user of the rows should know
 
@@ -113,7 +112,7 @@ class SurveyTable:
         )
 
     def best(self, use: NDArray[np.bool_]) -> SurveyTable:
-        """One row per star, of those in ``use`` [N]: of highest quality, the first of equals."""
+        """The best row of each star by quality (the first of equals), of those in ``use`` [N]."""
         quality = np.zeros(len(self)) if self.quality is None else self.quality
         return self.take(best_rows(self.source_id, quality, use))
 
@@ -121,11 +120,11 @@ class SurveyTable:
         """Values and errors [N] of a label; NaN where the table has none."""
         if self.labels is None or name not in self.labels.names:
             return np.full(len(self), np.nan), np.full(len(self), np.nan)
-        one = self.labels.select([name])
-        return one.values[:, 0], one.errors[:, 0]
+        label = self.labels.select([name])
+        return label.values[:, 0], label.errors[:, 0]
 
     def column(self, name: str, source_id: NDArray[np.int64]) -> NDArray[Any]:
-        """A column [M] for these stars; missing where a star is not in the table."""
+        """A column [M] for these stars; null where a star is not in the table."""
         values = self.columns[name]
         missing = UNKNOWN_BITS if values.dtype.kind == "i" else np.nan
         aligned = np.full(len(source_id), missing, values.dtype)
@@ -140,20 +139,20 @@ class Survey:
 
     name: str  # what the command line calls it
     title: str
-    columns: tuple[str, ...]  # those that ``read`` uses, as far as they are there
+    columns: tuple[str, ...]  # those that ``read`` uses if they are present
     read: Callable[[RawTable], Labels | Photometry]  # notes what it leaves out
     source_id: tuple[str, ...] = ("source_id",)
-    """Columns that may hold Gaia DR3 source_ids; the first that is there counts."""
+    """Columns that may hold Gaia DR3 source_ids, in order of precedence."""
     key: str | None = None  # the survey's own identifier, which a table of neighbours translates
     key_is_gaia: bool = False  # whether that is a source_id of another release; else it is text
     bits: Mapping[str, type[IntFlag]] = field(default_factory=dict)
     """Column of bit masks -> its bits by name."""
     quality: tuple[str, ...] = ()
-    """Columns that may say how good a row is; the first that is there counts."""
+    """Columns that may say how good a row is, in order of precedence."""
     context: tuple[str, ...] = ()
-    """Further numbers that say what kind of star it is, kept where they are there."""
+    """Columns of further numbers that say what kind of star it is, kept if they are present."""
 
     @property
     def masks(self) -> dict[str, type[IntFlag]]:
-        """:attr:`bits`, and those of a match where the survey has identifiers of its own."""
+        """:attr:`bits`, with those of a match if the survey has identifiers of its own."""
         return {**self.bits, **({} if self.key is None else {MATCH_FLAGS: MatchFlag})}
