@@ -7,6 +7,7 @@ total = label error^2 + model + input + excess, and unknown labels (NaN) are lef
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 
