@@ -159,6 +159,23 @@ def test_fits_headers(key: str, value: str, tmp_path: Path) -> None:
             refused(reader, tmp_path / name)
 
 
+def test_a_second_number_of_axes(tmp_path: Path) -> None:
+    """Astropy takes the last, and makes a list of so many."""
+    data = fuzz.fixed_fits(IDS)
+    end = data.index(b"END".ljust(80))
+    card = f"{'NAXIS':8}= {10**9:>20}".ljust(80).encode()
+    (tmp_path / "s.fits").write_bytes(data[:end] + card + data[end : end + 80] + data[end + 160 :])
+    for reader in (read, read_table):
+        refused(reader, tmp_path / "s.fits", "NAXIS twice")
+
+
+def test_a_long_ecsv_header(tmp_path: Path) -> None:
+    """YAML is read slowly."""
+    items = ",1" * 60_000
+    (tmp_path / "s.ecsv").write_text(f"# %ECSV 1.0\n# ---\n# datatype: [{items}]\nsource_id\n1\n")
+    refused(read_table, tmp_path / "s.ecsv", "header of more than 100,000 letters")
+
+
 def test_what_unpacks_to_a_thousand_times_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

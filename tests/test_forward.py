@@ -20,7 +20,7 @@ from xplabels.core.stars import CoefficientSpectra, Stars
 from xplabels.features import Features, FeatureSet
 from xplabels.features.projection import default_projection
 from xplabels.forward import Layers, Tail
-from xplabels.forward.directions import Directions, _plain
+from xplabels.forward.directions import Directions, _correlated_part
 from xplabels.model import Model
 from xplabels.synthetic import simulate_stars
 from xplabels.training import lines as planting
@@ -104,7 +104,7 @@ def test_compiled_correlations_are_the_plain_ones(width: int) -> None:
     measured, reference = random.standard_normal((width, 5)), random.standard_normal(width)
     place, relative = random.standard_normal((6, 5)), random.uniform(0.5, 2, (6, width))
     packed = random.uniform(-0.3, 0.3, (6, width * (width - 1) // 2)).astype(np.float32)
-    plain = _plain(measured, reference, place, relative, packed)
+    plain = _correlated_part(measured, reference, place, relative, packed)
     quickly = correlated_part(measured, reference, place, relative, packed)
     np.testing.assert_allclose(quickly, plain, rtol=2e-5, atol=2e-5 * np.abs(plain).max())
 

@@ -75,7 +75,7 @@ def test_a_fit_that_found_no_strength_says_so(small_model: Model) -> None:
     assert poor.strength == pytest.approx([0, 8], abs=1e-3)
     at_bound, none = poor.caveats(("teff", "fe_h"))
     assert at_bound.startswith("fe_h: --unshrunk cannot correct the shrinkage")
-    assert none.startswith("teff: --unshrunk leaves it as it is")
+    assert none.startswith("teff: --unshrunk changes nothing")
     after = poor.apply(prediction)
     assert (poor.factor[0], poor.factor_95[0]) == (1, 1)
     assert (after.values[:, 0] == prediction.values[:, 0]).all()

@@ -1,1 +1,1 @@
-"""What is fitted so that stated errors hold: alone and together, their shape, and shrinkage."""
+"""Calibration of the stated errors, of single labels and jointly, and correction of shrinkage."""

@@ -1,7 +1,7 @@
 """Where a model may be used: how unlike the training set a star is, and which labels its kind has.
 
-A table of known labels may lack one for every star of some kind, because it means nothing there or
-was never measured: the library has no [Fe/H] above 7000 K. A network gives a number all the same.
+A table of known labels may lack one for every star of some kind, because it has no meaning there or
+was never measured: the library has no [Fe/H] above 7000 K. A network predicts a number even there.
 Here the share of training stars that have a label is mapped over the predicted effective
 temperature and surface gravity; where it is small, averaged over a star's own predicted
 distribution, the label is undefined.
@@ -23,14 +23,14 @@ COMPONENTS = 40
 FLAGGED_SHARE = 0.01
 """Share of the training stars that the threshold leaves outside."""
 KIND = ("teff", "logg")
-"""Labels that say of what kind a star is; without them the first two that are none of the six."""
+"""Labels that define the kind of a star; without them, the first two labels of the user's own."""
 STEP = 0.05
-"""Of the map of these shares, in standard deviations of the training labels."""
+"""Step of the map of shares, in standard deviations of the training labels."""
 LABELLED = 25
-"""A share is taken over as many of the nearest training stars as would have this many labels."""
+"""Expected number of stars with the label among the nearest training stars that give a share."""
 NODES = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)])
 WEIGHTS = np.array([1.0, 4.0, 1.0]) / 6.0
-"""Gauss-Hermite quadrature over a star's predicted distribution, along each label of the kind."""
+"""Gauss-Hermite quadrature over a star's predicted distribution, along each label of ``KIND``."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Domain:
 
 @dataclass(frozen=True)
 class LabelSupport:
-    """Where in the predicted labels each label is defined."""
+    """For which predicted labels (the kind of star) each label is defined."""
 
-    columns: tuple[int, ...]  # columns d of the labels that say the kind
+    columns: tuple[int, ...]  # columns of the d labels that define the kind
     low: Array  # float64 [d]: the map's first point, in scaled labels
     # float32 [K, G1 (, G2)]: share of the training stars near each point that have label k,
     # relative to its share of all
@@ -72,7 +72,7 @@ class LabelSupport:
     ) -> LabelSupport | None:
         """From the scaled labels [N, K] predicted for training stars, and which are known [N, K].
 
-        None where every label is known for every star, or none says the kind.
+        None where every label is known for every star, or no label defines the kind.
         """
         from scipy.spatial import cKDTree
 
@@ -81,14 +81,15 @@ class LabelSupport:
         if not columns or known.all() or not least:
             return None
         kind = labels[:, columns]
-        ends = np.quantile(kind, [0.001, 0.999], axis=0).T  # a stray prediction is no kind
+        ends = np.quantile(kind, [0.001, 0.999], axis=0).T  # without stray predictions
         axes = [np.arange(low, high + STEP, STEP) for low, high in ends]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
         tree, among_all = cKDTree(kind), known.mean(axis=0)
         share = np.ones((len(names), *points.shape[:-1]), np.float32)
         for k in np.flatnonzero(among_all < 1):
             count = min(int(np.ceil(LABELLED / among_all[k])), len(kind))
-            for row in np.ndindex(points.shape[:-2]):  # of a rare label all neighbours are many
+            # row by row, to save memory: a rare label takes many neighbours of each point
+            for row in np.ndindex(points.shape[:-2]):
                 nearest = tree.query(points[row], [*range(1, count + 1)])[1]
                 share[(k, *row)] = known[nearest, k].mean(axis=-1) / among_all[k]
         return cls(columns, np.array([axis[0] for axis in axes]), share, least)
@@ -102,7 +103,7 @@ class LabelSupport:
         share = np.zeros((len(self.share), len(labels)))
         last = np.array(self.share.shape[1:]) - 1
         for node in np.ndindex(*(len(NODES),) * len(self.columns)):
-            at = labels[:, self.columns] + NODES[list(node)] * errors[:, self.columns]
-            cell = np.clip(np.rint((at - self.low) / STEP), 0, last).astype(np.intp)
+            kind = labels[:, self.columns] + NODES[list(node)] * errors[:, self.columns]
+            cell = np.clip(np.rint((kind - self.low) / STEP), 0, last).astype(np.intp)
             share += WEIGHTS[list(node)].prod() * self.share[(slice(None), *cell.T)]
         return share

@@ -1,9 +1,9 @@
 """How far stated errors are too small or too large, as a smooth function of the star.
 
 Faint and rare stars are overfitted more than others, which one factor for all cannot correct. Here
-ln(factor) is a polynomial in the noise level and the predicted labels, fitted to unseen stars under
-a heavy-tailed likelihood; the calibration then sets the level. A factor multiplies every part of a
-star's error alike.
+ln(factor) is a polynomial in the noise level and the predicted labels, fitted to unseen stars with
+a heavy-tailed likelihood; the calibration then sets the level. A factor multiplies all parts of a
+star's error.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import numpy as np
 from xplabels.core.arrays import Array
 
 BOUND = 2.5
-"""Labels beyond these many standard deviations count as lying there: no polynomial extrapolates."""
+"""Standard deviations to which labels are clipped, so that the polynomial does not extrapolate."""
 LARGEST = 2.0
-"""A star's errors are multiplied by this at most, and divided by it at most."""
+"""Largest factor, and inverse of the smallest, of a star's errors."""
 PENALTY = 30.0
-"""On the sum of squared coefficients; thousands of stars outweigh it, a few do not."""
+"""Weight of the sum of squared coefficients; thousands of stars outweigh it, a few do not."""
 STARS_A_TERM = 20
-"""With fewer such stars for each term of the polynomial the errors keep their shape."""
+"""Fewest stars for each term of the polynomial; with fewer the errors keep their shape."""
 DOF = 4.0
-"""Of the Student t likelihood."""
+"""Degrees of freedom of the Student t likelihood; fixed, and not the recipe's ``dof``."""
 
 
 @dataclass(frozen=True)
 class ErrorShape:
     """The factor of each label's error.
 
-    ``weights`` are the coefficients of ln(factor) for the T :func:`terms`: float64 [K, T], or
-    [K, 0] where the errors keep their shape.
+    ``weights`` are the coefficients of the T :func:`terms` in ln(factor): float64 [K, T], or [K, 0]
+    where the errors keep their shape.
     """
 
     weights: Array
 
     @classmethod
     def flat(cls, labels: int) -> ErrorShape:
-        """Errors of K labels as they are."""
+        """The shape that leaves the errors of K labels unchanged."""
         return cls(np.empty((labels, 0)))
 
     def squares(self, labels: Array, noise: Array) -> Array:
-        """What multiplies the variances [N, K], by scaled labels [N, C] and noise levels."""
+        """Factors of the variances [N, K], by scaled labels [N, C] and noise levels."""
         if not self.weights.shape[1]:
             return np.ones((len(labels), len(self.weights) or 1))
         logarithm = terms(labels, noise) @ self.weights.T
@@ -52,11 +52,11 @@ class ErrorShape:
     def fit(
         cls, labels: Array, noise: Array, residuals: Array, variance: Array, label_errors: Array
     ) -> ErrorShape:
-        """The shape with which the errors of unseen stars are most likely.
+        """The shape with which the residuals of unseen stars are most likely.
 
         ``labels`` and ``noise`` as in :meth:`squares`; the others [N, K] in the same units, NaN
-        where a label is unknown. The variance is that of the prediction alone. The error of a label
-        that too few stars have keeps its shape.
+        where a label is unknown. The variance is that of the prediction alone. Labels that too few
+        stars have keep the shape of their errors.
         """
         columns = terms(labels, noise)
         known = np.isfinite(residuals) & np.isfinite(label_errors)
@@ -75,8 +75,8 @@ class ErrorShape:
 def terms(labels: Array, noise: Array) -> Array:
     """The polynomial's terms [N, T].
 
-    Every product of at most two of the labels and RP's noise level, and the labels' cubes; what
-    is even has its value for a Gaussian subtracted, so that the terms are hardly correlated.
+    These are the labels and RP's noise level, their squares and products, and the labels' cubes.
+    Squares have their mean for a Gaussian subtracted, so that the terms are hardly correlated.
     """
     labels = np.clip(labels, -BOUND, BOUND)
     variables = np.concatenate([labels, noise[:, 1:]], axis=1)
@@ -89,7 +89,7 @@ def terms(labels: Array, noise: Array) -> Array:
 
 
 def _fit_one(columns: Array, residuals: Array, variance: Array, label_errors: Array) -> Array:
-    """Coefficients [T] for one label; its level is left to the calibration."""
+    """Coefficients [T] for one label; the level of its errors is left to the calibration."""
     from scipy.optimize import minimize
 
     design = np.concatenate([np.ones((len(columns), 1)), columns], axis=1)

@@ -1,24 +1,25 @@
 """Whether errors calibrated on some stars hold for others, of which no label is known.
 
-Calibrated errors are right for stars exchangeable with the calibration stars. Of any star the
-inputs can be compared: predicted labels, noise, distance from the training set, which photometry
-is missing. Three things follow, none of which needs a label:
+Calibrated errors are right for stars exchangeable with the calibration stars. The inputs of any
+star can be compared with theirs: predicted labels, noise, distance from the training set, and which
+photometry is missing. This shows three things, without a known label:
 
-* per star, whether there are calibration stars like it at all;
-* for all stars, what their intervals would hold if nothing but the inputs differed: calibration
-  stars weighed by the likelihood ratio of the inputs (covariate shift: Tibshirani et al. 2019,
-  NeurIPS 32), which is how often a calibration star is among the nearest of one of the stars (Lin,
-  Ding & Han 2023, Econometrica 91, 2187);
-* whether a classifier tells the two apart (Lopez-Paz & Oquab 2017, ICLR).
+* for each star, whether there are calibration stars like it at all;
+* for all stars, what the coverage of their intervals would be if nothing but the inputs differed:
+  that of the calibration stars, weighted by the likelihood ratio of the inputs (covariate shift:
+  Tibshirani et al. 2019, NeurIPS 32), which is estimated by how often a calibration star is among
+  the nearest neighbours of the stars (Lin, Ding & Han 2023, Econometrica 91, 2187);
+* whether a classifier distinguishes the two samples (Lopez-Paz & Oquab 2017, ICLR).
 
-What no comparison of inputs can show is a difference in labels at the same inputs, such as stars
-of a kind that the training set lacks and that look like others of it.
+A comparison of inputs cannot show that labels differ at the same inputs, as for stars of a kind
+that is not in the training set but looks like another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -31,19 +32,20 @@ from xplabels.core.errors import InputError
 LARGEST_SAMPLE, LARGEST_BARE_SAMPLE = 4000, 2000
 """Calibration stars that a model keeps, and how many of them once more without photometry."""
 SMALLEST_SAMPLE = 200
-"""With fewer, there is nothing to compare with."""
+"""Fewest calibration stars for a comparison."""
 NEAR, NEAREST = 10, 30
-"""Neighbours that say how isolated a star is, and that say how its kind fares."""
+"""Number of nearest neighbours by which a star's isolation is measured, and by which calibration
+stars are weighted."""
 ALONE = 0.01
-"""Share of stars like the calibration stars that are said to be unlike them."""
+"""Share of stars like the calibration stars that are called unlike them (lonely)."""
 MISSING = 3.0
 """Distance, in standard deviations, of a star without a colour from one that has it."""
 SIGMAS = 3.0
-"""Beyond which a count of lonely stars, or a coverage, is not chance."""
+"""Standard deviations beyond which a count of lonely stars, or a coverage, is not chance."""
 TOLERANCE = 0.05
-"""On coverage."""
+"""Largest difference of a coverage from its level that is acceptable."""
 LEAST_EFFECTIVE = 100.0
-"""Weighted calibration stars are worth so many, or their coverage is not judged."""
+"""Least effective number of weighted calibration stars by which coverage is judged."""
 MOST_CLASSIFIED = 4000
 """Stars that train and test the classifier."""
 NOISE = ("noise_bp", "noise_rp")
@@ -54,7 +56,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "noise_rp": ("less noisy in RP (brighter)", "noisier in RP (fainter)"),
     DISTANCE: ("closer to the mean of the training stars", "further from the training stars"),
 }
-"""Of a star below and above those it is compared with."""
+"""Words for a star that is below and above those with which it is compared."""
 COLOURS = {
     "bp_rp": "BP - RP", "j_h": "J - H", "g_rp": "G - RP", "g_j": "G - J", "rp_j": "RP - J",
     "rp_ks": "RP - Ks", "h_ks": "H - Ks", "w1_w2": "W1 - W2", "h_w2": "H - W2",
@@ -90,45 +92,50 @@ class CalibrationStars:
             raise InputError("no star has a prediction", remedy="see the flags of xplabels predict")
         names = coordinate_names(by or labels, colours)
         spectral = len(names) - len(colours)
-        there, untested = stars[usable], np.zeros(len(stars), bool)
-        there[:, spectral:], untested[usable] = self._nearest_photometry(there[:, spectral:] > 0)
-        # stars that all have photometry, or all have none, are compared with such stars alone
-        bare, of_stars = (np.all(x[:, spectral:] > 0, axis=1) for x in (self.coordinates, there))
-        kept = np.isin(bare, of_stars)
-        if kept.sum() < SMALLEST_SAMPLE:
-            kept[:] = True
-        coordinates, ratios = self.coordinates[kept], self.ratios[:, kept].astype(np.float64)
+        compared, untested = stars[usable], np.zeros(len(stars), bool)
+        compared[:, spectral:], untested[usable] = self._nearest_photometry(
+            compared[:, spectral:] > 0
+        )
+        # if all stars have photometry, or none has, they are compared with such stars alone
+        bare, stars_bare = (
+            np.all(x[:, spectral:] > 0, axis=1) for x in (self.coordinates, compared)
+        )
+        chosen = np.isin(bare, stars_bare)
+        if chosen.sum() < SMALLEST_SAMPLE:
+            chosen[:] = True
+        coordinates, ratios = self.coordinates[chosen], self.ratios[:, chosen].astype(np.float64)
         scale = coordinates.std(axis=0, dtype=np.float64)
         scale[spectral:] = 1 / MISSING
         scale = np.where(scale > 0, scale, 1.0)
-        known, there = coordinates / scale, there / scale
-        p_value, offset = loneliness(known, there)
+        calibration, compared = coordinates / scale, compared / scale
+        p_value, offset = loneliness(calibration, compared)
         lonely = p_value <= ALONE
-        weights = matching_weights(known, there[~lonely])
-        shares = [weighted(one, weights) for one in ratios]
-        coverage, factor = (np.array(one) for one in zip(*(s[:2] for s in shares), strict=True))
-        area, tells = classified(known, there)
-        everyone = np.full(len(stars), np.nan)
-        everyone[usable] = p_value
-        moved = there.mean(axis=0) - known.mean(axis=0)
+        weights = matching_weights(calibration, compared[~lonely])
+        inner, outer = (weighted(ratio, weights) for ratio in ratios)
+        area, area_p_value = classified(calibration, compared)
+        all_p_values = np.full(len(stars), np.nan)
+        all_p_values[usable] = p_value
+        shift = compared.mean(axis=0) - calibration.mean(axis=0)
+        largest = int(np.abs(shift).argmax())
         return Transfer(
-            tuple(labels), everyone, len(known), _reasons(offset[lonely], names, len(colours)),
-            coverage, factor, shares[0][2], area, tells,
-            _word(names, int(np.abs(moved).argmax()), float(moved[np.abs(moved).argmax()]),
-                  len(colours)),
+            tuple(labels), all_p_values, len(calibration),
+            _reasons(offset[lonely], names, len(colours)),
+            np.array([inner[0], outer[0]]), np.array([inner[1], outer[1]]), inner[2],
+            area, area_p_value, _word(names, largest, float(shift[largest]), len(colours)),
             untested,
         )  # fmt: skip
 
     def _nearest_photometry(
         self, missing: NDArray[np.bool_]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """For colours that stars lack [N, C], the most similar set that calibration stars lack.
+        """The sets of missing colours [N, C] with which stars are compared.
 
-        Also for which stars [N] that is another set than their own, because fewer than
-        :data:`SMALLEST_SAMPLE` calibration stars lack the same colours.
+        These are the most similar to each star's own ``missing`` [N, C] among those that at least
+        :data:`SMALLEST_SAMPLE` calibration stars lack. Also returns for which stars [N] it is
+        another set than their own.
         """
-        own = self.coordinates[:, -missing.shape[1] :] > 0
-        sets, counts = np.unique(own, axis=0, return_counts=True)
+        calibration_missing = self.coordinates[:, -missing.shape[1] :] > 0
+        sets, counts = np.unique(calibration_missing, axis=0, return_counts=True)
         sets = sets[counts >= SMALLEST_SAMPLE]
         if not missing.shape[1] or not len(sets):
             return missing, np.zeros(len(missing), bool)
@@ -137,17 +144,17 @@ class CalibrationStars:
 
 
 def coordinate_names(labels: Sequence[str], colours: Sequence[str]) -> tuple[str, ...]:
-    """What is compared: predicted labels, noise levels, domain distance, missing colours.
+    """Names of the coordinates in which stars are compared.
 
-    Labels and noise in standard deviations of the training set, the logarithm of the distance; 1
-    where a colour is missing, else 0.
+    They are the predicted labels and noise levels, in standard deviations of the training set, the
+    logarithm of the domain distance, and for each colour 1 where it is missing, else 0.
     """
     return (*labels, *NOISE, DISTANCE, *colours)
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How far errors calibrated on some stars may be trusted on N others.
+    """How far errors that were calibrated on some stars can be trusted for N others.
 
     Attributes
     ----------
@@ -155,28 +162,28 @@ class Transfer:
         K labels.
     p_value
         Float64 [N]: share of the calibration stars that are as lonely among the others as the star
-        is; NaN where there is no prediction. If the star is exchangeable with them, it is at most
-        a with probability at most a, for every a: exactly, by conformal ranks.
+        is; NaN where there is no prediction. For a star exchangeable with them, the probability
+        that it is at most a is at most a, for every a, exactly (conformal ranks).
     compared
-        Calibration stars.
+        Number of calibration stars.
     reasons
-        Why stars are lonely, in words, and how many are: most frequent first.
+        Why stars are lonely, in words, and how many are for each reason: most frequent first.
     coverage, factor
-        Float64 [2, K]: of the stars that are not lonely, the share expected inside the 68.3 and the
-        95.4 % interval, and what would make those shares right if it multiplied the errors.
+        Float64 [2, K], for the stars that are not lonely: the share expected inside the 68.3 and
+        the 95.4 % interval, and the factor of the errors that would make these shares right.
     effective
-        Float64 [K]: how many calibration stars the weighted ones are worth.
+        Float64 [K]: effective number of the weighted calibration stars.
     separation
-        Share of pairs, of a star and a calibration star, that a classifier puts in order: 0.5 if it
-        cannot tell them apart.
+        Share of pairs of a star and a calibration star that a classifier puts in order: 0.5 if it
+        cannot distinguish them.
     separation_p_value
         Probability of so large a share if it cannot.
     difference
-        In which way the stars differ most in the mean, in words.
+        In which respect the stars differ most in the mean, in words.
     untested
-        Bool [N]: the star lacks colours that hardly any calibration star lacks. It is compared
-        with those of the most similar photometry; whether its errors allow for the colours
-        missing is not tested.
+        Bool [N]: whether the star lacks colours that hardly any calibration star lacks. It is
+        compared with those of the most similar photometry; the effect of the missing colours on its
+        errors is not tested.
     """
 
     names: tuple[str, ...]
@@ -210,38 +217,39 @@ class Transfer:
 
     @property
     def many_lonely(self) -> bool:
-        """Whether more stars are lonely than chance, of the stars and of the calibration's."""
+        """Whether more stars are lonely than by chance, of both samples of stars."""
         spread = np.sqrt(self.n * ALONE * (1 + 2 * self.n / self.compared))
         return bool(self.lonely.sum() > self.n * ALONE + SIGMAS * spread + 1)
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """Labels whose intervals should hold 5 points more or less than they say, not by chance."""
+        """Labels whose coverage is off by more than 5 percentage points, and not by chance."""
         off = np.abs(self.coverage - [[LEVEL_68], [LEVEL_95]])
-        found = ((off > TOLERANCE) & (off > SIGMAS * self.coverage_error)).any(axis=0)
-        judged = self.effective >= LEAST_EFFECTIVE
-        return tuple(name for name, one in zip(self.names, found & judged, strict=True) if one)
+        wrong = ((off > TOLERANCE) & (off > SIGMAS * self.coverage_error)).any(axis=0)
+        wrong &= self.effective >= LEAST_EFFECTIVE
+        return tuple(compress(self.names, wrong))
 
     @property
     def answer(self) -> str:
         """Whether the error bars hold, in a sentence."""
         lonely, n = int(self.lonely.sum()), self.n
-        fine = n - lonely
-        if fine < 0.05 * n:
-            return f"No: {fine:,} of your {_stars(n)} are like calibration stars."
-        whole = "" if not self.many_lonely else f" for {fine:,} ({100 * fine / n:.0f} %)"
-        rest = "" if not self.many_lonely else f"; no for {lonely:,}: their errors are extrapolated"
-        of = f"of your {_stars(n)}" if whole else f"for your {_stars(n)}"
+        similar = n - lonely
+        if similar < 0.05 * n:
+            return f"No: {similar:,} of your {_stars(n)} are like calibration stars."
+        share, rest, of = "", "", f"for your {_stars(n)}"
+        if self.many_lonely:
+            share, of = f" for {similar:,} ({100 * similar / n:.0f} %)", f"of your {_stars(n)}"
+            rest = f"; no for {lonely:,}: their errors are extrapolated"
         if self.wrong:
             k = [self.names.index(name) for name in self.wrong]
             times = ", ".join(f"{self.names[i]} by {self.factor[0, i]:.2f}" for i in k)
-            return f"Not as they are{whole} {of}: multiply the errors of {times}{rest}."
+            return f"Not as they are{share} {of}: multiply the errors of {times}{rest}."
         if not (self.effective >= LEAST_EFFECTIVE).any():
-            return f"Perhaps{whole} {of}: it rests on too few calibration stars to tell{rest}."
-        return f"Yes{whole} {of}{rest}."
+            return f"Perhaps{share} {of}: it rests on too few calibration stars to tell{rest}."
+        return f"Yes{share} {of}{rest}."
 
     def to_text(self) -> str:
-        """The answer and what it rests on, for the terminal."""
+        """The answer with its reasons, for the terminal."""
         lines = [self.answer, ""]
         lonely = int(self.lonely.sum())
         lines.append(
@@ -306,29 +314,32 @@ class Transfer:
 def loneliness(known: Array, stars: Array) -> tuple[Array, Array]:
     """P-values [N] for being like the calibration stars, and offsets [N, C] from the nearest.
 
-    A star's distance to its tenth neighbour among half of the calibration stars, over that of its
-    neighbours (Breunig et al. 2000: where stars are rare, distances are large), is ranked among
-    those of the other half.
+    A star's score is its distance to the tenth neighbour among half of the calibration stars, over
+    that of its neighbours, since distances are large where stars are rare (Breunig et al. 2000).
+    The p-value is its rank among the scores of the other half.
     """
     from scipy.spatial import cKDTree
 
-    half = np.random.default_rng(0).permutation(len(known))
-    near, ranked = known[half[::2]], known[half[1::2]]
-    tree = cKDTree(near)
-    own = tree.query(near, NEAR + 1)[0][:, -1]
+    shuffled = np.random.default_rng(0).permutation(len(known))
+    neighbours, ranked = known[shuffled[::2]], known[shuffled[1::2]]
+    tree = cKDTree(neighbours)
+    own_distance = tree.query(neighbours, NEAR + 1)[0][:, -1]
 
-    def score(some: Array) -> tuple[Array, NDArray[np.intp]]:
-        distance, rows = tree.query(some, NEAR)
-        spacing = np.maximum(np.median(own[rows], axis=1), 1e-9)
+    def score(points: Array) -> tuple[Array, NDArray[np.intp]]:
+        distance, rows = tree.query(points, NEAR)
+        spacing = np.maximum(np.median(own_distance[rows], axis=1), 1e-9)
         return distance[:, -1] / spacing, rows
 
-    of_known, (of_stars, rows) = np.sort(score(ranked)[0]), score(stars)
-    beyond = len(of_known) - np.searchsorted(of_known, of_stars, side="left")
-    return (1 + beyond) / (1 + len(of_known)), stars - near[rows].mean(axis=1)
+    known_scores, (scores, rows) = np.sort(score(ranked)[0]), score(stars)
+    beyond = len(known_scores) - np.searchsorted(known_scores, scores, side="left")
+    return (1 + beyond) / (1 + len(known_scores)), stars - neighbours[rows].mean(axis=1)
 
 
 def matching_weights(known: Array, stars: Array) -> Array:
-    """How often each calibration star [n] is among the nearest of a star, over their number."""
+    """Weights [n] of the calibration stars: how often each is among a star's nearest neighbours.
+
+    They are divided by the number of neighbours, so that their sum is the number of ``stars``.
+    """
     from scipy.spatial import cKDTree
 
     if not len(stars):
@@ -338,10 +349,11 @@ def matching_weights(known: Array, stars: Array) -> Array:
 
 
 def weighted(ratios: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Share of ratios at most 1, quantile at which the level of all is kept, effective number: [K].
+    """Coverage, error factor and effective number of the weighted stars, [K] each.
 
-    ``ratios`` [n, K]: NaN does not count. The level is the share of all n, which is that for which
-    the half-widths were calibrated.
+    Coverage is the share of the ``ratios`` [n, K] that are at most 1; NaN does not count. The
+    factor is the quantile of the weighted ratios at the coverage of all n stars without weights,
+    which is the level for which the half-widths were calibrated.
     """
     share, factor, effective = (np.full(ratios.shape[1], np.nan) for _ in range(3))
     for k, column in enumerate(ratios.T):
@@ -361,53 +373,59 @@ def weighted(ratios: Array, weights: Array) -> tuple[Array, Array, Array]:
 def classified(known: Array, stars: Array) -> tuple[float, float]:
     """Share of pairs that a classifier orders, and the probability of so large a share by chance.
 
-    Logistic regression on coordinates, squares and products, trained on half of both samples and
-    tested on the other half (Mann & Whitney's U), so that the probability is right whatever it
-    learns.
+    The classifier is a logistic regression on coordinates, squares and products. It is trained on
+    half of both samples and tested on the other half (Mann & Whitney's U), so that the probability
+    is right whatever it learns.
     """
     from scipy.special import expit, ndtr
 
     random = np.random.default_rng(0)
-    chosen = [one[random.permutation(len(one))[:MOST_CLASSIFIED]] for one in (known, stars)]
-    if min(map(len, chosen)) < 4:
+    samples = [
+        sample[random.permutation(len(sample))[:MOST_CLASSIFIED]] for sample in (known, stars)
+    ]
+    if min(map(len, samples)) < 4:
         return 0.5, 1.0
-    both = np.concatenate(chosen)
+    both = np.concatenate(samples)
     varies = both.std(axis=0) > 0
     centre, spread = both[:, varies].mean(axis=0), both[:, varies].std(axis=0)
 
-    def terms(some: Array) -> Array:
-        x = np.clip((some[:, varies] - centre) / spread, -4, 4)
+    def terms(points: Array) -> Array:
+        x = np.clip((points[:, varies] - centre) / spread, -4, 4)
         first, second = np.triu_indices(x.shape[1])
         return np.concatenate([np.ones((len(x), 1)), x, x[:, first] * x[:, second]], axis=1)
 
-    (no, later_no), (yes, later_yes) = ((terms(one[::2]), terms(one[1::2])) for one in chosen)
-    design = np.concatenate([no, yes])
-    target = np.repeat([0.0, 1.0], [len(no), len(yes)])
-    each = np.repeat([0.5 / len(no), 0.5 / len(yes)], [len(no), len(yes)])
+    (train_0, test_0), (train_1, test_1) = (
+        (terms(sample[::2]), terms(sample[1::2])) for sample in samples
+    )
+    design, sizes = np.concatenate([train_0, train_1]), [len(train_0), len(train_1)]
+    target = np.repeat([0.0, 1.0], sizes)
+    each = np.repeat([0.5 / size for size in sizes], sizes)
     weights = np.zeros(design.shape[1])
-    ridge = np.eye(len(weights)) / min(len(no), len(yes))
+    ridge = np.eye(len(weights)) / min(sizes)
     for _ in range(20):  # Newton's method; the ridge keeps separable samples finite
         share = expit(design @ weights)
         slope = design.T @ (each * (target - share)) - ridge @ weights
         curvature = (design.T * (each * share * (1 - share))) @ design + ridge
         weights += np.linalg.solve(curvature, slope)
-    a, b = later_no @ weights, later_yes @ weights
-    ranked = np.sort(a)
-    less, at_most = (np.searchsorted(ranked, b, side=side) for side in ("left", "right"))
-    area = float((less + at_most).mean() / (2 * len(a)))
-    spread_of_area = np.sqrt((len(a) + len(b) + 1) / (12 * len(a) * len(b)))
-    return area, float(ndtr((0.5 - area) / spread_of_area))
+    scores_0, scores_1 = np.sort(test_0 @ weights), test_1 @ weights
+    # ties count half
+    less, at_most = (np.searchsorted(scores_0, scores_1, side=side) for side in ("left", "right"))
+    n_0, n_1 = len(scores_0), len(scores_1)
+    area = float((less + at_most).mean() / (2 * n_0))
+    area_error = np.sqrt((n_0 + n_1 + 1) / (12 * n_0 * n_1))
+    return area, float(ndtr((0.5 - area) / area_error))
 
 
 def _reasons(offset: Array, names: Sequence[str], colours: int) -> tuple[tuple[str, int], ...]:
-    """In which coordinate each lonely star is furthest from its nearest: words and counts."""
+    """In which coordinate lonely stars are furthest from their nearest neighbours, with counts."""
     largest = np.abs(offset).argmax(axis=1)
     words = [
-        _word(names, int(c), float(one[c]), colours) for c, one in zip(largest, offset, strict=True)
+        _word(names, int(c), float(star[c]), colours)
+        for c, star in zip(largest, offset, strict=True)
     ]
-    found, counts = np.unique(words, return_counts=True)
+    reasons, counts = np.unique(words, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return tuple((str(found[i]), int(counts[i])) for i in order)
+    return tuple((str(reasons[i]), int(counts[i])) for i in order)
 
 
 def _word(names: Sequence[str], column: int, offset: float, colours: int) -> str:

@@ -1,4 +1,4 @@
-"""What a model looks at, compared with observed and simulated spectra; what spectra could show."""
+"""What a model uses of spectra, compared with observed and simulated ones and what they contain."""
 
 from xplabels.explain.explanation import FILES, Explanation, explain, write_explanation
 

@@ -1,14 +1,14 @@
-"""What the network looks at: attention (FS24, eq. 13) and derivative spectra (eq. 14).
+"""What the network uses of the spectra: attention (FS24, eq. 13) and derivative spectra (eq. 14).
 
-Attention is the share of each input in a label, G_ij = J_ij x_i. Derivative spectra answer the
-question the other way round: how does the spectrum change when a label does? J = dy/dx has more
-columns than rows, so its inverse needs a weighting S of the inputs:
+Attention is the share of each input in a label, G_ij = J_ij x_i. Derivative spectra are the
+inverse: how the spectrum changes when a label changes. J = dy/dx has more columns than rows, so its
+inverse needs a weighting S of the inputs:
 
     dx/dy = S J^T (J S J^T)^-1
 
 FS24's eq. 14, pinv(J w^2)^T w^2, is this with S = diag(std(x)^2). With the full covariance of x
 it is the regression of the inputs on the predicted labels, for a linear network exactly (Haufe et
-al. 2014): what moves together in real spectra moves together in the answer.
+al. 2014): inputs that vary together in real spectra also do so in the result.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ RED_CLUMP = {
     "c_fe": (-0.2, 0.2),
     "n_fe": (0.0, 0.4),
 }
-"""FS24, table 5, as ranges of labels in their units."""
+"""Ranges of the labels of red clump stars, in their units (FS24, table 5)."""
 
 
 class Moments:
     """Mean and scatter of arrays [M, ...] that come in blocks; NaN is left out.
 
-    By the update of Chan, Golub & LeVeque: neither many blocks nor a large mean cost accuracy.
+    With the update of Chan, Golub & LeVeque many blocks or a large mean cost no accuracy.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Moments:
         self._squares: Array = np.zeros(())
 
     def add(self, values: Array) -> None:
-        """Take in M more rows."""
+        """Add M more rows."""
         known = np.isfinite(values)
         count = known.sum(axis=0).astype(np.float64)
         mean = np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1.0)
@@ -64,7 +64,7 @@ class Moments:
 
     @property
     def deviation(self) -> Array:
-        """Standard deviation about the mean (population); NaN where nothing came."""
+        """Standard deviation about the mean (of the population); NaN where there are no values."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.sqrt(self._squares / self.count))
 
@@ -79,8 +79,9 @@ def derivative_blocks(
 ) -> Iterator[tuple[Features, Array]]:
     """Inputs of the M stars that have a prediction, and derivatives dy/dx [M, K, F] by them.
 
-    In the label's unit per unit of the input, the mean over an ensemble's members. Of a missing
-    input the derivative is 0, and what it would pass on counts for those it is completed from.
+    They are in the label's unit per unit of the input, averaged over an ensemble's members. For a
+    missing input the derivative is 0, and its effect is in those of the inputs from which it is
+    completed.
 
     Raises :class:`InputError` if the spectra are of another kind or width than the model's.
     """
@@ -107,7 +108,7 @@ class Attention:
     deviation: Array
 
     def to_metrics(self) -> dict[str, Any]:
-        """Label -> what -> input -> value."""
+        """Label -> statistic -> input -> value."""
         return {
             name: {
                 "standard deviation": dict(zip(self.inputs, deviation, strict=True)),
@@ -120,8 +121,8 @@ class Attention:
 def star_attention(model: Model, x: Array, jacobian: Array) -> Array:
     """G_ij = J_ij x_i, [M, K, F], in the labels' units; NaN for inputs a star lacks.
 
-    Spectral inputs count as they are, c / r0; the others from their mean over the training set,
-    since the paper z-scores only those.
+    Spectral inputs are c / r0; from the others their mean over the training set is subtracted,
+    since the paper standardises only those.
     """
     n = model.feature_set.n_spectral
     centre = np.where(np.arange(x.shape[1]) < n, 0.0, model.scaling.x_mean)
@@ -179,11 +180,11 @@ def training_covariance(model: Model) -> Array:
 
 
 def inverse_jacobian(jacobian: Array, weights: Array) -> Array:
-    """Derivative spectra dx/dy [K, n], labels taken together.
+    """Derivative spectra dx/dy [K, n] per unit of each label, the others held fixed.
 
-    The transpose of S J^T (J S J^T)^-1, for J [K, n] and S [n, n], the full covariance of x or,
-    as in eq. 14, its diagonal. Per unit of the label; of a model trained on sampled flux, x are
-    the coefficients that it sees.
+    They are the transpose of S J^T (J S J^T)^-1, for J [K, n] and S [n, n], the full covariance of
+    x or, as in eq. 14, its diagonal. For a model trained on sampled flux, x are the coefficients
+    of its projection.
 
     Raises :class:`InputError` if J S J^T is singular: the labels do not depend on the inputs
     independently.
@@ -202,9 +203,9 @@ def inverse_jacobian(jacobian: Array, weights: Array) -> Array:
 def forward_derivatives(model: Model, stars: Stars) -> Array | None:
     """Mean derivative spectra dx/dy [K, n] of the forward model at the stars' predicted labels.
 
-    By the K labels that most training stars have (:attr:`Model.common_names`), per unit of the
-    label, the other labels held; no inverse of a Jacobian is taken. None for a model without a
-    forward model. Raises :class:`InputError` if no star has a prediction.
+    The derivatives are by the K labels that most training stars have (:attr:`Model.common_names`),
+    per unit of each label, the others held fixed; no Jacobian is inverted. None for a model without
+    a forward model. Raises :class:`InputError` if no star has a prediction.
     """
     if model.forward is None:
         return None
@@ -223,8 +224,8 @@ def forward_derivatives(model: Model, stars: Stars) -> Array | None:
 def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
     """The red clump stars of FS24's table 5 among stars with known labels, and the cut flow.
 
-    Cuts on labels that the table lacks are left out, and the cut flow says so; if it has none of
-    them, all stars are taken. Raises :class:`InputError` if none is in the clump.
+    Cuts on labels that the table lacks are left out, as the cut flow states; if it has none of
+    them, all stars are taken. Raises :class:`InputError` if no star is in the clump.
     """
     known = () if stars.labels is None else stars.labels.names
     ranges = {name: bounds for name, bounds in RED_CLUMP.items() if name in known}
@@ -238,7 +239,7 @@ def red_clump(stars: Stars) -> tuple[Stars, list[str]]:
 
 
 def plain_numbers(values: Array, digits: int) -> list[float | None]:
-    """Numbers [N] as JSON has them, to so many significant digits; None where not finite."""
+    """Numbers [N] for JSON, rounded to significant digits; None where not finite."""
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values]
 
 

@@ -1,8 +1,8 @@
-"""How spectra differ with a label: in the sky (FS24, section 5.3) and in theory (section 5.2).
+"""How spectra change with a label, observed (FS24, section 5.3) and simulated (section 5.2).
 
-Everything here is a curve in wavelength, per unit of the label, of spectra normalised as the
-network's inputs are: sampled flux for RP coefficient 0 of one. People are shown it in per cent of
-the flux, per step of the label (:func:`step_of`).
+All curves are functions of wavelength, per unit of the label, for spectra normalised like the
+network's inputs: sampled flux for RP coefficient 0 of one. Figures show them in per cent of the
+flux, per step of the label (:func:`step_of`).
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ from xplabels.model import Model
 Array = NDArray[np.float64]
 
 STEPS = {"fe_h": 0.5, "c_fe": 0.2, "n_fe": 0.2, "alpha_m": 0.2}
-"""FS24, table 4, dex."""
+"""Steps of the simulated differences (FS24, table 4), dex."""
 CLUMP_CENTRE = {"teff": 4750.0, "logg": 2.5, "fe_h": 0.0, "c_fe": 0.0, "n_fe": 0.2, "alpha_m": 0.0}
-"""FS24, table 5: where emulated spectra are shifted."""
+"""Labels about which emulated spectra are varied (FS24, table 5)."""
 SHOWN_STEPS = {"K": 100.0, "dex": 0.1}
-"""By unit: the step of a label per which curves are shown."""
+"""Step of a label for which figures show the change, by its unit."""
 SIDES = {"BP": (336.0, 640.0), "RP": (640.0, 1020.0)}
-"""nm."""
+"""Ranges of wavelength (nm) of the two sides."""
 FEWEST = 20
-"""A difference is formed of at least so many stars."""
+"""Fewest stars for an observed difference."""
 DRAWS = 200
+"""Bootstrap draws."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A spectrum's change per unit of a label [L]; ``title`` is what it is, for legends.
+    """A spectrum's change per unit of a label [L]; ``title`` names it in legends.
 
     ``low`` and ``high`` [L] bound the central 68.3 % of bootstrap draws, or are None.
     """
@@ -55,17 +56,17 @@ class Curve:
 
 
 def step_of(name: str) -> float:
-    """The step of a label per which curves are shown: 100 K, 0.1 dex, else one unit."""
+    """The step of a label for which figures show the change: 100 K, 0.1 dex, else one unit."""
     return SHOWN_STEPS.get(label_of(name).unit, 1.0)
 
 
 def most_informative(
     wavelength: Array, change: Array, error: Array, share: float = 0.5, width: float = 20.0
 ) -> list[tuple[float, float]]:
-    """The ranges of wavelength, in nm and ascending, that hold ``share`` of the information.
+    """The ranges of wavelength, in nm and ascending, that contain ``share`` of the information.
 
-    Information is (change / error)^2 [L], errors of samples taken as independent; ranges are the
-    best bins of ``width`` nm, neighbours joined.
+    Information is (change / error)^2 [L], with errors of samples taken as independent. Ranges are
+    the best bins of ``width`` nm; neighbouring ones are joined.
 
     Examples
     --------
@@ -89,12 +90,14 @@ def most_informative(
 
 
 def read_pairs(pairs: Iterable[Sequence[str]], labels: Sequence[str]) -> list[tuple[str, Curve]]:
-    """Labels and simulated differences of LABEL, LOW, HIGH, STEP: two tables of a star, as words.
+    """Simulated differences by label, from words LABEL, LOW, HIGH, STEP.
+
+    LOW and HIGH are tables of a star's spectrum, with less and more of the label.
 
     Raises :class:`InputError` for a label that is none of a model's ``labels``, a table that
     cannot be read, and a step that is not a positive number.
     """
-    found = []
+    curves = []
     for name, *files, step in pairs:
         with located(f"--pair {' '.join((name, *files, step))}"):
             check_names([name])
@@ -113,8 +116,8 @@ def read_pairs(pairs: Iterable[Sequence[str]], labels: Sequence[str]) -> list[tu
                     f"the model has no label {name}", remedy=f"give pairs of {', '.join(labels)}"
                 )
             title = f"{high.name} − {low.name}"
-            found.append((name, simulated_difference(low, high, size, title=title)))
-    return found
+            curves.append((name, simulated_difference(low, high, size, title=title)))
+    return curves
 
 
 def extinction_g(stars: Stars) -> Array:
@@ -124,7 +127,7 @@ def extinction_g(stars: Stars) -> Array:
 
 
 def known_extinction(stars: Stars) -> Array | None:
-    """A_G [N] by H - W2 or, where no star has both, of the library; None if neither is known."""
+    """A_G [N] by H - W2 or, if no star has both, from the library; None if neither is known."""
     a_g = extinction_g(stars)
     if not np.isfinite(a_g).any():
         try:
@@ -135,10 +138,13 @@ def known_extinction(stars: Stars) -> Array | None:
 
 
 def read_extinction(source: str, stars: Stars) -> Array | None:
-    """A_G [N]: ``library``, of its A_Ks; ``rjce``, by H - W2; ``none``; or of a table's ``a_g``.
+    """A_G [N], NaN where unknown, from a ``source``.
 
-    NaN where unknown. Raises :class:`InputError` if the library is not installed, or the table
-    cannot be read, lacks ``source_id`` or ``a_g`` (mag), or has a source_id twice.
+    It is ``library`` (by its A_Ks), ``rjce`` (by H - W2), ``none`` (None), or the path of a table
+    with ``a_g`` (mag).
+
+    Raises :class:`InputError` if the library is not installed, or the table cannot be read, lacks
+    ``source_id`` or ``a_g``, or has a source_id twice.
     """
     if source == "none":
         return None
@@ -153,9 +159,9 @@ def read_extinction(source: str, stars: Stars) -> Array | None:
             where=source,
             remedy="add A_G in mag, keyed by source_id",
         )
-    found, rows = Lookup(table["source_id"], source).find(stars.source_id)
+    in_stars, in_table = Lookup(table["source_id"], source).find(stars.source_id)
     a_g = np.full(len(stars), np.nan)
-    a_g[found] = table["a_g"][rows]
+    a_g[in_stars] = table["a_g"][in_table]
     return a_g
 
 
@@ -172,10 +178,10 @@ def normalised_spectra(model: Model, stars: Stars) -> tuple[Array, Array]:
 
 
 def observed_difference(flux: Array, label: Array) -> Curve:
-    """Median spectrum above the label's median minus that below, by the medians' distance.
+    """Median spectrum above the label's median minus that below, over the medians' difference.
 
-    Other labels differ between the halves as they do in the sky; :func:`observed_slopes` holds
-    them fixed. Stars [N] without a label or a spectrum [N, L] are left out.
+    Other labels also differ between the two halves; :func:`observed_slopes` holds them fixed.
+    Stars [N] without a label or a spectrum [N, L] are left out.
 
     Raises :class:`InputError` if fewer than 20 stars have both, or all have the same label.
     """
@@ -194,9 +200,9 @@ def observed_difference(flux: Array, label: Array) -> Curve:
 
 
 def observed_slopes(flux: Array, labels: Array, which: int) -> Curve:
-    """Slope of spectra [N, L] with label ``which`` of labels [N, K], the others held fixed.
+    """Least-squares slope of spectra [N, L] with label ``which`` of [N, K], the others held fixed.
 
-    By least squares. Stars without all labels or a spectrum are left out.
+    Stars without all labels or a spectrum are left out.
 
     Raises :class:`InputError` if fewer than 20 stars have all, or all have the same label.
     """
@@ -234,9 +240,9 @@ def _with_band(title: str, of_rows: Callable[[NDArray[np.intp]], Array], stars: 
 def simulated_difference(
     low: Sed, high: Sed, step: float, *, title: str, extrapolate: bool = False
 ) -> Curve:
-    """The same star with a lower and a higher label, seen by the instrument, normalised.
+    """Difference of the normalised spectra of a star with a lower and a higher label, simulated.
 
-    Per unit of the label, in which ``step`` is their difference. ``extrapolate`` holds flux
+    It is per unit of the label; ``step`` is the labels' difference. ``extrapolate`` keeps the flux
     constant beyond the ends of spectra that are too short.
 
     Raises :class:`InputError` if a spectrum is too short.
@@ -247,10 +253,10 @@ def simulated_difference(
 
 
 def emulated_difference(emulator: Emulator, name: str) -> Curve:
-    """The change of an emulated giant over a label's step in :data:`STEPS`, about FS24's table 5.
+    """The change of an emulated giant over a label's step in :data:`STEPS`, about the red clump.
 
-    The emulators give flux over continuum: the continuum is a black body of the star's
-    temperature, and their flux is held constant blue of 350 nm.
+    The emulators give flux over continuum. The continuum is a black body of the star's temperature,
+    and the flux is constant below 350 nm.
     """
     half = 0.5 * STEPS[name]
     values = np.array([list(CLUMP_CENTRE.values())] * 2)
@@ -267,13 +273,13 @@ def emulated_difference(emulator: Emulator, name: str) -> Curve:
 
 def correlations(wavelength: Array, curves: Sequence[Curve]) -> dict[str, dict[str, float]]:
     """Pearson's correlation of each pair of curves, on the blue side, the red side and both."""
-    found: dict[str, dict[str, float]] = {}
-    for a, b in combinations(curves, 2):
-        sides = {"both": wavelength > 0} | {
-            side: (wavelength >= low) & (wavelength < high) for side, (low, high) in SIDES.items()
+    sides = {"both": wavelength > 0} | {
+        side: (wavelength >= low) & (wavelength < high) for side, (low, high) in SIDES.items()
+    }
+    return {
+        f"{a.title} / {b.title}": {
+            side: round(float(np.corrcoef(a.values[inside], b.values[inside])[0, 1]), 3)
+            for side, inside in sides.items()
         }
-        found[f"{a.title} / {b.title}"] = {
-            side: round(float(np.corrcoef(a.values[cut], b.values[cut])[0, 1]), 3)
-            for side, cut in sides.items()
-        }
-    return found
+        for a, b in combinations(curves, 2)
+    }

@@ -1,4 +1,4 @@
-"""What a model looks at, as a folder: attention, derivative spectra, and how spectra differ."""
+"""What a model uses of the spectra, as a folder: attention, derivative spectra and differences."""
 
 from __future__ import annotations
 
@@ -49,19 +49,30 @@ Array = NDArray[np.float64]
 FILES = ("explain.json", "index.html", "figures/*.png", "stars/*.html")
 FORWARD = "derivative, forward model"
 FOR_NOISE = 50
-"""Stars whose errors are looked at."""
+"""Most stars from which the typical error of the flux is taken."""
 MAX_EXTINCTION = 0.5
-"""A_G, mag: FS24, section 5.3."""
+"""Largest A_G (mag) of the stars for curves: FS24, section 5.3."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a model looks at.
+    """What a model uses of the spectra.
 
-    The attention over all stars given. At ``wavelength`` [L], nm, the curves of each label, first
-    derivative spectra, then differences, and the typical normalised ``flux`` [L] of the stars that
-    they are of, with its ``flux_error``; ``flow`` says how these stars were selected. Where asked
-    for, attainable and reached errors of giants, and attainable ones along the giant branch.
+    Attributes
+    ----------
+    attention
+        Attention over all stars given.
+    wavelength
+        Wavelengths [L], nm.
+    flux, flux_error
+        Typical normalised flux [L] of the stars of the curves, with its error.
+    curves
+        Curves [L] by label: first derivative spectra, then differences.
+    flow
+        How the stars of the curves were selected.
+    content, branch
+        If requested, attainable and reached errors of giants, and attainable ones along the giant
+        branch.
     """
 
     attention: Attention
@@ -74,9 +85,9 @@ class Explanation:
     branch: Mapping[str, Array] | None = None
 
     def features(self, name: str) -> list[tuple[float, float]]:
-        """Ranges of wavelength, nm, with half of the information on a label for noise as here.
+        """Ranges of wavelength, nm, with half of the information on a label at the stars' noise.
 
-        By the forward model's derivative, or the network's where there is none.
+        By the forward model's derivative or, if there is none, the network's.
         """
         titles = [curve.title for curve in self.curves[name]]
         shown = self.curves[name][titles.index(FORWARD) if FORWARD in titles else 0]
@@ -94,13 +105,15 @@ class Explanation:
 
     def to_metrics(self) -> dict[str, Any]:
         """Numbers as JSON: attention by label and input, correlations of curves, selection."""
-        found: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         if self.content is not None:
-            found["information"] = self.content.to_metrics()
+            metrics["information"] = self.content.to_metrics()
         if self.branch is not None:
             errors = {name: np.round(e, 4) for name, e in self.branch.items()}
-            found["attainable along the giant branch"] = GRID | {"g_mag": GRID_G, "errors": errors}
-        found |= {
+            metrics["attainable along the giant branch"] = GRID | {
+                "g_mag": GRID_G, "errors": errors,
+            }  # fmt: skip
+        metrics |= {
             "selection": self.flow,
             "attention": self.attention.to_metrics(),
             "correlations": {
@@ -113,7 +126,7 @@ class Explanation:
                 for name, shown in self.curves.items()
             },
         }
-        plain: dict[str, Any] = as_json(found)
+        plain: dict[str, Any] = as_json(metrics)
         return plain
 
 
@@ -134,10 +147,10 @@ def explain(
     Parameters
     ----------
     model, stars
-        A model of DR3 spectra (55 + 55 coefficients), and N stars. Their known labels select and
-        are compared with; where there are none, the model's own predictions stand for them.
+        A model of DR3 spectra (55 + 55 coefficients), and N stars. Their known labels are used to
+        select stars and for the observed differences; if there are none, the model's predictions.
     selection
-        Of the stars for curves; None: the red clump of FS24's table 5.
+        Selection of the stars for curves; None: the red clump of FS24's table 5.
     a_g, max_extinction
         Stars whose A_G [N], mag, is unknown or not below the limit are left out of the curves;
         None: no cut.
@@ -145,10 +158,10 @@ def explain(
         Emulated giants, for simulated differences of abundances at the clump's centre; and labels
         with simulated differences of one's own.
     unseen
-        Giants with known labels that the model was not trained on, whose errors are compared with
+        Giants with known labels on which the model was not trained, whose errors are compared with
         the attainable ones (with ``emulator``).
     seen
-        Attention to take in place of that over ``stars``.
+        Attention to use instead of that over ``stars``.
 
     Raises
     ------
@@ -193,12 +206,12 @@ def explain(
 
 def _relative_error(stars: Stars, wavelength: Array) -> Array:
     """Median error of the flux relative to it [L], over at most :data:`FOR_NOISE` of the stars."""
-    found = []
+    relative = []
     for row in np.unique(np.linspace(0, len(stars) - 1, FOR_NOISE).astype(int)).tolist():
-        at, flux, error = spectrum_of(stars[row : row + 1])
+        sampling, flux, error = spectrum_of(stars[row : row + 1])
         with np.errstate(invalid="ignore", divide="ignore"):
-            found.append(np.interp(wavelength, at, np.abs(error / flux)))
-    return np.asarray(np.nanmedian(found, axis=0))
+            relative.append(np.interp(wavelength, sampling, np.abs(error / flux)))
+    return np.asarray(np.nanmedian(relative, axis=0))
 
 
 def _select(
@@ -244,14 +257,14 @@ def write_explanation(
 ) -> list[Path]:
     """Write ``explain.json``, ``index.html``, ``figures/*.png`` and ``stars/*.html``.
 
-    The folder appears whole or not at all; every page is self-contained, and only ``index.html``
-    links to those of single stars. ``found`` None: only the pages of ``views``, one for each.
-    ``coefficients`` of each band are in the figure of the attention; ``provenance`` is command,
-    version, model and data.
+    The folder is written completely or not at all. Every page is self-contained; only
+    ``index.html`` links to those of single stars. If ``found`` is None, only the pages of the
+    ``views`` are written, one for each. The figure of the attention has so many ``coefficients``
+    of each band; ``provenance`` is command, version, model and data.
 
     Returns the pages: ``index.html`` or, without it, those of single stars. Raises
-    :class:`InputError` if the folder exists (without ``overwrite``), holds other things, or cannot
-    be written.
+    :class:`InputError` if the folder exists (without ``overwrite``), contains other files, or
+    cannot be written.
     """
     check_new_folder(folder, FILES, overwrite)
     files: dict[str, str | bytes] = {

@@ -1,4 +1,4 @@
-"""Figures of what a model looks at: FS24's figures 8 and 11-14."""
+"""Figures of what a model uses of the spectra: FS24's figures 8 and 11-14."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LINES: tuple[tuple[str, float, float], ...] = (
     ("Ca triplet", 849.8, 866.2),
     ("CN", 914.0, 945.0),
 )
-"""Lines and band heads with the range, nm, that is shaded (FS24, figures 11-14)."""
+"""Lines and band heads with the ranges (nm) that are shaded (FS24, figures 11-14)."""
 
 
 def lines_within(low: float, high: float) -> list[str]:
@@ -53,10 +53,11 @@ def plain_title(title: str) -> str:
 
 
 TEFF_UNIT = 1000.0
-"""FS24 draw the attention of teff divided by 1000 K."""
+"""Unit (K) in which the attention of teff is drawn, as in FS24."""
 CONSTANT = "rp_0"
+"""Input that is 1 for every star (eq. 1)."""
 WIDEST = 14.0
-"""Inches: a figure of more inputs has narrower bars."""
+"""Largest width (inches) of a figure; with more inputs the bars are narrower."""
 INPUT_TITLES = {
     "bp_rp": r"$G_\mathrm{BP}-G_\mathrm{RP}$", "j_h": "$J-H$", "w1_w2": "$W_1-W_2$",
     "h_w2": "$H-W_2$", "m_pseudo": "p-mag", "g_rp": r"$G-G_\mathrm{RP}$", "g_j": "$G-J$",
@@ -68,8 +69,8 @@ INPUT_TITLES = {
 def attention_bars(found: Attention, coefficients: int = 5) -> Figure:
     """Standard deviation of the attention to each input, one row per label (FS24, fig. 8).
 
-    Shows BP's and RP's first ``coefficients`` and every other input; RP 0 is left out, since
-    after eq. 1 it is 1 for every star.
+    It shows the first ``coefficients`` of BP and RP and all other inputs, without RP 0, which is 1
+    for every star.
     """
     from matplotlib.figure import Figure
 
@@ -109,9 +110,10 @@ def _colour(name: str) -> str:
 def curves(name: str, wavelength: Array, shown: Sequence[Curve], flux: Array) -> Figure:
     """Curves of one label in BP and RP with lines and bands marked (FS24, figures 11-14).
 
-    All in per cent of the typical ``flux`` [L] per step of the label (:func:`step_of`, or a tenth
-    of it and so on, so that the flux does not double), on one scale per side, which the largest may
-    leave; to the right is the correlation of each pair of curves on that side.
+    All are in per cent of the typical ``flux`` [L] per step of the label (:func:`step_of`, or a
+    tenth of it and so on, so that the flux does not double), on one scale for each side, beyond
+    which the largest may extend. At the right are the correlations of all pairs of curves on that
+    side.
     """
     from matplotlib.figure import Figure
 
@@ -155,7 +157,7 @@ def curves(name: str, wavelength: Array, shown: Sequence[Curve], flux: Array) ->
 
 
 def _matrix(ax: Axes, pairs: Sequence[float], colours: Sequence[str]) -> None:
-    """Correlations of pairs of curves as numbers on their colours; curves are numbered."""
+    """Draw the correlations of pairs of numbered curves as coloured cells with numbers."""
     count = len(colours)
     grid = np.full((count - 1, count - 1), np.nan)
     grid.T[np.triu_indices(count - 1)] = pairs
@@ -219,7 +221,7 @@ def information(content: Content) -> Figure:
 FADING = ("c_fe", "n_fe", "alpha_m")
 """Labels that FS24, section 5.5, expect to fade in hot and metal-poor giants."""
 LARGEST = 3.0
-"""dex: where a bound is larger, the figure ends; nothing of the label is in the spectrum."""
+"""Largest error (dex) that is drawn: a spectrum with a larger bound says nothing of the label."""
 
 
 @styled
@@ -244,7 +246,7 @@ def fading(branch: Mapping[str, Array]) -> Figure:
 
 
 def _name_few_ticks(ax: Axes) -> None:
-    """Of a logarithmic y axis: only ticks that begin with 1, 2, 3 or 5."""
+    """Label only the ticks of a logarithmic y axis that begin with 1, 2, 3 or 5."""
 
     def name(value: float, _: object) -> str:
         return f"{value:g}" if f"{value:.0e}"[0] in "1235" else ""

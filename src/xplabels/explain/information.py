@@ -1,16 +1,16 @@
-"""How well XP spectra let labels be known (FS24, section 5.5), and what a model reaches of it.
+"""How precisely XP spectra determine labels (FS24, section 5.5), and how close a model comes.
 
-Emulated giants go through the instrument, and the noise model gives the errors of their
-coefficients. The Cramer-Rao bound of any unbiased estimate follows from Fisher's information,
+Emulated giants are observed by the simulated instrument, and the noise model gives the errors of
+their coefficients. The Cramer-Rao bound of any unbiased estimate follows from Fisher's information,
 
     F = (dc/dy)^T C^-1 dc/dy,   error of label k >= sqrt((F^-1)_kk),
 
-with all six labels free together, the star's brightness too, and on demand dust. A network may be
-better than that, since it has seen which stars there are: the population's covariance P as a
-Gaussian prior gives (F + P^-1)^-1.
+with all six labels and the star's brightness free, and optionally dust. A network may be better
+than that, since the distribution of the training stars is a prior: with the population's covariance
+P as a Gaussian one it is (F + P^-1)^-1.
 
-What is simulated is simple, and the bound is optimistic for it: the continuum is a black body, the
-errors hold nothing but noise, the spectra are exactly the emulated ones.
+The simulation is simple, which makes the bound optimistic: the continuum is a black body, the
+errors contain only noise, the spectra are exactly the emulated ones.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from xplabels.model import Model
 Array = NDArray[np.float64]
 
 STEPS = {"teff": 100.0, "logg": 0.2, "fe_h": 0.2, "c_fe": 0.2, "n_fe": 0.2, "alpha_m": 0.2}
-"""Of the central differences; the emulators are piecewise linear, so that none may be tiny."""
+"""Steps of the central differences; not tiny, since the emulators are piecewise linear."""
 BLOCK = 512
 MOST = 4000
-"""Of a larger sample so many stars are used, evenly taken from it."""
+"""Most stars used, an even sample of those given."""
 FEWEST = 20
-"""Medians are of so many stars or more."""
+"""Fewest stars for a median."""
 EDGES = {
     "teff": (3500.0, 4000.0, 4250.0, 4500.0, 4750.0, 5000.0, 5250.0, 6000.0),
     "fe_h": (-2.5, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5),
 }
 """Bins of Teff, K, and [Fe/H], dex."""
 DUSTLESS, FREE, POPULATION = "no dust", "dust free too", "dust free, population known"
-"""Three bounds."""
+"""The three bounds: dust known to be absent, dust free, and with the population as a prior."""
 GRID_G = 15.0
 """G of :func:`giant_branch`, mag."""
 GRID = {"teff": (4000.0, 4500.0, 5000.0, 5500.0), "fe_h": (0.25, 0.0, -0.5, -1.0, -1.5, -2.0)}
 BRANCH = ((3600.0, 4250.0, 4750.0, 5250.0, 6000.0), (0.5, 1.7, 2.5, 3.1, 3.5))
-"""Teff and log g along the giant branch, roughly."""
+"""Approximate Teff and log g along the giant branch."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,15 @@ class GiantSpectra:
     emulator: Emulator
 
     def flux(self, values: Array, like: Array) -> Array:
-        """Flux [N, B] in the instrument's joined bins, of arbitrary size.
+        """Flux [N, B] in the instrument's joined bins, in arbitrary units.
 
-        ``like`` are the labels [N, 6] whose network is used, so that differences are of one.
+        The emulator's network is that for the labels ``like`` [N, 6], so that differences are
+        between spectra of one network.
         """
         fine, wavelength, _, _ = self._fine
-        labels, chosen = (emulator_labels(NAMES, given) for given in (values, like))
-        seen = fine.normalised_flux(labels, like=chosen)
-        shape = np.stack([np.interp(wavelength, fine.wavelength, row) for row in seen])
+        labels, like_labels = (emulator_labels(NAMES, given) for given in (values, like))
+        normalised = fine.normalised_flux(labels, like=like_labels)
+        shape = np.stack([np.interp(wavelength, fine.wavelength, row) for row in normalised])
         return shape * black_body(wavelength, values[:, :1])
 
     def coefficients(self, flux: Array) -> Array:
@@ -81,14 +82,14 @@ class GiantSpectra:
         return flux @ self._fine[2].T
 
     def derivatives(self, values: Array) -> Array:
-        """d ln f / dy times f, as coefficients [N, 6, n]: central differences within the range."""
+        """dc/dy [N, 6, n] of the coefficients, by central differences within the labels' range."""
         low, high = self._bounds(values)
-        found = []
+        derivatives = []
         for half in np.diag([STEPS[name] / 2 for name in NAMES]):
             below, above = (np.clip(values + step, low, high) for step in (-half, half))
             change = self.coefficients(self.flux(above, values) - self.flux(below, values))
-            found.append(change / (above - below).sum(axis=1, keepdims=True))
-        return np.stack(found, axis=1)
+            derivatives.append(change / (above - below).sum(axis=1, keepdims=True))
+        return np.stack(derivatives, axis=1)
 
     def by_dust(self, flux: Array) -> Array:
         """dc/dA_V [N, n] of flux [N, B]."""
@@ -96,7 +97,7 @@ class GiantSpectra:
         return self.coefficients(-0.4 * np.log(10.0) * law * flux)
 
     def _bounds(self, values: Array) -> tuple[Array, Array]:
-        """The range [N, 6] of our labels in the network in charge of each star."""
+        """Range [N, 6] of our labels in the emulator's network for each star."""
         low, high = self.emulator.bounds(values[:, 0])
         ours = emulator_labels(NAMES, np.eye(len(NAMES))) > 0  # [6, 22]
         low = np.stack([low[:, columns].max(axis=1) for columns in ours], axis=1)
@@ -125,15 +126,15 @@ def whitened_derivatives(emulator: Emulator, values: Array, g_mag: Array) -> Arr
 def _whitened_block(spectra: GiantSpectra, values: Array, g_mag: Array) -> Array:
     flux = spectra.flux(values, values)
     clean = spectra.coefficients(flux)
-    seen = magnitudes(clean)
-    scale = 10 ** (-0.4 * (g_mag - seen[:, 0]))[:, None]
-    errors = noise_model().errors(g_mag, seen[:, 1] - seen[:, 2])
-    by = np.concatenate(
+    g, bp, rp = magnitudes(clean).T
+    scale = 10 ** (-0.4 * (g_mag - g))[:, None]
+    errors = noise_model().errors(g_mag, bp - rp)
+    derivatives = np.concatenate(
         [spectra.derivatives(values), clean[:, None], spectra.by_dust(flux)[:, None]], axis=1
     )
-    by *= (scale / errors)[:, None, :]
+    derivatives *= (scale / errors)[:, None, :]
     roots = [np.linalg.cholesky(matrix) for matrix in illustrative_correlations(clean * scale)]
-    bands = np.split(by.transpose(0, 2, 1), [roots[0].shape[1]], axis=1)
+    bands = np.split(derivatives.transpose(0, 2, 1), [roots[0].shape[1]], axis=1)
     parts = [np.linalg.solve(root, band) for root, band in zip(roots, bands, strict=True)]
     return np.asarray(np.concatenate(parts, axis=1).transpose(0, 2, 1))
 
@@ -142,7 +143,7 @@ def attainable_errors(whitened: Array, population: Array | None = None) -> Array
     """Smallest errors [N, 6], sqrt(diag(F^-1)), of whitened derivatives [N, Q, n].
 
     All Q quantities are free; without the last, dust is known. ``population`` is the covariance
-    [6, 6] of the labels over the stars that there are, if that is known.
+    [6, 6] of the labels in the population, if that is known.
 
     Examples
     --------
@@ -156,7 +157,7 @@ def attainable_errors(whitened: Array, population: Array | None = None) -> Array
     if population is not None:
         k = len(NAMES)
         information[:, :k, :k] += np.linalg.inv(population)
-    # units make its entries differ by 1e8: scaled to a diagonal of ones, it is safe to invert
+    # the units make its entries differ by 1e8: scaled to a unit diagonal, it is safe to invert
     size = np.sqrt(np.diagonal(information, axis1=1, axis2=2))
     scaled = information / (size[:, :, None] * size[:, None, :])
     variance = np.diagonal(np.linalg.inv(scaled), axis1=1, axis2=2) / size**2
@@ -167,9 +168,9 @@ def attainable_errors(whitened: Array, population: Array | None = None) -> Array
 class Content:
     """Attainable and reached errors [N, K] of N giants, K labels ``names`` of the model.
 
-    ``attainable`` is simulated, by what is free or known; ``stated`` are the model's errors and
-    ``residuals`` its predicted minus known labels, from the spectra alone. ``axes`` has the known
-    ``teff`` and ``fe_h`` [N]; ``stars`` says in words which ones these are.
+    ``attainable`` are the simulated bounds; ``stated`` are the model's errors and ``residuals`` its
+    predicted minus known labels, from the spectra alone. ``axes`` has the known ``teff`` and
+    ``fe_h`` [N]; ``stars`` describes the sample in words.
     """
 
     names: tuple[str, ...]
@@ -189,8 +190,8 @@ class Content:
         bins = {edges: rows for edges, rows in bins.items() if len(rows) >= FEWEST}
 
         def of_bins(statistic: Callable[[Array], Array], values: Array) -> Array:
-            found = [statistic(values[rows]) for rows in bins.values()]
-            return np.reshape(found, (len(bins), len(self.names)))
+            results = [statistic(values[rows]) for rows in bins.values()]
+            return np.reshape(results, (len(bins), len(self.names)))
 
         return {
             "middle": [float(np.median(x[rows])) for rows in bins.values()],
@@ -202,23 +203,23 @@ class Content:
         }
 
     def to_metrics(self) -> dict[str, Any]:
-        """All bins as plain numbers: axis -> label -> what -> values."""
-        found: dict[str, Any] = {"stars": self.stars}
+        """All bins as plain numbers: axis -> label -> quantity -> values."""
+        metrics: dict[str, Any] = {"stars": self.stars}
         for axis in EDGES:
             bins = self.binned(axis)
             curves = {f"attainable, {kind}": v for kind, v in bins["attainable"].items()}
             curves |= {"stated": bins["stated"], "robust scatter": bins["scatter"]}
-            found[axis] = {key: bins[key] for key in ("edges", "stars")} | {
-                name: {what: plain_numbers(v[:, k], 4) for what, v in curves.items()}
+            metrics[axis] = {key: bins[key] for key in ("edges", "stars")} | {
+                name: {title: plain_numbers(v[:, k], 4) for title, v in curves.items()}
                 for k, name in enumerate(self.names)
             }
-        return found
+        return metrics
 
 
 def _median(values: Array) -> Array:
-    """Of each column, NaN left out; NaN where nothing is known."""
-    middle = np.ma.median(np.ma.masked_invalid(values), axis=0)  # type: ignore[no-untyped-call]
-    return np.ma.filled(np.ma.asarray(middle, np.float64), np.nan)
+    """Median of each column without its NaN; NaN if there is nothing else."""
+    median = np.ma.median(np.ma.masked_invalid(values), axis=0)  # type: ignore[no-untyped-call]
+    return np.ma.filled(np.ma.asarray(median, np.float64), np.nan)
 
 
 def _robust_scatter(values: Array) -> Array:
@@ -228,8 +229,8 @@ def _robust_scatter(values: Array) -> Array:
 def information_content(model: Model, stars: Stars, emulator: Emulator) -> Content:
     """Attainable errors of ``stars`` at their own labels and G, and those that a model reaches.
 
-    The model predicts from the spectra alone, as the bound has it. Labels of the six that are not
-    known count as 0 (but are free); the population is that of the stars themselves.
+    The model predicts from the spectra alone, as the bound assumes. Abundances that are not known
+    are taken as 0 (but are free); the population is that of the stars themselves.
 
     Raises :class:`InputError` if fewer than 20 stars have known Teff, log g, [Fe/H] and G that the
     emulators and the noise model cover.
@@ -248,10 +249,10 @@ def information_content(model: Model, stars: Stars, emulator: Emulator) -> Conte
             where=stars.where,
             remedy=f"give {FEWEST} or more of 3500-6000 K, log g 0-3.5, [Fe/H] -2.5 to 0.5",
         )
-    everyone = len(rows)
-    rows = rows[np.linspace(0, everyone - 1, min(everyone, MOST)).astype(np.intp)]
+    covered = len(rows)
+    rows = rows[np.linspace(0, covered - 1, min(covered, MOST)).astype(np.intp)]
     chosen, values, g_mag = stars[rows], values[rows], g_mag[rows]
-    # a label that the stars do not have is free; the others must not be exactly known
+    # makes labels that the stars do not have free, and no other exactly known
     spread = [(1e-3 if name in labels else 1e3) * STEPS[name] for name in NAMES]
     population = np.cov(values.T) + np.diag(np.square(spread))
     whitened = whitened_derivatives(emulator, values, g_mag)
@@ -271,7 +272,7 @@ def information_content(model: Model, stars: Stars, emulator: Emulator) -> Conte
         {kind: errors[:, ours] for kind, errors in bounds.items()},
         prediction.errors[:, theirs],
         prediction.values[:, theirs] - truth,
-        f"{len(rows)} of {everyone} giants that the emulators cover, G {g_mag.min():.1f}-"
+        f"{len(rows)} of {covered} giants that the emulators cover, G {g_mag.min():.1f}-"
         f"{g_mag.max():.1f}, median {np.median(g_mag):.1f}",
     )
 

@@ -1,4 +1,4 @@
-"""What the model looks at, in a validation: FS24's figures 8 and 11-14."""
+"""What the model uses of the spectra, in a validation: FS24's figures 8 and 11-14."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xplabels.model import Model
 from xplabels.validation.finding import Finding, Section
 
 ATTENTION_STARS = 4000
-"""Attention is over so many of the stars compared, evenly taken from them, where there are more."""
+"""Most stars over which attention is taken, an even sample of those compared."""
 ATTENTION_TEXT = (
     "Standard deviation over stars of J_ij x_i, what each input contributes to a label (eq. 13). "
     "BP is blue, RP orange, other inputs green. As figure 8 of Fallows & Sanders (2024)."
@@ -30,11 +30,11 @@ CURVES_TEXT = (
 
 
 def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
-    """What the model looks at, as far as it can be said.
+    """What the model uses of the spectra, as far as it can be derived for them.
 
     The attention is over ``compared``, the stars of the report. Curves need a model of DR3 spectra
-    and GaiaXPy; they are of the red clump among ``everyone``, the stars with known labels, also
-    those trained on, without dusty ones where dust is known.
+    and GaiaXPy; they are for the red clump among ``everyone``, the stars with known labels
+    (including those trained on), without dusty stars if the dust is known.
     """
     section = Section("attention", "What the model looks at", folded=True)
     metrics: dict[str, object] = {}
@@ -55,23 +55,23 @@ def explain_finding(model: Model, everyone: Stars, compared: Stars) -> Finding:
     except InputError:  # its package is not installed
         emulator = None
     try:
-        found = explain(
+        explanation = explain(
             model, everyone, a_g=known_extinction(everyone), emulator=emulator, seen=seen
         )
     except InputError as error:
         section.paragraphs.append(f"No curves in wavelength: {error}.")
         return finding
-    numbers = found.to_metrics()
+    numbers = explanation.to_metrics()
     metrics |= {key: numbers[key] for key in ("selection", "attention", "correlations")}
     section.paragraphs.append(
         "Curves are of the red clump (table 5 of the paper) among all stars of the table, also "
         "those trained on, since they ask what the model does, not how well: "
-        f"{'; '.join(found.flow)}."
+        f"{'; '.join(explanation.flow)}."
     )
-    for name, curves in found.curves.items():
+    for name, curves in explanation.curves.items():
         title = label_of(name).description
-        draw = partial(figures.curves, name, found.wavelength, curves, found.flux)
-        caption = f"{found.sentence(name)} {CURVES_TEXT}"
+        draw = partial(figures.curves, name, explanation.wavelength, curves, explanation.flux)
+        caption = f"{explanation.sentence(name)} {CURVES_TEXT}"
         section.add_picture(f"curves_{name}", title, caption, draw)
     sides = [f"{side}, {low:g}-{high:g} nm" for side, (low, high) in SIDES.items()]
     for name, pairs in numbers["correlations"].items():

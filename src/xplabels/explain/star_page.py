@@ -1,12 +1,12 @@
 """One star as an interactive page: its spectrum, its labels, and where in it they come from.
 
-Two curves for each label. **Information** is (df/dy)^2 / sigma^2 at each wavelength, its share of
-the whole in percent per nm: df/dy is the derivative spectrum at the star's own Jacobian with the
-inputs' full covariance over a sample (:mod:`xplabels.explain.attention`), so the other labels are
-held; sigma is the error of the sampled flux, taken as independent between wavelengths. **Movement**
-is the change of the predicted label if the star were brighter by one sigma within one resolution
-element of XP around a wavelength, seen through the instrument, with its photometry and the noise
-levels among the inputs unchanged.
+There are two curves for each label. **Information** is (df/dy)^2 / sigma^2 at each wavelength, as
+its share of the total in percent per nm: df/dy is the derivative spectrum by the star's own
+Jacobian with the inputs' full covariance over a sample (:mod:`xplabels.explain.attention`), so the
+other labels are held fixed; sigma is the error of the sampled flux, taken as independent between
+wavelengths. **Movement** is the change of the predicted label if the star were brighter by one
+sigma within one resolution element of XP around a wavelength, as observed by the instrument, with
+unchanged photometry and noise levels.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ SEEN: dict[Part, str] = {
     "test": "The model was not trained on this star: it is in the part of the split that is kept "
     "for testing.",
 }
-"""What the page says of a star with known labels, by the part of the model's split."""
+"""Text for a star with known labels, by its part of the model's split."""
 DIGITS = 5
 """Significant digits on the page."""
 
 
 @dataclass(frozen=True)
 class StarView:
-    """What the page of one star shows.
+    """Content of the page of one star.
 
-    A prediction of this star alone, its known values [K] (NaN: unknown), ``wavelength`` [L] in nm,
-    flux and error [L] in W m^-2 nm^-1, the part of the model's split that it is in, and for each
-    label [K, L]: percent per nm of its information, and its change, in its unit, for one sigma more
-    flux there.
+    ``prediction`` is that of this star alone, ``known`` are its known values [K] (NaN: unknown),
+    ``wavelength`` [L] is in nm, flux and its error [L] in W m^-2 nm^-1; ``part`` is the star's part
+    of the model's split. For each label, [K, L]: percent per nm of its ``information``, and its
+    ``movement``, the change in its unit for one sigma more flux there.
     """
 
     source_id: int
@@ -74,9 +74,9 @@ class StarView:
     movement: Array
 
     def to_data(self) -> dict[str, Any]:
-        """Everything as plain numbers, as the page has it."""
+        """All content as plain numbers, as the page contains it."""
         prediction, short = self.prediction, partial(plain_numbers, digits=DIGITS)
-        one = {
+        by_label = {
             "value": short(prediction.values[0]),
             "error": short(prediction.errors[0]),
             "error_95": short(prediction.errors_95[0]),
@@ -88,7 +88,7 @@ class StarView:
                 "name": name,
                 "description": label_of(name).description,
                 "unit": label_of(name).unit,
-                **{key: values[k] for key, values in one.items()},
+                **{key: values[k] for key, values in by_label.items()},
                 "parts": {part: values[k] for part, values in parts.items()},
                 "information": short(self.information[k]),
                 "movement": short(self.movement[k]),
@@ -107,9 +107,10 @@ class StarView:
 
 
 def star_views(model: Model, stars: Stars, source_ids: Sequence[int]) -> list[StarView]:
-    """The views of some of ``stars``; derivative spectra are weighted by the covariance of all.
+    """The views of some of the ``stars``.
 
-    With fewer stars than twice the number of coefficients, by that of the model's training stars.
+    Derivative spectra are weighted by the covariance of all ``stars`` or, if these are fewer than
+    twice the number of coefficients, of the model's training stars.
 
     Raises :class:`InputError` if a star is not there or cannot be predicted, GaiaXPy is not
     installed, or the model has other widths than DR3's 55 + 55.
@@ -127,7 +128,7 @@ def star_views(model: Model, stars: Stars, source_ids: Sequence[int]) -> list[St
     x = spectral_inputs(model, stars)
     enough = len(x) >= 2 * model.feature_set.n_spectral
     weights = np.cov(x, rowvar=False, bias=True) if enough else training_covariance(model)
-    return [_star_view(model, stars[stars.source_id == one], weights) for one in source_ids]
+    return [_star_view(model, stars[stars.source_id == star], weights) for star in source_ids]
 
 
 def _star_view(model: Model, star: Stars, weights: Array) -> StarView:
@@ -141,12 +142,12 @@ def _star_view(model: Model, star: Stars, weights: Array) -> StarView:
     known = dict(zip(star.labels.names, star.labels.values[0], strict=True)) if star.labels else {}
     wavelength, flux, error = spectrum_of(star)
     fraction = float(model.metadata["split"]["test_fraction"])
-    (part,) = (one for one in get_args(Part) if part_mask(star.source_id, one, fraction)[0])
+    (part,) = (p for p in get_args(Part) if part_mask(star.source_id, p, fraction)[0])
     n, projection = model.feature_set.n_spectral, model.feature_set.projection
     ((features, jacobian),) = derivative_blocks(model, star)
     grid, change = sampled_flux(inverse_jacobian(jacobian[0, :, :n], weights))
     density = (change / error) ** 2
-    whole = 0.5 * (density[:, 1:] + density[:, :-1]) @ np.diff(grid)
+    total = 0.5 * (density[:, 1:] + density[:, :-1]) @ np.diff(grid)
     by_coefficient = pull_back(jacobian[:, :, :n], features, model.feature_set)
     if projection is not None:
         by_coefficient = by_coefficient @ projection.from_coefficients
@@ -158,7 +159,7 @@ def _star_view(model: Model, star: Stars, weights: Array) -> StarView:
         flux,
         error,
         part,
-        100.0 * density / whole[:, None],
+        100.0 * density / total[:, None],
         by_coefficient[0] @ (rises(tuple(wavelength)) * error),
     )
 
@@ -185,17 +186,18 @@ def spectrum_of(star: Stars) -> tuple[Array, Array, Array]:
 def rises(wavelength: tuple[float, ...]) -> Array:
     """Coefficients [n, L] of unit flux within one resolution element about each wavelength."""
     instrument = gaiaxpy_instrument()
-    edges, at = instrument.edges, np.array(wavelength)
-    half = 0.5 * resolution(at)
-    overlap = np.minimum(edges[1:, None], at + half) - np.maximum(edges[:-1, None], at - half)
+    edges, centre = instrument.edges, np.array(wavelength)
+    half = 0.5 * resolution(centre)
+    low, high = centre - half, centre + half
+    overlap = np.minimum(edges[1:, None], high) - np.maximum(edges[:-1, None], low)
     share = np.clip(overlap, 0.0, None) / np.diff(edges)[:, None]
     return np.asarray(instrument.matrix @ share)
 
 
 def star_page(view: StarView, provenance: Mapping[str, str]) -> str:
-    """The self-contained page of one star; ``notes`` of the provenance at its top."""
+    """The self-contained page of one star, with the ``notes`` of the provenance at its top."""
     flags = int(view.prediction.flags[0])
-    # which colours are missing is said by one flag for all of them
+    # missing colours are covered by one flag for all of them
     raised = [ABOUT[flag] for flag in ABOUT if flags & flag and flag not in COLOURS]
     return template("star.html.j2").render(
         data=view.to_data(),

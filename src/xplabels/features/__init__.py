@@ -1,7 +1,7 @@
-"""Stars -> the network's inputs x, and the pull-back of dy/dx to what was measured.
+"""The network's inputs x for given stars, with what is needed to propagate measurement errors.
 
 The normalised covariance of FS24's eq. 2 is never built. A derivative with respect to the inputs
-is carried back to the archive's own coefficients, magnitudes and parallax, where errors are known:
+is carried back to the archive's own coefficients, magnitudes and parallax, whose errors are known:
 then shared errors (the RP coefficient that divides everything, H in two colours) are right by
 construction, and J C J^T uses the archive's own blocks.
 """
@@ -43,7 +43,7 @@ AUXILIARY: Mapping[str, tuple[str, ...]] = {
     "h_w2": ("h_m", "w2mpro"),
     "m_pseudo": ("parallax", "phot_rp_mean_mag", "h_m", "w2mpro"),
 }
-"""The inputs beside the spectra, and what each is made of."""
+"""The inputs beside the spectra, and the measurements that each is made of."""
 
 RJCE_SLOPE = 0.918
 RJCE_ZERO = 0.08
@@ -54,20 +54,20 @@ EXTINCTION_SLOPE = RJCE_SLOPE * RP_OVER_V / KS_OVER_V
 """A_RP = 6.93 (H - W2 - 0.08) mag; not clipped at zero, so that its error stays symmetric."""
 
 LOW_SNR = 10.0
-"""Below this S/N of RP coefficient 0 the ratio's errors are no longer linear."""
+"""S/N of RP coefficient 0 below which the errors of the ratios to it are no longer linear."""
 
 
 T = TypeVar("T")
 
 
 def map_arrays(function: Callable[[Any], Any], part: T) -> T:
-    """``function`` of every array or tensor of a dataclass or tuple; None stays None."""
+    """Apply ``function`` to every array or tensor of a dataclass or tuple; None stays None."""
     mapped: Any = part
     if isinstance(part, tuple):
-        mapped = tuple(map_arrays(function, one) for one in part)
+        mapped = tuple(map_arrays(function, element) for element in part)
     elif is_dataclass(part) and not isinstance(part, type):
-        known = ((field.name, getattr(part, field.name)) for field in fields(part))
-        mapped = replace(part, **{name: map_arrays(function, one) for name, one in known})
+        values = ((field.name, getattr(part, field.name)) for field in fields(part))
+        mapped = replace(part, **{name: map_arrays(function, value) for name, value in values})
     elif part is not None:
         mapped = function(part)
     same: T = mapped
@@ -76,12 +76,12 @@ def map_arrays(function: Callable[[Any], Any], part: T) -> T:
 
 @dataclass(frozen=True)
 class Features:
-    """Inputs of N stars with what their errors are made of (numpy, float64 unless said)."""
+    """Inputs of N stars with their errors (numpy arrays, float64 unless stated otherwise)."""
 
     # [N, F]: BP and RP coefficients divided by RP 0, then the auxiliary inputs; NaN if missing
     x: Array
     divisor: Array  # [N]: RP 0, or its error where RP 0 is zero (FS24, eq. 1)
-    is_ratio: NDArray[np.bool_]  # bool [N]: whether RP 0 divided
+    is_ratio: NDArray[np.bool_]  # bool [N]: whether the divisor is RP 0
     errors: Array  # [N, nb + nr]: errors of the archive coefficients
     # packed float32 (BP [N, .], RP [N, .]), or None where they are taken as zero
     correlations: Packed | None
@@ -103,14 +103,14 @@ class FeatureSet:
 
     widths: tuple[int, int]  # number of BP and RP coefficients, from the data trained on
     auxiliary: tuple[str, ...]  # any of AUXILIARY, in order
-    # ``exact``: the noise of RP 0 in everything it divides. ``fs24``: the paper's eq. 2, where it
-    # stays inside RP
+    # ``exact``: the noise of RP 0 is in all coefficients, which it divides. ``fs24``: the paper's
+    # eq. 2, where it is in those of RP alone
     covariance: CovarianceRule = "exact"
     # whether the error of A_RP enters that of the pseudo-absolute magnitude (not in the paper)
     extinction_error: bool = True
-    # for networks trained on sampled spectra; None: inputs are archive coefficients
+    # of networks trained on sampled spectra; None: the inputs are archive coefficients
     projection: Projection | None = None
-    noise: bool = False  # whether the noise level of each band is an input, too (noise_levels)
+    noise: bool = False  # whether the noise level of each band is also an input (noise_levels)
 
     def __post_init__(self) -> None:
         for name in self.auxiliary:
@@ -145,8 +145,8 @@ class FeatureSet:
     def noise_levels(self, features: Features) -> Array:
         """log10 of the median coefficient error of BP and RP in units of RP 0, [N, 2] or [N, 0].
 
-        The best weight of a weak coefficient depends on its noise. The median over a band is
-        known for sampled spectra too, whose errors follow a template.
+        They are inputs because the best weight of a weak coefficient depends on its noise. Medians
+        over a band are also available for sampled spectra, whose errors follow a template.
         """
         if not self.noise:
             return np.empty((len(features), 0))
@@ -178,7 +178,7 @@ class FeatureSet:
             for measurement, derivative in derivatives.items():
                 m = MEASUREMENTS.index(measurement)
                 auxiliary_errors[:, a, m] = derivative * photometry.errors[:, m]
-        # a measurement without an error is as good as none: its variance is not zero
+        # a measurement without an error counts as missing: its variance is not zero
         missing = np.isnan(auxiliary) | np.isnan(auxiliary_errors).any(axis=2)
         auxiliary[missing] = np.nan
         auxiliary_errors[missing] = 0.0
@@ -196,8 +196,8 @@ class FeatureSet:
         )
 
     def _coefficients(self, stars: Stars) -> tuple[Array, Array, Packed | None]:
-        """What stands for the coefficients, and errors and correlations of the measured ones."""
-        # a file in which no star has a band does not say how wide that band would be
+        """The network's coefficients, and errors and correlations of the measured ones."""
+        # a file in which no star has a band does not show how wide that band would be
         spectra = with_widths(stars, self.widths).spectra
         if isinstance(spectra, SampledSpectra):
             if self.projection is None:
@@ -235,10 +235,10 @@ class FeatureSet:
         for a, name in enumerate(self.auxiliary):
             flags |= np.where(missing[:, a], missing_input(name), 0)
             for measurement in AUXILIARY[name]:
-                lost = np.isnan(photometry.column(measurement)).any(axis=0) & missing[:, a]
+                absent = np.isnan(photometry.column(measurement)).any(axis=0) & missing[:, a]
                 parallax = measurement == "parallax"
                 flag = Flag.MISSING_PARALLAX if parallax else Flag.MISSING_PHOTOMETRY
-                flags |= np.where(lost, flag, 0)
+                flags |= np.where(absent, flag, 0)
         return flags.astype(np.uint32)
 
 

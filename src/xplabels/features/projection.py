@@ -1,14 +1,14 @@
-"""Sampled flux or archive coefficients -> the coefficients a network trained on samples sees.
+"""Coefficients for networks trained on sampled spectra, from sampled flux or archive coefficients.
 
 GaiaXPy samples a spectrum with one matrix, f = D c. The samples determine only 85-90 of the 110
-directions of c, so a network that learns from sampled spectra must see, of every star, what the
-samples can tell of its coefficients under a prior:
+directions of c, so a network that learns from sampled spectra takes, for every star, the estimate
+of its coefficients from the samples and a prior:
 
     c^ = mu + K (f - D mu),   K = S D^T (D S D^T + s^2 1)^-1
 
-for a spectrum scaled to unit mean flux, with mean mu and covariance S of real stars. Keeping the
-scale in the map makes it strictly linear, c^ = Q f with Q = K + (mu - K D mu) 1^T / L, hence
-c^ = P c with P = Q D for a star that comes with archive coefficients.
+for a spectrum scaled to unit mean flux, with mean mu and covariance S of real stars. With the scale
+included the map is strictly linear, c^ = Q f with Q = K + (mu - K D mu) 1^T / L, hence c^ = P c
+with P = Q D for a star with archive coefficients.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from xplabels.core.errors import InputError
 from xplabels.core.stars import SampledSpectra
 
 FLUX_UNIT = 1e-17
-"""W m^-2 nm^-1: keeps D of order one."""
+"""Unit of flux (W m^-2 nm^-1) in which D is of order one."""
 PRIOR_INFLATION = 4.0
-"""The prior's covariance is that of real field stars times this, to admit unusual stars."""
+"""Factor of the prior's covariance over that of real field stars, to allow for unusual stars."""
 FLUX_NOISE = 1e-5
 """Assumed noise of a sample relative to the mean spectrum's peak; labels hardly depend on it."""
 
@@ -42,7 +42,7 @@ class Projection:
     """The linear map of spectra to c^, for one pair of widths."""
 
     wavelength: Array  # float64 [L], nm
-    # D, float64 [L, n]: sampled flux (W m^-2 nm^-1) of unit coefficients, BP before RP
+    # D, float64 [L, n]: sampled flux (W m^-2 nm^-1) per unit of each coefficient, BP before RP
     design: Array
     from_flux: Array  # Q, float64 [n, L]
     widths: tuple[int, int]  # number of BP and RP coefficients; they add up to n
@@ -89,10 +89,10 @@ class Projection:
     def coefficient_errors(self, spectra: SampledSpectra) -> Array:
         """Approximate errors [N, n] of the archive coefficients behind sampled spectra.
 
-        A sampled spectrum does not tell its coefficients' covariance. Here they are independent
-        and proportional to the template, scaled per star and band until the flux errors they
-        imply, sqrt(diag(D C D^T)), meet the stated ones (median over the samples that one band
-        alone determines).
+        A sampled spectrum has lost its coefficients' covariance. Here their errors are independent
+        and proportional to the template, and scaled for each star and band so that the implied flux
+        errors, sqrt(diag(D C D^T)), agree with the stated ones (in the median over the samples that
+        this band alone determines).
         """
         self._check_wavelength(spectra)
         bp = self.widths[0]
@@ -165,21 +165,22 @@ def need_gaiaxpy() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep GaiaXPy's progress out of ours.
+    """Suppress what GaiaXPy prints.
 
-    It prints, and its bars hold on to the stream there was at import: the file itself is turned.
+    Its progress bars keep the stream that was there at import, so the file descriptor of standard
+    output itself is redirected.
     """
     sys.stdout.flush()
-    kept = os.dup(1)
+    stdout = os.dup(1)
     try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), 1)
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
             sys.stdout.flush()
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def unit_vectors(width: int = 55) -> object:
@@ -219,7 +220,7 @@ def field_prior(
 
 
 def field_prior_arrays() -> dict[str, Array]:
-    """Mean, covariance and error template that ship (:func:`field_prior`)."""
+    """The mean, covariance and error template of :func:`field_prior` that come with the package."""
     from safetensors.numpy import load
 
     return load(files("xplabels").joinpath("data/field_prior.safetensors").read_bytes())

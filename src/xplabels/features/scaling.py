@@ -1,7 +1,8 @@
-"""Z-scores of inputs and labels, and what stands in for a missing input.
+"""Z-scores of inputs and labels, and the completion of missing inputs.
 
-A missing input takes its mean given the inputs present, and the network's error bar takes its
-scatter about that mean, both from the training set's covariance: x_m = mu_m + B (x_p - mu_p).
+A missing input is replaced by its mean given the inputs that are present, and its scatter about
+that mean goes into the label errors. Both come from the training set's covariance:
+x_m = mu_m + B (x_p - mu_p).
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ RIDGE = 1e-4
 """Added to the diagonal of the inputs' correlation matrix before it is inverted."""
 
 NOISE_LIMIT = 2.5
-"""Scaled noise levels are kept within these many standard deviations of the training set's."""
+"""Scaled noise levels are clipped to so many standard deviations of the training set's."""
 SMALLEST_NOISE_SCALE = 0.1
-"""dex: a training set of one noise level must not make much of the little it varies."""
+"""Least scale (dex) of the noise levels, for training sets in which they hardly vary."""
 LARGEST_LOGARITHM = 50.0
-"""Beyond it a label of a spoilt spectrum would become 0 or infinite."""
+"""Bound of logarithmic labels, so that those of a corrupt spectrum do not become 0 or infinite."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ class Scaling:
     x_mean: Array
     x_scale: Array
     x_correlation: Array  # float64 [F, F] of the scaled inputs
-    # float64 [K], in the labels' units, or of the natural logarithms of labels in them
+    # float64 [K], in the labels' units, or of the natural logarithms of labels in these units
     y_mean: Array
     y_scale: Array
     # float64 [2] of the noise levels, or [0] where the network does not take them
     noise_mean: Array = field(default_factory=lambda: np.empty(0))
     noise_scale: Array = field(default_factory=lambda: np.empty(0))
-    # bool [K]: whose logarithm is learned, so that a per cent is a per cent everywhere
+    # bool [K]: labels whose logarithm is learned, so that errors are relative
     logarithmic: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, bool))
 
     @classmethod
@@ -72,8 +73,8 @@ class Scaling:
         x_scale = np.where(x_scale > 1e-12 * (1 + np.abs(x_mean)), x_scale, 1.0)
         scaled = (x - x_mean) / x_scale
         # missing entries count as the mean, which shrinks their correlations: a cautious choice
-        whole = np.isfinite(scaled).all(axis=1)
-        sample = scaled[whole] if whole.sum() > 2 * x.shape[1] else np.nan_to_num(scaled)
+        complete = np.isfinite(scaled).all(axis=1)
+        sample = scaled[complete] if complete.sum() > 2 * x.shape[1] else np.nan_to_num(scaled)
         correlation = sample.T @ sample / len(sample)
         logarithms = np.array([name in logarithmic for name in labels or range(y.shape[1])], bool)
         y = np.log(y, out=y.copy(), where=logarithms)
@@ -109,10 +110,10 @@ class Scaling:
         return (x - self.x_mean) / self.x_scale
 
     def scale_noise(self, levels: Array) -> Array:
-        """Noise levels [N, 2 or 0] in units of the training scatter, kept within its range.
+        """Noise levels [N, 2 or 0] in units of the training scatter, clipped to its range.
 
-        What a network makes of a star fainter than those it trained on is what it makes of the
-        faintest of them: the growth of the error is left to the propagated noise.
+        The network thus treats a star fainter than all training stars as one of the faintest of
+        them; only the propagated noise makes the error larger.
         """
         scaled = (levels - self.noise_mean) / self.noise_scale
         return np.clip(scaled, -NOISE_LIMIT, NOISE_LIMIT)
@@ -129,36 +130,36 @@ class Scaling:
         return np.exp(limited, out=learned, where=self.logarithmic)
 
     def y_unit(self, values: Array) -> Array:
-        """What a small step of one on the learned scale is in the labels' units, [N, K].
+        """The unit of the learned scale in the labels' units, [N, K], for small steps.
 
-        To first order, as all errors are propagated here: a label's own value times
-        ``y_scale`` where the logarithm is learned.
+        It is ``y_scale``, times the label's own value where the logarithm is learned: errors are
+        propagated to first order.
         """
         return np.where(self.logarithmic, values, 1.0) * self.y_scale
 
 
 class Completion:
-    """Fills missing auxiliary inputs and charges the labels for it.
+    """Fills missing auxiliary inputs, and gives the scatter that this adds to the labels.
 
     ``correlation`` [F, F] is of the scaled inputs; the first ``n_spectral`` are never missing.
 
     Notes
     -----
-    The conditional covariance S is that of the observed inputs: it holds the training stars'
-    mean noise N beside the scatter of the true inputs, S - N_aa - B N_ss B^T. Nothing is taken
-    off, though a star's own spectral noise is charged too, as J_eff N* J_eff^T with
+    The conditional covariance S is that of the observed inputs: it contains the training stars'
+    mean noise N beside the scatter of the true inputs, S - N_aa - B N_ss B^T. The noise is not
+    subtracted, although a star's own spectral noise is also propagated, as J_eff N* J_eff^T with
     J_eff = J_s + J_a B. For jointly Gaussian inputs and labels a network that is the regression
     on the observed inputs, given B x_s, is the regression on x_s alone, and its variance follows
     from the law of total variance, for a star of any noise N*:
 
         V(full) + J_a S J_a^T + J_eff (N* - N_ss) J_eff^T.
 
-    A network with masks learns an intrinsic scatter for each pattern from the whole of it: S
-    cancels between that and what is charged here, the star's noise counts once, and the error bars
-    are right at noise the training set never had. A network without masks
-    (``missing_fraction = 0``) has the intrinsic scatter of complete stars, for which S would be
-    S + N_aa - B N_ss B^T, less twice J_s N_ss B^T J_a^T: S errs on the side of larger errors where
-    spectra are noisy, while S - N_aa - B N_ss B^T would make errors too small. Both are tested.
+    A network with masks learns an intrinsic scatter for each pattern from the total scatter: S
+    cancels between that and what is added here, the star's noise counts once, and the errors are
+    right also at noise levels that the training set does not have. A network without masks
+    (``missing_fraction = 0``) has the intrinsic scatter of complete stars, for which S would have
+    to be S + N_aa - B N_ss B^T, less twice J_s N_ss B^T J_a^T: S makes errors too large where
+    spectra are noisy, while S - N_aa - B N_ss B^T would make them too small. Both are tested.
     """
 
     def __init__(self, correlation: Array, n_spectral: int) -> None:
@@ -167,7 +168,7 @@ class Completion:
         self._rules: dict[int, tuple[Array, Array]] = {}
 
     def rule(self, pattern: int) -> tuple[Array, Array]:
-        """B [A, F] and conditional covariance [A, A], where some auxiliary inputs are missing.
+        """B [A, F] and conditional covariance [A, A] for a pattern of missing auxiliary inputs.
 
         ``pattern`` is the sum of 2^a over missing inputs a. B has zero columns at missing inputs
         and zero rows at present ones.
@@ -177,15 +178,16 @@ class Completion:
         inputs = len(self.correlation)
         auxiliaries = inputs - self.n_spectral
         missing = pattern >> np.arange(auxiliaries) & 1 == 1
-        gone = np.concatenate([np.zeros(self.n_spectral, bool), missing])
-        here = ~gone
+        absent = np.concatenate([np.zeros(self.n_spectral, bool), missing])
+        present = ~absent
         c = self.correlation + RIDGE * np.eye(inputs)
         weights = np.zeros((auxiliaries, inputs))
         covariance = np.zeros((auxiliaries, auxiliaries))
         if missing.any():
-            b = np.linalg.solve(c[np.ix_(here, here)], c[np.ix_(here, gone)]).T
-            weights[np.ix_(missing, here)] = b
-            covariance[np.ix_(missing, missing)] = c[np.ix_(gone, gone)] - b @ c[np.ix_(here, gone)]
+            cross = c[np.ix_(present, absent)]
+            b = np.linalg.solve(c[np.ix_(present, present)], cross).T
+            weights[np.ix_(missing, present)] = b
+            covariance[np.ix_(missing, missing)] = c[np.ix_(absent, absent)] - b @ cross
         self._rules[pattern] = weights, covariance
         return weights, covariance
 

@@ -1,7 +1,8 @@
-"""Arrays in, matplotlib figures out: the figures of FS24 and further ones of a validation.
+"""The figures of FS24 and further ones of a validation, from arrays, with matplotlib.
 
-No pyplot, so no global state: every function returns a :class:`matplotlib.figure.Figure`. Arrays
-of several labels are [N, K] in the order of ``names``; NaN is left out. Colours: Okabe & Ito.
+Every function returns a :class:`matplotlib.figure.Figure`; pyplot with its global state is not
+used. Arrays of several labels are [N, K] in the order of ``names``; NaN is left out. Colours are
+those of Okabe & Ito.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 AXIS_TITLES = {"g_mag": "$G$ [mag]", "bp_rp": r"$G_\mathrm{BP} - G_\mathrm{RP}$ [mag]"}
 FEWEST = 20
-"""A running median is drawn only over at least this many stars."""
+"""Fewest stars for a point of a running median."""
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function under :data:`STYLE`, leaving the caller's settings alone."""
+    """Run a drawing function with :data:`STYLE`, without changing the caller's settings."""
 
     @wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -111,8 +112,8 @@ def comparison(names: Sequence[str], truth: Array, predicted: Array) -> Figure:
 def z_histograms(names: Sequence[str], z: Array, dof: Array) -> Figure:
     """Residuals over errors with the unit Gaussian (FS24, fig. 7) and the stated distribution.
 
-    ``dof`` [N, K]: degrees of freedom of the predictive Student-t. Above on a linear, below on a
-    logarithmic scale, where the tails show.
+    ``dof`` [N, K] are degrees of freedom of the predictive Student-t. Upper panels are linear,
+    lower ones logarithmic, which shows the tails.
     """
     figure = new_figure(max(2.7 * len(names), 5.4), 4.6)
     axes = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
@@ -148,7 +149,7 @@ def mean_density(z: Array, dof: Array) -> Array:
         return np.full(z.shape, np.nan)
     from scipy.special import stdtrit
 
-    # 99 quantiles of the tails stand for the stars
+    # averaged over 99 quantiles of 1 / dof instead of all stars
     typical = 1 / np.quantile(1 / dof, np.linspace(0.005, 0.995, 99))
     scale = 1 / stdtrit(typical, (1 + predictive.LEVEL_68) / 2)
     mean: Array = predictive.density(z[:, None], typical[None], scale[None]).mean(axis=1)
@@ -180,27 +181,27 @@ def errors_along(
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for k, (ax, name, title) in enumerate(zip(panels, names, titles, strict=False)):
         known = np.isfinite(x[:, k]) & np.isfinite(total[:, k])
-        at, errors = x[known, k], total[known, k]
+        position, errors = x[known, k], total[known, k]
         ax.set(xlabel=title, ylabel=axis_title(name, "error of "))
-        _count(ax, label_of(name).symbol, at)
-        if not len(at):
+        _count(ax, label_of(name).symbol, position)
+        if not len(position):
             continue
-        centres, (p16, p50, p84) = running(at, errors, 22, (16, 50, 84))
+        centres, (p16, p50, p84) = running(position, errors, 22, (16, 50, 84))
         ax.fill_between(centres, p16, p84, color=TOTAL, alpha=0.13, linewidth=0)
         ax.plot(centres, p50, color=TOTAL, linewidth=1.8, label="total (band: 16-84 %)")
         for (part, colour), dashes in zip(PART_COLOURS.items(), ("--", "-.", ":"), strict=True):
-            _, (middle,) = running(at, parts[part][known, k], 22, (50,))
-            ax.plot(centres, middle, color=colour, linewidth=1.6, linestyle=dashes, label=part)
+            _, (line,) = running(position, parts[part][known, k], 22, (50,))
+            ax.plot(centres, line, color=colour, linewidth=1.6, linestyle=dashes, label=part)
         top = np.nanmax(p84) if np.isfinite(p84).any() else np.max(errors)
         if not np.isfinite(p50).any():  # too few stars for a line: the stars themselves
-            ax.plot(at, errors, ".", color=TOTAL, markersize=4)
-        ax.set(ylim=(0, 1.15 * float(top)), xlim=limits_of(at))
+            ax.plot(position, errors, ".", color=TOTAL, markersize=4)
+        ax.set(ylim=(0, 1.15 * float(top)), xlim=limits_of(position))
         median = p50[np.isfinite(p50) & (p50 > 0)]
         if len(median) and median.max() > WIDE * median.min():
             ax.set(yscale="log", ylim=(median.min() / 10, 1.15 * float(top)))
-        counts, steps = np.histogram(behind[:, k], 45, limits_of(at))
+        counts, edges = np.histogram(behind[:, k], 45, limits_of(position))
         twin = ax.twinx()
-        twin.stairs(counts, steps, fill=True, color=BACKGROUND)
+        twin.stairs(counts, edges, fill=True, color=BACKGROUND)
         twin.set_ylim(0, 1.6 * max(float(counts.max()), 1.0))
         twin.set_yticks([])
         twin.spines["right"].set_visible(False)
@@ -220,8 +221,8 @@ def kiel(panels: Mapping[str, tuple[Array, ...]]) -> Figure:
     stars = [np.stack(columns)[:, np.isfinite(columns).all(axis=0)] for columns in panels.values()]
     teff, logg, fe_h = np.concatenate(stars, axis=1)
     low, high = limits_of(fe_h, 1.0) if len(fe_h) else (0.0, 1.0)
-    for ax, title, here in zip(axes, panels, stars, strict=True):
-        x, y, colour = here[:, np.argsort(-here[2])]  # the few metal-poor stars last, on top
+    for ax, title, shown in zip(axes, panels, stars, strict=True):
+        x, y, colour = shown[:, np.argsort(-shown[2])]  # the few metal-poor stars last, on top
         points = ax.scatter(
             x, y, c=colour, s=5, cmap="viridis", vmin=low, vmax=high, linewidths=0, rasterized=True
         )
@@ -238,7 +239,7 @@ def kiel(panels: Mapping[str, tuple[Array, ...]]) -> Figure:
 def calibration_curve(names: Sequence[str], pit: Array) -> Figure:
     """Observed minus stated coverage at every level, and the PIT histograms.
 
-    The grey bands hold 95 % of correct predictions (binomial, for the smallest N).
+    The grey bands contain 95 % of correct predictions (binomial, for the smallest N).
     """
     figure = new_figure(9.0, 4.0)
     left, right = figure.subplots(1, 2)
@@ -249,8 +250,8 @@ def calibration_curve(names: Sequence[str], pit: Array) -> Figure:
     ]
     _coverage(left, titles, [np.abs(2 * values - 1) for values in columns])
     bins = np.linspace(0, 1, 21)
-    wide = 1.96 * np.sqrt(19 / max(min(map(len, columns), default=1), 1))
-    right.fill_between([0, 1], 1 - wide, 1 + wide, color="0.9", linewidth=0)
+    half_width = 1.96 * np.sqrt(19 / max(min(map(len, columns), default=1), 1))
+    right.fill_between([0, 1], 1 - half_width, 1 + half_width, color="0.9", linewidth=0)
     right.axhline(1, color="0.4", linewidth=0.8)
     for k, values in enumerate(columns):
         if len(values):
@@ -273,8 +274,8 @@ def calibration_curve(names: Sequence[str], pit: Array) -> Figure:
 def joint_curve(content: Array) -> Figure:
     """Observed minus stated share of the stars inside the ellipsoids, at every level.
 
-    ``content`` [N]: probability inside the ellipsoid through a star's true labels; band as in
-    :func:`calibration_curve`.
+    ``content`` [N] is the probability inside the ellipsoid through a star's true labels. The band
+    is that of :func:`calibration_curve`.
     """
     figure = new_figure(5.2, 3.6)
     ax: Axes = figure.subplots()
@@ -287,8 +288,8 @@ def joint_curve(content: Array) -> Figure:
 def _coverage(ax: Axes, titles: Sequence[str], contents: Sequence[Array]) -> None:
     """Observed minus stated share of the stars with ``content`` [N] below each level."""
     levels = np.linspace(0.01, 0.99, 99)
-    least = max(min(map(len, contents), default=1), 1)
-    band = 1.96 * np.sqrt(levels * (1 - levels) / least)
+    fewest = max(min(map(len, contents), default=1), 1)
+    band = 1.96 * np.sqrt(levels * (1 - levels) / fewest)
     ax.fill_between(100 * levels, -100 * band, 100 * band, color="0.9", linewidth=0)
     ax.axhline(0, color="0.4", linewidth=0.8)
     for k, (title, content) in enumerate(zip(titles, contents, strict=True)):
@@ -300,32 +301,32 @@ def _coverage(ax: Axes, titles: Sequence[str], contents: Sequence[Array]) -> Non
 
 
 Sizes = tuple[Array, Array, Sequence[Sequence[str]], int]
-"""Of n bins: edges [n, 2]; value, standard error, low and high at two levels [n, 2, 4]; the class
-of each as in a badge [n, 2]; stars in all."""
+"""Sizes in n bins: edges [n, 2]; value, standard error, low and high at two levels [n, 2, 4]; the
+class of each as in a badge [n, 2]; total number of stars."""
 WORD_COLOURS = {"": "0.45", "partly": "#E69F00", "fail": LINE}
 WORST = 60.0
-"""Sizes in bins are drawn to so many per cent."""
+"""Largest size (per cent) that is drawn in the panels of bins."""
 
 
 @styled
 def sizes(titles: Sequence[str], numbers: Array, stars: int, tolerance: float) -> Figure:
     """Stated over needed half-width, less one: a row for each of K labels.
 
-    ``numbers`` [K, 2, 4]: value, standard error, low and high at 68.3 and 95.4 %.
+    ``numbers`` [K, 2, 4] are value, standard error, low and high at 68.3 and 95.4 %.
     """
     figure = new_figure(6.4, 0.6 * len(titles) + 1.1)
     ax: Axes = figure.subplots()
-    at = np.arange(len(titles))[::-1]
+    rows = np.arange(len(titles))[::-1]
     ax.axvspan(-100 * tolerance, 100 * tolerance, color="0.9", linewidth=0)
     ax.axvline(0, color="0.4", linewidth=0.8)
     for k, (level, marker) in enumerate((("68.3 %", "o"), ("95.4 %", "s"))):
         value, error, low, high = _within(numbers[:, k])
-        y = at + 0.14 - 0.28 * k
+        y = rows + 0.14 - 0.28 * k
         ax.hlines(y, low, high, color=CYCLE[k], linewidth=0.9)
         thick = np.clip([value - error, value + error], low, high)
         ax.hlines(y, *thick, color=CYCLE[k], linewidth=3)
         ax.plot(value, y, marker, color=CYCLE[k], markersize=5, label=f"{level} intervals")
-    ax.set_yticks(at, [label_of(one).symbol for one in titles])
+    ax.set_yticks(rows, [label_of(title).symbol for title in titles])
     ax.set(xlabel="stated errors are too small ($-$) or too large ($+$) by [%]")
     ax.set_title(f"N = {stars:,}", loc="left")
     reach = max(20.0, 1.05 * float(np.abs(ax.get_xlim()).max()))
@@ -349,11 +350,11 @@ def sizes_by_bins(bins: Mapping[str, Mapping[str, Sizes]], tolerance: float) -> 
                 continue
             edges, numbers, words, stars = by_label[name]
             ax.set_title(f"N = {stars:,} in {len(edges)} bins", loc="right", fontsize=7)
-            # evenly, since bins are as wide as it takes to hold enough stars
+            # at equal distances, since the widths of bins differ
             middle = np.arange(len(edges)) + 0.5
-            ticks = np.append(edges[:, 0], edges[-1, 1])
-            some = np.unique(np.linspace(0, len(edges), min(len(edges), 5) + 1).astype(int))
-            ax.set_xticks(some, [f"{tick:.5g}" for tick in ticks[some]])
+            limits = np.append(edges[:, 0], edges[-1, 1])
+            ticks = np.unique(np.linspace(0, len(edges), min(len(edges), 5) + 1).astype(int))
+            ax.set_xticks(ticks, [f"{limit:.5g}" for limit in limits[ticks]])
             ax.set_xlim(0, len(edges))
             for k, (shift, marker) in enumerate(((-0.15, "o"), (0.15, "s"))):
                 value, error, low, high = _within(numbers[:, k])
@@ -373,27 +374,27 @@ def sizes_by_bins(bins: Mapping[str, Mapping[str, Sizes]], tolerance: float) -> 
 
 
 def _within(numbers: Array) -> tuple[Array, Array, Array, Array]:
-    """Columns of ``numbers`` [n, 4] in per cent, cut far outside of every panel."""
+    """Columns of ``numbers`` [n, 4] in per cent, clipped far outside all panels."""
     value, error, low, high = np.clip(np.nan_to_num(100 * numbers.T, posinf=999), -100, 999)
     return value, error, low, high
 
 
 Pair = tuple[str, str, Array, Array]
-"""Words for x and for y, x [N, K], y [N, K]."""
+"""What x is and what y is, in words, and their values [N, K]."""
 
 
 @styled
 def side_by_side(names: Sequence[str], columns: Sequence[Pair]) -> Figure:
     """One row per label, one column per comparison (FS24, fig. 2): y against x, and one to one.
 
-    The panels of a row share their limits, so that one sees which comparison is tighter.
+    The panels of a row share their limits, which shows in which comparison the scatter is smaller.
     """
     figure = new_figure(4.2 * len(columns), 3.4 * len(names))
     axes = figure.subplots(len(names), len(columns), squeeze=False)
     for k, name in enumerate(names):
         stars = [_known(x[:, k], y[:, k]) for *_, x, y in columns]
-        everything = np.concatenate(stars, axis=None)
-        low, high = limits_of(everything) if len(everything) else (0.0, 1.0)
+        values = np.concatenate(stars, axis=None)
+        low, high = limits_of(values) if len(values) else (0.0, 1.0)
         for ax, (of_x, of_y, *_), (x, y) in zip(axes[k], columns, stars, strict=True):
             _density(ax, x, y, (low, high), (low, high))
             ax.plot([low, high], [low, high], color=LINE, linewidth=1.0)
@@ -435,9 +436,9 @@ def planes(pairs: Sequence[tuple[str, str]], columns: Mapping[str, Mapping[str, 
         if not len(x):
             continue
         window = limits_of(x, 0.3), limits_of(y, 0.3)
-        for ax, title, here in zip(row, columns, stars, strict=True):
-            _density(ax, *here, *window)
-            _count(ax, title, here[0])
+        for ax, title, shown in zip(row, columns, stars, strict=True):
+            _density(ax, *shown, *window)
+            _count(ax, title, shown[0])
             ax.set(xlim=window[0], ylim=window[1], xlabel=axis_title(name_x))
         row[0].set_ylabel(axis_title(name_y))
         if name_x == "logg":
@@ -451,11 +452,11 @@ def slopes(along: str, by_label: Mapping[str, Sequence[Bin]]) -> Figure:
     figure = new_figure(6.4, 3.6)
     ax: Axes = figure.subplots()
     ax.axhline(1, color="0.4", linewidth=0.8)
-    for k, (name, row) in enumerate(by_label.items()):
-        # at the geometric middle, a little apart, so that error bars do not hide each other
-        apart = 1 + 0.012 * (k - (len(by_label) - 1) / 2)
-        x = [apart * np.sqrt(one.low * one.high) for one in row]
-        y, error = [b.scores["slope"] for b in row], [b.scores.error["slope"] for b in row]
+    for k, (name, bins) in enumerate(by_label.items()):
+        # at the geometric middle, shifted a little, so that error bars do not hide each other
+        shift = 1 + 0.012 * (k - (len(by_label) - 1) / 2)
+        x = [shift * np.sqrt(b.low * b.high) for b in bins]
+        y, error = [b.scores["slope"] for b in bins], [b.scores.error["slope"] for b in bins]
         _line(ax, k, name, x, y, error)
     ax.set(xscale="log", xlabel=along, ylabel="slope of prediction on known label")
     _legend_below(figure, ax, columns=6)
@@ -463,13 +464,13 @@ def slopes(along: str, by_label: Mapping[str, Sequence[Bin]]) -> Figure:
 
 
 def _known(x: Array, y: Array) -> tuple[Array, Array]:
-    """Both where both are finite."""
+    """The values of ``x`` and ``y`` where both are finite."""
     known = np.isfinite(x) & np.isfinite(y)
     return x[known], y[known]
 
 
 def _count(ax: Axes, title: str, stars: Array) -> None:
-    """A title with the number of stars."""
+    """Set a title with the number of stars."""
     ax.set_title(f"{title}, N = {len(stars):,}", loc="left")
 
 
@@ -477,7 +478,7 @@ def _line(
     ax: Axes, k: int, name: str, x: Sequence[float], y: Sequence[float],
     error: Sequence[float] | None = None,
 ) -> None:  # fmt: skip
-    """Points of the label number ``k``, joined, in its colour and marker."""
+    """Draw the points of label number ``k`` and a line between them, in its colour and marker."""
     ax.errorbar(
         x, y, error, color=CYCLE[k % 6], marker=MARKERS[k % 6], markersize=4, linewidth=1.0,
         capsize=2, label=label_of(name).symbol,
@@ -485,7 +486,7 @@ def _line(
 
 
 def _grid(panels: int) -> tuple[int, int]:
-    """Rows and columns for as many panels."""
+    """Numbers of rows and columns for so many panels."""
     columns = min(panels, 3 if panels in (3, 5, 6) else 2)
     return -(-panels // columns), columns
 
@@ -535,12 +536,12 @@ def running(
     """
     edges = np.linspace(*limits_of(x), bins + 1)
     which = np.digitize(x, edges) - 1
-    found = np.full((len(percentiles), bins), np.nan)
+    values = np.full((len(percentiles), bins), np.nan)
     for b in range(bins):
         inside = y[which == b]
         if len(inside) >= FEWEST:
-            found[:, b] = np.percentile(inside, percentiles)
-    return 0.5 * (edges[1:] + edges[:-1]), list(found)
+            values[:, b] = np.percentile(inside, percentiles)
+    return 0.5 * (edges[1:] + edges[:-1]), list(values)
 
 
 def limits_of(x: Array, tail: float = 0.1) -> tuple[float, float]:
@@ -566,6 +567,6 @@ def _legend_below(
     if background:
         handles.append(Patch(color=BACKGROUND))
         titles.append(background)
-    fitting = int(figure.get_figwidth() // 1.3)  # of a narrow figure, in rows
+    fitting = int(figure.get_figwidth() // 1.3)  # in a narrow figure the legend has several rows
     columns = max(min(len(handles), columns, fitting), 1)
     figure.legend(handles, titles, loc="outside lower center", ncols=columns)

@@ -1,12 +1,12 @@
 """Forward model: the spectrum that labels predict, with its scatter, and how well a star fits it.
 
-The labels that a network finds say what the normalised spectrum should be. What of it the labels
-do not say (dust, abundances, rotation, the errors of predicted labels) is an intrinsic scatter,
-learned from stars that the network had not seen, in directions that it and the archive's noise
-share: along each, the variance is their sum. Further questions are asked: how far the spectrum is
-from all training stars (its distance), and whether the residuals look like those of the sum of two
-of them, or of one with emission lines. All become the share of ordinary stars of the same noise
-that are as strange.
+The labels that a network predicts say what the normalised spectrum should be. What they leave open
+(dust, abundances, rotation, the errors of predicted labels) is an intrinsic scatter, learned from
+stars that the network had not seen. Spectra are compared along directions in which scatter and the
+archive's noise are both independent, so that along each the variance is their sum. Two further
+statistics are the distance of the spectrum from all training stars, and how much the residuals look
+like those of the sum of two stars, or of a star with emission lines. Each becomes a p-value: the
+share of ordinary stars of the same noise that are as strange.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xplabels.features import Features
 from xplabels.forward.directions import Directions
 
 LARGEST_LOG_VARIANCE = 12.0
-"""Of the scatter, in units of its training variance; the lowest is minus this."""
+"""Largest logarithm of the scatter's variance in units of that in training; minus it, the least."""
 SMALLEST_P = 1e-12
 
 
@@ -58,22 +58,22 @@ class Layers(NamedTuple):
 
 @dataclass(frozen=True)
 class Tail:
-    """The share of ordinary stars beyond a statistic, by the level of their noise."""
+    """The share of ordinary stars whose statistic is larger, as a function of their noise level."""
 
     levels: Array  # float64 [B], ascending: noise levels
     shares: Array  # float64 [Q], descending: shares of stars
-    statistics: Array  # float64 [B, Q]: the statistic beyond which that share lies
+    statistics: Array  # float64 [B, Q]: the statistic that this share of the stars exceeds
 
     @classmethod
     def fit(cls, statistic: Array, level: Array, shares: Array, bins: int) -> Tail:
         """From stars [N]: quantiles in ``bins`` bins of level with as many stars each."""
-        order = np.argsort(level)
-        parts = np.array_split(order, bins)
-        found = np.array([np.quantile(statistic[part], 1 - shares) for part in parts])
-        return cls(np.array([level[part].mean() for part in parts]), shares, found)
+        parts = np.array_split(np.argsort(level), bins)
+        levels = np.array([level[part].mean() for part in parts])
+        quantiles = np.array([np.quantile(statistic[part], 1 - shares) for part in parts])
+        return cls(levels, shares, quantiles)
 
     def p_value(self, statistic: Array, level: Array) -> Array:
-        """Share of ordinary stars [N] of that level beyond that statistic.
+        """Share [N] of the ordinary stars of each noise level that exceed the statistic [N].
 
         Logarithms of shares are linear between the tabulated ones and beyond the last.
         """
@@ -83,13 +83,13 @@ class Tail:
         step = np.maximum(self.levels[upper] - self.levels[lower], 1e-12)
         weight = np.clip((level - self.levels[lower]) / step, 0.0, 1.0)[:, None]
         table = (1 - weight) * self.statistics[lower] + weight * self.statistics[upper]
-        place = np.clip((table < statistic[:, None]).sum(axis=1), 1, table.shape[1] - 1)
+        column = np.clip((table < statistic[:, None]).sum(axis=1), 1, table.shape[1] - 1)
         rows = np.arange(len(table))
-        low, high = table[rows, place - 1], table[rows, place]
+        low, high = table[rows, column - 1], table[rows, column]
         logs = np.log(self.shares)
         along = (statistic - low) / np.maximum(high - low, 1e-12)
         along = np.clip(along, 0.0, None)
-        p: Array = np.exp(logs[place - 1] + along * (logs[place] - logs[place - 1]))
+        p: Array = np.exp(logs[column - 1] + along * (logs[column] - logs[column - 1]))
         return np.clip(p, SMALLEST_P, 1.0)
 
 
@@ -119,34 +119,37 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True)
 class ForwardModel:
-    """Labels to spectrum with scatter; F inputs are the K scaled labels and the noise level."""
+    """The spectrum that labels predict, with its scatter.
+
+    The F inputs are the K scaled labels and the noise level.
+    """
 
     directions: Directions  # the k directions in which spectra are compared, then d of the distance
-    # float64 [k, n]: what the normalised coefficients are per unit of each of the k, by least
-    # squares over the training stars
+    # float64 [k, n]: change of the normalised coefficients per unit along each of the k directions,
+    # by least squares over the training stars
     spectra: Array
     spread: Array  # float64 [d]: variance of the training stars along each (with their noise)
-    # float64 [F]: the inputs are kept within this range
+    # float64 [F]: the range to which the inputs are clipped
     low: Array
     high: Array
     linear: Array  # float64 [1 + F, k]: intercept and slopes of the mean
-    # from F inputs: what the mean has beyond that [k], and the logarithm of the scatter's variance
-    # [k]
+    # from F inputs to the mean's deviation [k] from the linear one, and to the logarithm [k] of the
+    # scatter's variance
     network: Layers
-    cap: Array  # float64 [k]: the largest of these logarithms that is believed
-    # residuals [k] and inputs [F] to the logits [C] that two stars are seen, and (if C is 2)
+    cap: Array  # float64 [k]: the largest such logarithm that is allowed
+    # from residuals [k] and inputs [F] to the logits [C] of the sum of two stars and (if C is 2) of
     # emission lines
     kinds: Layers
-    # what ordinary stars reach: in ln chi-squared, each logit, the worse of these, and ln distance
+    # of ordinary stars: of ln chi-squared, each logit, `oddity` (these together), and ln distance
     fit_tail: Tail
     kind_tails: tuple[Tail, ...]
     either_tail: Tail
     distance_tail: Tail
-    threshold: float  # of the p-value, below which a fit is poor
-    distance_threshold: float  # of the distance's p-value, below which a star is out of domain
+    threshold: float  # a fit with a smaller p-value is poor
+    distance_threshold: float  # a star whose distance has a smaller p-value is out of domain
 
     def level(self, noise: Array) -> Array:
-        """log10 [N] of the typical error in the directions' units, of ``noise`` [N, k + d]."""
+        """Noise level [N]: log10 of the typical error along the directions (noise [N, k + d])."""
         level: Array = 0.5 * np.log10(np.maximum(noise[:, : len(self.cap)].mean(axis=1), 1e-12))
         return level
 
@@ -172,7 +175,7 @@ class ForwardModel:
         return residuals
 
     def statistics(self, features: Features, labels: Array) -> Statistics:
-        """What is compared with ordinary stars; see :meth:`score`."""
+        """The statistics that are compared with those of ordinary stars; see :meth:`score`."""
         positions = self.directions.project(features)
         noise = self.directions.noise(features, positions, exact=len(self.cap))
         level = self.level(noise)
@@ -185,34 +188,33 @@ class ForwardModel:
         return Statistics(np.einsum("nk,nk->n", z, z), logits, distance, level)
 
     def score(self, features: Features, labels: Array) -> Fit:
-        """How well N stars whose spectra are whole fit their scaled labels [N, K].
+        """How well N stars with complete spectra fit their scaled labels [N, K].
 
-        With NaN labels, NaN.
+        NaN where the labels are.
         """
         with np.errstate(invalid="ignore"):
-            return self.judge(self.statistics(features, labels))
+            return self.p_values(self.statistics(features, labels))
 
-    def judge(self, found: Statistics) -> Fit:
-        """Statistics of N stars by what ordinary stars reach."""
-        # more ordinary stars than p have one of the shares below p
-        p = self.either_tail.p_value(self.worse(found), found.level)
-        distance = np.log(np.maximum(found.distance, 1e-12))
-        far = self.distance_tail.p_value(distance, found.level)
-        p = np.where(np.isfinite(found.chisq), p, np.nan)
-        return Fit(found.chisq, p, found.distance, far)
+    def p_values(self, stars: Statistics) -> Fit:
+        """The statistics of N stars with the share of ordinary stars that are as strange."""
+        # of several p-values the least is often small by chance: `either_tail` corrects for this
+        p = self.either_tail.p_value(self.oddity(stars), stars.level)
+        log_distance = np.log(np.maximum(stars.distance, 1e-12))
+        distance_p = self.distance_tail.p_value(log_distance, stars.level)
+        p = np.where(np.isfinite(stars.chisq), p, np.nan)
+        return Fit(stars.chisq, p, stars.distance, distance_p)
 
-    def worse(self, found: Statistics) -> Array:
-        """Minus the logarithm [N] of the least share: as bad a fit, as much like an odd kind."""
-        chisq = np.log(np.maximum(found.chisq, 1e-12))
-        fit = self.fit_tail.p_value(chisq, found.level)
-        least = fit
-        for logit, tail in zip(found.logits.T, self.kind_tails, strict=True):
-            least = np.minimum(least, tail.p_value(logit, found.level))
-        worse: Array = -np.log(least)
-        return worse
+    def oddity(self, stars: Statistics) -> Array:
+        """Minus the logarithm [N] of the least p-value, among those of the fit and each kind."""
+        log_chisq = np.log(np.maximum(stars.chisq, 1e-12))
+        least = self.fit_tail.p_value(log_chisq, stars.level)
+        for logit, tail in zip(stars.logits.T, self.kind_tails, strict=True):
+            least = np.minimum(least, tail.p_value(logit, stars.level))
+        oddity: Array = -np.log(least)
+        return oddity
 
     def derivatives(self, labels: Array) -> Array:
-        """Change of the normalised coefficients [N, K, n] per unit of each scaled label [N, K]."""
+        """Change [N, K, n] of the normalised coefficients per unit of each scaled label [N, K]."""
         level = np.full(len(labels), self.low[-1])
         inputs = self.inputs(labels, level)
         k = len(self.cap)

@@ -1,4 +1,4 @@
-"""A forward model as named arrays and two numbers, and back."""
+"""Converts a forward model to named arrays and two numbers, and back."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from xplabels.forward.directions import Directions
 _TAILS = ("fit_tail", "either_tail", "distance_tail")
 _KIND = "kind_tails.{}"
 _LAYERS = ("network", "kinds")
-_PLAIN = ("spectra", "spread", "low", "high", "linear", "cap")
-_TAIL = tuple(Tail.__dataclass_fields__)
+_ARRAYS = ("spectra", "spread", "low", "high", "linear", "cap")
+_TAIL_FIELDS = tuple(Tail.__dataclass_fields__)
 _THRESHOLDS = ("threshold", "distance_threshold")
 
 
 def to_arrays(model: ForwardModel) -> dict[str, NDArray[Any]]:
     """Everything but the thresholds, by names that begin with ``forward``."""
-    arrays: dict[str, NDArray[Any]] = {name: getattr(model, name) for name in _PLAIN}
+    arrays: dict[str, NDArray[Any]] = {name: getattr(model, name) for name in _ARRAYS}
     for name in Directions.__dataclass_fields__:
         arrays[f"directions.{name}"] = getattr(model.directions, name)
     tails = {name: getattr(model, name) for name in _TAILS}
     tails |= {_KIND.format(number): tail for number, tail in enumerate(model.kind_tails)}
-    for tail, one in tails.items():
-        for name in _TAIL:
-            arrays[f"{tail}.{name}"] = getattr(one, name)
+    for tail_name, tail in tails.items():
+        for name in _TAIL_FIELDS:
+            arrays[f"{tail_name}.{name}"] = getattr(tail, name)
     for layers in _LAYERS:
         for number, array in enumerate(getattr(model, layers).arrays):
             arrays[f"{layers}.{number}"] = array
@@ -35,14 +35,14 @@ def to_arrays(model: ForwardModel) -> dict[str, NDArray[Any]]:
 
 
 def thresholds(model: ForwardModel) -> dict[str, float]:
-    """What is below which p-value: plain numbers, for JSON."""
+    """The thresholds of the p-values as plain numbers, for JSON."""
     return {name: float(getattr(model, name)) for name in _THRESHOLDS}
 
 
 def from_arrays(
     arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, float], n: int, labels: int
 ) -> ForwardModel:
-    """The model of :func:`to_arrays` and :func:`thresholds`, for n coefficients and K labels.
+    """The model from :func:`to_arrays` and :func:`thresholds`, for n coefficients and K labels.
 
     Raises KeyError or ValueError where the parts do not fit together.
     """
@@ -71,18 +71,21 @@ def from_arrays(
         "directions.centre": (n,), "directions.reference": (n,),
         "directions.axes": (n, k + d), "directions.measured": (n, k + d),
     }  # fmt: skip
-    count = sum(key.startswith("forward.kind_tails.") for key in arrays) // len(_TAIL)
-    of_kinds = tuple(_KIND.format(number) for number in range(count))
-    for name in (*_TAILS, *of_kinds):
+    kinds = sum(key.startswith("forward.kind_tails.") for key in arrays) // len(_TAIL_FIELDS)
+    kind_names = tuple(_KIND.format(number) for number in range(kinds))
+    for name in (*_TAILS, *kind_names):
         sizes = (len(part(f"{name}.levels")), len(part(f"{name}.shares")))
         shapes[f"{name}.statistics"] = sizes
     for name, shape in shapes.items():
         if part(name).shape != shape:
             raise ValueError(f"forward.{name} has the shape {part(name).shape}, expected {shape}")
-    rest: dict[str, Any] = {name: part(name) for name in _PLAIN}
-    tails = {name: Tail(*(part(f"{name}.{one}") for one in _TAIL)) for name in (*_TAILS, *of_kinds)}
-    rest |= {name: tails[name] for name in _TAILS}
-    rest["kind_tails"] = tuple(tails[name] for name in of_kinds)
-    rest |= {name: float(numbers[name]) for name in _THRESHOLDS}
-    rest |= {"network": layers("network", f, 2 * k), "kinds": layers("kinds", k + f, count)}
-    return ForwardModel(directions, **rest)
+    fields: dict[str, Any] = {name: part(name) for name in _ARRAYS}
+    tails = {
+        name: Tail(*(part(f"{name}.{field}") for field in _TAIL_FIELDS))
+        for name in (*_TAILS, *kind_names)
+    }
+    fields |= {name: tails[name] for name in _TAILS}
+    fields["kind_tails"] = tuple(tails[name] for name in kind_names)
+    fields |= {name: float(numbers[name]) for name in _THRESHOLDS}
+    fields |= {"network": layers("network", f, 2 * k), "kinds": layers("kinds", k + f, kinds)}
+    return ForwardModel(directions, **fields)

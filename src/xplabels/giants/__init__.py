@@ -1,12 +1,12 @@
-"""Semi-synthetic giants: real spectra with carbon and nitrogen of known amount written into them.
+"""Semi-synthetic giants: real spectra into which known abundances of C and N are imprinted.
 
-The library has no C, N, parallax or WISE. Here its giants get them: [C/Fe] and [N/Fe] are drawn
-from :mod:`xplabels.giants.relations` and imprinted on the real spectra as the difference of two
-emulated ones, seen through the instrument and sampled by the same operator as the library.
+The library has no C, N, parallax or WISE magnitudes. Here its giants get them: [C/Fe] and [N/Fe]
+are drawn from :mod:`xplabels.giants.relations` and imprinted on the real spectra as the difference
+of two emulated ones, observed by the simulated instrument and sampled like the library.
 
-The truth is known, but not alone: a star's own carbon and nitrogen, which are unknown, stay
-underneath. What is imprinted is the difference from the relation's mean for such a star, so the
-star's own difference from it is a noise floor under every test of C and N with these stars.
+The star's own, unknown carbon and nitrogen remain in the spectrum. The imprint is the difference
+from the relation's mean for such a star, so the star's own difference from that mean is a noise
+floor of every test of C and N with these stars.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NAMES = ("teff", "logg", "fe_h", "c_fe", "n_fe", "alpha_m")
 MEASURED = ("teff", "logg", "fe_h", "alpha_m")
 """Labels that the library has."""
 TRUTH_ERROR = 0.001
-"""Error, dex, that the table states of [C/Fe] and [N/Fe]: known, but a training label needs one."""
+"""Stated error (dex) of [C/Fe] and [N/Fe], which are exact: a training label needs an error."""
 GAIA = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
 BLOCK = 2048
 NOTES = (
@@ -60,12 +60,13 @@ def semi_synthetic_giants(
 ) -> Stars:
     """Real giants with imprinted C and N, parallax and WISE magnitudes, and fainter copies.
 
-    First the giants of the library that the emulators cover, in its order, then ``copies`` of all:
-    C, N and mass drawn anew, the star moved farther away, and noise added so that it is what a star
-    so faint has (:mod:`xplabels.giants.copies`), with a source_id that no real star has, on its
-    star's side of every split. Of the six labels ``c_fe`` and ``n_fe`` are the truth, the others
-    the library's measurements. ``origin`` and ``notes`` say what is semi-synthetic. Everything
-    follows from ``seed``; ``library`` and ``emulator`` are the real ones unless given.
+    First come the giants of the library that the emulators cover, in its order, then ``copies`` of
+    all. For these, C, N and mass are drawn anew, the star is moved farther away, and noise is added
+    up to that of a star so faint (:mod:`xplabels.giants.copies`); their source_ids are those of no
+    real star, and in their star's part of every split. Of the six labels ``c_fe`` and ``n_fe`` are
+    the truth, the others the library's measurements. ``origin`` and ``notes`` state what is
+    semi-synthetic. All random numbers follow from ``seed``; ``library`` and ``emulator`` are the
+    real ones unless given.
 
     Raises :class:`InputError` if an extra (``library``, ``synthetic``) is not installed,
     ``copies`` is negative, or no star is such a giant.
@@ -92,7 +93,7 @@ def semi_synthetic_giants(
 def select_giants(library: Stars, emulator: Emulator) -> tuple[Stars, Labels]:
     """The stars with complete labels and photometry that the emulators cover at any C and N.
 
-    Also their :data:`MEASURED` labels. Raises :class:`InputError` if there is no such star.
+    With them come their :data:`MEASURED` labels. Raises :class:`InputError` if there are none.
     """
     if library.labels is None:
         raise InputError("the stars have no labels", where=library.origin or None)
@@ -145,9 +146,9 @@ def _draw(giants: Stars, labels: Labels, imprint: Imprint, random: np.random.Gen
 def _photometry(
     real: Photometry, labels: Labels, shifts: Array, mass: Array, random: np.random.Generator
 ) -> Photometry:
-    """The library's magnitudes, Gaia's with the imprint in them; W1, W2 and parallax made."""
+    """The library's magnitudes, those of Gaia with the imprint; simulated W1, W2 and parallax."""
     values, errors = labels.values, labels.errors
-    # the labels are measurements: the star itself scatters about them
+    # the labels are measurements, about which the true values scatter
     teff, logg = (values[:, k] + errors[:, k] * random.standard_normal(len(values)) for k in (0, 1))
     teff = np.clip(teff, TEFF_BOUNDS[0], TEFF_BOUNDS[-1])
     measured = {name: real.column(name) for name in (*GAIA, *relations.TWO_MASS_LIMIT)}
@@ -156,7 +157,7 @@ def _photometry(
     (j, _), (h, h_error), (ks, _) = (measured[name] for name in ("j_m", "h_m", "ks_m"))
     g, fe_h = measured["phot_g_mean_mag"][0], values[:, 2]
     a_ks = relations.extinction_ks(j - ks, teff, fe_h)
-    # H is a measurement too: the true one, from which W2 follows, lies about it
+    # H is also a measurement; W2 follows from the true one
     true_h = h + h_error * random.standard_normal(len(h))
     for name, clean in relations.wise_magnitudes(true_h, a_ks, teff, fe_h, random).items():
         error = relations.magnitude_error(name, clean, g, relations.WISE_FLOOR)
@@ -179,10 +180,10 @@ class Imprint:
     ) -> tuple[SampledSpectra, Array]:
         """Spectra with ``composition`` instead of ``ordinary``, and the change of G, BP, RP [N, 3].
 
-        Of N sampled spectra of stars with :data:`MEASURED` labels [N, 4]; both compositions are
-        [C/Fe] and [N/Fe] [N, 2]. The new flux is the old plus D M (F_c (r_1 - r_0)): r are
-        emulated spectra relative to the continuum F_c, M the instrument, D the sampling. Nothing
-        changes outside 350-1050 nm.
+        ``spectra`` are N sampled ones of stars with :data:`MEASURED` ``labels`` [N, 4]; both
+        compositions are [C/Fe] and [N/Fe] [N, 2]. The new flux is the old plus
+        D M (F_c (r_1 - r_0)), where r are emulated spectra relative to the continuum F_c, M is the
+        instrument and D the sampling. The flux outside 350-1050 nm does not change.
 
         Raises :class:`InputError` if the spectra are archive coefficients.
         """
@@ -193,9 +194,9 @@ class Imprint:
             rows = slice(start, start + BLOCK)
             before, after = (
                 emulator_labels(
-                    (*MEASURED, "c_fe", "n_fe"), np.hstack([labels[rows], chosen[rows]])
+                    (*MEASURED, "c_fe", "n_fe"), np.hstack([labels[rows], c_and_n[rows]])
                 )
-                for chosen in (ordinary, composition)
+                for c_and_n in (ordinary, composition)
             )
             change = self._change(spectra.flux[rows], before, after)
             flux[rows] += change @ self.projection.design.T
@@ -208,13 +209,15 @@ class Imprint:
         fine, matrix, smoothing = self._fine
         old = fine.normalised_flux(before)
         difference = fine.normalised_flux(after, like=before) - old
-        seen = np.stack([np.interp(fine.wavelength, self.projection.wavelength, f) for f in flux])
-        continuum = seen / (old @ smoothing.T)
+        fine_flux = np.stack(
+            [np.interp(fine.wavelength, self.projection.wavelength, f) for f in flux]
+        )
+        continuum = fine_flux / (old @ smoothing.T)
         return np.asarray((continuum * difference) @ matrix.T)
 
     @cached_property
     def _fine(self) -> tuple[Emulator, Array, Array]:
-        """The emulator in bins of wavelength, the instrument there, and XP's smoothing."""
+        """The emulator in bins of wavelength, the instrument's matrix there, and XP's smoothing."""
         fine, _, matrix, inside = self.emulator.at_instrument()
         return fine, matrix[:, inside], line_spread(fine.wavelength)
 

@@ -1,6 +1,6 @@
-"""The same star farther away: fainter, noisier, under a source_id of its own.
+"""Copies of stars moved farther away: fainter, noisier, with source_ids of their own.
 
-A copy carries its star's labels, so it must be on its star's side of every split.
+A copy has its star's labels, so it must be in its star's part of every split.
 """
 
 from __future__ import annotations
@@ -21,40 +21,44 @@ from xplabels.instrument.noise import noise_model
 Array = NDArray[np.float64]
 
 FAINTEST, BRIGHTEST = 17.5, 14.0
-"""G of copies: XP spectra are published to 17.65."""
+"""Range of G of the copies; XP spectra are published to 17.65."""
 FIRST_COPY = 12 * 4**12 << 35
-"""Gaia's source_ids begin with one of the sky's 12 x 4^12 pixels; from here on no star has one."""
+"""First id beyond those of Gaia, which begin with the number of one of the sky's 12 x 4^12
+pixels."""
 
 
 def copy_ids(source_id: NDArray[np.int64], copies: int) -> NDArray[np.int64]:
-    """Ids [copies, N] that no real star has, on the side of each star whatever the split.
+    """Ids [copies, N] that no real star has, each in the part of its star for any split.
 
-    The split goes by the hash u of the id, and cuts at the test fraction and 0.1 beyond. A copy's
-    u falls into the same ten-thousandth as its star's: no split whose test fraction has at most
-    four decimals parts them.
+    The split is by the hash u of the id, with cuts at the test fraction and 0.1 beyond. The u of a
+    copy is in the same ten-thousandth as its star's, so no split whose test fraction has at most
+    four decimals separates them.
 
     Examples
     --------
     >>> copy_ids(np.array([4295806720]), 2).shape
     (2, 1)
     """
-    waiting: dict[int, list[int]] = defaultdict(list)
-    for place, number in enumerate(np.tile(slice_of(source_id), copies)):
-        waiting[int(number)].append(place)
+    copies_of_slice: dict[int, list[int]] = defaultdict(list)  # copies that have no id yet
+    for copy, number in enumerate(np.tile(slice_of(source_id), copies)):
+        copies_of_slice[int(number)].append(copy)
     ids = np.empty(copies * len(source_id), np.int64)
-    candidate, left = FIRST_COPY, len(ids)
-    while left:
-        drawn = np.arange(candidate, candidate + SLICES, dtype=np.int64)
+    candidate, remaining = FIRST_COPY, len(ids)
+    while remaining:
+        candidates = np.arange(candidate, candidate + SLICES, dtype=np.int64)
         candidate += SLICES
-        for new, number in zip(drawn, slice_of(drawn), strict=True):
-            if places := waiting.get(int(number)):
-                ids[places.pop()] = new
-                left -= 1
+        for new_id, number in zip(candidates, slice_of(candidates), strict=True):
+            if waiting := copies_of_slice.get(int(number)):
+                ids[waiting.pop()] = new_id
+                remaining -= 1
     return ids.reshape(copies, len(source_id))
 
 
 def draw_dimming(stars: Stars, random: np.random.Generator) -> Array:
-    """Magnitudes [N] by which copies are fainter: their G is uniform from 14, or their own, on."""
+    """Magnitudes [N] by which copies are fainter than their stars.
+
+    Their G is uniform between the larger of 14 and their star's, and 17.5.
+    """
     g = stars.photometry.column("phot_g_mean_mag")[0]
     brightest = np.minimum(np.maximum(g, BRIGHTEST), FAINTEST)
     new = brightest + (FAINTEST - brightest) * random.uniform(size=len(g))
@@ -71,13 +75,13 @@ def farther(
 ) -> Stars:
     """Stars as they would be seen from farther away.
 
-    Errors grow with magnitude as those of real stars do (:mod:`xplabels.instrument.noise`), and
-    noise is added that makes up the difference: independent in the coefficients, of the shape of
-    the error template of ``projection``, as a network trained on sampled spectra assumes.
+    Errors grow with magnitude like those of real stars (:mod:`xplabels.instrument.noise`), and
+    noise is added to match: independent in the coefficients, with the error template of
+    ``projection``, as a network trained on sampled spectra assumes.
 
-    N stars need sampled spectra, G and BP - RP; ``dimming`` [N], mag, is not negative;
-    ``source_id`` [N] is that of the copies. ``like``: the same stars before something was done to
-    their spectra, where it was; errors are then such as these have at the copies' G and colour.
+    The N stars need sampled spectra, G and BP - RP; ``dimming`` [N], mag, is not negative;
+    ``source_id`` [N] is that of the copies. ``like`` are the same stars before their spectra were
+    modified, if they were; errors are then those of such stars at the copies' G and colour.
 
     Raises :class:`InputError` if the spectra are archive coefficients.
     """
@@ -105,15 +109,17 @@ def farther(
 
 
 def _growth(source: Stars, stars: Stars, dimming: Array, widths: tuple[int, int]) -> Array:
-    """Errors [N, n] of the copies of ``stars`` over those of ``source``, one factor per band."""
+    """Errors [N, n] of the copies of ``stars`` over those of ``source``: one factor per band."""
 
     def g_and_colour(of: Stars) -> tuple[Array, Array]:
         g, bp, rp = (of.photometry.column(f"phot_{band}_mean_mag")[0] for band in ("g", "bp", "rp"))
         return g, bp - rp
 
-    (g_before, before), (g, colour) = g_and_colour(source), g_and_colour(stars)
-    colour = np.where(np.isfinite(colour), colour, before)  # an altered star may lack a magnitude
-    new, old = (noise_model().errors(*at) for at in ((g + dimming, colour), (g_before, before)))
+    (g_before, colour_before), (g, colour) = g_and_colour(source), g_and_colour(stars)
+    # a modified star may lack a magnitude
+    colour = np.where(np.isfinite(colour), colour, colour_before)
+    new = noise_model().errors(g + dimming, colour)
+    old = noise_model().errors(g_before, colour_before)
     factors = [np.median(band, axis=1) for band in np.split(new / old, [widths[0]], axis=1)]
     return np.repeat(np.stack(factors, axis=1), widths, axis=1)
 

@@ -1,8 +1,8 @@
 """Spectra of giants with separate C and N: neural emulators of synthetic spectra.
 
 Three dense networks, each for a range of temperatures, give the flux over continuum at 0.05 nm
-for 22 labels. They come in the PyPI package ``bossbrain`` (MIT) as pickles, which could run
-anything: they are never unpickled. A file with the expected SHA-256 has its arrays at known
+for 22 labels. They come in the PyPI package ``bossbrain`` (MIT) as pickles, which could execute
+any code, so they are never unpickled. A file with the expected SHA-256 has its arrays at known
 offsets (``tools/emulator_layout.py``), from where they are copied.
 """
 
@@ -45,27 +45,27 @@ LAYOUT: dict[str, tuple[int, str, tuple[int, ...]]] = {
 """Byte offset, type and shape of each array, the same in the three files."""
 
 TEFF_BOUNDS = (3500.0, 4100.0, 4950.0, 6000.0)
-"""K: each network is used between two of these, as ``bossbrain`` itself uses it."""
+"""Temperatures (K) between which each network is used, as in ``bossbrain`` itself."""
 LABELS = (
     "teff", "logg", "mh", "cm", "nm", "om", "nam", "mgm", "alm", "sim", "cam", "tim", "vm", "crm",
     "mnm", "com", "nim", "scm", "bam", "cem", "ndm", "zrm",
 )  # fmt: skip
 """The emulators' inputs: K, log10 of cm s^-2, [M/H], and [X/M] of 19 elements."""
 ALPHA = ("om", "mgm", "sim", "cam", "tim")
-"""What moves with [alpha/M]: O, Mg, Si, Ca and Ti; the emulators have no Ne, S or Ar."""
+"""Elements that vary with [alpha/M]: O, Mg, Si, Ca and Ti; the emulators have no Ne, S or Ar."""
 WAVELENGTH: Array = air_to_vacuum(np.linspace(350.0, 1050.0, 14_001))
-"""Of the emulated spectra, nm, vacuum: they were computed at wavelengths in air."""
+"""Vacuum wavelengths (nm) of the emulated spectra, which were computed at wavelengths in air."""
 NEGATIVE_SLOPE = 0.01
 JOINED_BINS = 4
-"""Of the instrument's 0.25 nm, for :meth:`Emulator.at_instrument`: a third of the finest
-resolution."""
+"""How many of the instrument's bins of 0.25 nm :meth:`Emulator.at_instrument` joins; together they
+are a third of the finest resolution."""
 HC_OVER_K = 1.438776877e7
 """h c / k, nm K."""
 
 
 @dataclass(frozen=True)
 class EmulatorNetwork:
-    """One emulator: scaled labels -> flux by three dense layers with leaky ReLU in between.
+    """One emulator: flux by three dense layers with leaky ReLU between them, from scaled labels.
 
     ``lower`` and ``upper`` [22] are the training set's range, which is scaled to -0.5 ... 0.5.
     """
@@ -96,14 +96,14 @@ class Emulator:
     networks: tuple[EmulatorNetwork, ...]
 
     def bounds(self, teff: Array) -> tuple[Array, Array]:
-        """Lower and upper labels [N, 22] of the network in charge at ``teff`` [N]."""
+        """Lower and upper labels [N, 22] of the network for each ``teff`` [N]."""
         which = np.searchsorted(TEFF_BOUNDS[1:-1], teff)
         lower = np.stack([network.lower for network in self.networks])[which]
         upper = np.stack([network.upper for network in self.networks])[which]
         return lower, upper
 
     def covers(self, labels: Array) -> NDArray[np.bool_]:
-        """Which of the stars [N] lie inside every label's training range [N, 22]."""
+        """Which stars [N] have all ``labels`` [N, 22] inside the training range."""
         lower, upper = self.bounds(labels[:, 0])
         lower[:, 0], upper[:, 0] = TEFF_BOUNDS[0], TEFF_BOUNDS[-1]
         return np.asarray(((labels >= lower) & (labels <= upper)).all(axis=1))
@@ -111,8 +111,9 @@ class Emulator:
     def normalised_flux(self, labels: Array, like: Array | None = None) -> Array:
         """Flux over continuum [N, W] at labels [N, 22] in the order of :data:`LABELS`.
 
-        ``like`` are labels that choose the network instead: ratios of two spectra should come
-        from one. Raises :class:`InputError` if a star lies outside the training range.
+        ``like`` are labels by which the network is chosen instead, since two spectra that are
+        compared should come from one. Raises :class:`InputError` if a star is outside the training
+        range.
         """
         covered = self.covers(labels)
         if not covered.all():
@@ -133,27 +134,28 @@ class Emulator:
         return flux
 
     def binned(self, edges: Array) -> Emulator:
-        """An emulator of the mean flux between ``edges`` [V + 1], nm, each bin holding samples.
+        """An emulator of the mean flux in V bins between ``edges`` [V + 1], nm.
 
-        The means are folded into the networks' last layers: exact, and as cheap as V is small.
+        Each bin must contain samples. The means are taken in the networks' last layers, which is
+        exact and fast for few bins.
         """
         inside = (self.wavelength >= edges[:-1, None]) & (self.wavelength < edges[1:, None])
         means = (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
         networks = (
             replace(
-                one,
-                weights=(*one.weights[:-1], means @ one.weights[-1]),
-                biases=(*one.biases[:-1], means @ one.biases[-1]),
+                network,
+                weights=(*network.weights[:-1], means @ network.weights[-1]),
+                biases=(*network.biases[:-1], means @ network.biases[-1]),
             )
-            for one in self.networks
+            for network in self.networks
         )
         return Emulator((edges[:-1] + edges[1:]) / 2, tuple(networks))
 
     def at_instrument(self) -> tuple[Emulator, Array, Array, slice]:
         """This emulator in the instrument's bins, joined to 1 nm, as far as it covers them.
 
-        Also the middles [B] of all these bins, nm; the coefficients [n, B] of unit flux in a bin;
-        and which of the B bins the emulator is in.
+        With it come the middles [B] of all these bins, nm; the coefficients [n, B] of unit flux in
+        a bin; and which of the B bins the emulator covers.
         """
         instrument = gaiaxpy_instrument()
         edges = instrument.edges[::JOINED_BINS]
@@ -166,7 +168,7 @@ class Emulator:
 
 
 def black_body(wavelength: Array, teff: Array | float) -> Array:
-    """Planck's law at ``wavelength``, nm, of arbitrary size, in place of a star's continuum."""
+    """Planck's law at ``wavelength`` (nm) in arbitrary units, in place of a star's continuum."""
     return np.asarray(wavelength**-5.0 / np.expm1(HC_OVER_K / (wavelength * teff)))
 
 
@@ -175,7 +177,7 @@ def emulator_labels(names: Sequence[str], values: Array) -> Array:
 
     The emulators take abundances relative to the overall metallicity, [X/M], and none of iron, so
     [Fe/M] = 0: [M/H] is [Fe/H], [C/M] = [C/Fe] + [Fe/H] - [M/H] = [C/Fe], and likewise for N.
-    [alpha/M] moves :data:`ALPHA`. Every other element, and any label not named, is solar.
+    [alpha/M] is that of all :data:`ALPHA`. All other elements, and labels not named, are solar.
     """
     targets = {
         "teff": ("teff",), "logg": ("logg",), "fe_h": ("mh",), "c_fe": ("cm",), "n_fe": ("nm",),
@@ -208,7 +210,7 @@ def load_emulator() -> Emulator:
 
 
 def read_network(path: Path, sha256: str) -> EmulatorNetwork:
-    """One network, copied from its place in a file of known content; nothing is unpickled.
+    """One network, copied from known offsets in a file of known content; nothing is unpickled.
 
     Raises :class:`InputError` if the file is absent or not the one with this SHA-256.
     """
@@ -219,13 +221,13 @@ def read_network(path: Path, sha256: str) -> EmulatorNetwork:
             where=path,
             remedy=f"pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}",
         )
-    found = {
+    arrays = {
         name: np.frombuffer(content, kind, prod(shape), offset).reshape(shape).copy()
         for name, (offset, kind, shape) in LAYOUT.items()
     }
     return EmulatorNetwork(
-        found["lower"],
-        found["upper"],
-        tuple(found[f"weight.{layer}"] for layer in range(3)),
-        tuple(found[f"bias.{layer}"] for layer in range(3)),
+        arrays["lower"],
+        arrays["upper"],
+        tuple(arrays[f"weight.{layer}"] for layer in range(3)),
+        tuple(arrays[f"bias.{layer}"] for layer in range(3)),
     )

@@ -1,7 +1,7 @@
-"""Documented relations for what the library does not say of its giants: C, N, distance, WISE.
+"""Published relations for what the library lacks of its giants: C, N, distance, WISE magnitudes.
 
-They make stars that look like giants, no more: none is fitted to data here. Numbers quoted from
-the literature are rounded.
+They only make stars that are similar to giants: none is fitted to data here. Numbers from the
+literature are rounded.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ ALPHA_RICH = 0.12
 MASS = {"alpha-rich": (0.0, 0.05), "others": (0.12, 0.13)}
 """Mean and scatter of log10 mass, in solar masses."""
 CARBON_TO_NITROGEN = 10 ** (8.43 - 7.83)
-"""By number, in the Sun (Asplund et al. 2009)."""
+"""Ratio by number in the Sun (Asplund et al. 2009)."""
 COMPOSITION_SCATTER = (0.06, 0.08)
 """Scatter of [C/Fe] and [N/Fe] about the relation at given mass, dex."""
 COMPOSITION_LIMIT = 0.59
-"""[C/Fe] and [N/Fe] are drawn within +- this: the emulators' range."""
+"""Largest absolute [C/Fe] and [N/Fe] that are drawn: the emulators' range."""
 
 
 def log_mass(alpha_m: Array) -> tuple[Array, Array]:
-    """Mean and scatter [N] of log10 mass, the Sun's 0: alpha-rich stars are old, so near that."""
+    """Mean and scatter [N] of log10 mass in solar masses; alpha-rich stars are old, so near 0."""
     rich = alpha_m > ALPHA_RICH
     mean, scatter = (np.where(rich, old, young) for old, young in zip(*MASS.values(), strict=True))
     return mean, scatter
@@ -38,11 +38,11 @@ def log_mass(alpha_m: Array) -> tuple[Array, Array]:
 def mean_composition(mass: Array, logg: Array, fe_h: Array, alpha_m: Array) -> Array:
     """[C/Fe] and [N/Fe] [N, 2] that a giant of this mass has on average.
 
-    A star is born with [C/Fe] = 0.5 [alpha/M] and [N/Fe] = 0 (alpha-rich stars are carbon-rich:
-    Nissen et al. 2014). The first dredge-up, complete below log g 3.3, takes carbon away, the more
-    the more massive the star (Iben 1965; Masseron & Gilmore 2015). Metal-poor giants mix once more
-    above the bump of the giant branch (Gratton et al. 2000; Shetrone et al. 2019). In both the CN
-    cycle turns the carbon lost into nitrogen, number by number.
+    Initially [C/Fe] = 0.5 [alpha/M] and [N/Fe] = 0 (alpha-rich stars are carbon-rich: Nissen et al.
+    2014). The first dredge-up, complete below log g 3.3, lowers carbon, and more so in more massive
+    stars (Iben 1965; Masseron & Gilmore 2015). Metal-poor giants mix once more above the bump of
+    the giant branch (Gratton et al. 2000; Shetrone et al. 2019). In both cases the CN cycle has
+    converted the lost carbon into nitrogen, atom by atom.
     """
     born = 0.5 * alpha_m
     dredged = _switch((3.3 - logg) / 0.06) * (0.06 + 0.5 * np.clip(np.log10(mass), 0, None))
@@ -72,12 +72,13 @@ BOLOMETRIC_G = {
     "cool": (1.749, 1.977e-3, 3.737e-7, -8.966e-11, -4.183e-14),
     "warm": (6.000e-2, 6.731e-5, -6.647e-8, 2.859e-11, -7.197e-15),
 }
-"""Bolometric correction of G: powers of (Teff - 5772 K), below and above 4000 K (Andrae+2018)."""
+"""Bolometric correction of G: coefficients of powers of (Teff - 5772 K), below and above 4000 K
+(Andrae et al. 2018)."""
 COLOUR_OF_TEFF = (0.6517, 0.6312, 0.0168, -0.0381, 0.0256, 0.0013)
 """5040 K / Teff = b0 + b1 c + b2 c^2 + b3 c m + b4 m + b5 m^2 of giants, with c = J - Ks and
 m = [Fe/H] (Gonzalez Hernandez & Bonifacio 2009)."""
 REDDENING_RANGE = (-0.3, 1.4)
-"""Believable E(J - Ks), mag; a star outside has a wrong magnitude in the library."""
+"""Plausible range of E(J - Ks), mag; stars outside have a wrong magnitude in the library."""
 J_OVER_V, G_OVER_V = 0.243, 0.789
 """A_J / A_V and A_G / A_V (Wang & Chen 2019, as A_Ks / A_V)."""
 
@@ -102,13 +103,13 @@ def intrinsic_j_ks(teff: Array, fe_h: Array) -> Array:
 
 
 def extinction_ks(j_ks: Array, teff: Array, fe_h: Array) -> Array:
-    """A_Ks [N], mag, by the excess of J - Ks; not below zero."""
+    """A_Ks [N], mag, by the excess of J - Ks; at least zero."""
     reddening = j_ks - intrinsic_j_ks(teff, fe_h)
     return np.asarray(np.clip(reddening * KS_OVER_V / (J_OVER_V - KS_OVER_V), 0, None))
 
 
 def true_parallax(g: Array, absolute: Array, a_ks: Array) -> Array:
-    """Parallax [N], mas, of stars of this G behind this dust."""
+    """Parallax [N], mas, by apparent and absolute G and the extinction."""
     modulus = g - absolute - a_ks * G_OVER_V / KS_OVER_V
     return np.asarray(10 ** (2 - 0.2 * modulus))
 
@@ -124,7 +125,7 @@ WISE_FLOOR, WISE_LIMIT = 0.02, {"w1mpro": 16.9, "w2mpro": 16.0}
 TWO_MASS_LIMIT = {"j_m": 15.8, "h_m": 15.1, "ks_m": 14.3}
 """Magnitude of S/N 10 (Skrutskie et al. 2006)."""
 GAIA_AT_17 = {"phot_g_mean_mag": 0.001, "phot_bp_mean_mag": 0.012, "phot_rp_mean_mag": 0.006}
-"""Error at G = 17, mag (Riello et al. 2021); it grows as photon noise."""
+"""Error (mag) at G = 17 (Riello et al. 2021); it grows like photon noise."""
 
 
 def wise_magnitudes(
@@ -132,7 +133,7 @@ def wise_magnitudes(
 ) -> dict[str, Array]:
     """Noiseless W1 and W2 [N] of stars of this H: H - W2 = 0.08 mag + A_Ks / 0.918.
 
-    That is the premise of the Rayleigh-Jeans colour excess, turned around.
+    This inverts the relation of the Rayleigh-Jeans colour excess.
     """
     zero, per_dex, per_kelvin = W1_W2
     scatter = COLOUR_SCATTER * random.standard_normal((2, len(h)))

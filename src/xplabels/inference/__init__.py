@@ -1,11 +1,10 @@
-"""Inference: inputs of stars to labels and the parts of their variance (FS24, eq. 7-11), in numpy.
+"""Inference: labels and the parts of their variance (FS24, eq. 7-11) by trained networks, in numpy.
 
 The twin of :mod:`xplabels.network`, which trains with torch; tests compare both in float64. Matrix
-products with weights are in the networks' own type, everything after the Jacobian in float64. That
-is not enough where a common mode dominates a star's noise: J C J^T then is a small difference of
-large numbers, and in the end the Jacobian's own rounding shows. Such stars (those whose errors
-would be :data:`CANCELLATION` times larger if nothing cancelled) are done again with the network in
-float64, too.
+products with weights are in the networks' own type, all that follows the Jacobian in float64. That
+is not enough where a common mode dominates a star's noise: J C J^T is then a small difference of
+large numbers, and the Jacobian's own rounding shows. Such stars (those whose errors would be
+:data:`CANCELLATION` times larger if nothing cancelled) are repeated with the network in float64.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from xplabels.inference.network import LabelDistribution, Perceptron, products, 
 STARS = 128
 """Stars that go through a network together: their hidden units stay in the processor's cache."""
 COMPILED_FROM = 1000
-"""Fewer stars than these are done before compiled code is even loaded."""
+"""Fewest stars for which compiled code is used: fewer are done before it is even loaded."""
 CANCELLATION = 1000.0
-"""sqrt(sum (J_i e_i)^2) / sigma beyond which a star is done again: the Jacobian's rounding, about
-1e-6 of it, then moves sigma by some 1e-6."""
+"""Ratio sqrt(sum (J_i e_i)^2) / sigma beyond which a star is repeated in float64. The Jacobian's
+rounding, about 1e-6 of it, then changes sigma by about 1e-6."""
 
 Lower = Callable[[Array, NDArray[np.float32]], Array]
 
@@ -44,9 +43,9 @@ class Inferred(NamedTuple):
 class Inference:
     """A model's arrays, prepared once for many blocks of stars.
 
-    Of several ``networks``, the members of an ensemble, labels, Jacobians and intrinsic scatter are
-    averaged; their spread is the model part. ``passes`` of dropout give the label and the model
-    part of a single one; with 0 the delta method does.
+    With several ``networks``, the members of an ensemble, labels, Jacobians and intrinsic scatter
+    are averaged, and the spread of the labels is the model part. With a single one, label and model
+    part come from ``passes`` of dropout, or from the delta method if that is 0.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Inference:
         return Inference(self._feature_set, self._scaling, networks)
 
     def run(self, features: Features, full: bool = False) -> Inferred:
-        """Labels and variances, if ``full`` covariances, of N stars whose spectra are whole."""
+        """Labels and variances (if ``full``, covariances) of N stars with complete spectra."""
         lower = _lower_product(len(features))
         pieces = _in_threads(
             lambda start: self._piece(features[start : start + STARS], lower, full),
@@ -78,16 +77,16 @@ class Inference:
         labels = LabelDistribution(*map(_joined, zip(*distributions, strict=True)))
         if any(network.dtype != np.float64 for network in self._networks):
             variance = np.einsum("nkk->nk", labels.input) if full else labels.input
-            again = np.flatnonzero((_joined(sizes) > CANCELLATION**2 * variance).any(axis=1))
-            if len(again):
-                labels.input[again] = self._exact.run(features[again], full).labels.input
+            inexact = np.flatnonzero((_joined(sizes) > CANCELLATION**2 * variance).any(axis=1))
+            if len(inexact):
+                labels.input[inexact] = self._exact.run(features[inexact], full).labels.input
         return Inferred(labels, _joined(x))
 
     def derivatives(self, features: Features) -> Array:
-        """dy/dx [N, K, F] by the unscaled inputs that are there.
+        """dy/dx [N, K, F] by the unscaled inputs that are present.
 
-        Of a missing input it is 0, and what that would pass on counts for the inputs it is
-        completed from.
+        For a missing input it is 0; its effect is part of the derivatives by the inputs from which
+        it is completed.
         """
         starts = range(0, max(len(features), 1), STARS)
         pieces = (self._outputs(features[start : start + STARS], False) for start in starts)
@@ -113,7 +112,7 @@ class Inference:
     def _piece(
         self, features: Features, lower: Lower, full: bool
     ) -> tuple[LabelDistribution[Any], Array, Array]:
-        """A piece of the stars, their inputs, and input variance [N, K] if nothing cancelled."""
+        """Labels of some stars, their inputs, and the input variance [N, K] without cancelling."""
         labels, jacobian, x = self._outputs(features, full)
         variance, size = input_variance(
             jacobian, features, self._feature_set, self._projection, full, lower
@@ -138,8 +137,8 @@ class Inference:
                 clamped=np.any([out.clamped for out in outputs], axis=0),
             )
         elif self._passes:
-            centre, scatter = self._networks[0].dropout_passes(x, self._passes)
-            labels = labels._replace(mean=centre, model=scatter)
+            median, covariance = self._networks[0].dropout_passes(x, self._passes)
+            labels = labels._replace(mean=median, model=covariance)
         if not full and labels.model.ndim == 3:
             labels = labels._replace(model=np.einsum("nkk->nk", labels.model))
         inputs, n = features.x.shape[1], self._feature_set.n_spectral
@@ -148,13 +147,13 @@ class Inference:
         for number in np.unique(pattern[pattern > 0]):
             weights, covariance = self._completion.rule(number)
             rows = pattern == number
-            # a rule neither takes from nor scatters an input that is there
-            lost = jacobian[rows, :, n:]
-            scatter[rows] = products(lost @ covariance, lost, full)
-            gone = np.flatnonzero([number >> a & 1 for a in range(inputs - n)])
-            moved = jacobian[rows]
-            moved[..., n + gone] = 0.0
-            jacobian[rows] = moved + lost @ weights
+            # weights and covariance are zero for the auxiliary inputs that are present
+            by_auxiliary = jacobian[rows, :, n:]
+            scatter[rows] = products(by_auxiliary @ covariance, by_auxiliary, full)
+            missing = np.flatnonzero([number >> a & 1 for a in range(inputs - n)])
+            by_present = jacobian[rows]
+            by_present[..., n + missing] = 0.0
+            jacobian[rows] = by_present + by_auxiliary @ weights
         jacobian *= 1 / self._scaling.x_scale
         return labels._replace(input=scatter, jacobian=None), jacobian, x[:, :inputs]
 
@@ -171,8 +170,10 @@ def input_variance(
 
     ``jacobian`` [N, K, F] is dy/dx by the unscaled inputs, 0 for missing ones; ``projection`` is
     P [n, n], if the features have one; ``lower`` gives w (L + 1/2) [N, K, n] from w [N, K, n] and
-    packed correlations 1 + L + L^T. All of it [N, K, K] if ``full``, else its diagonal [N, K]
-    (FS24, eq. 8); and the diagonal if nothing cancelled [N, K].
+    packed correlations 1 + L + L^T.
+
+    Returns the whole matrix [N, K, K] if ``full``, else its diagonal [N, K] (FS24, eq. 8), and what
+    the diagonal [N, K] would be if nothing cancelled.
     """
     n, bp = feature_set.n_spectral, feature_set.widths[0]
     spectral = jacobian[..., :n]
@@ -183,7 +184,7 @@ def input_variance(
         raw = pull_back(spectral, features, feature_set)
         moved = (raw.reshape(-1, n) @ projection).reshape(raw.shape) * features.errors[:, None, :]
         variances = variances @ (projection**2).T
-    # RP 0 is divided out of every input: what is large in that sum may cancel, too
+    # every input is divided by RP 0, whose contributions may also cancel
     r0_variance = variances[:, bp, None].copy()
     variances[features.is_ratio, bp] = 0.0
     variances += divided_inputs(features, feature_set) ** 2 * r0_variance
@@ -206,9 +207,9 @@ def pull_back(
 ) -> Array:
     """dy/dc [N, K, n] by the coefficients from dy/dx [N, K, n], ``times`` [N, n] if given.
 
-    x_i = c_i / r0, so dy/dc_i = J_i / r0, and r0 itself feels every input it divides:
-    dy/dr0 = -(sum_i J_i x_i) / r0. Where the features have a projection P, dy/dc @ P is by the
-    measured coefficients.
+    x_i = c_i / r0, so dy/dc_i = J_i / r0, and r0 changes every input that it divides:
+    dy/dr0 = -(sum_i J_i x_i) / r0. Where the features have a projection P, the derivative by the
+    measured coefficients is dy/dc @ P.
     """
     bp = feature_set.widths[0]
     factor = np.broadcast_to(times / features.divisor[:, None], spectral[:, 0].shape)
@@ -220,9 +221,9 @@ def pull_back(
 
 
 def divided_inputs(features: Features, feature_set: FeatureSet) -> Array:
-    """The x_i [N, n] that feel r0: BP and RP > 0 (``fs24``: RP > 0 alone); else 0.
+    """The x_i [N, n] that change with r0, which are BP and RP > 0 (``fs24``: RP > 0); others are 0.
 
-    Where r0 is zero none does: its error divides instead.
+    Where r0 is zero all are 0, since its error is the divisor.
     """
     bp, n = feature_set.widths[0], feature_set.n_spectral
     divided = features.x[:, :n] * features.is_ratio[:, None]
@@ -233,7 +234,7 @@ def divided_inputs(features: Features, feature_set: FeatureSet) -> Array:
 
 
 def _lower_product(stars: int) -> Lower:
-    """What gives w (L + 1/2), best for so many stars."""
+    """The function that computes w (L + 1/2) fastest for so many stars."""
     if stars < COMPILED_FROM or not available():
         return _plain_product
     from xplabels.inference.compiled import lower_product
@@ -255,9 +256,9 @@ def _joined(pieces: Sequence[Any]) -> Any:
 
 
 def _in_threads(function: Callable[[int], Any], starts: range) -> list[Any]:
-    """``function`` of each, in order, in as many threads as BLAS is allowed.
+    """``function`` of each of the ``starts``, in as many threads as BLAS may use.
 
-    One thread per piece wastes less than all of them on each product, between which they would
+    One piece per thread is faster than all threads on each matrix product, between which they would
     wait.
     """
     if len(starts) == 1:

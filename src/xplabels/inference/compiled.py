@@ -1,4 +1,4 @@
-"""Compiled: products with packed correlations, which numpy would have to unpack."""
+"""Compiled products with packed correlations, which numpy would have to unpack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xplabels.core.jit import fast_jit
 
 @fast_jit
 def lower_product(w: NDArray[np.float64], packed: NDArray[np.float32]) -> NDArray[np.float64]:
-    """w (L + 1/2) [N, K, n] in float64: large numbers cancel in what it is multiplied with.
+    """w (L + 1/2) [N, K, n], in float64 because large terms cancel when it is multiplied by w.
 
     ``packed`` [N, n (n - 1) / 2] is L, the correlations below the diagonal, row by row.
     """

@@ -1,8 +1,8 @@
 """One network as numpy arrays: labels, their variances and the Jacobian by BLAS products.
 
-The twin of :mod:`xplabels.network`, which trains. Everything is in scaled units. The Jacobian
-dy/dx is the closed chain W_out D_L W_L ... D_1 W_1 (D: derivatives of the activation), and the
-same chain holds dy/dh of every hidden unit, which gives the scatter under dropout without sampling.
+The twin of :mod:`xplabels.network`, which trains. All is in scaled units. The Jacobian dy/dx is the
+product W_out D_L W_L ... D_1 W_1 (D: derivatives of the activation), whose partial products are
+dy/dh of the hidden units; they give the scatter under dropout without sampling.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from xplabels.core.arrays import Array
 from xplabels.core.errors import InputError
 
 LOG_VARIANCE_RANGE = (-14.0, 6.0)
-"""Bounds of ln(variance) in scaled units: keeps likelihoods and errors finite."""
+"""Bounds of ln(variance) in scaled units, which keep likelihoods and errors finite."""
 SATURATED = -40.0
-"""A unit below it is off: smaller numbers would be denormal, which are ten times as slow."""
+"""Input of a unit below which it counts as off: denormal numbers would be ten times as slow."""
 
 ModelScatter = Literal["none", "dropout", "distilled"]
 Floats = NDArray[np.floating[Any]]
 
 A = TypeVar("A")
-"""An array of numpy or a tensor of torch: what is done with them here, both can."""
+"""An array of numpy or a tensor of torch; the operations here exist for both."""
 
 
 class LabelDistribution(NamedTuple, Generic[A]):
@@ -38,11 +38,11 @@ class LabelDistribution(NamedTuple, Generic[A]):
 
     mean: A  # [N, K]
     excess: A  # [N, K]: intrinsic scatter, a variance label by label
-    # [N, K] variances, or [N, K, K] covariances where those were asked for
+    # [N, K] variances, or [N, K, K] covariances where these were requested
     model: A
     input: A
     clamped: A  # bool [N, K]: a variance reached its upper bound
-    # [N, K, I] of the mean by the network's inputs, or None where it was not asked for
+    # [N, K, I]: derivative of the mean by the network's inputs, or None where not requested
     jacobian: A | None = None
 
     def variances(self) -> LabelDistribution[A]:
@@ -116,15 +116,14 @@ class Architecture:
     labels: int  # number of labels K
     activation: str = "silu"  # a key of ACTIVATIONS
     dropout: float = 0.0  # probability that a hidden unit is dropped in training
-    # where the model's part of the error comes from: ``dropout`` of this network, ``distilled`` (K
-    # further outputs that learnt the scatter of an ensemble), or ``none``
+    # origin of the model's part of the error: ``dropout`` of this network, ``distilled`` (K further
+    # outputs that learnt the scatter of an ensemble), or ``none``
     scatter: ModelScatter = "dropout"
-    # number of log-flux samples made of the first ``spectral`` inputs (xplabels.network.LogFlux),
-    # or 0
+    # number of log-flux samples from the first ``spectral`` inputs (xplabels.network.LogFlux), or 0
     samples: int = 0
     spectral: int = 0
     noise: int = 0  # number of noise levels among the inputs, after the masks: 2 or 0
-    skip: bool = False  # whether the last layer reads all hidden layers, not the last of them alone
+    skip: bool = False  # whether the last layer takes all hidden layers, not the last one alone
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -146,18 +145,18 @@ class Architecture:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Widths of what enters the first layer and of the hidden layers."""
+        """Number of inputs of the first layer, and widths of the hidden layers."""
         return (self.inputs + self.masks + self.noise + self.samples, *self.hidden)
 
     @property
     def flop_with_jacobian(self) -> int:
         """Floating-point operations per star: forward pass and Jacobian chain."""
         body = sum(a * b for a, b in pairwise(self.sizes)) + self.samples * self.spectral
-        read = sum(self.hidden) if self.skip else self.hidden[-1]
-        return 2 * (body * (1 + self.labels) + read * self.outputs)
+        last_inputs = sum(self.hidden) if self.skip else self.hidden[-1]
+        return 2 * (body * (1 + self.labels) + last_inputs * self.outputs)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of each array of a network, by the name under which it is saved."""
+        """Shape of each array of a network, by the name under which it is saved."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.samples:
             n = (self.samples,)
@@ -175,12 +174,12 @@ class Architecture:
 class Perceptron:
     """A multilayer perceptron that gives labels and their variances (FS24, section 3.1).
 
-    ValueError if an array is missing, too much, or of another shape.
+    Raises ValueError if an array is missing, unexpected, or of another shape.
     """
 
     architecture: Architecture  # its shape
-    # weights by name (Architecture.shapes), of one floating-point type, in which the network is
-    # computed
+    # weights by name (Architecture.shapes), of the floating-point type in which the network is
+    # evaluated
     arrays: Mapping[str, Floats]
 
     def __post_init__(self) -> None:
@@ -197,7 +196,7 @@ class Perceptron:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the weights."""
+        """Floating-point type of the weights."""
         return self.arrays["out.weight"].dtype
 
     def astype(self, dtype: Any) -> Perceptron:
@@ -227,7 +226,7 @@ class Perceptron:
             variances[:, :k],
             model,
             np.zeros_like(model),
-            # a variance at its floor is no cause for alarm: the upper bound is
+            # only variances at the upper bound are reported; those at the lower one are harmless
             np.asarray((raw[:, k:] > high).reshape(len(raw), raw.shape[1] // k - 1, k).any(axis=1)),
             jacobian,
         )
@@ -235,16 +234,16 @@ class Perceptron:
     def dropout_passes(self, x: Floats, passes: int) -> tuple[Array, Array]:
         """Median [N, K] and covariance [N, K, K] of passes with dropout (FS24, 3.1.1).
 
-        Each pass is one thinned network for all stars, the same in every call: what is said of a
-        star does not depend on the stars around it.
+        Each pass is one thinned network for all stars, the same in every call, so that the
+        prediction of a star does not depend on the stars around it.
         """
         random, p = np.random.default_rng(0), self.architecture.dropout
         h, _ = self._with_log_flux(x.astype(self.dtype))
         drawn = np.empty((passes, len(x), self.architecture.labels))
-        for one in drawn:
+        for labels in drawn:
             keep = [(random.random(n) >= p) / (1 - p) for n in self.architecture.hidden]
             units = [unit for unit, _ in self._hidden(h, keep)]
-            one[:] = self._outputs(units)[:, : one.shape[1]]
+            labels[:] = self._outputs(units)[:, : labels.shape[1]]
         return np.median(drawn, axis=0), sample_covariance(drawn)
 
     def _hidden(
@@ -268,7 +267,7 @@ class Perceptron:
         return raw
 
     def _chain(self, layers: list[tuple[Floats, Floats]], full: bool) -> tuple[Floats, Array]:
-        """dy by what enters the first layer, and the dropout variance by the delta method.
+        """dy/dh of the first layer's inputs, and the dropout variance by the delta method.
 
         With inverted dropout a unit h becomes h b / (1 - p), of variance h^2 p / (1 - p), so to
         first order Cov(y_k, y_l) = p / (1 - p) sum dy_k/dh dy_l/dh h^2 over all hidden units.
@@ -288,10 +287,10 @@ class Perceptron:
                 by_unit = by_unit + self.arrays["skip.weight"][:k, start:end]
                 end = start
             if dropped and h is not last:
-                moved = by_unit * h[:, None, :]
-                scatter += products(moved, moved, full)
+                by_drop = by_unit * h[:, None, :]
+                scatter += products(by_drop, by_drop, full)
             weight = self.arrays[f"hidden.{layer}.weight"]
-            # one product of many rows: numpy would take the stars of a stack one by one
+            # one product with many rows: for a stack of matrices numpy would loop over the stars
             rows = (by_unit * d[:, None, :]).reshape(-1, d.shape[1])
             by_unit = (rows @ weight).reshape(stars, k, weight.shape[1])
         return by_unit, p / (1 - p) * scatter
@@ -324,6 +323,6 @@ def products(left: Floats, right: Floats, full: bool = False) -> Any:
 
 def sample_covariance(drawn: Floats) -> Array:
     """Covariance [N, K, K] of samples [S, N, K]."""
-    off = (drawn - drawn.mean(axis=0)).transpose(1, 2, 0)
-    covariance: Array = off @ off.transpose(0, 2, 1) / (len(drawn) - 1)
+    deviation = (drawn - drawn.mean(axis=0)).transpose(1, 2, 0)
+    covariance: Array = deviation @ deviation.transpose(0, 2, 1) / (len(drawn) - 1)
     return covariance

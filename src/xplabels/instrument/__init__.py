@@ -1,4 +1,4 @@
-"""Spectral energy distribution -> XP coefficients, as GaiaXPy's own calibration run backwards.
+"""XP coefficients of spectral energy distributions: the inverse of GaiaXPy's calibration.
 
 GaiaXPy calibrates with b -> f = sum_i b_i (T C h(u))_i h c / (A R lambda): Hermite functions h of
 pseudo-wavelength u(lambda), the inverse bases C (which undo the line spread), the rotation T of
@@ -7,9 +7,9 @@ source has the Hermite coefficients (T C)^T b, and since Hermite functions are o
 
     b = T C^-T  integral h(u) A R lambda f / (h c) |du/dlambda| dlambda:
 
-one fixed matrix per band. The inverse direction is GaiaXPy's ``calibrate`` itself. What this
-cannot know is what the inverse bases leave out: structure finer than 55 Hermite functions hold.
-``docs/instrument.md`` has how well it does on real sources.
+one fixed matrix per band. The other direction is GaiaXPy's ``calibrate`` itself. Structure finer
+than 55 Hermite functions can represent is lost in the inverse bases. ``docs/instrument.md`` shows
+how accurate the result is for real sources.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ Array = NDArray[np.float64]
 MODELS = {"bp": "v375wi", "rp": "v142r"}
 """GaiaXPy's instrument models for DR3."""
 WIDTHS = (55, 55)
-"""Their coefficients in BP and RP."""
+"""Number of their coefficients in BP and RP."""
 RESPONSE_RANGE = (310.0, 1100.0)
-"""nm: where GaiaXPy's response is tabulated; light beyond it is not seen."""
+"""Range (nm) of GaiaXPy's response; the instrument is blind beyond it."""
 NEEDED_RANGE = (330.0, 1050.0)
-"""nm: what a spectral energy distribution must cover, GaiaXPy's widest sampling."""
+"""Range (nm) that a spectral energy distribution must cover: GaiaXPy's widest sampling."""
 STEP = 0.25
-"""nm: width of the matrix's bins, an eighth of the finest pixel (BP at 330 nm)."""
+"""Width (nm) of the matrix's bins, an eighth of the finest pixel (BP at 330 nm)."""
 NODES = 4
 """Gauss-Legendre nodes per bin."""
 RESOLVING_POWER = {"bp": ((330.0, 680.0), (100.0, 30.0)), "rp": ((640.0, 1050.0), (100.0, 70.0))}
-"""nm -> wavelength / FWHM of XP, linear in between (Montegriffo et al. 2023)."""
+"""Wavelengths (nm) and wavelength / FWHM of XP there, linear in between (Montegriffo+ 2023)."""
 PHASE = 0.5
-"""Pixels: step of :func:`archive_bases`."""
+"""Step of :func:`archive_bases`, in pixels."""
 MAGNITUDES = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
-"""What :func:`magnitudes` gives, in its order."""
+"""The columns that :func:`magnitudes` computes, in its order."""
 R_V = 3.1
 CENTRAL_WAVELENGTH = {"j_m": 1.235, "h_m": 1.662, "ks_m": 2.159, "w1mpro": 3.353, "w2mpro": 4.603}
-"""Micron: 2MASS (Cohen et al. 2003) and WISE (Jarrett et al. 2011) isophotal wavelengths."""
+"""Isophotal wavelengths (micron) of 2MASS (Cohen et al. 2003) and WISE (Jarrett et al. 2011)."""
 
 
 @dataclass(frozen=True)
 class Instrument:
     """The linear map of spectral energy distributions to coefficients.
 
-    ``edges`` [B + 1] border the wavelength bins, nm; ``matrix`` [n, B] has the coefficients
+    ``edges`` [B + 1] are those of the wavelength bins, nm; ``matrix`` [n, B] has the coefficients
     (archive units) of unit flux (W m^-2 nm^-1) in a bin, BP before RP.
     """
 
@@ -66,7 +66,7 @@ class Instrument:
     def coefficients(self, seds: Sed | Sequence[Sed], *, extrapolate: bool = False) -> Array:
         """Noiseless archive coefficients [N, n], BP before RP, of one or N SEDs.
 
-        Beyond a SED's ends, flux is zero, or with ``extrapolate`` that at the ends. Raises
+        Beyond a SED's ends the flux is zero or, with ``extrapolate``, that at the ends. Raises
         :class:`InputError` if one does not cover :data:`NEEDED_RANGE`, without ``extrapolate``.
         """
         listed = [seds] if isinstance(seds, Sed) else list(seds)
@@ -96,8 +96,8 @@ def bin_flux(sed: Sed, edges: Array, *, extrapolate: bool = False) -> Array:
     values = np.interp(nodes, wavelength, flux)
     steps = 0.5 * (values[1:] + values[:-1]) * np.diff(nodes)
     bins = np.searchsorted(edges, 0.5 * (nodes[1:] + nodes[:-1])) - 1
-    seen = (bins >= 0) & (bins < len(edges) - 1)
-    integral = np.bincount(bins[seen], steps[seen], len(edges) - 1)
+    in_range = (bins >= 0) & (bins < len(edges) - 1)
+    integral = np.bincount(bins[in_range], steps[in_range], len(edges) - 1)
     return np.asarray(integral / np.diff(edges), np.float64)
 
 
@@ -158,7 +158,7 @@ def _kernel(model: Any, wavelength: Array) -> Array:
     spline = interpolate.splrep(table["wavelength"], table["pseudo-wavelength"], s=0)
     u, scale = _argument(bases, interpolate.splev(wavelength, spline))
     stretch = np.abs(scale * interpolate.splev(wavelength, spline, der=1))
-    # the response's spline swings below zero where there is no light; the dispersion ends there
+    # the response's spline oscillates below zero where it should be zero, beyond the dispersion
     response = np.clip(model.get_response(wavelength), 0.0, None)
     response[wavelength < table["wavelength"][0]] = 0.0
     photons = satellite.TELESCOPE_PUPIL_AREA * response * wavelength
@@ -170,7 +170,7 @@ def _kernel(model: Any, wavelength: Array) -> Array:
 
 
 def _argument(bases: Any, pseudo_wavelength: Array) -> tuple[Array, float]:
-    """Arguments u of the Hermite functions at pseudo-wavelengths, and du by them."""
+    """Arguments u of the Hermite functions at pseudo-wavelengths, and the derivative of u."""
     scale = (bases["normRangeMax"] - bases["normRangeMin"]) / (
         bases["pwlRangeMax"] - bases["pwlRangeMin"]
     )
@@ -190,28 +190,28 @@ def hermite_functions(count: int, u: Array) -> Array:
 def archive_bases() -> tuple[Array, Array]:
     """The archive's BP and RP bases every half pixel of pseudo-wavelength: T h(u), [n, P] each.
 
-    Half a pixel: transits sample a spectrum at many phases.
+    The step is half a pixel because transits sample a spectrum at many phases.
     """
-    found = []
+    sampled = []
     for band in MODELS:
         bases = band_model(band).bases
         pixels = np.arange(bases["pwlRangeMin"], bases["pwlRangeMax"] + PHASE / 2, PHASE)
         rotation = np.asarray(bases["transformationMatrix"])
         u, _ = _argument(bases, pixels)
-        found.append(rotation @ hermite_functions(rotation.shape[1], u))
-    return found[0], found[1]
+        sampled.append(rotation @ hermite_functions(rotation.shape[1], u))
+    return sampled[0], sampled[1]
 
 
 def resolution(wavelength: Array) -> Array:
-    """Full width at half maximum [L] of XP's line spread, nm: of BP, from 640 nm on of RP."""
+    """Full width at half maximum [L] of XP's line spread, nm: that of BP, from 640 nm on of RP."""
     bp, rp = (np.interp(wavelength, *RESOLVING_POWER[band]) for band in ("bp", "rp"))
     return np.asarray(wavelength / np.where(wavelength < RESOLVING_POWER["rp"][0][0], bp, rp))
 
 
 def sampled_flux(coefficients: Array) -> tuple[Array, Array]:
-    """Coefficients [N, 110] -> GaiaXPy's default wavelengths [L] in nm and flux [N, L].
+    """GaiaXPy's default wavelengths [L] in nm, and flux [N, L] there of coefficients [N, 110].
 
-    The inverse direction: ``calibrate(truncation=False)`` as a matrix product, W m^-2 nm^-1.
+    This is ``calibrate(truncation=False)`` as a matrix product; flux is in W m^-2 nm^-1.
 
     Raises :class:`InputError` without GaiaXPy, and for other widths than DR3's 55 + 55.
     """
@@ -235,9 +235,9 @@ _design = cache(gaiaxpy_design)
 
 @cache
 def band_fluxes() -> tuple[Array, Array]:
-    """Flux in G, BP and RP of unit coefficients [3, 110], and zero points [3].
+    """Flux in G, BP and RP per unit of each coefficient [3, 110], and zero points [3].
 
-    By GaiaXPy's synthetic photometry: a star's flux in a band is linear in its coefficients. On
+    They are from GaiaXPy's synthetic photometry, in which flux is linear in the coefficients. For
     the real library the magnitudes agree with the published ones to 2 mmag.
 
     Raises :class:`InputError` if GaiaXPy is not installed.
@@ -282,9 +282,10 @@ def magnitude_errors(
 
 
 def extinction(wavelength: Array) -> tuple[Array, dict[str, float]]:
-    """A(lambda) / A_V at ``wavelength`` [L] in nm, and of 2MASS and WISE bands.
+    """A(lambda) / A_V at ``wavelength`` [L] in nm, and A / A_V of the 2MASS and WISE bands.
 
-    By Gordon et al. 2023 at R_V = 3.1. Raises :class:`InputError` without ``dust_extinction``.
+    The law is that of Gordon et al. 2023 at R_V = 3.1. Raises :class:`InputError` without
+    ``dust_extinction``.
     """
     try:
         from dust_extinction.parameter_averages import G23

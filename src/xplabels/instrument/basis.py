@@ -1,10 +1,10 @@
-"""Spectra in another basis than the model's, by what they are in wavelength.
+"""Conversion of spectra that are in another basis than the model's, by their flux.
 
-A basis is known by its sampling matrix: flux = D' c'. The model's own coefficients c have theirs,
+A basis is defined by its sampling matrix: flux = D' c'. The model's own coefficients c have theirs,
 flux = D c, so those of the same flux are c = T c' in each band, and their covariance is T C' T^T.
-Combinations of c that the samples barely constrain would come out as noise; the scatter S of real
-stars' coefficients bounds them, T = S D^T (D S D^T + s^2)^-1 D', where s is the part of D' that no
-coefficients c give.
+Combinations of c that the samples barely constrain would be noise; the scatter S of real stars'
+coefficients limits them, T = S D^T (D S D^T + s^2)^-1 D', where s is the part of D' that no
+coefficients c reproduce.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from xplabels.io.files import whole
 Array = NDArray[np.float64]
 
 NOISE = 1e-9
-"""The least s, relative to D: with it the labels of a basis that spans the same spectra are those
-of the model's own to 1e-3 of their errors."""
+"""Least s, relative to D: with it the labels from a basis that spans the same spectra agree with
+those from the model's own to 1e-3 of their errors."""
 SUFFIX = ".safetensors"
 THREE_WAYS = (
     "install a GaiaXPy that knows this data release; or give its sampling matrix with --basis FILE "
@@ -49,18 +49,18 @@ THREE_WAYS = (
 
 @dataclass(frozen=True)
 class Basis:
-    """A basis of spectra, known by how it is sampled.
+    """A basis of spectra, defined by its sampling matrix.
 
     Attributes
     ----------
     wavelength
         Float64 [L], nm.
     matrix
-        D', float64 [L, n]: flux (W m^-2 nm^-1) of unit coefficients, BP before RP.
+        D', float64 [L, n]: flux (W m^-2 nm^-1) per unit of each coefficient, BP before RP.
     widths
         Number of BP and RP coefficients; they add up to n.
     name, provenance
-        What it is called in catalogues, and where it is from.
+        Its name in catalogues, and its origin.
 
     Examples
     --------
@@ -92,7 +92,7 @@ class Basis:
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write it as ``.safetensors``; InputError if it exists and ``overwrite`` is false."""
+        """Write it as ``.safetensors``; raises InputError if it exists, without ``overwrite``."""
         from safetensors.numpy import save_file
 
         from xplabels.io.atomic import whole_file
@@ -105,7 +105,7 @@ class Basis:
 
     @classmethod
     def load(cls, path: str | Path) -> Basis:
-        """Read what :meth:`save` wrote; InputError if it is none, or damaged."""
+        """Read a file of :meth:`save`; raises InputError if it is none, or damaged."""
         from safetensors import safe_open
 
         remedy = "write one with xplabels basis --from-gaiaxpy --output FILE"
@@ -117,8 +117,8 @@ class Basis:
                     for name in ("wavelength", "matrix")
                 )
             bp, rp = map(int, json.loads(about["widths"]))
-            given = dict(json.loads(about["provenance"]))
-            return cls(wavelength, matrix, (bp, rp), about["name"], given)
+            provenance = dict(json.loads(about["provenance"]))
+            return cls(wavelength, matrix, (bp, rp), about["name"], provenance)
 
     def maps_to(self, other: Basis) -> list[Array]:
         """T [n, n'] of BP and of RP: coefficients of ``other`` with the same flux.
@@ -142,15 +142,15 @@ class Basis:
             strict=True,
         ):
             u, size, v = np.linalg.svd(own / FLUX_UNIT @ root, full_matrices=False)
-            seen = u.T @ (theirs / FLUX_UNIT)
-            misfit = np.linalg.norm(theirs / FLUX_UNIT - u @ seen) / np.linalg.norm(seen)
+            common = u.T @ (theirs / FLUX_UNIT)  # the part that the model's basis spans
+            misfit = np.linalg.norm(theirs / FLUX_UNIT - u @ common) / np.linalg.norm(common)
             gain = size / (size**2 + (max(NOISE, misfit) * size[0]) ** 2)
-            maps.append(np.asarray(root @ v.T @ (gain[:, None] * seen), np.float64))
+            maps.append(np.asarray(root @ v.T @ (gain[:, None] * common), np.float64))
         return maps
 
 
 def _spread(widths: tuple[int, int]) -> list[Array]:
-    """A root of the covariance of real stars' coefficients in BP and RP; of any if not known."""
+    """A root of the covariance of real stars' coefficients in BP and RP; unity if not known."""
     if widths != WIDTHS:
         return [np.eye(widths[0]), np.eye(widths[1])]
     covariance = field_prior_arrays()["covariance"]
@@ -159,9 +159,9 @@ def _spread(widths: tuple[int, int]) -> list[Array]:
 
 
 def converted(stars: Stars, basis: Basis, own: Basis) -> Stars:
-    """Stars whose spectra are in ``basis`` as the same flux in ``own``, errors included.
+    """Stars whose spectra are in ``basis``, converted to the same flux in ``own`` with its errors.
 
-    They get the flag ``OTHER_BASIS``. Unknown correlations count as zero.
+    They get the flag ``OTHER_BASIS``. Unknown correlations are taken as zero.
     """
     spectra = stars.spectra
     if not isinstance(spectra, CoefficientSpectra):
@@ -188,13 +188,13 @@ def _converted(band: Band, matrix: Array) -> Band:
 
 @cache
 def gaiaxpy_basis(widths: tuple[int, int] = WIDTHS, models: Sequence[str] = ()) -> Basis:
-    """The basis with so many coefficients that the installed GaiaXPy carries.
+    """The basis of the installed GaiaXPy with so many coefficients.
 
-    DR3's by its own default sampling. Any other from its files of bases, dispersion and response,
-    by the numbers of bases that they hold: no version, and no name of a release, is asked for.
-    ``models`` are the names of BP's and RP's, where several have these widths.
+    That of DR3 is by GaiaXPy's default sampling. Any other is made from its files of bases,
+    dispersion and response; it is found by the number of bases in them, whatever its version or
+    release. ``models`` are the names of those of BP and RP, if several have these widths.
 
-    Raises InputError if GaiaXPy is not installed, or carries no such basis, or several.
+    Raises InputError if GaiaXPy is not installed, or has no such basis, or several.
     """
     need_gaiaxpy()
     from importlib.metadata import version
@@ -204,21 +204,21 @@ def gaiaxpy_basis(widths: tuple[int, int] = WIDTHS, models: Sequence[str] = ()) 
     if widths == WIDTHS and tuple(models) in ((), dr3):
         about: dict[str, Any] = {"made by": installed, "models": list(dr3)}
         return Basis(wavelength, design, WIDTHS, "Gaia DR3", about)
-    found = [pair for pair in _carried(widths) if not models or _names(pair) == tuple(models)]
-    if not found:
+    pairs = [pair for pair in _carried(widths) if not models or _names(pair) == tuple(models)]
+    if not pairs:
         what = f" called {', '.join(models)}" if models else ""
         raise InputError(
             f"the installed {installed} has no basis of {widths[0]} BP + {widths[1]} RP "
             f"coefficients{what}",
             remedy=THREE_WAYS,
         )
-    if len(found) > 1:
-        listed = "; ".join(",".join(_names(pair)) for pair in found)
+    if len(pairs) > 1:
+        listed = "; ".join(",".join(_names(pair)) for pair in pairs)
         raise InputError(
             f"the installed GaiaXPy has several bases of {widths[0]} + {widths[1]} coefficients",
             remedy=f"name BP's and RP's with xplabels basis --models: {listed}",
         )
-    (pair,) = found
+    (pair,) = pairs
     columns = [_sampled(band, stem, wavelength) for band, stem in zip(MODELS, pair, strict=True)]
     name, about = ",".join(_names(pair)), {"made by": installed, "models": list(_names(pair))}
     return Basis(wavelength, np.concatenate(columns, axis=1), widths, f"GaiaXPy {name}", about)
@@ -241,7 +241,7 @@ def _carried(widths: tuple[int, int]) -> list[tuple[Path, ...]]:
                 yield stem
 
     def stage(stem: Path) -> str:
-        """``C03`` of bpC03_v375wi."""
+        """``C03`` from bpC03_v375wi."""
         return stem.name.partition("_")[0][2:]
 
     pairs = product(*(list(stems(band, n)) for band, n in zip(MODELS, widths, strict=True)))
@@ -253,12 +253,12 @@ def _carried(widths: tuple[int, int]) -> list[tuple[Path, ...]]:
 
 
 def _names(pair: Iterable[Path]) -> tuple[str, ...]:
-    """``v375wi`` of bpC03_v375wi."""
+    """Names of instrument models: ``v375wi`` from bpC03_v375wi."""
     return tuple(stem.name.partition("_")[2] for stem in pair)
 
 
 def _sampled(band: str, stem: Path, wavelength: Array) -> Array:
-    """One band's columns of the sampling matrix [L, n], as GaiaXPy weighs BP and RP."""
+    """One band's columns of the sampling matrix [L, n], with GaiaXPy's weights of BP and RP."""
     model = load_model(stem)
     with quiet():
         from gaiaxpy.core.satellite import BP_WL, RP_WL

@@ -2,9 +2,9 @@
 
 The logarithm of each coefficient's error is a natural cubic spline of G plus a polynomial of
 G_BP - G_RP, fitted robustly to the archive errors of 2,000 real stars (``data/noise_model.json``
-says which, and how far the errors of stars not fitted scatter about it). It is the error of a
-typical star: real ones differ with the number of their transits and with crowding, mostly by one
-factor common to all coefficients of a star.
+lists which, and how far the errors of other stars scatter about it). It is the error of a typical
+star: real ones differ because of the number of their transits and crowding, mostly by one factor
+common to all coefficients of a star.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from xplabels.instrument import WIDTHS, archive_bases
 Array = NDArray[np.float64]
 
 KNOTS = (8.0, 9.5, 10.75, 11.5, 12.5, 14.0, 16.0, 17.6)
-"""G, mag; closer where Gaia changes windows and gates (11-13)."""
+"""Knots of the spline in G (mag), denser where Gaia changes windows and gates (11-13)."""
 G_RANGE = (3.0, 21.0)
-"""Where errors are given at all; beyond the fitted stars they go on as a power of the flux."""
+"""Range of G (mag) in which errors are given; beyond the fitted stars they are a power of flux."""
 COLOUR_RANGE = (0.3, 3.0)
-"""G_BP - G_RP, mag: colours beyond the fitted stars count as these."""
+"""Range of the fitted stars in G_BP - G_RP (mag), to which colours are clipped."""
 G_PIVOT, G_UNIT, COLOUR_PIVOT = 15.0, 3.0, 1.1
 BACKGROUND = 0.03
-"""Of the spectrum's peak: constant noise floor assumed for the illustrative correlations."""
+"""Constant noise floor, relative to the spectrum's peak, for the illustrative correlations."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class NoiseModel:
     def errors(self, g: Array, colour: Array) -> Array:
         """Errors [N, n], archive units (they contain the fit's standard deviation).
 
-        At G and G_BP - G_RP [N], mag (Vega). Raises :class:`InputError` if G is not within
-        :data:`G_RANGE` or a colour is not finite.
+        ``g`` and ``colour`` (G_BP - G_RP) [N] are in mag (Vega). Raises :class:`InputError` if G is
+        not within :data:`G_RANGE` or a colour is not finite.
         """
         g, colour = np.atleast_1d(g), np.atleast_1d(colour)
         wrong = ~((g >= G_RANGE[0]) & (g <= G_RANGE[1])) | ~np.isfinite(colour)
@@ -80,10 +80,10 @@ def illustrative_correlations(
 ) -> tuple[Array, Array]:
     """Correlation matrices of BP [N, 55, 55] and RP [N, 55, 55], for illustration.
 
-    They are those of an unregularised least-squares fit of the bases to evenly spaced samples
-    with photon noise and a constant floor (``background``, of the peak). Real ones also depend on
-    where a star's transits fell: of three real sources these have the size, and only in part the
-    sign (``docs/instrument.md`` has numbers).
+    They are those of an unregularised least-squares fit of the bases to evenly spaced samples with
+    photon noise and a constant floor (``background``, relative to the peak). Real ones also depend
+    on the positions of a star's transits: for three real sources the size of these agrees, but the
+    sign only in part (``docs/instrument.md`` has numbers).
     """
     bands = np.split(coefficients, [WIDTHS[0]], axis=1)
     bp, rp = (
@@ -96,23 +96,23 @@ def illustrative_correlations(
 def _correlations(band: Array, bases: Array, background: float) -> Array:
     spectra = np.clip(band @ bases, 0.0, None)
     variances = spectra + background * spectra.max(axis=1, keepdims=True)
-    found = np.empty((len(band), len(bases), len(bases)))
-    for matrix, variance in zip(found, variances, strict=True):
+    correlations = np.empty((len(band), len(bases), len(bases)))
+    for matrix, variance in zip(correlations, variances, strict=True):
         covariance = np.linalg.inv((bases / variance) @ bases.T)
         width = np.sqrt(np.diag(covariance))
         matrix[:] = covariance / np.outer(width, width)
         np.fill_diagonal(matrix, 1.0)
-    return found
+    return correlations
 
 
 @dataclass(frozen=True)
 class TypicalCorrelations:
-    """Correlations of typical stars by G and colour, where a table of spectra has none.
+    """Correlations of typical stars by G and colour, for tables of spectra without them.
 
-    The illustrative ones of real field stars, averaged about each pair of nodes, with a floor that
-    rises with the sky's share. Between nodes they are interpolated linearly, so that they stay
-    those of some distribution. ``fluxes`` [3, n] and ``zero_points`` [3] give G, BP and RP of a
-    spectrum; ``packed`` [G nodes x colour nodes, pairs of BP then of RP].
+    They are the illustrative ones of real field stars, averaged about each pair of nodes, with a
+    floor that increases with the sky's share. Between nodes they are interpolated linearly, which
+    keeps the matrices positive definite. ``fluxes`` [3, n] and ``zero_points`` [3] give G, BP and
+    RP of a spectrum; ``packed`` is [G nodes x colour nodes, pairs of BP then of RP].
     """
 
     g: Array
@@ -135,16 +135,19 @@ class TypicalCorrelations:
         return np.ascontiguousarray(bands[0]), np.ascontiguousarray(bands[1])
 
 
-def interpolation_weights(nodes: Array, at: Array) -> Array:
-    """Weights [N, nodes] of linear interpolation; beyond the ends, and for NaN, those of an end."""
-    at = np.clip(np.where(np.isfinite(at), at, nodes[0]), nodes[0], nodes[-1])
-    return np.stack([np.interp(at, nodes, row) for row in np.eye(len(nodes))], axis=1)
+def interpolation_weights(nodes: Array, x: Array) -> Array:
+    """Weights [N, nodes] of linear interpolation at ``x`` [N]; beyond the ends that of the end.
+
+    For NaN it is that of the first node.
+    """
+    x = np.clip(np.where(np.isfinite(x), x, nodes[0]), nodes[0], nodes[-1])
+    return np.stack([np.interp(x, nodes, row) for row in np.eye(len(nodes))], axis=1)
 
 
 def with_correlations(stars: Stars) -> Stars:
     """The same stars, with typical correlations where those of DR3's coefficients are absent.
 
-    The flag ``NO_CORRELATIONS``, which they have already, says so; other spectra stay as they are.
+    Such stars already have the flag ``NO_CORRELATIONS``; other spectra stay as they are.
     """
     spectra = stars.spectra
     if (
@@ -163,14 +166,14 @@ def with_correlations(stars: Stars) -> Stars:
 
 @cache
 def typical_correlations() -> TypicalCorrelations:
-    """Those that ship (``data/typical_correlations.safetensors``)."""
+    """The correlations that ship with xplabels (``data/typical_correlations.safetensors``)."""
     arrays = _shipped("typical_correlations")
     return TypicalCorrelations(packed=arrays.pop("packed").astype(np.float32), **arrays)
 
 
 @cache
 def noise_model() -> NoiseModel:
-    """The model that ships, fitted to 2,000 real stars."""
+    """The noise model that ships with xplabels, fitted to 2,000 real stars."""
     return NoiseModel(_shipped("noise_model")["weights"])
 
 

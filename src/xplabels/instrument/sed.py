@@ -1,4 +1,4 @@
-"""Spectral energy distributions: what a user brings to the instrument, checked once.
+"""Spectral energy distributions, the instrument's input: reading and checks.
 
 Wavelengths are in vacuum here; :meth:`Sed.of` converts those in air.
 """
@@ -24,7 +24,7 @@ Medium = Literal["vacuum", "air"]
 WAVELENGTH_COLUMNS = ("wavelength", "lambda", "wave", "wl", "spectral_axis")
 FLUX_COLUMNS = ("flux", "flux_density", "f_lambda", "spectral_flux_density")
 FORMATS = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".txt": "ascii", ".dat": "ascii"}
-"""Endings that astropy should not guess about."""
+"""Formats for astropy by file ending, where it should not guess."""
 UNITS = "wavelength in nm, flux in W m-2 nm-1"
 UNIT_NAMES = {
     "angstroms": "Angstrom",
@@ -34,19 +34,19 @@ UNIT_NAMES = {
     "fnu": "erg / (s cm2 Hz)",
     "photlam": "photon / (s cm2 Angstrom)",
 }
-"""Spellings of CALSPEC and synphot that astropy does not know."""
+"""Units of CALSPEC and synphot in astropy's spelling."""
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
 LONGEST_LINE = 10_000
-"""Bytes: astropy tries one format after the other, some in time that is quadratic in this."""
+"""Most bytes in a line: astropy tries formats whose time is quadratic in the line's length."""
 AIR_FROM = 200.0
-"""nm: below, the conversion from air is not defined."""
+"""Wavelength (nm) below which the conversion from air is not defined."""
 
 
 @dataclass(frozen=True)
 class Sed:
-    """Flux [L] of one source, W m^-2 nm^-1, linear between vacuum wavelengths [L], nm, increasing.
+    """Flux [L] of one source, W m^-2 nm^-1, at increasing vacuum wavelengths [L], nm.
 
-    ``name`` is for messages and tables.
+    It is linear in between. ``name`` is for messages and tables.
 
     Examples
     --------
@@ -88,7 +88,7 @@ class Sed:
     def of(cls, wavelength: Any, flux: Any, *, medium: Medium = "vacuum", name: str = "") -> Sed:
         """From arrays in nm and W m^-2 nm^-1, or from astropy quantities of any such unit.
 
-        Descending wavelengths (as frequencies give) are turned around. Raises
+        Descending wavelengths (as of frequencies) are reversed. Raises
         :class:`InputError` if a unit is no wavelength or flux density, ``medium`` is unknown, or
         the arrays are unsorted, not finite or of different lengths.
 
@@ -140,10 +140,10 @@ def _plain(wavelength: Any, flux: Any, name: str) -> tuple[Array, Array]:
 
 
 def air_to_vacuum(wavelength: Array) -> Array:
-    """Vacuum wavelengths [nm] of wavelengths in standard air (15 C, 101325 Pa), 200 nm and up.
+    """Vacuum wavelengths (nm) of wavelengths in standard air (15 C, 101325 Pa), from 200 nm on.
 
-    Refraction index of Ciddor 1996 (dry air, 450 ppm CO2), whose argument is the vacuum
-    wavelength, by fixed-point iteration to 1e-9 nm. Raises :class:`InputError` below 200 nm.
+    The refractive index is that of Ciddor 1996 (dry air, 450 ppm CO2). Since its argument is the
+    vacuum wavelength, the result is iterated, to 1e-9 nm. Raises :class:`InputError` below 200 nm.
     """
     if (wavelength < AIR_FROM).any():
         raise InputError(
@@ -163,12 +163,12 @@ def air_to_vacuum(wavelength: Array) -> Array:
 def read_sed(
     path: str | Path, *, medium: Medium = "vacuum", wavelength_unit: str = "", flux_unit: str = ""
 ) -> Sed:
-    """A spectral energy distribution from a table, ECSV, FITS, VOTable, CSV or text.
+    """A spectral energy distribution from a table (ECSV, FITS, VOTable, CSV or text).
 
-    Or from a FITS image of one dimension whose header has the wavelengths. Columns are found by
-    their names (:data:`WAVELENGTH_COLUMNS`, :data:`FLUX_COLUMNS`, in any case); a table of just two
-    columns is taken as wavelength and flux. ``wavelength_unit`` and ``flux_unit`` are of columns
-    that state none, as astropy spells units; empty: nm and W m^-2 nm^-1.
+    It may also be a FITS image of one dimension whose header has the wavelengths. Columns are found
+    by their names (:data:`WAVELENGTH_COLUMNS`, :data:`FLUX_COLUMNS`, in any case); a table of just
+    two columns is taken as wavelength and flux. ``wavelength_unit`` and ``flux_unit``, in astropy's
+    spelling, are for columns that state no unit; empty: nm and W m^-2 nm^-1.
 
     Raises :class:`InputError` if the file is absent or unreadable, lacks the columns, has
     wavelengths in air where ``medium`` is vacuum, a unit is unknown, or as :meth:`Sed.of`.
@@ -213,7 +213,7 @@ def _read_image(path: Path, medium: Medium) -> tuple[Any, Any] | None:
             header, flux = opened[0].header, np.asarray(opened[0].data, np.float64)
             axis = WCS(header)
             wavelength = axis.all_pix2world(np.arange(len(flux)), 0)[0]
-    except InputError:  # not FITS, or damaged: an error as of tables
+    except InputError:  # not FITS, or damaged: reading it as a table raises a better error
         return None
     kind = str(axis.wcs.ctype[0])[:4]
     if kind not in ("WAVE", "AWAV"):
@@ -247,7 +247,7 @@ def _read_columns(path: Path) -> tuple[Any, Any]:
 
 
 def _read_table(path: Path) -> Any:
-    """An astropy table; its readers raise anything, and warn of units they do not know."""
+    """An astropy table, whose readers raise errors of any type and warn of unknown units."""
     import warnings
 
     from astropy.table import Table
@@ -272,23 +272,28 @@ def _read_table(path: Path) -> Any:
 
 
 def _column(table: Any, names: tuple[str, ...], position: int, path: Path) -> Any:
-    """The column by name, or by position where there are just two; with its unit, if any."""
-    found = [name for name in table.colnames if name.lower() in names]
+    """The column with one of the ``names``, with its unit, if any.
+
+    If no name is known and there are just two columns, it is the one at ``position``.
+    """
+    candidates = [name for name in table.colnames if name.lower() in names]
     known = {*WAVELENGTH_COLUMNS, *FLUX_COLUMNS} & {name.lower() for name in table.colnames}
     if not known and len(table.colnames) == 2:
-        found = [table.colnames[position]]
-    if len(found) != 1:
+        candidates = [table.colnames[position]]
+    if len(candidates) != 1:
         raise InputError(
-            f"{counted(len(found), 'column') if found else 'no column'} of {names[0]} "
+            f"{counted(len(candidates), 'column') if candidates else 'no column'} of {names[0]} "
             f"among {', '.join(table.colnames)}",
             where=path,
             remedy=f"name the columns wavelength and flux ({UNITS})",
         )
-    column = table[found[0]]
+    column = table[candidates[0]]
     values = np.ma.asarray(column)
     if values.dtype.kind not in "iuf" or values.ndim != 1:
         raise InputError(
-            "holds no numbers, one in each row", where=f"{path}, column {found[0]}", remedy=UNITS
+            "holds no numbers, one in each row",
+            where=f"{path}, column {candidates[0]}",
+            remedy=UNITS,
         )
     plain = np.asarray(np.ma.filled(values.astype(np.float64), np.nan))
     return plain if column.unit is None else plain * _unit(str(column.unit), path)

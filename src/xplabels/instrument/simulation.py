@@ -1,4 +1,4 @@
-"""Spectral energy distributions -> simulated stars, as the archive would bring them."""
+"""Stars simulated from spectral energy distributions, as if from the archive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xplabels.instrument.sed import Sed
 Array = NDArray[np.float64]
 
 PHOTOMETRY_FLOOR = 0.005
-"""mag: added in quadrature to the errors of simulated G, BP and RP, as the library's are."""
+"""Error (mag) added in quadrature to those of simulated G, BP and RP, as in the library."""
 
 
 def simulate_spectra(
@@ -31,11 +31,12 @@ def simulate_spectra(
     """Simulated stars: XP coefficients with errors, and G, BP and RP, of given spectra.
 
     The stars are in the order of ``seds``, then of ``g_mag``, then of the draws, with source_ids
-    1, 2, ... in that order. ``notes`` says that they are simulated, from what and how.
+    1, 2, ... in that order. ``notes`` states that they are simulated, from what and how.
 
-    Each SED, of 330-1050 nm or more, is scaled to each G of ``g_mag`` (Vega, mag; None: as bright
-    as given) and seen ``draws`` times with different noise. Errors are given without ``noise``,
-    too. ``extrapolate`` holds flux constant beyond the ends of spectra that are too short.
+    Each SED, covering at least 330-1050 nm, is scaled to each G of ``g_mag`` (Vega, mag; None: as
+    bright as given) and observed ``draws`` times with different noise. Errors are also given
+    without ``noise``. ``extrapolate`` keeps the flux constant beyond the ends of spectra that are
+    too short.
 
     Raises :class:`InputError` if there is no spectrum, one is too short or has no positive flux in
     G, BP and RP, or a G lies outside the noise model's range.
@@ -52,20 +53,22 @@ def simulate_spectra(
         raise InputError("there is no spectral energy distribution", remedy="give one or more")
     if draws < 1:
         raise InputError(f"{draws} draws", remedy="draw once or more")
-    clean, seen, of_sed = _clean_spectra(listed, g_mag, extrapolate)
-    errors = noise_model().errors(seen[:, 0], seen[:, 1] - seen[:, 2])
+    clean, clean_mag, of_sed = _clean_spectra(listed, g_mag, extrapolate)
+    errors = noise_model().errors(clean_mag[:, 0], clean_mag[:, 1] - clean_mag[:, 2])
     correlations = illustrative_correlations(clean)
     mag_errors = np.hypot(magnitude_errors(clean, errors, correlations), PHOTOMETRY_FLOOR)
     rows = np.repeat(np.arange(len(clean)), draws)
     random = np.random.default_rng(seed) if noise else None
     spectra = observed_spectra(clean, errors, correlations, rows, random)
     shift = np.zeros((len(rows), 3)) if random is None else random.standard_normal((len(rows), 3))
-    measured = seen[rows] + shift * mag_errors[rows]
+    measured = clean_mag[rows] + shift * mag_errors[rows]
     photometry = {name: (measured[:, b], mag_errors[rows, b]) for b, name in enumerate(MAGNITUDES)}
     sources = [
         f"source_id {first}{'' if draws == 1 else f'-{first + draws - 1}'}: "
         f"{listed[sed].name or f'spectrum {sed + 1}'} at G = {g:.3f}"
-        for first, sed, g in zip(range(1, len(rows) + 1, draws), of_sed, seen[:, 0], strict=True)
+        for first, sed, g in zip(
+            range(1, len(rows) + 1, draws), of_sed, clean_mag[:, 0], strict=True
+        )
     ]
     factor = noise_provenance()["factor"]["68.3 %"]
     return Stars.of(
@@ -91,11 +94,11 @@ def _clean_spectra(
 ) -> tuple[Array, Array, NDArray[np.intp]]:
     """Every spectrum at every G without noise.
 
-    Coefficients [M, n], magnitudes [M, 3], and which SED [M] they are of.
+    Returns coefficients [M, n], magnitudes [M, 3], and the index of their SED [M].
     """
     given = gaiaxpy_instrument().coefficients(seds, extrapolate=extrapolate)
-    seen = magnitudes(given)
-    for sed, row in zip(seds, seen, strict=True):
+    given_mag = magnitudes(given)
+    for sed, row in zip(seds, given_mag, strict=True):
         if not np.isfinite(row).all():
             raise InputError(
                 "has no positive flux in each of G, BP and RP",
@@ -103,13 +106,13 @@ def _clean_spectra(
                 remedy=f"check its flux and wavelengths ({sed.wavelength[0]:g}-"
                 f"{sed.wavelength[-1]:g} nm)",
             )
-    each = np.arange(len(seds))
+    numbers = np.arange(len(seds))
     if g_mag is None:
-        return given, seen, each
+        return given, given_mag, numbers
     wanted = np.atleast_1d(np.asarray(g_mag, np.float64))
-    rows, g = np.repeat(each, len(wanted)), np.tile(wanted, len(seds))
-    fainter = (g - seen[rows, 0])[:, None]
-    return given[rows] * 10 ** (-0.4 * fainter), seen[rows] + fainter, rows
+    rows, g = np.repeat(numbers, len(wanted)), np.tile(wanted, len(seds))
+    fainter = (g - given_mag[rows, 0])[:, None]
+    return given[rows] * 10 ** (-0.4 * fainter), given_mag[rows] + fainter, rows
 
 
 def observed_spectra(
@@ -119,20 +122,20 @@ def observed_spectra(
     rows: NDArray[np.intp],
     random: np.random.Generator | None,
 ) -> CoefficientSpectra:
-    """The stars ``rows`` [N] of M noiseless ones, with noise of its full covariance in each band.
+    """The stars ``rows`` [N] of M noiseless ones, with noise of the full covariance in each band.
 
     ``clean`` and ``errors`` are [M, 110], ``correlations`` matrices of BP and RP [M, 55, 55];
     without ``random``, no noise is added.
     """
     bands = []
     below = np.tril_indices(WIDTHS[0], -1)
-    halves = (np.split(array, [WIDTHS[0]], axis=1) for array in (clean, errors))
-    for coefficients, error, matrix in zip(*halves, correlations, strict=True):
-        seen = coefficients[rows]
+    by_band = (np.split(array, [WIDTHS[0]], axis=1) for array in (clean, errors))
+    for coefficients, error, matrix in zip(*by_band, correlations, strict=True):
+        observed = coefficients[rows]
         if random is not None:
             roots = np.linalg.cholesky(matrix)[rows]
-            drawn = random.standard_normal(seen.shape)
-            seen = seen + error[rows] * np.einsum("nij,nj->ni", roots, drawn)
+            drawn = random.standard_normal(observed.shape)
+            observed = observed + error[rows] * np.einsum("nij,nj->ni", roots, drawn)
         packed = matrix[:, *below].astype(np.float32)
-        bands.append(Band(seen, error[rows], packed[rows]))
+        bands.append(Band(observed, error[rows], packed[rows]))
     return CoefficientSpectra(*bands)

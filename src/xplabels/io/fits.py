@@ -74,6 +74,8 @@ def _check_headers(file: IO[bytes], path: Path) -> None:
     from astropy.io.fits import Header
 
     def number(key: str, default: int = 0, most: int = 1 << 62) -> int:
+        if key in header and header.count(key) > 1:
+            raise ValueError(f"its header says {key} twice")
         value = header.get(key, default)
         if type(value) is not int or not 0 <= value <= most:
             raise ValueError(f"its header says {key} = {str(value)[:50]}")

@@ -25,7 +25,7 @@ from xplabels.io.zipped import named, unzipped
 Columns = dict[str, NDArray[Any]]
 """Lower-case column name -> array [N]."""
 
-LONGEST_HEADER = 400_000
+LONGEST_HEADER = 100_000
 """Of an ECSV file: YAML is read at 20 microseconds a letter."""
 
 

@@ -1,4 +1,4 @@
-"""Features, scaling, networks and provenance in one saved thing that predicts."""
+"""A trained model: features, scaling, networks, calibration and provenance, which predicts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["BLOCK", "DEFAULT_MODEL", "Estimate", "Model", "find_model", "load_mo
 DEFAULT_MODEL = "apogee-dr17-library"
 """The shipped model that is taken when none is named."""
 BLOCK = 2048
-"""Stars predicted at a time: bounds memory, and results do not depend on it."""
+"""Stars predicted at a time, which limits the memory; results do not depend on it."""
 
 Estimate = Literal["mean", "unshrunk"]
 
@@ -50,22 +50,23 @@ class Model:
     names
         K labels.
     feature_set, scaling
-        What the inputs are, and their training statistics.
+        The inputs, and their training statistics.
     networks
         One network, or the members of an ensemble.
     recipe
         How it was trained; ``recipe.scatter`` names the kind of model variance.
     calibration, domain
-        Fitted on stars that the network did not see, and on the training part.
+        The calibration, fitted to stars that the network did not see; the domain, fitted to the
+        training part.
     label_range
         Float64 [K, 2]: smallest and largest label trained on.
     metadata
-        Provenance, as it stands in ``model.json``.
+        Provenance, as in ``model.json``.
     card
-        Markdown: what the model is, what it was trained on, how well it does.
+        Markdown: what the model is, what it was trained on, and its performance.
     unshrinking
-        Takes the shrinkage (regression to the mean) out of predictions, fitted on the validation
-        part; None for a model trained before there was such a correction.
+        Corrects predictions for shrinkage (regression to the mean), fitted to the validation part;
+        None for a model trained before there was such a correction.
     label_audit
         Training and validation stars with labels that are probably wrong, as CSV with the columns
         of :meth:`~xplabels.validation.audit.LabelAudit.to_arrow`; empty for a model trained before
@@ -73,18 +74,18 @@ class Model:
     estimate
         What the model predicts: ``mean``, or ``unshrunk``, without the shrinkage.
     support
-        Where labels are defined; None: wherever there is a prediction.
+        For which stars each label is defined; None: for all that have a prediction.
     calibration_stars
-        A sample of the stars its errors were calibrated on, for
+        A sample of the stars to which the errors were calibrated, for
         :func:`~xplabels.model.refitting.check_errors`; None for a model trained before there was.
     forward
-        What spectrum the labels predict, and how well a star fits; None: ``domain`` alone says
-        whether a star is unlike the training set, and noise looks strange.
+        The spectrum that the labels predict, and how well a star fits it; None: ``domain`` alone
+        decides whether a star is unlike the training set, and noisy stars may seem so.
     common
-        Columns of the labels that most training stars have, by which errors are calibrated, fits
-        judged and stars compared; empty: all.
+        Columns of the labels that most training stars have, as functions of which errors are
+        calibrated, fits judged and stars compared; empty: all.
     basis
-        Of spectra that are not in the model's own (:meth:`with_basis`); not saved.
+        Basis of the spectra if it is not the model's own (:meth:`with_basis`); not saved.
 
     Examples
     --------
@@ -154,7 +155,7 @@ class Model:
 
     @cached_property
     def inference(self) -> Inference:
-        """The networks on features of stars: labels, variances and derivatives in scaled units."""
+        """Evaluates the networks: labels, variances and derivatives of stars, in scaled units."""
         sampling = self.recipe.scatter == "sampling" and len(self.networks) == 1
         passes = self.recipe.passes if sampling else 0
         return Inference(self.feature_set, self.scaling, self.networks, passes)
@@ -162,8 +163,8 @@ class Model:
     def unshrunk(self) -> Model:
         """The same model, predicting without shrinkage (regression to the mean).
 
-        See :mod:`xplabels.calibration.shrinkage`. :class:`InputError` if that was never fitted
-        for it.
+        See :mod:`xplabels.calibration.shrinkage`. Raises :class:`InputError` if the model has no
+        such correction.
         """
         if self.unshrinking is None:
             raise InputError(
@@ -179,18 +180,19 @@ class Model:
         correlations: bool = False,
         covariance: bool = False,
     ) -> Prediction:
-        """Labels with errors of every star; NaN and a flag where there can be none.
+        """Labels of every star with their errors; NaN and a flag where none can be predicted.
 
         Parameters
         ----------
         stars
-            Archive coefficients of the widths trained on or, for a model trained on sampled
-            spectra, sampled flux; photometry may be missing. Or what :func:`xplabels.read` reads.
+            Stars with archive coefficients of the widths trained on or, for a model trained on
+            sampled spectra, with sampled flux; photometry may be missing. Or anything that
+            :func:`xplabels.read` reads.
         progress
             Whether to show a bar.
         correlations, covariance
-            Whether to give the correlations of each star's label errors, too (two names of one
-            option): :meth:`~xplabels.core.prediction.Prediction.covariance` needs them.
+            Whether to include the correlations of each star's label errors, which
+            :meth:`~xplabels.core.prediction.Prediction.covariance` needs (two names of one option).
 
         Raises
         ------
@@ -211,31 +213,31 @@ class Model:
             from tqdm import tqdm
 
             starts = tqdm(starts, desc="predict", unit="block")
-        both = correlations or covariance
-        blocks = [self._predict(stars[slice(start, start + BLOCK)], both) for start in starts]
+        full = correlations or covariance
+        blocks = [self._predict(stars[slice(start, start + BLOCK)], full) for start in starts]
         prediction = stack(blocks)
         if self.estimate == "mean" or self.unshrinking is None:
             return prediction
         return self.unshrinking.apply(prediction, self.label_range)
 
     def of_common(self, labels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of K labels [N, K] those that most training stars have."""
+        """The columns of labels [N, K] that most training stars have."""
         return labels[:, self.common] if self.common else labels
 
     @property
     def common_names(self) -> tuple[str, ...]:
-        """Of the labels that most training stars have."""
+        """Names of the labels that most training stars have."""
         return tuple(self.names[k] for k in self.common) or self.names
 
     def with_basis(self, basis: Basis) -> Model:
-        """The same model for spectra in ``basis``, if they are as wide as it."""
+        """The same model; spectra of the widths of ``basis`` are taken to be in it."""
         return replace(self, basis=basis)
 
     def basis_of(self, stars: Stars) -> Basis | None:
-        """The basis that spectra are in if it is not the model's own.
+        """The basis of the spectra; None if it is the model's own.
 
-        That of :meth:`with_basis`, else what GaiaXPy carries of these widths; InputError if there
-        is neither.
+        It is that of :meth:`with_basis`, else the one of GaiaXPy with these widths. Raises
+        InputError if there is neither.
         """
         spectra, own = stars.spectra, self.feature_set.widths
         if not isinstance(spectra, CoefficientSpectra):
@@ -267,7 +269,7 @@ class Model:
         return Basis(projection.wavelength, projection.design, projection.widths, "the model's")
 
     def usable(self, features: Features) -> NDArray[np.bool_]:
-        """Which stars [N] have all that a prediction needs."""
+        """Which stars [N] have all inputs that a prediction needs."""
         usable = np.isfinite(features.x[:, : self.feature_set.n_spectral]).all(axis=1)
         usable &= np.isfinite(features.errors).all(axis=1) & np.isfinite(features.divisor)
         usable &= (features.flags & int(UNUSABLE)) == 0
@@ -277,7 +279,7 @@ class Model:
         """One block of stars: physical units, recalibrated errors, and flags."""
         features = self.feature_set.compute(with_correlations(self._in_own_basis(stars)))
         usable = self.usable(features)
-        # a copy costs as much as all else that is done to the features
+        # avoid a copy, which costs as much as all other operations on the features
         chosen = features if usable.all() else features[usable]
         inferred = self.inference.run(chosen, correlations)
         labels = inferred.labels.variances() if correlations else inferred.labels
@@ -287,7 +289,7 @@ class Model:
         common = self.of_common(labels.mean)
         calibration = self.calibration.for_stars(common, noise, missing)
         squares = calibration.shape.squares(common, noise)
-        # rounding must not turn a tiny variance into a negative one
+        # rounding can make a tiny variance negative
         negative = np.any(labels.input < 0, axis=1)
         variances = {
             "model": squares * np.maximum(labels.model, 0.0),
@@ -297,33 +299,33 @@ class Model:
         inner, outer = calibration.half_widths(
             variances["model"] + variances["excess"], variances["input"]
         )
-        found = np.isfinite(values).all(axis=1) & np.isfinite(inner).all(axis=1)
+        predicted = np.isfinite(values).all(axis=1) & np.isfinite(inner).all(axis=1)
         undefined, (low, high) = np.zeros(values.shape, bool), self.label_range.T
         if self.support is not None:
-            undefined[found] = ~self.support.defined(labels.mean[found], inner[found])
-            # a rare label is not extrapolated; a flag would spoil the others
+            undefined[predicted] = ~self.support.defined(labels.mean[predicted], inner[predicted])
+            # a rare label is not extrapolated, nor flagged: a flag would concern all labels
             rare = np.isin(self.names, self.common_names, invert=True)
             undefined |= rare & ((values < low) | (values > high))
             values[undefined] = np.nan
-        # of a logarithmic label it depends on the value; the NaN of any label becomes its errors'
+        # depends on the value of a logarithmic label; makes the errors of undefined labels NaN
         scale = self.scaling.y_unit(values) + np.where(undefined, np.nan, 0.0)
         if self.forward is None:
             distance = self.domain.distance(inferred.x)
-            far = distance > self.domain.threshold
+            out_of_domain = distance > self.domain.threshold
             chisq = p_value = np.full(len(distance), np.nan)
             poor = np.zeros(len(distance), bool)
         else:
-            chisq, p_value, distance, share = self.forward.score(chosen, common)
-            far = share < self.forward.distance_threshold
+            chisq, p_value, distance, distance_p_value = self.forward.score(chosen, common)
+            out_of_domain = distance_p_value < self.forward.distance_threshold
             poor = p_value < self.forward.threshold
         with np.errstate(invalid="ignore"):
-            # stars hotter than any trained on are predicted just inside the range
-            reach = np.where(np.array(self.names) == "teff", scale * inner, 0.0)
-            outside = np.any((values - reach < low) | (values + reach > high), axis=1)
+            # stars hotter than any trained on are predicted just inside the range of Teff
+            margin = np.where(np.array(self.names) == "teff", scale * inner, 0.0)
+            outside = np.any((values - margin < low) | (values + margin > high), axis=1)
         clamped = (labels.clamped & ~undefined).any(axis=1)
-        noticed = (
-            np.where(found & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
-            | np.where(far, Flag.OUT_OF_DOMAIN, 0)
+        new_flags = (
+            np.where(predicted & ~undefined.all(axis=1), 0, Flag.NO_PREDICTION)
+            | np.where(out_of_domain, Flag.OUT_OF_DOMAIN, 0)
             | np.where(poor, Flag.POOR_FIT, 0)
             | np.where(outside, Flag.LABEL_OUT_OF_RANGE, 0)
             | np.where(undefined.any(axis=1), Flag.LABEL_UNDEFINED, 0)
@@ -331,13 +333,13 @@ class Model:
         )
         rows = np.flatnonzero(usable)
         flags = features.flags | np.where(usable, 0, Flag.NO_PREDICTION).astype(np.uint32)
-        flags[rows] |= noticed.astype(np.uint32)
+        flags[rows] |= new_flags.astype(np.uint32)
 
         def of_all(array: NDArray[np.float64]) -> NDArray[np.float64]:
-            """Of all stars [N, ...] from those that are usable; NaN without a prediction."""
-            whole = np.full((len(stars), *array.shape[1:]), np.nan)
-            whole[rows[found]] = array[found]
-            return whole
+            """Values [N, ...] for all stars from those of usable ones; NaN without a prediction."""
+            values = np.full((len(stars), *array.shape[1:]), np.nan)
+            values[rows[predicted]] = array[predicted]
+            return values
 
         width = calibration.factor * scale
         parts = {f"errors_{part}": of_all(width * np.sqrt(variances[part])) for part in PARTS}
@@ -378,7 +380,7 @@ class Model:
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> Model:
-    """The shipped model, one of a name that ships, or that of a folder (:meth:`Model.load`).
+    """The default model, another shipped one, or that of a folder (:meth:`Model.load`).
 
     Examples
     --------

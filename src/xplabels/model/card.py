@@ -26,7 +26,9 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
     metadata = model.metadata
     training, network = metadata["training"], model.networks[0].architecture
     features, recipe = model.feature_set, model.recipe
-    student_t = f"Student t with {recipe.dof:g} degrees of freedom"
+    likelihood = {
+        "gaussian": "Gaussian", "student_t": f"Student t with {recipe.dof:g} degrees of freedom",
+    }[recipe.likelihood]  # fmt: skip
     trained_on = "archive coefficients" if features.projection is None else "sampled spectra"
     ranges = [
         f"| {label.description} `{label}` | {label.unit} | {_plain(low)} | {_plain(high)} |"
@@ -51,8 +53,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
         f"{network.activation}, {len(model.networks)} of them; "
         f"{network.flop_with_jacobian * len(model.networks) / 1e6:.1f} MFLOP a star with the "
         "Jacobian.",
-        f"- Likelihood: {'Gaussian' if recipe.likelihood == 'gaussian' else student_t}. "
-        f"Model part of the error: {SCATTER[recipe.scatter]}.",
+        f"- Likelihood: {likelihood}. Model part of the error: {SCATTER[recipe.scatter]}.",
         f"- Errors {_recalibrated(model)}; factors (68.3 %) "
         f"{_numbers(model.calibration.factor)}, (95.4 %) {_numbers(model.calibration.factor_95)}.",
         *_further(model),
@@ -74,7 +75,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
 
 
 def _recalibrated(model: Model) -> str:
-    """On which stars."""
+    """Whether and on which stars the errors were recalibrated, in words."""
     recipe = model.recipe
     if not recipe.recalibrate:
         return "not recalibrated"

@@ -1,6 +1,6 @@
-"""What a model takes from its validation part when its networks stand, and can take later.
+"""Parts of a model that are fitted to its validation part after training, also later.
 
-The correction for shrinkage, and the calibration stars that others are compared with.
+These are the correction for shrinkage, and the calibration stars with which others are compared.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from xplabels.model import BLOCK, Model
 
 
 def fit_unshrinking(model: Model, stars: Stars) -> Model:
-    """The model, able to take the shrinkage (regression to the mean) out of its labels.
+    """The model with a correction for the shrinkage (regression to the mean) of its labels.
 
-    Training does this; here it is for models trained before. Nothing is trained anew.
+    Training includes this; the function is for models that were trained before. No network is
+    trained anew.
 
     Parameters
     ----------
     model
-        Its split says which of the stars are its validation part, its selection which of them
-        count.
+        The correction is fitted to the stars in its validation part and selection.
     stars
-        With known labels: the table it was trained with, or another that has enough of its
-        validation part.
+        Stars with known labels: the table the model was trained with, or another that contains
+        enough of its validation part.
 
     Returns
     -------
     Model
-        Whose :meth:`~xplabels.model.Model.unshrunk` works, and stays with it when saved.
+        With a working :meth:`~xplabels.model.Model.unshrunk`; the correction is saved with it.
 
     Raises
     ------
     InputError
-        If the stars have no labels, or fewer than 100 of them are of the validation part.
+        If the stars have no labels, or fewer than 100 of them are in the validation part.
 
     Examples
     --------
@@ -63,11 +63,12 @@ def fit_unshrinking(model: Model, stars: Stars) -> Model:
 
 
 def validation_part(model: Model, stars: Stars, least: int) -> tuple[Stars, Labels]:
-    """The ``stars`` of the model's validation part and selection, and their known labels.
+    """The ``stars`` in the model's validation part and selection, and their known labels.
 
-    A label that few of the training stars had may be absent: it is unknown then.
+    A label that few of the training stars had may be absent, and is then unknown.
 
-    :class:`InputError` if the stars have no labels, or fewer than ``least`` of them are of it.
+    Raises :class:`InputError` if the stars have no labels, or fewer than ``least`` of them are in
+    the validation part.
     """
     if stars.labels is None:
         raise InputError("the stars have no known labels", where=stars.where)
@@ -89,7 +90,7 @@ def validation_part(model: Model, stars: Stars, least: int) -> tuple[Stars, Labe
 
 
 def with_unshrinking(model: Model, validation: Stars, known: Labels) -> Model:
-    """The same from the validation part itself, and its known labels."""
+    """The same, from the stars of the validation part and their known labels."""
     prediction = replace(model, estimate="mean").predict(validation, correlations=True)
     names = [name for name in model.names if name in known.names]
     if names != list(model.names):
@@ -100,7 +101,7 @@ def with_unshrinking(model: Model, validation: Stars, known: Labels) -> Model:
 
 
 def check_errors(model: Model, stars: Stars) -> Transfer:
-    """Whether the model's error bars hold for these stars, of which no label need be known.
+    """Whether the model's errors hold for these stars, whose labels need not be known.
 
     Raises
     ------
@@ -131,20 +132,20 @@ def check_errors(model: Model, stars: Stars) -> Transfer:
 def with_calibration_stars(model: Model, stars: Stars) -> Model:
     """The model with a sample of its validation part, for :func:`check_errors`.
 
-    Training does this, with stars that its folds left out, too; here it is for models trained
-    before.
+    Training includes this, also with stars that its folds left out; the function is for models that
+    were trained before.
 
     Parameters
     ----------
     model
-        Its split says which of the stars are its validation part.
+        A model; the sample is taken from those of the stars that are in its validation part.
     stars
-        With known labels: the table it was trained with.
+        Stars with known labels: the table the model was trained with.
 
     Raises
     ------
     InputError
-        If the stars have no labels, or fewer than 200 are of the validation part.
+        If the stars have no labels, or fewer than 200 are in the validation part.
 
     Examples
     --------
@@ -159,35 +160,39 @@ def with_calibration_stars(model: Model, stars: Stars) -> Model:
 
 
 def sample(parts: Sequence[tuple[Model, Stars, Labels]]) -> CalibrationStars:
-    """Some of the stars of several parts, each with the calibrated model that did not see them.
+    """A sample of the stars of several parts, each with a calibrated model that did not see them.
 
-    Of a model with colours, some stars once more without photometry, as users may have them.
+    If a model has colours as inputs, it also contains some stars without their photometry, as users
+    may have such stars.
     """
-    whole = sum(len(stars) for _, stars, _ in parts)
+    total = sum(len(stars) for _, stars, _ in parts)
     random = np.random.default_rng(0)
     auxiliary = any(model.feature_set.auxiliary for model, _, _ in parts)
-    wanted = [(part, False) for part in parts] + [(part, True) for part in parts if auxiliary]
-    found, ratios = [], []
-    for (model, stars, labels), bare in wanted:
-        share = min(1.0, (LARGEST_BARE_SAMPLE if bare else LARGEST_SAMPLE) / whole)
+    samples = [(part, False) for part in parts] + [(part, True) for part in parts if auxiliary]
+    positions, ratios = [], []
+    for (model, stars, labels), bare in samples:
+        share = min(1.0, (LARGEST_BARE_SAMPLE if bare else LARGEST_SAMPLE) / total)
         rows = np.sort(random.permutation(len(stars))[: int(share * len(stars))])
-        some, known = stars[rows], labels[rows]
+        chosen, known = stars[rows], labels[rows]
         if bare:
-            some = some.with_photometry(Photometry.missing(len(some)))
-        prediction = replace(model, support=None, forward=None, estimate="mean").predict(some)
+            chosen = chosen.with_photometry(Photometry.missing(len(chosen)))
+        prediction = replace(model, support=None, forward=None, estimate="mean").predict(chosen)
         off, error = np.abs(prediction.values - known.values), np.nan_to_num(known.errors)
         inner = off / np.hypot(prediction.errors, error)
         ratios.append(np.stack([inner, off / np.hypot(prediction.errors_95, 2 * error)]))
-        found.append(coordinates(model, some))
-    at, ratio = np.concatenate(found), np.concatenate(ratios, axis=1)
-    usable = np.isfinite(at).all(axis=1)
-    return CalibrationStars(at[usable].astype(np.float32), ratio[:, usable].astype(np.float32))
+        positions.append(coordinates(model, chosen))
+    position, ratio = np.concatenate(positions), np.concatenate(ratios, axis=1)
+    usable = np.isfinite(position).all(axis=1)
+    return CalibrationStars(
+        position[usable].astype(np.float32), ratio[:, usable].astype(np.float32)
+    )
 
 
 def coordinates(model: Model, stars: Stars) -> Array:
-    """What stars are compared by [N, C], :func:`~xplabels.calibration.transfer.coordinate_names`.
+    """The coordinates [N, C] in which stars are compared; NaN where there is no prediction.
 
-    NaN where there is no prediction. Labels are the network's own, also where undefined.
+    Their names are :func:`~xplabels.calibration.transfer.coordinate_names`. Labels are the
+    network's own, also where undefined.
     """
     features, scaling, blocks = model.feature_set, model.scaling, []
     for start in range(0, max(len(stars), 1), BLOCK):
@@ -195,7 +200,7 @@ def coordinates(model: Model, stars: Stars) -> Array:
         usable = model.usable(inputs)
         chosen = inputs[usable]
         inferred = model.inference.run(chosen)
-        # not kept within the training stars' range, as the network's are
+        # not clipped to the training stars' range, as the network's inputs are
         noise = (features.noise_levels(chosen) - scaling.noise_mean) / scaling.noise_scale
         with np.errstate(divide="ignore"):
             distance = np.log(model.domain.distance(inferred.x))[:, None]
@@ -203,8 +208,8 @@ def coordinates(model: Model, stars: Stars) -> Array:
         if not noise.shape[1]:
             noise = np.zeros((len(chosen), 2))
         labels = model.of_common(inferred.labels.mean)
-        found = np.concatenate([labels, noise, distance, missing], axis=1)
-        block = np.full((len(inputs), found.shape[1]), np.nan)
-        block[usable] = found
+        position = np.concatenate([labels, noise, distance, missing], axis=1)
+        block = np.full((len(inputs), position.shape[1]), np.nan)
+        block[usable] = position
         blocks.append(block)
     return np.concatenate(blocks)

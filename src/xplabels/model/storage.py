@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from xplabels.model import Model
 
 FORMAT = 2
-"""That of the models written here; those of format 1 have no logarithmic labels."""
+"""Format of the models written here; models of format 1 have no logarithmic labels."""
 SHIPPED = Path(__file__).parents[1] / "models"
 AGAIN = "get the model again, or train it again"
 FILES = ("weights.safetensors", "card.md")
 LABEL_AUDIT = "label_audit.csv"
-"""A table of training stars with labels that are probably wrong, which not every model has."""
+"""File with the training stars whose labels are probably wrong; older models have none."""
 _SHAPE = [field.name for field in fields(Architecture) if field.name != "labels"]
 _SCALING = [field.name for field in fields(Scaling)]
 _PROJECTION = ("wavelength", "design", "from_flux", "error_template")
@@ -54,7 +54,7 @@ _FORMAT_1: dict[str, Any] = {
     "forward": False,
     "sparse_share": 0.0,
 }
-"""Recipe keys that were not there from the beginning, as models without them were trained."""
+"""Values of newer recipe keys for models without them, as these were trained."""
 
 
 def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
@@ -75,13 +75,13 @@ def write_model(model: Model, folder: Path, overwrite: bool = False) -> None:
 
 
 def read_model(name_or_path: str | Path) -> dict[str, Any]:
-    """Read and check a model folder: the model's attributes; :meth:`xplabels.model.Model.load`."""
+    """Read and check a model folder: the attributes for :meth:`xplabels.model.Model.load`."""
     from safetensors.numpy import load
 
     folder = find_model(name_or_path)
     description = _read_description(folder)
-    further = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
-    contents = {name: _read_checked(folder, name, description) for name in (*FILES, *further)}
+    optional = [LABEL_AUDIT] if LABEL_AUDIT in (description.get("files") or {}) else []
+    contents = {name: _read_checked(folder, name, description) for name in (*FILES, *optional)}
     with whole(folder, "model: its parts do not fit together", AGAIN), located(folder):
         arrays = load(contents["weights.safetensors"])
         model = _rebuild(description, arrays, contents["card.md"].decode("utf-8"))
@@ -102,9 +102,9 @@ def shipped() -> list[str]:
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """The folder of a model: an existing path beats a shipped name.
+    """The folder of a model: an existing path or, if there is none, that of a shipped name.
 
-    :class:`InputError` if there is neither.
+    Raises :class:`InputError` if there is neither.
     """
     path = Path(name_or_path)
     if path.exists():
@@ -179,7 +179,7 @@ def _arrays(model: Model) -> dict[str, NDArray[Any]]:
         arrays |= forward_storage.to_arrays(model.forward)
     for number, network in enumerate(model.networks):
         arrays |= {f"network.{number}.{name}": array for name, array in network.arrays.items()}
-    # safetensors writes memory as it lies; ascontiguousarray would make 0-d arrays 1-d
+    # safetensors needs C order; ascontiguousarray would make 0-d arrays 1-d
     return {name: np.array(array, order="C") for name, array in arrays.items()}
 
 
@@ -225,7 +225,7 @@ def _description(model: Model) -> dict[str, Any]:
 def _rebuild(
     description: dict[str, Any], arrays: dict[str, NDArray[Any]], card: str
 ) -> dict[str, Any]:
-    """A model's attributes from its parts; anything that does not fit raises."""
+    """A model's attributes from its parts; raises if they do not fit together."""
     features, network = description["features"], description["network"]
     widths = (features["widths"][0], features["widths"][1])
     projection = None
@@ -255,7 +255,7 @@ def _rebuild(
         "feature_set": feature_set,
         "scaling": scaling,
         "networks": tuple(
-            Perceptron(architecture, _below(arrays, f"network.{number}."))
+            Perceptron(architecture, _with_prefix(arrays, f"network.{number}."))
             for number in range(network["members"])
         ),
         "recipe": _recipe(description),
@@ -272,11 +272,11 @@ def _rebuild(
         "card": card,
         "unshrinking": _unshrinking(arrays, scaling),
         "support": _support(description.get("support"), arrays),
-        # a model from before it kept them has none
-        "calibration_stars": CalibrationStars(**_below(arrays, "stars."))
+        # older models have none
+        "calibration_stars": CalibrationStars(**_with_prefix(arrays, "stars."))
         if "stars.coordinates" in arrays
         else None,
-        "forward": None  # a model from before there were such ones
+        "forward": None  # in older models
         if description.get("forward") is None
         else forward_storage.from_arrays(
             arrays, description["forward"], feature_set.n_spectral, len(common or names)
@@ -310,15 +310,15 @@ def _joint(stored: NDArray[Any]) -> tuple[float, float]:
 
 
 def _local(arrays: dict[str, NDArray[Any]], labels: int) -> LocalFactors:
-    # without either: too few stars, or a model from before there were any
+    # either is absent from older models, and the knots where there were too few stars
     bare = arrays.get("calibration.bare", np.ones((2, labels)))
     if "local.knots" not in arrays:
         return replace(LocalFactors.flat(labels), bare=bare)
-    return LocalFactors(**_below(arrays, "local."), bare=bare)
+    return LocalFactors(**_with_prefix(arrays, "local."), bare=bare)
 
 
 def _unshrinking(arrays: dict[str, NDArray[Any]], scaling: Scaling) -> ShrinkageCorrection | None:
-    if "unshrinking.strength" not in arrays:  # a model from before there was such a correction
+    if "unshrinking.strength" not in arrays:  # in older models
         return None
     return ShrinkageCorrection(
         scaling,
@@ -346,17 +346,17 @@ def _check(
     architecture: Architecture,
     labels: int,
 ) -> None:
-    """Raise ValueError unless all but the networks' arrays, which they check, fits together."""
+    """Raise ValueError if parts do not fit together; networks check their arrays themselves."""
     if description["features"]["names"] != list(features.names):
         raise ValueError("the inputs' names are not those of the feature set")
     inputs, n, noise = len(features.names), features.n_spectral, 2 * features.noise
-    for what, takes, there in (
+    for what, count, allowed in (
         ("inputs", architecture.inputs, (inputs,)),
         ("masks", architecture.masks, (0, len(features.auxiliary))),
         ("noise levels", architecture.noise, (noise,)),
     ):
-        if takes not in there:
-            raise ValueError(f"the network takes {takes} {what}, there are {there[-1]}")
+        if count not in allowed:
+            raise ValueError(f"the network takes {count} {what}, there are {allowed[-1]}")
     common = description.get("common") or range(labels)
     if not set(common) <= {*range(labels)}:
         raise ValueError(f"the common labels {common} are not all labels")
@@ -408,5 +408,6 @@ def _check(
             raise ValueError(f"{name} has the shape {arrays[name].shape}, expected {shape}")
 
 
-def _below(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+def _with_prefix(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with ``prefix``, named without it."""
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

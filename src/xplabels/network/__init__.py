@@ -1,8 +1,8 @@
 """The network that trains: labels, their variances, the Jacobian and the scatter under dropout.
 
-The torch twin of :mod:`xplabels.inference.network`. The Jacobian comes from the closed chain, not
-from automatic differentiation; being made of differentiable operations it can stand inside the
-loss.
+The torch twin of :mod:`xplabels.inference.network`. The Jacobian is computed by the explicit chain
+rule, not by automatic differentiation; its operations are differentiable, so that the loss can
+contain it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ except ModuleNotFoundError:
     raise not_installed("torch") from None
 
 SOFTENING = 0.04
-"""Flux, relative to the mean over the training stars, below which the logarithm turns linear."""
+"""Flux, relative to the training stars' mean, below which the logarithm becomes linear."""
 
 
 def _silu(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ ACTIVATIONS = {"silu": _silu, "relu": _relu, "tanh": _tanh, "gelu": _gelu, "soft
 
 
 def check_device(name: str) -> str:
-    """``name``, if tensors can be there.
+    """Returns ``name`` if torch can use this device.
 
     Raises
     ------
@@ -80,12 +80,12 @@ def check_device(name: str) -> str:
 
 
 class LogFlux(nn.Module):
-    """Scaled log flux at S wavelengths, with its derivative: inputs that are easy on a network.
+    """Scaled log flux at S wavelengths with its derivative: inputs from which learning is easy.
 
-    Dust multiplies a spectrum and temperature tilts it: in the logarithm both add, where in the
-    coefficients they mix. g = asinh(f / s), f = W x + b: an asinh magnitude (Lupton et al. 1999),
-    which goes on smoothly where noise makes the flux negative. The first ``spectral`` inputs are BP
-    and RP coefficients.
+    Dust multiplies a spectrum and temperature tilts it: in the logarithm both are additive, while
+    in the coefficients they mix. g = asinh(f / s), f = W x + b, is an asinh magnitude (Lupton et
+    al. 1999), which stays smooth where noise makes the flux negative. The first ``spectral`` inputs
+    are BP and RP coefficients.
     """
 
     weight: Tensor
@@ -107,7 +107,7 @@ class LogFlux(nn.Module):
     def fit(self, design: Tensor, x_mean: Tensor, x_scale: Tensor, x: Tensor) -> None:
         """Set up for scaled training inputs ``x`` [N, >= n], with ``x_mean`` and ``x_scale`` [n].
 
-        ``design`` [S, n] is the flux of unit coefficients.
+        ``design`` [S, n] is the flux per unit of each coefficient.
         """
         self.weight.copy_(design * x_scale)
         self.bias.copy_(design @ x_mean)
@@ -136,8 +136,8 @@ class LogFlux(nn.Module):
 class UncertainNetwork(nn.Module):
     """A multilayer perceptron that gives labels and their excess variance (FS24, section 3.1).
 
-    ``input_scale`` multiplies each number that enters the first layer; None: 1. The same functions
-    can be learnt, but an input that comes in larger is learnt from sooner and restrained less.
+    ``input_scale`` multiplies each input of the first layer; None: 1. It does not change which
+    functions can be learnt, but larger inputs are learnt from sooner and regularised less.
     """
 
     input_scale: Tensor | None
@@ -160,10 +160,9 @@ class UncertainNetwork(nn.Module):
     ) -> LabelDistribution[Tensor]:
         """Labels and variances for scaled inputs, masks and noise levels [N, F + masks + noise].
 
-        Their ``input`` part is left to :class:`~xplabels.network.propagation.Propagation`: it is 0
-        here. ``jacobian``: with dy/dx and, for ``scatter = "dropout"``, the model variance.
-        ``drop``: with dropout masks (a sampled pass); derivatives are then those of the thinned
-        network.
+        The ``input`` part is 0 here; :class:`~xplabels.network.propagation.Propagation` adds it.
+        ``jacobian`` adds dy/dx and, for ``scatter = "dropout"``, the model variance. ``drop``
+        applies dropout masks (a sampled pass); derivatives are then those of the thinned network.
         """
         p = self.architecture.dropout
         activation = ACTIVATIONS[self.architecture.activation]
@@ -187,7 +186,7 @@ class UncertainNetwork(nn.Module):
         k = self.architecture.labels
         low, high = LOG_VARIANCE_RANGE
         bounded = raw[:, k:].clamp(low, high)
-        # a variance at its floor is no cause for alarm: the upper bound is
+        # only variances at the upper bound are reported; those at the lower one are harmless
         clamped = (raw[:, k:].detach() > high).unflatten(1, (-1, k)).any(dim=1)
         excess = bounded[:, :k].exp()
         model = bounded[:, k:].exp() if bounded.shape[1] > k else torch.zeros_like(excess)
@@ -203,7 +202,7 @@ class UncertainNetwork(nn.Module):
         return LabelDistribution(raw[:, :k], excess, model, torch.zeros_like(model), clamped, chain)
 
     def _chain(self, units: list[Tensor], derivatives: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """dy by what enters the first layer, and the dropout variance by the delta method [N, K].
+        """dy/dh of the first layer's inputs, and the dropout variance by the delta method [N, K].
 
         See :meth:`xplabels.inference.network.Perceptron.forward`.
         """
@@ -211,13 +210,13 @@ class UncertainNetwork(nn.Module):
         stars = len(units[0])
         by_unit = self.out.weight[:k].expand(stars, -1, -1)
         scatter = units[0].new_zeros((stars, k))
-        read = []
+        skip_weights = []  # of each layer but the last
         if self.skip is not None:
-            read = list(self.skip.weight[:k].split(self.architecture.hidden[:-1], dim=1))
+            skip_weights = list(self.skip.weight[:k].split(self.architecture.hidden[:-1], dim=1))
         for number in reversed(range(len(units))):
             layer, h, d = self.hidden[number], units[number], derivatives[number]
-            if number < len(read):
-                by_unit = by_unit + read[number]
+            if number < len(skip_weights):
+                by_unit = by_unit + skip_weights[number]
             if p > 0:
                 scatter = scatter + p / (1 - p) * ((by_unit * h[:, None, :]) ** 2).sum(-1)
             weight: Tensor = layer.weight  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Negative log-likelihoods of labels, with every variance that is added at prediction (eq. 6-11).
+"""Negative log-likelihoods of labels, with all variances that a prediction has (eq. 6-11).
 
 The paper prints the loss without its sign, and calls ln of the total variance ``s``; here
 total = label error^2 + model + input + excess, and unknown labels (NaN) are left out.
@@ -7,12 +7,11 @@ total = label error^2 + model + input + excess, and unknown labels (NaN) are lef
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Likelihood = Literal["gaussian", "student_t"]
+from xplabels.recipes import Likelihood
 
 
 def negative_log_likelihood(
@@ -32,18 +31,22 @@ def negative_log_likelihood(
     0.9189
     """
     known = torch.isfinite(residual)
-    # the double where keeps NaN out of the gradient, not only out of the sum
+    # NaN replaced here, not only in the loss below, keeps it out of the gradient, too
     squared = torch.where(known, residual, torch.zeros_like(residual)) ** 2
-    if likelihood == "gaussian":
-        each = 0.5 * squared / variance + 0.5 * torch.log(2 * math.pi * variance)
-    else:
-        constant = math.lgamma(dof / 2) - math.lgamma((dof + 1) / 2) + 0.5 * math.log(dof * math.pi)
-        each = (
-            0.5 * (dof + 1) * torch.log1p(squared / (dof * variance))
-            + 0.5 * torch.log(variance)
-            + constant
-        )
-    each = torch.where(known, each, torch.zeros_like(each))
+    match likelihood:
+        case "gaussian":
+            loss = 0.5 * squared / variance + 0.5 * torch.log(2 * math.pi * variance)
+        case "student_t":
+            constant = math.lgamma(dof / 2) - math.lgamma((dof + 1) / 2)
+            constant += 0.5 * math.log(dof * math.pi)
+            loss = (
+                0.5 * (dof + 1) * torch.log1p(squared / (dof * variance))
+                + 0.5 * torch.log(variance)
+                + constant
+            )
+        case _:
+            raise ValueError(f"unknown likelihood {likelihood!r}")
+    loss = torch.where(known, loss, torch.zeros_like(loss))
     if weights is None:
-        return each.sum() / known.sum().clamp(min=1)
-    return (weights * each).sum() / (weights * known).sum().clamp(min=1e-6)
+        return loss.sum() / known.sum().clamp(min=1)
+    return (weights * loss).sum() / (weights * known).sum().clamp(min=1e-6)

@@ -1,7 +1,7 @@
-"""One network, a block of stars -> labels and the three parts of their variance (eq. 7-11).
+"""Labels of a block of stars by one network, with the three parts of their variance (eq. 7-11).
 
-What the loss is made of, with torch; :mod:`xplabels.inference` predicts the same with numpy: what
-is added at prediction is in the loss.
+The training loss is made of these, with torch. :mod:`xplabels.inference` predicts the same with
+numpy, so that the loss has all variances of a prediction.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xplabels.network import UncertainNetwork
 
 @dataclass(frozen=True)
 class ErrorTensors:
-    """What :func:`input_variance` needs of N stars: tensors as in :class:`Features`."""
+    """Tensors of N stars that :func:`input_variance` needs, as in :class:`Features`."""
 
     x: Tensor
     divisor: Tensor
@@ -38,11 +38,11 @@ class ErrorTensors:
         def tensor(array: NDArray[Any]) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(array)).to(device, dtype)
 
-        known = {field.name: getattr(features, field.name) for field in fields(cls)}
-        return cls(**{name: map_arrays(tensor, array) for name, array in known.items()})
+        arrays = {field.name: getattr(features, field.name) for field in fields(cls)}
+        return cls(**{name: map_arrays(tensor, array) for name, array in arrays.items()})
 
     def with_x(self, x: Tensor, errors_times: Tensor | float = 1.0) -> ErrorTensors:
-        """The same stars with other inputs and the same relative errors, or a multiple [N, 1]."""
+        """The same stars with other inputs; their relative errors times a factor, e.g. [N, 1]."""
         return replace(self, x=x, errors=self.errors * errors_times)
 
 
@@ -52,7 +52,7 @@ class Block:
 
     x: Tensor  # scaled inputs [N, F], 0 where missing
     missing: Tensor  # bool [N, A] for the auxiliary inputs
-    errors: ErrorTensors  # what the input variance is made of
+    errors: ErrorTensors  # from which the input variance is computed
     noise: Tensor  # scaled noise levels [N, 2], or [N, 0] where the network does not take them
 
     @classmethod
@@ -84,10 +84,10 @@ class Block:
 
 
 class Propagation:
-    """What turns a block of stars into network inputs, and Jacobians into variances.
+    """Turns a block of stars into network inputs, and Jacobians into variances.
 
-    ``masks``: whether the network takes which auxiliary inputs are missing. ``dtype`` is that of
-    every tensor, ``device`` (``cpu`` or ``cuda``) where blocks and networks are.
+    ``masks`` says whether the network has inputs that mark missing auxiliary inputs. ``dtype`` is
+    that of all tensors; ``device`` (``cpu`` or ``cuda``) is that of blocks and networks.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class Propagation:
     def network_input(self, block: Block) -> Tensor:
         """Completed inputs, masks and noise levels [N, F (+ A) (+ 2)]."""
         present = self._blanked(block.x, block.missing)
-        gone = block.missing.any(dim=1)
-        if gone.any():
-            rules = self.weights[self._pattern(block.missing[gone])]
+        incomplete = block.missing.any(dim=1)
+        if incomplete.any():
+            rules = self.weights[self._pattern(block.missing[incomplete])]
             filled = torch.zeros_like(present)
-            filled[gone, self.n :] = (rules @ present[gone][:, :, None])[:, :, 0]
+            filled[incomplete, self.n :] = (rules @ present[incomplete][:, :, None])[:, :, 0]
             present = present + filled
         masks = block.missing.to(present.dtype) if self.masks else present[:, :0]
         return torch.cat([present, masks, block.noise], dim=1)
@@ -142,25 +142,25 @@ class Propagation:
     def input_variance(self, jacobian: Tensor, block: Block) -> Tensor:
         """J C J^T [N, K] from dy/dx of the network's inputs, missing inputs included.
 
-        A missing input moves with the inputs it is completed from, and scatters about its mean.
+        A missing input varies with the inputs it is completed from, and scatters about its mean.
         """
         by_input = jacobian[..., : len(self.x_scale)]
         present = self._blanked(by_input, block.missing[:, None, :])
         scatter = present.new_zeros(present.shape[:2])
-        gone = block.missing.any(dim=1)
-        if gone.any():
-            pattern = self._pattern(block.missing[gone])
-            lost = by_input[gone][..., self.n :]
-            moved = torch.zeros_like(present)
-            moved[gone] = lost @ self.weights[pattern]
-            scatter[gone] = ((lost @ self.roots[pattern]) ** 2).sum(-1)
-            present = present + moved
+        incomplete = block.missing.any(dim=1)
+        if incomplete.any():
+            pattern = self._pattern(block.missing[incomplete])
+            by_auxiliary = by_input[incomplete][..., self.n :]
+            through_missing = torch.zeros_like(present)
+            through_missing[incomplete] = by_auxiliary @ self.weights[pattern]
+            scatter[incomplete] = ((by_auxiliary @ self.roots[pattern]) ** 2).sum(-1)
+            present = present + through_missing
         by_x = present / self.x_scale
-        known = input_variance(by_x, block.errors, self.feature_set, self.projection)
-        return known + scatter
+        measured = input_variance(by_x, block.errors, self.feature_set, self.projection)
+        return measured + scatter
 
     def _blanked(self, by_input: Tensor, missing: Tensor) -> Tensor:
-        """With 0 for the auxiliary inputs that are missing."""
+        """The same with 0 for the auxiliary inputs that are missing."""
         auxiliary = by_input[..., self.n :].masked_fill(missing, 0.0)
         return torch.cat([by_input[..., : self.n], auxiliary], dim=-1)
 
@@ -195,7 +195,7 @@ def pull_back(
 ) -> Tensor:
     """dy/dc [N, K, n] by the measured coefficients from dy/dx [N, K, n] of the spectral inputs.
 
-    As :func:`xplabels.inference.pull_back`, of operations that torch can differentiate.
+    As :func:`xplabels.inference.pull_back`, with operations that torch can differentiate.
     """
     bp, _ = features.widths
     n = features.n_spectral
@@ -204,7 +204,7 @@ def pull_back(
     if features.covariance == "fs24":
         divided[:bp] = 0.0
     shift = -(spectral * (stars.x[:, :n] * divided)[:, None, :]).sum(-1) * stars.is_ratio[:, None]
-    # where r0 is zero its error divided, and dy/dr0 is that of any other coefficient
+    # where r0 is zero the divisor is its error, and dy/dr0 is like that of any other coefficient
     own = spectral[..., bp] * (1.0 - stars.is_ratio)[:, None] + shift
     raw = torch.cat([spectral[..., :bp], own[..., None], spectral[..., bp + 1 :]], dim=-1)
     raw = raw / stars.divisor[:, None, None]

@@ -17,10 +17,12 @@ from xplabels.core.labels import LABELS
 from xplabels.features import AUXILIARY, CovarianceRule
 
 Scatter = Literal["none", "dropout", "sampling", "ensemble", "distilled"]
+Likelihood = Literal["gaussian", "student_t"]
 
 LARGEST_WEIGHT = 1e6
+"""Bound of the weights of labels in the loss."""
 MOST_WEIGHTS = 1e8
-"""Of a network: 0.4 GB; the default has half a million."""
+"""Most weights of a network (0.4 GB); the default has half a million."""
 
 
 def _within(low: float, high: float, default: float) -> Any:
@@ -47,7 +49,7 @@ class Recipe:
     emphasis: float = _within(0, 1, 0.3)
     # labels whose logarithm is learned
     logarithmic: tuple[str, ...] = ("teff",)
-    # variation of the training stars: dust, noise, hidden auxiliary inputs
+    # augmentation of the training stars: dust, noise, hidden auxiliary inputs
     reddening: float = _within(0, 5, 0.3)
     fainter_share: float = _within(0, 1, 0.3)
     fainter_decades: float = _within(0, 3, 0.5)
@@ -56,14 +58,14 @@ class Recipe:
     hidden: tuple[int, ...] = (350, 350, 350, 350, 350)
     activation: Literal["silu", "relu", "tanh", "gelu", "softplus"] = "silu"
     dropout: float = _within(0, 0.9, 0.1)
-    likelihood: Literal["gaussian", "student_t"] = "student_t"
+    likelihood: Likelihood = "student_t"
     dof: float = _within(1, 1e6, 4.0)
     balance: float = _within(0, 1, 0.3)
     label_weights: Mapping[str, float] = field(default_factory=dict)
     scatter: Scatter = "dropout"
     passes: int = _within(2, 1e6, 50)
     members: int = _within(1, 1000, 1)
-    # labels that few stars have, relative to the commonest label: they are learnt last
+    # labels with a smaller share of the stars than this, relative to the commonest, are learnt last
     sparse_share: float = _within(0, 1, 0.1)
     sparse_epochs: int = _within(1, 1e6, 150)
     # teachers of a distilled network
@@ -71,7 +73,7 @@ class Recipe:
     teacher_hidden: tuple[int, ...] = (448, 448, 448, 448, 448)
     teacher_dropout: float = _within(0, 0.9, 0.1)
     teacher_epochs: int = _within(1, 1e6, 80)
-    # of training stars whose label is probably wrong by the folds of calibration_folds
+    # what to do with stars whose label is probably wrong according to the calibration folds
     wrong_labels: Literal["keep", "leave_out"] = "keep"
     # schedule
     schedule: Literal["one_cycle", "fixed_batches"] = "one_cycle"
@@ -88,7 +90,7 @@ class Recipe:
     recalibrate: bool = True
     calibration_folds: int = _within(0, 20, 4)
     forward: bool = True
-    # labels are null where so much smaller a share of the training stars has them than of all
+    # a label is null for kinds of stars of which fewer have it, relative to all training stars
     defined_share: float = _within(0, 1, 0.5)
 
     def __post_init__(self) -> None:
@@ -97,9 +99,9 @@ class Recipe:
 
         for name, choices in _choices().items():
             value = getattr(self, name)
-            for one in value if isinstance(value, tuple) else (value,):
-                if one not in choices:
-                    refuse(f"{name} = {one!r} is not known", f"choose among {', '.join(choices)}")
+            for word in value if isinstance(value, tuple) else (value,):
+                if word not in choices:
+                    refuse(f"{name} = {word!r} is not known", f"choose among {', '.join(choices)}")
         for key in fields(self):
             if "range" in key.metadata:
                 value, (low, high) = getattr(self, key.name), key.metadata["range"]
@@ -139,13 +141,14 @@ class Recipe:
 
 @cache
 def _choices() -> dict[str, tuple[str, ...]]:
+    """The words allowed for each key that takes words."""
     words = {name: get_args(kind) for name, kind in get_type_hints(Recipe).items()
              if getattr(kind, "__origin__", None) is Literal}  # fmt: skip
     return words | {"auxiliary": (*AUXILIARY, "available")}
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """The recipe of a shipped name or of a TOML file; an existing file beats a name.
+    """The recipe in a TOML file or, if there is no such file, the shipped one of this name.
 
     Raises
     ------
@@ -173,9 +176,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 
 def check_learnt(recipe: Recipe, labels: Sequence[str], where: object) -> None:
-    """Raise :class:`InputError` if a recipe is about a label that is not among those learnt.
+    """Raise :class:`InputError` if a recipe has keys for a label that is not among those learnt.
 
-    But for the logarithm of a label of :data:`~xplabels.core.labels.LABELS`: the default has one.
+    Labels of :data:`~xplabels.core.labels.LABELS` may be logarithmic without being learnt: by
+    default one is.
     """
     for key, named in (
         ("label_weights", set(recipe.label_weights)),

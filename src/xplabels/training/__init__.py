@@ -1,4 +1,4 @@
-"""Stars with known labels and a recipe -> a model."""
+"""Trains a model on stars with known labels, by a recipe."""
 
 from __future__ import annotations
 
@@ -63,22 +63,22 @@ def train(
     Parameters
     ----------
     stars
-        With known labels; a star counts for each label that it has.
+        Stars with known labels; a star is used for each label that it has.
     labels
         Names of the labels to learn (or :class:`~xplabels.core.labels.Label`, with units and
-        words of your own), by default all that the stars have; or a table of known labels, a file
-        or in memory, of which all are learned.
+        descriptions of your own), by default all that the stars have; or a table of known labels
+        (a file, or in memory), all of which are learned.
     recipe
         A recipe, or the name or path of one.
     seed
-        The result depends on nothing but the stars, the recipe, this number and the device.
+        Seed of all random numbers: the same stars, recipe, seed and device give the same model.
     test_fraction
-        Share of the stars, by hash of the source_id, that is never touched here.
+        Share of the stars, by hash of the source_id, that training does not use.
     checkpoint
-        A folder for the states of the run; if it holds those of the same run, training goes on
-        where that one stopped.
+        A folder for the states of the run; if it holds those of the same run, training resumes
+        from them.
     overwrite_checkpoint
-        Whether a checkpoint of another run gives way to this one.
+        Whether to overwrite the checkpoint of another run.
     progress
         Whether to show a bar of epochs per network, with losses and the time left.
     name
@@ -168,12 +168,14 @@ def train(
     model = replace(model, support=support, forward=forward)
     validation, known = table.stars[table.validation], table.labels(table.validation)
     model = with_unshrinking(model, validation, known)
-    # the calibration was fitted on these stars: not an independent test
+    # the calibration was fitted to these stars, so this is not an independent test
     scores = score_prediction(model.predict(validation), known).groups["all"].to_dict()
     audit = audit_of_folds(model, table, folds)
     logger.info(audit.to_text())
-    found = {"validation": as_json(scores), "label_audit": as_json(audit.summary())}
-    model = replace(model, metadata=model.metadata | found, label_audit=csv_text(audit.to_arrow()))
+    results = {"validation": as_json(scores), "label_audit": as_json(audit.summary())}
+    model = replace(
+        model, metadata=model.metadata | results, label_audit=csv_text(audit.to_arrow())
+    )
     return replace(model, card=write_card(model))
 
 
@@ -190,9 +192,9 @@ def cross_fitted(
 ) -> Prediction:
     """Predictions of training and validation stars, each by networks that had not seen it.
 
-    Of the networks that :func:`train` trains with the same arguments, which shares the checkpoint;
-    errors are not calibrated. For what is to be learned of the labels before they are taken, such
-    as offsets between surveys without common stars.
+    These are the networks that :func:`train` trains with the same arguments; it shares the
+    checkpoint. Errors are not calibrated. It serves to study the labels before training on them,
+    such as the offsets between surveys without common stars.
 
     Examples
     --------
@@ -213,7 +215,7 @@ def cross_fitted(
 def _states(
     table: TrainingTable, recipe: Recipe, seed: int, folder: Path | None, overwrite: bool = False
 ) -> Checkpoint:
-    """Those of the networks for common labels; heads for sparse ones are trained anew."""
+    """The checkpoint of the networks for common labels; heads for sparse ones are trained anew."""
     if not 0 <= seed < 2**63:
         raise InputError(f"{seed} is not a seed", remedy="give 0 or more, below 2^63")
     common = table.select(~table.sparse)
@@ -226,7 +228,7 @@ def _states(
 
 
 def _uncalibrated(table: TrainingTable, recipe: Recipe, networks: tuple[Perceptron, ...]) -> Model:
-    """A model of these networks, its errors not calibrated, with the statistics of its stars."""
+    """A model of these networks with its training stars' statistics and uncalibrated errors."""
     inference = Inference(table.feature_set, table.scaling, networks)
     inputs = inference.network_input(table.features[table.train])[0][:, : table.features.x.shape[1]]
     known = table.y[table.train]

@@ -1,9 +1,9 @@
-"""More training stars from real ones: the same star behind more or less dust, or with more noise.
+"""Augmentation of the training stars: the same star behind more or less dust, or with more noise.
 
 A star's labels do not depend on the dust in front of it: stars reddened at random teach a network
 to separate dust from temperature and composition. Noise of the star's own covariance, added to its
 spectrum, makes a fainter copy with known labels; the noise level is an input of the network, so
-bright stars lose nothing. Each stays on its original's side of the split.
+the predictions of bright stars do not suffer. Each copy stays in its original's part of the split.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from xplabels.network.propagation import Block, unpack
 REDDENED_SHARE = 0.7
 """Share of the stars in a batch that are reddened; the rest stay as observed."""
 LARGEST_ERROR = 0.05
-"""Of RP 0 relative to itself: ratios to a noisier one are no longer linear."""
+"""Largest relative error of RP 0: ratios to a noisier one are no longer linear."""
 JITTER = 1e-6
-"""On the diagonal of a correlation matrix, whose float32 storage may have cost it its rank."""
+"""Added to the diagonal of a correlation matrix, which float32 storage may have made singular."""
 
 
 class Dust:
-    """Reddens training stars, in the inputs of the feature set and scaling of a model in training.
+    """Reddens training stars, in the scaled inputs of a model in training.
 
-    ``stars`` and ``features`` are of all N stars, ``projection`` is the sampling matrix of these
-    widths with its inverse. :class:`InputError` if ``dust_extinction`` is not installed.
+    ``stars`` and ``features`` are of all N stars; ``projection`` is the sampling matrix for these
+    widths, with its inverse. Raises :class:`InputError` if ``dust_extinction`` is not installed.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class Dust:
             name: tensor(band) for name, band in zip(MAGNITUDES, band_fluxes()[0], strict=True)
         }
         self.mean, self.scale = tensor(scaling.x_mean), tensor(scaling.x_scale)
-        # where RP 0 is not a good divisor there is no spectrum to redden
+        # without a good divisor RP 0 the spectrum cannot be reddened
         self.possible = torch.as_tensor(features.is_ratio & (features.divisor > 0), device=device)
 
     def draw(self, count: int, scatter: float) -> Tensor:
-        """Random additions of dust [count], mag in V, of either sign, from torch's generator."""
-        where = self.flux.device
-        chosen = torch.rand(count, device=where) < REDDENED_SHARE
-        return torch.randn(count, device=where) * scatter * chosen
+        """Random changes of the extinction A_V [count] (mag), from torch's generator."""
+        device = self.flux.device
+        chosen = torch.rand(count, device=device) < REDDENED_SHARE
+        return torch.randn(count, device=device) * scatter * chosen
 
     def redden(self, block: Block, rows: Tensor, a_v: Tensor) -> Block:
         """The block of stars ``rows`` behind ``a_v`` [N] magnitudes of further dust.
 
-        Relative errors stay as they are: the same star observed for longer.
+        Relative errors stay the same, as if the star were observed for longer.
         """
         a_v = torch.where(self.possible[rows], a_v, torch.zeros_like(a_v))
         before = self.coefficients[rows]
@@ -111,7 +111,7 @@ class Dust:
 
 
 class NoiseAugmentation:
-    """Adds noise to training stars, in the inputs of the feature set and scaling of a model.
+    """Adds noise to training stars, in the scaled inputs of a model in training.
 
     ``projection`` is P [n, n], if the features have one.
     """
@@ -132,9 +132,9 @@ class NoiseAugmentation:
 
         No star becomes fainter than the range of the noise levels.
         """
-        size, where = (len(block),), block.x.device
-        logarithm = torch.rand(size, device=where) * decades
-        logarithm = logarithm * (torch.rand(size, device=where) < share)
+        size, device = (len(block),), block.x.device
+        logarithm = torch.rand(size, device=device) * decades
+        logarithm = logarithm * (torch.rand(size, device=device) < share)
         largest = ((NOISE_LIMIT - block.noise) * self.noise_scale).amin(dim=1)
         error = block.errors.errors[:, self.r0] / block.errors.divisor.abs()
         largest = torch.minimum(largest, torch.log10(LARGEST_ERROR / error)).clamp(min=0.0)

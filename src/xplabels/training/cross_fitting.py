@@ -5,15 +5,16 @@ Where a recipe has ``calibration_folds``, each fold of the training part is left
 further network, trained like the model's own: nearly ten times as many stars, none seen by the
 network that predicts it; the test part stays untouched.
 
-These networks saw fewer stars, so their errors are a little larger. Only how errors go with a star
-(:class:`~xplabels.calibration.error_shape.ErrorShape` and
-:class:`~xplabels.calibration.local.LocalFactors`) is taken from them as it is. A level is that of
-the model on the validation part, times that of the further networks on the stars left out, over
-theirs on the validation part: chance in the choice of validation stars cancels, and so does what
-the networks differ by. Of a label that few stars have, it is that of all of them together.
+These networks saw fewer stars, so their errors are a little larger. Only the dependence of the
+errors on the star (:class:`~xplabels.calibration.error_shape.ErrorShape` and
+:class:`~xplabels.calibration.local.LocalFactors`) is taken from them unchanged. The level of the
+errors is that of the model on the validation part, times the ratio of the further networks' levels
+on the stars left out and on the validation part: the chance in the choice of validation stars
+cancels, and so do the differences between the networks. For a label that few stars have, the level
+is that of all these stars together.
 
-All of these stars are predicted once more with their auxiliary inputs hidden. The level of these
-predictions over that of the others is the factor of stars without any.
+All of these stars are predicted once more with their auxiliary inputs hidden. The ratio of the
+level of these predictions to that of the others is the factor for stars without auxiliary inputs.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ from xplabels.training.table import TrainingTable
 from xplabels.validation.audit import LabelAudit, audit_labels
 
 LARGEST_CORRECTION = 1.5
-"""Of a level, either way: more is not chance, but a fold gone wrong."""
+"""Largest factor by which the folds change a level, up or down: more would not be chance, but a
+fold gone wrong."""
 ROUNDS = 5
-"""Of the factor of stars without auxiliary inputs and the level of all, of which some lack some."""
+"""Iterations between the factor of stars without auxiliary inputs and the level of all stars, which
+depend on each other since some stars lack some inputs."""
 
 
 class HoldoutPrediction(NamedTuple):
@@ -51,9 +54,9 @@ class HoldoutPrediction(NamedTuple):
     labels: Array  # predicted [N, C]: those that most stars have
     noise: Array  # noise levels [N, 2], or [N, 0]
     residuals: Array  # known minus predicted [N, K], NaN where unknown
-    label_errors: Array  # of the known labels [N, K]
-    variance: Array  # the model and intrinsic parts together [N, K]
-    gaussian: Array  # the input part [N, K]
+    label_errors: Array  # errors of the known labels [N, K]
+    variance: Array  # model and intrinsic parts of the variance together [N, K]
+    gaussian: Array  # input part of the variance [N, K]
     missing: Array  # share of the auxiliary inputs that are missing [N]
 
     @classmethod
@@ -93,14 +96,14 @@ class HoldoutPrediction(NamedTuple):
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def shape(self) -> ErrorShape:
-        """How errors of such stars should differ from what is said, but for their level."""
+        """Corrections of the stated errors as a function of the star, up to their level."""
         return ErrorShape.fit(
             self.labels, self.noise, self.residuals, self.variance + self.gaussian,
             self.label_errors,
         )  # fmt: skip
 
     def local(self, shape: ErrorShape) -> LocalFactors:
-        """How the factors of both intervals should go with the star, but for their level."""
+        """Factors of both intervals as a function of the star, up to their level."""
         squares = shape.squares(self.labels, self.noise)
         return LocalFactors.fit(
             self.labels, self.noise, self.residuals, squares * self.variance, self.label_errors,
@@ -108,7 +111,7 @@ class HoldoutPrediction(NamedTuple):
         )  # fmt: skip
 
     def level(self, shape: ErrorShape, local: LocalFactors) -> Calibration:
-        """Factors that make the intervals of these stars hold their share."""
+        """Factors with which the intervals contain their share of these stars."""
         squares = shape.squares(self.labels, self.noise)
         return Calibration.fit(
             self.residuals, squares * self.variance, self.label_errors, squares * self.gaussian,
@@ -123,7 +126,7 @@ Unseen = tuple[HoldoutPrediction, Sequence[tuple[HoldoutPrediction, HoldoutPredi
 def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -> Model:
     """The model with errors calibrated on the validation part and the folds.
 
-    It keeps some of these stars, to compare others with.
+    It keeps some of these stars, to be compared with other stars later.
     """
     validation = table.validation
     others = _others(model, folds)
@@ -142,11 +145,11 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     single = fit_calibration(own, holdouts, bare, rare)
     parts = [(replace(model, calibration=single), validation)]
     for (other, left_out), (holdout, _) in zip(others, holdouts, strict=True):
-        # each at the level of its own stars: what counts is how coverage goes with the star
+        # at the level of its own stars: only how coverage depends on the star matters here
         level = holdout.level(single.shape, single.local)
         level = replace(level, shape=single.shape, local=single.local)
         parts.append((replace(other, calibration=level), left_out))
-    stars = sample([(one, table.stars[rows], table.labels(rows)) for one, rows in parts])
+    stars = sample([(part, table.stars[rows], table.labels(rows)) for part, rows in parts])
     if len(stars.coordinates) >= SMALLEST_SAMPLE:
         model = replace(model, calibration_stars=stars)
 
@@ -159,23 +162,26 @@ def calibrated(model: Model, table: TrainingTable, folds: Sequence[Fold] = ()) -
     if factors is None:
         return replace(model, calibration=single)
     pairs = [(joint(other, left_out), joint(other, validation)) for other, left_out in others]
-    known = [(out, val) for out, val in pairs if out is not None and val is not None]
-    inner, outer = factors * _correction(known)
+    complete = [(out, val) for out, val in pairs if out is not None and val is not None]
+    inner, outer = factors * _correction(complete)
     return replace(model, calibration=replace(single, joint=(float(inner), float(outer))))
 
 
 def unseen_prediction(
     model: Model, table: TrainingTable, folds: Sequence[Fold]
 ) -> tuple[Prediction, NDArray[np.intp]]:
-    """The validation stars by the model, each fold's by its networks; and their rows."""
+    """Predictions of the validation stars by the model and of each fold by its networks.
+
+    With them come the stars' rows in the table.
+    """
     return _predicted([(model, table.validation), *_others(model, folds)], table)
 
 
 def audit_of_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> LabelAudit:
-    """Which labels of stars that a network did not see are probably wrong.
+    """Which known labels are probably wrong, by networks that had not seen the star.
 
-    Each training star by the network that left it out, each validation star by the model. The
-    networks saw the wrong labels of other stars.
+    Each training star is predicted by the network that left it out, each validation star by the
+    model. The networks did see the wrong labels of other stars.
     """
     prediction, rows = unseen_prediction(model, table, folds)
     return audit_labels(prediction, table.labels(rows))
@@ -184,14 +190,13 @@ def audit_of_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) ->
 def wrong_by_folds(model: Model, table: TrainingTable, folds: Sequence[Fold]) -> NDArray[np.bool_]:
     """The training stars [N of the table] with a label that is probably wrong, by the folds alone.
 
-    For a ``model`` that is not trained yet: its networks are not asked.
+    The networks of ``model`` are not used.
     """
-    held = [HoldoutPrediction.of(other, table, rows) for other, rows in _others(model, folds)]
-    model = replace(model, calibration=fit_calibration(HoldoutPrediction.together(held)))
+    holdouts = [HoldoutPrediction.of(other, table, rows) for other, rows in _others(model, folds)]
+    model = replace(model, calibration=fit_calibration(HoldoutPrediction.together(holdouts)))
     prediction, rows = _predicted(_others(model, folds), table)
-    found = audit_labels(prediction, table.labels(rows))
     wrong = np.zeros(len(table.train), bool)
-    wrong[rows] = found.wrong
+    wrong[rows] = audit_labels(prediction, table.labels(rows)).wrong
     return wrong
 
 
@@ -204,8 +209,8 @@ def _predicted(
     unseen: Sequence[tuple[Model, NDArray[np.bool_]]], table: TrainingTable
 ) -> tuple[Prediction, NDArray[np.intp]]:
     """Predictions of stars by models that had not seen them, and their rows in the table."""
-    rows = np.concatenate([np.flatnonzero(some) for _, some in unseen])
-    predictions = [model.predict(table.stars[some], correlations=True) for model, some in unseen]
+    rows = np.concatenate([np.flatnonzero(mask) for _, mask in unseen])
+    predictions = [model.predict(table.stars[mask], correlations=True) for model, mask in unseen]
     return stack(predictions), rows
 
 
@@ -218,13 +223,13 @@ def fit_calibration(
     """The calibration of single labels.
 
     ``validation`` holds the model's predictions for the validation part; ``folds`` those of each
-    fold's networks for the stars left out, and for the validation part; ``bare`` both of the same
-    stars without auxiliary inputs (None: these need no factor); ``rare`` [K] says of which labels
-    the level is that of all these stars.
+    fold's networks for the stars left out, and for the validation part; ``bare`` both for the same
+    stars without auxiliary inputs (None: these need no factor); ``rare`` [K] marks the labels whose
+    level is that of all these stars together.
 
-    How errors go with the star is fitted to the stars left out alone, where there are folds, so
-    that the level's guarantee holds for the validation part
-    (:meth:`~xplabels.calibration.factors.Calibration.fit`) but for the folds' correction of it.
+    With folds, the dependence of errors on the star is fitted to the stars left out alone, so that
+    the level's guarantee (:meth:`~xplabels.calibration.factors.Calibration.fit`) holds for the
+    validation part, except for the folds' correction of the level.
     """
     unseen = HoldoutPrediction.together([left_out for left_out, _ in folds] or [validation])
     shape = unseen.shape()
@@ -246,11 +251,9 @@ def _level(
     local: LocalFactors,
     rare: NDArray[np.bool_] | bool,
 ) -> Array:
-    """The factors of both intervals [2, K], of the validation part and corrected by the folds."""
+    """Factors of both intervals [2, K] by the validation part, corrected by the folds."""
     own = validation.level(shape, local)
-    levels = [
-        (left_out.level(shape, local), again.level(shape, local)) for left_out, again in folds
-    ]
+    levels = [(out.level(shape, local), val.level(shape, local)) for out, val in folds]
     inner = own.factor * _correction([(out.factor, val.factor) for out, val in levels])
     outer = own.factor_95 * _correction([(out.factor_95, val.factor_95) for out, val in levels])
     if np.any(rare):
@@ -266,5 +269,5 @@ def _correction(levels: Sequence[tuple[Array | float, Array | float]]) -> Array 
         return 1.0
     mean = np.mean([np.log(out) - np.log(val) for out, val in levels], axis=0)
     bound = np.log(LARGEST_CORRECTION)
-    found: Array = np.exp(np.clip(mean, -bound, bound))
-    return found
+    correction: Array = np.exp(np.clip(mean, -bound, bound))
+    return correction

@@ -1,10 +1,10 @@
 """The forward model of a trained network, from the stars it was trained with.
 
-It is fitted to labels as they are predicted for stars that a network had not seen (its calibration
-folds; without folds, the network's own training stars), since that is what it will be given. Copies
-of the stars with more noise say how predicted labels move with it, sums of two stars what a second
-star does, and emission lines planted in them what these do. What ordinary stars reach is found by
-cross-fitting: each fold of the stars is judged by a forward model that had not seen it.
+It is fitted to labels predicted for stars that the network has not seen (those of its calibration
+folds; without folds, its own training stars), since the labels of new stars are predicted, too.
+Noisier copies of the stars show how predicted labels change with noise, sums of two stars show the
+effect of a second star, and emission lines planted in such sums show theirs. The statistics of
+ordinary stars come from cross-fitting: those of each fold are by a forward model fitted without it.
 """
 
 from __future__ import annotations
@@ -32,45 +32,58 @@ from xplabels.training.lines import Lines
 from xplabels.training.run import Fold
 from xplabels.training.table import TrainingTable
 
-DIRECTIONS, FIT, DISTANCE = 48, 40, 24
-"""Leading directions, by the training stars' scatter relative to noise, that hold the spectra; how
-many of the scatter about the labels are compared within them, and how many of the leading ones
-measure the distance."""
-WELL_DETERMINED = 1e-3
-"""Of the largest noise variance of a scaled coefficient: combinations with less are fixed by the
-projection's prior or by rounding, not by light."""
+N_DIRECTIONS = 48
+"""Leading directions that hold the spectra, by the training stars' scatter relative to noise."""
+N_FIT_DIRECTIONS = 40
+"""Directions among these in which a spectrum is compared with what its labels predict."""
+N_DISTANCE_DIRECTIONS = 24
+"""Leading directions that measure the distance from the training stars."""
 STARS_PER_DIRECTION = 10
-COPIES, DECADES = 2, 1.3
-"""Copies of each star with more noise, and how far beyond the noisiest stars they go: 1.3 takes
-G = 15 to 18.5."""
+"""Fewest training stars for each direction."""
+WELL_DETERMINED = 1e-3
+"""Least noise variance of a usable combination of scaled coefficients, relative to the largest: the
+others are fixed by the projection's prior or by rounding, not by light."""
+OUTLIERS = 0.03
+"""Share of the stars that is left out when directions are chosen."""
+
+COPIES = 2
+"""Noisier copies of each star."""
+DECADES = 1.3
+"""How far (dex) the errors of copies go beyond those of the noisiest stars: from G = 15 to 18.5."""
 LARGEST_ERROR = 0.05
-"""Of RP 0 relative to itself, in copies: ratios to a noisier one are not linear."""
+"""Largest relative error of RP 0 in copies: ratios to a noisier one are not linear."""
 FAINTEST_LIGHT = 0.1
-"""Of a second star relative to the first, in RP 0."""
+"""Least light of a second star relative to the first, in RP 0."""
 FAINTEST_BESIDE_LINES = 1e-3
 """The same where emission lines are planted: two in three are next to single stars, others are like
 symbiotic stars."""
 BLOCK = 2048
 """Stars whose noise is drawn at once."""
-OUTLIERS = 0.03
-"""Share of the stars left out when directions are chosen."""
-EDGE = 0.002
+
+CLIPPED_SHARE = 0.002
 """Share of the training inputs beyond each end of the range in which the model is evaluated."""
-BELIEVED = 0.9
-"""Quantile of the training stars' scatter beyond which a larger one is not believed."""
-WIDTH, EPOCHS, BATCH, DOF = 64, 12, 512, 6.0
+SCATTER_QUANTILE = 0.9
+"""Quantile of the training stars' predicted scatter that caps what the model predicts."""
+HIDDEN_WIDTH, EPOCHS, BATCH = 64, 12, 512
+SCATTER_DOF = 6.0
+"""Degrees of freedom of the Student's t whose likelihood fits mean and scatter."""
+
 FOLDS = 4
+"""Folds of the cross-fitting."""
 SHARES = np.array(
     [0.999, 0.99, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.006, 0.004, 0.002]
 )
-BINS, FEWEST_IN_BIN = 24, 400
-FLAGGED, OF_DISTANCE = 0.01, 0.35
-"""Share of ordinary stars that the flags of fit and distance together take, and that of the
-distance in it."""
+"""Shares of ordinary stars for which the statistics' tails are tabulated."""
+TAIL_BINS, FEWEST_IN_BIN = 24, 400
+"""Most bins of noise level in such a table, and fewest stars in a bin."""
+FLAGGED = 0.01
+"""Share of ordinary stars that is flagged, by the fit or by the distance."""
+FLAGGED_BY_DISTANCE = 0.35
+"""Part of these that is flagged by the distance."""
 
 
 class FitSample(NamedTuple):
-    """N stars as the fit takes them: ``fold`` [N] and scaled ``labels`` [N, K], predicted."""
+    """N stars with their ``fold`` [N] in the cross-fitting and predicted scaled labels [N, K]."""
 
     features: Features
     labels: Array
@@ -84,21 +97,21 @@ class FitSample(NamedTuple):
 def fit_forward(
     model: Model, table: TrainingTable, folds: Sequence[Fold] = (), seed: int = 0
 ) -> ForwardModel | None:
-    """The forward model of ``model``, whose training table this is; ``folds`` are its networks'.
+    """The forward model of ``model``, with its training table and the networks of its ``folds``.
 
     None where the stars are too few to find directions.
     """
     features = table.features[table.train]
-    count = min(DIRECTIONS, len(features) // STARS_PER_DIRECTION)
+    count = min(N_DIRECTIONS, len(features) // STARS_PER_DIRECTION)
     if count < 2:
         return None
     random = np.random.default_rng(seed)
     stars, fold = table.stars[table.train], fold_of(table.stars.source_id[table.train], FOLDS)
     predict = _Predict(model, table, folds)
     clean = FitSample(features, predict(features, np.arange(len(features))), fold)
-    # up to one noise for all: else at the largest there would be copies of noisy stars alone
-    own = np.log10(np.median(features.errors / np.abs(features.divisor)[:, None], axis=1))
-    decades = np.maximum(np.quantile(own, 0.95) + DECADES - own, 0.0)
+    # all stars may reach the same noise: else the noisiest copies would be of noisy stars alone
+    log_error = np.log10(np.median(features.errors / np.abs(features.divisor)[:, None], axis=1))
+    decades = np.maximum(np.quantile(log_error, 0.95) + DECADES - log_error, 0.0)
     rows = np.tile(np.arange(len(features)), COPIES)
     noisier = fainter(
         features[rows], model.feature_set, 10 ** (decades[rows] * random.random(len(rows))), random
@@ -106,54 +119,58 @@ def fit_forward(
     copies = FitSample(noisier, predict(noisier, rows), fold[rows])
 
     def sums(faintest: float, lines: Lines | None = None) -> FitSample:
-        """Of two training stars, with lines in them or not; half of them are fainter."""
+        """Sums of two training stars, with ``lines`` planted in them; half of them are fainter."""
         first, second = _pairs(predict.fold, 2 * len(features), random)
         light = faintest ** random.random(len(first))
-        both = model.feature_set.compute(summed(stars, features.divisor, first, second, light))
+        pairs = model.feature_set.compute(summed(stars, features.divisor, first, second, light))
         if lines is not None:
-            both = lines.planted(both, model.feature_set, random)
-        half = np.arange(len(first)) % 2 == 0
-        factor = np.where(half, 1.0, 10 ** (decades[first] * random.random(len(first))))
-        both = fainter(both, model.feature_set, factor, random)
-        return FitSample(both, predict(both, first), fold[first])
+            pairs = lines.planted(pairs, model.feature_set, random)
+        bright = np.arange(len(first)) % 2 == 0
+        factor = np.where(bright, 1.0, 10 ** (decades[first] * random.random(len(first))))
+        pairs = fainter(pairs, model.feature_set, factor, random)
+        return FitSample(pairs, predict(pairs, first), fold[first])
 
     lines = Lines.of(model.feature_set, random)
-    pairs = sums(FAINTEST_LIGHT)
-    bright = None if lines is None else sums(FAINTEST_BESIDE_LINES, lines)
+    ordinary, odd = [clean, copies], [sums(FAINTEST_LIGHT)]
+    if lines is not None:
+        odd.append(sums(FAINTEST_BESIDE_LINES, lines))
     directions, k = _directions(clean, model, count, lines)
-    unseen = [
-        _fit(clean.take(fold != f), copies.take(copies.fold != f), pairs.take(pairs.fold != f),
-             None if bright is None else bright.take(bright.fold != f), directions, k, seed)
+    fold_models = [
+        _fit([sample.take(sample.fold != f) for sample in ordinary],
+             [sample.take(sample.fold != f) for sample in odd], directions, k, seed)
         for f in range(FOLDS)
     ]  # fmt: skip
-    fitted = _fit(clean, copies, pairs, bright, directions, k, seed)
-    real, made = (
-        Statistics(*map(np.concatenate, zip(*parts, strict=True)))
-        for parts in (
-            [one.statistics(sample.features[sample.fold == f], sample.labels[sample.fold == f])
-             for f, one in enumerate(unseen)]
-            for sample in (clean, copies)
-        )
-    )  # fmt: skip
-    return _judged(fitted, real, made)
+
+    def unseen(sample: FitSample) -> Statistics:
+        """Statistics of the stars of each fold by the forward model fitted without it."""
+        parts = [
+            fold_model.statistics(
+                sample.features[sample.fold == f], sample.labels[sample.fold == f]
+            )
+            for f, fold_model in enumerate(fold_models)
+        ]
+        return Statistics(*map(np.concatenate, zip(*parts, strict=True)))
+
+    fitted = _fit(ordinary, odd, directions, k, seed)
+    return _with_thresholds(fitted, unseen(clean), unseen(copies))
 
 
 class _Predict:
-    """Scaled labels of training stars, and of what is made of them, by networks without them."""
+    """Predicts scaled labels of training stars, and of stars made of them, by networks that have
+    not seen them.
+    """
 
     def __init__(self, model: Model, table: TrainingTable, folds: Sequence[Fold]) -> None:
-        def of(networks: Any) -> Inference:
-            return Inference(model.feature_set, model.scaling, networks)
-
         self.of_common = model.of_common
-        number: NDArray[np.int64] = np.zeros(len(table.train), np.int64)
-        for f, one in enumerate(folds):
-            number[one.left_out] = f
-        self.fold = number[table.train]
-        self.inferences = [of(one.networks) for one in folds] or [of(model.networks)]
+        fold: NDArray[np.int64] = np.zeros(len(table.train), np.int64)
+        for f, networks_fold in enumerate(folds):
+            fold[networks_fold.left_out] = f
+        self.fold = fold[table.train]
+        networks = [networks_fold.networks for networks_fold in folds] or [model.networks]
+        self.inferences = [Inference(model.feature_set, model.scaling, n) for n in networks]
 
     def __call__(self, features: Features, rows: NDArray[np.intp]) -> Array:
-        """Of ``features`` [N] that are of, or made of, the training stars ``rows`` [N]."""
+        """Labels [N, K] of ``features`` [N] that were made from the training stars ``rows`` [N]."""
         fold = self.fold[rows]
         parts = [
             self.of_common(inference.run(features[fold == f]).labels.mean)
@@ -168,8 +185,9 @@ class _Predict:
 def fainter(
     features: Features, feature_set: FeatureSet, factor: Array, random: np.random.Generator
 ) -> Features:
-    """The stars with errors ``factor`` [N] times as large, and noise of their own covariance to
-    match; none so faint that its RP 0 is uncertain by more than 5 %.
+    """The stars with errors ``factor`` [N] times as large, and noise of their covariance to match.
+
+    The factors are limited so that no RP 0 is uncertain by more than 5 %.
     """
     bp, n = feature_set.widths[0], feature_set.n_spectral
     relative = features.errors / features.divisor[:, None]
@@ -182,11 +200,11 @@ def fainter(
         width = noise[:, columns].shape[1]
         # in blocks: the matrices of all stars would take gigabytes
         for start in range(0, len(noise), BLOCK):
-            some = slice(start, start + BLOCK)
+            block = slice(start, start + BLOCK)
             # float32 storage may have cost a matrix its rank
-            values, vectors = np.linalg.eigh(unpacked(packed[some].astype(np.float64), width))
+            values, vectors = np.linalg.eigh(unpacked(packed[block].astype(np.float64), width))
             root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-            noise[some, columns] = np.einsum("nij,nj->ni", root, noise[some, columns])
+            noise[block, columns] = np.einsum("nij,nj->ni", root, noise[block, columns])
     added = noise * relative * np.sqrt(factor**2 - 1)[:, None]
     if feature_set.projection is not None:
         added = added @ feature_set.projection.from_coefficients.T
@@ -201,19 +219,20 @@ def fainter(
 def summed(
     stars: Stars, r0: Array, first: NDArray[np.intp], second: NDArray[np.intp], light: Array
 ) -> Stars:
-    """Stars of which each is two: ``first`` [M] and ``second`` [M], ``light`` [M] times as bright.
+    """M stars, each the sum of two of the N ``stars``, of numbers ``first`` and ``second`` [M].
 
-    In RP coefficient 0, ``r0`` [N] of ``stars``. Errors are those of the first star alone.
+    ``light`` [M] is that of the second star relative to the first in RP coefficient 0, which is
+    ``r0`` [N] for the ``stars``. Errors are those of the first star alone.
     """
     scale = (light * r0[first] / r0[second])[:, None]
-    one, other = stars.spectra[first], stars.spectra[second]
+    a, b = stars.spectra[first], stars.spectra[second]
     spectra: Any
-    if isinstance(one, SampledSpectra) and isinstance(other, SampledSpectra):
-        spectra = replace(one, flux=one.flux + scale * other.flux)
+    if isinstance(a, SampledSpectra) and isinstance(b, SampledSpectra):
+        spectra = replace(a, flux=a.flux + scale * b.flux)
     else:
-        bands = ((getattr(one, band), getattr(other, band)) for band in ("bp", "rp"))
+        bands = ((getattr(a, name), getattr(b, name)) for name in ("bp", "rp"))
         spectra = CoefficientSpectra(
-            *(replace(a, coefficients=a.coefficients + scale * b.coefficients) for a, b in bands)
+            *(replace(p, coefficients=p.coefficients + scale * q.coefficients) for p, q in bands)
         )
     magnitudes = [m for m, name in enumerate(MEASUREMENTS) if name != "parallax"]
     values, errors = stars.photometry.values[first], stars.photometry.errors[first]
@@ -227,23 +246,25 @@ def summed(
 def _pairs(
     fold: NDArray[np.int64], count: int, random: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Random pairs of stars, of one fold each: the network of that fold saw neither."""
+    """Random pairs of stars; both are of one fold, so its network has seen neither."""
     first, second = [], []
     for f in np.unique(fold):
-        mine = np.flatnonzero(fold == f)
-        share = max(1, round(count * len(mine) / len(fold)))
-        first.append(random.choice(mine, share))
-        second.append(random.choice(mine, share))
+        members = np.flatnonzero(fold == f)
+        pairs = max(1, round(count * len(members) / len(fold)))
+        first.append(random.choice(members, pairs))
+        second.append(random.choice(members, pairs))
     return np.concatenate(first), np.concatenate(second)
 
 
 def _directions(
     clean: FitSample, model: Model, count: int, lines: Lines | None
 ) -> tuple[Directions, int]:
-    """Where the labels' scatter and the noise are independent, then where all stars scatter.
+    """The directions in which spectra are compared, and how many of them are for the fit.
 
-    And how many are of the first kind; all are within ``count`` leading ones. Beyond these, of
-    the first kind, too: the light of the ``lines`` over the continuum about each.
+    Those of the fit come first: within the ``count`` leading directions of all stars' scatter, the
+    ones along which the noise and the scatter about the labels are both independent; then one for
+    each of the ``lines``, its light over the continuum about it. Those of the distance follow: the
+    leading directions of all stars' scatter.
 
     Coefficients are scaled by their scatter; the noise is that of the typical training star.
     """
@@ -253,32 +274,38 @@ def _directions(
     p = np.eye(n) if projection is None else projection.from_coefficients
     x = features.x[:, :n]
     centre, scale = x.mean(axis=0), model.scaling.x_scale[:n]
+    scaled = (x - centre) / scale
     errors = np.median(features.errors / np.abs(features.divisor)[:, None], axis=0)
     by_measured = (p - np.outer(centre, p[bp])) / scale[:, None]
     noise = (by_measured * errors**2) @ by_measured.T
     noise[bp] = noise[:, bp] = 0.0  # RP 0 is 1 for every star
+    # along the whitened axes the noise is 1 and independent; rotations keep it so
     variance, vectors = np.linalg.eigh(noise)
-    good = variance > WELL_DETERMINED * variance.max()
-    white = vectors[:, good] / np.sqrt(variance[good])
-    scaled = (x - centre) / scale
-    _, turned = _leading(np.cov((scaled @ white).T), count)
-    whole = white @ turned
-    # about the labels: what a quadratic form of them leaves
+    usable = variance > WELL_DETERMINED * variance.max()
+    whitening = vectors[:, usable] / np.sqrt(variance[usable])
+    _, rotation = _leading(np.cov((scaled @ whitening).T), count)
+    leading_axes = whitening @ rotation
+    # the scatter about the labels is what a quadratic form of them leaves
     terms = _quadratic(clean.labels)
-    positions = scaled @ whole
-    left = positions - terms @ np.linalg.lstsq(terms, positions, rcond=None)[0]
-    size = np.mean(left**2 / np.median(left**2, axis=0), axis=1)
-    kept = left[size <= np.quantile(size, 1 - OUTLIERS)]
-    scatter, about = _leading(np.cov(kept.T), min(FIT, count))
-    fit = whole @ (about / np.sqrt(scatter))
+    residuals = _residuals(scaled @ leading_axes, terms)
+    size = np.mean(residuals**2 / np.median(residuals**2, axis=0), axis=1)
+    typical_residuals = residuals[size <= np.quantile(size, 1 - OUTLIERS)]
+    scatter, rotation = _leading(np.cov(typical_residuals.T), min(N_FIT_DIRECTIONS, count))
+    fit_axes = leading_axes @ (rotation / np.sqrt(scatter))
     if lines is not None:
-        local = lines.local * scale[:, None]
-        place = scaled @ local
-        place -= terms @ np.linalg.lstsq(terms, place, rcond=None)[0]
-        fit = np.concatenate([fit, local / np.sqrt(np.median(place**2, axis=0))], axis=1)
-    distance = min(DISTANCE, count)
-    axes = np.concatenate([fit, whole[:, :distance]], axis=1) / scale[:, None]
-    return Directions.of(centre, axes, bp, None if projection is None else p), fit.shape[1]
+        line_axes = lines.local * scale[:, None]
+        line_strengths = _residuals(scaled @ line_axes, terms)
+        line_axes = line_axes / np.sqrt(np.median(line_strengths**2, axis=0))
+        fit_axes = np.concatenate([fit_axes, line_axes], axis=1)
+    distance_axes = leading_axes[:, : min(N_DISTANCE_DIRECTIONS, count)]
+    axes = np.concatenate([fit_axes, distance_axes], axis=1) / scale[:, None]
+    return Directions.of(centre, axes, bp, None if projection is None else p), fit_axes.shape[1]
+
+
+def _residuals(values: Array, terms: Array) -> Array:
+    """What a linear least-squares fit of the terms [N, T] leaves of values [N, M]."""
+    residuals: Array = values - terms @ np.linalg.lstsq(terms, values, rcond=None)[0]
+    return residuals
 
 
 def _leading(covariance: Array, count: int) -> tuple[Array, Array]:
@@ -297,75 +324,89 @@ def _quadratic(labels: Array) -> Array:
     )
 
 
+class _Placed(NamedTuple):
+    """Stars along the directions: scaled ``labels``, ``positions`` and ``noise`` [N, k + d]."""
+
+    labels: Array
+    positions: Array
+    noise: Array
+
+
 def _fit(
-    clean: FitSample, copies: FitSample, pairs: FitSample, bright: FitSample | None,
-    directions: Directions, k: int, seed: int,
-) -> ForwardModel:  # fmt: skip
-    """A forward model without judgement of what is poor; k of the ``directions`` are of the fit."""
-    samples = [
-        (directions.project(s.features), s.features, s.labels)
-        for s in (clean, copies, pairs, bright)
-        if s is not None
-    ]
-    positions = [place for place, _, _ in samples]
-    noise = [directions.noise(f, place, exact=k) for place, f, _ in samples]
-    centre, place = directions.centre, positions[0][:, :k]
-    shifted = clean.features.x[:, : len(centre)] - centre
-    spectra = np.linalg.lstsq(place - place.mean(axis=0), shifted, rcond=None)[0]
-    nothing = Tail(np.zeros(1), SHARES, np.zeros((1, len(SHARES))))
-    width = clean.labels.shape[1] + 1
+    ordinary: list[FitSample], odd: list[FitSample], directions: Directions, k: int, seed: int
+) -> ForwardModel:
+    """A forward model without tails and thresholds, the first k ``directions`` being of the fit.
+
+    ``ordinary`` are the training stars and their noisier copies, ``odd`` a sample of each odd kind.
+    """
+
+    def place(sample: FitSample) -> _Placed:
+        positions = directions.project(sample.features)
+        noise = directions.noise(sample.features, positions, exact=k)
+        return _Placed(sample.labels, positions, noise)
+
+    clean, placed_ordinary = ordinary[0], [place(sample) for sample in ordinary]
+    positions = placed_ordinary[0].positions
+    shifted = clean.features.x[:, : len(directions.centre)] - directions.centre
+    along = positions[:, :k] - positions[:, :k].mean(axis=0)
+    no_tail = Tail(np.zeros(1), SHARES, np.zeros((1, len(SHARES))))
+    inputs = clean.labels.shape[1] + 1
     draft = ForwardModel(
         directions,
-        spectra,
-        spread=positions[0][:, k:].var(axis=0),
-        low=np.full(width, -np.inf),
-        high=np.full(width, np.inf),
-        linear=np.zeros((1 + width, k)),
+        spectra=np.linalg.lstsq(along, shifted, rcond=None)[0],
+        spread=positions[:, k:].var(axis=0),
+        low=np.full(inputs, -np.inf),
+        high=np.full(inputs, np.inf),
+        linear=np.zeros((1 + inputs, k)),
         network=Layers(()),
         cap=np.zeros(k),
         kinds=Layers(()),
-        fit_tail=nothing,
-        kind_tails=(nothing,),
-        either_tail=nothing,
-        distance_tail=nothing,
+        fit_tail=no_tail,
+        kind_tails=(no_tail,),
+        either_tail=no_tail,
+        distance_tail=no_tail,
         threshold=0.0,
         distance_threshold=0.0,
     )
-    raw = [draft.inputs(s[2], draft.level(n)) for s, n in zip(samples, noise, strict=True)]
-    low, high = np.quantile(np.concatenate(raw[:2]), (EDGE, 1 - EDGE), axis=0)
-    inputs = [np.clip(one, low, high) for one in raw]
-    of_both = [np.concatenate(part[:2]) for part in (inputs, positions, noise)]
-    terms = np.concatenate([np.ones((len(of_both[0]), 1)), of_both[0]], axis=1)
-    linear = np.linalg.lstsq(terms, of_both[1][:, :k], rcond=None)[0]
-    centre, scale = of_both[0].mean(axis=0), np.maximum(of_both[0].std(axis=0), 1e-6)
-    network = _train(
-        (of_both[0] - centre) / scale,
-        2 * k,
-        _scatter_loss,
-        (of_both[1][:, :k] - terms @ linear, of_both[2][:, :k]),
-        seed,
-    )
-    network = _unscaled(network, centre, scale)
-    cap = np.quantile(network(of_both[0])[:, k:], BELIEVED, axis=0)
-    draft = replace(draft, low=low, high=high, linear=linear, network=network, cap=cap)
-    residuals = [
-        np.concatenate([np.arcsinh(draft.residuals(p, n, i)), i], axis=1)
-        for p, n, i in zip(positions, noise, inputs, strict=True)
-    ]
-    together = np.concatenate(residuals)
-    kind = np.repeat([0, 0, 1, 2][: len(residuals)], [len(one) for one in residuals])
-    odd = np.stack([kind == 1, kind == 2], axis=1)[:, : len(residuals) - 2].astype(float)
+    draft = _fit_mean_and_scatter(draft, placed_ordinary, seed)
+    return _fit_kinds(draft, placed_ordinary, [place(sample) for sample in odd], seed)
+
+
+def _fit_mean_and_scatter(draft: ForwardModel, samples: list[_Placed], seed: int) -> ForwardModel:
+    """The draft with the spectra's mean and scatter as functions of labels and noise level."""
+    k = len(draft.cap)
+    unclipped = np.concatenate([draft.inputs(s.labels, draft.level(s.noise)) for s in samples])
+    positions = np.concatenate([s.positions[:, :k] for s in samples])
+    noise = np.concatenate([s.noise[:, :k] for s in samples])
+    low, high = np.quantile(unclipped, (CLIPPED_SHARE, 1 - CLIPPED_SHARE), axis=0)
+    inputs = np.clip(unclipped, low, high)
+    terms = np.concatenate([np.ones((len(inputs), 1)), inputs], axis=1)
+    linear = np.linalg.lstsq(terms, positions, rcond=None)[0]
+    # the network learns what the linear fit leaves
+    network = _train(inputs, 2 * k, _scatter_loss, (positions - terms @ linear, noise), seed)
+    cap = np.quantile(network(inputs)[:, k:], SCATTER_QUANTILE, axis=0)
+    return replace(draft, low=low, high=high, linear=linear, network=network, cap=cap)
+
+
+def _fit_kinds(
+    draft: ForwardModel, ordinary: list[_Placed], odd: list[_Placed], seed: int
+) -> ForwardModel:
+    """The draft with the classifier of odd kinds of stars, by their residuals and inputs."""
+    parts, kinds = [], []
+    for number, sample in enumerate([*ordinary, *odd]):
+        inputs = draft.inputs(sample.labels, draft.level(sample.noise))
+        residuals = draft.residuals(sample.positions, sample.noise, inputs)
+        parts.append(np.concatenate([np.arcsinh(residuals), inputs], axis=1))
+        kinds.append(np.full(len(inputs), number - len(ordinary)))  # negative: an ordinary star
+    kind = np.concatenate(kinds)[:, None]
+    is_kind = kind == np.arange(len(odd))
     # each kind is distinguished from ordinary stars, not from the other kind
-    counts = np.stack([kind != 2, kind != 1], axis=1)[:, : odd.shape[1]].astype(float)
-    centre, scale = together.mean(axis=0), np.maximum(together.std(axis=0), 1e-6)
-    kinds = _train(
-        (together - centre) / scale, odd.shape[1],
-        lambda out, known, weight: nn.functional.binary_cross_entropy_with_logits(
-            out, known, weight
-        ),
-        (odd, counts), seed,
+    weight = is_kind | (kind < 0)
+    classifier = _train(
+        np.concatenate(parts), len(odd), nn.functional.binary_cross_entropy_with_logits,
+        (is_kind.astype(float), weight.astype(float)), seed,
     )  # fmt: skip
-    return replace(draft, kinds=_unscaled(kinds, centre, scale))
+    return replace(draft, kinds=classifier)
 
 
 def _scatter_loss(out: Tensor, positions: Tensor, noise: Tensor) -> Tensor:
@@ -374,30 +415,38 @@ def _scatter_loss(out: Tensor, positions: Tensor, noise: Tensor) -> Tensor:
     log_variance = out[:, k:].clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
     variance = log_variance.exp() + noise
     squares = (positions - out[:, :k]) ** 2 / variance
-    return (0.5 * variance.log() + 0.5 * (DOF + 1) * torch.log1p(squares / DOF)).mean()
+    return (
+        0.5 * variance.log() + 0.5 * (SCATTER_DOF + 1) * torch.log1p(squares / SCATTER_DOF)
+    ).mean()
 
 
 def _train(x: Array, outputs: int, loss: Any, targets: Sequence[Array], seed: int) -> Layers:
-    """A perceptron of two hidden layers by AdamW on one cycle, as numpy arrays."""
+    """A perceptron of two hidden layers by AdamW on one cycle, as numpy arrays.
+
+    ``loss`` takes the outputs and then the rows of each of the ``targets``.
+    """
+    centre, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
     torch.manual_seed(seed)
-    sizes = (x.shape[1], WIDTH, WIDTH, outputs)
+    sizes = (x.shape[1], HIDDEN_WIDTH, HIDDEN_WIDTH, outputs)
     linear = [nn.Linear(a, b) for a, b in pairwise(sizes)]
-    parts: list[nn.Module] = [linear[0], nn.SiLU(), linear[1], nn.SiLU(), linear[2]]
-    network = nn.Sequential(*parts)
-    given = [torch.as_tensor(a, dtype=torch.float32) for a in (x, *targets)]
+    network = nn.Sequential(linear[0], nn.SiLU(), linear[1], nn.SiLU(), linear[2])
+    inputs, *target_tensors = (
+        torch.as_tensor(a, dtype=torch.float32) for a in ((x - centre) / scale, *targets)
+    )
     batch = min(BATCH, len(x))
     steps = EPOCHS * (len(x) // batch)
     optimiser = torch.optim.AdamW(network.parameters(), 5e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, total_steps=steps)
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(x))[: len(x) // batch * batch].split(batch):
-            value = loss(network(given[0][rows]), *(one[rows] for one in given[1:]))
+            value = loss(network(inputs[rows]), *(target[rows] for target in target_tensors))
             optimiser.zero_grad()
             value.backward()
             optimiser.step()
             schedule.step()
     arrays = [a for layer in linear for a in (layer.weight.detach().T, layer.bias.detach())]
-    return Layers(tuple(np.ascontiguousarray(a.numpy()) for a in arrays))
+    scaled = Layers(tuple(np.ascontiguousarray(a.numpy()) for a in arrays))
+    return _unscaled(scaled, centre, scale)
 
 
 def _unscaled(layers: Layers, centre: Array, scale: Array) -> Layers:
@@ -407,28 +456,36 @@ def _unscaled(layers: Layers, centre: Array, scale: Array) -> Layers:
     return Layers((first.astype(np.float32), bias.astype(np.float32), *layers.arrays[2:]))
 
 
-def _judged(model: ForwardModel, real: Statistics, copies: Statistics) -> ForwardModel:
-    """With what ordinary stars reach, and the thresholds.
+def _with_thresholds(model: ForwardModel, real: Statistics, copies: Statistics) -> ForwardModel:
+    """The model with the tails of ordinary stars' statistics, and the thresholds of the flags.
 
-    Of the noisier copies those count that are noisier than nearly all stars themselves: at less
-    noise they would outnumber the real ones, whose oddities the noise does not hide.
+    Copies count only where they are noisier than nearly all real stars: at less noise they would
+    outnumber the real ones, whose oddities the noise does not hide.
     """
-    kept = copies.level > np.quantile(real.level, 0.9)
-    found = Statistics(*(np.concatenate([a, b[kept]]) for a, b in zip(real, copies, strict=True)))
-    bins = int(np.clip(len(found.level) // FEWEST_IN_BIN, 1, BINS))
+    noisier = copies.level > np.quantile(real.level, 0.9)
+    ordinary = Statistics(
+        *(np.concatenate([a, b[noisier]]) for a, b in zip(real, copies, strict=True))
+    )
+    bins = int(np.clip(len(ordinary.level) // FEWEST_IN_BIN, 1, TAIL_BINS))
 
     def tail(statistic: Array) -> Tail:
-        return Tail.fit(statistic, found.level, SHARES, bins)
+        return Tail.fit(statistic, ordinary.level, SHARES, bins)
 
     model = replace(
         model,
-        fit_tail=tail(np.log(found.chisq)),
-        kind_tails=tuple(map(tail, found.logits.T)),
-        distance_tail=tail(np.log(found.distance)),
+        fit_tail=tail(np.log(ordinary.chisq)),
+        kind_tails=tuple(map(tail, ordinary.logits.T)),
+        distance_tail=tail(np.log(ordinary.distance)),
     )
-    model = replace(model, either_tail=tail(model.worse(found)))
-    fit = model.judge(found)
-    # the least of both, in units of their parts of the flagged share
-    worst = np.minimum(fit.p_value / (1 - OF_DISTANCE), fit.distance_p_value / OF_DISTANCE)
-    cut = float(np.quantile(worst, FLAGGED))
-    return replace(model, threshold=cut * (1 - OF_DISTANCE), distance_threshold=cut * OF_DISTANCE)
+    model = replace(model, either_tail=tail(model.oddity(ordinary)))
+    fit = model.p_values(ordinary)
+    # the smaller of both p-values, each in units of its part of the flagged share
+    smaller = np.minimum(
+        fit.p_value / (1 - FLAGGED_BY_DISTANCE), fit.distance_p_value / FLAGGED_BY_DISTANCE
+    )
+    cut = float(np.quantile(smaller, FLAGGED))
+    return replace(
+        model,
+        threshold=cut * (1 - FLAGGED_BY_DISTANCE),
+        distance_threshold=cut * FLAGGED_BY_DISTANCE,
+    )

@@ -1,4 +1,4 @@
-"""Emission lines planted in ordinary stars: examples for a forward model of what they look like."""
+"""Emission lines planted in ordinary stars, as examples from which a forward model learns them."""
 
 from __future__ import annotations
 
@@ -23,38 +23,40 @@ NAMED: tuple[tuple[tuple[float, float], ...], ...] = (
     ((372.8, 1.0),),
     ((844.9, 1.0),),
 )
-"""nm in vacuum and relative light: H alpha, H beta, [O III], He II, He I, [S II], the triplet of
-Ca II, [S III]; then Balmer lines at case B, [O II] and O I."""
+"""Groups of lines, as wavelengths in vacuum (nm) with relative light: H alpha, H beta, [O III],
+He II, He I, [S II], the triplet of Ca II, [S III]; then Balmer lines at case B, [O II] and O I."""
 LOCAL = 8
-"""How many of them, the first, are measured over what is about them."""
+"""How many of these groups, from the first, are measured over the spectrum about them."""
 WINDOW = 35.0
-"""nm on both sides of a line in which that is a parabola."""
+"""Distance (nm) from a line within which the spectrum about it is taken as a parabola."""
+NARROW = 1.0
+"""Full width at half maximum (nm) of the named lines."""
 OTHERS = 200
-"""Lines at any wavelength beside them, as at a redshift."""
-RANGE, BREADTH, NARROW = (350.0, 1000.0), (1.0, 25.0), 1.0
-"""nm: centres and full widths at half maximum of the others, and the width of the named."""
+"""Further lines at random wavelengths, as of redshifted sources."""
+RANGE, BREADTH = (350.0, 1000.0), (1.0, 25.0)
+"""Ranges (nm) of their centres and of their full widths at half maximum."""
 STRENGTH, STRENGTH_OF_OTHERS = (0.5, 200.0), (2.0, 60.0)
-"""Equivalent widths, nm, evenly in the logarithm."""
+"""Ranges (nm) of the equivalent widths of named and further lines, even in the logarithm."""
 MOST = 3
-"""Lines in one star."""
+"""Most lines in one star."""
 SIDE = 20.0
-"""nm on both sides of a line that measure the continuum."""
+"""Distance (nm) from a line within which the continuum is measured."""
 
 
 @dataclass(frozen=True)
 class Lines:
-    """M lines as the instrument shows them."""
+    """M lines as the instrument shows them, the named ones first."""
 
-    # float64 [M, n]: a line of unit light (W m^-2) in the network's coefficients; the named first
-    templates: Array
-    continuum: Array  # float64 [M, n]: flux about it (W m^-2 nm^-1) of unit coefficients
+    templates: Array  # float64 [M, n]: the network's coefficients of a line of 1 W m^-2
+    continuum: Array  # float64 [M, n]: flux about the line (W m^-2 nm^-1) per unit coefficient
     named: int  # how many are named
-    # float64 [n, LOCAL]: the light of a named line by the coefficients, up to a factor
-    local: Array
+    local: (
+        Array  # float64 [n, LOCAL]: weights of the coefficients in a line's light, up to a factor
+    )
 
     @classmethod
     def of(cls, feature_set: FeatureSet, random: np.random.Generator) -> Lines | None:
-        """None without a projection: nothing is then known of the instrument."""
+        """Lines in the coefficients of ``feature_set``; None if it has no projection."""
         projection = feature_set.projection
         if projection is None:
             return None
@@ -70,12 +72,12 @@ class Lines:
 
         centres = [group[0][0] for group in NAMED] + random.uniform(*RANGE, OTHERS).tolist()
         flux = [
-            sum(light * bell(at, NARROW) for at, light in group) / sum(one for _, one in group)
+            sum(light * bell(at, NARROW) for at, light in group) / sum(light for _, light in group)
             for group in NAMED
         ]
         breadths = _even(BREADTH, OTHERS, random)
         flux += [bell(at, w) for at, w in zip(centres[len(NAMED) :], breadths, strict=True)]
-        clean = gaiaxpy_instrument().coefficients([Sed.of(wavelength, one) for one in flux])
+        clean = gaiaxpy_instrument().coefficients([Sed.of(wavelength, line) for line in flux])
         offset = np.abs(projection.wavelength - np.array(centres)[:, None])
         near = (offset < SIDE).astype(float)
         continuum = (near / near.sum(axis=1, keepdims=True)) @ projection.design
@@ -86,9 +88,9 @@ class Lines:
     def planted(
         self, features: Features, feature_set: FeatureSet, random: np.random.Generator
     ) -> Features:
-        """The stars with one to three named lines, a third of them with one other line.
+        """The stars with one to three named lines, or (a third of them) one further line.
 
-        Photometry and errors stay: what a line adds to them is little beside what it does to the
+        Photometry and errors stay: the effect of a line on them is small beside that on the
         spectrum.
         """
         stars, count = len(features), len(self.templates)
@@ -113,17 +115,18 @@ class Lines:
 
 
 def _even(bounds: tuple[float, float], count: int, random: np.random.Generator) -> Array:
-    """Numbers [count] even in the logarithm within the bounds."""
+    """Random numbers [count], uniform in the logarithm within the bounds."""
     low, high = np.log(bounds)
     drawn: Array = np.exp(random.uniform(low, high, count))
     return drawn
 
 
 def local_filter(projection: Projection, template: Array, centre: float) -> Array:
-    """By the coefficients [n], the amplitude of a line over a parabola, by least squares.
+    """Weights [n] of the coefficients whose sum is the least-squares amplitude of a line.
 
-    In units of the template's peak, of spectra in units of the design's largest element. What is
-    strange elsewhere in the spectrum does not count.
+    The line is fitted over a parabola within :data:`WINDOW`, so oddities elsewhere in the spectrum
+    do not matter. Amplitudes are in units of the template's peak, with spectra in units of the
+    design's largest element.
     """
     offset = (projection.wavelength - centre) / WINDOW
     inside = np.abs(offset) < 1

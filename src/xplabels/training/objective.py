@@ -1,7 +1,7 @@
-"""The training loss: the likelihood of labels of stars that are varied anew in every batch.
+"""The training loss: the likelihood of the labels, with stars that are varied anew in each batch.
 
 A distilled network learns from an ensemble of teachers instead: their mean, their scatter, and
-their errors on stars left out of their training. They predict every varied batch anew.
+their errors on stars left out of their training. They predict each varied batch anew.
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ class Teachers:
 
     @torch.no_grad()
     def targets(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Mean and variance [N, K] for network inputs [N, I] of the stars ``rows`` [N].
+        """Mean and variance [N, K] of all teachers, and the mean of those not trained on the star.
 
-        And the mean of those that did not train on the star; None if all trained on all.
+        ``x`` [N, I] are network inputs of the stars ``rows`` [N]. The last is None if all teachers
+        were trained on all stars.
         """
         labels = torch.stack([network(x).mean for network in self.networks])
         mean, variance = labels.mean(dim=0), labels.var(dim=0)
@@ -76,11 +77,11 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a network on a batch of stars, with every variance added at prediction."""
+    """The loss of a network on a batch of stars, with all variances that a prediction has."""
 
     recipe: Recipe
     propagation: Propagation
-    dust: Dust | None = None  # these two vary the stars
+    dust: Dust | None = None  # varies the stars, as `noise` does
     noise: NoiseAugmentation | None = None
     teachers: Teachers | None = None  # of a distilled network
     weights: Tensor | None = None  # how much each label counts [K]; None: all alike
@@ -100,8 +101,8 @@ class Objective:
     def loss(self, network: UncertainNetwork, stars: LabelledStars, last: bool) -> Tensor:
         """Mean loss of a batch, auxiliary inputs hidden at random where the recipe says so.
 
-        ``last``: of the phase without dropout masks, whose loss has every variance that is added
-        at prediction instead.
+        ``last`` is the phase without dropout masks, whose loss has all variances of a prediction
+        instead.
         """
         block, run = stars.block, self.propagation.run
         input_term = last and self.input_term
@@ -144,7 +145,7 @@ class Objective:
         run, block = self.propagation.run, stars.block
         mean, variance, unseen = teachers.targets(self.propagation.network_input(block), stars.rows)
         out = run(network, block, input_term=last and self.input_term)
-        # under dropout, as any network's mean
+        # with dropout, as the mean of any network is trained
         matched = run(network, block, input_term=False, drop=True).mean
         labels = out.mean if unseen is None else unseen
         likelihood = self._likelihood(stars, stars.y - labels, stars.y_error**2 + out.variance)
@@ -155,11 +156,11 @@ class Objective:
 
 
 def hidden_inputs(missing: Tensor, fraction: float) -> Tensor:
-    """Which auxiliary inputs to hide, bool [N, A]: of ``fraction`` of the stars some or all.
+    """Which auxiliary inputs to hide, bool [N, A]: some or all, for ``fraction`` of the stars.
 
-    Most stars lack all of a survey or nothing, hence half of these lose everything.
+    Half of these lose all, since most stars lack all of a survey's magnitudes or none.
     """
-    where, each = missing.device, (len(missing), 1)
-    some = torch.rand(missing.shape, device=where) < 0.5
-    everything = torch.rand(each, device=where) < 0.5
-    return (some | everything) & (torch.rand(each, device=where) < fraction)
+    device, per_star = missing.device, (len(missing), 1)
+    some = torch.rand(missing.shape, device=device) < 0.5
+    everything = torch.rand(per_star, device=device) < 0.5
+    return (some | everything) & (torch.rand(per_star, device=device) < fraction)

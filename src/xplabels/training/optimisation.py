@@ -1,7 +1,7 @@
-"""Fitting one network: the schedule of its steps, its history, and states that survive a kill.
+"""Fitting one network: the schedule of its steps, its history, and states to resume from.
 
-A state is written whole or not at all, tensors as safetensors and the rest as JSON: nothing that is
-read back can execute code.
+A state is written completely or not at all, as safetensors with the history in JSON, so reading it
+back cannot execute code.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ SECONDS_BETWEEN_STATES = 20.0
 GRADIENT_LIMIT = 10.0
 """Norm at which a gradient is clipped; reached only in the first steps of hard cases."""
 LARGEST_SEED = 2**63
-"""Below which torch takes a seed; those made of a larger one begin again at 0."""
+"""Bound on the seeds that torch takes; derived seeds are taken modulo it."""
 PAPER_REPORT = 100
 """Steps of the paper's schedule between two entries of the history."""
 CHECKPOINT_FILES = ("manifest.json", LAST_WORD, "*.safetensors", ".*.partial.*")
-"""All that the folder of an unfinished training may hold."""
+"""Names of the files that the folder of an unfinished training may hold."""
 
 History = list[dict[str, float]]
 
@@ -50,9 +50,9 @@ History = list[dict[str, float]]
 class Checkpoint:
     """A folder with the last state of each stage of one training run; None keeps nothing.
 
-    The ``manifest`` says what the run is made of: data, recipe, seed. ``overwrite`` removes the
-    states of a run with another one. :class:`InputError` if the folder belongs to another run, or
-    holds something else.
+    The ``manifest`` identifies the run by its data, recipe and seed. ``overwrite`` removes the
+    states of another run. Raises :class:`InputError` if the folder belongs to another run, or holds
+    something else.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Checkpoint:
     def save(
         self, stage: str, network: nn.Module, optimiser: torch.optim.Optimizer, history: History
     ) -> None:
-        """Replace the state of ``stage``, that of torch's random generators included."""
+        """Replace the saved state of ``stage``, which includes torch's random generators."""
         if self.folder is None:
             return
         tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -74,14 +74,14 @@ class Checkpoint:
         tensors["random"] = torch.get_rng_state()
         if torch.cuda.is_initialized():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        # not by safetensors itself, which would raise an error of its own on a full disk
-        content = save(kept, metadata={"history": json.dumps(history)})
+        detached = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        # written below and not by safetensors, which raises an error of its own on a full disk
+        content = save(detached, metadata={"history": json.dumps(history)})
         with whole_file(self.folder / f"{stage}.safetensors", overwrite=True) as partial:
             partial.write_bytes(content)
 
     def restore(self, stage: str, network: nn.Module, optimiser: torch.optim.Optimizer) -> History:
-        """Bring back the last state of ``stage``: its history, empty if it never was saved."""
+        """Restore the last state of ``stage``; returns its history, empty if none was saved."""
         path = Path() if self.folder is None else self.folder / f"{stage}.safetensors"
         if not path.is_file():
             return []
@@ -112,7 +112,7 @@ class Step(NamedTuple):
 
     rows: Tensor
     learning_rate: float
-    last: bool  # of the phase without dropout, with every variance that is added at prediction
+    last: bool  # in the last phase: without dropout, with all variances of a prediction
 
 
 def fit(
@@ -129,7 +129,7 @@ def fit(
 ) -> History:
     """Train ``network`` in place; returns its history, one entry per epoch.
 
-    The result is the same whether or not the run was killed and resumed in between.
+    The result is the same if the run is interrupted and resumed.
     """
     recipe, device = objective.recipe, objective.propagation.device
     torch.manual_seed(seed)
@@ -165,7 +165,7 @@ def fit(
             "epoch": float(epoch),
             "train": sum(losses) / len(losses),
             "validation": objective.evaluate(network, validation),
-            "seconds": before + now - begun,  # of all runs that got here
+            "seconds": before + now - begun,  # including the runs before an interruption
         }
         history.append(entry)
         text = f"loss {entry['train']:.3f}  validation {entry['validation']:.3f}"
@@ -181,7 +181,7 @@ def fit(
 
 
 def number_of_epochs(recipe: Recipe, stars: int, epochs: int) -> int:
-    """Entries of the history: of the paper's schedule one per :data:`PAPER_REPORT` steps."""
+    """Entries of the history; the paper's schedule has one per :data:`PAPER_REPORT` steps."""
     if recipe.schedule == "one_cycle":
         return epochs
     batches = math.ceil(stars / recipe.batch_size)
@@ -198,7 +198,7 @@ def schedule(recipe: Recipe, stars: int, epochs: int, seed: int) -> Iterator[lis
             steps = [Step(rows, recipe.learning_rate, i >= warmup) for i in range(iterations)]
             yield from (steps[i : i + PAPER_REPORT] for i in range(0, iterations, PAPER_REPORT))
         return
-    # what is added at prediction is in the loss, however short the training
+    # at least one epoch, however short the training, has all variances of a prediction
     last = max(1, round(epochs * recipe.input_fraction)) if recipe.input_fraction > 0 else 0
     for epoch in range(epochs):
         generator = torch.Generator().manual_seed((1_000_003 * seed + epoch) % LARGEST_SEED)
@@ -219,7 +219,7 @@ def _scaled(count: int, recipe: Recipe) -> int:
 
 
 def one_cycle(share: float) -> float:
-    """Learning rate relative to its peak: a cosine up, then a cosine down to nothing.
+    """Learning rate relative to its peak: it rises along a cosine, then falls along one to 0.
 
     Examples
     --------

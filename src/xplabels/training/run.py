@@ -4,7 +4,7 @@ Labels that few stars have come last, as last layers on the hidden layers of a n
 others. Thousands of stars with common labels teach a network what a spectrum holds; a rare label
 then is a linear function of what all its hidden layers hold, which hundreds of stars determine
 (Evci et al. 2022, ICML, PMLR 162, 6009: the last layer alone has lost what its own labels do not
-need). The network stays as it is, and with it the common labels.
+need). The network itself stays unchanged, and with it the common labels.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ LOG_FLUX_EMPHASIS = 2.0
 
 
 class Fold(NamedTuple):
-    """Networks trained like the model's without the stars ``left_out`` [N] of the table."""
+    """Networks trained like the model's, but without the stars ``left_out`` [N] of the table."""
 
     left_out: NDArray[np.bool_]
     networks: tuple[Perceptron, ...]
 
 
 class Run:
-    """Trains what a recipe asks for, on the training part of a table; sparse labels come last.
+    """Trains the networks of a recipe on the training part of a table, sparse labels last.
 
-    ``prefix`` comes before the name of each stage, whose states ``checkpoint`` keeps and whose
-    progress is shown as a bar.
+    The ``checkpoint`` keeps the states of each stage; ``prefix`` comes before the stages' names.
+    ``progress`` shows a bar for each stage.
     """
 
     def __init__(
@@ -72,12 +72,13 @@ class Run:
         if recipe.fainter_share and recipe.fainter_decades and recipe.noise_levels:
             noise = NoiseAugmentation(features, scaling, self.propagation.projection, device)
         if recipe.label_weights:
-            each = [recipe.label_weights.get(name, 1.0) for name in table.names]
-            weights = torch.tensor(each, device=device)
+            weights = torch.tensor(
+                [recipe.label_weights.get(name, 1.0) for name in table.names], device=device
+            )
         self.objective = Objective(recipe, self.propagation, self._dust(), noise, weights=weights)
 
     def _sampling(self) -> Projection | None:
-        """The sampling matrix of these widths, if it is needed and available."""
+        """The sampling matrix for spectra of these widths, if it is needed and available."""
         if not (self.recipe.flux_samples or self.recipe.reddening):
             return None
         features = self.table.feature_set
@@ -107,7 +108,7 @@ class Run:
         if self.recipe.scatter == "distilled":
             trained = [self._distilled(history)]
         else:
-            trained = self._alike(history)
+            trained = self._single_or_ensemble(history)
         if not self.whole.sparse.any():
             return tuple(network.to_perceptron() for network in trained), history
         return tuple(
@@ -118,7 +119,7 @@ class Run:
     def _heads(
         self, network: UncertainNetwork, member: int, history: dict[str, History]
     ) -> UncertainNetwork:
-        """The sparse labels of a trained network, from its hidden layers as they are."""
+        """Heads for the sparse labels, on the unchanged hidden layers of a trained network."""
         table, recipe = self.whole.select(self.whole.sparse), self.recipe
         weights = [recipe.label_weights.get(name, 1.0) for name in table.names]
         recipe = replace(recipe, epochs=recipe.sparse_epochs)
@@ -137,15 +138,15 @@ class Run:
         return heads
 
     def calibration_folds(self) -> Iterator[Fold]:
-        """For each fold of the training stars, networks like the run's that never saw it."""
+        """For each fold of the training stars, networks trained like the run's without it."""
         folds = self.table.folds(self.recipe.calibration_folds)
         for number, left_out in enumerate(folds, start=1):
-            kept = replace(self.whole, train=self.whole.train & ~left_out)
-            run = Run(kept, self.recipe, self.seed, self.checkpoint, self.progress, self.device,
+            rest = replace(self.whole, train=self.whole.train & ~left_out)
+            run = Run(rest, self.recipe, self.seed, self.checkpoint, self.progress, self.device,
                       f"fold-{number}-")  # fmt: skip
             yield Fold(left_out, run.networks()[0])
 
-    def _alike(self, history: dict[str, History]) -> list[UncertainNetwork]:
+    def _single_or_ensemble(self, history: dict[str, History]) -> list[UncertainNetwork]:
         """One network, or the members of an ensemble."""
         recipe = self.recipe
         kind = "dropout" if recipe.scatter in ("dropout", "sampling") else "none"
@@ -166,10 +167,10 @@ class Run:
         objective, teachers = replace(self.objective, input_term=False), []
         for member in range(recipe.members):
             seen = fold != member % recipe.folds if recipe.folds > 1 else fold >= 0
-            some = self.training.take(torch.nonzero(seen)[:, 0].to(self.device))
+            stars = self.training.take(torch.nonzero(seen)[:, 0].to(self.device))
             teachers.append(
                 self._fit(architecture, f"teacher-{member + 1}", member, history,
-                          recipe.teacher_epochs, objective, some)
+                          recipe.teacher_epochs, objective, stars)
             )  # fmt: skip
         fold_of_row = torch.zeros(len(self.table.train), dtype=fold.dtype, device=self.device)
         fold_of_row[rows] = fold.to(self.device)
@@ -194,9 +195,9 @@ class Run:
     def _fit(
         self, architecture: Architecture, stage: str, member: int, history: dict[str, History],
         epochs: int | None = None, objective: Objective | None = None,
-        some: LabelledStars | None = None,
+        stars: LabelledStars | None = None,
     ) -> UncertainNetwork:  # fmt: skip
-        """One network, trained on the training stars or on ``some`` of them."""
+        """One network, trained on all training stars or on ``stars``, some of them."""
         epochs = self.recipe.epochs if epochs is None else epochs
         seed = self._seed_of(member)
         torch.manual_seed(seed)
@@ -204,14 +205,14 @@ class Run:
         self._set_log_flux(network)
         network.to(self.device)
         history[stage] = fit(
-            network, objective or self.objective, some or self.training, self.validation,
+            network, objective or self.objective, stars or self.training, self.validation,
             stage=self.prefix + stage, seed=seed, epochs=max(1, round(epochs * self.recipe.scale)),
             checkpoint=self.checkpoint, progress=self.progress,
         )  # fmt: skip
         return network
 
     def _input_scale(self, architecture: Architecture) -> torch.Tensor | None:
-        """Factors that make inputs that vary most larger: they are measured best, too."""
+        """Factors that enlarge the inputs that vary most, which are also measured best."""
         if not self.recipe.emphasis:
             return None
         n = self.table.feature_set.n_spectral
@@ -225,7 +226,7 @@ class Run:
         return torch.as_tensor(emphasis, dtype=torch.float32)
 
     def _set_log_flux(self, network: UncertainNetwork) -> None:
-        """Wavelengths spread evenly over the sampling, statistics from the training stars."""
+        """Log flux at evenly spread wavelengths of the sampling, scaled by the training stars."""
         if network.log_flux is None or self.sampling is None:
             return
         samples = self.sampling.design / FLUX_UNIT
@@ -239,9 +240,10 @@ class Run:
 
 
 def heads_on(network: UncertainNetwork, labels: int) -> UncertainNetwork:
-    """A network with the hidden layers of ``network``, which do not train, for other labels.
+    """A network for other labels on the hidden layers of ``network``, which are not trained.
 
-    Its last layer reads all of them and begins with the labels' mean, whatever the star.
+    Its last layer takes all of these as inputs. Before training it predicts the labels' mean for
+    every star.
     """
     deep = len(network.hidden) > 1
     architecture = replace(network.architecture, labels=labels, skip=deep)
@@ -260,15 +262,15 @@ def heads_on(network: UncertainNetwork, labels: int) -> UncertainNetwork:
 def joined(
     network: UncertainNetwork, heads: UncertainNetwork, sparse: NDArray[np.bool_]
 ) -> Perceptron:
-    """One network of all K labels, of which ``heads`` gives those that are ``sparse`` [K]."""
-    one, other = network.to_perceptron(), heads.to_perceptron()
-    architecture = replace(other.architecture, labels=len(sparse))
+    """One network of all K labels; ``heads`` predicts the ``sparse`` [K] ones."""
+    for_common, for_sparse = network.to_perceptron(), heads.to_perceptron()
+    architecture = replace(for_sparse.architecture, labels=len(sparse))
     rows = np.tile(sparse, architecture.outputs // len(sparse))
-    arrays = dict(one.arrays)
-    for name in other.arrays.keys() & {"out.weight", "out.bias", "skip.weight"}:
-        whole = np.zeros(architecture.shapes()[name], one.dtype)
-        whole[rows] = other.arrays[name]
-        if name in one.arrays:
-            whole[~rows] = one.arrays[name]
-        arrays[name] = whole
+    arrays = dict(for_common.arrays)
+    for name in for_sparse.arrays.keys() & {"out.weight", "out.bias", "skip.weight"}:
+        joint = np.zeros(architecture.shapes()[name], for_common.dtype)
+        joint[rows] = for_sparse.arrays[name]
+        if name in for_common.arrays:
+            joint[~rows] = for_common.arrays[name]
+        arrays[name] = joint
     return Perceptron(architecture, arrays)

@@ -1,4 +1,4 @@
-"""Stars with known labels -> features, the split and training statistics."""
+"""The table that training starts from: features, labels, the split and training statistics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALLEST_TRAINING, SMALLEST_VALIDATION = 200, 30
 ALIKE = 0.2
 """Standard deviations of Teff within which stars are alike."""
 LARGEST_WEIGHT = 3.0
-"""Of a rare star, in the loss."""
+"""Largest weight of a star in the loss."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,17 @@ class TrainingTable:
         return Labels(self.names, self.y[rows], self.y_error[rows])
 
     def folds(self, count: int) -> Iterator[NDArray[np.bool_]]:
-        """The stars [N] of each of ``count`` parts of the training part."""
+        """Masks [N] of the ``count`` folds of the training part."""
         if count:
             fold = fold_of(self.stars.source_id, count)
             yield from (self.train & (fold == number) for number in range(count))
 
     def sample(self, rows: NDArray[np.bool_], device: str = "cpu") -> LabelledStars:
         """Float32 tensors of some stars."""
-        known, known_error = self.scaling.scale_y(self.y[rows], self.y_error[rows])
+        scaled, scaled_error = self.scaling.scale_y(self.y[rows], self.y_error[rows])
         y, y_error, weight = (
             torch.as_tensor(array, dtype=torch.float32, device=device)
-            for array in (known, np.nan_to_num(known_error), self.weight[rows, None])
+            for array in (scaled, np.nan_to_num(scaled_error), self.weight[rows, None])
         )
         features, feature_set = self.features[rows], self.feature_set
         block = Block.of(features, feature_set, self.scaling, torch.float32, device)
@@ -98,9 +98,9 @@ class TrainingTable:
         }
 
     def digest(self) -> str:
-        """SHA-256 of the stars' data and labels: a checkpoint must not outlive a change.
+        """SHA-256 of the stars' data and labels, to recognise the checkpoint of other data.
 
-        Not of the features, whose last bits depend on the number of threads.
+        It does not cover the features, whose last bits depend on the number of threads.
         """
         spectra, photometry = self.stars.spectra, self.stars.photometry
         if isinstance(spectra, SampledSpectra):
@@ -109,18 +109,18 @@ class TrainingTable:
             arrays = [array for band in (spectra.bp, spectra.rp)
                       for array in (band.coefficients, band.errors, band.correlations)
                       if array is not None]  # fmt: skip
-        whole = hashlib.sha256()
+        digest = hashlib.sha256()
         for array in (*arrays, photometry.values, photometry.errors, self.y, self.y_error):
-            whole.update(np.ascontiguousarray(array).tobytes())
-        return whole.hexdigest()
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def training_table(
     stars: Stars, names: tuple[str, ...], recipe: Recipe, test_fraction: float
 ) -> TrainingTable:
-    """Everything about the stars that training needs, the test part left out.
+    """The training table of the usable stars, without those of the test part.
 
-    :class:`InputError` if the stars have no such labels, an error (or a label learned as its
+    Raises :class:`InputError` if the stars have no such labels, an error (or a label learned as its
     logarithm) is not positive, an input is absent, or there are too few stars.
     """
     if stars.labels is None:
@@ -135,11 +135,11 @@ def training_table(
         logarithmic = [name for name in names if _is_logarithmic(name, recipe)]
         _check_labels(labels, stars, logarithmic)
     known = np.isfinite(labels.values) & np.isfinite(labels.errors)
-    kept = ~part_mask(stars.source_id, "test", test_fraction) & known.any(axis=1)
-    kept &= (stars.flags & np.uint32(UNUSABLE)) == 0
-    y = np.where(known, labels.values, np.nan)[kept]
-    y_error = np.where(known, labels.errors, np.nan)[kept]
-    stars = stars[kept]
+    labelled = ~part_mask(stars.source_id, "test", test_fraction) & known.any(axis=1)
+    labelled &= (stars.flags & np.uint32(UNUSABLE)) == 0
+    y = np.where(known, labels.values, np.nan)[labelled]
+    y_error = np.where(known, labels.errors, np.nan)[labelled]
+    stars = stars[labelled]
     feature_set = FeatureSet.for_stars(
         stars, _available(stars) if "available" in recipe.auxiliary else recipe.auxiliary,
         covariance=recipe.covariance, extinction_error=recipe.extinction_error,
@@ -148,8 +148,8 @@ def training_table(
     features = feature_set.compute(stars)
     n = feature_set.n_spectral
     usable = np.isfinite(features.x[:, :n]).all(axis=1) & np.isfinite(features.errors).all(axis=1)
-    # divided by an error instead of RP 0, or by a noisy RP 0, one star would spoil the training
-    # statistics of all
+    # one star that is divided by an error instead of RP 0, or by a noisy RP 0, would spoil the
+    # training statistics of all
     usable &= features.is_ratio & ((features.flags & np.uint32(Flag.LOW_SNR)) == 0)
     train = usable & part_mask(stars.source_id, "train", test_fraction)
     validation = usable & part_mask(stars.source_id, "validation", test_fraction)
@@ -189,10 +189,10 @@ def training_table(
 
 
 def rarity(teff: Array, among: Array, power: float) -> Array:
-    """How much stars [N] count by their scaled Teff; more where few others [M] have the like.
+    """Weights [N] of stars by their scaled Teff: larger where few others [M] have a similar one.
 
-    In proportion to their density to the power -``power``; 1 at the median density, in denser
-    places, and where Teff is unknown (NaN), and at most :data:`LARGEST_WEIGHT`.
+    They go with the density of stars in Teff to the power -``power``, relative to the median
+    density, and are at least 1 and at most :data:`LARGEST_WEIGHT`; 1 where Teff is unknown (NaN).
     """
     among = np.sort(among[np.isfinite(among)])
 
@@ -222,7 +222,7 @@ def _is_logarithmic(name: str, recipe: Recipe) -> bool:
 
 
 def _as_learned(name: str, recipe: Recipe) -> Label:
-    """The label with its table's unit and words, and whether its logarithm is learned."""
+    """The label with its table's unit and description, and whether its logarithm is learned."""
     if name in LABELS:
         return LABELS[name]
     return Label(name, **{**label_of(name).about(), "logarithmic": _is_logarithmic(name, recipe)})
@@ -257,7 +257,7 @@ def _available(stars: Stars) -> tuple[str, ...]:
         present = [np.isfinite(stars.photometry.column(part)[0]) for part in AUXILIARY[name]]
         return float(np.mean(np.all(present, axis=0)))
 
-    found = tuple(name for name in AUXILIARY if share(name) >= 0.5)
-    if not found:
+    available = tuple(name for name in AUXILIARY if share(name) >= 0.5)
+    if not available:
         logger.info("no colours: fewer than half of the stars have photometry for any of them")
-    return found
+    return available

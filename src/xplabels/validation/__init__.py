@@ -19,10 +19,10 @@ from xplabels.core.scores import Bin, LabelSample, Scores, binned, scores_by_lab
 from xplabels.validation.audit import LabelAudit, audit_labels
 
 PREDICTED = "_predicted"
-"""Ending of an axis that bins by the predicted label instead of the known one."""
+"""Ending of the names of axes along predicted instead of known labels."""
 
 BINS = 12
-"""About so many bins cover 98 % of the stars along an axis that :data:`BIN_WIDTHS` lacks."""
+"""Approximate number of bins for 98 % of the stars, along axes that :data:`BIN_WIDTHS` lacks."""
 BIN_WIDTHS: dict[str, float] = {
     "g_mag": 0.5,
     "bp_rp": 0.25,
@@ -54,30 +54,30 @@ class GroupScores:
 
 @dataclass(frozen=True, repr=False)
 class Validation:
-    """What :func:`score_prediction` found.
+    """The result of :func:`score_prediction`.
 
     Attributes
     ----------
     prediction, names
-        For N stars, and the K labels compared.
+        The prediction for N stars, and the K labels compared.
     groups
         Scores by group: ``all``, ``good``, ``rightly_labelled`` (without labels that are probably
         wrong), ``metal_poor`` (known [Fe/H] < -1).
     bins, axes
-        ``bins[axis][label]``: bins along G, BP-RP, each known label and each predicted one
-        (ending ``_predicted``), and the values [N] along these. Along a known label even correct
-        errors over- and undercover in places, because predictions shrink to the mean; along a
-        predicted one they must not.
+        ``bins[axis][label]``: bins along G, BP-RP, each known label and each predicted one (ending
+        ``_predicted``), and the values [N] along these. Along a known label even correct errors
+        are too small or too large in places, because predictions shrink to the mean; along a
+        predicted one they must not be.
     samples
-        By label, the stars compared: residuals, z, PIT and so on.
+        The stars compared, by label: residuals, z, PIT and so on.
     audit
         Which of the known labels are probably wrong.
     flags, selection
-        How many of the stars compared carry each flag, and which stars they are, in words.
+        Number of the stars compared that have each flag, and which stars they are, in words.
     resamples
-        Of the bootstrap.
+        Number of bootstrap resamples.
     joint
-        Joint coverage of all labels, where the prediction has their correlations.
+        Joint coverage of all labels, if the prediction has their correlations.
     star
         Identifies the star of each row [N], where several rows belong to one.
     """
@@ -118,10 +118,10 @@ class Validation:
     def column(self, attribute: str) -> Array:
         """An attribute of each label's sample as [n, K], NaN where not compared."""
         rows = self.rows
-        found = np.full((len(rows), len(self.names)), np.nan)
+        values = np.full((len(rows), len(self.names)), np.nan)
         for k, sample in enumerate(self.samples.values()):
-            found[np.searchsorted(rows, sample.rows), k] = getattr(sample, attribute)
-        return found
+            values[np.searchsorted(rows, sample.rows), k] = getattr(sample, attribute)
+        return values
 
     def by_label(self, attribute: str) -> dict[str, Array]:
         """The same as {label: [n]}."""
@@ -143,7 +143,7 @@ def score_prediction(
     Parameters
     ----------
     prediction
-        For N stars.
+        The prediction for N stars.
     labels
         Known labels of the same N stars in the same order, NaN where unknown. Only labels that
         are in both are compared.
@@ -184,7 +184,7 @@ def score_prediction(
                 remedy="give them for the same stars in the same order",
             )
     samples = {name: _sample(name, prediction, labels) for name in names}
-    compared = np.isin(np.arange(n), np.concatenate([one.rows for one in samples.values()]))
+    compared = np.isin(np.arange(n), np.concatenate([s.rows for s in samples.values()]))
     if not compared.any():
         raise InputError(
             "no star has both a prediction and a known label",
@@ -218,7 +218,7 @@ def score_prediction(
                 title,
                 int(mask.sum()),
                 scores_by_label(
-                    {name: one[mask[one.rows]] for name, one in samples.items()},
+                    {name: sample[mask[sample.rows]] for name, sample in samples.items()},
                     resamples=resamples,
                 ),
             )
@@ -227,9 +227,13 @@ def score_prediction(
         bins={
             axis: {
                 name: binned(
-                    values, one, _edges(width, values[one.rows]), resamples=resamples, star=star
+                    values,
+                    sample,
+                    _edges(width, values[sample.rows]),
+                    resamples=resamples,
+                    star=star,
                 )
-                for name, one in samples.items()
+                for name, sample in samples.items()
             }
             for axis, values in axes.items()
             for width in (bin_width(axis, values),)
@@ -260,7 +264,7 @@ def common_names(predicted: Sequence[str], known: Sequence[str]) -> tuple[str, .
 
 
 def _sample(name: str, prediction: Prediction, labels: Labels) -> LabelSample:
-    """The stars with finite truth and prediction, after a check of their errors."""
+    """The stars with a known and a predicted label, after a check of their errors."""
     k, j = prediction.names.index(name), labels.names.index(name)
     truth, label_error = labels.values[:, j], labels.errors[:, j]
     predicted = prediction.values[:, k]
@@ -287,7 +291,7 @@ def _sample(name: str, prediction: Prediction, labels: Labels) -> LabelSample:
 
 
 def bin_width(axis: str, values: Array) -> float:
-    """Width of the bins along an axis: 1, 2 or 5 times a power of ten where none is laid down.
+    """Width of the bins along an axis; if not in ``BIN_WIDTHS``, 1, 2 or 5 times a power of ten.
 
     Examples
     --------
@@ -301,12 +305,12 @@ def bin_width(axis: str, values: Array) -> float:
     if width == 0:
         return 1.0
     power = 10.0 ** np.floor(np.log10(width))
-    return float(power * min((1, 2, 5, 10), key=lambda one: abs(one - width / power)))
+    return float(power * min((1, 2, 5, 10), key=lambda step: abs(step - width / power)))
 
 
 def _edges(width: float, values: Array) -> list[tuple[float, float]]:
-    """Bins at multiples of the width that may hold any of the values."""
+    """Bins at multiples of the width that may contain any of the values."""
     numbers = np.floor(values[np.isfinite(values)] / width).astype(int)
     # the quotient of a value just below an edge may have been rounded up
-    every = np.union1d(numbers - 1, numbers).tolist()
-    return [(number * width, (number + 1) * width) for number in every]
+    numbers = np.union1d(numbers - 1, numbers)
+    return [(number * width, (number + 1) * width) for number in numbers.tolist()]

@@ -32,10 +32,10 @@ GOOD_STARS = (
     f"Good stars are those for which the catalogue's column 'good' is true: each {GOOD} "
     "(documentation: Flags). Stars without a prediction are in none of the tables."
 )
-"""What a report says of them."""
+"""Explanation in the report."""
 SCATTER = {"robust": "robust", "RMSE": "rmse"}
 RANGE = (0, 1, 50, 99, 100)
-"""Percentiles of the stars compared."""
+"""Percentiles of the stars compared that are shown."""
 
 
 def findings_of(
@@ -48,7 +48,7 @@ def findings_of(
     The distribution of ``training_labels``, or else that of the stars compared, is drawn behind the
     errors (FS24, fig. 5); ``data``, ``notes`` and ``training`` of the ``provenance`` are shown.
     """
-    found = [
+    findings = [
         accuracy_finding(validation),
         range_finding(validation),
         errors_finding(validation, training_labels),
@@ -60,7 +60,7 @@ def findings_of(
         paper_finding(validation),
         data_finding(validation, provenance or {}),
     ]
-    return [finding for finding in found if finding is not None]
+    return [finding for finding in findings if finding is not None]
 
 
 def data_finding(validation: Validation, provenance: Mapping[str, Any]) -> Finding:
@@ -94,9 +94,9 @@ def range_finding(validation: Validation) -> Finding:
     section, n = Section("range", "Usable range"), validation.n
     rows = []
     axes = {axis: validation.axes[axis] for axis in ("g_mag", "bp_rp") if axis in validation.axes}
-    known = {with_unit(name): one.truth for name, one in validation.samples.items()}
+    by_label = {with_unit(name): s.truth for name, s in validation.samples.items()}
     for title, values in (
-        known | {f"{MAGNITUDES[axis]} [mag]": v[validation.rows] for axis, v in axes.items()}
+        by_label | {f"{MAGNITUDES[axis]} [mag]": v[validation.rows] for axis, v in axes.items()}
     ).items():
         values = values[np.isfinite(values)]
         numbers = ["-"] * len(RANGE)
@@ -152,8 +152,8 @@ def accuracy_finding(validation: Validation) -> Finding:
             folded=True,
         )
     meanings = [
-        [key.replace("_", " "), one.text + (", in the label's unit" if one.has_unit else "")]
-        for key, one in SCORES.items()
+        [key.replace("_", " "), score.text + (", in the label's unit" if score.has_unit else "")]
+        for key, score in SCORES.items()
     ]
     section.add_table("What the scores are", ["", ""], meanings, folded=True)
     section.add_picture(
@@ -182,11 +182,11 @@ def metal_poor_finding(validation: Validation) -> Finding | None:
 
 
 def scores_text(validation: Validation, group: str = "all") -> str:
-    """The scores of one group as a table for the terminal; for all stars, the joint ones, too."""
-    chosen = validation.groups[group]
-    labels = [chosen.labels[name] for name in validation.names]
+    """The scores of one group as a table for the terminal; for all stars also the joint ones."""
+    stars = validation.groups[group]
+    labels = [stars.labels[name] for name in validation.names]
     rows = [
-        [chosen.title, *map(with_unit, validation.names)],
+        [stars.title, *map(with_unit, validation.names)],
         ["N", *(str(scores.n) for scores in labels)],
         *([key, *(format_score(scores, key, "+-") for scores in labels)] for key in SCORES),
     ]
@@ -201,7 +201,7 @@ def scores_text(validation: Validation, group: str = "all") -> str:
 
 
 def errors_finding(validation: Validation, training_labels: Labels | None) -> Finding:
-    """The stated errors and their parts against G and against each label."""
+    """The stated errors and their parts, against G and against each label."""
     names, rows = validation.names, validation.rows
     stars = validation.prediction[rows]
     columns = [stars.names.index(name) for name in names]

@@ -37,7 +37,7 @@ def badge_of(verdict: Verdict) -> Cell:
 
 
 def calibration_findings(validation: Validation) -> list[Finding]:
-    """Where the errors are right and where not; then the rule, curves and z in detail."""
+    """Two sections: where the errors fail; and the rule, curves and z in detail."""
     verdict, names = verdict_of(validation), validation.names
     section = Section("calibration", "Where the error bars fail", badge=badge_of(verdict))
     section.paragraphs.append(
@@ -78,9 +78,9 @@ def calibration_findings(validation: Validation) -> list[Finding]:
     for axis in verdict.bins:
         _add_bins(detail, verdict, axis)
     shown = {
-        axis: {name: _places(row) for name, row in verdict.bins[axis].items() if row}
+        axis: {name: _bin_sizes(bins) for name, bins in verdict.bins[axis].items() if bins}
         for axis in verdict.judged
-        if any(len(row) > 1 for row in verdict.bins[axis].values())
+        if any(len(bins) > 1 for bins in verdict.bins[axis].values())
     }
     section.add_picture(
         "sizes",
@@ -89,7 +89,7 @@ def calibration_findings(validation: Validation) -> list[Finding]:
         "interval that counts for the verdict; grey: tolerance.",
         lambda: figures.sizes(
             list(verdict.overall),
-            np.array([one.sizes for one in verdict.overall.values()]),
+            np.array([whole.sizes for whole in verdict.overall.values()]),
             validation.n,
             TOLERANCE,
         ),
@@ -135,8 +135,12 @@ def calibration_findings(validation: Validation) -> list[Finding]:
 def _add_overall(section: Section, verdict: Verdict) -> None:
     """Sizes at both levels, with their intervals, over all stars."""
     rows: list[list[str | Cell]] = [
-        [label, one.counted, *(part for size in one.sizes for part in _cells(size, judged=True))]
-        for label, one in verdict.overall.items()
+        [
+            label,
+            whole.counted,
+            *(cell for size in whole.sizes for cell in _cells(size, judged=True)),
+        ]
+        for label, whole in verdict.overall.items()
     ]
     section.add_table(
         "Size of the error in the stated errors [%], negative where they are too small; ± is the "
@@ -149,15 +153,15 @@ def _add_overall(section: Section, verdict: Verdict) -> None:
 def _add_bins(section: Section, verdict: Verdict, axis: str) -> None:
     """Sizes at 68.3 % along one axis: a row per bin, a column per label."""
     by_label, judged = verdict.bins[axis], axis in verdict.judged
-    lows = sorted({(one.low, one.high) for row in by_label.values() for one in row})
-    if len(lows) < 2:
+    limits = sorted({(b.low, b.high) for bins in by_label.values() for b in bins})
+    if len(limits) < 2:
         return
     rows: list[list[str | Cell]] = []
-    for low, high in lows:
-        here = [next((one for one in row if one.low == low), None) for row in by_label.values()]
-        most = max((one for one in here if one is not None), key=lambda one: one.n)
-        cells = ["-" if one is None else _cell(one, judged) for one in here]
-        rows.append([f"{low:.5g} to {high:.5g}", most.counted, *cells])
+    for low, high in limits:
+        at_low = [next((b for b in bins if b.low == low), None) for bins in by_label.values()]
+        fullest = max((b for b in at_low if b is not None), key=lambda b: b.n)
+        cells = ["-" if b is None else _cell(b, judged) for b in at_low]
+        rows.append([f"{low:.5g} to {high:.5g}", fullest.counted, *cells])
     title = _axis_title(axis)
     section.add_table(
         f"Size of the error in the stated errors [%] along {title}"
@@ -168,33 +172,31 @@ def _add_bins(section: Section, verdict: Verdict, axis: str) -> None:
     )
 
 
-def _cell(one: Statement, judged: bool) -> Cell:
-    """The size of a bin, the outer one where that one is off; coloured where it is judged."""
-    outer = judged and one.size is one.sizes[1]
-    text = ("95.4 %: " if outer else "") + _cells(one.size if judged else one.sizes[0], False)[
-        0
-    ].text
-    return Cell(text, COLOURS[one.word] if judged and one.word != FEW else "")
+def _cell(part: Statement, judged: bool) -> Cell:
+    """The size of a bin: if judged, the one that is off, coloured; else that at 68.3 %."""
+    size = part.size if judged else part.sizes[0]
+    text = ("95.4 %: " if size is part.sizes[1] else "") + _cells(size, judged=False)[0].text
+    return Cell(text, COLOURS[part.word] if judged and part.word != FEW else "")
 
 
 def _cells(size: Size, judged: bool) -> tuple[Cell, Cell]:
-    """Size with standard error, and the simultaneous interval."""
+    """A size with its standard error, and its simultaneous interval."""
     value, error, low, high = (100 * number for number in size)
     digits = int(error < 2)
     text = f"{value:+.{digits}f} ± {error:.{digits}f}" if np.isfinite(error) else f"{value:+.0f}"
     return Cell(text, COLOURS[size.word] if judged else ""), Cell(f"{low:+.0f} to {high:+.0f}")
 
 
-def _places(row: Sequence[Statement]) -> figures.Sizes:
-    """Edges [n, 2], sizes [n, 2, 4], and the colours of both levels of bins."""
+def _bin_sizes(bins: Sequence[Statement]) -> figures.Sizes:
+    """Edges [n, 2] of bins, sizes [n, 2, 4], colours at both levels, and number of stars."""
     return (
-        np.array([(one.low, one.high) for one in row]),
-        np.array([one.sizes for one in row]),
+        np.array([(b.low, b.high) for b in bins]),
+        np.array([b.sizes for b in bins]),
         [
-            ["" if size.word in (RIGHT, FEW) else COLOURS[size.word] for size in one.sizes]
-            for one in row
+            ["" if size.word in (RIGHT, FEW) else COLOURS[size.word] for size in b.sizes]
+            for b in bins
         ],
-        sum(one.n for one in row),
+        sum(b.n for b in bins),
     )
 
 
@@ -205,7 +207,7 @@ def joint_finding(validation: Validation) -> Finding | None:
         return None
     verdict = verdict_of(validation)
     word = verdict.words[TOGETHER]
-    line = next(one for one in verdict.lines if one.startswith(TOGETHER))
+    line = next(line for line in verdict.lines if line.startswith(TOGETHER))
     badge = Cell(word, COLOURS[word])
     section = Section("joint", "All labels together", badge=badge, missed=[line], folded=True)
     section.paragraphs.append(
@@ -215,8 +217,8 @@ def joint_finding(validation: Validation) -> Finding | None:
         "on all stated errors."
     )
     rows = [
-        [title, f"{scale * joint.value[key]:.{d}f} ± {scale * joint.error[key]:.{d}f}"]
-        for key, title, scale, d in (
+        [title, f"{scale * joint.value[key]:.{digits}f} ± {scale * joint.error[key]:.{digits}f}"]
+        for key, title, scale, digits in (
             ("coverage_68", "inside 68.3 % [%]", 100, 2),
             ("coverage_95", "95.4 % [%]", 100, 2),
             ("pit_distance", "distance of the PIT", 1, 4),

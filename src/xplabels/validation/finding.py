@@ -1,7 +1,7 @@
 """A finding: one part of a validation, with its numbers, its text and its section of the report.
 
-A validation is a list of findings: their metrics make ``metrics.json``, their texts the terminal's
-output, their sections the report. A new part is one more function that returns a finding.
+A validation is a list of findings: their metrics are written to ``metrics.json``, their texts to
+the terminal, their sections to the report. A new part is one more function that returns a finding.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 PER_CENT = ("coverage_68", "coverage_95")
-"""Scores that people read in per cent; in ``metrics.json`` they are fractions."""
+"""Scores shown in per cent; in ``metrics.json`` they are fractions."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text that ``verdict`` colours: ``pass``, ``partly``, ``fail`` or empty."""
+    """Text, coloured by its ``verdict``: ``pass``, ``partly``, ``fail`` or empty (no colour)."""
 
     text: str
     verdict: str = ""
@@ -40,7 +40,7 @@ Rows = Sequence[Sequence[str | Cell]]
 class ReportTable:
     """A caption, column titles, and rows of text or :class:`Cell`; the first column is a title.
 
-    Columns without a title hold text of any length. A ``folded`` table opens on a click.
+    Columns without a title contain text of any length. A ``folded`` table opens on a click.
     """
 
     caption: str
@@ -88,7 +88,7 @@ class Section:
         rows = []
         for key, value in mapping.items():
             plain = as_json(value)
-            if isinstance(plain, list) and all(isinstance(one, str | int | float) for one in plain):
+            if isinstance(plain, list) and all(isinstance(x, str | int | float) for x in plain):
                 plain = "; ".join(map(str, plain))
             text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
             rows.append([str(key), text])
@@ -190,11 +190,11 @@ def score_row(title: str, scores: Scores, keys: Iterable[str]) -> list[str]:
 def score_rows(
     by_label: Mapping[str, Scores], names: Iterable[str], keys: Iterable[str]
 ) -> list[list[str]]:
-    """A row for N and for each score, with a column for each label: its :func:`score_row`."""
+    """A row for N and for each score, with a column for each label."""
     keys = tuple(keys)
-    missing = ["-"] * (1 + len(keys))
+    absent = ["-"] * (1 + len(keys))
     columns = [
-        score_row("", by_label[name], keys)[1:] if name in by_label else missing for name in names
+        score_row("", by_label[name], keys)[1:] if name in by_label else absent for name in names
     ]
     titles = ["N", *map(score_title, keys)]
     return [[title, *row] for title, *row in zip(titles, *columns, strict=True)]
@@ -203,10 +203,14 @@ def score_rows(
 def bin_rows(
     by_label: Mapping[str, Sequence[Bin]], cells: Callable[[Bin | None], Sequence[str | Cell]]
 ) -> list[list[str | Cell]]:
-    """A row for each bin of any label: edges, stars, and the ``cells`` of each label."""
+    """A row for each bin: its limits, its number of stars, and the ``cells`` of each label.
+
+    A label may lack a bin. The number of stars is that of the label with the most.
+    """
     rows: list[list[str | Cell]] = []
-    for low in sorted({one.low for row in by_label.values() for one in row}):
-        here = [next((one for one in row if one.low == low), None) for row in by_label.values()]
-        most = max((one for one in here if one is not None), key=lambda one: one.scores.n)
-        rows.append([f"{low:.5g} to {most.high:.5g}", most.counted, *chain(*map(cells, here))])
+    for low in sorted({b.low for bins in by_label.values() for b in bins}):
+        at_low = [next((b for b in bins if b.low == low), None) for bins in by_label.values()]
+        fullest = max((b for b in at_low if b is not None), key=lambda b: b.scores.n)
+        limits = f"{low:.5g} to {fullest.high:.5g}"
+        rows.append([limits, fullest.counted, *chain(*map(cells, at_low))])
     return rows

@@ -1,7 +1,7 @@
-"""Two estimates of one model, and another model, on the same stars.
+"""Comparison of two estimates of one model, and of two models, on the same stars.
 
-As FS24's figure A1, which shows one label with and without an input, but for every label and with
-the ratio of the scatters. The bootstrap resamples both models' residuals of a star together.
+This is like FS24's figure A1, which shows one label with and without an input, but for every label
+and with the ratio of the scatters. The bootstrap resamples stars with both models' residuals.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def estimates_finding(
     for title, prediction in (("mean", mean), ("unshrunk", correction.apply(mean))):
         samples = {
             name: replace(
-                known,
-                predicted=prediction.values[known.rows, k],
-                error=prediction.errors[known.rows, k],
-                error_95=prediction.errors_95[known.rows, k],
+                sample,
+                predicted=prediction.values[sample.rows, k],
+                error=prediction.errors[sample.rows, k],
+                error_95=prediction.errors_95[sample.rows, k],
             )
-            for name, known in validation.samples.items()
+            for name, sample in validation.samples.items()
             for k in (prediction.names.index(name),)
         }
         groups = {"all": samples}
@@ -101,22 +101,21 @@ def model_finding(validation: Validation, other: Prediction, title: str, note: s
     truth, ours = validation.by_label("truth"), validation.by_label("predicted")
     for name in common_names(validation.names, other.names):
         theirs = other.values[validation.rows, other.names.index(name)]
-        both = np.isfinite(ours[name]) & np.isfinite(theirs)
-        if both.sum() < FEWEST_STARS:
+        predicted = np.isfinite(ours[name]) & np.isfinite(theirs)  # by both models
+        if predicted.sum() < FEWEST_STARS:
             continue
-        known, here, there = (
-            np.where(both, one, np.nan) for one in (truth[name], ours[name], theirs)
-        )
-        columns.append(np.stack([known, here, there]))
-        ratios[name] = _ratios((here - known)[both], (there - known)[both], validation.resamples)
+        column = np.where(predicted, np.stack([truth[name], ours[name], theirs]), np.nan)
+        columns.append(column)
+        our_residuals, their_residuals = (column[1:] - column[0])[:, predicted]
+        ratios[name] = _ratios(our_residuals, their_residuals, validation.resamples)
     rows = []
-    for name, one in ratios.items():
-        cells = [with_unit(name), f"{one['n']:,}"]
+    for name, ratio in ratios.items():
+        cells = [with_unit(name), f"{ratio['n']:,}"]
         for key in ("rmse", "robust"):
             cells += [
-                f"{one[key]:.4g}",
-                f"{one[f'{key}_beside']:.4g}",
-                f"{one[f'{key}_ratio']:.3f} ± {one[f'{key}_ratio_error']:.3f}",
+                f"{ratio[key]:.4g}",
+                f"{ratio[f'{key}_beside']:.4g}",
+                f"{ratio[f'{key}_ratio']:.3f} ± {ratio[f'{key}_ratio_error']:.3f}",
             ]
         rows.append(cells)
     header = ["label", "N", "RMSE", "other's", "ratio", "robust", "other's", "ratio"]
@@ -128,8 +127,8 @@ def model_finding(validation: Validation, other: Prediction, title: str, note: s
         rows,
     )
     if columns:
-        known, here, there = np.stack(columns, axis=2)
-        pairs = (("known", "this model", known, here), ("known", "other model", known, there))
+        known, this, others = np.stack(columns, axis=2)
+        pairs = (("known", "this model", known, this), ("known", "other model", known, others))
         section.add_picture(
             "beside",
             "Two models against known labels",
@@ -145,14 +144,17 @@ def model_finding(validation: Validation, other: Prediction, title: str, note: s
 
 
 def _ratios(ours: Array, theirs: Array, resamples: int) -> dict[str, float]:
-    """RMSE and robust scatter of two sets of residuals [n] of the same stars."""
-    found: dict[str, float] = {"n": len(ours)}
+    """RMSE and robust scatter of two sets of residuals [n] of the same stars, with their ratios."""
+    results: dict[str, float] = {"n": len(ours)}
     rows = np.random.default_rng(SEED).integers(0, len(ours), (resamples, len(ours)))
     for key, measure in (("rmse", rms), ("robust", robust_scatter)):
-        here, there = float(measure(ours)), float(measure(theirs))
-        again = measure(theirs[rows]) / measure(ours[rows]) if resamples > 1 else np.full(2, np.nan)
-        found |= {
-            key: here, f"{key}_beside": there, f"{key}_ratio": there / here,
-            f"{key}_ratio_error": float(np.std(again, ddof=1)),
+        our_scatter, their_scatter = float(measure(ours)), float(measure(theirs))
+        ratios = np.full(2, np.nan)
+        if resamples > 1:
+            ratios = measure(theirs[rows]) / measure(ours[rows])
+        results |= {
+            key: our_scatter, f"{key}_beside": their_scatter,
+            f"{key}_ratio": their_scatter / our_scatter,
+            f"{key}_ratio_error": float(np.std(ratios, ddof=1)),
         }  # fmt: skip
-    return found
+    return results

@@ -60,7 +60,7 @@ NITROGEN_SCORES = {
 }
 
 SNR_BINS, FEWEST = 6, 100
-"""Bins of equally many stars, and how many stars a bin must have at least."""
+"""Most bins along S/N, with equally many stars each, and fewest stars in a bin."""
 
 PAPER_SCORES = {
     "median_prediction": Statistic(median, ("predicted",), "median prediction"),
@@ -76,25 +76,25 @@ TABLE_1: dict[str, tuple[float, float, float, float]] = {
     "n_fe": (0.20, 0.040, 0.036, 0.052),
     "alpha_m": (0.083, 0.029, -1.4e-3, 0.025),
 }
-"""As printed: :data:`PAPER_SCORES` against APOGEE, K and dex."""
+"""FS24's table 1 as printed: :data:`PAPER_SCORES` against APOGEE, in K and dex."""
 TABLE_2: dict[str, dict[str, tuple[float, float]]] = {
     "lamost-lrs": {"fe_h": (0.096, 0.104), "teff": (-34.3, 81.5), "logg": (0.018, 0.134)},
     "lamost-mrs": {"c_fe": (0.052, 0.059), "n_fe": (0.120, 0.117), "alpha_m": (0.001, 0.027)},
 }
-"""As printed, by survey: median residual and RMSE against LAMOST DR7, K and dex."""
+"""FS24's table 2 as printed, by survey: median residual and RMSE against LAMOST DR7, K and dex."""
 TABLE_3: dict[str, dict[str, float]] = {
     "Fallows & Sanders (2024)": {"fe_h": 0.068, "teff": 69.1, "logg": 0.142},
     "Leung & Bovy (2023)": {"fe_h": 0.070, "teff": 47.0, "logg": 0.110},
     "Andrae et al. (2023), inflated as they advise": {"fe_h": 0.039, "teff": 21.5, "logg": 0.028},
 }
-"""As printed: average errors, K and dex. The factors behind the last row are not printed."""
+"""FS24's table 3 as printed: average errors, K and dex. The last row's factors are not printed."""
 
 
 def planes_finding(validation: Validation, training_labels: Labels | None) -> Finding | None:
     """Abundance planes of predictions and known labels, or None without two such labels.
 
-    Columns: predictions; those of the half of the stars with the smaller errors in both labels; the
-    known labels of the stars and of the training set.
+    The columns of planes are the predictions, those of the stars whose errors are below the median
+    in every label shown, and the known labels of these stars and of the training set.
     """
     names, nitrogen = validation.names, nitrogen_scores(validation)
     metrics = {"poor_in_nitrogen": nitrogen} if nitrogen else {}
@@ -130,13 +130,13 @@ def planes_finding(validation: Validation, training_labels: Labels | None) -> Fi
             "whose errors are larger there."
         )
         header = ["stars", "N", *(statistic.text for statistic in NITROGEN_SCORES.values())]
-        rows = [score_row(title, one, NITROGEN_SCORES) for title, one in nitrogen.items()]
+        rows = [score_row(title, scores, NITROGEN_SCORES) for title, scores in nitrogen.items()]
         section.add_table("Stars poor in nitrogen", header, rows)
     return Finding(metrics, section=section)
 
 
 def nitrogen_scores(validation: Validation) -> dict[str, Scores]:
-    """Stars with a known [N/Fe] below -0.4, and all others; empty where no star has [N/Fe]."""
+    """Scores of stars with a known [N/Fe] below -0.4, and of all others; empty without [N/Fe]."""
     sample = validation.samples.get("n_fe")
     if sample is None or not len(sample):
         return {}
@@ -160,50 +160,57 @@ def paper_finding(validation: Validation) -> Finding:
 def add_paper_table(
     section: Section, validation: Validation, caption: str, printed: Mapping[str, tuple[float, ...]]
 ) -> dict[str, Scores]:
-    """FS24's table 1 or 2: scores of each label; the paper's numbers fill the last columns."""
-    scores, rows = scores_by_label(validation.samples, PAPER_SCORES, validation.resamples), []
-    for name, one in scores.items():
-        rows.append(score_row(with_unit(name), one, PAPER_SCORES))
+    """FS24's table 1 or 2: scores of each label, and below them the paper's numbers.
+
+    The ``printed`` numbers of a label are for the last of the :data:`PAPER_SCORES`.
+    """
+    by_label, rows = scores_by_label(validation.samples, PAPER_SCORES, validation.resamples), []
+    for name, scores in by_label.items():
+        rows.append(score_row(with_unit(name), scores, PAPER_SCORES))
         if name in printed:
             numbers = [f"{value:g}" for value in printed[name]]
-            blank = ["-"] * (1 + len(PAPER_SCORES) - len(numbers))
-            rows.append(["paper, other stars", *blank, *numbers])
+            # no N, and no numbers for the first scores
+            not_printed = ["-"] * (1 + len(PAPER_SCORES) - len(numbers))
+            rows.append(["paper, other stars", *not_printed, *numbers])
     section.add_table(caption, ["label", "N", *(s.text for s in PAPER_SCORES.values())], rows)
-    return scores
+    return by_label
 
 
 def add_errors_table(
     section: Section, validation: Validation, catalogue: str | None = None
 ) -> dict[str, dict[str, Scores]]:
-    """FS24's table 3: median errors stated by the model and by the ``catalogue`` compared with."""
+    """FS24's table 3: median errors stated by the model and by the ``catalogue`` it is compared to.
+
+    Returns the scores of each label by source.
+    """
     sources = {"this model": "error"} | ({} if catalogue is None else {catalogue: "label_error"})
-    found, names = {}, validation.names
+    errors, names = {}, validation.names
     for title, attribute in sources.items():
         statistic = {"median_error": Statistic(median, (attribute,))}
-        found[title] = scores_by_label(validation.samples, statistic, validation.resamples)
+        errors[title] = scores_by_label(validation.samples, statistic, validation.resamples)
     rows = [
         [title, *(format_score(scores[name], "median_error") for name in names)]
-        for title, scores in found.items()
+        for title, scores in errors.items()
     ]
     rows += [
         [f"{title}, as printed", *(f"{printed[n]:g}" if n in printed else "-" for n in names)]
         for title, printed in TABLE_3.items()
     ]
-    counts = ", ".join(f"{len(s):,} {n}" for n, s in validation.samples.items())
+    counts = ", ".join(f"{len(sample):,} {name}" for name, sample in validation.samples.items())
     section.add_table(
         f"Median errors stated by catalogues (as table 3 of Fallows & Sanders 2024); N here: "
         f"{counts}. Rows as printed are for other stars",
         ["catalogue", *map(with_unit, names)],
         rows,
     )
-    return found
+    return errors
 
 
 def signal_to_noise(spectra: Spectra) -> tuple[str, Array]:
     """A measure of the spectra's S/N: its name, and its values [N].
 
-    The median over the samples of sampled spectra; for archive coefficients that of RP's first,
-    which carries most of the flux.
+    For sampled spectra it is the median over the samples; for archive coefficients that of RP's
+    first, which has most of the flux.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         if isinstance(spectra, CoefficientSpectra):
@@ -220,20 +227,20 @@ def slopes_by_snr(
 ) -> dict[str, tuple[Bin, ...]]:
     """``slope`` and ``rmse`` of each label in bins of equally many stars along ``snr`` [N].
 
-    Empty where there are too few stars for two bins.
+    Empty if there are too few stars for two bins.
     """
-    compared = np.unique(np.concatenate([sample.rows for sample in samples.values()]))
-    known = snr[compared][np.isfinite(snr[compared])]
-    bins = min(SNR_BINS, len(known) // FEWEST)
+    compared = snr[np.unique(np.concatenate([sample.rows for sample in samples.values()]))]
+    compared = compared[np.isfinite(compared)]
+    bins = min(SNR_BINS, len(compared) // FEWEST)
     if bins < 2:
         return {}
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)))
+    edges = np.unique(np.quantile(compared, np.linspace(0, 1, bins + 1)))
     if len(edges) < 3:
         return {}
     edges[-1] = np.nextafter(edges[-1], np.inf)  # the last bin includes its upper edge
-    statistics, steps = some_scores("slope", "rmse"), list(pairwise(edges.tolist()))
+    statistics, limits = some_scores("slope", "rmse"), list(pairwise(edges.tolist()))
     return {
-        name: binned(snr, sample, steps, statistics, resamples=resamples)
+        name: binned(snr, sample, limits, statistics, resamples=resamples)
         for name, sample in samples.items()
     }
 
@@ -241,7 +248,7 @@ def slopes_by_snr(
 def add_slopes(
     section: Section, name: str, title: str, along: str, slopes: Mapping[str, tuple[Bin, ...]]
 ) -> None:
-    """Slopes against S/N as a picture."""
+    """A picture of the slopes against S/N."""
     caption = "Bins of equally many stars; bars are bootstrap errors. 1: no shrinkage."
     section.add_picture(name, title, caption, lambda: figures.slopes(along, slopes))
 

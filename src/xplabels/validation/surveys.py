@@ -44,13 +44,14 @@ AXES: dict[str, tuple[str, tuple[float, ...]]] = {
     "absolute_g": ("absolute magnitude in G [mag]", (-10.0, -2.0, 0.0, 2.0, 4.0, 6.0, 15.0)),
     "extinction_g": ("extinction in G [mag]", (-0.5, 0.1, 0.25, 0.5, 1.0, 2.0, 20.0)),
 }
-"""Title of each axis of the differences, and edges of the bins along it."""
+"""Axes along which differences are binned: their titles, and the edges of the bins."""
 PARALLAX_SNR = 5.0
-"""Absolute magnitudes need at least this parallax over error."""
+"""Least ratio of parallax to error for an absolute magnitude."""
 MIN_COMMON = 2
+"""Fewest common stars for which the survey is compared with known labels."""
 
 SHOWN = ("bias", "rmse", "robust", "slope", "std_z", "robust_std_z")
-"""Those of :data:`~xplabels.core.scores.SCORES` in the table of both comparisons."""
+"""Scores (:data:`~xplabels.core.scores.SCORES`) in the table of both comparisons."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ class ReferenceSurvey:
     def of_stars(self, source_id: NDArray[np.int64]) -> ReferenceSurvey:
         """The survey's labels for the stars ``source_id`` [N], in their order.
 
-        :class:`InputError` if it has none of them.
+        Raises :class:`InputError` if it has none of them.
         """
-        rows, found = Lookup(self.source_id, self.where).find(source_id)
+        rows, survey_rows = Lookup(self.source_id, self.where).find(source_id)
         if len(rows) == 0:
             raise InputError(
                 f"none of its {counted(len(self.source_id), 'Gaia source')} is among the "
@@ -91,13 +92,15 @@ class ReferenceSurvey:
                 "test part is compared",
             )
 
-        def placed(values: Array) -> Array:
+        def in_order(values: Array) -> Array:
             column = np.full((len(source_id), *values.shape[1:]), np.nan)
-            column[rows] = values[found]
+            column[rows] = values[survey_rows]
             return column
 
-        labels = Labels(self.labels.names, placed(self.labels.values), placed(self.labels.errors))
-        context = {name: placed(column) for name, column in self.context.items()}
+        labels = Labels(
+            self.labels.names, in_order(self.labels.values), in_order(self.labels.errors)
+        )
+        context = {name: in_order(column) for name, column in self.context.items()}
         return replace(self, source_id=source_id, labels=labels, context=context)
 
 
@@ -264,14 +267,14 @@ def survey_finding(
 def _survey_to_survey(
     survey: Labels, known: Labels | None, names: Sequence[str]
 ) -> dict[str, LabelSample]:
-    """The survey as if it predicted the known labels."""
+    """Samples in which the survey takes the place of the prediction of the known labels."""
     samples = {}
     for name in names:
         if known is None or name not in known.names:
             continue
         (theirs, error), (ours, our_error) = (
-            (one.select([name]).values[:, 0], one.select([name]).errors[:, 0])
-            for one in (survey, known)
+            (labels.select([name]).values[:, 0], labels.select([name]).errors[:, 0])
+            for labels in (survey, known)
         )
         rows = np.flatnonzero(np.isfinite(theirs) & np.isfinite(ours))
         if len(rows) >= MIN_COMMON:
@@ -283,15 +286,15 @@ def _survey_to_survey(
 
 def _in_order(labels: Labels, names: Sequence[str]) -> Array:
     """Columns [N, K] of the labels ``names``, NaN where there is none."""
-    blank = np.full(len(labels), np.nan)
+    unknown = np.full(len(labels), np.nan)
     columns = dict(zip(labels.names, labels.values.T, strict=True))
-    return np.stack([columns.get(name, blank) for name in names], axis=1)
+    return np.stack([columns.get(name, unknown) for name in names], axis=1)
 
 
 def _luminosity_and_extinction(
     survey: ReferenceSurvey, photometry: Photometry | None
 ) -> dict[str, Array]:
-    """M_G and A_G [N] where known; without axes that have no star."""
+    """M_G and A_G [N] by axis, NaN where unknown; an axis without any star is left out."""
     extinction = survey.context.get("ag_gspphot")
     absolute = survey.context.get("mg_gspphot")
     if absolute is None and photometry is not None:
@@ -302,14 +305,13 @@ def _luminosity_and_extinction(
             absolute = np.where(good, g + 5 * np.log10(np.where(good, parallax, 1.0)) - 10, np.nan)
         if extinction is not None:
             absolute = absolute - extinction
-    found = dict(zip(AXES, (absolute, extinction), strict=True))
     return {
         axis: values
-        for axis, values in found.items()
+        for axis, values in zip(AXES, (absolute, extinction), strict=True)
         if values is not None and np.isfinite(values).any()
     }
 
 
-def _bias_and_scatter(one: Bin | None) -> list[str]:
+def _bias_and_scatter(stars: Bin | None) -> list[str]:
     keys = ("bias", "robust")
-    return ["-" if one is None else format_score(one.scores, key) for key in keys]
+    return ["-" if stars is None else format_score(stars.scores, key) for key in keys]

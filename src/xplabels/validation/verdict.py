@@ -1,12 +1,13 @@
-"""A verdict on stated errors: how many per cent they are off, and whether that is much or chance.
+"""A verdict on stated errors: by how many per cent they are off, and whether that may be chance.
 
 The size of the error in the stated errors is stated / needed - 1, where the needed half-widths are
-the stated ones times the one factor with which the intervals hold their share of the stars, the
+the stated ones times the factor with which the intervals contain their share of the stars, the
 known labels' own errors included. It is measured for every label at both levels, 68.3 and 95.4 %,
 over all stars and in bins, and for the ellipsoids of all labels together. The factor is a quantile
-over stars, so that an interval for it follows from the binomial distribution of the coverage
-without any assumption about the residuals. All intervals hold at once, but for a chance of
-:data:`FALSE_ALARMS` (Bonferroni), and only what they exclude is held against the errors.
+over stars, so an interval for it follows from the binomial distribution of the coverage without any
+assumption about the residuals. The probability that not all intervals contain the true size is at
+most :data:`FALSE_ALARMS` (Bonferroni); errors are called off only where the intervals exclude that
+they are right.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from xplabels.core.scores import LabelSample
 from xplabels.validation import PREDICTED, Validation, bin_width
 
 TOLERANCE = 0.10
-"""Errors that are off by less are right."""
+"""Size up to which errors count as right."""
 USEFUL = 2 * TOLERANCE
-"""Where the interval of a size reaches further to either side there are too few stars to tell."""
+"""If the interval of a size extends beyond this on either side, there are too few stars to tell."""
 FALSE_ALARMS = 0.01
-"""Chance that errors which are exactly right are called anything else, over all labels and bins."""
+"""Probability that exactly right errors are called anything else, over all labels and bins."""
 MANY = 0.10
-"""Errors that are wrong for so large a share of the stars are wrong; for fewer, slightly off."""
+"""Share of a label's stars in wrong bins from which on its errors are wrong, not slightly off."""
 BIN_STARS = 200
-"""Neighbouring bins are merged until they have so many stars: there, errors that are off by a third
-stand out, and a bin of fewer would only lengthen the list of bins in which nothing can be seen."""
+"""Fewest stars in a bin; neighbours are merged until they have so many. With so many, errors that
+are off by a third are significant; smaller bins would hardly show anything."""
 
 RIGHT, SLIGHTLY, WRONG = "right", "slightly off", "wrong"
 FEW = "too few stars to tell"
@@ -51,8 +52,8 @@ RATIOS = ("c_fe", "n_fe", "alpha_m")
 class Size(NamedTuple):
     """stated / needed - 1 at one level: -0.2 where the errors are 20 % too small.
 
-    ``error`` is its standard error; the simultaneous interval goes from ``low`` to ``high``. Both
-    are infinite where the stars are too few or the known labels' errors hide the stated ones.
+    ``error`` is its standard error; the simultaneous interval is from ``low`` to ``high``. Both are
+    infinite where there are too few stars or the known labels' errors dominate the stated ones.
     """
 
     value: float
@@ -64,9 +65,8 @@ class Size(NamedTuple):
     def word(self) -> str:
         """Right, slightly off, wrong or too few stars to tell.
 
-        Wrong: by more than the tolerance, whichever value of the interval is true. Slightly off: it
-        is not zero, but may be within the tolerance. Right: it may be zero, or is within the
-        tolerance for certain.
+        Wrong: the whole interval is beyond the tolerance. Slightly off: the interval excludes zero,
+        but not the tolerance. Right: it contains zero, or is within the tolerance.
         """
         if self.low >= -TOLERANCE and self.high <= TOLERANCE:
             return RIGHT
@@ -91,15 +91,16 @@ class Size(NamedTuple):
         return f"{size:.{digits}f} +- {error:.{digits}f} % {side}"
 
     def to_dict(self) -> dict[str, float | str]:
-        """As in ``metrics.json``."""
+        """The entry in ``metrics.json``."""
         return {**self._asdict(), "word": self.word}
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What is said of one label, or of all together, over all stars or in one bin.
+    """The sizes of one label, or of all together, over all stars or in one bin.
 
-    ``n`` rows are of ``different`` stars; ``sizes`` are those at 68.3 and 95.4 %.
+    The ``n`` rows belong to ``different`` stars; ``sizes`` are those at 68.3 and 95.4 %. Over all
+    stars ``axis`` is empty.
     """
 
     label: str
@@ -112,9 +113,9 @@ class Statement:
 
     @property
     def word(self) -> str:
-        """The worse of the two levels' words; too few stars to tell if that holds of the inner."""
+        """The word of a level that is wrong, else slightly off; if neither is, that of 68.3 %."""
         words = [size.word for size in self.sizes]
-        return next((one for one in (WRONG, SLIGHTLY) if one in words), words[0])
+        return next((word for word in (WRONG, SLIGHTLY) if word in words), words[0])
 
     @property
     def off(self) -> bool:
@@ -123,11 +124,11 @@ class Statement:
 
     @property
     def size(self) -> Size:
-        """The one that stands out more of those with the statement's word, else the inner one."""
+        """The more significant size with the statement's word; if not off, the inner one."""
         if not self.off:
             return self.sizes[0]
-        telling = [size for size in self.sizes if size.word == self.word]
-        return max(telling, key=lambda size: size.significance)
+        concerned = [size for size in self.sizes if size.word == self.word]
+        return max(concerned, key=lambda size: size.significance)
 
     def __str__(self) -> str:
         """``3.1 +- 1.6 % too small``, or ``95.4 % intervals ...`` where only these stand out."""
@@ -153,7 +154,7 @@ class Statement:
         return f" at {self.place}" if self.axis else ""
 
     def to_dict(self) -> dict[str, object]:
-        """As in ``metrics.json``."""
+        """The entry in ``metrics.json``."""
         where = {"low": self.low, "high": self.high} if self.axis else {}
         inner, outer = self.sizes
         return {
@@ -164,26 +165,26 @@ class Statement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All statements and what they amount to."""
+    """All statements, and the verdict that follows from them."""
 
-    # of each label, and of all together where correlations are predicted, over all stars
+    # over all stars, for each label, and for all together where correlations are predicted
     overall: Mapping[str, Statement]
     bins: Mapping[str, Mapping[str, tuple[Statement, ...]]]  # ``bins[axis][label]``
     # the axes whose bins take part in the verdict; the others are only shown
     judged: tuple[str, ...]
-    alpha: float  # chance that the interval of one size misses it
+    alpha: float  # probability that the interval of one size does not contain the true one
 
     @property
     def judged_sizes(self) -> int:
-        """How many sizes share the chance of a false alarm."""
+        """Number of sizes judged, which share the probability of a false alarm."""
         return round(FALSE_ALARMS / self.alpha)
 
     def bins_of(self, label: str) -> list[Statement]:
         """The judged bins of one label."""
-        return [one for axis in self.judged for one in self.bins[axis].get(label, ())]
+        return [part for axis in self.judged for part in self.bins[axis].get(label, ())]
 
     def word_of(self, label: str) -> str:
-        """The word for one label: wrong if that is shown for at least a tenth of its stars."""
+        """The word for one label: wrong if that is so for at least a tenth of its stars."""
         whole, bins = self.overall[label], self.bins_of(label)
         wrong = [
             sum(b.different for b in bins if b.axis == axis and b.word == WRONG)
@@ -191,7 +192,7 @@ class Verdict:
         ]
         if whole.word == WRONG or any(count >= MANY * whole.different for count in wrong):
             return WRONG
-        return SLIGHTLY if any(one.off for one in (whole, *bins)) else whole.word
+        return SLIGHTLY if any(part.off for part in (whole, *bins)) else whole.word
 
     @cached_property
     def words(self) -> dict[str, str]:
@@ -200,9 +201,9 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The worst of these; too few stars to tell only if that holds of every label."""
-        found = set(self.words.values())
-        return next((one for one in (WRONG, SLIGHTLY, RIGHT) if one in found), FEW)
+        """The worst of these; too few stars to tell only if that is so for every label."""
+        words = set(self.words.values())
+        return next((word for word in (WRONG, SLIGHTLY, RIGHT) if word in words), FEW)
 
     @property
     def headline(self) -> str:
@@ -218,8 +219,8 @@ class Verdict:
         if self.word == FEW:
             # the known labels' own errors may explain the differences, however many stars there are
             hidden = any(
-                one.sizes[0].low > -1 and np.isinf(one.sizes[0].high)
-                for one in self.overall.values()
+                whole.sizes[0].low > -1 and np.isinf(whole.sizes[0].high)
+                for whole in self.overall.values()
             )
             why = "The known labels are too uncertain" if hidden else "There are too few stars"
             return f"{why} to tell whether the error bars are right."
@@ -256,16 +257,16 @@ class Verdict:
 
     @property
     def off(self) -> list[str]:
-        """Every statement that something is off, a line each."""
-        bins = (one for label in self.overall for one in self.bins_of(label))
+        """All statements that are off, one line each."""
+        bins = (part for label in self.overall for part in self.bins_of(label))
         return [
-            f"{one.label}{one.at_place}: {one}, N = {one.counted}: {one.word}"
-            for one in (*self.overall.values(), *bins)
-            if one.off
+            f"{part.label}{part.at_place}: {part}, N = {part.counted}: {part.word}"
+            for part in (*self.overall.values(), *bins)
+            if part.off
         ]
 
     def to_dict(self) -> dict[str, object]:
-        """As in ``metrics.json``."""
+        """The entry in ``metrics.json``."""
         return {
             "word": self.word,
             "headline": self.headline,
@@ -275,34 +276,34 @@ class Verdict:
             "false_alarm_rate": FALSE_ALARMS,
             "sizes_judged": self.judged_sizes,
             "labels": {
-                label: one.to_dict() | {"verdict": self.words[label]}
-                for label, one in self.overall.items()
+                label: whole.to_dict() | {"verdict": self.words[label]}
+                for label, whole in self.overall.items()
             },
             "axes_judged": list(self.judged),
             "bins": {
-                axis: {label: [one.to_dict() for one in row] for label, row in labels.items()}
+                axis: {label: [part.to_dict() for part in parts] for label, parts in labels.items()}
                 for axis, labels in self.bins.items()
             },
         }
 
 
 def _clearest_first(statements: Iterable[Statement]) -> list[Statement]:
-    """Those that are off, wrong ones first, by how much they stand out."""
-    off = (one for one in statements if one.off)
-    return sorted(off, key=lambda one: (one.word != WRONG, -one.size.significance))
+    """Those that are off, wrong ones first, the most significant first."""
+    off = (statement for statement in statements if statement.off)
+    return sorted(off, key=lambda s: (s.word != WRONG, -s.size.significance))
 
 
 def verdict_of(validation: Validation) -> Verdict:
     """The verdict on a validation, :func:`judged` along G and the labels as predicted.
 
-    An error is right if it holds given the prediction. Then it holds along every predicted label
-    and along whatever was measured, but not along a known one, at whose ends predictions that
-    shrink to the mean are off by more than stated. For the estimate without shrinkage it is the
-    other way round. Bins along the other axes are shown, not judged.
+    A right error is right given the prediction. It is then right along every predicted label and
+    along any measured quantity, but not along a known label, at whose ends predictions that shrink
+    to the mean are off by more than stated. For the estimate without shrinkage it is the other way
+    round. Bins along the other axes are shown, but not judged.
     """
     unshrunk = "ESTIMATE" in validation.prediction.meta
     ending = "" if unshrunk else PREDICTED
-    wanted = ["g_mag", *(name + ending for name in validation.names if name not in RATIOS)]
+    along = ["g_mag", *(name + ending for name in validation.names if name not in RATIOS)]
     samples: dict[str, LabelSample | Joint] = {
         name: sample for name, sample in validation.samples.items() if len(sample)
     }
@@ -311,7 +312,7 @@ def verdict_of(validation: Validation) -> Verdict:
     return judged(
         samples,
         validation.axes,
-        tuple(axis for axis in wanted if axis in validation.axes),
+        tuple(axis for axis in along if axis in validation.axes),
         validation.star,
     )
 
@@ -324,24 +325,26 @@ def judged(
 ) -> Verdict:
     """Measure and judge every label over all stars and in bins.
 
-    ``samples`` are by label, and for :data:`TOGETHER`, which is not binned. ``axes`` are values [N]
-    along which bins are made, of :func:`~xplabels.validation.bin_width`, or wider where there would
-    be fewer than 200 stars; those ``along`` which are judged. ``star`` [N] identifies the star of
-    each row; rows of the same star count once, since their residuals may be the same.
+    ``samples`` are given by label, and for :data:`TOGETHER`, which is not binned. ``axes`` are the
+    values [N] along which bins are made, of :func:`~xplabels.validation.bin_width`, or wider where
+    there would be fewer than 200 stars; ``along`` are the axes whose bins are judged. ``star`` [N]
+    identifies the star of each row; rows of the same star count once, since their residuals may be
+    the same.
     """
-    every = np.unique(np.concatenate([sample.rows for sample in samples.values()]))
+    compared = np.unique(np.concatenate([sample.rows for sample in samples.values()]))
+    # label, axis, limits along it, and which rows of the label's sample are within them
     parts: list[tuple[str, str, float, float, NDArray[np.bool_]]] = [
         (label, "", -np.inf, np.inf, np.ones(len(sample.rows), bool))
         for label, sample in samples.items()
     ]
     for axis, values in axes.items():
         edges = merged_edges(
-            values[every], bin_width(axis, values), None if star is None else star[every]
+            values[compared], bin_width(axis, values), None if star is None else star[compared]
         )
         for label, sample in samples.items():
-            here = values[sample.rows]
+            position = values[sample.rows]
             for low, high in pairwise(edges):
-                inside = (here >= low) & (here < high)
+                inside = (position >= low) & (position < high)
                 if label != TOGETHER and inside.any():
                     parts.append((label, axis, low, high, inside))
     alpha = FALSE_ALARMS / (len(LEVELS) * sum(axis in ("", *along) for _, axis, *_ in parts))
@@ -355,17 +358,17 @@ def judged(
         )
         for k, level in enumerate(LEVELS)
     ]
-    found = [
-        Statement(label, axis, low, high, int(inside.sum()), count, both)
-        for (label, axis, low, high, inside), count, both in zip(
+    statements = [
+        Statement(label, axis, low, high, int(inside.sum()), count, both_sizes)
+        for (label, axis, low, high, inside), count, both_sizes in zip(
             parts, counts, zip(*sizes, strict=True), strict=True
         )
     ]
     return Verdict(
-        {one.label: one for one in found if not one.axis},
+        {part.label: part for part in statements if not part.axis},
         {
             axis: {
-                label: tuple(one for one in found if (one.axis, one.label) == (axis, label))
+                label: tuple(p for p in statements if (p.axis, p.label) == (axis, label))
                 for label in samples
                 if label != TOGETHER
             }
@@ -377,9 +380,9 @@ def judged(
 
 
 def merged_edges(values: Array, width: float, star: NDArray[np.int64] | None = None) -> list[float]:
-    """Edges at multiples of ``width`` between which lie at least 200 different stars each.
+    """Edges, at multiples of ``width``, of bins with at least 200 different stars each.
 
-    One bin if there are fewer in all. Values that are not finite are left out.
+    If there are fewer in all, there is one bin. Values that are not finite are left out.
 
     Examples
     --------
@@ -396,10 +399,10 @@ def merged_edges(values: Array, width: float, star: NDArray[np.int64] | None = N
     order = np.argsort(number, kind="stable")
     bins, starts = np.unique(number[order], return_index=True)
     edges, seen = [int(bins[0])], set[int]()
-    for one, inside in zip(bins.tolist(), np.split(stars[order], starts[1:]), strict=True):
+    for last_bin, inside in zip(bins.tolist(), np.split(stars[order], starts[1:]), strict=True):
         seen.update(inside.tolist())
         if len(seen) >= BIN_STARS:
-            edges.append(one + 1)
+            edges.append(last_bin + 1)
             seen = set()
     last = int(bins[-1]) + 1
     if len(edges) == 1:
@@ -411,11 +414,11 @@ def merged_edges(values: Array, width: float, star: NDArray[np.int64] | None = N
 def _sizes(
     groups: Sequence[Array], counts: Sequence[int], level: float, alpha: float
 ) -> Iterator[Size]:
-    """The size in each group of ``needed`` factors, which are of so many different stars.
+    """The size in each of the ``groups`` of needed factors; ``counts`` are their different stars.
 
-    The number of n stars whose factor is below the true quantile is binomial; so the quantile lies
-    between the order statistics at that distribution's own quantiles (David & Nagaraja 2003, Order
-    Statistics, 7.1), with at least the probability stated.
+    Of n stars the number whose factor is below the true quantile is binomial, so the quantile lies
+    between the order statistics at the quantiles of that distribution (David & Nagaraja 2003, Order
+    Statistics, 7.1), with at least the stated probability.
     """
     from scipy.stats import binom
 
