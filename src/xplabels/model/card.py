@@ -65,7 +65,7 @@ def write_card(model: Model, test: Mapping[str, Any] | None = None) -> str:
     if flow := metadata.get("selection", {}).get("flow"):
         lines += ["", "## Selection of stars", "", *(f"- {line}" for line in flow)]
     if "validation" in metadata:
-        lines += ["", "## Validation part (the calibration knows it)", ""]
+        lines += ["", "## Validation part (used for the calibration)", ""]
         lines += _table(model, metadata["validation"])
     if test is not None:
         lines += ["", "## Test part (never trained on)", "", *_table(model, test)]
