@@ -377,9 +377,7 @@ def test_what_needs_an_extra_says_which(tmp_path) -> None:
     assert found.stderr.startswith(
         "xplabels: error: this needs PyTorch, which is not installed; pip install 'xplabels[train]'"
     )
-    assert found.stderr.endswith(
-        "pip install torch --index-url https://download.pytorch.org/whl/cpu\n"
-    )
+    assert "CPU build" in found.stderr
     assert found.stderr.count("\n") == 1
     script = "import sys; sys.modules['torch'] = None; import xplabels; xplabels.train"
     python = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

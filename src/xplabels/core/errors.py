@@ -77,7 +77,6 @@ EXTRA_OF = {
     "markdown_it": "report",
 }  # fmt: skip
 """Package that prediction does not need -> the extra that installs it."""
-TORCH_FOR_CPU = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
 def not_installed(package: str) -> InputError:
@@ -86,7 +85,7 @@ def not_installed(package: str) -> InputError:
     extra = EXTRA_OF.get(package)
     remedy = f"pip install 'xplabels[{extra}]'" if extra else f"pip install {package}"
     if package == "torch":
-        remedy += f"; on Linux, to be spared gigabytes of GPU libraries, first {TORCH_FOR_CPU}"
+        remedy += "; on Linux, PyTorch's CPU build first saves gigabytes (page Install of the docs)"
     return InputError(f"this needs {name or package}, which is not installed", remedy=remedy)
 
 
