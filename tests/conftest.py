@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from xplabels.instrument.sed import Sed
     from xplabels.model import Model
     from xplabels.recipes import Recipe
+
+
+# no test is timed: a busy machine must not turn it red
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

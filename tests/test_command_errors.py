@@ -29,7 +29,7 @@ WRONG = {
     "train": ("train empty.csv --output m", "empty.csv: is empty; copy"),
     "convert": (
         "convert none --output c",
-        "none: (does not exist|cannot be read .No such file or directory.); check the path",
+        "none: does not exist; check the path",
     ),
     "predict": ("predict empty.csv --output o.csv", "empty.csv: is empty; copy"),
     "validate": ("validate none some.csv --output v", "no model 'none'; give a model folder"),

@@ -233,7 +233,7 @@ class _Download:
 
         with response_to(self.retry, "GET", file.url, headers=headers) as response:
             if response.status_code == 416 and have:
-                return  # the server has nothing more; the MD5 sum tells whether the file is right
+                return  # the server has nothing more; the MD5 sum shows whether the file is right
             continues, span = response.status_code == 206, response.headers.get("Content-Range", "")
             if continues and not span.startswith(f"bytes {have}-"):
                 partial.unlink(missing_ok=True)

@@ -45,14 +45,10 @@ class FileFingerprint:
     @classmethod
     def of(cls, path: Path, md5: str = "") -> FileFingerprint:
         """The fingerprint of a file; raises InputError if it is not a readable file."""
-        try:
+        with whole(path):
             state = path.stat()
             with path.open("rb"):
                 pass
-        except OSError as error:
-            raise InputError(
-                f"cannot be read ({error.strerror})", where=path, remedy="check the path"
-            ) from error
         return cls(path.name, state.st_size, state.st_mtime_ns, md5)
 
     @classmethod
