@@ -193,7 +193,7 @@ def test_a_column_that_cannot_be_carried_is_an_error(
 
 
 def test_a_table_that_is_absent_is_an_error(sky: Path, small_model: Model, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.csv: cannot be read"):
+    with pytest.raises(InputError, match=r"none\.csv: does not exist"):
         run(sky, tmp_path / "out", small_model, tables=(Path("none.csv"),))
     assert not (tmp_path / "out").exists()
 
